@@ -1,0 +1,71 @@
+"""Checkpoints, by orbax: the whole state and what goes with it, with a hash that damage cannot pass."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+
+
+class Checkpoints:
+    """The checkpoints of one run, newest last."""
+
+    def __init__(self, directory: Path, *, keep: int):
+        """Opens or makes the folder; of its checkpoints the newest `keep` stay."""
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
+        self._manager = ocp.CheckpointManager(directory.resolve(), options=options)
+
+    def steps(self) -> list[int]:
+        """Steps that have a checkpoint, ascending."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, step: int, state: Any, *, info: dict[str, Any]) -> None:
+        """Saves a state.
+
+        Args:
+          step: its number.
+          state: a pytree of arrays.
+          info: what JSON can hold.
+        """
+        state = jax.tree.map(np.array, state)  # copies: the step that follows reuses the state's buffers
+        args = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), info=ocp.args.JsonSave({**info, "sha256": _sha256(state)})
+        )
+        self._manager.save(step, args=args, force=True)
+
+    def restore(self, template: Any) -> tuple[Any, dict[str, Any]] | None:
+        """Restores the newest whole checkpoint, and deletes newer ones that are damaged.
+
+        Args:
+          template: a state of the same structure, shapes and dtypes.
+
+        Returns:
+          State (NumPy arrays) and info, or None where there is none.
+        """
+        template = jax.tree.map(np.asarray, template)
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(template), info=ocp.args.JsonRestore())
+        for step in reversed(self.steps()):
+            try:
+                restored = self._manager.restore(step, args=args)
+                if _sha256(restored.state) != restored.info["sha256"]:
+                    raise ValueError("its content doesn't match its hash")
+                return restored.state, restored.info
+            except Exception as error:  # orbax raises bare Exceptions, and others, on damage
+                logging.warning("checkpoint %d is damaged and goes: %s", step, str(error).strip().split("\n")[0][:200])
+                self._manager.delete(step)  # a bad one left behind makes orbax refuse later saves
+        return None
+
+    def close(self) -> None:
+        """Waits for what is under way."""
+        self._manager.close()
+
+
+def _sha256(tree: Any) -> str:
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        digest.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()

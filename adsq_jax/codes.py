@@ -1,0 +1,184 @@
+"""Hash codes: from relaxed to binary, to packed bytes and back, and the B-step that learns them.
+
+Hash codes are int8[n, bits] in {-1, +1}; packed codes are uint8[n, ceil(bits / 8)], little bit order, 1 for +1, padded with
+zeros. The B-step is NumPy in float64 on purpose: it runs once a round, sums over the whole training set, and decides by the
+sign of differences of large numbers; on accelerators float32 sums would flip bits that should stay.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+MAX_BITS = 256
+MAX_SWEEPS = 20
+_BLOCK = 1024  # label sets compared at a time: bounds the similarity matrix to _BLOCK x m
+
+
+def binarize(relaxed_codes: np.ndarray) -> np.ndarray:
+    """Signs of relaxed codes, with sgn(0) = +1.
+
+    Args:
+      relaxed_codes: float[..., bits].
+
+    Returns:
+      int8[..., bits] in {-1, +1}.
+
+    Source: this project (DESIGN: one function decides on sgn(0)).
+    """
+    return np.where(np.asarray(relaxed_codes) < 0, -1, 1).astype(np.int8)
+
+
+def pack(hash_codes: np.ndarray) -> np.ndarray:
+    """Packs hash codes into bytes.
+
+    Args:
+      hash_codes: int[n, bits] in {-1, +1}.
+
+    Returns:
+      uint8[n, ceil(bits / 8)], little bit order, 1 = +1, padding zero.
+
+    Raises:
+      ValueError: the codes are not a matrix of -1 and +1.
+
+    Source: this project.
+    """
+    hash_codes = np.asarray(hash_codes)
+    if hash_codes.ndim != 2 or not np.isin(hash_codes, (-1, 1)).all():
+        raise ValueError(f"hash codes must be a matrix of -1 and +1, got shape {hash_codes.shape}: binarize first")
+    return np.packbits(hash_codes > 0, axis=1, bitorder="little")
+
+
+def unpack(packed_codes: np.ndarray, *, bits: int) -> np.ndarray:
+    """Unpacks bytes into hash codes; the inverse of `pack`.
+
+    Args:
+      packed_codes: uint8[n, ceil(bits / 8)].
+      bits: the code length, 1 to 256.
+
+    Returns:
+      int8[n, bits] in {-1, +1}.
+
+    Raises:
+      ValueError: dtype or width do not fit `bits`.
+
+    Source: this project.
+    """
+    packed_codes = np.asarray(packed_codes)
+    if packed_codes.dtype != np.uint8 or packed_codes.ndim != 2 or packed_codes.shape[1] != -(-bits // 8):
+        raise ValueError(
+            f"packed codes of {bits} bits must be uint8[n, {-(-bits // 8)}], got {packed_codes.dtype}{packed_codes.shape}"
+        )
+    ones = np.unpackbits(packed_codes, axis=1, count=bits, bitorder="little").astype(np.int8)
+    return 2 * ones - np.int8(1)
+
+
+class CodesUpdate(NamedTuple):
+    """What a B-step did."""
+
+    codes: np.ndarray  # int8[n, bits] in {-1, +1}
+    sweeps: int  # passes over all bits, the last of which changed nothing unless MAX_SWEEPS was reached
+    objectives: tuple[float, ...]  # the objective less a constant, before and after each sweep; never rises
+    difference_share: float  # share of bits that differ from what they were without the difference term
+
+
+def update_codes(
+    codes: np.ndarray,
+    relaxed_codes: Sequence[np.ndarray],
+    *,
+    label_codes: np.ndarray | None,
+    label_sets: np.ndarray,
+    set_index: np.ndarray,
+    ratio: float,
+    difference_weight: float,
+    quantization_weight: float,
+    label_code_weight: float,
+) -> CodesUpdate:
+    """The B-step: discrete cyclic coordinate descent on the codes of the training set, bit by bit.
+
+    Minimises over B in {-1, +1}^(n x K), for the banks X of all ImgNets,
+
+        sum_X [ mu mean_ij (x_i . b_j / K - S~_ij)^2 + lam mean_i |x_i - b_i|^2 / K ] + rho mean_i |b_i - h_i|^2 / K.
+
+    Args:
+      codes: int8[n, bits] in {-1, +1}, where the descent starts.
+      relaxed_codes: the banks, each float[n, bits].
+      label_codes: LabelNet's relaxed codes h by label set, float[m, bits], or None without LabelNet.
+      label_sets: the distinct label vectors, uint8[m, c].
+      set_index: each image's row of `label_sets`, int[n].
+      ratio: r of S~ = S - r (1 - S).
+      difference_weight: mu.
+      quantization_weight: lam.
+      label_code_weight: rho; not used without LabelNet.
+
+    Returns:
+      The new codes and how the descent went.
+
+    Source: discrete cyclic coordinate descent as in Shen et al., Supervised Discrete Hashing, CVPR 2015; the objective is
+    this project's reconstruction (README).
+    """
+    n, bits = codes.shape
+    total = np.sum([np.asarray(x, np.float64) for x in relaxed_codes], axis=0)  # [n, bits]
+    pull = quantization_weight * total
+    if label_codes is not None:
+        pull += label_code_weight * np.asarray(label_codes, np.float64)[set_index]
+    linear = n * bits * pull  # [n, bits]
+    if difference_weight:
+        target = signed_similarity_product(total, label_sets=label_sets, set_index=set_index, ratio=ratio)
+        linear += difference_weight * bits * target
+    quadratic = difference_weight * sum(np.asarray(x, np.float64).T @ np.asarray(x, np.float64) for x in relaxed_codes)
+    new = codes.astype(np.float64)
+    objectives = [_objective(new, linear, quadratic)]
+    sweeps = 0
+    while sweeps < MAX_SWEEPS:
+        changed = _sweep(new, linear, quadratic)
+        objectives.append(_objective(new, linear, quadratic))
+        sweeps += 1
+        if not changed:
+            break
+    return CodesUpdate(
+        codes=new.astype(np.int8),
+        sweeps=sweeps,
+        objectives=tuple(objectives),
+        difference_share=float(np.mean(new != binarize(pull))),
+    )
+
+
+def signed_similarity_product(matrix: np.ndarray, *, label_sets: np.ndarray, set_index: np.ndarray, ratio: float) -> np.ndarray:
+    """S~ X without the n x n matrix, by way of the distinct label sets: S X = T (S_m (T'X)).
+
+    Args:
+      matrix: X, float64[n, k].
+      label_sets: uint8[m, c].
+      set_index: int[n].
+      ratio: r.
+
+    Returns:
+      float64[n, k].
+
+    Source: this project.
+    """
+    by_set = np.zeros((len(label_sets), matrix.shape[1]))  # [m, k]
+    np.add.at(by_set, set_index, matrix)
+    sets = label_sets.astype(np.float32)
+    similar = np.concatenate(
+        [(sets[i : i + _BLOCK] @ sets.T > 0).astype(np.float64) @ by_set for i in range(0, len(sets), _BLOCK)]
+    )  # [m, k]
+    return ((1 + ratio) * similar - ratio * by_set.sum(axis=0))[set_index]
+
+
+def _sweep(codes: np.ndarray, linear: np.ndarray, quadratic: np.ndarray) -> bool:
+    """Sets each column in turn to its optimum, in place; an argument of zero keeps the old bit."""
+    changed = False
+    for k in range(codes.shape[1]):
+        argument = linear[:, k] - (codes @ quadratic[:, k] - codes[:, k] * quadratic[k, k])  # [n]
+        column = np.where(argument == 0, codes[:, k], np.where(argument < 0, -1.0, 1.0))
+        changed |= bool((column != codes[:, k]).any())
+        codes[:, k] = column
+    return changed
+
+
+def _objective(codes: np.ndarray, linear: np.ndarray, quadratic: np.ndarray) -> float:
+    """tr(B A B') - 2 tr(B'Q), the part of the objective that depends on the codes, scaled back to means over pairs."""
+    value = np.sum((codes @ quadratic) * codes) - 2 * np.sum(codes * linear)
+    return float(value / codes.size**2)

@@ -1,0 +1,212 @@
+"""The config of a run: every knob with its starting value, and what each may be."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from adsq_jax import optimizer, parallel
+from adsq_jax.codes import MAX_BITS
+from adsq_jax.data import datasets, protocols
+from adsq_jax.errors import InputError
+from adsq_jax.models import backbones
+
+IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def default() -> ConfigDict:
+    """Every knob. A file in configs/ starts from this and sets what its benchmark wants; there are no others.
+
+    Objective and LabelNet values: where this project's first trials ended (DESIGN section 2).
+    """
+    config = ConfigDict()
+    config.method = "adsq"
+    config.bits = 24  # length of the hash codes, 1 to 256
+    config.seed = 0  # of weights, order and augmentation
+    config.parallel = "shard_map"  # or "pmap": how one step runs on several devices; the results agree
+    config.host_devices = 0  # devices to split the CPU into, where there is no accelerator; 0: one a core
+
+    config.data = ConfigDict()
+    config.data.name = "digits"  # of data/datasets.py
+    config.data.directory = ""  # where its files are, if it has any
+    config.data.protocol = "digits"  # of data/protocols.py
+    config.data.split_seed = 0  # of the draw of queries and training images; result.json quotes the split's hash
+    config.data.validation = 0  # training images held out to tune on, half as queries; 0: the protocol's queries
+    config.data.image_size = 8  # pixels a side, as the network sees them
+    config.data.crop_padding = 0  # augmentation: black pixels around an image, before a random crop of its own size
+    config.data.flip = False  # augmentation: mirror half of the images
+    config.data.erase = 0.0  # augmentation: greatest side of a black square on half of the images, in image sides
+
+    config.model = ConfigDict()
+    config.model.backbone = "small_cnn"  # of models/backbones
+    config.model.width = 32  # channels of its first stage
+    config.model.features = 512  # size of the semantic features, of LabelNet and ImgNets alike
+    config.model.mean = (0.5, 0.5, 0.5)  # of the images' channels, in [0, 1]
+    config.model.deviation = (0.5, 0.5, 0.5)
+
+    config.label_net = ConfigDict()  # step 1
+    config.label_net.hidden = 4096  # units of the first layer
+    config.label_net.steps = 300  # Adam updates, each on all pairs of label sets
+    config.label_net.learning_rate = 1e-3
+    config.label_net.weights = ConfigDict()  # of LabelNet's loss terms
+    config.label_net.weights.semantic_likelihood = 1.0
+    config.label_net.weights.likelihood = 1.0
+    config.label_net.weights.difference = 5.0
+    config.label_net.weights.quantization = 1.0
+    config.label_net.weights.regression = 1.0
+    config.label_net.weights.balance = 1.0
+
+    config.objective = ConfigDict()  # step 2
+    config.objective.label_net = True  # False: no LabelNet, no guidance, codes started from the ImgNets
+    config.objective.twin = True  # False: one ImgNet, held against its own bank
+    config.objective.difference = True  # False: no difference loss anywhere (as in DSEH)
+    config.objective.update_codes = True  # False: codes stay as step 1 left them
+    config.objective.likelihood_scale = 5.0  # t: the likelihood's logits are (t / bits) u . v
+    config.objective.cosine_scale = 10.0  # s: the guidance's logits are s cos(a, a')
+    config.objective.weights = ConfigDict()
+    config.objective.weights.likelihood = 1.0
+    config.objective.weights.guidance = 0.3  # eta
+    config.objective.weights.difference = 1.0  # mu, in the loss and in the B-step
+    config.objective.weights.quantization = 0.1  # lambda, in the loss and in the B-step
+    config.objective.weights.balance = 0.1  # nu
+    config.objective.weights.label_codes = 0.1  # rho, in the B-step only
+
+    config.optim = ConfigDict()  # of each ImgNet
+    config.optim.name = "adam"  # a function of optax
+    config.optim.arguments = ConfigDict()  # its own arguments, e.g. momentum for sgd
+    config.optim.learning_rate = 3e-3  # the peak
+    config.optim.schedule = "cosine"  # to 0; or "constant"
+    config.optim.warmup = 0.05  # share of the updates in which the rate rises from 0
+    config.optim.weight_decay = 0.05  # decoupled, kernels only
+    config.optim.clip_norm = 1.0  # greatest gradient norm; 0: no limit
+    config.optim.new_layers_multiplier = 1.0  # on the learning rate of the layers after the backbone
+
+    config.train = ConfigDict()
+    config.train.rounds = 10  # of: train f, train g, B-step
+    config.train.epochs_per_round = 3  # passes over the training set, for each ImgNet
+    config.train.batch_size = 128  # over all devices
+    config.train.log_every = 20  # updates between two lines of metrics
+
+    config.checkpoint = ConfigDict()
+    config.checkpoint.every_rounds = 1
+    config.checkpoint.keep = 2  # newest ones that stay
+
+    config.eval = ConfigDict()
+    config.eval.query_net = "sum"  # what `map` in result.json is: ff, gg, fg or sum; map_by_query_net has all
+    config.eval.batch_size = 512  # images encoded at a time
+    return config
+
+
+def parse_argument(argument: str, **known: Any) -> dict[str, Any]:
+    """Reads what stands after the colon of `--config=FILE.py:bits=48,protocol=cifar10-1`.
+
+    Args:
+      argument: `key=value` pairs with commas between them, or nothing.
+      **known: each key that is allowed, with its default; the value given is turned into the default's type.
+
+    Returns:
+      All keys with their values.
+
+    Raises:
+      InputError: another key, or a value of another type.
+    """
+    values = dict(known)
+    for pair in filter(None, argument.split(",")):
+        key, _, value = pair.partition("=")
+        if key not in known:
+            raise InputError(f"config argument {pair!r} is unknown: give {', '.join(f'{k}=...' for k in known)}")
+        try:
+            values[key] = type(known[key])(value)
+        except ValueError as error:
+            raise InputError(f"config argument {pair!r} wants {type(known[key]).__name__} after the =") from error
+    return values
+
+
+Rule = tuple[Callable[[Any], bool], str]
+
+
+def _at_least(low: float) -> Rule:
+    return (lambda value: value >= low, f"at least {low}")
+
+
+def _above(low: float) -> Rule:
+    return (lambda value: value > low, f"above {low}")
+
+
+def _one_of(*names: str) -> Rule:
+    return (lambda value: value in names, f"one of {', '.join(names)}")
+
+
+def _share(value: float) -> bool:
+    return 0 <= value <= 1
+
+
+_CHANNELS: Rule = (lambda value: len(value) == 3 and all(0 < x <= 1 for x in value), "three numbers in (0, 1]")
+_RULES: dict[str, Rule] = {
+    r"method": _one_of("adsq"),
+    r"bits": (lambda value: 1 <= value <= MAX_BITS, f"1 to {MAX_BITS}"),
+    r"seed|data\.split_seed|data\.crop_padding|host_devices|data\.validation": _at_least(0),
+    r"parallel": _one_of(*parallel.KINDS),
+    r"data\.name": _one_of(*datasets.NAMES),
+    r"data\.protocol": _one_of(*protocols.PROTOCOLS),
+    r"data\.image_size|model\.(width|features)|label_net\.(hidden|steps)|checkpoint\..*|eval\.batch_size": _at_least(1),
+    r"train\..*": _at_least(1),
+    r"data\.erase|optim\.warmup": (_share, "0 to 1"),
+    r"model\.backbone": _one_of(*backbones.NAMES),
+    r"model\.(mean|deviation)": _CHANNELS,
+    r".*\.weights\..*|optim\.(weight_decay|clip_norm)": _at_least(0),
+    r".*learning_rate|.*_scale|optim\.new_layers_multiplier": _above(0),
+    r"optim\.schedule": _one_of(*optimizer.SCHEDULES),
+    r"eval\.query_net": _one_of("ff", "gg", "fg", "sum"),
+}
+
+
+def check(config: ConfigDict) -> None:
+    """Checks every key and value of a config.
+
+    Args:
+      config: from a file in configs/, with what the command line changed.
+
+    Raises:
+      InputError: an unknown or a missing key, or a value out of its range.
+    """
+    found, wanted = _leaves(config), _leaves(default())
+    for key in sorted(found.keys() ^ wanted.keys()):
+        if key.startswith("optim.arguments."):
+            continue
+        known = "isn't a knob: remove it" if key in found else "is missing: start from adsq_jax.config.default()"
+        raise InputError(f"config.{key} {known}; adsq_jax/config.py has every knob")
+    for key, value in found.items():
+        for pattern, (fits, expectation) in _RULES.items():
+            if re.fullmatch(pattern, key) and not fits(value):
+                raise InputError(f"config.{key}={value!r} must be {expectation}: give --config.{key}=VALUE")
+    if not config.objective.twin and config.eval.query_net != "ff":
+        raise InputError(
+            f"config.eval.query_net={config.eval.query_net!r} needs the twin: give --config.eval.query_net=ff with "
+            "--config.objective.twin=False"
+        )
+    try:
+        optimizer.build(
+            config.optim.name,
+            arguments=config.optim.arguments.to_dict(),
+            learning_rate=config.optim.learning_rate,
+            schedule=config.optim.schedule,
+            warmup_steps=1,
+            total_steps=2,
+            weight_decay=0.0,
+            clip_norm=0.0,
+            new_layers_multiplier=1.0,
+        )
+    except ValueError as error:
+        raise InputError(f"config.optim.name={config.optim.name!r} can't be built: {error}") from error
+
+
+def _leaves(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            leaves |= _leaves(value, f"{prefix}{key}.")
+        else:
+            leaves[f"{prefix}{key}"] = value
+    return leaves

@@ -1,0 +1,8 @@
+"""The one exception that is meant for the person at the keyboard."""
+
+
+class InputError(ValueError):
+    """Bad input: its text is one line that says what is wrong, what was expected, and what to do.
+
+    Entry points print the line and end with exit status 2. Any other exception is a defect and keeps its traceback.
+    """

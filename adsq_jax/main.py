@@ -1,0 +1,84 @@
+"""Trains one config to the end and measures it: `python -m adsq_jax.main --config=configs/digits.py --workdir=DIR`."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from adsq_jax import command_line, evaluate, parallel, workdir
+from adsq_jax import config as config_module
+from adsq_jax.data import datasets
+from adsq_jax.errors import InputError
+from adsq_jax.train import Stopped, Trainer, train
+
+_CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/, maybe with :bits=48.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; the same command goes on with what is there.")
+
+
+def main() -> None:
+    """Reads the flags, and runs."""
+    if not isinstance(_CONFIG.value, ConfigDict) or not _WORKDIR.value:
+        raise InputError("--config=FILE.py and --workdir=DIR are both needed, and the file must be there")
+    config, directory = _CONFIG.value, Path(_WORKDIR.value)
+    config_module.check(config)
+    content = json.loads(config.to_json())
+    workdir.check(directory, content)
+    if (directory / "result.json").exists():
+        print(f"{directory} is finished.\n{evaluate.table(workdir.read_json(directory / 'result.json'))}")
+        return
+    parallel.split_host(batch_size=config.train.batch_size, host_devices=config.host_devices)
+    dataset = datasets.load(**{key: config.data[key] for key in ("name", "directory", "protocol", "split_seed", "validation")})
+    trainer = Trainer(config, dataset, parallel=parallel.DataParallel(config.parallel))
+    with workdir.claim(directory, content):
+        try:
+            result = run(trainer, directory)
+        except Stopped:
+            print(f"stopped, and saved in {directory}: the same command goes on from here", file=sys.stderr)
+            sys.exit(130)
+    print(evaluate.table(result))
+
+
+def run(trainer: Trainer, directory: Path) -> dict[str, Any]:
+    """Trains, evaluates, and writes `result.json`.
+
+    Args:
+      trainer: the run.
+      directory: its folder, claimed.
+
+    Returns:
+      What `result.json` holds.
+
+    Raises:
+      InputError: a loss term is not finite.
+      Stopped: a signal ended training early; the state is saved.
+    """
+    config = trainer.config
+    state, seconds = train(trainer, directory=directory)
+    began = time.monotonic()
+    found = evaluate.evaluate(
+        trainer.encoder,
+        state.img_nets,
+        trainer.dataset,
+        bits=config.bits,
+        query_net=config.eval.query_net,
+        directory=directory,
+    )
+    result = {
+        **found,
+        **evaluate.environment(),
+        "method": config.method,
+        "seed": config.seed,
+        "seconds": seconds + time.monotonic() - began,
+        "seconds_train": seconds,
+        "machine": trainer.parallel.describe(),
+    }
+    workdir.write_json(directory / "result.json", result)
+    return result
+
+
+if __name__ == "__main__":
+    command_line.run(main)

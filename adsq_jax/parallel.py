@@ -1,0 +1,108 @@
+"""Devices: the only file that knows of them. One pure step, run data-parallel by shard_map or by pmap."""
+
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from adsq_jax.errors import InputError
+
+AXIS = "devices"
+KINDS = ("shard_map", "pmap")
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def split_host(*, batch_size: int, host_devices: int) -> None:
+    """Splits the CPU into devices, before JAX starts. Without an accelerator that lets XLA use every core.
+
+    XLA runs many CPU operations on one core; with a device a core each works on its own share of the batch.
+
+    Args:
+      batch_size: images a step.
+      host_devices: how many; 0 for the largest divisor of `batch_size` that is at most the number of cores.
+
+    Raises:
+      RuntimeError: JAX has started already.
+    """
+    largest = max(d for d in range(1, cores() + 1) if batch_size % d == 0)
+    jax.config.update("jax_num_cpu_devices", host_devices or largest)
+
+
+class DataParallel:
+    """Runs one step on several devices at once, each with its share of the batch."""
+
+    def __init__(self, kind: str, *, devices: Sequence[jax.Device] | None = None):
+        """Takes devices.
+
+        Args:
+          kind: one of KINDS.
+          devices: which; None for all of this process.
+
+        Raises:
+          ValueError: no such kind.
+        """
+        if kind not in KINDS:
+            raise ValueError(f"no way to run in parallel named {kind!r}: choose one of {', '.join(KINDS)}")
+        self.kind = kind
+        self.devices = list(jax.local_devices() if devices is None else devices)
+        self._mesh = Mesh(np.array(self.devices), (AXIS,), axis_types=(AxisType.Auto,))
+
+    def describe(self) -> str:
+        """For people, of a result's machine: `2 x cpu (x86_64, 2 cores)`."""
+        return f"{len(self.devices)} x {self.devices[0].device_kind} ({platform.machine()}, {cores()} cores)"
+
+    def check_batch(self, batch_size: int) -> None:
+        """Raises InputError where a batch can't be shared out evenly."""
+        if batch_size % len(self.devices):
+            raise InputError(
+                f"train.batch_size={batch_size} can't be shared by {len(self.devices)} devices: give a multiple of "
+                f"{len(self.devices)}, or fewer devices with --config.host_devices"
+            )
+
+    def replicate(self, tree: Any) -> Any:
+        """Puts a whole copy on every device, as one global array."""
+        return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec()))
+
+    def shard(self, batch: Any) -> Any:
+        """Puts a share of the first axis on each device, as one global array."""
+        return jax.device_put(batch, NamedSharding(self._mesh, PartitionSpec(AXIS)))
+
+    def enter(self, tree: Any) -> Any:
+        """What is the same on every device, as `step` takes it."""
+        if self.kind == "shard_map":
+            return self.replicate(tree)
+        count = len(self.devices)
+        return self.shard(jax.tree.map(lambda x: np.broadcast_to(np.asarray(x), (count, *np.shape(x))), tree))
+
+    def leave(self, tree: Any) -> Any:
+        """The inverse of `enter`: one global copy."""
+        return tree if self.kind == "shard_map" else self.replicate(jax.tree.map(lambda x: x[0], tree))
+
+    def split(self, batch: Mapping[str, np.ndarray]) -> Any:
+        """A batch, as `step` takes it."""
+        if self.kind == "shard_map":
+            return self.shard(batch)
+        return self.shard(jax.tree.map(lambda x: x.reshape(len(self.devices), -1, *x.shape[1:]), batch))
+
+    def step(self, function: Callable[[Any, Any, Any], tuple[Any, Any]]) -> Callable[[Any, Any, Any], tuple[Any, Any]]:
+        """Compiles `(state, targets, batch) -> (state, metrics)`; the state given is used up.
+
+        Args:
+          function: pure, run once a device under the axis AXIS; what it returns is the same on every device.
+
+        Returns:
+          The function over `enter(state)`, `enter(targets)`, `split(batch)`; states and metrics come back as entered.
+        """
+        if self.kind == "pmap":
+            return jax.pmap(function, AXIS, devices=self.devices, donate_argnums=0)
+        same, shared = PartitionSpec(), PartitionSpec(AXIS)
+        mapped = jax.shard_map(function, mesh=self._mesh, in_specs=(same, same, shared), out_specs=(same, same))
+        return jax.jit(mapped, donate_argnums=0)

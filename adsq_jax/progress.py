@@ -1,0 +1,97 @@
+"""What a run tells while it runs: JSON lines, TensorBoard events, and a bar on a terminal or plain lines elsewhere."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+_QUIET_SECONDS = 10.0  # least time between two plain lines
+
+
+class Progress:
+    """Writes a run's metrics to its folder, and shows them."""
+
+    def __init__(self, directory: Path, *, start: int, total: int):
+        """Opens the records.
+
+        Args:
+          directory: the run's folder; lines of `metrics.jsonl` from beyond `start` are dropped, since they come again.
+          start: the step the run goes on from.
+          total: steps in all.
+        """
+        path = directory / "metrics.jsonl"
+        kept = _lines_until(path, start)
+        self._file = path.open("w")
+        self._file.writelines(kept)
+        self._file.flush()
+        self._events = SummaryWriter(str(directory / "tensorboard"), purge_step=start + 1 if start else None)
+        terminal = sys.stderr.isatty()
+        self._bar = tqdm(total=total, initial=start, unit="step", dynamic_ncols=True) if terminal else None
+        self._total, self._start, self._began, self._shown = total, start, time.monotonic(), 0.0
+
+    def say(self, text: str) -> None:
+        """Shows a line."""
+        if self._bar is not None:
+            self._bar.write(text, file=sys.stderr)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def record(self, phase: str, step: int, values: dict[str, Any], *, labels: dict[str, Any]) -> None:
+        """Writes one line of metrics, without showing it.
+
+        Args:
+          phase: what is measured: `label_net`, `img_net` or `codes`.
+          step: its number within the phase.
+          values: numbers by name.
+          labels: what else the line says, for instance {"net": "f"}.
+        """
+        line = {"phase": phase, "step": step, **labels, **values}
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        group = "/".join([phase, *[str(v) for v in labels.values() if isinstance(v, str)]])
+        for name, value in values.items():
+            self._events.add_scalar(f"{group}/{name}", value, step)
+
+    def show(self, step: int, values: dict[str, float], *, label: str, images_per_second: float) -> None:
+        """Shows where training is: each loss term, the speed, and the time left."""
+        terms = " ".join(f"{name} {value:.4g}" for name, value in values.items())
+        if self._bar is not None:
+            self._bar.set_description_str(label)
+            self._bar.set_postfix_str(f"{terms} | {images_per_second:.0f} images/s")
+            self._bar.update(step - self._bar.n)
+            return
+        now = time.monotonic()
+        if now - self._shown < _QUIET_SECONDS and step < self._total:
+            return
+        self._shown = now
+        left = (now - self._began) / max(step - self._start, 1) * (self._total - step)
+        self.say(
+            f"{label} step {step}/{self._total} {terms} | {images_per_second:.0f} images/s | "
+            f"{int(left) // 60}:{int(left) % 60:02d} left"
+        )
+
+    def close(self) -> None:
+        """Flushes and closes everything."""
+        self._file.close()
+        self._events.close()
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _lines_until(path: Path, start: int) -> list[str]:
+    """Whole lines of ImgNet steps up to `start`, and LabelNet's, which are before all of them if `start` is above 0."""
+    if not path.exists():
+        return []
+    kept = []
+    for line in path.read_text().splitlines(keepends=True):
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:  # cut short by a kill
+            continue
+        if entry["phase"] == "label_net" or entry["step"] <= start:
+            kept.append(line)
+    return kept

@@ -1,0 +1,49 @@
+"""The state of training: three networks, the banks, and the hash codes of the training set. All arrays, no functions."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from flax import struct
+
+from adsq_jax.objective import Guidance
+
+Tree = Any  # a pytree of arrays
+
+
+@struct.dataclass
+class LabelNetState:
+    """LabelNet."""
+
+    params: Tree
+    opt_state: Tree
+
+
+@struct.dataclass
+class ImgNetState:
+    """One ImgNet with its bank."""
+
+    params: Tree
+    batch_stats: Tree
+    opt_state: Tree
+    bank: jax.Array  # relaxed codes of the training set, float32[n, bits] in [-1, 1]
+
+
+@struct.dataclass
+class TrainState:
+    """All that a run needs to go on; the step says where in the alternation it is."""
+
+    step: np.ndarray  # int64[], updates of the ImgNets so far, all of them together
+    label_net: LabelNetState | None
+    img_nets: dict[str, ImgNetState]  # "f", and "g" with a twin
+    codes: np.ndarray  # B, int8[n, bits] in {-1, +1}
+
+
+@struct.dataclass
+class Targets:
+    """What is fixed while one ImgNet trains for a half-round."""
+
+    bank: jax.Array | None  # the other network's, float32[n, bits]; None without a twin: the network's own
+    codes: jax.Array  # B, int8[n, bits]
+    labels: jax.Array  # of the training set, uint8[n, c]
+    guidance: Guidance | None

@@ -1,0 +1,139 @@
+"""One update of LabelNet, and one of an ImgNet: pure functions from state and batch to state and metrics."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from adsq_jax import objective
+from adsq_jax.train_state import ImgNetState, LabelNetState, Targets
+
+Metrics = dict[str, jax.Array]
+
+
+def label_net_step(
+    state: LabelNetState,
+    sets: jax.Array,
+    frequencies: jax.Array,
+    *,
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    statistics: objective.PairStatistics,
+    cosine_scale: float,
+    weights: Mapping[str, float],
+) -> tuple[LabelNetState, Metrics]:
+    """Updates LabelNet on all pairs of label sets at once; the same on every device, since it is small.
+
+    Args:
+      state: LabelNet.
+      sets: distinct label vectors, uint8[m, c].
+      frequencies: share of the training set with each, float32[m].
+      model: the LabelNet module.
+      optimizer: optax.
+      statistics: of the training set's pairs.
+      cosine_scale: s.
+      weights: of each of `objective.label_net_terms`.
+
+    Returns:
+      The new state; each loss term, their weighted sum `loss`, and `grad_norm`: float32[].
+    """
+
+    def loss_function(params: Any) -> tuple[jax.Array, Metrics]:
+        semantic, relaxed_codes, label_logits = model.apply({"params": params}, sets)
+        terms = objective.label_net_terms(
+            semantic,
+            relaxed_codes,
+            label_logits,
+            sets=sets,
+            frequencies=frequencies,
+            statistics=statistics,
+            cosine_scale=cosine_scale,
+        )
+        return objective.weighted_sum(terms, weights), terms
+
+    (loss, terms), grads = jax.value_and_grad(loss_function, has_aux=True)(state.params)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    metrics = {**terms, "loss": loss, "grad_norm": optax.global_norm(grads)}
+    return LabelNetState(params=optax.apply_updates(state.params, updates), opt_state=opt_state), metrics
+
+
+def img_net_step(
+    state: ImgNetState,
+    targets: Targets,
+    batch: Mapping[str, jax.Array],
+    *,
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    statistics: objective.PairStatistics,
+    likelihood_scale: float,
+    cosine_scale: float,
+    weights: Mapping[str, float],
+    axis_name: str,
+) -> tuple[ImgNetState, Metrics]:
+    """Updates one ImgNet on a batch against the whole training set. Runs once per device, under a mapped axis.
+
+    Args:
+      state: the ImgNet, the same on every device.
+      targets: the same on every device.
+      batch: this device's share: image uint8[batch, h, w, 3], index int[batch] (rows in the training set, none twice).
+      model: the ImgNet module.
+      optimizer: optax.
+      statistics: of the training set's pairs.
+      likelihood_scale: t.
+      cosine_scale: s.
+      weights: of each of `objective.img_net_terms`.
+      axis_name: of the devices.
+
+    Returns:
+      The new state, with the batch's rows of the bank renewed; the metrics, averaged over the devices. Both are the same
+      on every device.
+    """
+    index = batch["index"]
+    codes = targets.codes.astype(jnp.float32)  # [n, bits]
+
+    def loss_function(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any, Metrics]]:
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        (semantic, relaxed_codes), updated = model.apply(variables, batch["image"], train=True, mutable=["batch_stats"])
+        terms = objective.img_net_terms(
+            relaxed_codes,
+            semantic,
+            labels=targets.labels[index],
+            codes=codes[index],
+            bit_means=jax.lax.pmean(jnp.mean(relaxed_codes, axis=0), axis_name),
+            bank=state.bank if targets.bank is None else targets.bank,
+            bank_codes=codes,
+            bank_labels=targets.labels,
+            guidance=targets.guidance,
+            statistics=statistics,
+            likelihood_scale=likelihood_scale,
+            cosine_scale=cosine_scale,
+        )
+        terms = jax.lax.pmean(terms, axis_name)
+        return objective.weighted_sum(terms, weights), (relaxed_codes, updated["batch_stats"], terms)
+
+    # The loss is averaged over devices inside the gradient, and the gradients outside: right under pmap and shard_map alike.
+    grad_function = jax.value_and_grad(loss_function, has_aux=True)
+    (loss, (relaxed_codes, batch_stats, terms)), grads = grad_function(state.params)
+    grads = jax.lax.pmean(grads, axis_name)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    rows = _gather(index, axis_name)  # [devices * batch]
+    new_state = ImgNetState(
+        params=optax.apply_updates(state.params, updates),
+        batch_stats=jax.lax.pmean(batch_stats, axis_name),
+        opt_state=opt_state,
+        bank=state.bank.at[rows].set(_gather(relaxed_codes, axis_name), unique_indices=True),
+    )
+    return new_state, {**terms, "loss": loss, "grad_norm": optax.global_norm(grads)}
+
+
+def _gather(x: jax.Array, axis_name: str) -> jax.Array:
+    """Concatenates every device's x, [batch, ...] -> [devices * batch, ...], as a sum that is known to be the same on all."""
+    devices = jax.lax.axis_size(axis_name)
+    room = jnp.zeros((devices, *x.shape), x.dtype).at[jax.lax.axis_index(axis_name)].set(x)
+    return jax.lax.psum(room, axis_name).reshape(-1, *x.shape[1:])
+
+
+Step = Callable[[ImgNetState, Targets, Mapping[str, jax.Array]], tuple[ImgNetState, Metrics]]

@@ -1,0 +1,27 @@
+"""Fashion-MNIST, 1,000 queries, 5,000 training images, the other 69,000 (with the training set) as database.
+
+apt-get install dataset-fashion-mnist
+python -m adsq_jax.main --config=configs/fashion_mnist.py:bits=24 --workdir=runs/fashion_mnist
+"""
+
+from adsq_jax.config import default, parse_argument
+
+
+def get_config(argument=""):
+    options = parse_argument(argument, bits=24)
+    config = default()
+    config.bits = options["bits"]
+    config.data.name = "fashion_mnist"
+    config.data.directory = "/usr/share/datasets/fashion-mnist"
+    config.data.protocol = "fashion_mnist"
+    config.data.image_size = 28
+    config.data.crop_padding = 2
+    config.data.flip = True
+    config.data.erase = 0.35
+    config.model.backbone = "small_cnn"
+    config.model.mean = (0.286, 0.286, 0.286)
+    config.model.deviation = (0.353, 0.353, 0.353)
+    config.train.rounds = 10
+    config.train.epochs_per_round = 4
+    config.train.batch_size = 128
+    return config
