@@ -23,13 +23,15 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def save(self, step: int, state: Any, *, info: dict[str, Any]) -> None:
-        """Saves a state.
+        """Saves a state, unless that step has been saved.
 
         Args:
           step: its number.
           state: a pytree of arrays.
           info: what JSON can hold.
         """
+        if step in self.steps():
+            return
         state = jax.tree.map(np.array, state)  # copies: the step that follows reuses the state's buffers
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(state), info=ocp.args.JsonSave({**info, "sha256": _sha256(state)})

@@ -140,7 +140,7 @@ def update_codes(
         codes=new.astype(np.int8),
         sweeps=sweeps,
         objectives=tuple(objectives),
-        difference_share=float(np.mean(new != binarize(pull))),
+        difference_share=float(np.mean(new != np.where(pull == 0, codes, binarize(pull)))),
     )
 
 

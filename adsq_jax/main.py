@@ -36,7 +36,7 @@ def main() -> None:
     with workdir.claim(directory, content):
         try:
             result = run(trainer, directory)
-        except Stopped:
+        except (Stopped, KeyboardInterrupt):
             print(f"stopped, and saved in {directory}: the same command goes on from here", file=sys.stderr)
             sys.exit(130)
     print(evaluate.table(result))

@@ -157,7 +157,8 @@ def scaled_cosines(features_a: jax.Array, features_b: jax.Array, *, scale: float
 
 
 def _unit(features: jax.Array) -> jax.Array:
-    return features * jax.lax.rsqrt(jnp.sum(features**2, axis=-1, keepdims=True) + 1e-12)
+    square = jnp.sum(features**2, axis=-1, keepdims=True)
+    return features * jax.lax.rsqrt(jnp.where(square > 1e-12, square, 1.0))  # features of 0, as of no label, stay 0
 
 
 def label_net_terms(
@@ -271,7 +272,7 @@ def img_net_terms(
         terms["guidance"] = likelihood_loss(
             scaled_cosines(semantic, guidance.features, scale=cosine_scale),
             similar_sets,
-            weights=pair_weights(similar_sets, statistics=statistics) * guidance.frequencies / batch,
+            weights=pair_weights(similar_sets, statistics=statistics) * guidance.frequencies[None, :] / batch,
         )
     return terms
 

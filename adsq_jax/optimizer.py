@@ -61,16 +61,17 @@ def _base(name: str, arguments: Mapping[str, float]) -> optax.GradientTransforma
     known = inspect.signature(function).parameters if inspect.isfunction(function) else {}
     if "learning_rate" not in known:
         raise ValueError(f"optax has no optimiser named {name!r}: give one like adam, sgd, lion or lamb")
-    unknown = sorted(set(arguments) - set(known))
+    free = [argument for argument in known if argument not in ("learning_rate", "weight_decay")]  # those have their own knobs
+    unknown = sorted(set(arguments) - set(free))
     if unknown:
-        raise ValueError(f"optax.{name} takes no {', '.join(unknown)}: it takes {', '.join(known)}")
+        raise ValueError(f"optax.{name} takes no {', '.join(unknown)} as arguments: it takes {', '.join(free)}")
     own_decay = {"weight_decay": 0.0} if "weight_decay" in known else {}
     return function(learning_rate=1.0, **own_decay, **arguments)
 
 
 def _schedule(name: str, peak: float, warmup_steps: int, total_steps: int) -> optax.Schedule:
     if name == "constant":
-        return optax.warmup_constant_schedule(0.0, peak, warmup_steps)
+        return optax.linear_schedule(0.0, peak, warmup_steps) if warmup_steps else optax.constant_schedule(peak)
     if name == "cosine":
         return optax.warmup_cosine_decay_schedule(0.0, peak, warmup_steps, max(total_steps, warmup_steps + 1))
     raise ValueError(f"no schedule named {name!r}: choose one of {', '.join(SCHEDULES)}")

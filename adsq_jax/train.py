@@ -334,7 +334,7 @@ def train(trainer: Trainer, *, directory: Path) -> tuple[TrainState, float]:
                 last = number + 1 == config.train.rounds
                 if not finished or last or stop() or (number + 1) % config.checkpoint.every_rounds == 0:
                     save()
-                if stop() and not last:
+                if stop():
                     raise Stopped
     except NotFinite as error:
         kept = checkpoints.steps()

@@ -56,7 +56,7 @@ def label_net_step(
 
     (loss, terms), grads = jax.value_and_grad(loss_function, has_aux=True)(state.params)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    metrics = {**terms, "loss": loss, "grad_norm": optax.global_norm(grads)}
+    metrics = {**terms, "loss": loss, "grad_norm": optax.tree.norm(grads)}
     return LabelNetState(params=optax.apply_updates(state.params, updates), opt_state=opt_state), metrics
 
 
@@ -126,7 +126,7 @@ def img_net_step(
         opt_state=opt_state,
         bank=state.bank.at[rows].set(_gather(relaxed_codes, axis_name), unique_indices=True),
     )
-    return new_state, {**terms, "loss": loss, "grad_norm": optax.global_norm(grads)}
+    return new_state, {**terms, "loss": loss, "grad_norm": optax.tree.norm(grads)}
 
 
 def _gather(x: jax.Array, axis_name: str) -> jax.Array:

@@ -31,13 +31,18 @@ def claim(directory: Path, config: dict[str, Any]) -> IO[str]:
         directory.mkdir(parents=True, exist_ok=True)
         lock = (directory / ".lock").open("w")
     except OSError as error:
-        raise InputError(f"--workdir={directory} can't be written ({error.strerror}): give another folder") from error
+        raise _unwritable(directory, error) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
+        lock.close()
         raise InputError(f"--workdir={directory} is in use by another run: wait, or give another folder") from error
-    if not (directory / "config.json").exists():
-        write_json(directory / "config.json", config)
+    try:
+        if not (directory / "config.json").exists():
+            write_json(directory / "config.json", config)
+    except OSError as error:
+        lock.close()
+        raise _unwritable(directory, error) from error
     return lock
 
 
@@ -94,14 +99,22 @@ def write_array(path: Path, array: np.ndarray) -> None:
     _replace(path, buffer.getvalue())
 
 
+def _unwritable(directory: Path, error: OSError) -> InputError:
+    return InputError(f"--workdir={directory} can't be written ({error.strerror}): give another folder")
+
+
 def _replace(path: Path, content: bytes) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(name).chmod(0o644)
-    os.replace(name, path)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink()
+        raise
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Sources: random access to labelled images, in a fixed order. `source[i] -> {image: uint8[h, w, 3], label: uint8[c]}`."""
 
 import gzip
-import importlib
+import importlib.util
 import struct
 import zlib
 from pathlib import Path
@@ -77,7 +77,8 @@ def fashion_mnist(directory: str) -> ArraySource:
     """Fashion-MNIST: 70,000 images of 28x28, 10 classes; the 60,000 of the original training part come first.
 
     Reads the four IDX files of `directory` (Debian's `dataset-fashion-mnist` puts them in /usr/share/datasets/fashion-mnist).
-    Where there is no such folder, takes TFDS `fashion_mnist`, and downloads it on first use.
+    Where there is no such folder, takes TFDS `fashion_mnist` as prepared on this machine, or downloads and prepares it, for
+    which TFDS needs TensorFlow. TFDS has its own fixed order within each part.
 
     Args:
       directory: the folder of the IDX files, `*-ubyte.gz`.
@@ -130,17 +131,22 @@ def _tfds_fashion_mnist(*, missing: Path) -> ArraySource:
     tfds: Any = importlib.import_module("tensorflow_datasets")
     try:
         parts = [
-            tfds.data_source("fashion_mnist", split=split, builder_kwargs={"file_format": "array_record"}, try_gcs=False)
+            tfds.data_source(
+                "fashion_mnist",
+                split=split,
+                download=importlib.util.find_spec("tensorflow") is not None,  # TFDS reads what it downloads with TensorFlow
+                builder_kwargs={"file_format": "array_record"},
+            )
             for split in ("train", "test")
         ]
+        examples = [part[i] for part in parts for i in range(len(part))]
     except Exception as error:  # TFDS raises whatever its network, disk and import layers do
-        reason = str(error).strip().splitlines() or [type(error).__name__]
+        reason = str(error).strip().splitlines() or [""]
         raise InputError(
-            f"Fashion-MNIST was found neither in {missing} nor by TFDS ({type(error).__name__}: {reason[0][:200]}): "
+            f"Fashion-MNIST was found neither in {missing} nor by TFDS ({type(error).__name__}: {reason[-1][:200]}): "
             "apt-get install dataset-fashion-mnist, or give the folder of its four IDX files with "
             "--config.data.directory, or prepare it once where there is a network: pip install tensorflow && "
             "tfds build fashion_mnist --file_format=array_record"
         ) from error
-    examples = [part[i] for part in parts for i in range(len(part))]
     images = np.stack([example["image"] for example in examples])
     return ArraySource(images, one_hot(np.array([example["label"] for example in examples]), classes=10))

@@ -32,8 +32,8 @@ class ImgNet(nn.Module):
           Semantic features float32[batch, features] and relaxed codes float32[batch, bits] in [-1, 1].
         """
         x = images.astype(jnp.float32) / 255  # [batch, h, w, 3]
-        x = (x - jnp.array(self.mean, jnp.float32)) / jnp.array(self.deviation, jnp.float32)
-        x = self.backbone(x, train=train)  # [batch, width]
+        mean, deviation = (jnp.array(channels, jnp.float32)[None, None, None] for channels in (self.mean, self.deviation))
+        x = self.backbone((x - mean) / deviation, train=train)  # [batch, width]
         semantic = nn.Dense(self.features, name="semantic")(x)  # [batch, features]
         relaxed_codes = jnp.tanh(nn.Dense(self.bits, name="hash")(nn.relu(semantic)))  # [batch, bits]
         return semantic, relaxed_codes

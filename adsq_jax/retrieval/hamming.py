@@ -41,7 +41,8 @@ def distance_histograms(
             raise ValueError(f"{name} codes of {bits} bits must be uint8[n, {width}], got {codes.dtype}{codes.shape}")
         if labels.ndim != 2 or len(labels) != len(codes) or labels.shape[1] != query_labels.shape[1]:
             raise ValueError(
-                f"{name} labels must be [{len(codes)}, {query_labels.shape[1]}], one row a code, got {labels.shape}"
+                f"{name} labels must be [{len(codes)}, c], one row a code and as many columns as the query labels "
+                f"{query_labels.shape}, got {labels.shape}"
             )
     histogram = _histograms(
         _words(query_codes),

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 
 class ResNet(nn.Module):
-    """ResNet without its classifier.
+    """ResNet without its classifier; padding is the same on all sides, as published weights expect it.
 
     Source: He et al., Deep Residual Learning for Image Recognition, CVPR 2016; the last norm of each block starts at 0 as in
     Goyal et al., arXiv 1706.02677.
@@ -47,10 +47,10 @@ class _Block(nn.Module):
         out = self.channels * (4 if self.bottleneck else 1)
         if self.bottleneck:
             y = nn.relu(self.norm()(conv(self.channels, (1, 1))(x)))
-            y = nn.relu(self.norm()(conv(self.channels, (3, 3), stride)(y)))
+            y = nn.relu(self.norm()(conv(self.channels, (3, 3), stride, padding=1)(y)))
             y = conv(out, (1, 1))(y)
         else:
-            y = nn.relu(self.norm()(conv(self.channels, (3, 3), stride)(x)))
+            y = nn.relu(self.norm()(conv(self.channels, (3, 3), stride, padding=1)(x)))
             y = conv(out, (3, 3))(y)
         y = self.norm(scale_init=nn.initializers.zeros)(y)
         if x.shape != y.shape:

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Runs the tests. Needs a Python of 3.11 or 3.12 and pip, nothing else.
+#
+#   ./test.sh                  what every change must pass
+#   ./test.sh --all            also lint, types, slow tests and tests that need system packages; a skip is a failure
+#   ./test.sh --python=3.12    with that Python, in an environment of its own (.venv-test-3.12)
+#   ./test.sh [...] ARGUMENTS  what follows goes to pytest: ./test.sh tests/test_codes.py -k pack
+#
+# Takes the active virtual environment; without one, or with --python, makes .venv-test-VERSION.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+all='' version=''
+while [[ ${1:-} == --all || ${1:-} == --python=* ]]; do
+  if [[ $1 == --all ]]; then all=yes; else version=${1#--python=}; fi
+  shift
+done
+
+find_python() { # a Python of version $1: on the PATH, or one of pyenv's
+  local candidate
+  for candidate in "python$1" "${PYENV_ROOT:-$HOME/.pyenv}/versions/$1".*/bin/python; do
+    if "$candidate" -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] != '$1')" 2>/dev/null; then
+      echo "$candidate"
+      return
+    fi
+  done
+  echo "test.sh: no Python $1 found: install it, or leave out --python" >&2
+  exit 2
+}
+
+if [[ -n ${VIRTUAL_ENV:-} && -z $version ]]; then
+  python=$VIRTUAL_ENV/bin/python
+else
+  base=python3
+  [[ -z $version ]] || base=$(find_python "$version")
+  place=.venv-test-$("$base" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+  [[ -x $place/bin/python ]] || "$base" -m venv "$place"
+  python=$PWD/$place/bin/python
+fi
+
+"$python" -m pip install --quiet --disable-pip-version-check -e ".[${all:+dev,}test]"
+"$python" -c 'import sys, jax; print("Python", sys.version.split()[0], "with jax", jax.__version__)'
+if [[ -n $all ]]; then
+  "$python" -m ruff check .
+  "$python" -m ruff format --check .
+  "$python" -m mypy
+  exec "$python" -m pytest --no-skips "$@"
+fi
+exec "$python" -m pytest -m "not slow and not system" "$@"

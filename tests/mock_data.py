@@ -1,0 +1,44 @@
+"""Small data sets and small configs that the tests of the whole loop share."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+
+from adsq_jax.data import datasets, protocols, sources
+
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
+
+
+def load_config(name: str, argument: str = ""):
+    """What get_config of configs/NAME.py gives."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent.parent / "configs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(argument)
+
+
+def small_config(name: str = "digits", *, image_size: int = 8, bits: int = 12):
+    """A config of configs/, with its choices and toy sizes: two rounds of four updates a network."""
+    config = load_config(name, f"bits={bits}")
+    config.data.image_size = image_size
+    config.model.width, config.model.features = 4, 16
+    config.label_net.hidden, config.label_net.steps = 16, 20
+    config.train.rounds, config.train.epochs_per_round = 2, 1
+    config.train.batch_size, config.train.log_every = 16, 2
+    config.eval.batch_size = 24
+    return config
+
+
+def dataset(*, image_size: int = 8, multi_label: bool = False, protocol: str = "digits", seed: int = 0):
+    """140 noisy images whose brightness by column tells their labels, 20 of them queries, 64 to train on."""
+    random = np.random.default_rng(seed)
+    classes, n = 5, 140
+    labels = (np.arange(n)[:, None] % classes == np.arange(classes)).astype(np.uint8)
+    if multi_label:
+        labels |= random.random(labels.shape) < 0.2
+    columns = np.repeat(labels, -(-image_size // classes), axis=1)[:, :image_size]  # [n, image_size]
+    images = random.integers(0, 100, (n, image_size, image_size, 3)) + 120 * columns[:, None, :, None]
+    split = protocols.Split(np.arange(20), np.arange(20, 84), np.arange(20, n))
+    source = sources.ArraySource(images.astype(np.uint8), labels)
+    return datasets.divided(source, split, protocol=protocol, validation=0, seed=0)

@@ -1,0 +1,91 @@
+"""ImgNet: normalisation, heads, and what a key and the mode of training change."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from adsq_jax.models import backbones
+from adsq_jax.models.img_net import ImgNet
+
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+IMAGES = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
+
+
+class Channels(nn.Module):
+    """A backbone that gives each channel's mean, so that the tests see what the network feeds it."""
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        return jnp.mean(x, axis=(1, 2))
+
+
+def build(backbone=None, *, bits=5, features=7):
+    backbone = backbone or backbones.build("small_cnn", width=4, axis_name=None)
+    return ImgNet(backbone=backbone, bits=bits, features=features, mean=MEAN, deviation=DEVIATION)
+
+
+@pytest.fixture(scope="module")
+def variables():
+    """Random ones for the small network; variances are positive."""
+    shapes = jax.eval_shape(lambda: build().init(jax.random.key(0), IMAGES, train=False))
+    random = np.random.default_rng(0)
+
+    def draw(path, x):
+        values = random.normal(size=x.shape) / 2
+        return (1 + np.abs(values) if path[-1].key == "var" else values).astype(np.float32)
+
+    return jax.tree.map_with_path(draw, shapes)
+
+
+def test_images_are_normalised_by_channel_and_heads_are_dense_layers():
+    """Bytes / 255, less the mean, by the deviation; a linear semantic layer; relu and tanh before and after the hash layer."""
+    model = build(Channels())
+    random = np.random.default_rng(1)
+    params = {
+        "semantic": {"kernel": random.normal(size=(3, 7)), "bias": random.normal(size=7)},
+        "hash": {"kernel": random.normal(size=(7, 5)), "bias": random.normal(size=5)},
+    }
+    params = jax.tree.map(lambda x: x.astype(np.float32), params)
+    semantic, relaxed_codes = model.apply({"params": params}, IMAGES, train=False)
+    x = (IMAGES.astype(np.float64).mean(axis=(1, 2)) / 255 - np.array(MEAN)) / np.array(DEVIATION)
+    expected_semantic = x @ params["semantic"]["kernel"] + params["semantic"]["bias"]
+    expected_codes = np.tanh(np.maximum(expected_semantic, 0) @ params["hash"]["kernel"] + params["hash"]["bias"])
+    np.testing.assert_allclose(semantic, expected_semantic, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(relaxed_codes, expected_codes, rtol=1e-4, atol=1e-5)
+    assert (expected_semantic < 0).any()
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_shapes_dtypes_and_range(variables, train):
+    """float32[batch, features] and float32[batch, bits] in [-1, 1], in both modes."""
+    outputs, _ = build().apply(variables, IMAGES, train=train, mutable=["batch_stats"])
+    assert [x.shape for x in outputs] == [(6, 7), (6, 5)]
+    assert all(x.dtype == np.float32 for x in outputs)
+    assert (np.abs(outputs[1]) <= 1).all()
+
+
+def test_another_key_gives_another_network_of_the_same_shape():
+    """f and g have the same layers, differ in every kernel, and so give different codes."""
+    model = build(Channels())
+    init = jax.jit(lambda key: model.init(key, IMAGES, train=False))
+    f, g = (init(key) for key in jax.random.split(jax.random.key(0)))
+    assert jax.tree.map(jnp.shape, f) == jax.tree.map(jnp.shape, g)
+    for layer in ("semantic", "hash"):
+        assert not np.isclose(f["params"][layer]["kernel"], g["params"][layer]["kernel"]).all()
+    codes_f, codes_g = (model.apply(variables, IMAGES, train=False)[1] for variables in (f, g))
+    assert not np.allclose(codes_f, codes_g)
+
+
+def test_evaluation_gives_an_image_the_same_code_in_any_company(variables):
+    """Running averages: alone or in a batch the code is the same, and no state changes; batch statistics differ."""
+    model = build()
+    together = model.apply(variables, IMAGES, train=False)[1]
+    alone = model.apply(variables, IMAGES[:1], train=False)[1]
+    np.testing.assert_allclose(alone, together[:1], rtol=1e-4, atol=1e-5)
+    (_, trained), changed = model.apply(variables, IMAGES, train=True, mutable=["batch_stats"])
+    assert not np.allclose(trained, together, atol=1e-3)
+    before, after = jax.tree.leaves(variables["batch_stats"]), jax.tree.leaves(changed["batch_stats"])
+    assert len(before) > 0
+    assert all(not np.allclose(a, b) for a, b in zip(before, after, strict=True))

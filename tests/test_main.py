@@ -1,0 +1,149 @@
+"""The command line as people use it, in processes of its own."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SMALL = (
+    "--config=configs/digits.py:bits=12",
+    "--config.model.width=4",
+    "--config.model.features=16",
+    "--config.label_net.hidden=16",
+    "--config.label_net.steps=20",
+    "--config.train.rounds=3",
+    "--config.train.epochs_per_round=1",
+)
+
+
+def command(workdir, *arguments):
+    return [sys.executable, "-m", "adsq_jax.main", *SMALL, f"--workdir={workdir}", *arguments]
+
+
+def run(workdir, *arguments, check=True):
+    done = subprocess.run(command(workdir, *arguments), cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+def codes(workdir):
+    return {path.name: np.load(path) for path in sorted((workdir / "codes").glob("*.npy"))}
+
+
+def assert_same_codes(a, b):
+    found, expected = codes(a), codes(b)
+    assert found.keys() == expected.keys()
+    assert len(found) == 8
+    for name in found:
+        assert np.array_equal(found[name], expected[name]), name
+
+
+def test_two_processes_and_two_folders_give_the_same_codes_and_a_third_run_says_finished(tmp_path):
+    """Same config, seed and machine: codes equal bit for bit; on a finished folder nothing is written again."""
+    first = run(tmp_path / "a")
+    run(tmp_path / "b")
+    assert_same_codes(tmp_path / "a", tmp_path / "b")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "a").rglob("*")}
+    again = run(tmp_path / "a")
+    assert "is finished" in again.stdout
+    assert first.stdout.strip() in again.stdout
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "a").rglob("*")}
+
+
+def test_killed_at_any_moment_it_goes_on_and_ends_the_same(tmp_path):
+    """kill -9 during training, twice: the same command goes on, and the codes are those of a run that was left alone."""
+    run(tmp_path / "whole")
+    metrics = tmp_path / "killed" / "metrics.jsonl"
+    for lines in (2, 6):
+        process = subprocess.Popen(command(tmp_path / "killed"), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            if metrics.exists() and metrics.read_text().count("\n") >= lines:
+                break
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    run(tmp_path / "killed")
+    assert_same_codes(tmp_path / "whole", tmp_path / "killed")
+    steps = [(line["phase"], line.get("net"), line["step"]) for line in map(json.loads, metrics.read_text().splitlines())]
+    assert len(steps) == len(set(steps)), "a line of metrics stands twice"
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path):
+    """SIGINT ends with status 130 and one line; the run then goes on."""
+    process = subprocess.Popen(command(tmp_path / "a"), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("a/checkpoints/0")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 130, stderr
+    assert stderr.splitlines()[-1].startswith("stopped, and saved in")
+    assert "goes on from step" in run(tmp_path / "a").stderr
+
+
+def test_a_terminal_gets_a_bar(tmp_path):
+    """On a terminal the loss terms stand beside a bar that is drawn anew; elsewhere lines come, without control codes."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(command(tmp_path / "bar"), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            piece = os.read(ours, 4096)
+        except OSError:  # the other end was closed
+            break
+        if not piece:
+            break
+        shown += piece
+    assert process.wait(timeout=120) == 0
+    assert b"\r" in shown
+    assert b"round 3/3 g" in shown
+    assert b"quantization" in shown
+    plain = run(tmp_path / "plain").stderr
+    assert "\r" not in plain
+    assert "images/s" in plain
+    assert "left" in plain
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--config.bits=0",), "config.bits=0 must be 1 to 256"),
+        (("--config.bits=300",), "config.bits=300 must be 1 to 256"),
+        (("--config.no_such=1",), "no key no_such"),
+        (("--config.optim.learning_rate=fast",), "could not convert string to float"),
+        (("--config.optim.learning_rate=1e30",), "not finite"),
+        (("--config.data.name=cifar10", "--config.data.protocol=cifar10"), "https://www.cs.toronto.edu"),
+        (("--config.data.name=fashion_mnist", "--config.data.protocol=fashion_mnist", "--config.data.directory=configs"),
+         "train-images-idx3-ubyte.gz is missing"),
+        (("--config=configs/no_such.py",), "no_such.py"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_and_status_2(arguments, message, tmp_path):
+    """One line on stderr that says what is wrong and what to do; no folder is left where nothing was run."""
+    done = run(tmp_path / "a", *arguments, check=False)
+    assert done.returncode == 2, done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "a").exists() == ("not finite" in message)
+
+
+def test_a_folder_of_another_config_is_left_alone(tmp_path):
+    """Another config on the same folder: refused, with the key that differs; every file stays as it was."""
+    run(tmp_path / "a")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "a").rglob("*")}
+    done = run(tmp_path / "a", "--config.seed=1", check=False)
+    assert done.returncode == 2
+    assert "seed is 0 there and 1 here" in done.stderr
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "a").rglob("*")}

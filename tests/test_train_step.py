@@ -1,0 +1,123 @@
+"""One update: the same on any number of devices, however they are run."""
+
+from functools import cache, partial
+
+import jax
+import mock_data
+import numpy as np
+import optax
+import pytest
+
+from adsq_jax.models import backbones
+from adsq_jax.models.img_net import ImgNet
+from adsq_jax.parallel import AXIS, DataParallel
+from adsq_jax.train import Trainer
+from adsq_jax.train_state import Targets
+from adsq_jax.train_step import img_net_step
+
+STEPS = 20
+
+
+@cache
+def losses(kind, devices, *, twin):
+    """Every metric of each network over STEPS updates of the real loop's parts, before the first B-step."""
+    config = mock_data.small_config()
+    config.parallel, config.train.epochs_per_round = kind, 10
+    config.objective.twin = twin
+    config.eval.query_net = "ff"
+    data = mock_data.dataset()
+    trainer = Trainer(config, data, parallel=DataParallel(kind, devices=jax.devices()[:devices]))
+    state = trainer.init()
+    guidance, label_codes = trainer.guidance(state)
+    found = []
+    for name in trainer.names:
+        bank = label_codes[trainer.sets.index]
+        targets = Targets(
+            bank=bank if config.objective.twin else None, codes=state.codes, labels=trainer.labels, guidance=guidance
+        )
+        targets = trainer.parallel.enter(targets)
+        net = trainer.parallel.enter(state.img_nets[name])
+        for batch, _ in zip(trainer._batches(name, step=0), range(STEPS), strict=False):
+            net, metrics = trainer.img_net_step(net, targets, trainer.parallel.split(batch))
+            found.append({key: float(np.mean(x)) for key, x in metrics.items()})
+        found.append({"bank": float(np.abs(trainer.parallel.leave(net).bank).sum())})
+    return found
+
+
+@pytest.mark.parametrize("twin", [True, False])
+@pytest.mark.parametrize(("kind", "devices"), [("shard_map", 4), ("pmap", 1), ("pmap", 4)])
+def test_any_number_of_devices_gives_the_same_losses(kind, devices, twin):
+    """Every term, the loss and the gradient's norm agree with one device's to 1e-5 over 20 steps; so does the bank."""
+    one, many = losses("shard_map", 1, twin=twin), losses(kind, devices, twin=twin)
+    for step, (a, b) in enumerate(zip(one, many, strict=True)):
+        assert a.keys() == b.keys()
+        for name in a:
+            assert b[name] == pytest.approx(a[name], rel=1e-5, abs=1e-8), f"step {step}: {name}"
+
+
+def problem():
+    """An ImgNet's state, targets, and a batch of 8 of the 12 training images."""
+    random = np.random.default_rng(0)
+    model = ImgNet(
+        backbone=backbones.build("small_cnn", width=4, axis_name=AXIS),
+        bits=6,
+        features=8,
+        mean=(0.5, 0.5, 0.5),
+        deviation=(0.5, 0.5, 0.5),
+    )
+    optimizer = optax.sgd(0.1)
+    images = random.integers(0, 256, (8, 8, 8, 3)).astype(np.uint8)
+    variables = model.init(jax.random.key(0), images, train=False)
+    from adsq_jax.objective import PairStatistics
+    from adsq_jax.train_state import ImgNetState
+
+    state = ImgNetState(
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        opt_state=optimizer.init(variables["params"]),
+        bank=random.uniform(-1, 1, (12, 6)).astype(np.float32),
+    )
+    targets = Targets(
+        bank=random.uniform(-1, 1, (12, 6)).astype(np.float32),
+        codes=random.choice(np.array([-1, 1], np.int8), (12, 6)),
+        labels=np.eye(3, dtype=np.uint8)[np.arange(12) % 3],
+        guidance=None,
+    )
+    step = partial(
+        img_net_step,
+        model=model,
+        optimizer=optimizer,
+        statistics=PairStatistics(ratio=0.5, similar_weight=1.5, dissimilar_weight=0.75),
+        likelihood_scale=5.0,
+        cosine_scale=10.0,
+        weights={"likelihood": 1.0, "difference": 1.0, "quantization": 0.1, "balance": 0.1},
+        axis_name=AXIS,
+    )
+    batch = {"image": images, "index": np.array([9, 2, 4, 11, 0, 5, 7, 1], np.int32)}
+    return step, state, targets, batch
+
+
+def test_a_mapped_axis_without_devices():
+    """vmap over an axis of 4 shares gives the step of one share: parameters, statistics and bank."""
+    step, state, targets, batch = problem()
+    whole = jax.tree.map(lambda x: x[None], batch)
+    shares = jax.tree.map(lambda x: x.reshape(4, 2, *x.shape[1:]), batch)
+    run = jax.jit(jax.vmap(step, in_axes=(None, None, 0), axis_name=AXIS))
+    one, many = run(state, targets, whole)[0], run(state, targets, shares)[0]
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(many), strict=True):
+        for share in np.asarray(b):
+            np.testing.assert_allclose(share, np.asarray(a)[0], rtol=1e-5, atol=1e-6)
+
+
+def test_the_bank_rows_of_the_batch_and_no_others_are_renewed():
+    """The batch's rows become its own relaxed codes in training mode; the other rows stay."""
+    step, state, targets, batch = problem()
+    run = jax.jit(jax.vmap(step, in_axes=(None, None, 0), axis_name=AXIS))
+    new, _ = run(state, targets, jax.tree.map(lambda x: x[None], batch))
+    bank = np.asarray(new.bank)[0]
+    others = np.setdiff1d(np.arange(12), batch["index"])
+    assert np.array_equal(bank[others], state.bank[others])
+    model = step.keywords["model"].clone(backbone=step.keywords["model"].backbone.clone(axis_name=None))
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    (_, relaxed_codes), _ = model.apply(variables, batch["image"], train=True, mutable=["batch_stats"])
+    np.testing.assert_allclose(bank[batch["index"]], relaxed_codes, rtol=1e-5, atol=1e-6)
