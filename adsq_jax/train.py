@@ -369,7 +369,8 @@ class _Pending:
         for at, found in fetched:
             bad = [name for name, value in found.items() if not np.isfinite(value)]
             if bad:
-                raise NotFinite(f"{where}, step {at}: {', '.join(bad)} not finite")
+                terms = [name for name in bad if name not in ("loss", "grad_norm")] or bad
+                raise NotFinite(f"{where}, step {at}: {', '.join(terms)} not finite")
         return {name: float(np.mean([found[name] for _, found in fetched])) for name in fetched[0][1]}
 
 
