@@ -118,7 +118,8 @@ def update_codes(
     this project's reconstruction (README).
     """
     n, bits = codes.shape
-    total = np.sum([np.asarray(x, np.float64) for x in relaxed_codes], axis=0)  # [n, bits]
+    banks = [np.asarray(x, np.float64) for x in relaxed_codes]
+    total = np.sum(banks, axis=0)  # [n, bits]
     pull = quantization_weight * total
     if label_codes is not None:
         pull += label_code_weight * np.asarray(label_codes, np.float64)[set_index]
@@ -126,7 +127,7 @@ def update_codes(
     if difference_weight:
         target = signed_similarity_product(total, label_sets=label_sets, set_index=set_index, ratio=ratio)
         linear += difference_weight * bits * target
-    quadratic = difference_weight * sum(np.asarray(x, np.float64).T @ np.asarray(x, np.float64) for x in relaxed_codes)
+    quadratic = difference_weight * np.sum([x.T @ x for x in banks], axis=0)  # [bits, bits]
     new = codes.astype(np.float64)
     objectives = [_objective(new, linear, quadratic)]
     sweeps = 0

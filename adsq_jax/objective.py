@@ -23,7 +23,7 @@ class LabelSets(NamedTuple):
     """The distinct label vectors of a training set."""
 
     sets: np.ndarray  # uint8[m, c] in {0, 1}
-    index: np.ndarray  # int32[n], each image's row of `sets`
+    set_index: np.ndarray  # int32[n], each image's row of `sets`
     counts: np.ndarray  # int64[m], images with that label set
 
 

@@ -59,7 +59,7 @@ def build(
 def _base(name: str, arguments: Mapping[str, float]) -> optax.GradientTransformation:
     function = getattr(optax, name, None)
     known = inspect.signature(function).parameters if inspect.isfunction(function) else {}
-    if "learning_rate" not in known:
+    if function is None or "learning_rate" not in known:
         raise ValueError(f"optax has no optimiser named {name!r}: give one like adam, sgd, lion or lamb")
     free = [argument for argument in known if argument not in ("learning_rate", "weight_decay")]  # those have their own knobs
     unknown = sorted(set(arguments) - set(free))

@@ -4,6 +4,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,7 @@ class Trainer:
         self.total_steps = config.train.rounds * self.steps_per_round
         self.label_net, self.label_net_optimizer, self.label_net_step = self._build_label_net()
         self.img_net, self.img_net_optimizer, self.img_net_step = self._build_img_net()
+        self._label_net_apply = jax.jit(self.label_net.apply)
         self.encoder = Encoder(self.img_net, parallel=parallel, batch_size=config.eval.batch_size)
 
     def _steps_per_half(self) -> int:
@@ -159,7 +161,7 @@ class Trainer:
         """LabelNet's semantic features for the ImgNets, and its relaxed codes by label set, float32[m, bits]."""
         if state.label_net is None:
             return None, None
-        semantic, relaxed_codes, _ = jax.jit(self.label_net.apply)({"params": state.label_net.params}, self.sets.sets)
+        semantic, relaxed_codes, _ = self._label_net_apply({"params": state.label_net.params}, self.sets.sets)
         features = objective.Guidance(
             features=semantic, sets=jnp.asarray(self.sets.sets), frequencies=jnp.asarray(self.frequencies)
         )
@@ -167,32 +169,33 @@ class Trainer:
 
     def train_label_net(self, state: TrainState, progress: Progress) -> TrainState:
         """Step 1: LabelNet alone."""
-        label_net, pending = state.label_net, _Pending(self.config.train.log_every)
-        for step in range(1, self.config.label_net.steps + 1):
+        label_net, pending, steps = state.label_net, _Pending(self.config.train.log_every), self.config.label_net.steps
+        for step in range(1, steps + 1):
             label_net, metrics = self.label_net_step(label_net, self.sets.sets, self.frequencies)
-            means = pending.add(step, metrics, last=step == self.config.label_net.steps, where="LabelNet")
+            means = pending.add(step, metrics, last=step == steps, where="LabelNet")
             if means is not None:
                 progress.record("label_net", step, means, labels={})
-        progress.say("LabelNet: " + " ".join(f"{name} {value:.4g}" for name, value in means.items()))
-        return state.replace(label_net=label_net)
+                if step == steps or step % 100 < self.config.train.log_every:
+                    progress.say(f"LabelNet step {step}/{steps} " + " ".join(f"{k} {v:.4g}" for k, v in means.items()))
+        return replace(state, label_net=label_net)
 
     def start_codes(self, state: TrainState, progress: Progress) -> TrainState:
         """Codes and banks before the first round: LabelNet's codes, or, without it, what the untrained ImgNets give."""
         _, label_codes = self.guidance(state)
         if label_codes is not None:
-            relaxed = label_codes[self.sets.index]  # [n, bits]
-            nets = {name: net.replace(bank=relaxed) for name, net in state.img_nets.items()}
-            return state.replace(img_nets=nets, codes=codes.binarize(relaxed))
+            relaxed = label_codes[self.sets.set_index]  # [n, bits]
+            nets = {name: replace(net, bank=jnp.array(relaxed)) for name, net in state.img_nets.items()}
+            return replace(state, img_nets=nets, codes=codes.binarize(relaxed))
         for name in self.names:
             state = self.refresh_bank(state, name)
         total = np.sum([net.bank for net in state.img_nets.values()], axis=0)
-        return self.update_codes(state.replace(codes=codes.binarize(total)), progress)
+        return self.update_codes(replace(state, codes=codes.binarize(total)), progress)
 
     def refresh_bank(self, state: TrainState, name: str) -> TrainState:
         """A network's bank, anew, in evaluation mode."""
         net = state.img_nets[name]
-        bank = self.encoder(net, self.dataset.source, self.dataset.split.train)
-        return state.replace(img_nets={**state.img_nets, name: net.replace(bank=bank)})
+        bank = jnp.array(self.encoder(net, self.dataset.source, self.dataset.split.train))
+        return replace(state, img_nets={**state.img_nets, name: replace(net, bank=bank)})
 
     def update_codes(self, state: TrainState, progress: Progress) -> TrainState:
         """The B-step."""
@@ -203,7 +206,7 @@ class Trainer:
             [np.asarray(net.bank) for net in state.img_nets.values()],
             label_codes=label_codes,
             label_sets=self.sets.sets,
-            set_index=self.sets.index,
+            set_index=self.sets.set_index,
             ratio=self.statistics.ratio,
             difference_weight=self._difference_weight,
             quantization_weight=weights.quantization,
@@ -217,7 +220,7 @@ class Trainer:
             "difference_share": update.difference_share,
         }
         progress.record("codes", int(state.step), values, labels={})
-        return state.replace(codes=update.codes)
+        return replace(state, codes=update.codes)
 
     def round(self, state: TrainState, *, number: int, progress: Progress, stop: Callable[[], bool]) -> tuple[TrainState, bool]:
         """One round: f, then g, then the B-step; what of it is done already is not done again.
@@ -255,7 +258,9 @@ class Trainer:
         step, config = int(state.step), self.config
         others = [net.bank for other, net in state.img_nets.items() if other != name]
         guidance, _ = self.guidance(state)
-        targets = Targets(bank=others[0] if others else None, codes=state.codes, labels=self.labels, guidance=guidance)
+        targets = Targets(
+            bank=others[0] if others else None, codes=jnp.array(state.codes), labels=jnp.array(self.labels), guidance=guidance
+        )
         net, targets = self.parallel.enter(state.img_nets[name]), self.parallel.enter(targets)
         pending = _Pending(config.train.log_every)
         label = f"round {-(-end // self.steps_per_round)}/{config.train.rounds} {name}"
@@ -272,7 +277,7 @@ class Trainer:
             if step == end or stopping:
                 break
         nets = {**state.img_nets, name: self.parallel.leave(net)}
-        state = state.replace(step=np.array(step, np.int64), img_nets=nets)
+        state = replace(state, step=np.array(step, np.int64), img_nets=nets)
         return self.refresh_bank(state, name) if step == end else state
 
     def _batches(self, name: str, *, step: int) -> Iterator[dict[str, np.ndarray]]:
@@ -356,13 +361,13 @@ class _Pending:
         self._steps: list[tuple[int, dict[str, jax.Array]]] = []
 
     def add(self, step: int, metrics: dict[str, jax.Array], *, last: bool, where: str) -> dict[str, float] | None:
-        """Takes one step's metrics; every so many steps, and at the last, returns the means since then.
+        """Takes one step's metrics; at multiples of `every`, and at the last, returns the means since then.
 
         Raises:
           NotFinite: a step's are not finite; says which step and which of them.
         """
         self._steps.append((step, metrics))
-        if len(self._steps) < self._every and not last:
+        if step % self._every and not last:
             return None
         fetched = [(at, {name: np.mean(x) for name, x in jax.device_get(found).items()}) for at, found in self._steps]
         self._steps.clear()

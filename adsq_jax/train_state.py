@@ -1,17 +1,19 @@
 """The state of training: three networks, the banks, and the hash codes of the training set. All arrays, no functions."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
-from flax import struct
+from jax.tree_util import register_dataclass
 
 from adsq_jax.objective import Guidance
 
 Tree = Any  # a pytree of arrays
 
 
-@struct.dataclass
+@register_dataclass
+@dataclass(frozen=True)
 class LabelNetState:
     """LabelNet."""
 
@@ -19,7 +21,8 @@ class LabelNetState:
     opt_state: Tree
 
 
-@struct.dataclass
+@register_dataclass
+@dataclass(frozen=True)
 class ImgNetState:
     """One ImgNet with its bank."""
 
@@ -29,7 +32,8 @@ class ImgNetState:
     bank: jax.Array  # relaxed codes of the training set, float32[n, bits] in [-1, 1]
 
 
-@struct.dataclass
+@register_dataclass
+@dataclass(frozen=True)
 class TrainState:
     """All that a run needs to go on; the step says where in the alternation it is."""
 
@@ -39,7 +43,8 @@ class TrainState:
     codes: np.ndarray  # B, int8[n, bits] in {-1, +1}
 
 
-@struct.dataclass
+@register_dataclass
+@dataclass(frozen=True)
 class Targets:
     """What is fixed while one ImgNet trains for a half-round."""
 

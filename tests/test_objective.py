@@ -119,7 +119,7 @@ def label_net():
             cosine_scale=COSINE_SCALE,
         )
 
-    return terms, lambda *outputs: plain_label_net(*(output[sets.index] for output in outputs)), outputs
+    return terms, lambda *outputs: plain_label_net(*(output[sets.set_index] for output in outputs)), outputs
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +152,7 @@ def img_net():
         )
 
     def plain(*outputs):
-        return plain_img_net(*outputs, bank=bank, bank_codes=codes, label_semantic=features[sets.index])
+        return plain_img_net(*outputs, bank=bank, bank_codes=codes, label_semantic=features[sets.set_index])
 
     return terms, plain, outputs
 
@@ -228,7 +228,7 @@ def test_label_sets_give_every_image_back(labels):
     """The sets are distinct, each image finds its own, and the counts are right."""
     sets = objective.label_sets(labels)
     assert len({row.tobytes() for row in sets.sets}) == len(sets.sets)
-    np.testing.assert_array_equal(sets.sets[sets.index], labels)
+    np.testing.assert_array_equal(sets.sets[sets.set_index], labels)
     np.testing.assert_array_equal(sets.counts, [sum((row == labels).all(axis=1)) for row in sets.sets])
 
 

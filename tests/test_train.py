@@ -149,7 +149,7 @@ def test_b_fixed_after_step_1(tmp_path):
     trainer = build(config)
     state, _ = train(trainer, directory=tmp_path)
     _, label_codes = trainer.guidance(state)
-    assert np.array_equal(state.codes, np.where(label_codes < 0, -1, 1)[trainer.sets.index])
+    assert np.array_equal(state.codes, np.where(label_codes < 0, -1, 1)[trainer.sets.set_index])
     assert '"codes"' not in (tmp_path / "metrics.jsonl").read_text()
 
 
@@ -195,7 +195,7 @@ def test_no_difference_loss(tmp_path):
             assert line["difference_share"] == 0
     _, label_codes = trainer.guidance(state)
     pull = 0.1 * sum(np.asarray(net.bank, np.float64) for net in state.img_nets.values())
-    pull += 0.1 * label_codes.astype(np.float64)[trainer.sets.index]
+    pull += 0.1 * label_codes.astype(np.float64)[trainer.sets.set_index]
     assert np.array_equal(state.codes, np.where(pull < 0, -1, 1))
 
 

@@ -31,7 +31,7 @@ def losses(kind, devices, *, twin):
     guidance, label_codes = trainer.guidance(state)
     found = []
     for name in trainer.names:
-        bank = label_codes[trainer.sets.index]
+        bank = label_codes[trainer.sets.set_index]
         targets = Targets(
             bank=bank if config.objective.twin else None, codes=state.codes, labels=trainer.labels, guidance=guidance
         )
