@@ -22,6 +22,6 @@ def get_config(argument=""):
     config.model.mean = (0.286, 0.286, 0.286)
     config.model.deviation = (0.353, 0.353, 0.353)
     config.train.rounds = 10
-    config.train.epochs_per_round = 4
+    config.train.epochs_per_round = 3
     config.train.batch_size = 128
     return config
