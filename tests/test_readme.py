@@ -1,0 +1,41 @@
+"""README is true."""
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_table_of_results_is_made_from_the_results():
+    """The rows in README are those that benchmarks/rows.py makes from benchmarks/results."""
+    spec = importlib.util.spec_from_file_location("rows", ROOT / "benchmarks" / "rows.py")
+    rows = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(rows)
+    assert rows.with_rows(README) == README
+    assert len(list((ROOT / "benchmarks" / "results").glob("*.json"))) == 6
+
+
+def test_the_results_are_of_the_config_in_the_repository():
+    """All of the Fashion-MNIST runs share one split, none was measured on validation, and the seeds are 0, 1 and 2."""
+    results = [json.loads(path.read_text()) for path in (ROOT / "benchmarks" / "results").glob("fashion_mnist*.json")]
+    assert {(r["n_query"], r["n_train"], r["n_database"], r["validation"]) for r in results} == {(1_000, 5_000, 69_000, 0)}
+    assert len({r["split_sha256"] for r in results}) == 1
+    assert {(r["bits"], r["seed"]) for r in results} == {(bits, seed) for bits in (24, 48) for seed in (0, 1, 2)}
+
+
+def test_every_file_and_knob_that_readme_names_is_there():
+    """Paths exist; each --config key is one of default()'s."""
+    from adsq_jax.config import default
+
+    for path in re.findall(r"(?:configs|benchmarks|adsq_jax)/[\w./]+\w", README):
+        assert (ROOT / path).exists(), path
+    keys = set(re.findall(r"--config\.([a-z_.]+)=", README))
+    assert len(keys) > 5
+    for key in keys:
+        node = default()
+        for name in key.split("."):
+            assert name in node, key
+            node = node[name]
