@@ -15,16 +15,17 @@ _QUIET_SECONDS = 10.0  # least time between two plain lines
 class Progress:
     """Writes a run's metrics to its folder, and shows them."""
 
-    def __init__(self, directory: Path, *, start: int, total: int):
+    def __init__(self, directory: Path, *, start: int | None, total: int):
         """Opens the records.
 
         Args:
           directory: the run's folder; lines of `metrics.jsonl` from beyond `start` are dropped, since they come again.
-          start: the step the run goes on from.
+          start: the step of the checkpoint the run goes on from, or None where it begins: then all lines are dropped.
           total: steps in all.
         """
         path = directory / "metrics.jsonl"
-        kept = _lines_until(path, start)
+        kept = [] if start is None else _lines_until(path, start)
+        start = start or 0
         self._file = path.open("w")
         self._file.writelines(kept)
         self._file.flush()
@@ -83,15 +84,14 @@ class Progress:
 
 
 def _lines_until(path: Path, start: int) -> list[str]:
-    """Whole lines of ImgNet steps up to `start`, and LabelNet's, which are before all of them if `start` is above 0."""
+    """Whole lines of ImgNet steps up to `start`, and LabelNet's, which are before the first checkpoint."""
     if not path.exists():
         return []
     kept = []
     for line in path.read_text().splitlines(keepends=True):
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:  # cut short by a kill
+        if not line.endswith("\n"):  # cut short by a kill
             continue
+        entry = json.loads(line)
         if entry["phase"] == "label_net" or entry["step"] <= start:
             kept.append(line)
     return kept

@@ -136,7 +136,8 @@ class Trainer:
     def init(self) -> TrainState:
         """The state before step 1; banks are empty and codes are all +1 until `start_codes`."""
         config, n = self.config, len(self.labels)
-        keys = jax.random.split(jax.random.key(config.seed), 3)
+        # rbg: the default generator takes XLA seconds to compile for each shape of kernel
+        keys = jax.random.split(jax.random.key(config.seed, impl="rbg"), 3)
         label_net = None
         if config.objective.label_net:
             params = jax.jit(self.label_net.init)(keys[0], self.sets.sets)["params"]
