@@ -9,6 +9,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
+from adsq_jax.errors import InputError
+
 
 class Checkpoints:
     """The checkpoints of one run, newest last."""
@@ -33,9 +35,8 @@ class Checkpoints:
         if step in self.steps():
             return
         state = jax.tree.map(np.array, state)  # copies: the step that follows reuses the state's buffers
-        args = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), info=ocp.args.JsonSave({**info, "sha256": _sha256(state)})
-        )
+        info = {**info, "sha256": _sha256(state), "layout": _layout(state)}
+        args = ocp.args.Composite(state=ocp.args.StandardSave(state), info=ocp.args.JsonSave(info))
         self._manager.save(step, args=args, force=True)
 
     def restore(self, template: Any) -> tuple[Any, dict[str, Any]] | None:
@@ -46,6 +47,9 @@ class Checkpoints:
 
         Returns:
           State (NumPy arrays) and info, or None where there is none.
+
+        Raises:
+          InputError: a whole checkpoint has another structure, other shapes or dtypes; it stays.
         """
         template = jax.tree.map(np.asarray, template)
         args = ocp.args.Composite(state=ocp.args.StandardRestore(template), info=ocp.args.JsonRestore())
@@ -56,13 +60,34 @@ class Checkpoints:
                     raise ValueError("its content doesn't match its hash")
                 return restored.state, restored.info
             except Exception as error:  # orbax raises bare Exceptions, and others, on damage
+                self._check_layout(step, template)
                 logging.warning("checkpoint %d is damaged and goes: %s", step, str(error).strip().split("\n")[0][:200])
                 self._manager.delete(step)  # a bad one left behind makes orbax refuse later saves
         return None
 
+    def _check_layout(self, step: int, template: Any) -> None:
+        try:
+            info = self._manager.restore(step, args=ocp.args.Composite(info=ocp.args.JsonRestore())).info
+            found, wanted = info["layout"], _layout(template)
+        except Exception:  # as above; without its info the checkpoint is damaged
+            return
+        for key in sorted(found.keys() | wanted.keys()):
+            if found.get(key) != wanted.get(key):
+                raise InputError(
+                    f"checkpoint {step} in {self._manager.directory} is of other networks: {key} is {found.get(key)} there and "
+                    f"{wanted.get(key)} here: go on with the version of adsq_jax that wrote it, or give another --workdir"
+                )
+
     def close(self) -> None:
         """Waits for what is under way."""
         self._manager.close()
+
+
+def _layout(tree: Any) -> dict[str, str]:
+    return {
+        jax.tree_util.keystr(path): f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
 
 
 def _sha256(tree: Any) -> str:

@@ -48,7 +48,7 @@ def measure(
     database_labels: np.ndarray,
     bits: int,
     cutoffs: Sequence[str],
-) -> dict[str, Any]:
+) -> tuple[dict[str, dict[str, float]], int]:
     """Retrieval metrics by cutoff.
 
     Args:
@@ -60,18 +60,17 @@ def measure(
       cutoffs: "all" or ranks, for instance ("all", "5000").
 
     Returns:
-      {cutoff: {"map": tie-aware mean average precision over all queries}, "n_queries_without_relevant": int}.
+      {cutoff: {"map": tie-aware mean average precision over all queries}}, and the number of queries without a relevant item.
     """
     counts, relevant = hamming.distance_histograms(
         query_codes, database_codes, query_labels=query_labels, database_labels=database_labels, bits=bits
     )
-    found: dict[str, Any] = {
-        cutoff: {
-            "map": float(metrics.average_precision(counts, relevant, cutoff=None if cutoff == "all" else int(cutoff)).mean())
-        }
-        for cutoff in cutoffs
+    ranks = {cutoff: None if cutoff == "all" else int(cutoff) for cutoff in cutoffs}
+    found = {
+        cutoff: {"map": float(metrics.average_precision(counts, relevant, cutoff=rank).mean())}
+        for cutoff, rank in ranks.items()
     }
-    return {**found, "n_queries_without_relevant": int((relevant.sum(axis=1) == 0).sum())}
+    return found, int((relevant.sum(axis=1) == 0).sum())
 
 
 def evaluate(
@@ -111,11 +110,13 @@ def evaluate(
         for name, (query, database) in QUERY_NETS.items()
         if query in packed["query"] and database in packed["database"]
     }
+    found, without = by_net[query_net]
     return {
-        "map": by_net[query_net][dataset.map_at]["map"],
+        "map": found[dataset.map_at]["map"],
         "map_at": dataset.map_at,
-        "map_by_query_net": {name: found[dataset.map_at]["map"] for name, found in by_net.items()},
-        "metrics": by_net[query_net],
+        "map_by_query_net": {name: measured[dataset.map_at]["map"] for name, (measured, _) in by_net.items()},
+        "metrics": found,
+        "n_queries_without_relevant": without,
         "query_net": query_net,
         "bits": bits,
         "protocol": dataset.protocol,
