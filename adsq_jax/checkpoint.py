@@ -58,6 +58,8 @@ class Checkpoints:
                 restored = self._manager.restore(step, args=args)
                 if _sha256(restored.state) != restored.info["sha256"]:
                     raise ValueError("its content doesn't match its hash")
+                if _layout(restored.state) != _layout(template):  # orbax lets other shapes pass
+                    raise ValueError("it is of other networks")
                 return restored.state, restored.info
             except Exception as error:  # orbax raises bare Exceptions, and others, on damage
                 self._check_layout(step, template)

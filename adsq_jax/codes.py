@@ -24,8 +24,13 @@ def binarize(relaxed_codes: np.ndarray) -> np.ndarray:
     Returns:
       int8[..., bits] in {-1, +1}.
 
-    Source: this project (DESIGN: one function decides on sgn(0)).
+    Raises:
+      ValueError: a relaxed code is NaN.
+
+    Source: this project; no other function decides on sgn(0).
     """
+    if np.isnan(relaxed_codes).any():
+        raise ValueError("relaxed codes hold NaN, which has no sign: look for it where they come from")
     return np.where(np.asarray(relaxed_codes) < 0, -1, 1).astype(np.int8)
 
 

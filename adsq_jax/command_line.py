@@ -1,6 +1,8 @@
 """What all entry points share: flags in, one line and exit status 2 for bad input."""
 
+import re
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
@@ -30,12 +32,25 @@ def run(main: Callable[[], None]) -> None:
 
 def _parse(argv: Sequence[str]) -> list[str]:
     try:
-        return flags.FLAGS(argv)
+        rest = flags.FLAGS(argv)
+        for name in flags.FLAGS:
+            getattr(flags.FLAGS[name].value, "keys", None)  # a config file that isn't there raises only now
+        return rest
     except flags.Error as error:
         # A config file that raises is quoted with its traceback: the last line says what is wrong.
-        _stop(f"{str(error).strip().splitlines()[-1].removeprefix('adsq_jax.errors.InputError: ')} (see --help)")
-    except AttributeError as error:  # an override of a key that the config lacks
-        _stop(f"config has no key {str(error).strip(chr(34) + chr(39))}: adsq_jax/config.py has every knob")
+        _stop(f"{_last_line(error).removeprefix('adsq_jax.errors.InputError: ')} (see --help)")
+    except Exception as error:  # whatever a config file, or an override of what it lacks, may raise
+        lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name in ("<module>", "get_config")]
+        if lines:
+            _stop(f"{lines[-1].filename}, line {lines[-1].lineno}: {type(error).__name__}: {_last_line(error)}")
+        key = re.match(r"[\"'\\]+(\w+)", str(error))  # ml_collections quotes it, and adds a guess at what was meant
+        if isinstance(error, AttributeError | KeyError) and key:
+            _stop(f"config has no key {key[1]}: adsq_jax/config.py has every knob")
+        _stop(f"{type(error).__name__}: {_last_line(error)}")
+
+
+def _last_line(error: Exception) -> str:
+    return [type(error).__name__, *str(error).strip().splitlines()][-1]
 
 
 def _stop(text: str) -> NoReturn:

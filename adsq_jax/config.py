@@ -1,7 +1,10 @@
 """The config of a run: every knob with its starting value, and what each may be."""
 
+import hashlib
+import json
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -18,7 +21,7 @@ IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def default() -> ConfigDict:
     """Every knob. A file in configs/ starts from this and sets what its benchmark wants; there are no others.
 
-    Objective and LabelNet values: where this project's first trials ended (DESIGN section 2).
+    Objective and LabelNet values: where this project's first trials ended.
     """
     config = ConfigDict()
     config.method = "adsq"
@@ -123,15 +126,20 @@ def parse_argument(argument: str, **known: Any) -> dict[str, Any]:
     return values
 
 
+def sha256(config: ConfigDict) -> str:
+    """A hash of every knob's value, 64 hexadecimal digits: two results with the same one are of the same config."""
+    return hashlib.sha256(json.dumps(json.loads(config.to_json()), sort_keys=True).encode()).hexdigest()
+
+
 Rule = tuple[Callable[[Any], bool], str]
 
 
 def _at_least(low: float) -> Rule:
-    return (lambda value: value >= low, f"at least {low}")
+    return (lambda value: low <= value < math.inf, f"at least {low} and finite")
 
 
 def _above(low: float) -> Rule:
-    return (lambda value: value > low, f"above {low}")
+    return (lambda value: low < value < math.inf, f"above {low} and finite")
 
 
 def _one_of(*names: str) -> Rule:
@@ -142,11 +150,15 @@ def _share(value: float) -> bool:
     return 0 <= value <= 1
 
 
-_CHANNELS: Rule = (lambda value: len(value) == 3 and all(0 < x <= 1 for x in value), "three numbers in (0, 1]")
+def _three_numbers(value: Sequence[Any]) -> bool:
+    return len(value) == 3 and all(isinstance(x, int | float) and _share(x) for x in value)
+
+
 _RULES: dict[str, Rule] = {
     r"method": _one_of("adsq"),
     r"bits": (lambda value: 1 <= value <= MAX_BITS, f"1 to {MAX_BITS}"),
-    r"seed|data\.split_seed|data\.crop_padding|host_devices|data\.validation": _at_least(0),
+    r"seed": (lambda value: 0 <= value < 2**32, "0 to 4294967295"),  # what JAX tells apart
+    r"data\.split_seed|data\.crop_padding|host_devices|data\.validation": _at_least(0),
     r"parallel": _one_of(*parallel.KINDS),
     r"data\.name": _one_of(*datasets.NAMES),
     r"data\.protocol": _one_of(*protocols.PROTOCOLS),
@@ -154,7 +166,8 @@ _RULES: dict[str, Rule] = {
     r"train\..*": _at_least(1),
     r"data\.erase|optim\.warmup": (_share, "0 to 1"),
     r"model\.backbone": _one_of(*backbones.NAMES),
-    r"model\.(mean|deviation)": _CHANNELS,
+    r"model\.mean": (_three_numbers, "three numbers from 0 to 1"),
+    r"model\.deviation": (lambda value: _three_numbers(value) and 0 not in value, "three numbers above 0, up to 1"),
     r".*\.weights\..*|optim\.(weight_decay|clip_norm)": _at_least(0),
     r".*learning_rate|.*_scale|optim\.new_layers_multiplier": _above(0),
     r"optim\.schedule": _one_of(*optimizer.SCHEDULES),
@@ -178,9 +191,14 @@ def check(config: ConfigDict) -> None:
         known = "isn't a knob: remove it" if key in found else "is missing: start from adsq_jax.config.default()"
         raise InputError(f"config.{key} {known}; adsq_jax/config.py has every knob")
     for key, value in found.items():
-        for pattern, (fits, expectation) in _RULES.items():
-            if re.fullmatch(pattern, key) and not fits(value):
-                raise InputError(f"config.{key}={value!r} must be {expectation}: give --config.{key}=VALUE")
+        expectation = _expectation(key, value, kinds=_kinds(wanted[key]) if key in wanted else (bool, int, float))
+        if expectation:
+            raise InputError(f"config.{key}={value!r} must be {expectation}: give --config.{key}=VALUE")
+    if config.data.protocol.split("-")[0] != config.data.name:
+        raise InputError(
+            f"config.data.protocol={config.data.protocol!r} divides another data set than {config.data.name!r}: give both, "
+            "--config.data.name=NAME and --config.data.protocol=NAME"
+        )
     if not config.objective.twin and config.eval.query_net != "ff":
         raise InputError(
             f"config.eval.query_net={config.eval.query_net!r} needs the twin: give --config.eval.query_net=ff with "
@@ -200,6 +218,17 @@ def check(config: ConfigDict) -> None:
         )
     except ValueError as error:
         raise InputError(f"config.optim.name={config.optim.name!r} can't be built: {error}") from error
+
+
+def _kinds(default: Any) -> tuple[type, ...]:
+    return (int, float) if isinstance(default, float) else (type(default),)
+
+
+def _expectation(key: str, value: Any, *, kinds: tuple[type, ...]) -> str | None:
+    """What a value must be and is not; None where it is."""
+    if type(value) not in kinds:
+        return "of type " + " or ".join(kind.__name__ for kind in kinds)
+    return next((text for pattern, (fits, text) in _RULES.items() if re.fullmatch(pattern, key) and not fits(value)), None)
 
 
 def _leaves(config: ConfigDict, prefix: str = "") -> dict[str, Any]:

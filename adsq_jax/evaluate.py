@@ -4,13 +4,14 @@ import datetime
 import hashlib
 import importlib.metadata
 import platform
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from adsq_jax import codes, workdir
+from adsq_jax import __version__, codes, workdir
 from adsq_jax.data.datasets import Dataset, labels_of
 from adsq_jax.encode import Encoder
 from adsq_jax.retrieval import hamming, metrics
@@ -33,7 +34,9 @@ def encode(encoder: Encoder, img_nets: dict[str, ImgNetState], dataset: Dataset)
     """
     packed: dict[str, dict[str, np.ndarray]] = {}
     for part in ("query", "database"):
-        relaxed = {name: encoder(state, dataset.source, getattr(dataset.split, part)) for name, state in img_nets.items()}
+        rows = getattr(dataset.split, part)
+        print(f"encodes {len(rows):,} images: {part}", file=sys.stderr, flush=True)
+        relaxed = {name: encoder(state, dataset.source, rows) for name, state in img_nets.items()}
         if "g" in relaxed:
             relaxed["sum"] = relaxed["f"] + relaxed["g"]
         packed[part] = {name: codes.pack(codes.binarize(x)) for name, x in relaxed.items()}
@@ -97,7 +100,8 @@ def evaluate(
     """
     packed = encode(encoder, img_nets, dataset)
     labels = {part: labels_of(dataset, part) for part in ("query", "database")}
-    _write_codes(directory / "codes", packed, labels, bits=bits, split_sha256=dataset.split_sha256)
+    rows = {part: getattr(dataset.split, part) for part in labels}
+    _write_codes(directory / "codes", packed, labels, rows, bits=bits, split_sha256=dataset.split_sha256)
     by_net = {
         name: measure(
             packed["query"][query],
@@ -133,22 +137,25 @@ def _write_codes(
     directory: Path,
     packed: dict[str, dict[str, np.ndarray]],
     labels: dict[str, np.ndarray],
+    rows: dict[str, np.ndarray],
     *,
     bits: int,
     split_sha256: str,
 ) -> None:
-    """Writes `{query,database}_{f,g,sum}.npy`, `{query,database}_labels.npy`, and a manifest with the hash of each."""
+    """Writes `{query,database}_{f,g,sum,labels,rows}.npy`, and a manifest with the hash of each."""
     directory.mkdir(exist_ok=True)
     arrays = {f"{part}_{name}": array for part, nets in packed.items() for name, array in nets.items()}
     single = all((array.sum(axis=1) == 1).all() for array in labels.values())
     for part, array in labels.items():
         arrays[f"{part}_labels"] = array.argmax(axis=1) if single else array
+        arrays[f"{part}_rows"] = rows[part]
     for name, array in arrays.items():
         workdir.write_array(directory / f"{name}.npy", array)
     manifest = {
         "bits": bits,
         "bit_order": "little; 1 is +1; padding is 0",
         "labels": "class ids" if single else "multi-hot",
+        "rows": "of the source, in its fixed order",
         "split_sha256": split_sha256,
         "files": {
             f"{name}.npy": {
@@ -192,5 +199,5 @@ def environment() -> dict[str, Any]:
     versions = {package: importlib.metadata.version(package) for package in _PACKAGES}
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "versions": {"python": platform.python_version(), **versions},
+        "versions": {"adsq_jax": __version__, "python": platform.python_version(), **versions},
     }

@@ -13,7 +13,8 @@ from adsq_jax import command_line, evaluate, parallel, workdir
 from adsq_jax import config as config_module
 from adsq_jax.data import datasets
 from adsq_jax.errors import InputError
-from adsq_jax.train import Stopped, Trainer, train
+from adsq_jax.train import train
+from adsq_jax.trainer import Stopped, Trainer
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/, maybe with :bits=48.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; the same command goes on with what is there.")
@@ -21,6 +22,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; the same comm
 
 def main() -> None:
     """Reads the flags, and runs."""
+    began = time.monotonic()
     if not isinstance(_CONFIG.value, ConfigDict) or not _WORKDIR.value:
         raise InputError("--config=FILE.py and --workdir=DIR are both needed, and the file must be there")
     config, directory = _CONFIG.value, Path(_WORKDIR.value)
@@ -31,23 +33,25 @@ def main() -> None:
         print(f"{directory} is finished.\n{evaluate.table(workdir.read_json(directory / 'result.json'))}")
         return
     parallel.split_host(batch_size=config.train.batch_size, host_devices=config.host_devices)
-    dataset = datasets.load(**{key: config.data[key] for key in ("name", "directory", "protocol", "split_seed", "validation")})
-    trainer = Trainer(config, dataset, parallel=parallel.DataParallel(config.parallel))
-    with workdir.claim(directory, content):
-        try:
-            result = run(trainer, directory)
-        except (Stopped, KeyboardInterrupt):
-            print(f"stopped, and saved in {directory}: the same command goes on from here", file=sys.stderr)
-            sys.exit(130)
+    try:
+        data = {key: config.data[key] for key in ("name", "directory", "protocol", "split_seed", "validation")}
+        devices = parallel.sharing(config.train.batch_size)
+        trainer = Trainer(config, datasets.load(**data), parallel=parallel.DataParallel(config.parallel, devices=devices))
+        with workdir.claim(directory, content):
+            result = run(trainer, directory, began=began)
+    except (Stopped, KeyboardInterrupt):
+        print(f"stopped: the same command goes on from the last checkpoint in {directory}, if there is one", file=sys.stderr)
+        sys.exit(130)
     print(evaluate.table(result))
 
 
-def run(trainer: Trainer, directory: Path) -> dict[str, Any]:
+def run(trainer: Trainer, directory: Path, *, began: float) -> dict[str, Any]:
     """Trains, evaluates, and writes `result.json`.
 
     Args:
       trainer: the run.
       directory: its folder, claimed.
+      began: `time.monotonic()` when this sitting began.
 
     Returns:
       What `result.json` holds.
@@ -57,8 +61,8 @@ def run(trainer: Trainer, directory: Path) -> dict[str, Any]:
       Stopped: a signal ended training early; the state is saved.
     """
     config = trainer.config
-    state, seconds = train(trainer, directory=directory)
-    began = time.monotonic()
+    state, seconds = train(trainer, directory=directory, began=began)
+    trained = time.monotonic()
     found = evaluate.evaluate(
         trainer.encoder,
         state.img_nets,
@@ -72,7 +76,8 @@ def run(trainer: Trainer, directory: Path) -> dict[str, Any]:
         **evaluate.environment(),
         "method": config.method,
         "seed": config.seed,
-        "seconds": seconds + time.monotonic() - began,
+        "config_sha256": config_module.sha256(config),
+        "seconds": seconds + time.monotonic() - trained,
         "seconds_train": seconds,
         "machine": trainer.parallel.describe(),
     }

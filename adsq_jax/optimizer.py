@@ -8,6 +8,8 @@ import jax
 import optax
 
 SCHEDULES = ("constant", "cosine")
+# Functions of optax whose step is the learning rate times what only gradients and parameters decide.
+NAMES = ("adabelief", "adam", "adamw", "lamb", "lion", "nadam", "radam", "rmsprop", "sgd", "yogi")
 
 
 def build(
@@ -27,7 +29,7 @@ def build(
     Weight decay is decoupled and spares biases and norms, whatever the optimiser: `adam` with it is AdamW.
 
     Args:
-      name: a function of optax that takes `learning_rate`, for instance adam, sgd, lion, lamb.
+      name: one of NAMES.
       arguments: its other arguments, for instance {"momentum": 0.9}.
       learning_rate: the peak.
       schedule: one of SCHEDULES, after a linear warm-up.
@@ -57,10 +59,10 @@ def build(
 
 
 def _base(name: str, arguments: Mapping[str, float]) -> optax.GradientTransformation:
-    function = getattr(optax, name, None)
-    known = inspect.signature(function).parameters if inspect.isfunction(function) else {}
-    if function is None or "learning_rate" not in known:
-        raise ValueError(f"optax has no optimiser named {name!r}: give one like adam, sgd, lion or lamb")
+    if name not in NAMES:
+        raise ValueError(f"no optimiser named {name!r}: choose one of {', '.join(NAMES)}")
+    function = getattr(optax, name)
+    known = inspect.signature(function).parameters
     free = [argument for argument in known if argument not in ("learning_rate", "weight_decay")]  # those have their own knobs
     unknown = sorted(set(arguments) - set(free))
     if unknown:

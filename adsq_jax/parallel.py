@@ -13,6 +13,7 @@ from adsq_jax.errors import InputError
 
 AXIS = "devices"
 KINDS = ("shard_map", "pmap")
+_LEAST_SHARE = 16  # images a step: less than that keeps no core busy
 
 
 def cores() -> int:
@@ -27,13 +28,23 @@ def split_host(*, batch_size: int, host_devices: int) -> None:
 
     Args:
       batch_size: images a step.
-      host_devices: how many; 0 for the largest divisor of `batch_size` that is at most the number of cores.
+      host_devices: how many; 0 for one a core, as far as each gets a whole and equal share of 16 images or more.
 
     Raises:
       RuntimeError: JAX has started already.
     """
-    largest = max(d for d in range(1, cores() + 1) if batch_size % d == 0)
-    jax.config.update("jax_num_cpu_devices", host_devices or largest)
+    most = max(1, min(cores(), batch_size // _LEAST_SHARE))
+    jax.config.update("jax_num_cpu_devices", host_devices or _largest_divisor(batch_size, most))
+
+
+def sharing(batch_size: int) -> list[jax.Device]:
+    """The devices of this process, or as many of them as can share a batch evenly."""
+    devices = jax.local_devices()
+    return devices[: _largest_divisor(batch_size, len(devices))]
+
+
+def _largest_divisor(number: int, most: int) -> int:
+    return max(d for d in range(1, most + 1) if number % d == 0)
 
 
 class DataParallel:
@@ -64,7 +75,7 @@ class DataParallel:
         if batch_size % len(self.devices):
             raise InputError(
                 f"train.batch_size={batch_size} can't be shared by {len(self.devices)} devices: give a multiple of "
-                f"{len(self.devices)}, or fewer devices with --config.host_devices"
+                f"{len(self.devices)}"
             )
 
     def replicate(self, tree: Any) -> Any:

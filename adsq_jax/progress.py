@@ -9,6 +9,8 @@ from typing import Any
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from adsq_jax import workdir
+
 _QUIET_SECONDS = 10.0  # least time between two plain lines
 
 
@@ -24,12 +26,13 @@ class Progress:
           total: steps in all.
         """
         path = directory / "metrics.jsonl"
-        kept = [] if start is None else _lines_until(path, start)
+        workdir.write_bytes(path, b"" if start is None else _lines_until(path, start))
+        self._file = path.open("a")
+        # TensorBoard forgets all of a folder's values from a step on: LabelNet, whose steps count apart, has its own folder.
+        events = directory / "tensorboard"
+        self._label_net_events = SummaryWriter(str(events / "label_net"), purge_step=0 if start is None else None)
+        self._events = SummaryWriter(str(events / "img_nets"), purge_step=0 if start is None else start + 1)
         start = start or 0
-        self._file = path.open("w")
-        self._file.writelines(kept)
-        self._file.flush()
-        self._events = SummaryWriter(str(directory / "tensorboard"), purge_step=start + 1 if start else None)
         terminal = sys.stderr.isatty()
         self._bar = tqdm(total=total, initial=start, unit="step", dynamic_ncols=True) if terminal else None
         self._total, self._start, self._began, self._shown = total, start, time.monotonic(), 0.0
@@ -51,11 +54,12 @@ class Progress:
           labels: what else the line says, for instance {"net": "f"}.
         """
         line = {"phase": phase, "step": step, **labels, **values}
-        self._file.write(json.dumps(line) + "\n")
+        self._file.write(json.dumps(line, allow_nan=False) + "\n")
         self._file.flush()
         group = "/".join([phase, *[str(v) for v in labels.values() if isinstance(v, str)]])
+        events = self._label_net_events if phase == "label_net" else self._events
         for name, value in values.items():
-            self._events.add_scalar(f"{group}/{name}", value, step)
+            events.add_scalar(f"{group}/{name}", value, step)
 
     def show(self, step: int, values: dict[str, float], *, label: str, images_per_second: float) -> None:
         """Shows where training is: each loss term, the speed, and the time left."""
@@ -78,20 +82,20 @@ class Progress:
     def close(self) -> None:
         """Flushes and closes everything."""
         self._file.close()
+        self._label_net_events.close()
         self._events.close()
         if self._bar is not None:
             self._bar.close()
 
 
-def _lines_until(path: Path, start: int) -> list[str]:
+def _lines_until(path: Path, start: int) -> bytes:
     """Whole lines of ImgNet steps up to `start`, and LabelNet's, which are before the first checkpoint."""
-    if not path.exists():
-        return []
     kept = []
-    for line in path.read_text().splitlines(keepends=True):
-        if not line.endswith("\n"):  # cut short by a kill
-            continue
-        entry = json.loads(line)
-        if entry["phase"] == "label_net" or entry["step"] <= start:
+    for line in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
+        try:
+            entry = json.loads(line)
+        except ValueError:  # cut short by a kill
+            break
+        if line.endswith(b"\n") and (entry["phase"] == "label_net" or entry["step"] <= start):
             kept.append(line)
-    return kept
+    return b"".join(kept)

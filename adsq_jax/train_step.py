@@ -1,6 +1,6 @@
 """One update of LabelNet, and one of an ImgNet: pure functions from state and batch to state and metrics."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -88,8 +88,8 @@ def img_net_step(
       axis_name: of the devices.
 
     Returns:
-      The new state, with the batch's rows of the bank renewed; the metrics, averaged over the devices. Both are the same
-      on every device.
+      The new state; without a twin, with the batch's rows of the bank renewed. The metrics, averaged over the devices. Both
+      are the same on every device.
     """
     index = batch["index"]
     codes = targets.codes.astype(jnp.float32)  # [n, bits]
@@ -119,12 +119,15 @@ def img_net_step(
     (loss, (relaxed_codes, batch_stats, terms)), grads = grad_function(state.params)
     grads = jax.lax.pmean(grads, axis_name)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    rows = _gather(index, axis_name)  # [devices * batch]
+    bank = state.bank
+    if targets.bank is None:  # with a twin, nobody reads a network's own bank before it is refreshed
+        rows = _gather(index, axis_name)  # [devices * batch]
+        bank = bank.at[rows].set(_gather(relaxed_codes, axis_name), unique_indices=True)
     new_state = ImgNetState(
         params=optax.apply_updates(state.params, updates),
         batch_stats=jax.lax.pmean(batch_stats, axis_name),
         opt_state=opt_state,
-        bank=state.bank.at[rows].set(_gather(relaxed_codes, axis_name), unique_indices=True),
+        bank=bank,
     )
     return new_state, {**terms, "loss": loss, "grad_norm": optax.tree.norm(grads)}
 
@@ -134,6 +137,3 @@ def _gather(x: jax.Array, axis_name: str) -> jax.Array:
     devices = jax.lax.axis_size(axis_name)
     room = jnp.zeros((devices, *x.shape), x.dtype).at[jax.lax.axis_index(axis_name)].set(x)
     return jax.lax.psum(room, axis_name).reshape(-1, *x.shape[1:])
-
-
-Step = Callable[[ImgNetState, Targets, Mapping[str, jax.Array]], tuple[ImgNetState, Metrics]]

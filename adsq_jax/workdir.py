@@ -31,18 +31,21 @@ def claim(directory: Path, config: dict[str, Any]) -> IO[str]:
         directory.mkdir(parents=True, exist_ok=True)
         lock = (directory / ".lock").open("w")
     except OSError as error:
-        raise _unwritable(directory, error) from error
+        raise _unusable(directory, error) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.close()
-        raise InputError(f"--workdir={directory} is in use by another run: wait, or give another folder") from error
-    try:
+        check(directory, config)  # again: another run may have claimed it in between
         if not (directory / "config.json").exists():
             write_json(directory / "config.json", config)
+    except BlockingIOError as error:
+        lock.close()
+        raise InputError(f"--workdir={directory} is in use by another run: wait, or give another folder") from error
     except OSError as error:
         lock.close()
-        raise _unwritable(directory, error) from error
+        raise _unusable(directory, error) from error
+    except InputError:
+        lock.close()
+        raise
     return lock
 
 
@@ -52,13 +55,17 @@ def check(directory: Path, config: dict[str, Any]) -> None:
     Raises:
       InputError: as `claim`.
     """
-    if not directory.exists():
-        return
-    if not directory.is_dir():
-        raise InputError(f"--workdir={directory} is a file: give a folder")
     path = directory / "config.json"
-    if not path.exists():
-        if any(not entry.name.startswith(".") for entry in directory.iterdir()):
+    try:
+        entries = {entry.name for entry in directory.iterdir()}
+    except FileNotFoundError:
+        return
+    except NotADirectoryError as error:
+        raise InputError(f"--workdir={directory} is a file, or below one: give a folder") from error
+    except OSError as error:
+        raise _unusable(directory, error) from error
+    if path.name not in entries:
+        if any(not name.startswith(".") for name in entries):
             raise InputError(
                 f"--workdir={directory} holds other files and no config.json: give an empty or a new folder, nothing was "
                 "overwritten"
@@ -89,21 +96,22 @@ def read_json(path: Path) -> Any:
 
 def write_json(path: Path, content: Any) -> None:
     """Writes a JSON file, whole or not at all."""
-    _replace(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
+    write_bytes(path, (json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n").encode())
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
     """Writes a .npy file, whole or not at all."""
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
-    _replace(path, buffer.getvalue())
+    write_bytes(path, buffer.getvalue())
 
 
-def _unwritable(directory: Path, error: OSError) -> InputError:
-    return InputError(f"--workdir={directory} can't be written ({error.strerror}): give another folder")
+def _unusable(directory: Path, error: OSError) -> InputError:
+    return InputError(f"--workdir={directory} can't be used ({error.strerror}): give another folder")
 
 
-def _replace(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file, whole or not at all."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

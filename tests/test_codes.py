@@ -1,4 +1,4 @@
-"""Hash codes: signs, bytes and back, and the B-step against brute force over its objective as DESIGN states it."""
+"""Hash codes: signs, bytes and back, and the B-step against brute force over its objective."""
 
 import itertools
 
@@ -79,7 +79,7 @@ def test_signed_similarity_product_equals_the_dense_matrix(block, monkeypatch):
 
 
 class Problem:
-    """A B-step, and its objective as DESIGN section 2 states it: a loop over all images i, j."""
+    """A B-step, and its objective as its docstring states it: a loop over all images i, j."""
 
     def __init__(self, seed, *, n=8, bits=4, classes=3, banks=2, labelled=True, mu=1.0, lam=0.1, rho=0.1):
         random = np.random.default_rng(seed)

@@ -7,7 +7,7 @@ import pytest
 
 from adsq_jax.encode import Encoder
 from adsq_jax.parallel import DataParallel
-from adsq_jax.train import Trainer
+from adsq_jax.trainer import Trainer
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 24, 500])

@@ -28,7 +28,7 @@ def test_codes_are_written_by_row_and_the_manifest_is_true(multi_label, tmp_path
     data = mock_data.dataset(multi_label=multi_label)
     evaluate.evaluate(StandInEncoder(), {"f": 1, "g": 2}, data, bits=BITS, query_net="sum", directory=tmp_path)
     manifest = json.loads((tmp_path / "codes" / "manifest.json").read_text())
-    assert len(manifest["files"]) == 8
+    assert len(manifest["files"]) == 10
     for part in ("query", "database"):
         rows = getattr(data.split, part)
         tables = {name: np.random.default_rng(seed).normal(size=(140, BITS))[rows] for name, seed in (("f", 1), ("g", 2))}
@@ -36,6 +36,7 @@ def test_codes_are_written_by_row_and_the_manifest_is_true(multi_label, tmp_path
         for name, table in tables.items():
             packed = np.load(tmp_path / "codes" / f"{part}_{name}.npy")
             assert np.array_equal(codes.unpack(packed, bits=BITS), np.where(table < 0, -1, 1))
+        assert np.array_equal(np.load(tmp_path / "codes" / f"{part}_rows.npy"), rows)
         labels = np.load(tmp_path / "codes" / f"{part}_labels.npy")
         expected = labels_of(data, part)
         assert np.array_equal(labels, expected if multi_label else np.nonzero(expected)[1])

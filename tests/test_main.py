@@ -41,7 +41,7 @@ def codes(workdir):
 def assert_same_codes(a, b):
     found, expected = codes(a), codes(b)
     assert found.keys() == expected.keys()
-    assert len(found) == 8
+    assert len(found) == 10
     for name in found:
         assert np.array_equal(found[name], expected[name]), name
 
@@ -86,7 +86,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path):
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 130, stderr
-    assert stderr.splitlines()[-1].startswith("stopped, and saved in")
+    assert stderr.splitlines()[-1].startswith("stopped: the same command goes on")
     assert "goes on from step" in run(tmp_path / "a").stderr
 
 

@@ -179,3 +179,21 @@ def test_unknown_names_are_refused(name, changes, message):
     """Optimisers, arguments and schedules that don't exist, and arguments that have a knob of their own."""
     with pytest.raises(ValueError, match=message):
         build(name, **changes)
+
+
+@pytest.mark.parametrize("name", optimizer.NAMES)
+def test_every_optimiser_steps_by_the_learning_rate_times_its_direction(name):
+    """Half the learning rate gives half of the first step, whose size is what optax's own function gives at that rate."""
+    params, gradients = trees(1)
+    whole, half = (updates_of(build(name, learning_rate=rate), params, gradients)[0] for rate in (0.1, 0.05))
+    check_same(half, jax.tree.map(lambda x: x / 2, whole))
+    own = getattr(optax, name)(0.1, **({"weight_decay": 0.0} if name in ("adamw", "lamb", "lion") else {}))
+    check_same(whole, updates_of(own, params, gradients)[0])
+
+
+def test_names_that_optax_has_and_this_project_cannot_run_are_refused():
+    """Line searches and optimisers whose step isn't proportional to the learning rate."""
+    for name in ("lbfgs", "rprop", "fromage", "scale_by_learning_rate"):
+        assert hasattr(optax, name)
+        with pytest.raises(ValueError, match=f"no optimiser named '{name}'"):
+            build(name)

@@ -47,8 +47,15 @@ def test_bad_input():
         DataParallel("shard_map", devices=jax.devices()[:4]).check_batch(10)
 
 
+@pytest.mark.parametrize(("batch_size", "devices"), [(8, 4), (9, 3), (10, 2), (7, 1)])
+def test_as_many_devices_as_can_share_a_batch(batch_size, devices):
+    """Of four devices, the largest number that divides the batch."""
+    assert len(parallel.sharing(batch_size)) == devices
+
+
 @pytest.mark.parametrize(
-    ("batch_size", "cores", "host_devices", "devices"), [(100, 4, 0, 4), (100, 3, 0, 2), (7, 4, 0, 1), (128, 2, 8, 8)]
+    ("batch_size", "cores", "host_devices", "devices"),
+    [(100, 4, 0, 4), (100, 3, 0, 2), (7, 4, 0, 1), (128, 2, 8, 8), (128, 96, 0, 8)],
 )
 def test_the_host_is_split(batch_size, cores, host_devices, devices):
     """One device a core as far as the batch can be shared out evenly, or as many as asked for."""

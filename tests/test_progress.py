@@ -6,7 +6,9 @@ import os
 import pty
 import re
 import struct
-import sys
+import termios
+from contextlib import contextmanager, redirect_stderr, suppress
+from functools import partial
 
 import pytest
 from tensorboardX.proto import event_pb2
@@ -51,13 +53,22 @@ def clock(monkeypatch):
     return now
 
 
-@pytest.fixture
-def terminal(monkeypatch):
-    """Standard error on a pseudo-terminal; gives a function that reads what was written there."""
+def _read_all(file):
+    content = b""
+    with suppress(BlockingIOError):
+        while True:
+            content += os.read(file, 4096)
+    return content.decode()
+
+
+@contextmanager
+def terminal():
+    """Standard error on a pseudo-terminal of 160 columns; gives a function that reads what was written there."""
     master, slave = pty.openpty()
-    with os.fdopen(slave, "w") as stream:
-        monkeypatch.setattr(sys, "stderr", stream)
-        yield lambda: os.read(master, 1 << 16).decode()
+    termios.tcsetwinsize(slave, (24, 160))
+    os.set_blocking(master, False)
+    with os.fdopen(slave, "w") as stream, redirect_stderr(stream):
+        yield partial(_read_all, master)
     os.close(master)
 
 
@@ -130,9 +141,9 @@ def test_tensorboard(tmp_path):
     ]
 
 
-@pytest.mark.parametrize(("start", "purged"), [(None, []), (0, []), (30, [31])])
+@pytest.mark.parametrize(("start", "purged"), [(None, [0, 0]), (0, [1]), (30, [31])])
 def test_tensorboard_on_resume(tmp_path, start, purged):
-    """A resumed run tells TensorBoard to forget the steps beyond its start; a new one doesn't."""
+    """A resumed run tells TensorBoard to forget the steps beyond its start, but not LabelNet's; a new one, everything."""
     record_run(tmp_path, start=start, steps=[40])
     events = events_of(tmp_path)
     assert [event.step for event in events if event.session_log.status == event_pb2.SessionLog.START] == purged
@@ -168,25 +179,26 @@ def test_say_without_a_terminal(tmp_path, capsys):
     assert (found.out, found.err) == ("", "goes on from step 3\n")
 
 
-def test_bar_on_a_terminal(tmp_path, terminal):
+def test_bar_on_a_terminal(tmp_path):
     """On a terminal a bar tells label, position out of the total, each term and the speed; lines stand above it, whole."""
-    shown = Progress(tmp_path, start=40, total=100)
-    shown.say("goes on from step 40")
-    shown.show(75, {"likelihood": 0.51234567}, label="round 1/2 f", images_per_second=1234.5)
-    shown.close()
-    text = terminal()
+    with terminal() as read:
+        shown = Progress(tmp_path, start=40, total=100)
+        shown.say("goes on from step 40")
+        shown.show(75, {"likelihood": 0.51234567}, label="round 1/2 f", images_per_second=1234.5)
+        shown.close()
+        text = read()
     assert re.search(r"(^|\r)goes on from step 40\r\n", text)
+    assert "40/100" in text.split("\r")[1]  # a resumed run's bar begins where the run does
     last = text.rstrip().split("\r")[-1]
     assert last.startswith("round 1/2 f:  75%")
     assert "75/100" in last
     assert "likelihood 0.5123 | 1234 images/s" in last
 
 
-def test_no_bar_in_a_file(tmp_path, monkeypatch):
+def test_no_bar_in_a_file(tmp_path):
     """In a log file there is no bar and no control character."""
-    stream = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", stream)
-    shown = Progress(tmp_path, start=0, total=100)
-    shown.show(75, {"likelihood": 0.5}, label="f", images_per_second=10.0)
-    shown.close()
+    with redirect_stderr(io.StringIO()) as stream:
+        shown = Progress(tmp_path, start=0, total=100)
+        shown.show(75, {"likelihood": 0.5}, label="f", images_per_second=10.0)
+        shown.close()
     assert re.fullmatch(r"f step 75/100 [ -~]*\n", stream.getvalue())

@@ -1,5 +1,6 @@
 """One update: the same on any number of devices, however they are run."""
 
+from dataclasses import replace
 from functools import cache, partial
 
 import jax
@@ -11,9 +12,9 @@ import pytest
 from adsq_jax.models import backbones
 from adsq_jax.models.img_net import ImgNet
 from adsq_jax.parallel import AXIS, DataParallel
-from adsq_jax.train import Trainer
 from adsq_jax.train_state import Targets
 from adsq_jax.train_step import img_net_step
+from adsq_jax.trainer import Trainer
 
 STEPS = 20
 
@@ -55,7 +56,7 @@ def test_any_number_of_devices_gives_the_same_losses(kind, devices, twin):
             assert b[name] == pytest.approx(a[name], rel=1e-5, abs=1e-8), f"step {step}: {name}"
 
 
-def problem():
+def problem(*, twin=True):
     """An ImgNet's state, targets, and a batch of 8 of the 12 training images."""
     random = np.random.default_rng(0)
     model = ImgNet(
@@ -78,7 +79,7 @@ def problem():
         bank=random.uniform(-1, 1, (12, 6)).astype(np.float32),
     )
     targets = Targets(
-        bank=random.uniform(-1, 1, (12, 6)).astype(np.float32),
+        bank=random.uniform(-1, 1, (12, 6)).astype(np.float32) if twin else None,
         codes=random.choice(np.array([-1, 1], np.int8), (12, 6)),
         labels=np.eye(3, dtype=np.uint8)[np.arange(12) % 3],
         guidance=None,
@@ -99,7 +100,7 @@ def problem():
 
 def test_a_mapped_axis_without_devices():
     """vmap over an axis of 4 shares gives the step of one share: parameters, statistics and bank."""
-    step, state, targets, batch = problem()
+    step, state, targets, batch = problem(twin=False)
     whole = jax.tree.map(lambda x: x[None], batch)
     shares = jax.tree.map(lambda x: x.reshape(4, 2, *x.shape[1:]), batch)
     run = jax.jit(jax.vmap(step, in_axes=(None, None, 0), axis_name=AXIS))
@@ -109,15 +110,29 @@ def test_a_mapped_axis_without_devices():
             np.testing.assert_allclose(share, np.asarray(a)[0], rtol=1e-5, atol=1e-6)
 
 
-def test_the_bank_rows_of_the_batch_and_no_others_are_renewed():
-    """The batch's rows become its own relaxed codes in training mode; the other rows stay."""
-    step, state, targets, batch = problem()
-    run = jax.jit(jax.vmap(step, in_axes=(None, None, 0), axis_name=AXIS))
-    new, _ = run(state, targets, jax.tree.map(lambda x: x[None], batch))
-    bank = np.asarray(new.bank)[0]
+def test_without_a_twin_the_bank_rows_of_the_batch_and_no_others_are_renewed():
+    """The batch's rows become its own relaxed codes in training mode, the other rows stay; with a twin all stay."""
+    banks = {}
+    for twin in (True, False):
+        step, state, targets, batch = problem(twin=twin)
+        run = jax.jit(jax.vmap(step, in_axes=(None, None, 0), axis_name=AXIS))
+        banks[twin] = np.asarray(run(state, targets, jax.tree.map(lambda x: x[None], batch))[0].bank)[0]
+    assert np.array_equal(banks[True], state.bank)
     others = np.setdiff1d(np.arange(12), batch["index"])
-    assert np.array_equal(bank[others], state.bank[others])
+    assert np.array_equal(banks[False][others], state.bank[others])
     model = step.keywords["model"].clone(backbone=step.keywords["model"].backbone.clone(axis_name=None))
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     (_, relaxed_codes), _ = model.apply(variables, batch["image"], train=True, mutable=["batch_stats"])
-    np.testing.assert_allclose(bank[batch["index"]], relaxed_codes, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(banks[False][batch["index"]], relaxed_codes, rtol=1e-5, atol=1e-6)
+
+
+def test_without_a_twin_the_loss_is_against_the_own_bank():
+    """targets.bank=None gives the loss of the network's own bank as the other's."""
+    found = []
+    for bank in ("none", "own"):
+        step, state, targets, batch = problem(twin=False)
+        targets = replace(targets, bank=None if bank == "none" else state.bank)
+        run = jax.jit(jax.vmap(step, in_axes=(None, None, 0), axis_name=AXIS))
+        found.append(run(state, targets, jax.tree.map(lambda x: x[None], batch))[1])
+    for name in found[0]:
+        np.testing.assert_array_equal(found[0][name], found[1][name])

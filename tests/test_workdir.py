@@ -108,11 +108,14 @@ def test_dotfiles_are_not_foreign(tmp_path):
     assert workdir.read_json(tmp_path / "config.json")["bits"] == 24
 
 
-@pytest.mark.parametrize("place", ["file.txt/run", "/proc/run"])
-def test_folder_that_cannot_be_made(tmp_path, place):
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [("file.txt/run", "is a file, or below one"), ("/proc/run", "can't be used"), ("n" * 300, "can't be used")],
+)
+def test_folder_that_cannot_be_made(tmp_path, place, message):
     """A folder below a file, or where nothing can be made, is refused with the system's reason."""
     (tmp_path / "file.txt").touch()
-    assert "can't be written" in error_of(workdir.claim, tmp_path / place)
+    assert message in error_of(workdir.claim, tmp_path / place)
 
 
 def test_folder_that_cannot_be_written(tmp_path, monkeypatch):
@@ -138,7 +141,9 @@ def test_in_use_by_another_process(tmp_path):
     code = "import sys, pathlib; from adsq_jax import workdir; lock = workdir.claim(pathlib.Path(sys.argv[1]), {'bits': 24});"
     code += "print('claimed', flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", code, str(tmp_path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=Path(__file__).parents[1], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
             assert process.stdout.readline() == "claimed\n"
             assert "in use" in error_of(workdir.claim, tmp_path, {"bits": 24})

@@ -19,7 +19,7 @@ class Protocol(NamedTuple):
     map_at: str  # the protocol's cutoff: "all" or a number
 
 
-# Sizes as the field publishes them (DESIGN section 4).
+# Sizes as the field publishes them.
 PROTOCOLS = {
     "cifar10": Protocol(1_000, 5_000, 54_000, False, "all"),
     "cifar10-1": Protocol(1_000, 5_000, 59_000, True, "all"),
@@ -54,7 +54,7 @@ def split_by_class(labels: np.ndarray, protocol: Protocol, *, seed: int) -> Spli
     Raises:
       InputError: a class is too small, or the sizes aren't the protocol's.
 
-    Source: the field's CIFAR-10 protocols (DESIGN section 4).
+    Source: the field's CIFAR-10 protocols.
     """
     classes = labels.shape[1]
     if not (labels.sum(axis=1) == 1).all():

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 class LabelNet(nn.Module):
     """Three fully-connected layers over the label vector, and a linear head that gives the labels back.
 
-    Source: DSEH's LabNet, Li et al., IJCAI 2018; ADSQ's abstract, arXiv 1903.12493. Layer sizes: DESIGN of this project.
+    Source: DSEH's LabNet, Li et al., IJCAI 2018; ADSQ's abstract, arXiv 1903.12493. Layer sizes: this project.
     """
 
     bits: int

@@ -30,7 +30,7 @@ def distance_histograms(
     Raises:
       ValueError: shapes don't match.
 
-    Source: this project (DESIGN section 3).
+    Source: this project.
     """
     width = -(-bits // 8)
     for name, codes, labels in (

@@ -22,7 +22,7 @@ def average_precision(counts: np.ndarray, relevant: np.ndarray, *, cutoff: int |
     Raises:
       ValueError: shapes differ, more are relevant than there are, or the cutoff is below 1.
 
-    Source: McSherry and Najork, ECIR 2008; He, Cakir, Bargal and Sclaroff, CVPR 2018. Z as DESIGN section 3 has it.
+    Source: McSherry and Najork, ECIR 2008; He, Cakir, Bargal and Sclaroff, CVPR 2018. Z: this project.
     """
     counts, relevant = np.asarray(counts, np.int64), np.asarray(relevant, np.int64)
     if counts.shape != relevant.shape or counts.ndim != 2 or (relevant > counts).any() or (relevant < 0).any():

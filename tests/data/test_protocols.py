@@ -11,7 +11,7 @@ from adsq_jax.data import protocols, sources
 from adsq_jax.data.protocols import Protocol, Split
 from adsq_jax.errors import InputError
 
-# DESIGN section 4: query, training set, database, whether the database holds the training set, cutoff.
+# The field's sizes: query, training set, database, whether the database holds the training set, cutoff.
 PUBLISHED = {
     "cifar10": (1_000, 5_000, 54_000, False, "all"),
     "cifar10-1": (1_000, 5_000, 59_000, True, "all"),
@@ -111,7 +111,7 @@ def test_real_digits():
 
 def test_class_too_small():
     """A class with too few images is named, with its number and the protocol's."""
-    with pytest.raises(InputError, match="class 1 has 6 images.* 3 queries and 4 training images") as caught:
+    with pytest.raises(InputError, match=r"class 1 has 6 images.* 3 queries and 4 training images") as caught:
         protocols.split_by_class(labels_of_classes(9, 6), Protocol(6, 8, 9, True, "all"), seed=0)
     assert "\n" not in str(caught.value)
 

@@ -290,7 +290,7 @@ def check_tfds_source(source):
 
 
 def test_tfds_prepared_before(tfds_folder, monkeypatch, tmp_path):
-    """What TFDS prepared as array_record is read without TensorFlow: each image with its label, train first, always in one order."""
+    """What TFDS prepared as array_record is read without TensorFlow: images with labels, train first, always in one order."""
     with monkeypatch.context() as patched:
         patched.setattr(FashionMNIST, "_split_generators", splits_of_png)
         tfds.builder("fashion_mnist", file_format="array_record").download_and_prepare()

@@ -1,0 +1,350 @@
+"""One run of the method: its parts built from the config, step 1, and the alternation of step 2.
+
+The order of a round: f trains against g's bank and the codes, and its own bank is refreshed in evaluation mode; g does the same
+against f's new bank; the B-step renews the codes from both. Banks and codes start as LabelNet's codes.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from adsq_jax import codes, objective, optimizer
+from adsq_jax.data import pipeline
+from adsq_jax.data.datasets import Dataset, labels_of
+from adsq_jax.encode import Encoder
+from adsq_jax.errors import InputError
+from adsq_jax.models import backbones
+from adsq_jax.models.img_net import ImgNet
+from adsq_jax.models.label_net import LabelNet
+from adsq_jax.parallel import AXIS, DataParallel
+from adsq_jax.progress import Progress
+from adsq_jax.train_state import ImgNetState, LabelNetState, Targets, TrainState
+from adsq_jax.train_step import img_net_step, label_net_step
+
+
+class Stopped(Exception):
+    """A signal ended training early; the same command goes on from the last checkpoint."""
+
+
+class NotFinite(InputError):
+    """A loss term or the gradient is NaN or infinite."""
+
+
+class Trainer:
+    """One run: the config unpacked into models, optimisers, compiled steps, and what the training set fixes."""
+
+    def __init__(self, config: ConfigDict, dataset: Dataset, *, parallel: DataParallel):
+        """Builds everything but the state.
+
+        Args:
+          config: checked.
+          dataset: source and split.
+          parallel: the devices.
+
+        Raises:
+          InputError: the config doesn't fit the data or the devices.
+        """
+        parallel.check_batch(config.train.batch_size)
+        self.config, self.dataset, self.parallel = config, dataset, parallel
+        self.labels = labels_of(dataset, "train")  # [n, c]
+        self.sets = objective.label_sets(self.labels)
+        self.statistics = objective.pair_statistics(self.sets)
+        self.frequencies = (self.sets.counts / len(self.labels)).astype(np.float32)  # [m]
+        self.names = ("f", "g") if config.objective.twin else ("f",)
+        self.steps_per_half = self._steps_per_half()
+        self.steps_per_round = len(self.names) * self.steps_per_half
+        self.total_steps = config.train.rounds * self.steps_per_round
+        self.label_net, self.label_net_optimizer, self.label_net_step = self._build_label_net()
+        self.img_net, self.img_net_optimizer, self.img_net_step = self._build_img_net()
+        self._label_net_apply = jax.jit(self.label_net.apply)
+        self.encoder = Encoder(self.img_net, parallel=parallel, batch_size=config.eval.batch_size)
+
+    def _steps_per_half(self) -> int:
+        config, rows = self.config, self.dataset.split.train
+        shape = self.dataset.source[int(rows[0])]["image"].shape
+        side = config.data.image_size
+        if shape != (side, side, 3):
+            raise InputError(f"images are {shape[0]}x{shape[1]}, config.data.image_size={side}: set it to their size")
+        if config.train.batch_size > len(rows):
+            raise InputError(
+                f"train.batch_size={config.train.batch_size} is more than the {len(rows)} training images: give less"
+            )
+        return config.train.epochs_per_round * (len(rows) // config.train.batch_size)
+
+    def _build_label_net(self) -> tuple[LabelNet, optax.GradientTransformation, Callable[..., Any]]:
+        config = self.config
+        weights = config.label_net.weights.to_dict()
+        if not config.objective.difference:
+            weights["difference"] = 0.0
+        model = LabelNet(bits=config.bits, hidden=config.label_net.hidden, features=config.model.features)
+        tx = optax.adam(config.label_net.learning_rate)
+        step = partial(
+            label_net_step,
+            model=model,
+            optimizer=tx,
+            statistics=self.statistics,
+            cosine_scale=config.objective.cosine_scale,
+            weights=weights,
+        )
+        return model, tx, jax.jit(step, donate_argnums=0)
+
+    def _build_img_net(self) -> tuple[ImgNet, optax.GradientTransformation, Callable[..., Any]]:
+        config = self.config
+        model = ImgNet(
+            backbone=backbones.build(config.model.backbone, width=config.model.width, axis_name=AXIS),
+            bits=config.bits,
+            features=config.model.features,
+            mean=config.model.mean,
+            deviation=config.model.deviation,
+        )
+        updates = config.train.rounds * self.steps_per_half  # of each ImgNet
+        tx = optimizer.build(
+            config.optim.name,
+            arguments=config.optim.arguments.to_dict(),
+            learning_rate=config.optim.learning_rate,
+            schedule=config.optim.schedule,
+            warmup_steps=round(config.optim.warmup * updates),
+            total_steps=updates,
+            weight_decay=config.optim.weight_decay,
+            clip_norm=config.optim.clip_norm,
+            new_layers_multiplier=config.optim.new_layers_multiplier,
+        )
+        step = partial(
+            img_net_step,
+            model=model,
+            optimizer=tx,
+            statistics=self.statistics,
+            likelihood_scale=config.objective.likelihood_scale,
+            cosine_scale=config.objective.cosine_scale,
+            weights={**config.objective.weights.to_dict(), "difference": self._difference_weight},
+            axis_name=AXIS,
+        )
+        return model, tx, self.parallel.step(step)
+
+    @property
+    def _difference_weight(self) -> float:
+        return self.config.objective.weights.difference if self.config.objective.difference else 0.0
+
+    def init(self) -> TrainState:
+        """The state before step 1; banks are 0 and codes +1 until `step_1`."""
+        config, n = self.config, len(self.labels)
+        # rbg: the default generator takes XLA seconds to compile for each shape of kernel
+        keys = jax.random.split(jax.random.key(config.seed, impl="rbg"), 3)
+        label_net = None
+        if config.objective.label_net:
+            params = jax.jit(self.label_net.init)(keys[0], self.sets.sets)["params"]
+            label_net = LabelNetState(params=params, opt_state=self.label_net_optimizer.init(params))
+        side = config.data.image_size
+        images = jnp.zeros((1, side, side, 3), jnp.uint8)
+        init = jax.jit(partial(self.img_net.init, train=False))
+        img_nets = {}
+        for name, key in zip(self.names, keys[1:], strict=False):
+            variables = init(key, images)
+            img_nets[name] = ImgNetState(
+                params=variables["params"],
+                batch_stats=variables["batch_stats"],
+                opt_state=self.img_net_optimizer.init(variables["params"]),
+                bank=jnp.zeros((n, config.bits), jnp.float32),
+            )
+        return TrainState(
+            step=np.array(0, np.int64), label_net=label_net, img_nets=img_nets, codes=np.ones((n, config.bits), np.int8)
+        )
+
+    def guidance(self, state: TrainState) -> tuple[objective.Guidance | None, np.ndarray | None]:
+        """LabelNet's semantic features for the ImgNets, and its relaxed codes by label set, float32[m, bits]."""
+        if state.label_net is None:
+            return None, None
+        semantic, relaxed_codes, _ = self._label_net_apply({"params": state.label_net.params}, self.sets.sets)
+        if not np.isfinite(relaxed_codes).all():
+            raise NotFinite("LabelNet, after its last step: relaxed codes not finite")
+        features = objective.Guidance(
+            features=semantic, sets=jnp.asarray(self.sets.sets), frequencies=jnp.asarray(self.frequencies)
+        )
+        return features, np.asarray(relaxed_codes)
+
+    def step_1(self, state: TrainState, *, progress: Progress, stop: Callable[[], bool]) -> TrainState:
+        """LabelNet alone, then codes and banks before the first round.
+
+        Without LabelNet they are what the untrained ImgNets give, after a B-step.
+
+        Args:
+          state: from `init`; its buffers are used up.
+          progress: where metrics go.
+          stop: asked before each update.
+
+        Returns:
+          The state before the first round.
+
+        Raises:
+          Stopped: `stop` said so; nothing of step 1 is kept.
+          NotFinite: LabelNet broke.
+        """
+        if state.label_net is not None:
+            state = replace(state, label_net=self._train_label_net(state.label_net, progress=progress, stop=stop))
+        _, label_codes = self.guidance(state)
+        if label_codes is not None:
+            relaxed = label_codes[self.sets.set_index]  # [n, bits]
+            nets = {name: replace(net, bank=jnp.array(relaxed)) for name, net in state.img_nets.items()}
+            return replace(state, img_nets=nets, codes=codes.binarize(relaxed))
+        for name in self.names:
+            state = self.refresh_bank(state, name)
+        total = np.sum([net.bank for net in state.img_nets.values()], axis=0)
+        return self.update_codes(replace(state, codes=codes.binarize(total)), progress)
+
+    def _train_label_net(self, label_net: LabelNetState, *, progress: Progress, stop: Callable[[], bool]) -> LabelNetState:
+        pending, steps = _Pending(self.config.train.log_every), self.config.label_net.steps
+        for step in range(1, steps + 1):
+            if stop():
+                raise Stopped
+            label_net, metrics = self.label_net_step(label_net, self.sets.sets, self.frequencies)
+            means = pending.add(step, metrics, last=step == steps, where="LabelNet")
+            if means is not None:
+                progress.record("label_net", step, means, labels={})
+                if step == steps or step % 100 < self.config.train.log_every:
+                    progress.say(f"LabelNet step {step}/{steps} " + " ".join(f"{k} {v:.4g}" for k, v in means.items()))
+        return label_net
+
+    def refresh_bank(self, state: TrainState, name: str) -> TrainState:
+        """A network's bank, anew, in evaluation mode.
+
+        Raises:
+          NotFinite: the last update, which no loss has seen yet, broke the network.
+        """
+        net = state.img_nets[name]
+        bank = self.encoder(net, self.dataset.source, self.dataset.split.train)
+        if not np.isfinite(bank).all():
+            raise NotFinite(f"network {name}, after step {int(state.step)}: relaxed codes not finite")
+        return replace(state, img_nets={**state.img_nets, name: replace(net, bank=jnp.array(bank))})
+
+    def update_codes(self, state: TrainState, progress: Progress) -> TrainState:
+        """The B-step."""
+        _, label_codes = self.guidance(state)
+        weights = self.config.objective.weights
+        update = codes.update_codes(
+            state.codes,
+            [np.asarray(net.bank) for net in state.img_nets.values()],
+            label_codes=label_codes,
+            label_sets=self.sets.sets,
+            set_index=self.sets.set_index,
+            ratio=self.statistics.ratio,
+            difference_weight=self._difference_weight,
+            quantization_weight=weights.quantization,
+            label_code_weight=weights.label_codes,
+        )
+        values = {
+            "sweeps": update.sweeps,
+            "objective_before": update.objectives[0],
+            "objective_after": update.objectives[-1],
+            "changed_share": float(np.mean(update.codes != state.codes)),
+            "difference_share": update.difference_share,
+        }
+        progress.record("codes", int(state.step), values, labels={})
+        return replace(state, codes=update.codes)
+
+    def round(self, state: TrainState, *, number: int, progress: Progress, stop: Callable[[], bool]) -> tuple[TrainState, bool]:
+        """One round: f, then g, then the B-step; what of it is done already is not done again.
+
+        Args:
+          state: where to begin, maybe in the middle of the round.
+          number: of the round, from 0.
+          progress: where metrics go.
+          stop: asked after each update.
+
+        Returns:
+          The state, and whether the round is finished; not if `stop` said so before.
+        """
+        for position, name in enumerate(self.names, start=1):
+            end = number * self.steps_per_round + position * self.steps_per_half
+            if int(state.step) < end and not stop():
+                state = self.half_round(state, name, end=end, progress=progress, stop=stop)
+        if int(state.step) < (number + 1) * self.steps_per_round:
+            return state, False
+        return (self.update_codes(state, progress) if self.config.objective.update_codes else state), True
+
+    def half_round(self, state: TrainState, name: str, *, end: int, progress: Progress, stop: Callable[[], bool]) -> TrainState:
+        """Trains one ImgNet until step `end`, against what is fixed meanwhile, then refreshes its bank.
+
+        Args:
+          state: where to begin, maybe in the middle of the half-round; its buffers are used up.
+          name: "f" or "g".
+          end: the step at which the half-round ends.
+          progress: where metrics go.
+          stop: asked after each step.
+
+        Returns:
+          The state at `end`, or earlier if `stop` said so.
+        """
+        step, config = int(state.step), self.config
+        others = [net.bank for other, net in state.img_nets.items() if other != name]
+        guidance, _ = self.guidance(state)
+        targets = Targets(
+            bank=others[0] if others else None, codes=jnp.array(state.codes), labels=jnp.array(self.labels), guidance=guidance
+        )
+        net, targets = self.parallel.enter(state.img_nets[name]), self.parallel.enter(targets)
+        pending = _Pending(config.train.log_every)
+        label = f"round {-(-end // self.steps_per_round)}/{config.train.rounds} {name}"
+        began, first = time.monotonic(), step
+        for batch in self._batches(name, step=step):
+            net, metrics = self.img_net_step(net, targets, self.parallel.split(batch))
+            step += 1
+            stopping = stop()
+            means = pending.add(step, metrics, last=step == end or stopping, where=label)
+            if means is not None:
+                speed = (step - first) * config.train.batch_size / (time.monotonic() - began)
+                progress.record("img_net", step, {**means, "images_per_second": speed}, labels={"net": name})
+                progress.show(step, means, label=label, images_per_second=speed)
+            if step == end or stopping:
+                break
+        nets = {**state.img_nets, name: self.parallel.leave(net)}
+        state = replace(state, step=np.array(step, np.int64), img_nets=nets)
+        return self.refresh_bank(state, name) if step == end else state
+
+    def _batches(self, name: str, *, step: int) -> Iterator[dict[str, np.ndarray]]:
+        """Batches of one network from a step on; what it gets depends on seed, network, and its own count of updates."""
+        done, within = divmod(step, self.steps_per_half)
+        seed = np.random.SeedSequence([self.config.seed, self.names.index(name)]).generate_state(1)[0]
+        data = self.config.data
+        return pipeline.train_batches(
+            self.dataset.source,
+            self.dataset.split.train,
+            batch_size=self.config.train.batch_size,
+            seed=int(seed),
+            start=done // len(self.names) * self.steps_per_half + within,
+            crop_padding=data.crop_padding,
+            flip=data.flip,
+            erase=data.erase,
+        )
+
+
+class _Pending:
+    """Metrics that wait on the device, so that the loop need not wait for them, until it is time to look at them."""
+
+    def __init__(self, every: int):
+        self._every = every
+        self._steps: list[tuple[int, dict[str, jax.Array]]] = []
+
+    def add(self, step: int, metrics: dict[str, jax.Array], *, last: bool, where: str) -> dict[str, float] | None:
+        """Takes one step's metrics; at multiples of `every`, and at the last, returns the means since then.
+
+        Raises:
+          NotFinite: a step's are not finite; says which step and which of them.
+        """
+        self._steps.append((step, metrics))
+        if step % self._every and not last:
+            return None
+        fetched = [(at, {name: np.mean(x) for name, x in jax.device_get(found).items()}) for at, found in self._steps]
+        self._steps.clear()
+        for at, found in fetched:
+            bad = [name for name, value in found.items() if not np.isfinite(value)]
+            if bad:
+                terms = [name for name in bad if name not in ("loss", "grad_norm")] or bad
+                raise NotFinite(f"{where}, step {at}: {', '.join(terms)} not finite")
+        return {name: float(np.mean([found[name] for _, found in fetched])) for name in fetched[0][1]}

@@ -1,0 +1,214 @@
+"""Checkpoints: what is saved comes back bit for bit, and damage of any kind costs one checkpoint, never the run."""
+
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from adsq_jax.checkpoint import Checkpoints
+from adsq_jax.errors import InputError
+from adsq_jax.train_state import ImgNetState, LabelNetState, TrainState
+
+
+def make_state(step, *, twin=True, bits=6, momentum=None):
+    """A state as training has it: nested dataclasses with an optimiser's state, of several dtypes, and awkward floats."""
+    random = np.random.default_rng(step)
+    params = {"hash": {"kernel": random.normal(size=(5, bits)).astype(np.float32), "bias": np.zeros(bits, np.float32)}}
+    params["hash"]["bias"][:4] = [-0.0, np.nan, np.inf, 1e-45]
+    params["half"] = jnp.asarray(random.normal(size=3), jnp.bfloat16)
+    bank = jnp.asarray(random.normal(size=(300, bits)), jnp.float32)
+    optimizer = optax.adam(1e-3) if momentum is None else optax.sgd(0.1, momentum=momentum)
+    opt_state = optimizer.update(params, optimizer.init(params), params)[1]
+    net = ImgNetState(params=params, batch_stats={"mean": jnp.ones(2)}, opt_state=opt_state, bank=bank)
+    return TrainState(
+        step=np.array(step, np.int64),
+        label_net=LabelNetState(params=params, opt_state=opt_state) if twin else None,
+        img_nets={"f": net, "g": net} if twin else {"f": net},
+        codes=np.where(random.random((300, bits)) < 0.5, -1, 1).astype(np.int8),
+    )
+
+
+def assert_same_bits(found, wanted):
+    assert jax.tree.structure(found) == jax.tree.structure(wanted)
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        one, other = np.asarray(one), np.asarray(other)
+        assert (one.dtype, one.shape) == (other.dtype, other.shape)
+        assert one.tobytes() == other.tobytes()
+
+
+@pytest.fixture
+def open_checkpoints(tmp_path):
+    """Opens the folder anew, as another process would."""
+    opened = []
+
+    def open_(keep=3):
+        opened.append(Checkpoints(tmp_path / "checkpoints", keep=keep))
+        return opened[-1]
+
+    yield open_
+    for checkpoints in opened:
+        checkpoints.close()
+
+
+def save(checkpoints, *steps):
+    for step in steps:
+        checkpoints.save(step, make_state(step), info={"seconds": step / 4})
+
+
+@pytest.mark.parametrize("twin", [True, False])
+def test_round_trip(open_checkpoints, twin):
+    """A state and its info come back in another process bit for bit: -0, NaN, subnormals, bfloat16, and None where it was."""
+    state = make_state(7, twin=twin)
+    open_checkpoints().save(7, state, info={"seconds": 12.5, "words": ["a", None]})
+    found, info = open_checkpoints().restore(make_state(8, twin=twin))
+    assert_same_bits(found, state)
+    assert info["seconds"] == 12.5
+    assert info["words"] == ["a", None]
+
+
+def test_nothing_there(open_checkpoints):
+    """A new folder has no checkpoint."""
+    assert open_checkpoints().restore(make_state(0)) is None
+    assert open_checkpoints().steps() == []
+
+
+def test_newest_of_several(open_checkpoints):
+    """The newest is restored, step 0 counts, and only as many stay as asked for."""
+    checkpoints = open_checkpoints(keep=2)
+    save(checkpoints, 0)
+    assert int(checkpoints.restore(make_state(1))[0].step) == 0
+    save(checkpoints, 5, 10)
+    assert checkpoints.steps() == [5, 10]
+    assert_same_bits(open_checkpoints(keep=2).restore(make_state(1))[0], make_state(10))
+
+
+def test_save_copies(open_checkpoints):
+    """A saved state stays what it was when the run's next step takes over its buffers and its arrays are written to."""
+    state = jax.tree.map(jnp.array, {"bank": np.arange(1000, dtype=np.float32)})
+    state["codes"] = np.ones(10, np.int8)
+    checkpoints = open_checkpoints()
+    checkpoints.save(1, state, info={})
+    jax.block_until_ready(jax.jit(lambda x: x * 0 - 1, donate_argnums=0)(state["bank"]))
+    assert state["bank"].is_deleted()
+    state["codes"][:] = -1
+    found, _ = checkpoints.restore({"bank": np.zeros(1000, np.float32), "codes": np.zeros(10, np.int8)})
+    np.testing.assert_array_equal(found["bank"], np.arange(1000))
+    np.testing.assert_array_equal(found["codes"], 1)
+
+
+def files_of(folder):
+    """Every file of a checkpoint that holds anything, the largest first."""
+    return sorted(
+        (path for path in folder.rglob("*") if path.is_file() and path.stat().st_size), key=lambda p: -p.stat().st_size
+    )
+
+
+def assert_falls_back(open_checkpoints, caplog):
+    """Of 5 and 10, the latter damaged: 5 is restored, 10 is gone, and can be saved again."""
+    checkpoints = open_checkpoints()
+    found, info = checkpoints.restore(make_state(1))
+    assert_same_bits(found, make_state(5))
+    assert info["seconds"] == 5 / 4
+    assert checkpoints.steps() == [5]
+    assert "checkpoint 10 is damaged" in caplog.text
+    save(checkpoints, 10)
+    assert_same_bits(open_checkpoints().restore(make_state(1))[0], make_state(10))
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    path.write_bytes(content)
+
+
+def unlink(path):
+    path.unlink()
+
+
+@pytest.mark.parametrize("damage", [truncate, flip, unlink])
+def test_damaged_data(open_checkpoints, tmp_path, caplog, damage):
+    """Where the file with the arrays is damaged, the checkpoint before it is restored, and the bad one goes."""
+    save(open_checkpoints(), 5, 10)
+    damage(files_of(tmp_path / "checkpoints" / "10")[0])
+    assert_falls_back(open_checkpoints, caplog)
+
+
+def test_all_files_cut_short(open_checkpoints, tmp_path, caplog):
+    """The same where every file is cut short, as after a power cut."""
+    save(open_checkpoints(), 5, 10)
+    for path in files_of(tmp_path / "checkpoints" / "10"):
+        truncate(path)
+    assert_falls_back(open_checkpoints, caplog)
+
+
+def test_empty_step_folder(open_checkpoints, tmp_path, caplog):
+    """The same where the newest folder is empty."""
+    save(open_checkpoints(), 5, 10)
+    shutil.rmtree(tmp_path / "checkpoints" / "10")
+    (tmp_path / "checkpoints" / "10").mkdir()
+    assert_falls_back(open_checkpoints, caplog)
+
+
+def test_any_file_damaged(open_checkpoints, tmp_path):
+    """Whichever file is damaged, in whichever way, what is restored is one of the saved states, never a mixture."""
+    save(open_checkpoints(), 5, 10)
+    original = tmp_path / "original"
+    shutil.copytree(tmp_path / "checkpoints", original)
+    whole = {5: make_state(5), 10: make_state(10)}
+    for name in [path.relative_to(original) for path in files_of(original / "10")]:
+        for damage in (truncate, flip, unlink):
+            shutil.rmtree(tmp_path / "checkpoints")
+            shutil.copytree(original, tmp_path / "checkpoints")
+            damage(tmp_path / "checkpoints" / name)
+            found, _ = open_checkpoints().restore(make_state(1))
+            assert_same_bits(found, whole[int(found.step)])
+
+
+def test_all_damaged(open_checkpoints, tmp_path):
+    """Where no checkpoint is whole there is none, and the run can begin anew in the same folder."""
+    save(open_checkpoints(), 5, 10)
+    for step in ("5", "10"):
+        flip(files_of(tmp_path / "checkpoints" / step)[0])
+    checkpoints = open_checkpoints()
+    assert checkpoints.restore(make_state(1)) is None
+    save(checkpoints, 5)
+    assert_same_bits(checkpoints.restore(make_state(1))[0], make_state(5))
+
+
+def test_killed_save(open_checkpoints, tmp_path):
+    """What a save leaves behind that was killed half-way is no checkpoint and is in no one's way."""
+    save(open_checkpoints(), 5, 10)
+    (tmp_path / "checkpoints" / "10").rename(tmp_path / "checkpoints" / "10.orbax-checkpoint-tmp-1700000000")
+    truncate(files_of(tmp_path / "checkpoints" / "10.orbax-checkpoint-tmp-1700000000")[0])
+    checkpoints = open_checkpoints()
+    assert checkpoints.steps() == [5]
+    assert_same_bits(checkpoints.restore(make_state(1))[0], make_state(5))
+    save(checkpoints, 10)
+    assert_same_bits(open_checkpoints().restore(make_state(1))[0], make_state(10))
+
+
+@pytest.mark.parametrize(
+    ("other", "key"),
+    [
+        ({"bits": 8}, r"codes is int8\[300,6\] there and int8\[300,8\] here"),
+        ({"twin": False}, r"'g'.* is float32\[300,6\] there and None here"),
+        ({"momentum": 0.9}, "opt_state.* there and .* here"),
+    ],
+)
+def test_state_of_another_shape(open_checkpoints, other, key):
+    """A whole checkpoint of other networks is not damaged: the error names a part that differs, and nothing is deleted."""
+    save(open_checkpoints(), 5, 10)
+    checkpoints = open_checkpoints()
+    with pytest.raises(InputError, match=key) as caught:
+        checkpoints.restore(make_state(1, **other))
+    assert "\n" not in str(caught.value)
+    assert "checkpoints" in str(caught.value)
+    assert checkpoints.steps() == [5, 10]
+    assert_same_bits(checkpoints.restore(make_state(1))[0], make_state(10))

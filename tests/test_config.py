@@ -1,0 +1,316 @@
+"""Configs: every file loads and fits its networks, and every wrong value is one line that names the key."""
+
+import importlib.util
+import math
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from adsq_jax import config as config_module
+from adsq_jax.data import datasets, protocols
+from adsq_jax.errors import InputError
+from adsq_jax.models import backbones
+from adsq_jax.models.img_net import ImgNet
+from adsq_jax.models.label_net import LabelNet
+
+FILES = sorted((Path(__file__).parents[1] / "configs").glob("*.py"), key=lambda path: path.stem)
+CLASSES = {"nuswide": 21, "nuswide-81": 81, "imagenet100": 100}  # the others have 10
+ARGUMENTS = ["", "bits=48", "bits=12"]
+
+
+def load(path, argument=""):
+    spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(argument)
+
+
+def leaves_of(config, prefix=""):
+    for key, value in config.items():
+        if hasattr(value, "items"):
+            yield from leaves_of(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+LEAVES = dict(leaves_of(config_module.default()))
+
+
+def set_to(key, value):
+    """The default config with one key set, past the type that the config insists on."""
+    config = config_module.default()
+    *sections, name = key.split(".")
+    section = config
+    for part in sections:
+        section = section[part]
+    with section.ignore_type():
+        section[name] = value
+    return config
+
+
+def error_of(config, *words):
+    with pytest.raises(InputError) as caught:
+        config_module.check(config)
+    text = str(caught.value)
+    assert "\n" not in text
+    for word in words:
+        assert word in text
+    return text
+
+
+def test_default_is_valid():
+    """The starting values are themselves a valid config."""
+    config_module.check(config_module.default())
+
+
+@pytest.mark.parametrize("argument", ARGUMENTS)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_files_are_valid(path, argument):
+    """Every file loads, with and without bits, passes the check, and knows its own data set and protocol."""
+    config = load(path, argument)
+    config_module.check(config)
+    assert config.bits == (int(argument[5:]) if argument else 24)
+    assert config.data.name == path.stem
+    assert config.data.protocol in protocols.PROTOCOLS
+
+
+def test_every_data_set_has_a_file():
+    """Each data set that can be named has a config, and each config a data set."""
+    assert {path.stem for path in FILES} == set(datasets.NAMES)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_headers_give_the_command(path):
+    """A file's header has the command that runs it."""
+    assert f"python -m adsq_jax.main --config=configs/{path.name}" in path.read_text().split('"""')[1]
+
+
+@pytest.mark.parametrize("protocol", protocols.PROTOCOLS)
+def test_every_protocol_can_be_had(protocol):
+    """Each protocol is some config's, as it stands or by its argument."""
+    path = next(path for path in FILES if path.stem == protocol.split("-")[0])
+    config = load(path) if protocol == path.stem else load(path, f"protocol={protocol}")
+    assert config.data.protocol == protocol
+    config_module.check(config)
+
+
+# Parameters of the published networks without their classifiers: 11,689,512 and 25,557,032 less 1,000 x (width + 1).
+PARAMETERS = {"resnet18": 11_689_512 - 513_000, "resnet50": 25_557_032 - 2_049_000}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_networks_of_every_file(path):
+    """Both networks of a config can be built at its image size and bits, and have the shapes that training expects."""
+    config = load(path, "bits=48")
+    model, classes = config.model, CLASSES.get(config.data.protocol, 10)
+    img_net = ImgNet(
+        backbone=backbones.build(model.backbone, width=model.width, axis_name=None),
+        bits=config.bits,
+        features=model.features,
+        mean=model.mean,
+        deviation=model.deviation,
+    )
+    side = config.data.image_size
+    images = jax.ShapeDtypeStruct((2, side, side, 3), np.uint8)
+    (semantic, codes), variables = jax.eval_shape(
+        lambda k, x: img_net.init_with_output(k, x, train=False), jax.random.key(0), images
+    )
+    assert (semantic.shape, codes.shape) == ((2, model.features), (2, 48))
+    assert (semantic.dtype, codes.dtype) == (np.float32, np.float32)
+    if model.backbone in PARAMETERS:
+        assert sum(x.size for x in jax.tree.leaves(variables["params"]["backbone"])) == PARAMETERS[model.backbone]
+    label_net = LabelNet(bits=config.bits, hidden=config.label_net.hidden, features=model.features)
+    labels = jax.ShapeDtypeStruct((5, classes), np.uint8)
+    outputs, _ = jax.eval_shape(label_net.init_with_output, jax.random.key(0), labels)
+    assert [x.shape for x in outputs] == [(5, model.features), (5, 48), (5, classes)]
+
+
+@pytest.mark.parametrize("key", [key for key, value in LEAVES.items() if type(value) in (int, float)])
+def test_every_number_has_a_rule(key):
+    """No number may be negative, not a number, or infinite; the error names the key and how to set it."""
+    wrong = [-1] if isinstance(LEAVES[key], int) else [-1.0, -1e-9, math.nan, math.inf]
+    for value in wrong:
+        error_of(set_to(key, value), f"config.{key}={value!r} must be", f"--config.{key}=VALUE")
+
+
+@pytest.mark.parametrize("key", [key for key, value in LEAVES.items() if isinstance(value, str) and key != "data.directory"])
+def test_every_name_has_a_rule(key):
+    """Every name that is none of those known is refused, and the key is named."""
+    error_of(set_to(key, "nonsense"), f"config.{key}='nonsense'")
+
+
+@pytest.mark.parametrize("key", [key for key, value in LEAVES.items() if isinstance(value, tuple)])
+@pytest.mark.parametrize(
+    "value", [(0.5, 0.5), (0.5, 0.5, -0.1), (0.5, 0.5, 2.0), (0.5, 0.5, math.nan), ("a", "b", "c"), 0.5, "0.5"]
+)
+def test_every_tuple_has_a_rule(key, value):
+    """Anything but three numbers in their range is refused, whatever its type."""
+    error_of(set_to(key, value), f"config.{key}={value!r} must be ")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expectation"),
+    [
+        ("bits", 0, "1 to 256"),
+        ("bits", 257, "1 to 256"),
+        ("bits", 300, "1 to 256"),
+        ("seed", 2**32, "0 to 4294967295"),
+        ("model.backbone", "alexnet", "one of small_cnn, resnet18, resnet50"),
+        ("data.protocol", "cifar100", "one of cifar10, cifar10-1"),
+        ("data.name", "coco", "one of digits"),
+        ("data.erase", 1.5, "0 to 1"),
+        ("optim.warmup", 1.01, "0 to 1"),
+        ("optim.learning_rate", 0.0, "above 0"),
+        ("label_net.learning_rate", 0.0, "above 0"),
+        ("objective.likelihood_scale", 0.0, "above 0"),
+        ("objective.weights.difference", -0.5, "at least 0"),
+        ("label_net.weights.balance", -0.5, "at least 0"),
+        ("model.deviation", (0.5, 0.0, 0.5), "three numbers above 0"),
+        ("train.rounds", 0, "at least 1"),
+        ("train.batch_size", 0, "at least 1"),
+        ("checkpoint.keep", 0, "at least 1"),
+        ("eval.query_net", "gf", "one of ff, gg, fg, sum"),
+        ("parallel", "pjit", "one of shard_map, pmap"),
+    ],
+)
+def test_wrong_value(key, value, expectation):
+    """A value outside its range is refused, with the key and what it may be."""
+    error_of(set_to(key, value), f"config.{key}={value!r} must be {expectation}")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("bits", 1),
+        ("bits", 256),
+        ("seed", 2**32 - 1),
+        ("data.erase", 1.0),
+        ("optim.warmup", 0.0),
+        ("optim.clip_norm", 0.0),
+        ("objective.weights.likelihood", 0.0),
+        ("optim.weight_decay", 0.0),
+        ("model.mean", (0.0, 0.5, 1.0)),
+        ("host_devices", 1),
+    ],
+)
+def test_edge_of_a_range(key, value):
+    """The first and last value of a range will do."""
+    config_module.check(set_to(key, value))
+
+
+@pytest.mark.parametrize(("key", "value"), [("bits", 24.5), ("bits", "24"), ("optim.learning_rate", "fast"), ("data.flip", 1)])
+def test_wrong_type(key, value):
+    """A value of another type, which a config file can slip in, is refused like any other wrong value."""
+    error_of(set_to(key, value), f"config.{key}={value!r} must be")
+
+
+def test_unknown_key():
+    """A key that is no knob, in any section, is named."""
+    config = config_module.default()
+    config.optim.momentum = 0.9
+    error_of(config, "config.optim.momentum isn't a knob")
+
+
+@pytest.mark.parametrize("key", ["bits", "train.rounds", "objective.weights.guidance", "optim"])
+def test_missing_key(key):
+    """A key or a whole section that is missing is named."""
+    config = config_module.default()
+    *sections, name = key.split(".")
+    section = config
+    for part in sections:
+        section = section[part]
+    del section[name]
+    error_of(config, f"config.{key}", "is missing")
+
+
+@pytest.mark.parametrize("query_net", ["sum", "gg", "fg"])
+def test_query_net_without_the_twin(query_net):
+    """Without the twin only f can encode queries, and the error says how to say so."""
+    config = config_module.default()
+    config.objective.twin = False
+    config.eval.query_net = query_net
+    error_of(config, f"config.eval.query_net='{query_net}'", "--config.eval.query_net=ff")
+    config.eval.query_net = "ff"
+    config_module.check(config)
+
+
+@pytest.mark.parametrize("name", ["adamm", "__name__", "clip", "chain", "os", ""])
+def test_unknown_optimizer(name):
+    """A name that is no optimiser of optax, though it may be something else there, is refused."""
+    error_of(set_to("optim.name", name), f"config.optim.name={name!r}", "no optimiser named")
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "value"),
+    [("sgd", "momentun", 0.9), ("adam", "learning_rate", 0.1), ("adamw", "weight_decay", 0.1), ("sgd", "momentum", "much")],
+)
+def test_wrong_optimizer_argument(name, argument, value):
+    """An argument that the optimiser lacks, that has its own knob, or that is no number, is refused and named."""
+    config = config_module.default()
+    config.optim.name = name
+    config.optim.arguments[argument] = value
+    error_of(config, "config.optim", argument)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("sgd", {"momentum": 0.9, "nesterov": True}), ("adam", {"b1": 0.8}), ("adamw", {}), ("lion", {}), ("lamb", {})],
+)
+def test_optimizers(name, arguments):
+    """Optimisers of optax, with arguments of their own, pass."""
+    config = config_module.default()
+    config.optim.name = name
+    config.optim.arguments.update(arguments)
+    config_module.check(config)
+
+
+@pytest.mark.parametrize(
+    ("name", "protocol"),
+    [("digits", "fashion_mnist"), ("fashion_mnist", "cifar10-1"), ("cifar10", "digits"), ("nuswide", "cifar10-2")],
+)
+def test_protocol_of_another_data_set(name, protocol):
+    """A data set with another's protocol is refused, and both are named."""
+    config = config_module.default()
+    config.data.name, config.data.protocol = name, protocol
+    error_of(config, f"config.data.protocol='{protocol}'", f"'{name}'")
+
+
+@pytest.mark.parametrize(
+    ("argument", "values"),
+    [
+        ("", {"bits": 24, "rate": 0.5, "protocol": "cifar10"}),
+        ("bits=48", {"bits": 48, "rate": 0.5, "protocol": "cifar10"}),
+        ("protocol=cifar10-1,bits=12", {"bits": 12, "rate": 0.5, "protocol": "cifar10-1"}),
+        ("rate=1e-3,", {"bits": 24, "rate": 1e-3, "protocol": "cifar10"}),
+        ("protocol=a=b", {"bits": 24, "rate": 0.5, "protocol": "a=b"}),
+        ("bits=48,bits=12", {"bits": 12, "rate": 0.5, "protocol": "cifar10"}),
+    ],
+)
+def test_parse_argument(argument, values):
+    """Keys in any order take the type of their default; what isn't given keeps it; the last of two counts."""
+    found = config_module.parse_argument(argument, bits=24, rate=0.5, protocol="cifar10")
+    assert found == values
+    assert [type(value) for value in found.values()] == [int, float, str]
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("bit=48", ["'bit=48' is unknown", "bits=...", "protocol=..."]),
+        ("48", ["'48' is unknown", "bits=..."]),
+        ("=48", ["'=48' is unknown"]),
+        ("bits", ["'bits' wants int"]),
+        ("bits=", ["'bits=' wants int"]),
+        ("bits=many", ["'bits=many' wants int"]),
+        ("bits=4.5", ["'bits=4.5' wants int"]),
+        ("protocol=cifar10,Bits=4", ["'Bits=4' is unknown"]),
+    ],
+)
+def test_parse_argument_refuses(argument, words):
+    """An unknown key or a value of another type is one line with the pair and what may be given."""
+    with pytest.raises(InputError) as caught:
+        config_module.parse_argument(argument, bits=24, protocol="cifar10")
+    assert all(word in str(caught.value) for word in words)
+    assert "\n" not in str(caught.value)
