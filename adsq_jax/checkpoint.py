@@ -40,7 +40,7 @@ class Checkpoints:
         self._manager.save(step, args=args, force=True)
 
     def restore(self, template: Any) -> tuple[Any, dict[str, Any]] | None:
-        """Restores the newest whole checkpoint, and deletes newer ones that are damaged.
+        """Restores the newest whole checkpoint; newer ones, which are damaged, are put aside in `damaged_checkpoints`.
 
         Args:
           template: a state of the same structure, shapes and dtypes.
@@ -63,9 +63,18 @@ class Checkpoints:
                 return restored.state, restored.info
             except Exception as error:  # orbax raises bare Exceptions, and others, on damage
                 self._check_layout(step, template)
-                logging.warning("checkpoint %d is damaged and goes: %s", step, str(error).strip().split("\n")[0][:200])
-                self._manager.delete(step)  # a bad one left behind makes orbax refuse later saves
+                logging.warning("checkpoint %d is damaged: %s", step, str(error).strip().split("\n")[0][:200])
+                self._put_aside(step)
         return None
+
+    def _put_aside(self, step: int) -> None:
+        """Moves a checkpoint out of the way: left there, it makes orbax refuse later saves."""
+        directory = Path(self._manager.directory)
+        aside = directory.parent / "damaged_checkpoints"
+        aside.mkdir(exist_ok=True)
+        number = sum(path.name.startswith(f"{step}-") for path in aside.iterdir())
+        (directory / str(step)).rename(aside / f"{step}-{number}")
+        self._manager.reload()
 
     def _check_layout(self, step: int, template: Any) -> None:
         try:

@@ -135,16 +135,13 @@ def update_codes(
     quadratic = difference_weight * np.sum([x.T @ x for x in banks], axis=0)  # [bits, bits]
     new = codes.astype(np.float64)
     objectives = [_objective(new, linear, quadratic)]
-    sweeps = 0
-    while sweeps < MAX_SWEEPS:
+    changed = True
+    while changed and len(objectives) <= MAX_SWEEPS:
         changed = _sweep(new, linear, quadratic)
         objectives.append(_objective(new, linear, quadratic))
-        sweeps += 1
-        if not changed:
-            break
     return CodesUpdate(
         codes=new.astype(np.int8),
-        sweeps=sweeps,
+        sweeps=len(objectives) - 1,
         objectives=tuple(objectives),
         difference_share=float(np.mean(new != np.where(pull == 0, codes, binarize(pull)))),
     )

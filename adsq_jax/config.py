@@ -29,75 +29,115 @@ def default() -> ConfigDict:
     config.seed = 0  # of weights, order and augmentation
     config.parallel = "shard_map"  # or "pmap": how one step runs on several devices; the results agree
     config.host_devices = 0  # devices to split the CPU into, where there is no accelerator; 0: one a core
+    config.data = _data()
+    config.model = _model()
+    config.label_net = _label_net()
+    config.objective = _objective()
+    config.optim = _optim()
+    config.train = _train()
+    config.checkpoint = _checkpoint()
+    config.eval = _eval()
+    return config
 
-    config.data = ConfigDict()
-    config.data.name = "digits"  # of data/datasets.py
-    config.data.directory = ""  # where its files are, if it has any
-    config.data.protocol = "digits"  # of data/protocols.py
-    config.data.split_seed = 0  # of the draw of queries and training images; result.json quotes the split's hash
-    config.data.validation = 0  # training images held out to tune on, half as queries; 0: the protocol's queries
-    config.data.image_size = 8  # pixels a side, as the network sees them
-    config.data.crop_padding = 0  # augmentation: black pixels around an image, before a random crop of its own size
-    config.data.flip = False  # augmentation: mirror half of the images
-    config.data.erase = 0.0  # augmentation: greatest side of a black square on half of the images, in image sides
 
-    config.model = ConfigDict()
-    config.model.backbone = "small_cnn"  # of models/backbones
-    config.model.width = 32  # channels of its first stage
-    config.model.features = 512  # size of the semantic features, of LabelNet and ImgNets alike
-    config.model.mean = (0.5, 0.5, 0.5)  # of the images' channels, in [0, 1]
-    config.model.deviation = (0.5, 0.5, 0.5)
+def _data() -> ConfigDict:
+    """The data set and its augmentation."""
+    config = ConfigDict()
+    config.name = "digits"  # of data/datasets.py
+    config.directory = ""  # where its files are, if it has any
+    config.protocol = "digits"  # of data/protocols.py
+    config.split_seed = 0  # of the draw of queries and training images; result.json quotes the split's hash
+    config.validation = 0  # training images held out to tune on, half as queries; 0: the protocol's queries
+    config.image_size = 8  # pixels a side, as the network sees them
+    config.crop_padding = 0  # augmentation: black pixels around an image, before a random crop of its own size
+    config.flip = False  # augmentation: mirror half of the images
+    config.erase = 0.0  # augmentation: greatest side of a black square on half of the images, in image sides
+    return config
 
-    config.label_net = ConfigDict()  # step 1
-    config.label_net.hidden = 4096  # units of the first layer
-    config.label_net.steps = 300  # Adam updates, each on all pairs of label sets
-    config.label_net.learning_rate = 1e-3
-    config.label_net.weights = ConfigDict()  # of LabelNet's loss terms
-    config.label_net.weights.semantic_likelihood = 1.0
-    config.label_net.weights.likelihood = 1.0
-    config.label_net.weights.difference = 5.0
-    config.label_net.weights.quantization = 1.0
-    config.label_net.weights.regression = 1.0
-    config.label_net.weights.balance = 1.0
 
-    config.objective = ConfigDict()  # step 2
-    config.objective.label_net = True  # False: no LabelNet, no guidance, codes started from the ImgNets
-    config.objective.twin = True  # False: one ImgNet, held against its own bank
-    config.objective.difference = True  # False: no difference loss anywhere (as in DSEH)
-    config.objective.update_codes = True  # False: codes stay as step 1 left them
-    config.objective.likelihood_scale = 5.0  # t: the likelihood's logits are (t / bits) u . v
-    config.objective.cosine_scale = 10.0  # s: the guidance's logits are s cos(a, a')
-    config.objective.weights = ConfigDict()
-    config.objective.weights.likelihood = 1.0
-    config.objective.weights.guidance = 0.3  # eta
-    config.objective.weights.difference = 1.0  # mu, in the loss and in the B-step
-    config.objective.weights.quantization = 0.1  # lambda, in the loss and in the B-step
-    config.objective.weights.balance = 0.1  # nu
-    config.objective.weights.label_codes = 0.1  # rho, in the B-step only
+def _model() -> ConfigDict:
+    """The ImgNets."""
+    config = ConfigDict()
+    config.backbone = "small_cnn"  # of models/backbones
+    config.width = 32  # channels of its first stage
+    config.features = 512  # size of the semantic features, of LabelNet and ImgNets alike
+    config.mean = (0.5, 0.5, 0.5)  # of the images' channels, in [0, 1]
+    config.deviation = (0.5, 0.5, 0.5)
+    return config
 
-    config.optim = ConfigDict()  # of each ImgNet
-    config.optim.name = "adam"  # a function of optax
-    config.optim.arguments = ConfigDict()  # its own arguments, e.g. momentum for sgd
-    config.optim.learning_rate = 3e-3  # the peak
-    config.optim.schedule = "cosine"  # to 0; or "constant"
-    config.optim.warmup = 0.05  # share of the updates in which the rate rises from 0
-    config.optim.weight_decay = 0.05  # decoupled, kernels only
-    config.optim.clip_norm = 1.0  # greatest gradient norm; 0: no limit
-    config.optim.new_layers_multiplier = 1.0  # on the learning rate of the layers after the backbone
 
-    config.train = ConfigDict()
-    config.train.rounds = 10  # of: train f, train g, B-step
-    config.train.epochs_per_round = 3  # passes over the training set, for each ImgNet
-    config.train.batch_size = 128  # over all devices
-    config.train.log_every = 20  # updates between two lines of metrics
+def _label_net() -> ConfigDict:
+    """Step 1: LabelNet."""
+    config = ConfigDict()
+    config.hidden = 4096  # units of the first layer
+    config.steps = 300  # Adam updates, each on all pairs of label sets
+    config.learning_rate = 1e-3
+    config.weights = ConfigDict()  # of LabelNet's loss terms
+    config.weights.semantic_likelihood = 1.0
+    config.weights.likelihood = 1.0
+    config.weights.difference = 5.0
+    config.weights.quantization = 1.0
+    config.weights.regression = 1.0
+    config.weights.balance = 1.0
+    return config
 
-    config.checkpoint = ConfigDict()
-    config.checkpoint.every_rounds = 1
-    config.checkpoint.keep = 2  # newest ones that stay
 
-    config.eval = ConfigDict()
-    config.eval.query_net = "sum"  # what `map` in result.json is: ff, gg, fg or sum; map_by_query_net has all
-    config.eval.batch_size = 512  # images encoded at a time
+def _objective() -> ConfigDict:
+    """Step 2: the ImgNets' objective, and the B-step's."""
+    config = ConfigDict()
+    config.label_net = True  # False: no LabelNet, no guidance, codes started from the ImgNets
+    config.twin = True  # False: one ImgNet, held against its own bank
+    config.difference = True  # False: no difference loss anywhere (as in DSEH)
+    config.update_codes = True  # False: codes stay as step 1 left them
+    config.likelihood_scale = 5.0  # t: the likelihood's logits are (t / bits) u . v
+    config.cosine_scale = 10.0  # s: the guidance's logits are s cos(a, a')
+    config.weights = ConfigDict()
+    config.weights.likelihood = 1.0
+    config.weights.guidance = 0.3  # eta
+    config.weights.difference = 1.0  # mu, in the loss and in the B-step
+    config.weights.quantization = 0.1  # lambda, in the loss and in the B-step
+    config.weights.balance = 0.1  # nu
+    config.weights.label_codes = 0.1  # rho, in the B-step only
+    return config
+
+
+def _optim() -> ConfigDict:
+    """The optimiser of each ImgNet."""
+    config = ConfigDict()
+    config.name = "adam"  # a function of optax
+    config.arguments = ConfigDict()  # its own arguments, e.g. momentum for sgd
+    config.learning_rate = 3e-3  # the peak
+    config.schedule = "cosine"  # to 0; or "constant"
+    config.warmup = 0.05  # share of the updates in which the rate rises from 0
+    config.weight_decay = 0.05  # decoupled, kernels only
+    config.clip_norm = 1.0  # greatest gradient norm; 0: no limit
+    config.new_layers_multiplier = 1.0  # on the learning rate of the layers after the backbone
+    return config
+
+
+def _train() -> ConfigDict:
+    """The length of training."""
+    config = ConfigDict()
+    config.rounds = 10  # of: train f, train g, B-step
+    config.epochs_per_round = 3  # passes over the training set, for each ImgNet
+    config.batch_size = 128  # over all devices
+    config.log_every = 20  # updates between two lines of metrics
+    return config
+
+
+def _checkpoint() -> ConfigDict:
+    """What of a run is kept."""
+    config = ConfigDict()
+    config.every_rounds = 1
+    config.keep = 2  # newest ones that stay
+    return config
+
+
+def _eval() -> ConfigDict:
+    """Evaluation."""
+    config = ConfigDict()
+    config.query_net = "sum"  # what `map` in result.json is: ff, gg, fg or sum; map_by_query_net has all
+    config.batch_size = 512  # images encoded at a time
     return config
 
 

@@ -228,7 +228,7 @@ def img_net_terms(
     likelihood_scale: float,
     cosine_scale: float,
 ) -> Terms:
-    """An ImgNet's loss terms: a batch of images against the whole training set.
+    """An ImgNet's loss terms: a batch of images (one device's share) against the whole training set.
 
     Args:
       relaxed_codes: u of the batch, float32[batch, bits] in [-1, 1].
@@ -245,14 +245,12 @@ def img_net_terms(
       cosine_scale: s.
 
     Returns:
-      likelihood, guidance (with LabelNet only), difference, quantization, balance: each float32[], means over the batch
-      given (one device's share of it) and over the whole training set.
+      likelihood, guidance (with LabelNet only), difference, quantization, balance: float32[], means over batch and bank.
 
     Source: this project's reconstruction; each term names its own.
     """
-    batch, bits = relaxed_codes.shape
     similar = similarity(labels, bank_labels)  # [batch, n]
-    pairs = jnp.float32(similar.size)
+    bits, pairs = relaxed_codes.shape[1], jnp.float32(similar.size)
     terms = {
         "likelihood": likelihood_loss(
             (likelihood_scale / bits) * relaxed_codes @ bank.T,
@@ -272,7 +270,7 @@ def img_net_terms(
         terms["guidance"] = likelihood_loss(
             scaled_cosines(semantic, guidance.features, scale=cosine_scale),
             similar_sets,
-            weights=pair_weights(similar_sets, statistics=statistics) * guidance.frequencies[None, :] / batch,
+            weights=pair_weights(similar_sets, statistics=statistics) * guidance.frequencies[None, :] / len(labels),
         )
     return terms
 

@@ -1,6 +1,7 @@
 """One update of LabelNet, and one of an ImgNet: pure functions from state and batch to state and metrics."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -91,29 +92,19 @@ def img_net_step(
       The new state; without a twin, with the batch's rows of the bank renewed. The metrics, averaged over the devices. Both
       are the same on every device.
     """
-    index = batch["index"]
-    codes = targets.codes.astype(jnp.float32)  # [n, bits]
-
-    def loss_function(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any, Metrics]]:
-        variables = {"params": params, "batch_stats": state.batch_stats}
-        (semantic, relaxed_codes), updated = model.apply(variables, batch["image"], train=True, mutable=["batch_stats"])
-        terms = objective.img_net_terms(
-            relaxed_codes,
-            semantic,
-            labels=targets.labels[index],
-            codes=codes[index],
-            bit_means=jax.lax.pmean(jnp.mean(relaxed_codes, axis=0), axis_name),
-            bank=state.bank if targets.bank is None else targets.bank,
-            bank_codes=codes,
-            bank_labels=targets.labels,
-            guidance=targets.guidance,
-            statistics=statistics,
-            likelihood_scale=likelihood_scale,
-            cosine_scale=cosine_scale,
-        )
-        terms = jax.lax.pmean(terms, axis_name)
-        return objective.weighted_sum(terms, weights), (relaxed_codes, updated["batch_stats"], terms)
-
+    loss_function = partial(
+        _img_net_loss,
+        batch_stats=state.batch_stats,
+        bank=state.bank if targets.bank is None else targets.bank,
+        targets=targets,
+        batch=batch,
+        model=model,
+        weights=weights,
+        axis_name=axis_name,
+        statistics=statistics,
+        likelihood_scale=likelihood_scale,
+        cosine_scale=cosine_scale,
+    )
     # The loss is averaged over devices inside the gradient, and the gradients outside: right under pmap and shard_map alike.
     grad_function = jax.value_and_grad(loss_function, has_aux=True)
     (loss, (relaxed_codes, batch_stats, terms)), grads = grad_function(state.params)
@@ -121,7 +112,7 @@ def img_net_step(
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     bank = state.bank
     if targets.bank is None:  # with a twin, nobody reads a network's own bank before it is refreshed
-        rows = _gather(index, axis_name)  # [devices * batch]
+        rows = _gather(batch["index"], axis_name)  # [devices * batch]
         bank = bank.at[rows].set(_gather(relaxed_codes, axis_name), unique_indices=True)
     new_state = ImgNetState(
         params=optax.apply_updates(state.params, updates),
@@ -130,6 +121,38 @@ def img_net_step(
         bank=bank,
     )
     return new_state, {**terms, "loss": loss, "grad_norm": optax.tree.norm(grads)}
+
+
+def _img_net_loss(
+    params: Any,
+    *,
+    batch_stats: Any,
+    bank: jax.Array,
+    targets: Targets,
+    batch: Mapping[str, jax.Array],
+    model: nn.Module,
+    weights: Mapping[str, float],
+    axis_name: str,
+    **settings: Any,
+) -> tuple[jax.Array, tuple[jax.Array, Any, Metrics]]:
+    """The loss, averaged over the devices; with it relaxed codes [batch, bits], new batch statistics, and each term."""
+    index, codes = batch["index"], targets.codes.astype(jnp.float32)  # [batch], [n, bits]
+    variables = {"params": params, "batch_stats": batch_stats}
+    (semantic, relaxed_codes), updated = model.apply(variables, batch["image"], train=True, mutable=["batch_stats"])
+    terms = objective.img_net_terms(
+        relaxed_codes,
+        semantic,
+        labels=targets.labels[index],
+        codes=codes[index],
+        bit_means=jax.lax.pmean(jnp.mean(relaxed_codes, axis=0), axis_name),
+        bank=bank,
+        bank_codes=codes,
+        bank_labels=targets.labels,
+        guidance=targets.guidance,
+        **settings,
+    )
+    terms = jax.lax.pmean(terms, axis_name)
+    return objective.weighted_sum(terms, weights), (relaxed_codes, updated["batch_stats"], terms)
 
 
 def _gather(x: jax.Array, axis_name: str) -> jax.Array:

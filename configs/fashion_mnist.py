@@ -5,6 +5,7 @@ python -m adsq_jax.main --config=configs/fashion_mnist.py:bits=24 --workdir=runs
 """
 
 from adsq_jax.config import default, parse_argument
+from adsq_jax.data.sources import FASHION_MNIST
 
 
 def get_config(argument=""):
@@ -12,7 +13,7 @@ def get_config(argument=""):
     config = default()
     config.bits = options["bits"]
     config.data.name = "fashion_mnist"
-    config.data.directory = "/usr/share/datasets/fashion-mnist"
+    config.data.directory = FASHION_MNIST
     config.data.protocol = "fashion_mnist"
     config.data.image_size = 28
     config.data.crop_padding = 2

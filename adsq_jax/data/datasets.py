@@ -11,7 +11,7 @@ from adsq_jax.errors import InputError
 # Data sets whose protocol is settled and whose reader is not: what to get, from where, and where to put it.
 _NO_READER = {
     "cifar10": "get cifar-10-binary.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html and unpack it to {directory}",
-    "nuswide": "get NUS-WIDE's labels, lists and images from https://lms.comp.nus.edu.sg/wp-content/uploads/2019/research/"
+    "nuswide": "get NUS-WIDE's labels, concept and image lists, and the images that its URLs lead to, from https://lms.comp.nus.edu.sg/wp-content/uploads/2019/research/"
     "nuswide/NUS-WIDE.html and unpack them to {directory}",
     "imagenet100": "get ILSVRC2012's training and validation images from https://image-net.org/download (an account is "
     "needed) and unpack them to {directory}/train/SYNSET/ and {directory}/val/SYNSET/",
@@ -48,7 +48,7 @@ def load(*, name: str, directory: str, protocol: str, split_seed: int, validatio
     """
     if name in _NO_READER:
         raise InputError(
-            f"{name} can't be read by this version, and its images aren't in {directory!r}. For the version that will: "
+            f"{name} has no reader in this version yet, wherever its images are. For the version that will have one: "
             + _NO_READER[name].format(directory=directory)
         )
     source = sources.digits() if name == "digits" else sources.fashion_mnist(directory)

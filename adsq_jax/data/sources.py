@@ -2,6 +2,7 @@
 
 import gzip
 import importlib.util
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from adsq_jax.errors import InputError
+
+FASHION_MNIST = "/usr/share/datasets/fashion-mnist"  # where Debian's package puts it
 
 
 class Source(Protocol):
@@ -76,21 +79,21 @@ def digits() -> ArraySource:
 def fashion_mnist(directory: str) -> ArraySource:
     """Fashion-MNIST: 70,000 images of 28x28, 10 classes; the 60,000 of the original training part come first.
 
-    Reads the four IDX files of `directory` (Debian's `dataset-fashion-mnist` puts them in /usr/share/datasets/fashion-mnist).
-    Where there is no such folder, takes TFDS `fashion_mnist` as prepared on this machine, or downloads and prepares it, for
-    which TFDS needs TensorFlow. TFDS has its own fixed order within each part.
+    Reads the four IDX files of `directory`. Where that is FASHION_MNIST, the folder of Debian's `dataset-fashion-mnist`, and
+    isn't there, takes TFDS `fashion_mnist` as prepared on this machine, or downloads and prepares it, for which TFDS needs
+    TensorFlow. TFDS has its own fixed order within each part, and so another split.
 
     Args:
       directory: the folder of the IDX files, `*-ubyte.gz`.
 
     Raises:
-      InputError: the folder is there and holds something else, or neither way leads to the data.
+      InputError: the folder isn't there or holds something else, or neither way leads to the data.
 
     Source: Xiao, Rasul and Vollgraf, arXiv 1708.07747.
     """
     folder = Path(directory)
-    if not folder.exists():
-        return _tfds_fashion_mnist(missing=folder)
+    if directory == FASHION_MNIST and not folder.exists():
+        return _tfds_fashion_mnist()
     parts = [
         (
             _read_idx(folder / f"{part}-images-idx3-ubyte.gz", dimensions=3),
@@ -111,10 +114,12 @@ def fashion_mnist(directory: str) -> ArraySource:
 def _read_idx(path: Path, *, dimensions: int) -> np.ndarray:
     """Reads one gzipped IDX file of unsigned bytes: magic 0x000008DD, sizes as big-endian int32, then the values."""
     advice = "apt-get install dataset-fashion-mnist, or give the folder of its four files with --config.data.directory"
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"{path} is missing: {advice}")
     try:
         content = gzip.decompress(path.read_bytes())
+    except PermissionError as error:
+        raise InputError(f"{path} can't be read ({error.strerror}): change its permissions") from error
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} is not a whole gzip file ({error}): {advice}") from error
     head = 4 + 4 * dimensions
@@ -126,7 +131,7 @@ def _read_idx(path: Path, *, dimensions: int) -> np.ndarray:
     return np.frombuffer(content, np.uint8, offset=head).reshape(shape)
 
 
-def _tfds_fashion_mnist(*, missing: Path) -> ArraySource:
+def _tfds_fashion_mnist() -> ArraySource:
     """TFDS's copy, prepared as array_record, read whole into memory (70,000 x 784 bytes)."""
     tfds: Any = importlib.import_module("tensorflow_datasets")
     try:
@@ -143,7 +148,7 @@ def _tfds_fashion_mnist(*, missing: Path) -> ArraySource:
     except Exception as error:  # TFDS raises whatever its network, disk and import layers do
         reason = str(error).strip().splitlines() or [""]
         raise InputError(
-            f"Fashion-MNIST was found neither in {missing} nor by TFDS ({type(error).__name__}: {reason[-1][:200]}): "
+            f"Fashion-MNIST was found neither in {FASHION_MNIST} nor by TFDS ({type(error).__name__}: {reason[-1][:200]}): "
             "apt-get install dataset-fashion-mnist, or give the folder of its four IDX files with "
             "--config.data.directory, or prepare it once where there is a network: pip install tensorflow && "
             "tfds build fashion_mnist --file_format=array_record"

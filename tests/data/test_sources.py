@@ -18,7 +18,7 @@ from tensorflow_datasets.image_classification.mnist import FashionMNIST
 from adsq_jax.data import sources
 from adsq_jax.errors import InputError
 
-DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+DEBIAN = Path(sources.FASHION_MNIST)
 TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
 
 
@@ -276,6 +276,7 @@ def splits_of_png(builder, manager):
 def tfds_folder(tmp_path, monkeypatch):
     folder = tmp_path / "tfds"
     monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(folder))
+    monkeypatch.setattr(sources, "FASHION_MNIST", str(tmp_path / "none"))
     return folder
 
 
@@ -313,6 +314,13 @@ def test_tfds_prepares_on_first_use(tfds_folder, monkeypatch, tmp_path):
     monkeypatch.setattr(FashionMNIST, "_split_generators", splits_of_png)
     check_tfds_source(sources.fashion_mnist(str(tmp_path / "none")))
     assert list(tfds_folder.glob("fashion_mnist/*/*.array_record*"))
+
+
+def test_a_folder_of_ones_own_that_is_not_there(tfds_folder, monkeypatch, tmp_path):
+    """A folder that was asked for and is missing is an error: TFDS, whose order differs, doesn't step in."""
+    monkeypatch.setattr(FashionMNIST, "_split_generators", splits_of_png)
+    tfds.builder("fashion_mnist", file_format="array_record").download_and_prepare()
+    assert "train-images-idx3-ubyte.gz is missing" in error_of(tmp_path / "mistyped")
 
 
 @pytest.mark.parametrize("tensorflow", [None, "there"])
