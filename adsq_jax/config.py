@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from adsq_jax import optimizer, parallel
+from adsq_jax import evaluate, optimizer, parallel
 from adsq_jax.codes import MAX_BITS
 from adsq_jax.data import datasets, protocols
 from adsq_jax.errors import InputError
@@ -62,7 +62,7 @@ def _model() -> ConfigDict:
     config.width = 32  # channels of its first stage
     config.features = 512  # size of the semantic features, of LabelNet and ImgNets alike
     config.mean = (0.5, 0.5, 0.5)  # of the images' channels, in [0, 1]
-    config.deviation = (0.5, 0.5, 0.5)
+    config.deviation = (0.5, 0.5, 0.5)  # of the same
     return config
 
 
@@ -71,7 +71,7 @@ def _label_net() -> ConfigDict:
     config = ConfigDict()
     config.hidden = 4096  # units of the first layer
     config.steps = 300  # Adam updates, each on all pairs of label sets
-    config.learning_rate = 1e-3
+    config.learning_rate = 1e-3  # Adam's
     config.weights = ConfigDict()  # of LabelNet's loss terms
     config.weights.semantic_likelihood = 1.0
     config.weights.likelihood = 1.0
@@ -104,8 +104,8 @@ def _objective() -> ConfigDict:
 def _optim() -> ConfigDict:
     """The optimiser of each ImgNet."""
     config = ConfigDict()
-    config.name = "adam"  # a function of optax
-    config.arguments = ConfigDict()  # its own arguments, e.g. momentum for sgd
+    config.name = "adam"  # one of optimizer.NAMES, functions of optax
+    config.arguments = ConfigDict()  # its own arguments: --config.optim.arguments="{'momentum': 0.9}"
     config.learning_rate = 3e-3  # the peak
     config.schedule = "cosine"  # to 0; or "constant"
     config.warmup = 0.05  # share of the updates in which the rate rises from 0
@@ -128,7 +128,7 @@ def _train() -> ConfigDict:
 def _checkpoint() -> ConfigDict:
     """What of a run is kept."""
     config = ConfigDict()
-    config.every_rounds = 1
+    config.every_rounds = 1  # rounds from one checkpoint to the next
     config.keep = 2  # newest ones that stay
     return config
 
@@ -200,7 +200,7 @@ _RULES: dict[str, Rule] = {
     r"seed": (lambda value: 0 <= value < 2**32, "0 to 4294967295"),  # what JAX tells apart
     r"data\.split_seed|data\.crop_padding|host_devices|data\.validation": _at_least(0),
     r"parallel": _one_of(*parallel.KINDS),
-    r"data\.name": _one_of(*datasets.NAMES),
+    r"data\.name": _one_of(*datasets.PROTOCOLS_OF),
     r"data\.protocol": _one_of(*protocols.PROTOCOLS),
     r"data\.image_size|model\.(width|features)|label_net\.(hidden|steps)|checkpoint\..*|eval\.batch_size": _at_least(1),
     r"train\..*": _at_least(1),
@@ -211,7 +211,7 @@ _RULES: dict[str, Rule] = {
     r".*\.weights\..*|optim\.(weight_decay|clip_norm)": _at_least(0),
     r".*learning_rate|.*_scale|optim\.new_layers_multiplier": _above(0),
     r"optim\.schedule": _one_of(*optimizer.SCHEDULES),
-    r"eval\.query_net": _one_of("ff", "gg", "fg", "sum"),
+    r"eval\.query_net": _one_of(*evaluate.QUERY_NETS),
 }
 
 
@@ -234,7 +234,7 @@ def check(config: ConfigDict) -> None:
         expectation = _expectation(key, value, kinds=_kinds(wanted[key]) if key in wanted else (bool, int, float))
         if expectation:
             raise InputError(f"config.{key}={value!r} must be {expectation}: give --config.{key}=VALUE")
-    if config.data.protocol.split("-")[0] != config.data.name:
+    if config.data.protocol not in datasets.PROTOCOLS_OF[config.data.name]:
         raise InputError(
             f"config.data.protocol={config.data.protocol!r} divides another data set than {config.data.name!r}: give both, "
             "--config.data.name=NAME and --config.data.protocol=NAME"

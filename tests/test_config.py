@@ -78,7 +78,7 @@ def test_files_are_valid(path, argument):
 
 def test_every_data_set_has_a_file():
     """Each data set that can be named has a config, and each config a data set."""
-    assert {path.stem for path in FILES} == set(datasets.NAMES)
+    assert {path.stem for path in FILES} == set(datasets.PROTOCOLS_OF)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -39,6 +39,7 @@ def same(a, b):
 def test_every_config_runs_and_changes_every_parameter(name, tmp_path):
     """Two rounds of the real loop with each config's own network: all parameters of LabelNet, f and g have moved."""
     config = mock_data.small_config(name, image_size=32 if "resnet" in mock_data.load_config(name).model.backbone else 8)
+    config.optim.weight_decay = 0.0  # it would move kernels by itself
     trainer = build(config, multi_label=name == "nuswide", protocol=config.data.protocol)
     start = trainer.init()
     state, _ = train(trainer, directory=tmp_path)
@@ -67,6 +68,36 @@ def test_the_folder_of_a_run_has_what_the_design_names(tmp_path):
     terms = {"likelihood", "guidance", "difference", "quantization", "balance", "loss", "grad_norm", "images_per_second"}
     assert all(terms <= set(line) for line in lines if line["phase"] == "img_net")
     assert {line["phase"] for line in lines} == {"label_net", "img_net", "codes"}
+
+
+@pytest.mark.parametrize("kind", ["shard_map", "pmap"])
+def test_the_whole_loop_on_four_devices(kind, tmp_path, monkeypatch):
+    """Both ways to run in parallel learn on four devices what one learns, and go on after a stop as if there was none."""
+    config = mock_data.small_config()
+    one, _ = train(build(config), directory=tmp_path / "one")
+    config.parallel = kind
+    whole, _ = train(build(config, devices=4), directory=tmp_path / "whole")
+    for name in ("f", "g"):
+        np.testing.assert_allclose(whole.img_nets[name].bank, one.img_nets[name].bank, atol=0.02)
+    trainer = build(config, devices=4)
+    stop_at_batch(11, trainer, monkeypatch)
+    with pytest.raises(Stopped):
+        train(trainer, directory=tmp_path / "parts")
+    assert same(train(build(config, devices=4), directory=tmp_path / "parts")[0], whole)
+
+
+def stop_at_batch(at, trainer, monkeypatch):
+    """Sends this process SIGTERM when the trainer takes its batch number `at`; gives the list of batches taken."""
+    split, calls = trainer.parallel.split, []
+
+    def counting(batch):
+        calls.append(1)
+        if len(calls) == at:
+            signal.raise_signal(signal.SIGTERM)
+        return split(batch)
+
+    monkeypatch.setattr(trainer.parallel, "split", counting)
+    return calls
 
 
 def test_training_learns(tmp_path):
@@ -99,26 +130,20 @@ def test_a_signal_during_step_1_stops_before_step_2(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("at", [2, 4, 7, 8, 13, 16])
 def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(at, tmp_path, monkeypatch):
-    """SIGTERM after any step saves; the same command then ends with the same state, bit for bit, and the same metrics."""
+    """SIGTERM after any step saves; the same command then ends with the same state, bit for bit, and the same steps in metrics."""
     config = mock_data.small_config()
     whole, _ = train(build(config), directory=tmp_path / "whole")
     trainer = build(config)
-    split, calls = trainer.parallel.split, []
-
-    def counting(batch):
-        calls.append(1)
-        if len(calls) == at:
-            signal.raise_signal(signal.SIGTERM)
-        return split(batch)
-
-    monkeypatch.setattr(trainer.parallel, "split", counting)
+    calls = stop_at_batch(at, trainer, monkeypatch)
     with pytest.raises(Stopped):
         train(trainer, directory=tmp_path / "parts")
     assert len(calls) == at
     parts, _ = train(build(config), directory=tmp_path / "parts")
     assert same(whole, parts)
-    last = [json.loads((tmp_path / run / "metrics.jsonl").read_text().splitlines()[-1]) for run in ("whole", "parts")]
-    assert last[0] == last[1]
+    lines = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("whole", "parts")]
+    steps = [[(line["phase"], line["step"]) for line in map(json.loads, run)] for run in lines]
+    assert sorted(set(steps[1]) - {("img_net", at)}) == sorted(set(steps[0]) - {("img_net", at)})
+    assert len(set(steps[1])) == len(steps[1])
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 

@@ -16,7 +16,13 @@ _NO_READER = {
     "imagenet100": "get ILSVRC2012's training and validation images from https://image-net.org/download (an account is "
     "needed) and unpack them to {directory}/train/SYNSET/ and {directory}/val/SYNSET/",
 }
-NAMES = ("digits", "fashion_mnist", *_NO_READER)
+PROTOCOLS_OF = {  # each data set, and the protocols that divide it
+    "digits": ("digits",),
+    "fashion_mnist": ("fashion_mnist",),
+    "cifar10": ("cifar10", "cifar10-1", "cifar10-2"),
+    "nuswide": ("nuswide", "nuswide-81"),
+    "imagenet100": ("imagenet100",),
+}
 
 
 class Dataset(NamedTuple):
@@ -34,9 +40,9 @@ def load(*, name: str, directory: str, protocol: str, split_seed: int, validatio
     """Opens a data set and divides it.
 
     Args:
-      name: one of NAMES.
+      name: one of PROTOCOLS_OF.
       directory: where its files are.
-      protocol: one of `protocols.PROTOCOLS`.
+      protocol: one of that data set's.
       split_seed: of the draw.
       validation: see `Dataset`.
 

@@ -31,7 +31,7 @@ def test_data_that_must_be_fetched(name, protocol, address, tmp_path):
 
 def test_names_are_covered():
     """Every name either loads or is one of those that say where to get the data."""
-    assert set(datasets.NAMES) == {"digits", "fashion_mnist", "cifar10", "nuswide", "imagenet100"}
+    assert set(datasets.PROTOCOLS_OF) == {"digits", "fashion_mnist", "cifar10", "nuswide", "imagenet100"}
 
 
 def test_digits():
