@@ -130,7 +130,7 @@ def test_a_signal_during_step_1_stops_before_step_2(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("at", [2, 4, 7, 8, 13, 16])
 def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(at, tmp_path, monkeypatch):
-    """SIGTERM after any step saves; the same command then ends with the same state, bit for bit, and the same steps in metrics."""
+    """SIGTERM after any step saves; the same command then ends with the same state and steps, bit for bit."""
     config = mock_data.small_config()
     whole, _ = train(build(config), directory=tmp_path / "whole")
     trainer = build(config)
