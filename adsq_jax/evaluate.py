@@ -184,7 +184,8 @@ def table(result: dict[str, Any]) -> str:
         ("bits, seed", f"{result['bits']}, {result['seed']}"),
         *[
             (f"mAP@{result['map_at']} {name}{' (the result)' if name == result['query_net'] else ''}", f"{value:.4f}")
-            for name, value in result["map_by_query_net"].items()
+            for name in QUERY_NETS
+            if (value := result["map_by_query_net"].get(name)) is not None
         ],
         ("seconds", f"{result['seconds']:.0f} on {result['machine']}"),
     ]

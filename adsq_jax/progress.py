@@ -1,7 +1,9 @@
 """What a run tells while it runs: JSON lines, TensorBoard events, and a bar on a terminal or plain lines elsewhere."""
 
 import json
+import shutil
 import sys
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -33,8 +35,11 @@ class Progress:
         self._label_net_events = SummaryWriter(str(events / "label_net"), purge_step=0 if start is None else None)
         self._events = SummaryWriter(str(events / "img_nets"), purge_step=0 if start is None else start + 1)
         start = start or 0
-        terminal = sys.stderr.isatty()
-        self._bar = tqdm(total=total, initial=start, unit="step", dynamic_ncols=True) if terminal else None
+        self._bar, self._below = None, []
+        if sys.stderr.isatty():
+            self._bar = tqdm(total=total, initial=start, unit="step", dynamic_ncols=True)
+            # The loss terms stand below the bar, in as many lines as 80 columns need.
+            self._below = [tqdm(bar_format="{desc}", position=line, leave=False) for line in (1, 2)]
         self._total, self._start, self._began, self._shown = total, start, time.monotonic(), 0.0
 
     def say(self, text: str) -> None:
@@ -65,9 +70,13 @@ class Progress:
         """Shows where training is: each loss term, the speed, and the time left."""
         terms = " ".join(f"{name} {value:.4g}" for name, value in values.items())
         if self._bar is not None:
-            self._bar.set_description_str(label)
-            self._bar.set_postfix_str(f"{terms} | {images_per_second:.0f} images/s")
+            self._bar.set_description_str(label, refresh=False)
+            self._bar.set_postfix_str(f"{images_per_second:.0f} images/s", refresh=False)
             self._bar.update(step - self._bar.n)
+            self._bar.refresh()
+            lines = textwrap.wrap(terms, max(20, shutil.get_terminal_size().columns - 1))
+            for bar, line in zip(self._below, [*lines, "", ""], strict=False):
+                bar.set_description_str(line)
             return
         now = time.monotonic()
         if now - self._shown < _QUIET_SECONDS and step < self._total:
@@ -84,8 +93,9 @@ class Progress:
         self._file.close()
         self._label_net_events.close()
         self._events.close()
-        if self._bar is not None:
-            self._bar.close()
+        for bar in [*self._below, self._bar]:
+            if bar is not None:
+                bar.close()
 
 
 def _lines_until(path: Path, start: int) -> bytes:

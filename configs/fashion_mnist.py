@@ -2,6 +2,9 @@
 
 apt-get install dataset-fashion-mnist
 python -m adsq_jax.main --config=configs/fashion_mnist.py:bits=24 --workdir=runs/fashion_mnist
+
+On a shared 2-core x86-64 machine, in 6 to 10 minutes: mAP@all .836 at 24 bits, .846 at 48, means of seeds 0, 1 and 2
+(2026-11-24; benchmarks/results/). Network and length were chosen with --config.data.validation=1000.
 """
 
 from adsq_jax.config import default, parse_argument

@@ -6,6 +6,7 @@ import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -97,6 +98,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path):
 def test_a_terminal_gets_a_bar(tmp_path):
     """On a terminal the loss terms stand beside a bar that is drawn anew; elsewhere lines come, without control codes."""
     ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
     process = subprocess.Popen(command(tmp_path / "bar"), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=theirs)
     os.close(theirs)
     shown = b""

@@ -35,7 +35,12 @@ def same(a, b):
     return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
-@pytest.mark.parametrize("name", [path.stem for path in mock_data.CONFIGS])
+SLOW = ("cifar10", "imagenet100", "nuswide")  # ResNets compile for half a minute each
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(path.stem, marks=[pytest.mark.slow] * (path.stem in SLOW)) for path in mock_data.CONFIGS]
+)
 def test_every_config_runs_and_changes_every_parameter(name, tmp_path):
     """Two rounds of the real loop with each config's own network: all parameters of LabelNet, f and g have moved."""
     config = mock_data.small_config(name, image_size=32 if "resnet" in mock_data.load_config(name).model.backbone else 8)
