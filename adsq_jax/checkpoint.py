@@ -31,13 +31,23 @@ class Checkpoints:
           step: its number.
           state: a pytree of arrays.
           info: what JSON can hold.
+
+        Raises:
+          InputError: it can't be written.
         """
         if step in self.steps():
             return
         state = jax.tree.map(np.array, state)  # copies: the step that follows reuses the state's buffers
         info = {**info, "sha256": _sha256(state), "layout": _layout(state)}
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), info=ocp.args.JsonSave(info))
-        self._manager.save(step, args=args, force=True)
+        try:
+            self._manager.save(step, args=args, force=True)
+        except Exception as error:  # orbax raises bare Exceptions, and others, on a full disk
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise InputError(
+                f"checkpoint {step} can't be written in {self._manager.directory} ({reason[-1][-200:]}): make room, and give "
+                "the same command again; earlier checkpoints are kept"
+            ) from error
 
     def restore(self, template: Any) -> tuple[Any, dict[str, Any]] | None:
         """Restores the newest whole checkpoint; newer ones, which are damaged, are put aside in `damaged_checkpoints`.

@@ -1,5 +1,6 @@
 """Trains one config to the end and measures it: `python -m adsq_jax.main --config=configs/digits.py --workdir=DIR`."""
 
+import errno
 import json
 import sys
 import time
@@ -16,6 +17,7 @@ from adsq_jax.errors import InputError
 from adsq_jax.train import train
 from adsq_jax.trainer import Stopped, Trainer
 
+_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/, maybe with :bits=48.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; the same command goes on with what is there.")
 
@@ -42,6 +44,12 @@ def main() -> None:
     except (Stopped, KeyboardInterrupt):
         print(f"stopped: the same command goes on from the last checkpoint in {directory}, if there is one", file=sys.stderr)
         sys.exit(130)
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise
+        raise InputError(
+            f"{error.filename or directory} can't be used ({error.strerror}): make room, and give the same command again"
+        ) from error
     print(evaluate.table(result))
 
 

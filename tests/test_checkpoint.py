@@ -1,5 +1,6 @@
 """Checkpoints: what is saved comes back bit for bit, and damage of any kind costs one checkpoint, never the run."""
 
+import resource
 import shutil
 
 import jax
@@ -211,4 +212,22 @@ def test_state_of_another_shape(open_checkpoints, other, key):
     assert "\n" not in str(caught.value)
     assert "checkpoints" in str(caught.value)
     assert checkpoints.steps() == [5, 10]
+    assert_same_bits(checkpoints.restore(make_state(1))[0], make_state(10))
+
+
+def test_a_full_disk(open_checkpoints):
+    """A checkpoint that can't be written is one line with the reason; the one before it stays, and later it can be."""
+    checkpoints = open_checkpoints()
+    save(checkpoints, 5)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(InputError, match=r"checkpoint 10 can't be written in .*: make room") as caught:
+            save(checkpoints, 10)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(caught.value)
+    assert_same_bits(open_checkpoints().restore(make_state(1))[0], make_state(5))
+    checkpoints = open_checkpoints()
+    save(checkpoints, 10)
     assert_same_bits(checkpoints.restore(make_state(1))[0], make_state(10))

@@ -155,6 +155,18 @@ def test_a_folder_of_another_config_is_left_alone(tmp_path):
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "a").rglob("*")}
 
 
+@pytest.mark.parametrize(("kibibytes", "message"), [(10, "checkpoint 0 can't be written"), (0, "can't be used")])
+def test_a_full_disk_is_one_line(kibibytes, message, tmp_path):
+    """Where no file may grow beyond a limit, as on a full disk, the run ends with the reason and status 2."""
+    limited = ["bash", "-c", f'ulimit -f {kibibytes}; exec "$@"', "bash", *command(tmp_path / "a")]
+    environment = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}
+    done = subprocess.run(limited, cwd=ROOT, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 2, done.stderr
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]  # orbax logs its own beside it
+    assert message in error
+    assert "make room" in error or "another folder" in error
+
+
 @pytest.mark.slow
 def test_digits_reach_their_target_in_two_minutes(tmp_path):
     """configs/digits.py as it is: mAP of at least .95 at 24 bits, within 120 s on two cores."""
