@@ -68,7 +68,7 @@ class Progress:
 
     def show(self, step: int, values: dict[str, float], *, label: str, images_per_second: float) -> None:
         """Shows where training is: each loss term, the speed, and the time left."""
-        terms = " ".join(f"{name} {value:.4g}" for name, value in values.items())
+        terms = told(values)
         if self._bar is not None:
             self._bar.set_description_str(label, refresh=False)
             self._bar.set_postfix_str(f"{images_per_second:.0f} images/s", refresh=False)
@@ -96,6 +96,11 @@ class Progress:
         for bar in [*self._below, self._bar]:
             if bar is not None:
                 bar.close()
+
+
+def told(values: dict[str, float]) -> str:
+    """Numbers by name, for people: `balance 0.01 loss 0.3`."""
+    return " ".join(f"{name} {value:.4g}" for name, value in values.items())
 
 
 def _lines_until(path: Path, start: int) -> bytes:

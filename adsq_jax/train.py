@@ -26,8 +26,8 @@ def train(trainer: Trainer, *, directory: Path, began: float) -> tuple[TrainStat
       The final state, and the seconds up to here, all sittings together.
 
     Raises:
-      InputError: a loss term is not finite, or the checkpoint is of other data.
-      Stopped: SIGINT or SIGTERM came; the state is saved.
+      InputError: a loss term is not finite, a checkpoint can't be written, or it is of other data.
+      Stopped: SIGINT or SIGTERM came; the state is saved, but nothing of an unfinished step 1.
     """
     checkpoints = Checkpoints(directory / "checkpoints", keep=trainer.config.checkpoint.keep)
     start = trainer.init()

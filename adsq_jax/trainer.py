@@ -25,7 +25,7 @@ from adsq_jax.models import backbones
 from adsq_jax.models.img_net import ImgNet
 from adsq_jax.models.label_net import LabelNet
 from adsq_jax.parallel import AXIS, DataParallel
-from adsq_jax.progress import Progress
+from adsq_jax.progress import Progress, told
 from adsq_jax.train_state import ImgNetState, LabelNetState, Targets, TrainState
 from adsq_jax.train_step import img_net_step, label_net_step
 
@@ -35,7 +35,7 @@ class Stopped(Exception):
 
 
 class NotFinite(InputError):
-    """A loss term or the gradient is NaN or infinite."""
+    """A loss term, the gradient, or a relaxed code is NaN or infinite."""
 
 
 class Trainer:
@@ -209,7 +209,7 @@ class Trainer:
             if means is not None:
                 progress.record("label_net", step, means, labels={})
                 if step == steps or step % 100 < self.config.train.log_every:
-                    progress.say(f"LabelNet step {step}/{steps} " + " ".join(f"{k} {v:.4g}" for k, v in means.items()))
+                    progress.say(f"LabelNet step {step}/{steps} {told(means)}")
         return label_net
 
     def refresh_bank(self, state: TrainState, name: str) -> TrainState:
