@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from adsq_jax import evaluate, optimizer, parallel
+from adsq_jax import optimizer, parallel, results
 from adsq_jax.codes import MAX_BITS
 from adsq_jax.data import datasets, protocols
 from adsq_jax.errors import InputError
@@ -211,7 +211,7 @@ _RULES: dict[str, Rule] = {
     r".*\.weights\..*|optim\.(weight_decay|clip_norm)": _at_least(0),
     r".*learning_rate|.*_scale|optim\.new_layers_multiplier": _above(0),
     r"optim\.schedule": _one_of(*optimizer.SCHEDULES),
-    r"eval\.query_net": _one_of(*evaluate.QUERY_NETS),
+    r"eval\.query_net": _one_of(*results.QUERY_NETS),
 }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from adsq_jax import command_line, evaluate, parallel, workdir
+from adsq_jax import command_line, parallel, results, workdir
 from adsq_jax import config as config_module
 from adsq_jax.data import datasets
 from adsq_jax.errors import InputError
@@ -32,7 +32,7 @@ def main() -> None:
     content = json.loads(config.to_json())
     workdir.check(directory, content)
     if (directory / "result.json").exists():
-        print(f"{directory} is finished.\n{evaluate.table(workdir.read_json(directory / 'result.json'))}")
+        print(f"{directory} is finished.\n{results.table(workdir.read_json(directory / 'result.json'))}")
         return
     parallel.split_host(batch_size=config.train.batch_size, host_devices=config.host_devices)
     try:
@@ -50,7 +50,7 @@ def main() -> None:
         raise InputError(
             f"{error.filename or directory} can't be used ({error.strerror}): make room, and give the same command again"
         ) from error
-    print(evaluate.table(result))
+    print(results.table(result))
 
 
 def run(trainer: Trainer, directory: Path, *, began: float) -> dict[str, Any]:
@@ -71,17 +71,18 @@ def run(trainer: Trainer, directory: Path, *, began: float) -> dict[str, Any]:
     config = trainer.config
     state, seconds = train(trainer, directory=directory, began=began)
     trained = time.monotonic()
-    found = evaluate.evaluate(
+    found = results.evaluate(
         trainer.encoder,
         state.img_nets,
         trainer.dataset,
         bits=config.bits,
         query_net=config.eval.query_net,
         directory=directory,
+        spread=parallel.Spread(),
     )
     result = {
         **found,
-        **evaluate.environment(),
+        **results.environment(),
         "method": config.method,
         "seed": config.seed,
         "config_sha256": config_module.sha256(config),

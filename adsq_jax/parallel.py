@@ -7,9 +7,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from adsq_jax.errors import InputError
+from adsq_jax.retrieval.blocks import OneDevice
 
 AXIS = "devices"
 KINDS = ("shard_map", "pmap")
@@ -37,6 +39,15 @@ def split_host(*, batch_size: int, host_devices: int) -> None:
     jax.config.update("jax_num_cpu_devices", host_devices or _largest_divisor(batch_size, most))
 
 
+def use_all_cores() -> None:
+    """Makes a device of each core of the CPU, before JAX starts: a scatter of XLA's runs on one core.
+
+    Raises:
+      RuntimeError: JAX has started already.
+    """
+    jax.config.update("jax_num_cpu_devices", cores())
+
+
 def sharing(batch_size: int) -> list[jax.Device]:
     """The devices of this process, or as many of them as can share a batch evenly."""
     devices = jax.local_devices()
@@ -45,6 +56,10 @@ def sharing(batch_size: int) -> list[jax.Device]:
 
 def _largest_divisor(number: int, most: int) -> int:
     return max(d for d in range(1, most + 1) if number % d == 0)
+
+
+def _described(device: jax.Device, count: int) -> str:
+    return f"{count} x {device.device_kind} ({platform.machine()}, {cores()} cores)"
 
 
 class DataParallel:
@@ -68,7 +83,7 @@ class DataParallel:
 
     def describe(self) -> str:
         """For people, of a result's machine: `2 x cpu (x86_64, 2 cores)`."""
-        return f"{len(self.devices)} x {self.devices[0].device_kind} ({platform.machine()}, {cores()} cores)"
+        return _described(self.devices[0], len(self.devices))
 
     def check_batch(self, batch_size: int) -> None:
         """Raises InputError where a batch can't be shared out evenly."""
@@ -117,3 +132,66 @@ class DataParallel:
         same, shared = PartitionSpec(), PartitionSpec(AXIS)
         mapped = jax.shard_map(function, mesh=self._mesh, in_specs=(same, same, shared), out_specs=(same, same))
         return jax.jit(mapped, donate_argnums=0)
+
+
+class Spread(OneDevice):
+    """Spreads a database over the devices of this process, and over all processes."""
+
+    def __init__(self, devices: Sequence[jax.Device] | None = None):
+        """Takes devices.
+
+        Args:
+          devices: which; None for all of this process. In every process, take the same part in each retrieval.
+        """
+        super().__init__()
+        own = list(jax.local_devices() if devices is None else devices)
+        self.devices = len(own)
+        self._platform = own[0].platform
+        self._mesh = Mesh(np.array(own), (AXIS,), axis_types=(AxisType.Auto,))
+
+    def describe(self) -> str:
+        """For people, of a result's machine: `2 x cpu (x86_64, 2 cores)`."""
+        return _described(self._mesh.devices.flat[0], self.devices)
+
+    @property
+    def platform(self) -> str:
+        """JAX's name of it: cpu, gpu or tpu."""
+        return self._platform
+
+    def share(self, size: int) -> tuple[int, int]:
+        """The rows of a database of `size` that this process sees to: start and stop."""
+        each = -(-size // jax.process_count())
+        start = min(jax.process_index() * each, size)
+        return start, min(start + each, size)
+
+    def shard(self, words: np.ndarray) -> jax.Array:
+        """Puts a share of the last axis, which is a multiple of `devices`, on each device."""
+        return jax.device_put(words, NamedSharding(self._mesh, PartitionSpec(None, AXIS)))
+
+    def replicate(self, words: np.ndarray) -> jax.Array:
+        """Puts a whole copy on every device."""
+        return jax.device_put(words, NamedSharding(self._mesh, PartitionSpec()))
+
+    def gather(self, array: np.ndarray) -> np.ndarray:
+        """The same array of every process, [processes, ...]."""
+        if jax.process_count() == 1:
+            return array[None]
+        # as halves: without its 64-bit mode JAX would cut an int64 short
+        halves = multihost_utils.process_allgather(np.ascontiguousarray(array).view(np.uint32))
+        return np.asarray(halves).view(array.dtype)
+
+    def build(self, function: Callable[..., Any], *, add: bool) -> Callable[..., Any]:
+        """What `compiled` keeps."""
+
+        def summed(same: Any, shards: Any) -> Any:
+            return jax.lax.psum(function(same, shards), AXIS)
+
+        return jax.jit(
+            jax.shard_map(
+                summed if add else function,
+                mesh=self._mesh,
+                in_specs=(PartitionSpec(), PartitionSpec(None, AXIS)),
+                out_specs=PartitionSpec() if add else PartitionSpec(None, None, AXIS),
+                check_vma=False,  # each device counts its own from zero
+            )
+        )

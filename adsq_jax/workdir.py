@@ -5,6 +5,7 @@ import io
 import json
 import os
 import tempfile
+import warnings
 from pathlib import Path
 from typing import IO, Any
 
@@ -92,6 +93,30 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text())
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{path} can't be read as JSON ({error}): restore it, or give another folder") from error
+
+
+def read_array(path: Path, *, what: str) -> np.ndarray:
+    """Maps a .npy file into memory: what isn't looked at isn't read.
+
+    Args:
+      path: the file.
+      what: what it should be, for the message.
+
+    Returns:
+      The array, read-only.
+
+    Raises:
+      InputError: it isn't there, is no .npy file, is cut short, or holds Python objects, which are never unpickled.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            return np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError, EOFError, OverflowError, TypeError, SyntaxError, Warning) as error:
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(
+            f"{path} can't be read as {what} ({said[0]}): expected an array of numbers as numpy.save writes it, not empty"
+        ) from error
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -1,98 +1,174 @@
-"""Evaluation: codes on disk, and the measures of them."""
+"""The evaluator's command line, in processes of its own: anyone's codes, a run's codes, and bad input."""
 
-import hashlib
 import json
+import subprocess
+import sys
+from pathlib import Path
 
-import mock_data
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score
 
-from adsq_jax import codes, evaluate
-from adsq_jax.data.datasets import labels_of
+from adsq_jax import retrieval
 
-BITS = 12
-
-
-class StandInEncoder:
-    """Gives each image codes that its row and the network's name fix."""
-
-    def __call__(self, state, source, rows):
-        table = np.random.default_rng(state).normal(size=(len(source), BITS)).astype(np.float32)
-        return table[rows]
+ROOT = Path(__file__).parent.parent
+BITS = 20
 
 
-@pytest.mark.parametrize("multi_label", [False, True])
-def test_codes_are_written_by_row_and_the_manifest_is_true(multi_label, tmp_path):
-    """The files hold the signs of f, g and f + g in the split's order, with labels; the manifest's hashes are theirs."""
-    data = mock_data.dataset(multi_label=multi_label)
-    evaluate.evaluate(StandInEncoder(), {"f": 1, "g": 2}, data, bits=BITS, query_net="sum", directory=tmp_path)
-    manifest = json.loads((tmp_path / "codes" / "manifest.json").read_text())
-    assert len(manifest["files"]) == 10
-    for part in ("query", "database"):
-        rows = getattr(data.split, part)
-        tables = {name: np.random.default_rng(seed).normal(size=(140, BITS))[rows] for name, seed in (("f", 1), ("g", 2))}
-        tables["sum"] = tables["f"] + tables["g"]
-        for name, table in tables.items():
-            packed = np.load(tmp_path / "codes" / f"{part}_{name}.npy")
-            assert np.array_equal(codes.unpack(packed, bits=BITS), np.where(table < 0, -1, 1))
-        assert np.array_equal(np.load(tmp_path / "codes" / f"{part}_rows.npy"), rows)
-        labels = np.load(tmp_path / "codes" / f"{part}_labels.npy")
-        expected = labels_of(data, part)
-        assert np.array_equal(labels, expected if multi_label else np.nonzero(expected)[1])
-    for name, entry in manifest["files"].items():
-        array = np.load(tmp_path / "codes" / name)
-        assert entry["sha256"] == hashlib.sha256(array.tobytes()).hexdigest()
-
-
-def test_each_query_net_sets_its_own_codes_against_the_database(tmp_path):
-    """ff, gg, fg and sum are each the mAP of the codes that they name, as measured from the files."""
-    data = mock_data.dataset()
-    result = evaluate.evaluate(StandInEncoder(), {"f": 1, "g": 2}, data, bits=BITS, query_net="fg", directory=tmp_path)
-    labels = {part: labels_of(data, part) for part in ("query", "database")}
-    for name, (query, database) in {"ff": "ff", "gg": "gg", "fg": "fg", "sum": ("sum", "sum")}.items():
-        found, _ = evaluate.measure(
-            np.load(tmp_path / "codes" / f"query_{query}.npy"),
-            np.load(tmp_path / "codes" / f"database_{database}.npy"),
-            query_labels=labels["query"],
-            database_labels=labels["database"],
-            bits=BITS,
-            cutoffs=("all",),
-        )
-        assert result["map_by_query_net"][name] == found["all"]["map"]
-    assert result["map"] == result["map_by_query_net"]["fg"]
-    assert result["database_holds_train"]
-
-
-def test_map_equals_scikit_learn_where_no_distances_are_equal():
-    """One-hot-like codes at distinct distances: mAP@all is the mean of scikit-learn's average precision."""
-    database = np.where(np.tri(9, 8, -1), 1, -1).astype(np.int8)  # distance i to the code of all -1
-    query = -np.ones((2, 8), np.int8)
-    relevant = np.array([[0, 1, 0, 1, 1, 0, 0, 0, 1], [1, 0, 0, 0, 0, 0, 0, 0, 0]])
-    found, without = evaluate.measure(
-        codes.pack(query),
-        codes.pack(database),
-        query_labels=np.eye(2, dtype=np.uint8),
-        database_labels=relevant.T.astype(np.uint8),
-        bits=8,
-        cutoffs=("all", "1"),
+def run(*arguments, folder):
+    return subprocess.run(
+        [sys.executable, "-m", "adsq_jax.evaluate", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)},
     )
-    expected = np.mean([average_precision_score(row, -np.arange(9)) for row in relevant])
-    assert found["all"]["map"] == pytest.approx(expected, abs=1e-12)
-    assert found["1"]["map"] == 0.5
-    assert without == 0
 
 
-def test_a_result_without_a_relevant_item_is_counted():
-    """A query that nothing is relevant to counts 0, and is reported."""
-    ones = np.ones((3, 8), np.int8)
-    found, without = evaluate.measure(
-        codes.pack(ones),
-        codes.pack(ones),
-        query_labels=np.eye(3, dtype=np.uint8),
-        database_labels=np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0]], np.uint8),
-        bits=8,
-        cutoffs=("all",),
+def data(classes=4):
+    random = np.random.default_rng(0)
+    centres = random.normal(size=(classes, BITS))
+    labels = {"query": random.integers(0, classes, 30), "database": random.integers(0, classes, 200)}
+    return {part: (centres[of] + random.normal(size=(len(of), BITS))).astype(np.float32) for part, of in labels.items()}, labels
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of Q.npy, D.npy, QL.npy, DL.npy: relaxed codes and class ids."""
+    codes, labels = data()
+    for part, letter in (("query", "Q"), ("database", "D")):
+        np.save(tmp_path / f"{letter}.npy", codes[part])
+        np.save(tmp_path / f"{letter}L.npy", labels[part])
+    return tmp_path
+
+
+FILES = ("--query_codes=Q.npy", "--database_codes=D.npy", "--query_labels=QL.npy", "--database_labels=DL.npy")
+
+
+def test_files_in_table_and_json_out(folder):
+    """All figures of the JSON are those of retrieval.measure on one device; the table shows them."""
+    done = run(*FILES, "--map_at=5,all", "--legacy", "--out=r.json", folder=folder)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((folder / "r.json").read_text())
+    codes, labels = data()
+    expected = retrieval.measure(
+        codes["query"],
+        codes["database"],
+        query_labels=labels["query"],
+        database_labels=labels["database"],
+        cutoffs=[5, "all"],
+        with_legacy=True,
     )
-    assert without == 1
-    assert found["all"]["map"] < 2 / 3
+    for name, value in expected.items():
+        assert found[name] == json.loads(json.dumps(value)), name
+    assert f"{found['metrics']['5']['map_legacy_deephash']:.4f}" in done.stdout
+    assert {"date", "versions", "machine", "files", "seconds_evaluate"} <= found.keys()
+
+
+def test_every_way_to_write_codes_gives_the_same(folder):
+    """Float, -1 and +1, 0 and 1, and packed codes; ids and one-hot labels: one table, as far as it goes."""
+    tables = [run(*FILES, folder=folder)]
+    for part in "QD":
+        relaxed, ids = np.load(folder / f"{part}.npy"), np.load(folder / f"{part}L.npy")
+        np.save(folder / f"{part}_signs.npy", np.where(relaxed < 0, -1, 1).astype(np.int8))
+        np.save(folder / f"{part}_binary.npy", relaxed >= 0)
+        np.save(folder / f"{part}_packed.npy", np.packbits(relaxed >= 0, axis=1, bitorder="little"))
+        np.save(folder / f"{part}L_hot.npy", np.eye(4, dtype=np.float32)[ids])
+    for way in ("signs", "binary", "packed"):
+        bits = ["--bits=20"] if way == "packed" else []
+        codes = (f"--query_codes=Q_{way}.npy", f"--database_codes=D_{way}.npy")
+        tables.append(run(*FILES, *codes, *bits, folder=folder))
+    assert len({done.stdout for done in tables}) == 1
+    assert "mAP" in tables[0].stdout
+    hot = run(*FILES, "--query_labels=QL_hot.npy", "--database_labels=DL_hot.npy", folder=folder)
+    lines = hot.stdout.splitlines()
+    assert [line for line in lines if not line.startswith(("NDCG", "ACG"))] == tables[0].stdout.splitlines()
+    assert len(lines) == len(tables[0].stdout.splitlines()) + 2
+
+
+def bad_files(folder):
+    """Files that are wrong, by name."""
+    good = np.load(folder / "Q.npy")
+    np.save(folder / "narrow.npy", good[:, :7])
+    np.save(folder / "nan.npy", np.where(good == good[3, 3], np.nan, good))
+    np.save(folder / "three.npy", np.where(good < 0, 0, 2).astype(np.int8))
+    np.save(folder / "packed.npy", np.full((30, 3), 255, np.uint8))
+    np.save(folder / "negative.npy", -np.ones(30, int))
+    np.save(folder / "objects.npy", np.array([{"a": 1}] * 30, dtype=object), allow_pickle=True)
+    np.save(folder / "nothing.npy", np.zeros((0, BITS)))
+    np.save(folder / "scalar.npy", np.float32(3))
+    (folder / "empty.npy").write_bytes(b"")
+    (folder / "cut.npy").write_bytes((folder / "Q.npy").read_bytes()[:-100])
+    (folder / "head.npy").write_bytes((folder / "Q.npy").read_bytes()[:40])
+    (folder / "text.npy").write_text("1 0 1\n")
+    np.savez(folder / "several.npz", good)
+
+
+BAD = {
+    "shapes": (["--query_codes=narrow.npy"], "7 bits and database codes 20"),
+    "NaN": (["--query_codes=nan.npy"], "hold NaN"),
+    "three values": (["--query_codes=three.npy"], "expected two values"),
+    "no codes": (["--query_codes=nothing.npy"], "at least one row"),
+    "a scalar": (["--query_codes=scalar.npy"], "expected a matrix"),
+    "bits that do not fit": (["--bits=20"], "packed codes of 20 bits are uint8"),
+    "bits beyond": (["--bits=20", "--query_codes=packed.npy", "--database_codes=packed.npy"], "beyond the 20th"),
+    "no bits at all": (["--bits=0"], "from 1 to 256"),
+    "a negative label": (["--query_labels=negative.npy"], "no class ids"),
+    "labels of another size": (["--query_labels=DL.npy"], "200 rows for 30 codes"),
+    "objects": (["--query_labels=objects.npy"], "can't be read as --query_labels"),
+    "an empty file": (["--query_codes=empty.npy"], "can't be read as --query_codes"),
+    "a truncated file": (["--query_codes=cut.npy"], "can't be read as --query_codes"),
+    "a truncated header": (["--query_codes=head.npy"], "can't be read as --query_codes"),
+    "text": (["--query_codes=text.npy"], "can't be read as --query_codes"),
+    "an archive": (["--query_codes=several.npz"], "can't be read as --query_codes"),
+    "no file": (["--query_codes=absent.npy"], "can't be read as --query_codes"),
+    "a folder": (["--query_codes=."], "can't be read as --query_codes"),
+    "a cutoff of 0": (["--map_at=0"], "expected 'all' or a rank"),
+    "no cutoff": (["--map_at=5,"], "expected 'all' or a rank"),
+    "a run as well": (["--workdir=."], "give --workdir=DIR, or all of"),
+    "a result that is there": (["--out=Q.npy"], "nothing was overwritten"),
+    "no folder for the result": (["--out=absent/r.json"], "make it first"),
+    "an unknown flag": (["--cutoff=3"], "cutoff"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD.values(), ids=BAD.keys())
+def test_bad_input_is_one_line_and_exit_status_2(arguments, message, folder):
+    """The line says what is wrong; nothing is written or changed."""
+    bad_files(folder)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    done = run(*FILES, *arguments, folder=folder)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give --workdir=DIR, or all of"),
+        (FILES[:3], "give --workdir=DIR, or all of"),
+        (["--workdir=."], "holds no finished run"),
+        (["--workdir=.", "--bits=20"], "a run knows its own"),
+    ],
+)
+def test_flags_that_do_not_go_together(arguments, message, folder):
+    """Neither a run nor files, not all files, a folder without a run, and bits of a run: one line."""
+    done = run(*arguments, folder=folder)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_pickle_is_never_run(folder):
+    """A file that would run code when unpickled does not."""
+
+    class Payload:
+        def __reduce__(self):
+            return (Path.touch, (folder / "ran",))
+
+    np.save(folder / "QL.npy", np.array([Payload()], dtype=object), allow_pickle=True)
+    assert run(*FILES, folder=folder).returncode == 2
+    assert not (folder / "ran").exists()

@@ -60,6 +60,12 @@ def test_two_processes_and_two_folders_give_the_same_codes_and_a_third_run_says_
     assert "is finished" in again.stdout
     assert first.stdout.strip() in again.stdout
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "a").rglob("*")}
+    evaluates = [sys.executable, "-m", "adsq_jax.evaluate", f"--workdir={tmp_path / 'a'}", "--map_at=5", "--legacy"]
+    subprocess.run(evaluates, cwd=ROOT, check=True, timeout=120)
+    result, again = (json.loads((tmp_path / "a" / f"{name}.json").read_text()) for name in ("result", "evaluation"))
+    assert again["map_by_query_net"] == result["map_by_query_net"]
+    assert again["protocol"] == result["protocol"]
+    assert list(again["metrics"]) == ["5", "all"]
 
 
 def test_killed_in_training_it_goes_on_and_ends_the_same(tmp_path):

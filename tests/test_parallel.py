@@ -1,5 +1,6 @@
 """Devices."""
 
+import socket
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adsq_jax import parallel
+from adsq_jax import parallel, retrieval
 from adsq_jax.errors import InputError
 from adsq_jax.parallel import AXIS, DataParallel
 
@@ -66,3 +67,85 @@ def test_the_host_is_split(batch_size, cores, host_devices, devices):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.split() == [str(devices)]
+
+
+WORKER = """
+import sys
+import jax
+import numpy as np
+address, process, folder = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+jax.config.update("jax_num_cpu_devices", 2)
+jax.distributed.initialize(address, 2, process, initialization_timeout=60)
+from adsq_jax import retrieval
+from adsq_jax.parallel import Spread
+data = dict(np.load(f"{folder}/data.npz"))
+spread = Spread()
+counts, relevant = retrieval.distance_histograms(**data, spread=spread)
+distances, indices = retrieval.search(data["query_codes"], data["database_codes"], 9, spread=spread)
+one = retrieval.search(data["query_codes"], data["database_codes"][:1], 1, spread=spread)
+np.savez(f"{folder}/{process}.npz", counts=counts, relevant=relevant, distances=distances, indices=indices, one=one[1])
+"""
+
+
+def test_two_processes_share_a_database(tmp_path):
+    """Each process sees to its part; both get the histograms and neighbours of one device, exactly."""
+    random = np.random.default_rng(0)
+    data = {
+        "query_codes": random.choice([-1, 1], (5, 24)),
+        "database_codes": random.choice([-1, 1], (1_003, 24)),
+        "query_labels": (random.random((5, 6)) < 0.4).astype(np.uint8),
+        "database_labels": (random.random((1_003, 6)) < 0.4).astype(np.uint8),
+    }
+    np.savez(tmp_path / "data.npz", **data)
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        address = f"localhost:{probe.getsockname()[1]}"
+    workers = [
+        subprocess.Popen([sys.executable, "-c", WORKER, address, str(process), str(tmp_path)], stderr=subprocess.PIPE)
+        for process in range(2)
+    ]
+    try:
+        for worker in workers:
+            _, said = worker.communicate(timeout=120)
+            assert worker.returncode == 0, said.decode()
+    finally:
+        for worker in workers:
+            worker.kill()
+    counts, relevant = retrieval.distance_histograms(**data)
+    distances, indices = retrieval.search(data["query_codes"], data["database_codes"], 9)
+    for process in range(2):
+        found = np.load(tmp_path / f"{process}.npz")
+        np.testing.assert_array_equal(found["counts"], counts)
+        np.testing.assert_array_equal(found["relevant"], relevant)
+        np.testing.assert_array_equal(found["distances"], distances)
+        np.testing.assert_array_equal(found["indices"], indices)
+        assert (found["one"] == 0).all()  # the second process has no item at all
+
+
+def test_a_spread_names_its_platform_and_devices():
+    """The default of distances follows the platform; a result names the machine."""
+    assert parallel.Spread().platform == "cpu"
+    assert parallel.Spread(jax.devices()[:2]).describe().startswith("2 x cpu")
+
+
+EIGHT = """
+import jax
+import numpy as np
+jax.config.update("jax_num_cpu_devices", 8)
+from adsq_jax import retrieval
+from adsq_jax.parallel import Spread
+random = np.random.default_rng(0)
+codes, labels = random.integers(0, 256, (1_003, 8), dtype=np.uint8), random.integers(0, 9, 1_003)
+one, *more = (
+    retrieval.distance_histograms(codes[:7], codes, query_labels=labels[:7], database_labels=labels, bits=64, spread=spread)
+    for spread in (Spread(jax.devices()[:1]), Spread(jax.devices()[:2]), Spread())
+)
+assert len(jax.devices()) == 8 and len(more) == 2
+assert all((np.array(one) == np.array(other)).all() for other in more)
+"""
+
+
+def test_one_two_and_eight_devices_count_the_same():
+    """The same histograms, exactly, with the database on 1, 2 and 8 devices."""
+    done = subprocess.run([sys.executable, "-c", EIGHT], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr

@@ -1,10 +1,19 @@
-"""Hamming distances in XLA: exact integer histograms of distances. No sort, no ranked list."""
+"""Exact integer histograms of Hamming distances, in XLA. No sort, no ranked list."""
 
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from adsq_jax.retrieval import blocks
+from adsq_jax.retrieval.arrays import Codes, Labels, pair_of_codes, pair_of_labels
+from adsq_jax.retrieval.blocks import ONE_DEVICE, OneDevice
+
+DISTANCES_BY = ("popcount", "matmul")
+_BINS = 1 << 22  # counts held at a time, at most: fewer queries where each has more
+_TOGETHER = 16  # queries a matrix product takes at a time
 
 
 def distance_histograms(
@@ -13,73 +22,184 @@ def distance_histograms(
     *,
     query_labels: np.ndarray,
     database_labels: np.ndarray,
-    bits: int,
+    bits: int | None = None,
+    distances_by: str | None = None,
+    spread: OneDevice = ONE_DEVICE,
 ) -> tuple[np.ndarray, np.ndarray]:
     """For each query, how many items lie at each distance, and how many of them are relevant.
 
     Args:
-      query_codes: packed, uint8[n_query, ceil(bits / 8)], padding zero.
-      database_codes: packed, uint8[n_database, ceil(bits / 8)].
-      query_labels: uint8[n_query, c] in {0, 1}.
-      database_labels: uint8[n_database, c]; relevant is what shares a label.
-      bits: the code length.
+      query_codes: [n_query, K], or packed uint8[n_query, ceil(K / 8)]: see `arrays.pair_of_codes`.
+      database_codes: the same way, [n_database, ...].
+      query_labels: class ids [n_query] or multi-hot [n_query, c]: see `arrays.pair_of_labels`.
+      database_labels: the same way; relevant is what shares a label.
+      bits: K of packed codes; None where they are not packed.
+      distances_by: "popcount" (XOR and population count) or "matmul" (products of +1 and -1); None for what suits the
+        platform. Both are exact.
+      spread: the devices.
 
     Returns:
-      Two int32[n_query, bits + 1]: all items, and relevant items, at distances 0 to bits (in bits).
+      Two int64[n_query, K + 1]: all items, and relevant items, at distances 0 to K (in bits).
 
     Raises:
-      ValueError: shapes don't match.
+      InputError: codes or labels are not as they should be.
+      ValueError: no such way to distances.
 
     Source: this project.
     """
-    width = -(-bits // 8)
-    for name, codes, labels in (
-        ("query", query_codes, query_labels),
-        ("database", database_codes, database_labels),
-    ):
-        if codes.dtype != np.uint8 or codes.ndim != 2 or codes.shape[1] != width or len(codes) == 0:
-            raise ValueError(f"{name} codes of {bits} bits must be uint8[n, {width}], got {codes.dtype}{codes.shape}")
-        if labels.ndim != 2 or len(labels) != len(codes) or labels.shape[1] != query_labels.shape[1]:
-            raise ValueError(
-                f"{name} labels must be [{len(codes)}, c], one row a code and as many columns as the query labels "
-                f"{query_labels.shape}, got {labels.shape}"
-            )
-    histogram = _histograms(
-        _words(query_codes),
-        _words(database_codes),
-        _words(np.packbits(query_labels != 0, axis=1)),
-        _words(np.packbits(database_labels != 0, axis=1)),
-        bits=bits,
-    )
-    irrelevant, relevant = np.split(np.asarray(histogram), 2, axis=1)
-    return irrelevant + relevant, relevant
+    query, database = pair_of_codes(query_codes, database_codes, bits=bits)
+    labels = pair_of_labels(query_labels, database_labels, n_query=len(query), n_database=len(database))
+    parts = [part for _, part in histograms_by_block(query, database, labels, distances_by=distances_by, spread=spread)]
+    joint = np.concatenate(parts)
+    return joint.sum(axis=2), joint[:, :, 1:].sum(axis=2)
 
 
-def _words(packed: np.ndarray) -> np.ndarray:
-    """uint8[n, bytes] -> uint32[n, ceil(bytes / 4)], padded with zeros."""
-    room = np.zeros((len(packed), -(-packed.shape[1] // 4) * 4), np.uint8)
-    room[:, : packed.shape[1]] = packed
-    return room.view(np.uint32)
+def histograms_by_block(
+    query: Codes,
+    database: Codes,
+    labels: tuple[Labels, Labels],
+    *,
+    distances_by: str | None,
+    spread: OneDevice,
+    told: Callable[[int], None] = lambda pairs: None,
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Goes through the queries block by block, and for each block through the database.
+
+    Args:
+      query: codes of the queries.
+      database: codes of the database.
+      labels: of queries and database.
+      distances_by: as for `distance_histograms`.
+      spread: the devices.
+      told: is called on the way with the number of pairs done since.
+
+    Yields:
+      Which queries, and int64[queries, bits + 1, grades]: how many items lie at each distance and share 0, 1, ... labels.
+
+    Raises:
+      ValueError: no such way to distances.
+
+    Source: this project.
+    """
+    by = distances_by or ("popcount" if (spread.platform) == "cpu" else "matmul")
+    if by not in DISTANCES_BY:
+        raise ValueError(f"no way to distances named {by!r}: choose one of {', '.join(DISTANCES_BY)}")
+    grades = 1 + labels[0].most()
+    bins = (query.bits + 1) * grades
+    for part, rows in blocks.of_queries(len(query), most=_BINS // bins):
+        words = (
+            blocks.filled(query.words(part.start, part.stop), rows),
+            blocks.filled(labels[0].words(part.start, part.stop), rows),
+        )
+        own = part.stop - part.start
+
+        def told_items(items: int, own: int = own) -> None:
+            told(items * own)
+
+        total = _against_database(words, database, labels[1], grades=grades, by=by, spread=spread, told=told_items)
+        yield part, total[:own].reshape(-1, query.bits + 1, grades)
 
 
-@partial(jax.jit, static_argnames="bits")
+def _against_database(
+    query: tuple[np.ndarray, np.ndarray],
+    database: Codes,
+    labels: Labels,
+    *,
+    grades: int,
+    by: str,
+    spread: OneDevice,
+    told: Callable[[int], None],
+) -> np.ndarray:
+    """int64[n_query, (bits + 1) * grades] of queries' words against the whole database, over all processes."""
+    n_query, bits = query[0].shape[1], database.bits
+    total = np.zeros((n_query, (bits + 1) * grades), np.int64)
+    at_zero = np.bitwise_count(query[0]).sum(axis=0) * grades  # the bin of an item of zeros that shares no label
+    same = tuple(spread.replicate(words) for words in query)
+    pending: list[jax.Array] = []  # the block before, which the devices work on while the next is read
+    for chunk in blocks.of_database(len(database), spread=spread):
+        shards = (
+            spread.shard(blocks.filled(database.words(chunk.start, chunk.stop), chunk.rows)),
+            spread.shard(blocks.filled(labels.words(chunk.start, chunk.stop), chunk.rows, value=labels.absent)),
+        )
+        static = {"bits": bits, "grades": grades, "block": chunk.block, "by": by, "ids": labels.ids}
+        pending.append(spread.compiled(_histograms, add=True, **static)(same, shards))
+        total[np.arange(n_query), at_zero] -= chunk.rows - (chunk.stop - chunk.start)
+        if len(pending) == 2:
+            total += np.asarray(pending.pop(0))
+        told(chunk.stop - chunk.start)
+    for counts in pending:
+        total += np.asarray(counts)
+    return spread.gather(total).sum(axis=0)
+
+
 def _histograms(
-    query_codes: jax.Array,
-    database_codes: jax.Array,
-    query_labels: jax.Array,
-    database_labels: jax.Array,
+    query: tuple[jax.Array, jax.Array],
+    database: tuple[jax.Array, jax.Array],
     *,
     bits: int,
+    grades: int,
+    block: int,
+    by: str,
+    ids: bool,
 ) -> jax.Array:
-    """int32[n_query, 2 (bits + 1)]: irrelevant items by distance, then relevant ones. One query at a time."""
-    bins = 2 * (bits + 1)
+    """int32[n_query, (bits + 1) * grades], of codes [words, n] and labels [label words, n], block by block."""
 
-    def one_query(query: tuple[jax.Array, jax.Array]) -> jax.Array:
-        codes, labels = query  # [words], [label words]
-        ones = jax.lax.population_count(codes[None, :] ^ database_codes)  # [n_database, words]
-        distance = jnp.sum(ones.astype(jnp.int32), axis=1)  # [n_database]
-        relevant = jnp.any((labels[None, :] & database_labels) != 0, axis=1)  # [n_database]
-        place = distance + jnp.where(relevant, jnp.int32(bits + 1), jnp.int32(0))
-        return jnp.zeros(bins, jnp.int32).at[place].add(1, mode="promise_in_bounds")
+    def add_block(total: jax.Array, items: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        if by == "popcount":
+            count = partial(_count_by_popcount, items=items, bits=bits, grades=grades, ids=ids)
+            counts = jax.lax.map(count, (query[0].T, query[1].T))
+        else:
+            signs = _signs(items[0])  # [32 words, block]
+            marks = items[1] if ids else _bits_of(items[1])  # [1 or 32 label words, block]
+            count = partial(_count_by_matmul, items=(signs, marks), bits=bits, grades=grades, ids=ids)
+            own = query[1] if ids else _bits_of(query[1])
+            counts = jax.lax.map(count, (_signs(query[0]).T, own.T), batch_size=_TOGETHER)
+        return total + counts, None
 
-    return jax.lax.map(one_query, (query_codes, query_labels))
+    by_block = jax.tree.map(lambda x: x.reshape(len(x), -1, block).swapaxes(0, 1), database)  # [blocks, words, block]
+    zero = jnp.zeros((query[0].shape[1], (bits + 1) * grades), jnp.int32)
+    return jax.lax.scan(add_block, zero, by_block)[0]
+
+
+def _count_by_popcount(
+    query: tuple[jax.Array, jax.Array], *, items: tuple[jax.Array, jax.Array], bits: int, grades: int, ids: bool
+) -> jax.Array:
+    """int32[(bits + 1) * grades] of one query's codes [words] and labels [label words], against a block."""
+    grade = (items[1][0] == query[1][0]).astype(jnp.int32) if ids else _ones(query[1][:, None] & items[1])
+    place = _ones(query[0][:, None] ^ items[0]) * grades + grade  # [block]
+    return jnp.zeros((bits + 1) * grades, jnp.int32).at[place].add(1, mode="promise_in_bounds")
+
+
+def _count_by_matmul(
+    query: tuple[jax.Array, jax.Array], *, items: tuple[jax.Array, jax.Array], bits: int, grades: int, ids: bool
+) -> jax.Array:
+    """The same of one query's signs [32 words] and labels, as products of matrices: without a scatter, which only CPUs like.
+
+    bfloat16 holds -1, 0 and 1, and float32 the sums of up to 2^24 of them, exactly.
+    """
+    product = jnp.matmul(query[0], items[0], preferred_element_type=jnp.float32)  # [block]
+    distance = (len(items[0]) - product.astype(jnp.int32)) // 2
+    if ids:
+        grade = (items[1][0] == query[1][0]).astype(jnp.int32)
+    else:
+        grade = jnp.matmul(query[1], items[1], preferred_element_type=jnp.float32).astype(jnp.int32)
+    at_distance = jax.nn.one_hot(distance, bits + 1, dtype=jnp.bfloat16, axis=0)  # [bits + 1, block]
+    at_grade = jax.nn.one_hot(grade, grades, dtype=jnp.bfloat16)  # [block, grades]
+    counts = jnp.matmul(at_distance, at_grade, preferred_element_type=jnp.float32)
+    return counts.astype(jnp.int32).reshape(-1)
+
+
+def _ones(words: jax.Array) -> jax.Array:
+    """Bits that are set: uint32[words, n] -> int32[n]."""
+    return jnp.sum(jax.lax.population_count(words).astype(jnp.int32), axis=0)
+
+
+def _bits_of(words: jax.Array) -> jax.Array:
+    """uint32[words, n] -> bfloat16[32 words, n] in {0, 1}."""
+    places = jnp.arange(32, dtype=jnp.uint32)[None, :, None]
+    return ((words[:, None, :] >> places) & 1).astype(jnp.bfloat16).reshape(-1, words.shape[1])
+
+
+def _signs(words: jax.Array) -> jax.Array:
+    """uint32[words, n] -> bfloat16[32 words, n] in {-1, +1}; padding, -1 on both sides, adds nothing to a distance."""
+    return 2 * _bits_of(words) - 1

@@ -1,9 +1,15 @@
-"""Distance histograms against a loop over all pairs, and what is refused."""
+"""Distance histograms against a loop over all pairs, whatever the way, the devices and the blocks; and what is refused."""
 
+from functools import partial
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adsq_jax.retrieval import hamming
+from adsq_jax.errors import InputError
+from adsq_jax.parallel import Spread
+from adsq_jax.retrieval import blocks, hamming
 
 # bits, queries, items, classes, chance of a label
 SIZES = {
@@ -43,9 +49,10 @@ def brute_force(query, database, query_labels, database_labels):
     return counts, relevant
 
 
+@pytest.mark.parametrize("distances_by", hamming.DISTANCES_BY)
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
-def test_histograms_equal_a_loop_over_all_pairs(size):
-    """Both histograms are exact, and each query's counts add up to the database; some codes are equal, some opposite."""
+def test_histograms_equal_a_loop_over_all_pairs(size, distances_by):
+    """Either way, both histograms are exact and add up to the database; some codes are equal, some opposite."""
     bits, n_query, n_database, classes, chance = size
     random = np.random.default_rng(bits)
     query = random.choice(np.array([-1, 1], np.int8), (n_query, bits))
@@ -54,12 +61,17 @@ def test_histograms_equal_a_loop_over_all_pairs(size):
     query_labels = (random.random((n_query, classes)) < chance).astype(np.uint8)
     database_labels = (random.random((n_database, classes)) < chance).astype(np.uint8)
     counts, relevant = hamming.distance_histograms(
-        pack_little(query), pack_little(database), query_labels=query_labels, database_labels=database_labels, bits=bits
+        pack_little(query),
+        pack_little(database),
+        query_labels=query_labels,
+        database_labels=database_labels,
+        bits=bits,
+        distances_by=distances_by,
     )
     expected_counts, expected_relevant = brute_force(query, database, query_labels, database_labels)
     np.testing.assert_array_equal(counts, expected_counts)
     np.testing.assert_array_equal(relevant, expected_relevant)
-    assert counts.dtype == relevant.dtype == np.int32
+    assert counts.dtype == relevant.dtype == np.int64
     assert (counts.sum(axis=1) == n_database).all()
     if chance in (0, 1):
         assert (relevant.sum(axis=1) == chance * n_database).all()
@@ -74,6 +86,116 @@ def test_a_label_in_each_column_alone_makes_relevant():
     assert (relevant[:, 0] == 1).all()
 
 
+@pytest.mark.parametrize("distances_by", hamming.DISTANCES_BY)
+def test_class_ids_equal_one_hot_labels(distances_by):
+    """Ids, and the same labels as a column a class, give the same histograms; an id that no query has is relevant to none."""
+    random = np.random.default_rng(0)
+    query, database = random.choice([-1.0, 1.0], (9, 20)), random.choice([-1.0, 1.0], (51, 20))
+    query_ids, database_ids = random.integers(0, 5, 9), random.integers(0, 7, 51)
+    found = hamming.distance_histograms(
+        query, database, query_labels=query_ids, database_labels=database_ids, distances_by=distances_by
+    )
+    one_hot = np.eye(7)
+    expected = hamming.distance_histograms(
+        query,
+        database,
+        query_labels=one_hot[query_ids],
+        database_labels=one_hot[database_ids],
+        distances_by=distances_by,
+    )
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(found[1].sum(axis=1), (query_ids[:, None] == database_ids).sum(axis=1))
+
+
+def problem(*, n_query, n_database, bits=13, classes=4, seed=0):
+    """Random codes and multi-hot labels, and their histograms by whole matrices."""
+    random = np.random.default_rng(seed)
+    query, database = random.choice([-1, 1], (n_query, bits)), random.choice([-1, 1], (n_database, bits))
+    query_labels, database_labels = random.random((n_query, classes)) < 0.3, random.random((n_database, classes)) < 0.3
+    distances = (bits - query @ database.T) // 2
+    relevant = query_labels.astype(int) @ database_labels.T.astype(int) > 0
+    at = distances[:, None, :] == np.arange(bits + 1)[:, None]
+    expected = at.sum(axis=2), (at & relevant[:, None, :]).sum(axis=2)
+    labels = {"query_labels": query_labels, "database_labels": database_labels}
+    return (query, database), labels, expected
+
+
+@pytest.mark.parametrize("distances_by", hamming.DISTANCES_BY)
+@pytest.mark.parametrize("devices", [1, 2, 4])
+@pytest.mark.parametrize("ids", [False, True])
+def test_devices_and_blocks_do_not_change_a_count(devices, distances_by, ids, monkeypatch):
+    """Queries 3 at a time, databases that no number of devices or blocks divides, in one block or in several of several."""
+    monkeypatch.setattr(blocks, "_QUERIES", 3)
+    spread = Spread(jax.devices()[:devices])
+    for n_database, items, block in ((1, 1 << 20, 8192), (37, 1 << 20, 8192), (37, 1 << 20, 3), (101, 10, 5), (101, 8, 8)):
+        monkeypatch.setattr(blocks, "_ITEMS", items)
+        monkeypatch.setattr(blocks, "_BLOCK", block)
+        codes, labels, (counts, relevant) = problem(n_query=7, n_database=n_database)
+        if ids:
+            labels = {"query_labels": np.arange(7) % 3, "database_labels": np.arange(n_database) % 4}
+            same = labels["query_labels"][:, None] == labels["database_labels"]
+            distances = (13 - codes[0] @ codes[1].T) // 2
+            relevant = ((distances[:, None, :] == np.arange(14)[:, None]) & same[:, None, :]).sum(axis=2)
+        found = hamming.distance_histograms(*codes, **labels, distances_by=distances_by, spread=spread)
+        np.testing.assert_array_equal(found, (counts, relevant))
+
+
+def test_many_bins_take_fewer_queries_at_a_time(monkeypatch):
+    """Where the bins of two queries fill what is held at a time, or not even those of one fit, the counts are the same."""
+    codes, labels, expected = problem(n_query=7, n_database=20)
+    for bins in (14 * 5 * 2, 1):
+        monkeypatch.setattr(hamming, "_BINS", bins)
+        np.testing.assert_array_equal(hamming.distance_histograms(*codes, **labels), expected)
+
+
+def test_what_is_told_adds_up_to_all_pairs(monkeypatch):
+    """Over blocks of 3, 3 and 1 queries, and over chunks of the database, each pair is told once."""
+    monkeypatch.setattr(blocks, "_QUERIES", 3)
+    monkeypatch.setattr(blocks, "_ITEMS", 8)
+    monkeypatch.setattr(blocks, "_BLOCK", 4)
+    codes, labels, _ = problem(n_query=7, n_database=21)
+    sides = hamming.pair_of_codes(*codes, bits=None)
+    own = hamming.pair_of_labels(*labels.values(), n_query=7, n_database=21)
+    told = []
+    for _ in hamming.histograms_by_block(*sides, own, distances_by=None, spread=blocks.ONE_DEVICE, told=told.append):
+        pass
+    assert sum(told) == 7 * 21
+    assert len(told) > 3
+
+
+def test_mapped_files_give_the_same(tmp_path):
+    """Read-only maps of .npy files, codes and labels."""
+    codes, labels, expected = problem(n_query=5, n_database=30)
+    mapped = []
+    for i, array in enumerate((*codes, *labels.values())):
+        np.save(tmp_path / f"{i}.npy", array)
+        mapped.append(np.load(tmp_path / f"{i}.npy", mmap_mode="r"))
+        assert isinstance(mapped[-1], np.memmap)
+    found = hamming.distance_histograms(*mapped[:2], query_labels=mapped[2], database_labels=mapped[3])
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize("distances_by", hamming.DISTANCES_BY)
+@pytest.mark.parametrize("ids", [False, True])
+def test_can_be_lowered_for_accelerators(platform, distances_by, ids):
+    """XLA's program is made for a platform that is not here, from shapes alone."""
+    function = partial(hamming._histograms, bits=48, grades=2, block=64, by=distances_by, ids=ids)
+    label = jnp.int32 if ids else jnp.uint32
+    query = jax.ShapeDtypeStruct((2, 20), jnp.uint32), jax.ShapeDtypeStruct((1, 20), label)
+    database = jax.ShapeDtypeStruct((2, 256), jnp.uint32), jax.ShapeDtypeStruct((1, 256), label)
+    exported = jax.export.export(jax.jit(function), platforms=[platform])(query, database)
+    assert exported.platforms == (platform,)
+    assert [(out.shape, out.dtype) for out in exported.out_avals] == [((20, 98), jnp.int32)]
+
+
+def test_an_unknown_way_to_distances_is_refused():
+    """The message names the ways there are."""
+    codes, labels, _ = problem(n_query=1, n_database=1)
+    with pytest.raises(ValueError, match="no way to distances named 'magic': choose one of popcount, matmul"):
+        hamming.distance_histograms(*codes, **labels, distances_by="magic")
+
+
 GOOD = {
     "query_codes": np.zeros((2, 3), np.uint8),
     "database_codes": np.zeros((5, 3), np.uint8),
@@ -82,18 +204,10 @@ GOOD = {
     "bits": 24,
 }
 BAD = {
-    "codes of another width": ({"bits": 25}, r"query codes of 25 bits must be uint8\[n, 4\]"),
-    "codes that are not bytes": ({"query_codes": np.zeros((2, 3), np.int8)}, "query codes of 24 bits"),
-    "one code without its axis": ({"query_codes": np.zeros(3, np.uint8)}, "query codes of 24 bits"),
-    "a narrow database": ({"database_codes": np.zeros((5, 2), np.uint8)}, "database codes of 24 bits"),
-    "an empty database": (
-        {"database_codes": np.zeros((0, 3), np.uint8), "database_labels": np.zeros((0, 4), np.uint8)},
-        "database codes of 24 bits",
-    ),
-    "a label row missing": ({"database_labels": np.ones((4, 4), np.uint8)}, r"database labels must be \[5, c\]"),
-    "other labels": ({"database_labels": np.ones((5, 3), np.uint8)}, r"database labels must be \[5, c\]"),
-    "query labels as ids": ({"query_labels": np.ones(2, np.uint8)}, r"query labels must be \[2, c\]"),
-    "database labels as ids": ({"database_labels": np.ones(5, np.uint8)}, r"database labels must be \[5, c\]"),
+    "codes of another width": ({"bits": 25}, r"packed codes of 25 bits are uint8\[n, 4\]"),
+    "a narrow database": ({"database_codes": np.zeros((5, 2), np.uint8)}, "database codes are"),
+    "a label row missing": ({"database_labels": np.ones((4, 4), np.uint8)}, "database labels have 4 rows for 5 codes"),
+    "query labels as ids": ({"query_labels": np.ones(2, np.uint8)}, "both must be class ids"),
 }
 
 
@@ -101,5 +215,5 @@ BAD = {
 def test_shapes_that_do_not_fit_are_refused(change, message):
     """The message says which array is wrong and what was expected; the same call without the change goes through."""
     hamming.distance_histograms(**GOOD)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         hamming.distance_histograms(**{**GOOD, **change})

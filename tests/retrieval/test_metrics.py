@@ -1,5 +1,6 @@
-"""Tie-aware average precision against permutations, sums rank by rank, scikit-learn, and cases worked by hand."""
+"""Metrics against permutations of tied items, sums rank by rank, exact fractions, scikit-learn, and cases worked by hand."""
 
+import fractions
 import itertools
 import math
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import average_precision_score, ndcg_score
 
 from adsq_jax.retrieval import metrics
 
@@ -147,3 +148,180 @@ def test_what_is_no_histogram_or_no_cutoff_is_refused(counts, relevant, cutoff, 
     """Shapes that differ or have no query axis, more relevant items than items, negative counts, cutoffs below 1."""
     with pytest.raises(ValueError, match=message):
         metrics.average_precision(np.array(counts), np.array(relevant), cutoff=cutoff)
+
+
+def ordered(counts, relevant, *, ties):
+    """The ranked list of 0 and 1 where relevant items come first or last among equals."""
+    blocks = [np.repeat([1, 0], [p, n - p]) for n, p in zip(counts, relevant, strict=True)]
+    return np.concatenate([block if ties == "best" else block[::-1] for block in blocks])
+
+
+def of_order(counts, relevant, cutoff, ties):
+    """Of one query."""
+    return metrics.average_precision(np.array([counts]), np.array([relevant]), cutoff=cutoff, ties=ties)[0]
+
+
+@given(histograms(distances=4, most=3))
+def test_best_and_worst_are_those_of_all_orders_within_ties(histogram):
+    """The largest and the least over every permutation of tied items, at every cutoff from 1 to beyond the database."""
+    counts, relevant = histogram
+    blocks = [[1] * p + [0] * (n - p) for n, p in zip(counts, relevant, strict=True)]
+    orders = [list(itertools.chain(*order)) for order in itertools.product(*(set(itertools.permutations(b)) for b in blocks))]
+    for cutoff in range(1, sum(counts) + 2):
+        values = [plain_average_precision(order, cutoff) for order in orders]
+        assert abs(of_order(counts, relevant, cutoff, "best") - max(values)) <= 1e-12
+        assert abs(of_order(counts, relevant, cutoff, "worst") - min(values)) <= 1e-12
+
+
+def large(*, seed):
+    """200,000 items at 13 distances."""
+    random = np.random.default_rng(seed)
+    counts = random.multinomial(200_000, np.full(13, 1 / 13))
+    return counts, random.binomial(counts, np.linspace(0.9, 0.01, 13))
+
+
+@pytest.mark.parametrize("cutoff", [1, 1000, 54321, 200_000, None])
+def test_best_and_worst_stay_exact_for_a_large_database(cutoff):
+    """200,000 items: within 1e-9 of the ranked list's own value; the expectation lies between."""
+    counts, relevant = large(seed=1)
+    found = {ties: of_order(counts, relevant, cutoff, ties) for ties in metrics.TIES}
+    for ties in ("best", "worst"):
+        expected = plain_average_precision(ordered(counts, relevant, ties=ties).tolist(), cutoff or 200_000)
+        assert abs(found[ties] - expected) <= 1e-9
+    assert found["worst"] <= found["expected"] <= found["best"]
+
+
+@given(histograms(distances=20, most=5000), st.integers(1, 100_000))
+def test_worst_expected_and_best_are_in_order(histogram, cutoff):
+    """At any cutoff, up to rounding; all the same where nothing or everything is relevant."""
+    counts, relevant = histogram
+    for limit in (cutoff, None):
+        worst, expected, best = (of_order(counts, relevant, limit, ties) for ties in ("worst", "expected", "best"))
+        assert -1e-12 <= worst <= expected + 1e-12 <= best + 2e-12 <= 1 + 3e-12
+        values = [of_order(counts, counts, limit, ties) for ties in metrics.TIES]
+        np.testing.assert_allclose(values, float(sum(counts) > 0), rtol=0, atol=1e-12)
+
+
+def test_an_unknown_order_of_ties_is_refused():
+    """The message names those there are."""
+    with pytest.raises(ValueError, match="no order of ties named 'random': choose one of expected, best, worst"):
+        of_order([1], [1], None, "random")
+
+
+@pytest.mark.parametrize("ties", metrics.TIES)
+@pytest.mark.parametrize("first", [0, 5])
+@pytest.mark.parametrize("tied", [2, 7])
+@pytest.mark.parametrize("size", [1000, 1023, 1024, 10**5, 10**7, 10**9])
+def test_is_exact_at_huge_ranks(size, tied, first, ties):
+    """A few relevant items, `size` others, then tied relevant items: the fraction, to 1e-12, and to 1e-5 of a tiny value."""
+    found = of_order([first, size, tied], [first, 0, tied], None, ties)
+    hits = [fractions.Fraction(first + t, first + size + t) for t in range(1, tied + 1)]
+    expected = float((first + sum(hits)) / (first + tied))
+    assert abs(found - expected) <= 1e-12
+    assert abs(found - expected) <= 1e-5 * expected
+
+
+@given(histograms(distances=4, most=3))
+def test_hits_equal_the_mean_over_all_orders_within_ties(histogram):
+    """At every cutoff from 1 to beyond the database; over the cutoff it is precision, over the relevant items recall."""
+    counts, relevant = histogram
+    blocks = [[1] * p + [0] * (n - p) for n, p in zip(counts, relevant, strict=True)]
+    orders = [list(itertools.chain(*order)) for order in itertools.product(*(itertools.permutations(b) for b in blocks))]
+    for cutoff in range(1, sum(counts) + 2):
+        found = metrics.hits(np.array([counts]), np.array([relevant]), cutoffs=[cutoff, 1])[0, 0]
+        assert abs(found - np.mean([sum(order[:cutoff]) for order in orders])) <= 1e-9
+        precision = np.mean([np.mean(order[:cutoff]) if order else 0.0 for order in orders])
+        assert abs(found / max(min(cutoff, sum(counts)), 1) - precision) <= 1e-9
+
+
+def ideal_gain(grades, cutoff):
+    return sum((2**grade - 1) / math.log2(1 + rank) for rank, grade in enumerate(sorted(grades, reverse=True)[:cutoff], 1))
+
+
+def plain_discounted_gain(grades, cutoff):
+    """NDCG@R of one ranked list of grades, by its definition; 0 where no grade is above 0."""
+    found = sum((2**grade - 1) / math.log2(1 + rank) for rank, grade in enumerate(grades[:cutoff], 1))
+    return found / (ideal_gain(grades, cutoff) or 1)
+
+
+def graded(*, distances, most, grades):
+    """Histograms int[distances, grades] of one query."""
+    row = st.lists(st.integers(0, most), min_size=grades, max_size=grades)
+    return st.lists(row, min_size=1, max_size=distances)
+
+
+@given(st.lists(st.lists(st.integers(0, 3), max_size=3), min_size=1, max_size=3))
+def test_gains_equal_the_mean_over_all_orders_within_ties(tied):
+    """NDCG and ACG over every permutation of tied items of grades 0 to 3, at every cutoff to beyond the database."""
+    histogram = np.array([[[group.count(grade) for grade in range(4)] for group in tied]])
+    orders = [list(itertools.chain(*order)) for order in itertools.product(*(itertools.permutations(group) for group in tied))]
+    for cutoff in range(1, len(orders[0]) + 2):
+        ndcg = np.mean([plain_discounted_gain(order, cutoff) for order in orders])
+        acg = np.mean([sum(order[:cutoff]) / max(min(cutoff, len(order)), 1) for order in orders])
+        assert abs(metrics.discounted_gain(histogram, cutoff=cutoff)[0] - ndcg) <= 1e-9
+        assert abs(metrics.cumulative_gain(histogram, cutoff=cutoff)[0] - acg) <= 1e-9
+
+
+@pytest.mark.parametrize("cutoff", [1, 1000, 1024, 1025, 54321, None])
+def test_gains_stay_exact_for_a_large_database(cutoff):
+    """200,000 items at 13 distances: within 1e-9 of a sum rank by rank of mean gains."""
+    random = np.random.default_rng(0)
+    histogram = random.multinomial(200_000, random.dirichlet(np.ones(13 * 5))).reshape(13, 5)
+    counts = histogram.sum(axis=1)
+    gains, grades = 2.0 ** np.arange(5) - 1, np.arange(5)
+    at = np.repeat(histogram @ gains / counts, counts)[:cutoff]
+    best = np.repeat(gains[::-1], histogram.sum(axis=0)[::-1])[:cutoff]
+    discounts = 1 / np.log2(np.arange(len(at)) + 2)
+    expected = math.fsum(at * discounts) / math.fsum(best * discounts)
+    assert abs(metrics.discounted_gain(histogram[None], cutoff=cutoff)[0] - expected) <= 1e-9
+    mean = math.fsum(np.repeat(histogram @ grades / counts, counts)[:cutoff]) / len(at)
+    assert abs(metrics.cumulative_gain(histogram[None], cutoff=cutoff)[0] - mean) <= 1e-9
+
+
+@given(graded(distances=8, most=6, grades=4).filter(lambda rows: np.sum(rows) > 1), st.integers(1, 60))
+def test_discounted_gain_equals_scikit_learn(rows, cutoff):
+    """scikit-learn averages over ties too, given the gains themselves and minus the distances."""
+    histogram = np.array(rows)
+    distance, grade = (np.repeat(index.ravel(), histogram.ravel()) for index in np.indices(histogram.shape))
+    for limit in (cutoff, None):
+        expected = ndcg_score([2.0**grade - 1], [-distance.astype(float)], k=limit, ignore_ties=False)
+        assert abs(metrics.discounted_gain(histogram[None], cutoff=limit)[0] - expected) <= 1e-9
+
+
+def test_gains_of_queries_do_not_touch_one_another():
+    """Many queries at once, one of them without a relevant item, each what it is alone."""
+    histograms = np.random.default_rng(0).integers(0, 9, (5, 7, 3))
+    histograms[1, :, 0] += histograms[1, :, 1:].sum(axis=1)
+    histograms[1, :, 1:] = 0
+    histograms[:, 0, 0] += histograms.sum() - histograms.sum(axis=(1, 2))  # one size of database
+    for function in (metrics.discounted_gain, metrics.cumulative_gain):
+        found = function(histograms, cutoff=2000)
+        assert (found.shape, found.dtype, found[1]) == ((5,), np.float64, 0)
+        np.testing.assert_array_equal(found, [function(one[None], cutoff=2000)[0] for one in histograms])
+
+
+def test_grades_beyond_a_float_are_refused():
+    """2 to the power of 999 is the most that is told apart; it is still right there."""
+    histogram = np.zeros((1, 2, 1000), np.int64)
+    histogram[0, 0, 0], histogram[0, 1, 999] = 1, 1
+    assert abs(metrics.discounted_gain(histogram, cutoff=None)[0] - 1 / math.log2(3)) <= 1e-12
+    with pytest.raises(ValueError, match="1000 labels shared"):
+        metrics.discounted_gain(np.zeros((1, 2, 1001), np.int64), cutoff=None)
+
+
+@given(histograms(distances=9, most=50))
+def test_balls_of_each_radius_equal_plain_loops(histogram):
+    """Precision and recall of what lies within each radius; an empty ball has precision 0."""
+    counts, relevant = histogram
+    precision, recall = metrics.by_radius(np.array([counts]), np.array([relevant]))
+    for radius in range(len(counts)):
+        inside, found = sum(counts[: radius + 1]), sum(relevant[: radius + 1])
+        assert precision[0, radius] == (found / inside if inside else 0.0)
+        assert recall[0, radius] == (found / sum(relevant) if sum(relevant) else 0.0)
+
+
+@pytest.mark.parametrize("function", [metrics.discounted_gain, metrics.cumulative_gain])
+def test_a_gain_at_no_rank_is_refused(function):
+    """A cutoff below 1."""
+    with pytest.raises(ValueError, match="cutoff must be at least 1"):
+        function(np.ones((1, 2, 3), np.int64), cutoff=0)

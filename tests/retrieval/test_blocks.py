@@ -1,0 +1,81 @@
+"""Blocks of queries and of the database cover every row once, equal in size and within their bounds."""
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adsq_jax.parallel import Spread
+from adsq_jax.retrieval import blocks
+
+
+@settings(max_examples=200)
+@given(st.integers(1, 300), st.integers(0, 60), st.integers(1, 40))
+def test_parts_of_queries_cover_each_query_once(size, most, bound):
+    """Slices follow one another from 0 to the end, none above the bounds; all have one size with their filling."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "_QUERIES", bound)
+        parts = list(blocks.of_queries(size, most=most))
+    covered = [i for part, _ in parts for i in range(part.start, part.stop)]
+    assert covered == list(range(size))
+    sizes = {rows for _, rows in parts}
+    assert len(sizes) == 1
+    rows = sizes.pop()
+    assert rows <= max(1, min(bound, most))
+    assert all(part.stop - part.start == rows for part, _ in parts[:-1])
+    assert len(parts) <= -(-size // max(1, min(bound, most)))
+
+
+@settings(max_examples=200)
+@given(st.integers(1, 400), st.integers(1, 10), st.integers(1, 6), st.integers(1, 4))
+def test_chunks_of_a_database_cover_each_item_once(size, block, blocks_held, devices):
+    """Chunks follow one another, all with one size and block, whole blocks on each device, within what a device may hold."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "_BLOCK", block)
+        patch.setattr(blocks, "_ITEMS", block * blocks_held)
+        chunks = list(blocks.of_database(size, spread=Spread(jax.devices()[:devices])))
+    covered = [i for chunk in chunks for i in range(chunk.start, chunk.stop)]
+    assert covered == list(range(size))
+    assert len({(chunk.rows, chunk.block) for chunk in chunks}) == 1
+    for chunk in chunks:
+        assert chunk.start < chunk.stop <= chunk.start + chunk.rows
+        assert chunk.rows % (devices * chunk.block) == 0
+        assert chunk.block <= block
+        assert chunk.rows // devices <= block * blocks_held
+    assert len(chunks) <= -(-size // (block * blocks_held * devices))
+
+
+class Share(blocks.OneDevice):
+    """One process of several, which sees to some rows."""
+
+    def __init__(self, start, stop):
+        super().__init__()
+        self._rows = start, stop
+
+    def share(self, size):
+        """The rows given, whatever the size."""
+        return self._rows
+
+
+def test_chunks_are_those_of_the_share_of_a_process(monkeypatch):
+    """Rows 10 to 35 of a database; nothing where the share is empty."""
+    monkeypatch.setattr(blocks, "_ITEMS", 8)
+    monkeypatch.setattr(blocks, "_BLOCK", 4)
+    chunks = list(blocks.of_database(100, spread=Share(10, 35)))
+    assert [i for chunk in chunks for i in range(chunk.start, chunk.stop)] == list(range(10, 35))
+    assert list(blocks.of_database(100, spread=Share(100, 100))) == []
+
+
+@settings(max_examples=50)
+@given(st.integers(1, 3), st.integers(0, 9), st.integers(0, 9), st.sampled_from([np.int32, np.uint32, np.int64]))
+def test_filling_keeps_what_is_there(words, n, more, dtype):
+    """The columns given stay, the rest hold the value, a number or a column; the dtype stays."""
+    array = np.arange(words * n, dtype=dtype).reshape(words, n)
+    column = np.arange(7, 7 + words, dtype=dtype)[:, None]
+    for value, expected in ((0, 0), (5, 5), (column, column)):
+        found = blocks.filled(array, n + more, value=value)
+        assert found.dtype == dtype
+        assert found.shape == (words, n + more)
+        np.testing.assert_array_equal(found[:, :n], array)
+        assert (found[:, n:] == expected).all()

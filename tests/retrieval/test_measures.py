@@ -1,0 +1,301 @@
+"""Every figure of a retrieval against slow sums over ranked lists, and on the labels of NUS-WIDE."""
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from adsq_jax.errors import InputError
+from adsq_jax.parallel import Spread
+from adsq_jax.retrieval import POINTS, blocks, hamming, legacy, measure
+
+LABELS = pathlib.Path(__file__).parent / "data" / "nuswide_21_labels.npz"
+
+
+class Ranked:
+    """One query's ranked list; what is tied is averaged over rank by rank."""
+
+    def __init__(self, distances, grades):
+        order = np.argsort(distances, kind="stable")
+        self.distances, self.grades = distances[order], grades[order]
+        self.relevant = self.grades > 0
+        self.first = np.searchsorted(self.distances, self.distances, "left")  # of the tied items of each rank
+        self.tied = np.searchsorted(self.distances, self.distances, "right") - self.first
+
+    def mean_of_ties(self, values):
+        """At each rank, the mean over the items that may stand there."""
+        sums = np.concatenate([[0.0], np.cumsum(values)])
+        return (sums[self.first + self.tied] - sums[self.first]) / self.tied
+
+    def average_precision(self, cutoff):
+        """The double sum over ranks of the chance of hits at both, over the later rank."""
+        chance = self.mean_of_ties(self.relevant)
+        hits = chance * self.tied
+        both = hits * (hits - 1) / np.maximum(self.tied * (self.tied - 1), 1)  # two hits at ranks of one group
+        before = np.concatenate([[0.0], np.cumsum(chance)])[self.first]
+        ranks = np.arange(1, len(chance) + 1)
+        terms = (chance + chance * before + (ranks - 1 - self.first) * both) / ranks
+        return terms[:cutoff].sum() / max(min(cutoff or len(ranks), self.relevant.sum()), 1)
+
+    def of_order(self, cutoff, *, last):
+        """Average precision where relevant items come last, or first, among equals."""
+        ranked = self.relevant[np.lexsort((self.relevant if last else ~self.relevant, self.distances))][:cutoff]
+        ranks = np.flatnonzero(ranked) + 1
+        total = min(cutoff or len(self.relevant), self.relevant.sum())
+        return (np.arange(1, len(ranks) + 1) / ranks).sum() / max(total, 1)
+
+    def discounted_gain(self, cutoff):
+        gains = 2.0**self.grades - 1
+        discounts = 1 / np.log2(np.arange(len(gains)) + 2)
+        ideal = (np.sort(gains)[::-1] * discounts)[:cutoff].sum()
+        return (self.mean_of_ties(gains) * discounts)[:cutoff].sum() / ideal if ideal else 0.0
+
+    def cumulative_gain(self, cutoff):
+        return self.mean_of_ties(self.grades)[:cutoff].mean()
+
+    def legacy(self, cutoff):
+        ranks = np.flatnonzero(self.relevant[:cutoff]) + 1
+        return (np.arange(1, len(ranks) + 1) / ranks).mean() if len(ranks) else None
+
+    def within(self, radius):
+        inside = self.relevant[self.distances <= radius]
+        return (inside.mean() if len(inside) else 0.0), inside.sum() / max(self.relevant.sum(), 1)
+
+    def hits(self, cutoff):
+        return self.mean_of_ties(self.relevant)[:cutoff].sum()
+
+
+def ranked_lists(query, database, query_labels, database_labels):
+    """Of each query, from signs and multi-hot labels."""
+    distances = (query.shape[1] - query.astype(int) @ database.T.astype(int)) // 2
+    return [Ranked(*pair) for pair in zip(distances, query_labels.astype(int) @ database_labels.T.astype(int), strict=True)]
+
+
+def expected_figures(lists, *, bits, cutoffs, graded):
+    """What `measure` returns, with_legacy."""
+
+    def mean(values):
+        values = [value for value in values if value is not None]
+        return float(np.mean(values)) if values else None
+
+    figures = {}
+    for name in cutoffs:
+        cutoff = None if name == "all" else int(name)
+        precisions = [one.average_precision(cutoff) for one in lists]
+        figures[str(name)] = {
+            "map": mean(precisions),
+            "map_best": mean(one.of_order(cutoff, last=False) for one in lists),
+            "map_worst": mean(one.of_order(cutoff, last=True) for one in lists),
+            "map_answerable": mean(p if one.relevant.any() else None for p, one in zip(precisions, lists, strict=True)),
+            "map_legacy_deephash": mean(one.legacy(cutoff) or 0.0 for one in lists),
+            "map_legacy_hashnet": mean(one.legacy(cutoff) for one in lists),
+        }
+        if graded:
+            figures[str(name)]["ndcg"] = mean(one.discounted_gain(cutoff) for one in lists)
+            figures[str(name)]["acg"] = mean(one.cumulative_gain(cutoff) for one in lists)
+    balls = [[one.within(radius) for radius in range(bits + 1)] for one in lists]
+    points = [point for point in POINTS if point <= len(lists[0].grades)]
+    return {
+        "metrics": figures,
+        "precision_radius2": mean(one.within(2)[0] for one in lists),
+        "empty_balls": mean(float(one.distances.min() > 2) for one in lists),
+        "precision_at": {str(point): mean(one.hits(point) / point for one in lists) for point in points},
+        "recall_at": {str(point): mean(one.hits(point) / max(one.relevant.sum(), 1) for one in lists) for point in points},
+        "precision_recall": {
+            "radius": list(range(bits + 1)),
+            "precision": np.mean(balls, axis=0)[:, 0].tolist(),
+            "recall": np.mean(balls, axis=0)[:, 1].tolist(),
+        },
+        "n_queries_without_relevant": sum(not one.relevant.any() for one in lists),
+        "n_query": len(lists),
+        "n_database": len(lists[0].grades),
+        "bits": bits,
+    }
+
+
+def check(found, expected, path=""):
+    """The same keys, and numbers within 1e-9; whole numbers, lists of radii and None as they are."""
+    if isinstance(expected, dict):
+        assert sorted(found) == sorted(expected), path
+        for key in expected:
+            check(found[key], expected[key], f"{path} {key}")
+    elif isinstance(expected, list):
+        assert len(found) == len(expected), path
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9, err_msg=path)
+    elif isinstance(expected, float):
+        assert isinstance(found, float), path
+        assert abs(found - expected) <= 1e-9, path
+    else:
+        assert type(found) is type(expected), path
+        assert found == expected, path
+
+
+def problem(*, n_query=9, n_database=130, bits=10, classes=5, chance=0.2, seed=0):
+    random = np.random.default_rng(seed)
+    codes = random.choice([-1, 1], (n_query, bits)), random.choice([-1, 1], (n_database, bits))
+    labels = random.random((n_query, classes)) < chance, random.random((n_database, classes)) < chance
+    return codes, labels
+
+
+def run(codes, labels, **more):
+    return measure(*codes, query_labels=labels[0], database_labels=labels[1], **more)
+
+
+# bits, queries, items, classes, chance of a label
+SIZES = {
+    "10 bits": {},
+    "1 bit": {"bits": 1},
+    "2 bits": {"bits": 2, "n_database": 60},
+    "1 query, 1 item": {"n_query": 1, "n_database": 1, "bits": 20, "chance": 0.5},
+    "48 bits, 33 classes": {"bits": 48, "classes": 33, "chance": 0.05},
+    "many labels shared": {"chance": 0.8},
+    "all relevant": {"chance": 1.0},
+    "none relevant": {"chance": 0.0},
+}
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
+def test_every_figure_equals_a_sum_over_ranked_lists(size, monkeypatch):
+    """Multi-hot labels, at cutoffs from 1 to beyond the database, with several blocks of queries and with one."""
+    codes, labels = problem(**size)
+    cutoffs = (1, 7, "20", 1000, "all")
+    bits = codes[0].shape[1]
+    expected = expected_figures(ranked_lists(*codes, *labels), bits=bits, cutoffs=cutoffs, graded=True)
+    check(run(codes, labels, cutoffs=cutoffs, with_legacy=True), expected)
+    monkeypatch.setattr(hamming, "_BINS", 4 * 6 * (bits + 1))
+    check(run(codes, labels, cutoffs=cutoffs, with_legacy=True, distances_by="matmul"), expected)
+
+
+def test_every_figure_with_class_ids(monkeypatch):
+    """One class an item, one query's class nowhere, items and queries block by block on four devices: no graded figures."""
+    monkeypatch.setattr(hamming, "_BINS", 2 * 2 * 11)
+    monkeypatch.setattr(blocks, "_ITEMS", 8)
+    monkeypatch.setattr(blocks, "_BLOCK", 4)
+    codes, _ = problem()
+    ids = np.arange(9) % 4, np.arange(130) % 3
+    one_hot = [np.eye(4)[side] for side in ids]
+    expected = expected_figures(ranked_lists(*codes, *one_hot), bits=10, cutoffs=("all", 50), graded=False)
+    assert expected["n_queries_without_relevant"] == 2
+    found = run(codes, ids, cutoffs=("all", 50), with_legacy=True, spread=Spread(jax.devices()))
+    check(found, expected)
+
+
+def test_balls_of_radius_2_by_hand():
+    """Three queries: half of a ball right, an empty ball (precision 0), and one right item."""
+    query = np.array([[-1] * 8, [1] * 8, [1, 1, 1, 1, -1, -1, -1, -1]])
+    database = -np.ones((3, 8), int)
+    database[0, :2], database[1, :1], database[2, :3] = 1, 1, 1  # distances 2, 1, 3; 6, 7, 5; 2, 3, 1
+    found = run((query, database), (np.array([0, 0, 1]), np.array([0, 1, 1])))
+    assert found["empty_balls"] == pytest.approx(1 / 3)
+    assert found["precision_radius2"] == pytest.approx((1 / 2 + 0 + 1 / 2) / 3)
+
+
+def test_a_code_of_1_bit_has_balls_that_hold_everything():
+    """Radius 2 is beyond its largest distance: what is within is the whole database."""
+    found = run((np.array([[-1], [1]]), np.array([[1], [-1], [1]])), (np.array([0, 1]), np.array([0, 0, 1])))
+    assert found["precision_radius2"] == pytest.approx((2 / 3 + 1 / 3) / 2)
+    assert found["empty_balls"] == 0
+
+
+def test_a_mean_over_no_query_is_none():
+    """Where no query has a relevant item there is no mean over those that have one; the mean over all is 0."""
+    codes, _ = problem()
+    found = run(codes, (np.zeros(9, int), np.ones(130, int)), with_legacy=True)
+    assert found["metrics"]["all"] == {
+        "map": 0.0,
+        "map_best": 0.0,
+        "map_worst": 0.0,
+        "map_answerable": None,
+        "map_legacy_deephash": 0.0,
+        "map_legacy_hashnet": None,
+    }
+    assert found["n_queries_without_relevant"] == 9
+
+
+def test_what_is_returned_is_plain_json():
+    """Strict JSON takes it and gives it back the same; published code's figures are there where asked for."""
+    codes, labels = problem()
+    for with_legacy in (False, True):
+        found = run(codes, labels, cutoffs=[3, "all"], with_legacy=with_legacy)
+        assert json.loads(json.dumps(found, allow_nan=False)) == found
+        assert list(found["metrics"]) == ["3", "all"]
+        keys = {"map", "map_best", "map_worst", "map_answerable", "ndcg", "acg"}
+        assert set(found["metrics"]["3"]) == keys | ({"map_legacy_deephash", "map_legacy_hashnet"} if with_legacy else set())
+
+
+@pytest.mark.parametrize(
+    "cutoff", ["0", "-1", "1.5", "x", "", "All", " 5", "05", "+5", 0, -3, 1.5, 5.0, None, True, float("inf")]
+)
+def test_a_cutoff_that_is_no_rank_is_refused(cutoff):
+    """Whole numbers from 1 are ranks, as numbers or text, and so is "all"; the message shows what was given."""
+    codes, labels = problem()
+    with pytest.raises(InputError, match="expected 'all' or a rank of at least 1") as raised:
+        run(codes, labels, cutoffs=["all", cutoff])
+    assert repr(cutoff) in str(raised.value)
+
+
+def test_cutoffs_are_numbers_or_text():
+    """5, "5" and NumPy's 5 are the same; without one there are no figures by cutoff."""
+    codes, labels = problem()
+    found = [run(codes, labels, cutoffs=[cutoff]) for cutoff in (5, "5", np.int64(5))]
+    assert found[0] == found[1] == found[2]
+    assert run(codes, labels, cutoffs=[])["metrics"] == {}
+
+
+def test_what_is_told_adds_up_to_all_pairs(monkeypatch):
+    """Each pair once, twice with the pass of published code; blocks of queries that are not of one size."""
+    codes, labels = problem()
+    monkeypatch.setattr(blocks, "_ITEMS", 32)
+    monkeypatch.setattr(blocks, "_BLOCK", 16)
+    monkeypatch.setattr(blocks, "_QUERIES", 4)
+    monkeypatch.setattr(legacy, "_PAIRS", 260)
+    for with_legacy in (False, True):
+        told = []
+        run(codes, labels, with_legacy=with_legacy, told=told.append)
+        assert sum(told) == 9 * 130 * (1 + with_legacy)
+
+
+def test_labels_that_do_not_fit_are_refused():
+    """A row of labels missing."""
+    codes, labels = problem()
+    with pytest.raises(InputError, match="database labels have 129 rows for 130 codes"):
+        run(codes, (labels[0], labels[1][:-1]))
+
+
+def nuswide():
+    """Real labels of 2,100 queries and 10,500 items, 21 concepts."""
+    with np.load(LABELS) as stored:
+        return tuple(np.unpackbits(stored[side], axis=1, count=21) for side in ("query", "database"))
+
+
+def noisy_codes(labels, *, bits, seed):
+    """Codes that know something of the labels: signs of a projection of them, with noise."""
+    random, projection = np.random.default_rng(seed), np.random.default_rng(0).normal(size=(labels.shape[1], bits))
+    centred = labels / np.maximum(labels.sum(axis=1, keepdims=True), 1) - 1 / labels.shape[1]
+    return np.where(centred @ projection + random.normal(scale=0.25, size=(len(labels), bits)) > 0, 1, -1).astype(np.int8)
+
+
+def test_figures_on_real_labels():
+    """NUS-WIDE, 48 bits: 20 queries' figures equal sums over their ranked lists of 10,500 items; all queries' are plausible."""
+    labels = nuswide()
+    assert [side.shape for side in labels] == [(2100, 21), (10500, 21)]
+    assert [int(side.sum()) for side in labels] == [6962, 30053]
+    assert [int(side.sum(axis=1).max()) for side in labels] == [10, 9]
+    assert min(side.sum(axis=1).min() for side in labels) == 1
+    codes = tuple(noisy_codes(side, bits=48, seed=1 + i) for i, side in enumerate(labels))
+    some = np.arange(0, 2100, 105)
+    cutoffs = ("all", 5000)
+    lists = ranked_lists(codes[0][some], codes[1], labels[0][some], labels[1])
+    expected = expected_figures(lists, bits=48, cutoffs=cutoffs, graded=True)
+    check(run((codes[0][some], codes[1]), (labels[0][some], labels[1]), cutoffs=cutoffs, with_legacy=True), expected)
+    found = run(codes, labels, cutoffs=cutoffs)
+    of_chance = 9_705_612 / (2100 * 10500)  # pairs that share a label
+    for figures in found["metrics"].values():
+        assert of_chance + 0.1 < figures["map"] < 0.95
+        assert figures["map_worst"] < figures["map"] < figures["map_best"]
+        assert figures["map"] == figures["map_answerable"]
+    assert found["precision_recall"]["precision"][-1] == pytest.approx(of_chance, abs=1e-12)
+    assert found["metrics"]["all"]["acg"] == pytest.approx(15_924_474 / (2100 * 10500), abs=1e-12)  # labels shared, a pair
+    assert found["n_queries_without_relevant"] == 0
