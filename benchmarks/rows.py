@@ -1,6 +1,6 @@
-"""README's table of results, from benchmarks/results/*.json: `python benchmarks/rows.py`.
+"""README's tables, from benchmarks/results/*.json and benchmarks/results/evaluator/*.json: `python benchmarks/rows.py`.
 
-With --write it puts the table into README, between the two `results` comments.
+With --write it puts them into README, between the `results` and the `evaluator` comments.
 """
 
 import argparse
@@ -37,11 +37,36 @@ def rows(folder: Path = ROOT / "benchmarks" / "results") -> str:
     return HEAD + "".join(lines)
 
 
-def with_rows(readme: str) -> str:
-    """README's text with the table put in."""
-    return re.sub(
-        r"(<!-- results -->\n).*?(<!-- /results -->)", lambda found: found[1] + rows() + found[2], readme, flags=re.DOTALL
+EVALUATOR_HEAD = (
+    "| queries x database | seconds | over faiss, top 100 | times as fast as NumPy's sort | distances a second "
+    "| of a bare XOR-popcount pass | machine | date |\n|---|---|---|---|---|---|---|---|\n"
+)
+
+
+def evaluator_rows(folder: Path = ROOT / "benchmarks" / "results" / "evaluator") -> str:
+    """The table of the evaluator's speed, and a line on its scale."""
+    speed, scale = (json.loads((folder / f"{name}.json").read_text()) for name in ("speed", "scale"))
+    lines = [
+        f"| {case['case']} | {case['seconds']:.3f} | {case['over_faiss']:.2f} | {case['times_faster_than_sort']:.0f} "
+        f"| {case['distances_a_second']:.1e} | {case['share_of_bare_pass']:.0%} | {speed['machine']} | {speed['date']} |\n"
+        for case in speed["cases"]
+    ]
+    large = scale["scale"]
+    return (
+        EVALUATOR_HEAD
+        + "".join(lines)
+        + f"\nFrom a mapped file, {large['case']}: {large['seconds']:.0f} s, {large['most_memory_gib']:.2f} GiB of memory at "
+        + f"most ({scale['machine']}, {scale['date']}); by the slope from a quarter of it, a database of 1e9 would take "
+        + f"{large['seconds_for_1e9_items_extrapolated'] / 3600:.1f} hours (extrapolated).\n"
     )
+
+
+def with_rows(readme: str) -> str:
+    """README's text with the tables put in."""
+    for name, text in (("results", rows()), ("evaluator", evaluator_rows())):
+        pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
+        readme = re.sub(pattern, lambda found, text=text: found[1] + text + found[2], readme, flags=re.DOTALL)
+    return readme
 
 
 if __name__ == "__main__":
@@ -50,4 +75,4 @@ if __name__ == "__main__":
     if parser.parse_args().write:
         path = ROOT / "README.md"
         path.write_text(with_rows(path.read_text()))
-    print(rows(), end="")
+    print(rows(), evaluator_rows(), sep="\n", end="")

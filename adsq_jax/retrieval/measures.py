@@ -1,5 +1,6 @@
 """All measures of one retrieval: codes and labels in, a dictionary that JSON can hold out."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -94,19 +95,17 @@ def check_cutoffs(cutoffs: Sequence[int | str]) -> dict[str, int | None]:
     Raises:
       InputError: one is neither.
     """
+    if isinstance(cutoffs, str):
+        raise InputError(f"cutoffs={cutoffs!r}: expected a list, for instance ['all', 5000]")
     return {str(cutoff): _rank(cutoff) for cutoff in cutoffs}
 
 
 def _rank(cutoff: int | str) -> int | None:
     if cutoff == "all":
         return None
-    try:
-        rank = int(cutoff)
-    except (TypeError, ValueError):
-        rank = 0
-    if rank < 1 or str(rank) != str(cutoff):
+    if not re.fullmatch("[1-9][0-9]{0,17}", str(cutoff)):
         raise InputError(f"cutoff {cutoff!r}: expected 'all' or a rank of at least 1")
-    return rank
+    return int(cutoff)
 
 
 def _of_queries(

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-from scipy.special import expi
+
+from adsq_jax.errors import InputError
 
 TIES = ("expected", "best", "worst")
 _EXACT = 1024  # harmonic numbers up to this are summed one by one, those beyond are in closed form
 _HARMONIC = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, _EXACT + 1))])  # H(0..1024)
 _TABLE = 1 << 20  # ranks whose discounts are summed one by one, at most
+_NODES = np.polynomial.legendre.leggauss(24)
 _GRADES = 1000  # 2^grade is still a float64
 
 
@@ -91,13 +93,14 @@ def discounted_gain(histograms: np.ndarray, *, cutoff: int | None) -> np.ndarray
       float64[n_query] in [0, 1]: the gain over that of the best possible ranking of the database.
 
     Raises:
-      ValueError: the cutoff is below 1, or there are too many grades.
+      ValueError: the cutoff is below 1.
+      InputError: there are too many grades.
 
     Source: Jarvelin and Kekalainen, TOIS 2002; the gain: Burges et al., ICML 2005; ties: McSherry and Najork, ECIR 2008.
     """
     histograms = np.asarray(histograms, np.int64)
     if histograms.shape[2] > _GRADES:
-        raise ValueError(f"{histograms.shape[2] - 1} labels shared: 2^grade of at most {_GRADES - 1} can be told apart")
+        raise InputError(f"{histograms.shape[2] - 1} labels of a query: NDCG's 2^grade can be told apart up to {_GRADES - 1}")
     gains = np.exp2(np.arange(histograms.shape[2])) - 1  # [grades]
     n = histograms.sum(axis=2)
     limit = _limit(n, cutoff)
@@ -189,7 +192,7 @@ def _harmonic_rest(x: np.ndarray) -> np.ndarray:
 def _discounts(counts: np.ndarray, limit: int) -> np.ndarray:
     """The sum of 1 / log2(1 + rank) over the ranks of each group within the limit, of groups in order, [n_query, groups].
 
-    Source: Euler and Maclaurin's sum from midpoint to midpoint; the integral of 1 / log is li(x) = Ei(log x) (DLMF 6.2).
+    Source: beyond a table, Euler and Maclaurin's sum from midpoint to midpoint, the integral by Gauss and Legendre.
     """
     stop = np.minimum(np.cumsum(counts, axis=1), limit)
     start = np.minimum(_before(counts), limit)
@@ -198,7 +201,7 @@ def _discounts(counts: np.ndarray, limit: int) -> np.ndarray:
     near = table[np.minimum(stop, size)] - table[np.minimum(start, size)]
     if limit == size:
         return near
-    return near + _discount_beyond(np.maximum(stop, size)) - _discount_beyond(np.maximum(start, size))
+    return near + _discount_between(np.maximum(start, size), np.maximum(stop, size))
 
 
 @lru_cache(maxsize=2)
@@ -207,8 +210,13 @@ def _discount_table(size: int) -> np.ndarray:
     return np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(2, size + 2)))])
 
 
-def _discount_beyond(rank: np.ndarray) -> np.ndarray:
-    """The sum up to a rank, but for a constant."""
-    x = rank + 1.5
-    slope = -1 / (x * np.log(x) ** 2)
-    return np.log(2) * (expi(np.log(x)) - slope / 24)
+def _discount_between(start: np.ndarray, stop: np.ndarray) -> np.ndarray:
+    """The sum over the ranks after start up to stop, to about 1e-14 of itself: no difference of large sums."""
+    a, b = start + 1.5, stop + 1.5
+    low, width = np.log(a), np.log1p((b - a) / a)
+    integral = np.zeros(a.shape)  # of 1 / log x from a to b, over u = log x
+    for node, weight in zip(*_NODES, strict=True):
+        step = width * (node + 1) / 2
+        integral += weight * np.exp(step) / (low + step)
+    slope_a, slope_b = (-1 / (x * np.log(x) ** 2) for x in (a, b))
+    return np.log(2) * (a * width / 2 * integral - (slope_b - slope_a) / 24)

@@ -9,7 +9,7 @@ import pytest
 
 from adsq_jax.errors import InputError
 from adsq_jax.parallel import Spread
-from adsq_jax.retrieval import POINTS, blocks, hamming, legacy, measure
+from adsq_jax.retrieval import POINTS, blocks, check_cutoffs, hamming, legacy, measure
 
 LABELS = pathlib.Path(__file__).parent / "data" / "nuswide_21_labels.npz"
 
@@ -299,3 +299,9 @@ def test_figures_on_real_labels():
     assert found["precision_recall"]["precision"][-1] == pytest.approx(of_chance, abs=1e-12)
     assert found["metrics"]["all"]["acg"] == pytest.approx(15_924_474 / (2100 * 10500), abs=1e-12)  # labels shared, a pair
     assert found["n_queries_without_relevant"] == 0
+
+
+def test_cutoffs_that_are_one_text_are_refused():
+    """A text is no list of its characters."""
+    with pytest.raises(InputError, match="expected a list"):
+        check_cutoffs("5000")

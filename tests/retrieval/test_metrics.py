@@ -305,7 +305,7 @@ def test_grades_beyond_a_float_are_refused():
     histogram = np.zeros((1, 2, 1000), np.int64)
     histogram[0, 0, 0], histogram[0, 1, 999] = 1, 1
     assert abs(metrics.discounted_gain(histogram, cutoff=None)[0] - 1 / math.log2(3)) <= 1e-12
-    with pytest.raises(ValueError, match="1000 labels shared"):
+    with pytest.raises(ValueError, match="1000 labels of a query"):
         metrics.discounted_gain(np.zeros((1, 2, 1001), np.int64), cutoff=None)
 
 
@@ -325,3 +325,21 @@ def test_a_gain_at_no_rank_is_refused(function):
     """A cutoff below 1."""
     with pytest.raises(ValueError, match="cutoff must be at least 1"):
         function(np.ones((1, 2, 3), np.int64), cutoff=0)
+
+
+@pytest.mark.parametrize("size", [1000, 1024, 1025, 2000, 200_000])
+def test_sums_of_discounts_equal_sums_rank_by_rank(size, monkeypatch):
+    """Two groups that meet at rank 700, and one cut off: to 1e-9, beyond a table of 1024 ranks in closed form."""
+    monkeypatch.setattr(metrics, "_TABLE", 1024)
+    discounts = 1 / np.log2(np.arange(size) + 2)
+    found = metrics._discounts(np.array([[700, size - 700, 50]]), size)[0]
+    expected = [math.fsum(discounts[:700]), math.fsum(discounts[700:]), 0.0]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("size", [1000, 1023, 1024, 10**5, 10**7, 10**9])
+def test_discounted_gain_is_exact_at_huge_ranks(size):
+    """Three tied items of grade 2 after `size` of grade 0."""
+    histogram = np.array([[[size, 0, 0], [0, 0, 3]]])
+    expected = sum(1 / math.log2(1 + size + t) for t in (1, 2, 3)) / sum(1 / math.log2(1 + t) for t in (1, 2, 3))
+    assert metrics.discounted_gain(histogram, cutoff=None)[0] == pytest.approx(expected, rel=1e-9, abs=0)

@@ -104,10 +104,10 @@ def test_distances_equal_those_of_faiss(bits):
     np.testing.assert_array_equal((query[:, None, :] != database[indices]).sum(axis=2), expected)
 
 
-@pytest.mark.parametrize("k", [0, -1, 6])
+@pytest.mark.parametrize("k", [0, -1, 6, 1.5])
 def test_a_k_that_is_no_number_of_items_is_refused(k):
-    """None, fewer than none, and more than there are."""
-    with pytest.raises(InputError, match=f"k={k}: expected 1 to 5"):
+    """None, fewer than none, more than there are, and a part of one."""
+    with pytest.raises(InputError, match=f"k={k}: expected a whole number from 1 to 5"):
         nearest.search(signs(2, 8, seed=0), signs(5, 8, seed=1), k)
 
 
