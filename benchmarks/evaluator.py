@@ -156,6 +156,7 @@ def plot(found: dict[str, list[tuple[int, float]]], path: Path) -> None:
         axis.plot(line, start + slope * line, color="0.6", label="straight line")
         axis.plot(sizes, times, "o", color="C0", label="measured")
         axis.set(xlabel=names[name], ylabel="seconds", xlim=(0, None), ylim=(0, None))
+        axis.locator_params(axis="x", nbins=4)
     axes[0].legend(frameon=False)
     figure.suptitle("retrieval.measure; beside what grows: 1,000 queries, 100,000 items, 64 bits")
     figure.savefig(path, dpi=120)

@@ -121,6 +121,8 @@ def _of_queries(
         "recall": recall,
         "empty": counts[:, : _RADIUS + 1].sum(axis=1) == 0,
     }
+    occupied = counts.any(axis=0)  # the other distances add nothing to what follows
+    histograms, counts, relevant = histograms[:, occupied], counts[:, occupied], relevant[:, occupied]
     for name, cutoff in ranks.items():
         for ties, key in (("expected", "map"), ("best", "map_best"), ("worst", "map_worst")):
             found[f"{key} {name}"] = metrics.average_precision(counts, relevant, cutoff=cutoff, ties=ties)
