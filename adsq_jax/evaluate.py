@@ -99,7 +99,8 @@ def _of_run(directory: Path, *, cutoffs: list[str], spread: parallel.Spread) -> 
     try:
         query_net, map_at = result["query_net"], result["map_at"]
         known = {name: result[name] for name in ("protocol", "split_sha256", "seed", "method", "config_sha256", "n_train")}
-    except (KeyError, TypeError) as error:
+        nets.index(query_net)
+    except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{directory / 'result.json'} is no result of a run: restore it, or train again") from error
     pairs = len(labels["query"]) * len(labels["database"])
     with _bar(pairs * (len(nets) + bool(_LEGACY.value))) as bar:

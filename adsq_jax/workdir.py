@@ -108,11 +108,13 @@ def read_array(path: Path, *, what: str) -> np.ndarray:
     Raises:
       InputError: it isn't there, is no .npy file, is cut short, or holds Python objects, which are never unpickled.
     """
+    if not path.is_file():  # to open a pipe would wait for ever
+        raise InputError(f"{path} can't be read as {what}: there is no such file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             return np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, EOFError, OverflowError, TypeError, SyntaxError, Warning) as error:
+    except Exception as error:  # NumPy's parser of headers lets through whatever Python's tokenizer raises
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(
             f"{path} can't be read as {what} ({said[0]}): expected an array of numbers as numpy.save writes it, not empty"

@@ -1,5 +1,6 @@
 """The evaluator's command line, in processes of its own: anyone's codes, a run's codes, and bad input."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -172,3 +173,34 @@ def test_a_pickle_is_never_run(folder):
     np.save(folder / "QL.npy", np.array([Payload()], dtype=object), allow_pickle=True)
     assert run(*FILES, folder=folder).returncode == 2
     assert not (folder / "ran").exists()
+
+
+DAMAGED = {
+    "no JSON": "{",
+    "a list": "[]",
+    "an empty result": "{}",
+    "a query net that is not there": '{"query_net": "gf", "map_at": "all"}',
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED.keys())
+def test_a_run_whose_result_is_damaged_is_refused(content, folder):
+    """One line, and nothing is written."""
+    codes, labels = data()
+    known = dict.fromkeys(("protocol", "split_sha256", "seed", "method", "config_sha256", "n_train"), 0)
+    if content.startswith('{"'):
+        content = json.dumps({**json.loads(content), **known})
+    (folder / "result.json").write_text(content)
+    (folder / "codes").mkdir()
+    files = {}
+    for part in codes:
+        arrays = {"f": np.packbits(codes[part] > 0, axis=1, bitorder="little"), "labels": labels[part]}
+        for name, array in arrays.items():
+            np.save(folder / "codes" / f"{part}_{name}.npy", array)
+            files[f"{part}_{name}.npy"] = {"sha256": hashlib.sha256(array.tobytes()).hexdigest()}
+    (folder / "codes" / "manifest.json").write_text(json.dumps({"bits": BITS, "files": files}))
+    done = run("--workdir=.", folder=folder)
+    assert done.returncode == 2
+    assert "result.json" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (folder / "evaluation.json").exists()

@@ -1,14 +1,18 @@
 """A run's folder: who may have it, what is said to others, and files that are whole or not there."""
 
+import io
 import json
 import os
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from adsq_jax import workdir
 from adsq_jax.errors import InputError
@@ -234,3 +238,34 @@ def test_a_write_shows_all_at_once(tmp_path, monkeypatch):
     workdir.write_json(path, {"map": 0.75})
     assert seen == [({"map": 0.5}, {"map": 0.75})]
     assert workdir.read_json(path) == {"map": 0.75}
+
+
+@settings(max_examples=300)
+@given(st.lists(st.tuples(st.integers(0, 127), st.integers(0, 255)), min_size=1, max_size=3), st.integers(0, 700))
+def test_a_damaged_array_is_read_or_refused_in_one_line(changes, cut):
+    """Bytes of the header changed, and the end cut off: an array of what is there, or one line; never another exception."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.arange(100.0))
+    damaged = bytearray(buffer.getvalue()[: len(buffer.getvalue()) - max(0, cut - 350)])
+    for place, value in changes:
+        damaged[place % len(damaged)] = value
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x.npy"
+        path.write_bytes(damaged)
+        try:
+            assert isinstance(workdir.read_array(path, what="numbers"), np.ndarray)
+        except InputError as error:
+            assert "\n" not in str(error)  # noqa: PT017 - either outcome is right
+
+
+def test_an_array_that_numpy_gives_up_on_is_refused(tmp_path):
+    """A header whose length is wrong, on which NumPy lets an error of Python's tokenizer through; and a pipe."""
+    np.save(tmp_path / "x.npy", np.zeros((20, 16), np.float32))
+    content = bytearray((tmp_path / "x.npy").read_bytes())
+    content[8] = 149
+    content[10] = 151
+    (tmp_path / "x.npy").write_bytes(content)
+    os.mkfifo(tmp_path / "pipe.npy")
+    for name in ("x.npy", "pipe.npy"):
+        with pytest.raises(InputError, match="can't be read as numbers"):
+            workdir.read_array(tmp_path / name, what="numbers")
