@@ -4,6 +4,8 @@
 `python -m adsq_jax.evaluate --query_codes=Q.npy --database_codes=D.npy --query_labels=QL.npy --database_labels=DL.npy`.
 """
 
+import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -31,12 +33,14 @@ _OUT = flags.DEFINE_string("out", None, "Where to write all figures as JSON; wit
 
 def main() -> None:
     """Reads the flags, measures, tells and writes."""
+    if "" in (_WORKDIR.value, _OUT.value, *(flags.FLAGS[name].value for name in _ARRAYS)):
+        raise InputError("a path is empty: give --name=PATH")
     given = {name: value for name in _ARRAYS if (value := flags.FLAGS[name].value) is not None}
     if (_WORKDIR.value is None) == (not given) or (given and len(given) < len(_ARRAYS)):
         raise InputError(f"give --workdir=DIR, or all of {', '.join(f'--{name}=FILE.npy' for name in _ARRAYS)}")
     if _WORKDIR.value is not None and _BITS.value is not None:
         raise InputError("--bits goes with --query_codes: a run knows its own")
-    cutoffs = [] if _MAP_AT.value is None else _MAP_AT.value.split(",")
+    cutoffs = [] if _MAP_AT.value is None else [cutoff.strip() for cutoff in _MAP_AT.value.split(",")]
     retrieval.check_cutoffs(cutoffs)
     out = _place_of_result()
     parallel.use_all_cores()
@@ -65,11 +69,21 @@ def _place_of_result() -> Path | None:
     if _OUT.value is None:
         return None if _WORKDIR.value is None else Path(_WORKDIR.value) / "evaluation.json"
     out = Path(_OUT.value)
-    if out.exists():
+    if os.path.lexists(out):
         raise InputError(f"--out={out} is there already: give another file, or remove it; nothing was overwritten")
-    if not out.parent.is_dir():
-        raise InputError(f"--out={out}: there is no folder {out.parent}: make it first")
+    if not os.path.isdir(out.parent) or _OUT.value.endswith("/"):
+        raise InputError(f"--out={out}: expected a file in a folder that is there: make it first")
+    _check_room(out)
     return out
+
+
+def _check_room(out: Path) -> None:
+    """Finds out before the work whether the result can be written after it."""
+    try:
+        workdir.write_bytes(out, b"")
+        out.unlink()
+    except OSError as error:
+        raise InputError(f"{out} can't be written ({error.strerror}): give another --out") from error
 
 
 def _of_files(paths: dict[str, str], *, cutoffs: list[str], spread: parallel.Spread) -> dict[str, Any]:
@@ -91,7 +105,7 @@ def _of_files(paths: dict[str, str], *, cutoffs: list[str], spread: parallel.Spr
 
 
 def _of_run(directory: Path, *, cutoffs: list[str], spread: parallel.Spread) -> dict[str, Any]:
-    if not (directory / "result.json").exists():
+    if not os.path.isfile(directory / "result.json"):
         raise InputError(f"--workdir={directory} holds no finished run: finish it with adsq_jax.main, or give another folder")
     result = workdir.read_json(directory / "result.json")
     packed, labels, bits = results.read_codes(directory / "codes")
@@ -99,7 +113,9 @@ def _of_run(directory: Path, *, cutoffs: list[str], spread: parallel.Spread) -> 
     try:
         query_net, map_at = result["query_net"], result["map_at"]
         known = {name: result[name] for name in ("protocol", "split_sha256", "seed", "method", "config_sha256", "n_train")}
-        nets.index(query_net)
+        if query_net not in nets or not isinstance(map_at, str):
+            raise ValueError(query_net)
+        json.dumps(known, allow_nan=False)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{directory / 'result.json'} is no result of a run: restore it, or train again") from error
     pairs = len(labels["query"]) * len(labels["database"])

@@ -3,6 +3,7 @@
 import datetime
 import hashlib
 import importlib.metadata
+import operator
 import platform
 import sys
 from collections.abc import Callable, Sequence
@@ -174,16 +175,17 @@ def _write_codes(
         "labels": "class ids" if labels["query"].ndim == 1 else "multi-hot",
         "rows": "of the source, in its fixed order",
         "split_sha256": split_sha256,
-        "files": {
-            f"{name}.npy": {
-                "shape": list(array.shape),
-                "dtype": str(array.dtype),
-                "sha256": hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest(),
-            }
-            for name, array in sorted(arrays.items())
-        },
+        "files": {f"{name}.npy": _described(array) for name, array in sorted(arrays.items())},
     }
     workdir.write_json(directory / "manifest.json", manifest)
+
+
+def _described(array: np.ndarray) -> dict[str, Any]:
+    return {
+        "shape": list(array.shape),
+        "dtype": str(array.dtype),
+        "sha256": hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest(),
+    }
 
 
 def read_codes(directory: Path) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, np.ndarray], int]:
@@ -201,19 +203,19 @@ def read_codes(directory: Path) -> tuple[dict[str, dict[str, np.ndarray]], dict[
     manifest = workdir.read_json(directory / "manifest.json")
     arrays = {}
     try:
-        bits, files = int(manifest["bits"]), dict(manifest["files"])
+        bits, files = operator.index(manifest["bits"]), dict(manifest["files"])
         for name, entry in files.items():
             array = workdir.read_array(directory / Path(name).name, what="a file of the run's codes")
-            if hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest() != entry["sha256"]:
+            if _described(array) != entry:
                 raise InputError(f"{directory / name} is not what manifest.json says: restore it, or train in another folder")
             arrays[name.removesuffix(".npy")] = array
         parts = ("query", "database")
         labels = {part: arrays[f"{part}_labels"] for part in parts}
         nets = [net for net in ("f", "g", "sum") if f"query_{net}" in arrays]
         return {part: {net: arrays[f"{part}_{net}"] for net in nets} for part in parts}, labels, bits
+    except InputError:
+        raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{directory / 'manifest.json'} is no manifest of codes: restore it, or train again") from error
 
 

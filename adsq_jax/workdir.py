@@ -91,7 +91,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, no JSON, a number too long
         raise InputError(f"{path} can't be read as JSON ({error}): restore it, or give another folder") from error
 
 
@@ -106,10 +106,11 @@ def read_array(path: Path, *, what: str) -> np.ndarray:
       The array, read-only.
 
     Raises:
-      InputError: it isn't there, is no .npy file, is cut short, or holds Python objects, which are never unpickled.
+      InputError: it isn't there, is no regular file or no .npy file, is cut short, or holds Python objects, which are never
+        unpickled.
     """
-    if not path.is_file():  # to open a pipe would wait for ever
-        raise InputError(f"{path} can't be read as {what}: there is no such file")
+    if not os.path.isfile(path):  # to open a pipe would wait for ever
+        raise InputError(f"{path} can't be read as {what}: it is no file, or one that may not be read")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -117,7 +118,7 @@ def read_array(path: Path, *, what: str) -> np.ndarray:
     except Exception as error:  # NumPy's parser of headers lets through whatever Python's tokenizer raises
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(
-            f"{path} can't be read as {what} ({said[0]}): expected an array of numbers as numpy.save writes it, not empty"
+            f"{path} can't be read as {what} ({said[0][:200]}): expected an array of numbers as numpy.save writes it, not empty"
         ) from error
 
 

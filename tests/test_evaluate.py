@@ -103,6 +103,11 @@ def bad_files(folder):
     (folder / "head.npy").write_bytes((folder / "Q.npy").read_bytes()[:40])
     (folder / "text.npy").write_text("1 0 1\n")
     np.savez(folder / "several.npz", good)
+    (folder / "link").symlink_to("nowhere")
+
+
+def contents(folder):
+    return {path: path.readlink() if path.is_symlink() else path.read_bytes() for path in folder.iterdir()}
 
 
 BAD = {
@@ -113,7 +118,7 @@ BAD = {
     "a scalar": (["--query_codes=scalar.npy"], "expected a matrix"),
     "bits that do not fit": (["--bits=20"], "packed codes of 20 bits are uint8"),
     "bits beyond": (["--bits=20", "--query_codes=packed.npy", "--database_codes=packed.npy"], "beyond the 20th"),
-    "no bits at all": (["--bits=0"], "from 1 to 256"),
+    "no bits at all": (["--bits=0"], "whole number from 1 to 256"),
     "a negative label": (["--query_labels=negative.npy"], "no class ids"),
     "labels of another size": (["--query_labels=DL.npy"], "200 rows for 30 codes"),
     "objects": (["--query_labels=objects.npy"], "can't be read as --query_labels"),
@@ -129,6 +134,12 @@ BAD = {
     "a run as well": (["--workdir=."], "give --workdir=DIR, or all of"),
     "a result that is there": (["--out=Q.npy"], "nothing was overwritten"),
     "no folder for the result": (["--out=absent/r.json"], "make it first"),
+    "a link that leads nowhere for the result": (["--out=link"], "nothing was overwritten"),
+    "a place that can't be written": (["--out=" + 250 * "a"], "can't be written"),
+    "a folder for the result": (["--out=new/"], "expected a file"),
+    "a name too long": (["--query_codes=" + 300 * "a"], "can't be read as --query_codes"),
+    "a name of the result too long": (["--out=" + 300 * "a"], "can't be written"),
+    "an empty path": (["--query_codes="], "a path is empty"),
     "an unknown flag": (["--cutoff=3"], "cutoff"),
 }
 
@@ -137,13 +148,13 @@ BAD = {
 def test_bad_input_is_one_line_and_exit_status_2(arguments, message, folder):
     """The line says what is wrong; nothing is written or changed."""
     bad_files(folder)
-    before = {path: path.read_bytes() for path in folder.iterdir()}
+    before = contents(folder)
     done = run(*FILES, *arguments, folder=folder)
     assert done.returncode == 2, done.stdout + done.stderr
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
-    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    assert contents(folder) == before
 
 
 @pytest.mark.parametrize(
@@ -179,6 +190,7 @@ DAMAGED = {
     "no JSON": "{",
     "a list": "[]",
     "an empty result": "{}",
+    "a cutoff that is no text": '{"query_net": "ff", "map_at": 5}',
     "a query net that is not there": '{"query_net": "gf", "map_at": "all"}',
 }
 
@@ -197,7 +209,8 @@ def test_a_run_whose_result_is_damaged_is_refused(content, folder):
         arrays = {"f": np.packbits(codes[part] > 0, axis=1, bitorder="little"), "labels": labels[part]}
         for name, array in arrays.items():
             np.save(folder / "codes" / f"{part}_{name}.npy", array)
-            files[f"{part}_{name}.npy"] = {"sha256": hashlib.sha256(array.tobytes()).hexdigest()}
+            digest = hashlib.sha256(array.tobytes()).hexdigest()
+            files[f"{part}_{name}.npy"] = {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": digest}
     (folder / "codes" / "manifest.json").write_text(json.dumps({"bits": BITS, "files": files}))
     done = run("--workdir=.", folder=folder)
     assert done.returncode == 2

@@ -96,7 +96,21 @@ def change_a_bit(folder):
     np.save(folder / "query_f.npy", array)
 
 
+def change_the_manifest(**changes):
+    def change(folder):
+        workdir.write_json(folder / "manifest.json", {**workdir.read_json(folder / "manifest.json"), **changes})
+
+    return change
+
+
 DAMAGE = {
+    "labels of the same bytes in another shape": (
+        lambda folder: np.save(folder / "query_labels.npy", np.load(folder / "query_labels.npy")[:, None]),
+        "is not what manifest.json says",
+    ),
+    "bits that are no whole number": (change_the_manifest(bits=12.5), "no manifest of codes"),
+    "nothing but brackets": (lambda folder: (folder / "manifest.json").write_text("[" * 200_000), "can't be read as JSON"),
+    "a number too long": (lambda folder: (folder / "manifest.json").write_text("1" * 5_000), "can't be read as JSON"),
     "a bit flipped": (change_a_bit, "is not what manifest.json says"),
     "a file gone": (lambda folder: (folder / "database_sum.npy").unlink(), "can't be read"),
     "no manifest": (lambda folder: (folder / "manifest.json").unlink(), "can't be read as JSON"),

@@ -95,8 +95,8 @@ def pair_of_codes(query_codes: np.ndarray, database_codes: np.ndarray, *, bits: 
             raise InputError(f"codes of {query.shape[1]} bits: at most {MAX_BITS} are supported")
         form = _form(sides)
         return Codes(query, bits=query.shape[1], form=form), Codes(database, bits=query.shape[1], form=form)
-    if not 1 <= bits <= MAX_BITS:
-        raise InputError(f"bits={bits}: the length of packed codes must be from 1 to {MAX_BITS}")
+    if not isinstance(bits, int | np.integer) or not 1 <= bits <= MAX_BITS:
+        raise InputError(f"bits={bits}: the length of packed codes must be a whole number from 1 to {MAX_BITS}")
     for name, array in sides.items():
         _check_packed(array, name, bits=bits)
     return Codes(query, bits=bits, form="packed"), Codes(database, bits=bits, form="packed")

@@ -81,7 +81,7 @@ def histograms_by_block(
 
     Source: this project.
     """
-    by = distances_by or ("popcount" if (spread.platform) == "cpu" else "matmul")
+    by = distances_by or ("popcount" if spread.platform == "cpu" else "matmul")
     if by not in DISTANCES_BY:
         raise ValueError(f"no way to distances named {by!r}: choose one of {', '.join(DISTANCES_BY)}")
     grades = 1 + labels[0].most()

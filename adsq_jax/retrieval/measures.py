@@ -95,7 +95,7 @@ def check_cutoffs(cutoffs: Sequence[int | str]) -> dict[str, int | None]:
     Raises:
       InputError: one is neither.
     """
-    if isinstance(cutoffs, str):
+    if isinstance(cutoffs, str) or not isinstance(cutoffs, Sequence):
         raise InputError(f"cutoffs={cutoffs!r}: expected a list, for instance ['all', 5000]")
     return {str(cutoff): _rank(cutoff) for cutoff in cutoffs}
 

@@ -57,7 +57,8 @@ def average_precision(counts: np.ndarray, relevant: np.ndarray, *, cutoff: int |
         found = hits + (relevant_before - start) * _harmonic(start, start + hits)
     else:
         raise ValueError(f"no order of ties named {ties!r}: choose one of {', '.join(TIES)}")
-    return found.sum(axis=1) / np.maximum(np.minimum(limit, p.sum(axis=1)), 1)
+    average = found.sum(axis=1) / np.maximum(np.minimum(limit, p.sum(axis=1)), 1)
+    return np.minimum(average, 1.0)  # rounding may leave a little more
 
 
 def hits(counts: np.ndarray, relevant: np.ndarray, *, cutoffs: Sequence[int]) -> np.ndarray:

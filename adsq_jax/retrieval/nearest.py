@@ -42,7 +42,7 @@ def search(
     Source: this project.
     """
     query, database = pair_of_codes(query_codes, database_codes, bits=bits)
-    if not isinstance(k, int | np.integer) or not 1 <= k <= len(database):
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= len(database):
         raise InputError(f"k={k}: expected a whole number from 1 to {len(database)}, the items of the database")
     distances, indices = np.empty((len(query), k), np.int32), np.empty((len(query), k), np.int64)
     for part, rows in blocks.of_queries(len(query), most=_FOUND // k):
