@@ -4,10 +4,12 @@
 `python -m adsq_jax.evaluate --query_codes=Q.npy --database_codes=D.npy --query_labels=QL.npy --database_labels=DL.npy`.
 """
 
+import contextlib
 import json
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +19,16 @@ from tqdm import tqdm
 from adsq_jax import command_line, parallel, results, retrieval, workdir
 from adsq_jax.errors import InputError
 
-_ARRAYS = ("query_codes", "database_codes", "query_labels", "database_labels")
 _WORKDIR = flags.DEFINE_string("workdir", None, "A finished run's folder: measures its codes again.")
-_QUERY_CODES = flags.DEFINE_string(
-    "query_codes", None, ".npy of codes [n, K]: float, -1 and +1, 0 and 1; or packed, with --bits."
-)
-_DATABASE_CODES = flags.DEFINE_string("database_codes", None, "The same of the database.")
-_QUERY_LABELS = flags.DEFINE_string("query_labels", None, ".npy of class ids [n], or multi-hot [n, c].")
-_DATABASE_LABELS = flags.DEFINE_string("database_labels", None, "The same of the database.")
+_ARRAYS = {
+    name: flags.DEFINE_string(name, None, text)
+    for name, text in (
+        ("query_codes", ".npy of codes [n, K]: float, -1 and +1, 0 and 1; or packed, with --bits."),
+        ("database_codes", "The same of the database."),
+        ("query_labels", ".npy of class ids [n], or multi-hot [n, c]."),
+        ("database_labels", "The same of the database."),
+    )
+}
 _MAP_AT = flags.DEFINE_string("map_at", None, "Cutoffs, for instance 5000,all; if not given: all, and a run's own.")
 _BITS = flags.DEFINE_integer("bits", None, "The code length of packed codes, uint8[n, ceil(bits / 8)], little bit order.")
 _LEGACY = flags.DEFINE_bool("legacy", False, "Adds mAP as published code counts it: ties in database order, slower.")
@@ -33,9 +37,9 @@ _OUT = flags.DEFINE_string("out", None, "Where to write all figures as JSON; wit
 
 def main() -> None:
     """Reads the flags, measures, tells and writes."""
-    if "" in (_WORKDIR.value, _OUT.value, *(flags.FLAGS[name].value for name in _ARRAYS)):
+    given = {name: flag.value for name, flag in _ARRAYS.items() if flag.value is not None}
+    if "" in (_WORKDIR.value, _OUT.value, *given.values()):
         raise InputError("a path is empty: give --name=PATH")
-    given = {name: value for name in _ARRAYS if (value := flags.FLAGS[name].value) is not None}
     if (_WORKDIR.value is None) == (not given) or (given and len(given) < len(_ARRAYS)):
         raise InputError(f"give --workdir=DIR, or all of {', '.join(f'--{name}=FILE.npy' for name in _ARRAYS)}")
     if _WORKDIR.value is not None and _BITS.value is not None:
@@ -57,10 +61,8 @@ def main() -> None:
     found |= {**results.environment(), "machine": spread.describe(), "seconds_evaluate": time.monotonic() - began}
     print(results.table_of_measures(found))
     if out is not None:
-        try:
+        with _writing(out):
             workdir.write_json(out, found)
-        except OSError as error:
-            raise InputError(f"{out} can't be written ({error.strerror}): give another --out") from error
         print(f"written to {out}")
 
 
@@ -73,15 +75,17 @@ def _place_of_result() -> Path | None:
         raise InputError(f"--out={out} is there already: give another file, or remove it; nothing was overwritten")
     if not os.path.isdir(out.parent) or _OUT.value.endswith("/"):
         raise InputError(f"--out={out}: expected a file in a folder that is there: make it first")
-    _check_room(out)
+    with _writing(out):  # finds out before the work whether it can be done after it
+        workdir.write_bytes(out, b"")
+        out.unlink()
     return out
 
 
-def _check_room(out: Path) -> None:
-    """Finds out before the work whether the result can be written after it."""
+@contextlib.contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """Says in one line that a file can't be written."""
     try:
-        workdir.write_bytes(out, b"")
-        out.unlink()
+        yield
     except OSError as error:
         raise InputError(f"{out} can't be written ({error.strerror}): give another --out") from error
 
@@ -109,7 +113,7 @@ def _of_run(directory: Path, *, cutoffs: list[str], spread: parallel.Spread) -> 
         raise InputError(f"--workdir={directory} holds no finished run: finish it with adsq_jax.main, or give another folder")
     result = workdir.read_json(directory / "result.json")
     packed, labels, bits = results.read_codes(directory / "codes")
-    nets = [name for name, (query, _) in results.QUERY_NETS.items() if query in packed["query"]]
+    nets = results.nets_of(packed)
     try:
         query_net, map_at = result["query_net"], result["map_at"]
         known = {name: result[name] for name in ("protocol", "split_sha256", "seed", "method", "config_sha256", "n_train")}

@@ -62,6 +62,10 @@ def _described(device: jax.Device, count: int) -> str:
     return f"{count} x {device.device_kind} ({platform.machine()}, {cores()} cores)"
 
 
+def _mesh_of(devices: Sequence[jax.Device]) -> Mesh:
+    return Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
+
+
 class DataParallel:
     """Runs one step on several devices at once, each with its share of the batch."""
 
@@ -79,7 +83,7 @@ class DataParallel:
             raise ValueError(f"no way to run in parallel named {kind!r}: choose one of {', '.join(KINDS)}")
         self.kind = kind
         self.devices = list(jax.local_devices() if devices is None else devices)
-        self._mesh = Mesh(np.array(self.devices), (AXIS,), axis_types=(AxisType.Auto,))
+        self._mesh = _mesh_of(self.devices)
 
     def describe(self) -> str:
         """For people, of a result's machine: `2 x cpu (x86_64, 2 cores)`."""
@@ -146,8 +150,7 @@ class Spread(OneDevice):
         super().__init__()
         own = list(jax.local_devices() if devices is None else devices)
         self.devices = len(own)
-        self._platform = own[0].platform
-        self._mesh = Mesh(np.array(own), (AXIS,), axis_types=(AxisType.Auto,))
+        self._mesh = _mesh_of(own)
 
     def describe(self) -> str:
         """For people, of a result's machine: `2 x cpu (x86_64, 2 cores)`."""
@@ -156,7 +159,7 @@ class Spread(OneDevice):
     @property
     def platform(self) -> str:
         """JAX's name of it: cpu, gpu or tpu."""
-        return self._platform
+        return self._mesh.devices.flat[0].platform
 
     def share(self, size: int) -> tuple[int, int]:
         """The rows of a database of `size` that this process sees to: start and stop."""

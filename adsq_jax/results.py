@@ -45,6 +45,22 @@ def encode(encoder: Encoder, img_nets: dict[str, ImgNetState], dataset: Dataset)
     return packed
 
 
+def nets_of(packed: dict[str, dict[str, np.ndarray]]) -> dict[str, tuple[str, str]]:
+    """The query nets of which there are codes.
+
+    Args:
+      packed: {"query" or "database": {"f", "g" or "sum": codes}}.
+
+    Returns:
+      That part of QUERY_NETS.
+    """
+    return {
+        name: (query, database)
+        for name, (query, database) in QUERY_NETS.items()
+        if query in packed["query"] and database in packed["database"]
+    }
+
+
 def measure(
     packed: dict[str, dict[str, np.ndarray]],
     labels: dict[str, np.ndarray],
@@ -85,8 +101,7 @@ def measure(
             spread=spread,
             told=told,
         )
-        for name, (query, database) in QUERY_NETS.items()
-        if query in packed["query"] and database in packed["database"]
+        for name, (query, database) in nets_of(packed).items()
     }
     found = by_net[query_net]
     return {

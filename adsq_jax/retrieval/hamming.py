@@ -91,13 +91,10 @@ def histograms_by_block(
             blocks.filled(query.words(part.start, part.stop), rows),
             blocks.filled(labels[0].words(part.start, part.stop), rows),
         )
-        own = part.stop - part.start
-
-        def told_items(items: int, own: int = own) -> None:
-            told(items * own)
-
-        total = _against_database(words, database, labels[1], grades=grades, by=by, spread=spread, told=told_items)
-        yield part, total[:own].reshape(-1, query.bits + 1, grades)
+        total = _against_database(
+            words, database, labels[1], own=part.stop - part.start, grades=grades, by=by, spread=spread, told=told
+        )
+        yield part, total.reshape(-1, query.bits + 1, grades)
 
 
 def _against_database(
@@ -105,12 +102,13 @@ def _against_database(
     database: Codes,
     labels: Labels,
     *,
+    own: int,
     grades: int,
     by: str,
     spread: OneDevice,
     told: Callable[[int], None],
 ) -> np.ndarray:
-    """int64[n_query, (bits + 1) * grades] of queries' words against the whole database, over all processes."""
+    """int64[own, (bits + 1) * grades] of the first `own` of queries' words, against the whole database, over all processes."""
     n_query, bits = query[0].shape[1], database.bits
     total = np.zeros((n_query, (bits + 1) * grades), np.int64)
     at_zero = np.bitwise_count(query[0]).sum(axis=0) * grades  # the bin of an item of zeros that shares no label
@@ -126,10 +124,10 @@ def _against_database(
         total[np.arange(n_query), at_zero] -= chunk.rows - (chunk.stop - chunk.start)
         if len(pending) == 2:
             total += np.asarray(pending.pop(0))
-        told(chunk.stop - chunk.start)
+        told((chunk.stop - chunk.start) * own)
     for counts in pending:
         total += np.asarray(counts)
-    return spread.gather(total).sum(axis=0)
+    return spread.gather(total[:own]).sum(axis=0)
 
 
 def _histograms(
@@ -144,17 +142,20 @@ def _histograms(
 ) -> jax.Array:
     """int32[n_query, (bits + 1) * grades], of codes [words, n] and labels [label words, n], block by block."""
 
-    def add_block(total: jax.Array, items: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+    def written(side: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        """As the way to distances takes it: words, or a number a bit."""
         if by == "popcount":
-            count = partial(_count_by_popcount, items=items, bits=bits, grades=grades, ids=ids)
-            counts = jax.lax.map(count, (query[0].T, query[1].T))
-        else:
-            signs = _signs(items[0])  # [32 words, block]
-            marks = items[1] if ids else _bits_of(items[1])  # [1 or 32 label words, block]
-            count = partial(_count_by_matmul, items=(signs, marks), bits=bits, grades=grades, ids=ids)
-            own = query[1] if ids else _bits_of(query[1])
-            counts = jax.lax.map(count, (_signs(query[0]).T, own.T), batch_size=_TOGETHER)
-        return total + counts, None
+            return side
+        return _signs(side[0]), side[1] if ids else _bits_of(side[1])
+
+    one_query = _count_by_popcount if by == "popcount" else _count_by_matmul
+    together = None if by == "popcount" else _TOGETHER
+
+    def add_block(total: jax.Array, items: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        # the queries' too in here: XLA on CPUs has no product of bfloat16 that come from outside the loop
+        own = jax.tree.map(jnp.transpose, written(query))
+        count = partial(one_query, items=written(items), bits=bits, grades=grades, ids=ids)
+        return total + jax.lax.map(count, own, batch_size=together), None
 
     by_block = jax.tree.map(lambda x: x.reshape(len(x), -1, block).swapaxes(0, 1), database)  # [blocks, words, block]
     zero = jnp.zeros((query[0].shape[1], (bits + 1) * grades), jnp.int32)
@@ -165,8 +166,8 @@ def _count_by_popcount(
     query: tuple[jax.Array, jax.Array], *, items: tuple[jax.Array, jax.Array], bits: int, grades: int, ids: bool
 ) -> jax.Array:
     """int32[(bits + 1) * grades] of one query's codes [words] and labels [label words], against a block."""
-    grade = (items[1][0] == query[1][0]).astype(jnp.int32) if ids else _ones(query[1][:, None] & items[1])
-    place = _ones(query[0][:, None] ^ items[0]) * grades + grade  # [block]
+    grade = (items[1][0] == query[1][0]).astype(jnp.int32) if ids else set_bits(query[1][:, None] & items[1])
+    place = set_bits(query[0][:, None] ^ items[0]) * grades + grade  # [block]
     return jnp.zeros((bits + 1) * grades, jnp.int32).at[place].add(1, mode="promise_in_bounds")
 
 
@@ -189,8 +190,15 @@ def _count_by_matmul(
     return counts.astype(jnp.int32).reshape(-1)
 
 
-def _ones(words: jax.Array) -> jax.Array:
-    """Bits that are set: uint32[words, n] -> int32[n]."""
+def set_bits(words: jax.Array) -> jax.Array:
+    """Counts the bits that are set; of the XOR of codes that is their distance.
+
+    Args:
+      words: uint32[words, n].
+
+    Returns:
+      int32[n].
+    """
     return jnp.sum(jax.lax.population_count(words).astype(jnp.int32), axis=0)
 
 

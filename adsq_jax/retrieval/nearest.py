@@ -1,7 +1,5 @@
 """The nearest items by Hamming distance, in XLA."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +8,7 @@ from adsq_jax.errors import InputError
 from adsq_jax.retrieval import blocks
 from adsq_jax.retrieval.arrays import Codes, pair_of_codes
 from adsq_jax.retrieval.blocks import ONE_DEVICE, OneDevice
+from adsq_jax.retrieval.hamming import set_bits
 
 _FOUND = 1 << 22  # neighbours held at a time, at most: fewer queries where each wants more
 _TOGETHER = 16  # queries at a time on an accelerator; a core takes one after the other
@@ -84,8 +83,8 @@ def _nearest(query: jax.Array, database: tuple[jax.Array, jax.Array], *, k: int,
     items, places = database  # [words, n], [1, n]
     beyond = jnp.float32(32 * len(items) + 1)
 
-    def one(codes: jax.Array) -> Any:
-        distance = jnp.sum(jax.lax.population_count(codes[:, None] ^ items).astype(jnp.int32), axis=0)
+    def one(codes: jax.Array) -> jax.Array:
+        distance = set_bits(codes[:, None] ^ items)
         near = -jnp.where(places[0] == _NOWHERE, beyond, distance.astype(jnp.float32))  # [n]
         near, at = jax.lax.top_k(near, k)  # of equals the first comes first
         return jnp.stack([-near.astype(jnp.int32), places[0][at]])
