@@ -95,8 +95,9 @@ class Checkpoints:
         for key in sorted(found.keys() | wanted.keys()):
             if found.get(key) != wanted.get(key):
                 raise InputError(
-                    f"checkpoint {step} in {self._manager.directory} is of other networks: {key} is {found.get(key)} there and "
-                    f"{wanted.get(key)} here: go on with the version of adsq_jax that wrote it, or give another --workdir"
+                    f"checkpoint {step} in {self._manager.directory} is of other networks, or other data: {key} is "
+                    f"{found.get(key)} there and {wanted.get(key)} here: bring back the data, or go on with the version of "
+                    "adsq_jax that wrote it, or give another --workdir"
                 )
 
     def close(self) -> None:

@@ -10,6 +10,8 @@ from absl import app, flags, logging
 
 from adsq_jax.errors import InputError
 
+_LONGEST = 2_000  # characters of a message: a damaged file can hold a line of any length
+
 
 def run(main: Callable[[], None]) -> None:
     """Parses the command line and runs an entry point; the only way out with a traceback is a defect.
@@ -22,10 +24,14 @@ def run(main: Callable[[], None]) -> None:
         if len(argv) > 1:
             _stop(f"{argv[1]!r} is not a flag: give --name=value")
         logging.set_verbosity(logging.WARNING)  # orbax tells every rename
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names in a terminal of another encoding
         try:
             main()
         except InputError as error:
             _stop(str(error))
+        except KeyboardInterrupt:
+            print("stopped", file=sys.stderr)
+            sys.exit(130)
 
     app.run(guarded, flags_parser=_parse)
 
@@ -54,5 +60,6 @@ def _last_line(error: Exception) -> str:
 
 
 def _stop(text: str) -> NoReturn:
-    print(f"error: {' '.join(text.split())}", file=sys.stderr)
+    line = " ".join(text.split())
+    print(f"error: {line if len(line) <= _LONGEST else f'{line[:_LONGEST]}...'}", file=sys.stderr)
     sys.exit(2)

@@ -41,17 +41,30 @@ def default() -> ConfigDict:
 
 
 def _data() -> ConfigDict:
-    """The data set and its augmentation."""
+    """The data set, its faults, and its augmentation."""
     config = ConfigDict()
     config.name = "digits"  # of data/datasets.py
-    config.directory = ""  # where its files are, if it has any
-    config.protocol = "digits"  # of data/protocols.py
+    config.reader = "files"  # the data set's own files; or "lists": list files and images; or "tfds": TFDS
+    config.directory = ""  # where its files are; with "lists", what their paths are below; with "tfds", TFDS's data_dir
+    config.lists = ""  # with "lists": the folder of query.txt (or test.txt), train.txt and database.txt; "": data.directory
+    config.tfds_name = ""  # with data.name="tfds": which of TFDS's classification sets
+    config.protocol = "digits"  # of data/protocols.py, or "own"
     config.split_seed = 0  # of the draw of queries and training images; result.json quotes the split's hash
     config.validation = 0  # training images held out to tune on, half as queries; 0: the protocol's queries
-    config.image_size = 8  # pixels a side, as the network sees them
-    config.crop_padding = 0  # augmentation: black pixels around an image, before a random crop of its own size
+    config.query_share = 0.1  # protocol "own": share of each class that becomes queries
+    config.train_share = 1.0  # protocol "own": share of the rest, the database, to train on
+    config.allow_overlap = False  # True: a published list may have queries in its database; the result says so
+    config.on_bad_image = "error"  # or "skip": leave out what data.manifest names as missing or unreadable
+    config.most_bad = 0.01  # with "skip": the greatest share of images to leave out
+    config.manifest = ""  # of `python -m adsq_jax.data`: the split must be the same
+    config.resize = 0  # pixels of the shorter side, before an image is cropped; 0: images have data.image_size
+    config.image_size = 8  # pixels a side, as the network sees them: cropped at random to train, centred to evaluate
+    config.crop_padding = 0  # augmentation: black pixels around an image, before it is cropped at random
     config.flip = False  # augmentation: mirror half of the images
     config.erase = 0.0  # augmentation: greatest side of a black square on half of the images, in image sides
+    config.keep_mib = 1024  # decoded training images kept in memory, MiB a process; what is beyond is decoded each time
+    config.threads = 0  # that read and decode, in each process; 0: one a core, and one that waits for the disk
+    config.workers = 0  # processes that read and decode; 0: the training process itself, best on few cores and short rounds
     return config
 
 
@@ -198,13 +211,17 @@ _RULES: dict[str, Rule] = {
     r"method": _one_of("adsq"),
     r"bits": (lambda value: 1 <= value <= MAX_BITS, f"1 to {MAX_BITS}"),
     r"seed": (lambda value: 0 <= value < 2**32, "0 to 4294967295"),  # what JAX tells apart
-    r"data\.split_seed|data\.crop_padding|host_devices|data\.validation": _at_least(0),
+    r"data\.(split_seed|crop_padding|validation|resize|keep_mib|threads|workers)|host_devices": _at_least(0),
     r"parallel": _one_of(*parallel.KINDS),
     r"data\.name": _one_of(*datasets.PROTOCOLS_OF),
-    r"data\.protocol": _one_of(*protocols.PROTOCOLS),
+    r"data\.reader": _one_of(*sorted({reader for readers in datasets.READERS_OF.values() for reader in readers})),
+    r"data\.protocol": _one_of(*protocols.PROTOCOLS, protocols.OWN),
+    r"data\.query_share": (lambda value: 0 < value < 1, "above 0 and below 1"),
+    r"data\.train_share": (lambda value: 0 < value <= 1, "above 0, up to 1"),
+    r"data\.on_bad_image": _one_of(*datasets.BAD_IMAGE),
     r"data\.image_size|model\.(width|features)|label_net\.(hidden|steps)|checkpoint\..*|eval\.batch_size": _at_least(1),
     r"train\..*": _at_least(1),
-    r"data\.erase|optim\.warmup": (_share, "0 to 1"),
+    r"data\.erase|data\.most_bad|optim\.warmup": (_share, "0 to 1"),
     r"model\.backbone": _one_of(*backbones.NAMES),
     r"model\.mean": (_three_numbers, "three numbers from 0 to 1"),
     r"model\.deviation": (lambda value: _three_numbers(value) and 0 not in value, "three numbers above 0, up to 1"),
@@ -234,10 +251,20 @@ def check(config: ConfigDict) -> None:
         expectation = _expectation(key, value, kinds=_kinds(wanted[key]) if key in wanted else (bool, int, float))
         if expectation:
             raise InputError(f"config.{key}={value!r} must be {expectation}: give --config.{key}=VALUE")
+    if config.data.reader not in datasets.READERS_OF[config.data.name]:
+        raise InputError(
+            f"config.data.reader={config.data.reader!r} doesn't read {config.data.name!r}: give --config.data.reader="
+            + " or ".join(datasets.READERS_OF[config.data.name])
+        )
     if config.data.protocol not in datasets.PROTOCOLS_OF[config.data.name]:
         raise InputError(
             f"config.data.protocol={config.data.protocol!r} divides another data set than {config.data.name!r}: give both, "
             "--config.data.name=NAME and --config.data.protocol=NAME"
+        )
+    if config.data.resize and config.data.resize < config.data.image_size:
+        raise InputError(
+            f"config.data.resize={config.data.resize} is less than config.data.image_size={config.data.image_size}, which is "
+            "cut out of it: give as much or more, or 0"
         )
     if not config.objective.twin and config.eval.query_net != "ff":
         raise InputError(

@@ -5,6 +5,7 @@ import jax
 import numpy as np
 
 from adsq_jax.data import pipeline
+from adsq_jax.data.pipeline import Reading, View
 from adsq_jax.data.sources import Source
 from adsq_jax.parallel import DataParallel
 from adsq_jax.train_state import ImgNetState
@@ -13,11 +14,11 @@ from adsq_jax.train_state import ImgNetState
 class Encoder:
     """Encodes images; compiled once, used for both ImgNets."""
 
-    def __init__(self, model: nn.Module, *, parallel: DataParallel, batch_size: int):
-        """Takes the ImgNet module, the devices, and the images a batch (rounded up to share them out evenly)."""
+    def __init__(self, model: nn.Module, *, parallel: DataParallel, batch_size: int, view: View, reading: Reading):
+        """Takes the ImgNet module, the devices, the images a batch (rounded up to share them out evenly), and how to read."""
         devices = len(parallel.devices)
         self._batch_size = -(-batch_size // devices) * devices
-        self._parallel = parallel
+        self._parallel, self._view, self._reading = parallel, view, reading
         self._apply = jax.jit(lambda variables, images: model.apply(variables, images, train=False)[1])
 
     def __call__(self, state: ImgNetState, source: Source, rows: np.ndarray) -> np.ndarray:
@@ -34,7 +35,8 @@ class Encoder:
         variables = self._parallel.replicate({"params": state.params, "batch_stats": state.batch_stats})
         done: list[np.ndarray] = []
         running: jax.Array | None = None
-        for batch in pipeline.in_order(source, rows, batch_size=self._batch_size):
+        batches = pipeline.in_order(source, rows, view=self._view, batch_size=self._batch_size, reading=self._reading)
+        for batch in batches:
             following = self._apply(variables, self._parallel.shard(batch["image"]))
             if running is not None:  # one batch computes while the next is read: bounded memory, no idle device
                 done.append(np.asarray(running))

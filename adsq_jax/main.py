@@ -36,9 +36,9 @@ def main() -> None:
         return
     parallel.split_host(batch_size=config.train.batch_size, host_devices=config.host_devices)
     try:
-        data = {key: config.data[key] for key in ("name", "directory", "protocol", "split_seed", "validation")}
+        settings = datasets.Settings(**{field: config.data[field] for field in datasets.Settings._fields})
         devices = parallel.sharing(config.train.batch_size)
-        trainer = Trainer(config, datasets.load(**data), parallel=parallel.DataParallel(config.parallel, devices=devices))
+        trainer = Trainer(config, datasets.load(settings), parallel=parallel.DataParallel(config.parallel, devices=devices))
         with workdir.claim(directory, content):
             result = run(trainer, directory, began=began)
     except (Stopped, KeyboardInterrupt):
@@ -85,6 +85,7 @@ def run(trainer: Trainer, directory: Path, *, began: float) -> dict[str, Any]:
         **results.environment(),
         "method": config.method,
         "seed": config.seed,
+        "config": json.loads(config.to_json()),
         "config_sha256": config_module.sha256(config),
         "seconds": seconds + time.monotonic() - trained,
         "seconds_train": seconds,

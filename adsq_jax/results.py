@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from adsq_jax import __version__, codes, retrieval, workdir
-from adsq_jax.data.datasets import Dataset, labels_of
+from adsq_jax.data.datasets import Dataset, described, retrieval_labels
 from adsq_jax.encode import Encoder
 from adsq_jax.errors import InputError
 from adsq_jax.retrieval.blocks import OneDevice
@@ -138,7 +138,7 @@ def evaluate(
       What `measure` returns, and the sizes and hash of the split.
     """
     packed = encode(encoder, img_nets, dataset)
-    labels = _as_ids({part: labels_of(dataset, part) for part in ("query", "database")})
+    labels = retrieval_labels(dataset)
     rows = {part: getattr(dataset.split, part) for part in labels}
     _write_codes(directory / "codes", packed, labels, rows, bits=bits, split_sha256=dataset.split_sha256)
     return {
@@ -152,19 +152,8 @@ def evaluate(
             with_legacy=False,
             spread=spread,
         ),
-        "protocol": dataset.protocol,
-        "validation": dataset.validation,
-        "split_sha256": dataset.split_sha256,
-        "n_train": len(dataset.split.train),
-        "n_query_in_database": int(np.isin(dataset.split.query, dataset.split.database).sum()),
-        "database_holds_train": bool(np.isin(dataset.split.train, dataset.split.database).any()),
+        **described(dataset),
     }
-
-
-def _as_ids(labels: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Multi-hot labels as class ids, where each row of all has one label."""
-    single = all((array.sum(axis=1) == 1).all() for array in labels.values())
-    return {part: array.argmax(axis=1) for part, array in labels.items()} if single else labels
 
 
 def _write_codes(

@@ -4,8 +4,9 @@ The order of a round: f trains against g's bank and the codes, and its own bank 
 against f's new bank; the B-step renews the codes from both. Banks and codes start as LabelNet's codes.
 """
 
+import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -24,7 +25,7 @@ from adsq_jax.errors import InputError
 from adsq_jax.models import backbones
 from adsq_jax.models.img_net import ImgNet
 from adsq_jax.models.label_net import LabelNet
-from adsq_jax.parallel import AXIS, DataParallel
+from adsq_jax.parallel import AXIS, DataParallel, cores
 from adsq_jax.progress import Progress, told
 from adsq_jax.train_state import ImgNetState, LabelNetState, Targets, TrainState
 from adsq_jax.train_step import img_net_step, label_net_step
@@ -58,6 +59,9 @@ class Trainer:
         self.sets = objective.label_sets(self.labels)
         self.statistics = objective.pair_statistics(self.sets)
         self.frequencies = (self.sets.counts / len(self.labels)).astype(np.float32)  # [m]
+        data = config.data
+        self.view = pipeline.View(data.resize, data.image_size, data.crop_padding, data.flip, data.erase)
+        self.reading = pipeline.Reading(threads=data.threads or cores() + 1, workers=data.workers)
         self.names = ("f", "g") if config.objective.twin else ("f",)
         self.steps_per_half = self._steps_per_half()
         self.steps_per_round = len(self.names) * self.steps_per_half
@@ -65,14 +69,13 @@ class Trainer:
         self.label_net, self.label_net_optimizer, self.label_net_step = self._build_label_net()
         self.img_net, self.img_net_optimizer, self.img_net_step = self._build_img_net()
         self._label_net_apply = jax.jit(self.label_net.apply)
-        self.encoder = Encoder(self.img_net, parallel=parallel, batch_size=config.eval.batch_size)
+        self.encoder = Encoder(
+            self.img_net, parallel=parallel, batch_size=config.eval.batch_size, view=self.view, reading=self.reading
+        )
 
     def _steps_per_half(self) -> int:
         config, rows = self.config, self.dataset.split.train
-        shape = self.dataset.source[int(rows[0])]["image"].shape
-        side = config.data.image_size
-        if shape != (side, side, 3):
-            raise InputError(f"images are {shape[0]}x{shape[1]}, config.data.image_size={side}: set it to their size")
+        pipeline.resized(self.dataset.source, int(rows[0]), self.view)  # finds out before step 1 whether images fit
         if config.train.batch_size > len(rows):
             raise InputError(
                 f"train.batch_size={config.train.batch_size} is more than the {len(rows)} training images: give less"
@@ -292,36 +295,56 @@ class Trainer:
         pending = _Pending(config.train.log_every)
         label = f"round {-(-end // self.steps_per_round)}/{config.train.rounds} {name}"
         began, first = time.monotonic(), step
-        for batch in self._batches(name, step=step):
-            net, metrics = self.img_net_step(net, targets, self.parallel.split(batch))
-            step += 1
-            stopping = stop()
-            means = pending.add(step, metrics, last=step == end or stopping, where=label)
-            if means is not None:
-                speed = (step - first) * config.train.batch_size / (time.monotonic() - began)
-                progress.record("img_net", step, {**means, "images_per_second": speed}, labels={"net": name})
-                progress.show(step, means, label=label, images_per_second=speed)
-            if step == end or stopping:
-                break
+        with contextlib.closing(_Timed(self._batches(name, step=step))) as batches:
+            for batch in batches:
+                net, metrics = self.img_net_step(net, targets, self.parallel.split(batch))
+                step += 1
+                stopping = stop()
+                means = pending.add(step, metrics, last=step == end or stopping, where=label)
+                if means is not None:
+                    seconds = time.monotonic() - began
+                    speed = (step - first) * config.train.batch_size / seconds
+                    pace = {"images_per_second": speed, "input_share": batches.waited / seconds}
+                    progress.record("img_net", step, {**means, **pace}, labels={"net": name})
+                    progress.show(step, means, label=label, images_per_second=speed)
+                if step == end or stopping:
+                    break
         nets = {**state.img_nets, name: self.parallel.leave(net)}
         state = replace(state, step=np.array(step, np.int64), img_nets=nets)
         return self.refresh_bank(state, name) if step == end else state
 
-    def _batches(self, name: str, *, step: int) -> Iterator[dict[str, np.ndarray]]:
+    def _batches(self, name: str, *, step: int) -> Generator[dict[str, np.ndarray]]:
         """Batches of one network from a step on; what it gets depends on seed, network, and its own count of updates."""
         done, within = divmod(step, self.steps_per_half)
         seed = np.random.SeedSequence([self.config.seed, self.names.index(name)]).generate_state(1)[0]
-        data = self.config.data
         return pipeline.train_batches(
             self.dataset.source,
             self.dataset.split.train,
+            view=self.view,
             batch_size=self.config.train.batch_size,
             seed=int(seed),
             start=done // len(self.names) * self.steps_per_half + within,
-            crop_padding=data.crop_padding,
-            flip=data.flip,
-            erase=data.erase,
+            reading=self.reading,
         )
+
+
+class _Timed:
+    """Batches, and the seconds that were spent waiting for them."""
+
+    def __init__(self, batches: Generator[dict[str, np.ndarray]]):
+        self._batches, self.waited = batches, 0.0
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        return self
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        asked = time.monotonic()
+        batch = next(self._batches)
+        self.waited += time.monotonic() - asked
+        return batch
+
+    def close(self) -> None:
+        self._batches.close()
 
 
 class _Pending:

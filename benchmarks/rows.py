@@ -1,6 +1,6 @@
-"""README's tables, from benchmarks/results/*.json and benchmarks/results/evaluator/*.json: `python benchmarks/rows.py`.
+"""README's tables, from benchmarks/results/: `python benchmarks/rows.py`.
 
-With --write it puts them into README, between the `results` and the `evaluator` comments.
+With --write it puts them into README, each between the comments of its name.
 """
 
 import argparse
@@ -62,9 +62,49 @@ def evaluator_rows(folder: Path = ROOT / "benchmarks" / "results" / "evaluator")
     )
 
 
+EMOJI_HEAD = "| network | mAP@all, mean | by seed | codes by lot | split | machine | date |\n|---|---|---|---|---|---|---|\n"
+
+
+def emoji_rows(folder: Path = ROOT / "benchmarks" / "results" / "emoji") -> str:
+    """The table of the emoji example: the trained network and the one whose backbone stays random, over the seeds."""
+    lines = []
+    for net, name in (("trained", "trained"), ("frozen", "heads on a random backbone")):
+        group = [json.loads(path.read_text()) for path in sorted(folder.glob(f"{net}_seed*.json"))]
+        by_seed = ", ".join(f"{result['seed']}: {result['map']:.4f}" for result in group)
+        lot = {f"{result['precision_recall']['precision'][-1]:.4f}" for result in group}
+        machines, splits, dates = (
+            ", ".join(sorted({result[key] for result in group})) for key in ("machine", "split_sha256", "date")
+        )
+        lines.append(
+            f"| {name} | **{mean(result['map'] for result in group):.4f}** | {by_seed} | {', '.join(sorted(lot))} "
+            f"| `{splits[:12]}` | {machines} | {dates} |\n"
+        )
+    return EMOJI_HEAD + "".join(lines)
+
+
+def input_rows(path: Path = ROOT / "benchmarks" / "results" / "input" / "input.json") -> str:
+    """The table of the input's speed, and a line on long lists."""
+    found = json.loads(path.read_text())
+    lines = [
+        f"| {name} | {row['images_per_second']:,.0f} | {row['adsq_jax_times_as_fast']:.2f} |\n"
+        for name, row in found["readers"].items()
+    ]
+    lists = found["list"]
+    return (
+        "| reader | images a second | adsq_jax, times as fast |\n|---|---|---|\n"
+        + "".join(lines)
+        + f"\n{found['machine']}, {found['date']}. A list of {lists['lines']:,} lines of 21 labels is read in "
+        + f"{lists['seconds']:.1f} s and then takes {lists['bytes_per_image']:.0f} bytes an image.\n"
+    )
+
+
+TABLES = {"results": rows, "emoji": emoji_rows, "evaluator": evaluator_rows, "input": input_rows}
+
+
 def with_rows(readme: str) -> str:
     """README's text with the tables put in."""
-    for name, text in (("results", rows()), ("evaluator", evaluator_rows())):
+    for name, table in TABLES.items():
+        text = table()
         pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
         readme = re.sub(pattern, lambda found, text=text: found[1] + text + found[2], readme, flags=re.DOTALL)
     return readme
@@ -76,4 +116,4 @@ if __name__ == "__main__":
     if parser.parse_args().write:
         path = ROOT / "README.md"
         path.write_text(with_rows(path.read_text()))
-    print(rows(), evaluator_rows(), sep="\n", end="")
+    print(*(table() for table in TABLES.values()), sep="\n", end="")

@@ -1,8 +1,11 @@
 """CIFAR-10 by its published protocols: cifar10 (1,000 / 5,000 / 54,000), cifar10-1 (59,000, with train), cifar10-2.
 
-    python -m adsq_jax.main --config=configs/cifar10.py:bits=48,protocol=cifar10-1 --workdir=runs/cifar10
+    python -m adsq_jax.data --config=configs/cifar10.py:protocol=cifar10-1 --out=runs/cifar10-1_data
+    python -m adsq_jax.main --config=configs/cifar10.py:bits=48,protocol=cifar10-1 --workdir=runs/cifar10-1
 
-Its reader is not in this version: it stops and says what to get. Measured result: none yet.
+cifar10-2 is 10,000 / 50,000 / the same 50,000. All draw from all 60,000 images. From https://www.cs.toronto.edu/~kriz/cifar.html
+take the binary version and unpack it to data/cifar10; or take TFDS's copy, in its own order and so with another split, by
+--config.data.reader=tfds --config.data.directory=TFDS_DATA_DIR. mAP@all. Measured result: none yet.
 """
 
 from adsq_jax.config import IMAGENET_DEVIATION, IMAGENET_MEAN, default, parse_argument
@@ -15,7 +18,8 @@ def get_config(argument=""):
     config.data.name = "cifar10"
     config.data.directory = "data/cifar10"
     config.data.protocol = options["protocol"]
-    config.data.image_size = 224  # the field enlarges 32x32 for networks of ImageNet's size
+    config.data.resize = 224  # the field enlarges 32x32 for networks of ImageNet's size
+    config.data.image_size = 224
     config.data.flip = True
     config.model.backbone = "resnet18"
     config.model.width = 64

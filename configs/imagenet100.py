@@ -1,8 +1,11 @@
 """ImageNet, the 100 classes of HashNet: 5,000 queries from validation, 13,000 to train, 128,503 as database (with train).
 
+    python -m adsq_jax.data --config=configs/imagenet100.py --out=runs/imagenet100_data
     python -m adsq_jax.main --config=configs/imagenet100.py:bits=48 --workdir=runs/imagenet100
 
-Its reader is not in this version: it stops and says what to get. Measured result: none yet.
+From https://image-net.org/download (an account is needed) take ILSVRC2012's training and validation images and unpack them to
+data/imagenet/train/SYNSET/ and data/imagenet/val/SYNSET/; or take TFDS's imagenet2012, with the same split, by
+--config.data.reader=tfds --config.data.directory=TFDS_DATA_DIR. mAP@1000. Measured result: none yet.
 """
 
 from adsq_jax.config import IMAGENET_DEVIATION, IMAGENET_MEAN, default, parse_argument
@@ -15,6 +18,7 @@ def get_config(argument=""):
     config.data.name = "imagenet100"
     config.data.directory = "data/imagenet"
     config.data.protocol = "imagenet100"
+    config.data.resize = 256
     config.data.image_size = 224
     config.data.flip = True
     config.model.backbone = "resnet50"

@@ -1,8 +1,12 @@
 """NUS-WIDE, several labels an image: 21 concepts (2,100 / 10,500 / 193,734), or HashNet's 81 with protocol=nuswide-81.
 
+    python -m adsq_jax.data --config=configs/nuswide.py --out=runs/nuswide_data
     python -m adsq_jax.main --config=configs/nuswide.py:bits=48 --workdir=runs/nuswide
 
-Its reader is not in this version: it stops and says what to get. Measured result: none yet.
+data/nuswide is the original distribution: Groundtruth/, ConceptsList/, ImageList/, the images in Flickr/CONCEPT/ or images/. It
+is prepared once, to data/nuswide/prepared, which copies the images. Or list files with their images, by
+--config.data.reader=lists --config.data.lists=LISTS. The 223,496 images of nuswide-81 (5,000 / 10,000 / 218,496) are those of
+HashNet's lists; fewer of the original have a label, so it wants lists. mAP@5000. Measured result: none yet.
 """
 
 from adsq_jax.config import IMAGENET_DEVIATION, IMAGENET_MEAN, default, parse_argument
@@ -15,6 +19,7 @@ def get_config(argument=""):
     config.data.name = "nuswide"
     config.data.directory = "data/nuswide"
     config.data.protocol = options["protocol"]
+    config.data.resize = 256
     config.data.image_size = 224
     config.data.flip = True
     config.model.backbone = "resnet50"

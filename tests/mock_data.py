@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from adsq_jax.data import datasets, protocols, sources
+from adsq_jax.data.labels import Labels
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 
@@ -40,5 +41,6 @@ def dataset(*, image_size: int = 8, multi_label: bool = False, protocol: str = "
     columns = np.repeat(labels, -(-image_size // classes), axis=1)[:, :image_size]  # [n, image_size]
     images = random.integers(0, 100, (n, image_size, image_size, 3)) + 120 * columns[:, None, :, None]
     split = protocols.Split(np.arange(20), np.arange(20, 84), np.arange(20, n))
-    source = sources.ArraySource(images.astype(np.uint8), labels)
-    return datasets.divided(source, split, protocol=protocol, validation=0, seed=0)
+    names = [str(k) for k in range(classes)]
+    source = sources.ArraySource(images.astype(np.uint8), Labels.of_multi_hot(labels), classes=names)
+    return datasets.divided(source, split, protocol=protocol, map_at="all", validation=0, seed=0, allow_overlap=False)

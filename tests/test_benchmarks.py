@@ -1,21 +1,29 @@
-"""The evaluator's benchmark, on a small sample: it runs, and what it sets beside the evaluator computes the same thing."""
+"""The benchmarks, on small samples: they run, and what is set beside this package does the same work."""
 
 import importlib.util
+import io
+import json
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from adsq_jax import retrieval
 from adsq_jax.parallel import Spread
 
 
-@pytest.fixture(scope="module")
-def benchmark():
-    spec = importlib.util.spec_from_file_location("evaluator", Path(__file__).parents[1] / "benchmarks" / "evaluator.py")
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / "benchmarks" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    return load("evaluator")
 
 
 @pytest.mark.parametrize("labels", [0, 21])
@@ -44,3 +52,77 @@ def test_a_case_and_the_scale_run(benchmark, monkeypatch, tmp_path):
         # what is extrapolated from so little is noise
         assert all(value > 0 for name, value in found.items() if name != "case" and "extrapolated" not in name), found
     assert list(tmp_path.iterdir()) == []
+
+
+def emoji_archive(path, vendor):
+    """A package as npm packs it, with three emoji, a skin tone, and members that lead out of it."""
+    emojis = [
+        {"name": "RED CAT FACE", "image": "1.png", "subcategory": "cat-face", "has_img_google": True, "has_img_twitter": True},
+        {"name": "Waving Cat", "image": "2.png", "subcategory": "hand", "has_img_google": True, "has_img_twitter": False},
+        {"name": "Dog & Cat", "image": "3.png", "subcategory": "hand", "has_img_google": True, "has_img_twitter": True},
+    ]
+    emojis[2]["skin_variations"] = {"1F3FB": {"image": "3-a.png", "has_img_google": True, "has_img_twitter": True}}
+    files = {f"img/{vendor}/64/{name}.png": b"png" for name in ("1", "2", "3", "3-a")}
+    files |= {"emoji.json": json.dumps(emojis).encode(), "LICENSE": b"MIT", "package.json": b"{}"}
+    files |= {f"img/{vendor}/64/../../../../../out.png": b"no", f"img/{vendor}/sheets/1.png": b"no"}
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(f"package/{name}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return emojis
+
+
+def test_emoji_lists(tmp_path, monkeypatch):
+    """Of a package only its small pictures, emoji.json and licence are unpacked; all pictures of an emoji are in one part."""
+    module = load("emoji_lists")
+    out = tmp_path / "out"
+    for vendor in module.VENDORS:
+        emojis = emoji_archive(tmp_path / f"{vendor}.tgz", vendor)
+        with tarfile.open(tmp_path / f"{vendor}.tgz") as archive:
+            module.unpack(archive, vendor, out)
+    found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    pictures = {f"out/{vendor}/{name}.png" for vendor in module.VENDORS for name in ("1", "2", "3", "3-a")}
+    extra = {"out/emoji.json", "out/google/LICENSE", "out/twitter/LICENSE", "google.tgz", "twitter.tgz"}
+    assert found == pictures | extra
+    monkeypatch.setattr(module, "FEWEST", 2)
+    many = [json.loads(json.dumps(emoji).replace('"image": "', f'"image": "{k}-')) for k in range(20) for emoji in emojis]
+    classes, lists = module.lists_of(many)
+    assert classes == ["(cat-face)", "(hand)", "cat", "dog", "face", "red", "waving"]
+    parts = {part: {line.split()[0] for line in lines} for part, lines in lists.items()}
+    assert not parts["query"] & parts["database"]
+    assert parts["train"] < parts["database"]
+    assert len(lists["query"]) + len(lists["database"]) == 20 * (2 + 1 + 4)
+    lines = dict(line.split(" ", 1) for line in lists["query"] + lists["database"])
+    assert lines["google/0-1.png"] == lines["twitter/0-1.png"] == "1 0 1 0 1 1 0"
+    assert "twitter/0-2.png" not in lines
+    assert lines["google/0-3.png"] == "0 1 1 1 0 0 0"
+
+
+def is_crop_of(view, wholes):
+    """Whether a view is cut out of one of the images, found by six pixels of its first row."""
+    for whole in wholes:
+        rows = np.lib.stride_tricks.sliding_window_view(whole, 6, axis=1).transpose(0, 1, 3, 2)  # [h, w - 5, 6, 3]
+        for top, left in np.argwhere((rows == view[0, :6]).all(axis=(2, 3))):
+            if np.array_equal(whole[top : top + 224, left : left + 224], view):
+                return True
+    return False
+
+
+def test_the_reader_that_is_timed_does_the_work(tmp_path, monkeypatch):
+    """It gives batches of crops of the files, some mirrored and some not; a long list is read whole."""
+    module = load("input")
+    monkeypatch.setattr(module, "IMAGES", 70)
+    names = module.pictures(tmp_path)
+    batch = next(module.ours(tmp_path, names))
+    assert batch.shape == (64, 224, 224, 3)
+    wholes = [np.asarray(Image.open(tmp_path / name)) for name in names]
+    as_they_are = [is_crop_of(view, wholes) for view in batch[:8]]
+    mirrored = [is_crop_of(view[:, ::-1], wholes) for view in batch[:8]]
+    assert np.logical_xor(as_they_are, mirrored).all()
+    assert any(as_they_are)
+    assert any(mirrored)
+    monkeypatch.setattr(module, "LINES", 1_000)
+    found = module.long_list(tmp_path)
+    assert found["lines"] == 1_000
+    assert found["bytes_per_image"] < 100

@@ -16,7 +16,8 @@ from adsq_jax.models.img_net import ImgNet
 from adsq_jax.models.label_net import LabelNet
 
 FILES = sorted((Path(__file__).parents[1] / "configs").glob("*.py"), key=lambda path: path.stem)
-CLASSES = {"nuswide": 21, "nuswide-81": 81, "imagenet100": 100}  # the others have 10
+CLASSES = {"coco": 80, "mirflickr25k": 24, "nuswide": 21, "nuswide-81": 81, "imagenet100": 100}  # the others have 10
+FREE = {"data.directory", "data.lists", "data.manifest", "data.tfds_name"}  # paths and names of one's own
 ARGUMENTS = ["", "bits=48", "bits=12"]
 
 
@@ -72,13 +73,14 @@ def test_files_are_valid(path, argument):
     config = load(path, argument)
     config_module.check(config)
     assert config.bits == (int(argument[5:]) if argument else 24)
-    assert config.data.name == path.stem
-    assert config.data.protocol in protocols.PROTOCOLS
+    assert config.data.name == {"emoji": "lists"}.get(path.stem, path.stem)
+    assert config.data.protocol in {*protocols.PROTOCOLS, protocols.OWN}
 
 
 def test_every_data_set_has_a_file():
     """Each data set that can be named has a config, and each config a data set."""
-    assert {path.stem for path in FILES} == set(datasets.PROTOCOLS_OF)
+    assert {path.stem for path in FILES} == {*datasets.PROTOCOLS_OF, "emoji"}
+    assert datasets.READERS_OF.keys() == datasets.PROTOCOLS_OF.keys()
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -135,7 +137,7 @@ def test_every_number_has_a_rule(key):
         error_of(set_to(key, value), f"config.{key}={value!r} must be", f"--config.{key}=VALUE")
 
 
-@pytest.mark.parametrize("key", [key for key, value in LEAVES.items() if isinstance(value, str) and key != "data.directory"])
+@pytest.mark.parametrize("key", [key for key, value in LEAVES.items() if isinstance(value, str) and key not in FREE])
 def test_every_name_has_a_rule(key):
     """Every name that is none of those known is refused, and the key is named."""
     error_of(set_to(key, "nonsense"), f"config.{key}='nonsense'")
@@ -159,8 +161,16 @@ def test_every_tuple_has_a_rule(key, value):
         ("seed", 2**32, "0 to 4294967295"),
         ("model.backbone", "alexnet", "one of small_cnn, resnet18, resnet50"),
         ("data.protocol", "cifar100", "one of cifar10, cifar10-1"),
-        ("data.name", "coco", "one of digits"),
+        ("data.name", "imagenet", "one of digits"),
         ("data.erase", 1.5, "0 to 1"),
+        ("data.reader", "zip", "one of files, lists, tfds"),
+        ("data.on_bad_image", "ignore", "one of error, skip"),
+        ("data.most_bad", 1.1, "0 to 1"),
+        ("data.query_share", 0.0, "above 0 and below 1"),
+        ("data.query_share", 1.0, "above 0 and below 1"),
+        ("data.train_share", 0.0, "above 0, up to 1"),
+        ("data.resize", -1, "at least 0"),
+        ("data.workers", -1, "at least 0"),
         ("optim.warmup", 1.01, "0 to 1"),
         ("optim.learning_rate", 0.0, "above 0"),
         ("label_net.learning_rate", 0.0, "above 0"),
@@ -187,6 +197,10 @@ def test_wrong_value(key, value, expectation):
         ("bits", 256),
         ("seed", 2**32 - 1),
         ("data.erase", 1.0),
+        ("data.train_share", 1.0),
+        ("data.most_bad", 0.0),
+        ("data.keep_mib", 0),
+        ("data.resize", 8),
         ("optim.warmup", 0.0),
         ("optim.clip_norm", 0.0),
         ("objective.weights.likelihood", 0.0),
@@ -275,6 +289,21 @@ def test_protocol_of_another_data_set(name, protocol):
     config = config_module.default()
     config.data.name, config.data.protocol = name, protocol
     error_of(config, f"config.data.protocol='{protocol}'", f"'{name}'")
+
+
+@pytest.mark.parametrize(("name", "reader"), [("digits", "tfds"), ("nuswide", "tfds"), ("lists", "files"), ("tfds", "lists")])
+def test_reader_of_another_data_set(name, reader):
+    """A form in which a data set can't be had is refused, and the error says in which it can."""
+    config = config_module.default()
+    config.data.name, config.data.reader = name, reader
+    error_of(config, f"config.data.reader='{reader}'", f"'{name}'", datasets.READERS_OF[name][0])
+
+
+def test_resize_below_the_crop():
+    """What is cut out can't be larger than what it is cut out of; both knobs are named."""
+    config = config_module.default()
+    config.data.resize, config.data.image_size = 31, 32
+    error_of(config, "config.data.resize=31", "config.data.image_size=32")
 
 
 @pytest.mark.parametrize(

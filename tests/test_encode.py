@@ -18,7 +18,11 @@ def test_rows_come_in_order_whatever_the_batch(batch_size, devices):
     net = trainer.init().img_nets["f"]
     source, rows = trainer.dataset.source, np.array([7, 3, 99, 0, 139, 12, 55])
     encoder = Encoder(
-        trainer.img_net, parallel=DataParallel("shard_map", devices=jax.devices()[:devices]), batch_size=batch_size
+        trainer.img_net,
+        parallel=DataParallel("shard_map", devices=jax.devices()[:devices]),
+        batch_size=batch_size,
+        view=trainer.view,
+        reading=trainer.reading,
     )
     found = encoder(net, source, rows)
     variables = {"params": net.params, "batch_stats": net.batch_stats}

@@ -1,5 +1,6 @@
 """The command line as people use it, in processes of its own."""
 
+import contextlib
 import json
 import os
 import pty
@@ -183,3 +184,37 @@ def test_digits_reach_their_target_in_time(tmp_path):
     assert result["map"] >= 0.95
     assert (result["n_query"], result["n_train"], result["n_database"]) == (100, 1_000, 1_697)
     assert result["seconds"] < 240
+
+
+def group_is_there(group):
+    """Whether any process of a group is left."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 130), (signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_worker_processes_end_with_the_run(tmp_path, number, status):
+    """A signal to the whole group leaves it to the run to save and stop; workers of a run that was killed end by themselves."""
+    command = [sys.executable, "-m", "adsq_jax.main", "--config=configs/digits.py", f"--workdir={tmp_path / 'run'}"]
+    command += ["--config.data.workers=2", "--config.label_net.steps=20", "--config.train.rounds=50", "--config.model.width=4"]
+    with (tmp_path / "log").open("w") as log:
+        run = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 240
+        while "round 1" not in (tmp_path / "log").read_text() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        os.kill(run.pid, number) if number == signal.SIGKILL else os.killpg(run.pid, number)
+        assert run.wait(timeout=120) == status, (tmp_path / "log").read_text()
+        deadline = time.monotonic() + 30
+        while group_is_there(run.pid) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert not group_is_there(run.pid)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGKILL)
+    steps = [int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.isdigit()]
+    assert (max(steps) > 0) == (number != signal.SIGKILL)

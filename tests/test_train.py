@@ -262,7 +262,7 @@ def test_checkpoints_by_round(tmp_path):
     [
         ("train.batch_size", 6, "can't be shared by 4 devices"),
         ("train.batch_size", 80, "more than the 64 training images"),
-        ("data.image_size", 9, "images are 8x8"),
+        ("data.image_size", 9, "is 8x8, and the network wants 9x9"),
     ],
 )
 def test_a_config_that_does_not_fit_the_data_is_refused(key, value, message):

@@ -1,69 +1,154 @@
-"""Data sets by name: a source, divided by a protocol."""
+"""Data sets by name: a source, divided by a protocol, without what can't be read."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from adsq_jax.data import protocols, sources
-from adsq_jax.data.sources import Source
+from adsq_jax.data import manifest, protocols
+from adsq_jax.data.protocols import OWN, Split
+from adsq_jax.data.readers import cifar10, coco, digits, fashion_mnist, folder, imagenet100, lists, mirflickr25k
+from adsq_jax.data.sources import ArraySource, Kept, Source
 from adsq_jax.errors import InputError
 
-# Data sets whose protocol is settled and whose reader is not: what to get, from where, and where to put it.
-_NO_READER = {
-    "cifar10": "get cifar-10-binary.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html and unpack it to {directory}",
-    "nuswide": "get NUS-WIDE's labels, concept and image lists, and the images that its URLs lead to, from https://lms.comp.nus.edu.sg/wp-content/uploads/2019/research/"
-    "nuswide/NUS-WIDE.html and unpack them to {directory}",
-    "imagenet100": "get ILSVRC2012's training and validation images from https://image-net.org/download (an account is "
-    "needed) and unpack them to {directory}/train/SYNSET/ and {directory}/val/SYNSET/",
+READERS_OF = {  # each data set, and the forms in which it can be had: its own files, list files with images, TFDS
+    "digits": ("files",),
+    "fashion_mnist": ("files", "lists", "tfds"),
+    "cifar10": ("files", "lists", "tfds"),
+    "nuswide": ("files", "lists"),
+    "imagenet100": ("files", "lists", "tfds"),
+    "coco": ("files", "lists", "tfds"),
+    "mirflickr25k": ("files", "lists"),
+    "folder": ("files",),
+    "lists": ("lists",),
+    "tfds": ("tfds",),
 }
+BAD_IMAGE = ("error", "skip")
 PROTOCOLS_OF = {  # each data set, and the protocols that divide it
     "digits": ("digits",),
     "fashion_mnist": ("fashion_mnist",),
     "cifar10": ("cifar10", "cifar10-1", "cifar10-2"),
     "nuswide": ("nuswide", "nuswide-81"),
     "imagenet100": ("imagenet100",),
+    "coco": ("coco", "coco-lists"),
+    "mirflickr25k": ("mirflickr25k",),
+    "folder": (OWN,),
+    "lists": (OWN,),
+    "tfds": (OWN,),
 }
+
+
+class Settings(NamedTuple):
+    """Which data, and what is done about their faults; the knobs of the same names in the config say more."""
+
+    name: str
+    reader: str
+    directory: str
+    lists: str
+    tfds_name: str
+    protocol: str
+    split_seed: int
+    validation: int
+    query_share: float
+    train_share: float
+    allow_overlap: bool
+    on_bad_image: str
+    most_bad: float
+    manifest: str
+    keep_mib: int
 
 
 class Dataset(NamedTuple):
     """A source with its split, and all that a result says of them."""
 
     source: Source
-    split: protocols.Split
+    split: Split
     protocol: str  # its name
     split_sha256: str
     map_at: str  # the protocol's cutoff: "all" or a number
-    validation: int  # training images held out for tuning; 0: the protocol's own queries and database
+    validation: int = 0  # training images held out for tuning; 0: the protocol's own queries and database
+    allow_overlap: bool = False
+    n_skipped: int = 0  # images of the split that were left out, since they can't be read
 
 
-def load(*, name: str, directory: str, protocol: str, split_seed: int, validation: int) -> Dataset:
-    """Opens a data set and divides it.
+def open_source(settings: Settings) -> Source:
+    """Opens the images of a data set, undivided.
+
+    Raises:
+      InputError: the data are missing or damaged; the text says what to get and where to put it.
+    """
+    if not settings.directory and settings.name != "digits" and settings.reader != "tfds":
+        raise InputError("config.data.directory is empty: say where the images are, --config.data.directory=FOLDER")
+    directory = Path(settings.directory)
+    if settings.reader == "lists":
+        return lists.read(directory, lists=Path(settings.lists or settings.directory))
+    if settings.reader == "tfds":
+        return _of_tfds(settings)
+    files: dict[str, Callable[[], Source]] = {
+        "digits": digits.read,
+        "fashion_mnist": lambda: fashion_mnist.read(directory),
+        "cifar10": lambda: cifar10.read(directory),
+        "nuswide": lambda: _nus_wide(directory, settings.protocol),
+        "imagenet100": lambda: imagenet100.read(directory),
+        "coco": lambda: coco.read(directory),
+        "mirflickr25k": lambda: mirflickr25k.read(directory),
+        "folder": lambda: folder.read(directory),
+    }
+    return files[settings.name]()
+
+
+def _nus_wide(directory: Path, protocol: str) -> Source:
+    from adsq_jax.data.readers import nus_wide  # TFDS takes a second to import: only where it is wanted
+
+    return nus_wide.read(directory, most_frequent=21 if protocol == "nuswide" else None)
+
+
+def _of_tfds(settings: Settings) -> Source:
+    from adsq_jax.data.readers import tfds_sets  # as above
+
+    if settings.name == "tfds":
+        if not settings.tfds_name:
+            raise InputError("config.data.tfds_name is empty: give the data set's name, --config.data.tfds_name=NAME")
+        return tfds_sets.read(settings.tfds_name, settings.directory, splits=None)
+    return tfds_sets.BENCHMARKS[settings.name](settings.directory)
+
+
+def drawn(settings: Settings) -> Dataset:
+    """Opens a data set and divides it; says nothing yet of images that can't be read.
 
     Args:
-      name: one of PROTOCOLS_OF.
-      directory: where its files are.
-      protocol: one of that data set's.
-      split_seed: of the draw.
-      validation: see `Dataset`.
+      settings: which.
 
     Returns:
       The data set.
 
     Raises:
-      InputError: the data are missing, damaged or too few; the text says what to get and where to put it.
+      InputError: as `open_source`; or the data don't fit the protocol, or a query is in another part.
     """
-    if name in _NO_READER:
-        raise InputError(
-            f"{name} has no reader in this version yet, wherever its images are. For the version that will have one: "
-            + _NO_READER[name].format(directory=directory)
-        )
-    source = sources.digits() if name == "digits" else sources.fashion_mnist(directory)
-    settings = protocols.PROTOCOLS[protocol]
-    split = protocols.split_by_class(source.labels, settings, seed=split_seed)
-    return divided(source, split, protocol=protocol, validation=validation, seed=split_seed)
+    source = open_source(settings)
+    split, map_at = protocols.draw(
+        source,
+        settings.protocol,
+        seed=settings.split_seed,
+        query_share=settings.query_share,
+        train_share=settings.train_share,
+    )
+    protocols.check_disjoint(split, source.names, allow_overlap=settings.allow_overlap)
+    return divided(
+        source,
+        split,
+        protocol=settings.protocol,
+        map_at=map_at,
+        validation=settings.validation,
+        seed=settings.split_seed,
+        allow_overlap=settings.allow_overlap,
+    )
 
 
-def divided(source: Source, split: protocols.Split, *, protocol: str, validation: int, seed: int) -> Dataset:
+def divided(
+    source: Source, split: Split, *, protocol: str, map_at: str, validation: int, seed: int, allow_overlap: bool
+) -> Dataset:
     """Puts a source and a protocol's split together, with a part held out if asked for."""
     if validation:
         split = protocols.hold_out(split, validation=validation, seed=seed)
@@ -71,12 +156,112 @@ def divided(source: Source, split: protocols.Split, *, protocol: str, validation
         source=source,
         split=split,
         protocol=protocol,
-        split_sha256=protocols.sha256(split, name=protocol, labels=source.labels),
-        map_at=protocols.PROTOCOLS[protocol].map_at,
+        split_sha256=protocols.sha256(split, name=protocol, labels=source.labels, names=source.names),
+        map_at=map_at,
         validation=validation,
+        allow_overlap=allow_overlap,
     )
+
+
+def load(settings: Settings) -> Dataset:
+    """Opens a data set, divides it, and makes sure that its images are there, or are left out by agreement.
+
+    Args:
+      settings: which. With a manifest of `python -m adsq_jax.data` the split must be the manifest's; with
+        `on_bad_image="skip"` the images that it found bad are left out.
+
+    Returns:
+      The data set; decoded training images are kept in memory, as far as there is room.
+
+    Raises:
+      InputError: as `drawn`; an image is missing; or the split isn't the manifest's.
+    """
+    dataset = drawn(settings)
+    if settings.on_bad_image == "skip" and not settings.manifest:
+        raise InputError(
+            "config.data.on_bad_image='skip' wants to know which images are bad: python -m adsq_jax.data --config=... finds "
+            "them and writes a manifest, which goes to --config.data.manifest"
+        )
+    if settings.manifest:
+        content = manifest.read(Path(settings.manifest))
+        manifest.check_origin(
+            content, path=settings.manifest, data=settings.name, protocol=settings.protocol, split_seed=settings.split_seed
+        )
+        if settings.on_bad_image == "skip":
+            dataset = without(dataset, np.array([bad["row"] for bad in content["bad_images"]], np.int64), settings=settings)
+        manifest.check(content, dataset.split_sha256, path=Path(settings.manifest))
+    missing = dataset.source.missing(used_rows(dataset.split))
+    if len(missing):
+        raise InputError(
+            f"{len(missing):,} images are missing, the first is {dataset.source.place(int(missing[0]))}: bring them, or leave "
+            "them out by --config.data.on_bad_image=skip and a manifest of python -m adsq_jax.data"
+        )
+    if isinstance(dataset.source, ArraySource):
+        return dataset
+    kept = Kept(dataset.source, dataset.split.train, most_bytes=settings.keep_mib * 2**20)
+    return dataset._replace(source=kept)
+
+
+def without(dataset: Dataset, bad: np.ndarray, *, settings: Settings) -> Dataset:
+    """Leaves out images that can't be read; the other images stay in the parts that they were drawn for.
+
+    Args:
+      dataset: as drawn.
+      bad: rows, int[m].
+      settings: its `most_bad` is the greatest share of the images that may be left out.
+
+    Returns:
+      The data set without them, with a hash of its own.
+
+    Raises:
+      InputError: they are too many, or nothing is left of a part.
+    """
+    used = used_rows(dataset.split)
+    bad = np.intersect1d(bad, used)
+    if len(bad) > settings.most_bad * len(used):
+        raise InputError(
+            f"{len(bad):,} of {len(used):,} images can't be used, more than the share of config.data.most_bad="
+            f"{settings.most_bad}: bring them, or allow more with --config.data.most_bad=SHARE"
+        )
+    if not len(bad):
+        return dataset
+    split = protocols.without(dataset.split, bad)
+    if not all(len(rows) for rows in split):
+        raise InputError("without the images that can't be used, a part of the split is empty: bring them")
+    source = dataset.source
+    sha256 = protocols.sha256(split, name=dataset.protocol, labels=source.labels, names=source.names)
+    return dataset._replace(split=split, split_sha256=sha256, n_skipped=len(bad))
+
+
+def used_rows(split: Split) -> np.ndarray:
+    """Rows of any part, int64[n], ascending."""
+    return np.unique(np.concatenate(split))
 
 
 def labels_of(dataset: Dataset, part: str) -> np.ndarray:
     """Labels of `query`, `train` or `database`, uint8[n, c]."""
     return dataset.source.labels[getattr(dataset.split, part)]
+
+
+def retrieval_labels(dataset: Dataset) -> dict[str, np.ndarray]:
+    """Labels of `query` and `database`: class ids int64[n] where each image has exactly one, else multi-hot uint8[n, c]."""
+    ids = {part: dataset.source.labels.ids(getattr(dataset.split, part)) for part in ("query", "database")}
+    if all(array is not None for array in ids.values()):
+        return {part: np.asarray(array) for part, array in ids.items()}
+    return {part: labels_of(dataset, part) for part in ids}
+
+
+def described(dataset: Dataset) -> dict[str, Any]:
+    """What a result says of its data, beside the sizes of queries and database."""
+    split, found = dataset.split, protocols.overlaps(dataset.split, dataset.source.names)
+    return {
+        "protocol": dataset.protocol,
+        "validation": dataset.validation,
+        "split_sha256": dataset.split_sha256,
+        "n_train": len(split.train),
+        "n_query_in_train": found["query in train"],
+        "n_query_in_database": found["query in database"],
+        "allow_overlap": dataset.allow_overlap,
+        "n_skipped": dataset.n_skipped,
+        "database_holds_train": bool(np.isin(split.train, split.database).any()),
+    }

@@ -1,97 +1,194 @@
-"""From a source to batches: decode, augment, batch. The batch at step t depends on the seed and on t alone."""
+"""From a source to batches: decode, crop, augment, batch. The batch at step t depends on the seed and on t alone."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+import os
+import signal
+import threading
+import time
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import grain
 import numpy as np
 
 from adsq_jax.data.sources import Source
+from adsq_jax.errors import InputError
 
-_READ = grain.ReadOptions(num_threads=4, prefetch_buffer_size=32)
+
+class View(NamedTuple):
+    """How the network sees an image."""
+
+    resize: int  # pixels of the shorter side, before an image is cropped; 0: images have `image_size` already
+    image_size: int  # pixels a side, after that
+    crop_padding: int = 0  # training: pixels of black around an image, before it is cropped at random
+    flip: bool = False  # training: whether to mirror half of the images, left to right
+    erase: float = 0.0  # training: greatest side of a black square on half of the images, as a share of the image's side
+
+
+class Reading(NamedTuple):
+    """Who reads: it changes the speed, and nothing else."""
+
+    threads: int  # that read and decode, in each process
+    workers: int = 0  # processes that do so; 0: this one
+    process: int = 0  # which of the processes that train together this is
+    processes: int = 1
 
 
 class _Rows:
     """Some rows of a source, each with its place among them: what ties an image to its row of the bank."""
 
-    def __init__(self, source: Source, rows: np.ndarray):
-        self._source, self._rows = source, rows
+    def __init__(self, source: Source, rows: np.ndarray, view: View):
+        self._source, self._rows, self._view = source, rows, view
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, index: Any) -> dict[str, Any]:
-        return {"image": self._source[int(self._rows[index])]["image"], "index": np.int32(index)}
+        return {"image": resized(self._source, int(self._rows[index]), self._view), "index": np.int32(index)}
+
+
+def resized(source: Source, row: int, view: View) -> np.ndarray:
+    """One image before it is cropped, uint8[h, w, 3].
+
+    Raises:
+      InputError: it can't be read; or it isn't to be resized, and has another size than the network wants.
+    """
+    image = source.image(row, shorter_side=view.resize)
+    if not view.resize and image.shape[:2] != (view.image_size, view.image_size):
+        raise InputError(
+            f"{source.place(row)} is {image.shape[0]}x{image.shape[1]}, and the network wants {view.image_size}x"
+            f"{view.image_size}: set --config.data.image_size to it, or resize with --config.data.resize={view.image_size}"
+        )
+    return image
+
+
+class _Augment(grain.transforms.RandomMap):
+    def __init__(self, view: View):
+        self._view = view
+
+    def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        return {"image": _augment(element["image"], rng, self._view), "index": element["index"]}
+
+
+class _CentreCrop(grain.transforms.Map):
+    def __init__(self, view: View):
+        self._side = view.image_size
+
+    def map(self, element: dict[str, Any]) -> dict[str, Any]:
+        image = element["image"]
+        top, left = ((side - self._side) // 2 for side in image.shape[:2])
+        return {"image": image[top : top + self._side, left : left + self._side], "index": element["index"]}
 
 
 def train_batches(
-    source: Source,
-    rows: np.ndarray,
-    *,
-    batch_size: int,
-    seed: int,
-    start: int,
-    crop_padding: int,
-    flip: bool,
-    erase: float,
-) -> Iterator[dict[str, np.ndarray]]:
+    source: Source, rows: np.ndarray, *, view: View, batch_size: int, seed: int, start: int, reading: Reading
+) -> Generator[dict[str, np.ndarray]]:
     """Shuffled, augmented batches without end. Each pass shuffles anew and leaves out what doesn't fill a batch.
 
     Args:
       source: of images.
       rows: the training set's rows of the source, int[n].
-      batch_size: images a batch, at most n.
+      view: resized, cropped at random, mirrored and erased as it says.
+      batch_size: images a batch, at most n, over all processes; a multiple of their number.
       seed: of order and augmentation.
       start: the step to begin at.
-      crop_padding: pixels of black around an image, out of which a crop of its size is cut at random.
-      flip: whether to mirror half of the images, left to right.
-      erase: greatest side of a black square laid on half of the images, as a share of the image's side; 0 for none.
+      reading: threads and processes. Of `processes`, process p gets images p, p + processes, ... of each batch.
 
     Returns:
-      Batches {image: uint8[batch, h, w, 3], index: int32[batch]}; no index stands twice in a batch.
+      Batches {image: uint8[batch, image_size, image_size, 3], index: int32[batch]} of this process; no index stands twice.
+      Close it to end its threads.
+
+    Raises:
+      InputError: an image can't be read, or has another size than the network wants.
 
     Source: crop and flip as in He et al., CVPR 2016; squares as in DeVries and Taylor, arXiv 1708.04552.
     """
-
-    def augment(element: dict[str, Any], random: np.random.Generator) -> dict[str, Any]:
-        image = _augment(element["image"], random, crop_padding=crop_padding, flip=flip, erase=erase)
-        return {"image": image, "index": element["index"]}
-
-    dataset = grain.MapDataset.source(_Rows(source, rows)).seed(seed).shuffle().random_map(augment)
-    dataset = dataset.batch(batch_size, drop_remainder=True).repeat()
-    return iter(dataset[start:].to_iter_dataset(_READ))
+    dataset = grain.MapDataset.source(_Rows(source, rows, view)).seed(seed).shuffle().random_map(_Augment(view))
+    whole = len(rows) // batch_size * batch_size
+    dataset = dataset[reading.process : whole : reading.processes].batch(batch_size // reading.processes).repeat()
+    return _taken(_iterated(dataset[start:], reading))
 
 
-def in_order(source: Source, rows: np.ndarray, *, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
+def in_order(
+    source: Source, rows: np.ndarray, *, view: View, batch_size: int, reading: Reading
+) -> Iterator[dict[str, np.ndarray]]:
     """Batches in the order of `rows`, each image once; the last one is padded with copies of its first image.
 
     Args:
       source: of images.
       rows: int[n].
+      view: resized, and cropped to the centre.
       batch_size: images a batch.
+      reading: threads and worker processes.
 
     Returns:
-      ceil(n / batch_size) batches {image: uint8[batch, h, w, 3], index: int32[batch]}; cut what is computed from them to n.
+      ceil(n / batch_size) batches {image: uint8[batch, image_size, image_size, 3], index: int32[batch]}; cut what is computed
+      from them to n.
+
+    Raises:
+      InputError: as `train_batches`.
     """
-    dataset = grain.MapDataset.source(_Rows(source, rows)).batch(batch_size, drop_remainder=False)
-    for batch in dataset.to_iter_dataset(_READ):
+    dataset = grain.MapDataset.source(_Rows(source, rows, view)).map(_CentreCrop(view)).batch(batch_size, drop_remainder=False)
+    for batch in _taken(_iterated(dataset, reading)):
         missing = batch_size - len(batch["index"])
         yield {name: np.concatenate([x, np.repeat(x[:1], missing, axis=0)]) for name, x in batch.items()}
 
 
-def _augment(image: np.ndarray, random: np.random.Generator, *, crop_padding: int, flip: bool, erase: float) -> np.ndarray:
+def _taken(batches: Any) -> Generator[dict[str, np.ndarray]]:
+    """All batches; threads and workers end when the iterator is closed."""
+    iterator = iter(batches)
+    try:
+        yield from iterator
+    finally:
+        iterator.close()
+
+
+def _iterated(dataset: Any, reading: Reading) -> Any:
+    """Reads ahead by threads, or by worker processes of as many threads."""
+    ahead = max(2, 2 * reading.threads // max(1, reading.workers))  # batches
+    iterated = dataset.to_iter_dataset(grain.ReadOptions(num_threads=reading.threads, prefetch_buffer_size=ahead))
+    if not reading.workers:
+        return iterated
+    return iterated.mp_prefetch(grain.MultiprocessingOptions(num_workers=reading.workers), worker_init_fn=_begin_worker)
+
+
+def _begin_worker(index: int, count: int) -> None:
+    """Signals to a whole group of processes are for the one that trains, which saves and then stops its workers."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """Ends a worker whose training process was killed: it would wait for ever for somebody to take its batches."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+def _augment(image: np.ndarray, random: np.random.Generator, view: View) -> np.ndarray:
+    padding, side = view.crop_padding, view.image_size
     height, width, channels = image.shape
-    if crop_padding:
-        room = np.zeros((height + 2 * crop_padding, width + 2 * crop_padding, channels), np.uint8)
-        room[crop_padding : crop_padding + height, crop_padding : crop_padding + width] = image
-        top, left = random.integers(0, 2 * crop_padding + 1, size=2)
-        image = room[top : top + height, left : left + width]
-    if flip and random.random() < 0.5:
-        image = image[:, ::-1]
-    if erase and random.random() < 0.5:
+    if padding:
+        room = np.zeros((height + 2 * padding, width + 2 * padding, channels), np.uint8)
+        room[padding : padding + height, padding : padding + width] = image
+        image, height, width = room, height + 2 * padding, width + 2 * padding
+    if (height, width) != (side, side):
+        top, left = int(random.integers(0, height - side + 1)), int(random.integers(0, width - side + 1))
+        image = image[top : top + side, left : left + side]
+    if view.flip and random.random() < 0.5:
+        image = _mirrored(image)
+    if view.erase and random.random() < 0.5:
         image = image.copy()
-        side = int(random.integers(1, max(2, round(erase * min(height, width)) + 1)))
-        top, left = random.integers(0, (height, width))
-        spans: Sequence[slice] = [slice(max(0, centre - side // 2), centre + -(-side // 2)) for centre in (top, left)]
+        square = int(random.integers(1, max(2, round(view.erase * side) + 1)))
+        top, left = random.integers(0, (side, side))
+        spans: Sequence[slice] = [slice(max(0, centre - square // 2), centre + -(-square // 2)) for centre in (top, left)]
         image[spans[0], spans[1]] = 0
     return image
+
+
+def _mirrored(image: np.ndarray) -> np.ndarray:
+    """Left to right; a channel at a time, which NumPy copies six times as fast as pixels of three bytes."""
+    mirrored = np.empty(image.shape, image.dtype)
+    for channel in range(image.shape[2]):
+        mirrored[..., channel] = image[:, ::-1, channel]
+    return mirrored

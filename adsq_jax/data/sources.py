@@ -1,157 +1,304 @@
 """Sources: random access to labelled images, in a fixed order. `source[i] -> {image: uint8[h, w, 3], label: uint8[c]}`."""
 
-import gzip
-import importlib.util
 import os
-import struct
-import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 
+from adsq_jax.data import images
+from adsq_jax.data.images import BadImage
+from adsq_jax.data.labels import Labels
 from adsq_jax.errors import InputError
 
-FASHION_MNIST = "/usr/share/datasets/fashion-mnist"  # where Debian's package puts it
 
+class Names:
+    """Many short texts in one piece of memory."""
 
-class Source(Protocol):
-    """What every source offers."""
-
-    labels: np.ndarray  # of all images, uint8[n, c] in {0, 1}
+    def __init__(self, names: Iterable[bytes]):
+        """Takes the texts as UTF-8, none with a line end."""
+        names = list(names)
+        self.joined = b"\n".join(names)
+        self._starts = np.cumsum([0, *(len(name) + 1 for name in names)])
 
     def __len__(self) -> int:
-        """Number of images."""
+        return len(self._starts) - 1
+
+    def __getitem__(self, index: int) -> str:
+        return self.raw(index).decode(errors="backslashreplace")  # for people: whatever bytes a file's name has
+
+    def raw(self, index: int) -> bytes:
+        """One of them as it was given."""
+        return self.joined[self._starts[index] : self._starts[index + 1] - 1]
+
+    def of_rows(self, rows: np.ndarray) -> "Names":
+        """Some of them, in that order: int[m]."""
+        return Names(self.raw(row) for row in rows)
+
+    def first(self) -> np.ndarray:
+        """Of each text, the index of the first one that is the same, int64[n]."""
+        rows: dict[bytes, int] = {}
+        return np.fromiter((rows.setdefault(name, i) for i, name in enumerate(self.joined.split(b"\n"))), np.int64, len(self))
+
+    def once(self) -> np.ndarray:
+        """Which texts no other is the same as, bool[n]."""
+        first = self.first()
+        return np.bincount(first, minlength=len(self))[first] == 1
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory."""
+        return len(self.joined) + self._starts.nbytes
+
+
+class Source(ABC):
+    """Labelled images in a fixed order."""
+
+    def __init__(
+        self,
+        labels: Labels,
+        *,
+        classes: Sequence[str],
+        names: Names | None,
+        parts: Mapping[str, np.ndarray] | None = None,
+        notes: Mapping[str, int] | None = None,
+    ):
+        """Takes what is known of all images.
+
+        Args:
+          labels: of all images.
+          classes: the names of the classes.
+          names: of the images, where they have any; they are part of a split's hash.
+          parts: rows of the parts that the data set itself divides its images into.
+          notes: counts of what was found on the way, for people: {"files that are no pictures": 3}.
+
+        Raises:
+          ValueError: the numbers of classes, labels and names don't fit.
+          InputError: two classes have the same name.
+        """
+        if len(classes) != labels.classes or (names is not None and len(names) != len(labels)):
+            raise ValueError(f"{len(classes)} names of classes and labels of {labels.shape} don't fit, or the images' names")
+        self.labels, self.names = labels, names
+        self.classes = tuple("".join(c if c.isprintable() else "?" for c in name) for name in classes)  # a terminal obeys some
+        if len(set(self.classes)) < len(self.classes):
+            twice = next(name for name in self.classes if self.classes.count(name) > 1)
+            raise InputError(f"two classes are named {twice[:80]!r}: give each a name of its own")
+        self.parts, self.notes = dict(parts or {}), dict(notes or {})
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         """{image: uint8[h, w, 3], label: uint8[c]}."""
+        return {"image": self.image(index, shorter_side=0), "label": self.labels[index]}
+
+    def name(self, index: int) -> str:
+        """What to call an image."""
+        return f"image {index}" if self.names is None else self.names[index]
+
+    def place(self, index: int) -> str:
+        """Where an image is, for people."""
+        return self.name(index)
+
+    @abstractmethod
+    def content(self, index: int) -> bytes:
+        """An image as it is stored: what a hash of it is taken of.
+
+        Raises:
+          BadImage: it isn't there.
+        """
+
+    @abstractmethod
+    def image(self, index: int, *, shorter_side: int) -> np.ndarray:
+        """An image as pixels.
+
+        Args:
+          index: its row.
+          shorter_side: what to resize it to, in pixels; 0: as it is.
+
+        Returns:
+          uint8[h, w, 3].
+
+        Raises:
+          BadImage: it isn't there, or is no whole picture; says which.
+        """
+
+    def missing(self, rows: np.ndarray) -> np.ndarray:
+        """Those of some rows whose images aren't there, as far as can be told without reading them: int64[m]."""
+        return rows[:0]
 
 
-class ArraySource:
-    """Images that fit in memory; grey ones are shown in three equal channels, without a copy."""
+class ArraySource(Source):
+    """Images that are in memory already; grey ones are shown in three equal channels, without a copy."""
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray):
+    def __init__(self, pixels: np.ndarray, labels: Labels, *, classes: Sequence[str]):
         """Takes images and labels.
 
         Args:
-          images: uint8[n, h, w, 1 or 3].
-          labels: uint8[n, c] in {0, 1}.
+          pixels: uint8[n, h, w, 1 or 3].
+          labels: of n images.
+          classes: the names of the classes.
 
         Raises:
           ValueError: shapes or dtypes differ from these.
         """
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
-            raise ValueError(f"images must be uint8[n, h, w, 1 or 3], got {images.dtype}{images.shape}")
-        if labels.dtype != np.uint8 or labels.ndim != 2 or len(labels) != len(images) or labels.max(initial=0) > 1:
-            raise ValueError(f"labels must be uint8[{len(images)}, c] in {{0, 1}}, got {labels.dtype}{labels.shape}")
-        self.images, self.labels = images, labels
+        super().__init__(labels, classes=classes, names=None)
+        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] not in (1, 3) or len(pixels) != len(labels):
+            raise ValueError(f"images must be uint8[{len(labels)}, h, w, 1 or 3], got {pixels.dtype}{pixels.shape}")
+        self.pixels = pixels
 
-    def __len__(self) -> int:
-        return len(self.images)
+    def content(self, index: int) -> bytes:
+        """The pixels."""
+        return self.pixels[index].tobytes()
 
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        image = self.images[index]
-        return {"image": np.broadcast_to(image, (*image.shape[:2], 3)), "label": self.labels[index]}
-
-
-def one_hot(ids: np.ndarray, *, classes: int) -> np.ndarray:
-    """Class ids int[n] in [0, classes) as uint8[n, classes]."""
-    return (np.asarray(ids)[:, None] == np.arange(classes)).astype(np.uint8)
+    def image(self, index: int, *, shorter_side: int) -> np.ndarray:
+        """See `Source.image`."""
+        pixels = self.pixels[index]
+        return images.resize(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), shorter_side=shorter_side)
 
 
-def digits() -> ArraySource:
-    """Scikit-learn's handwritten digits: 1,797 images of 8x8, 10 classes, inside the package.
+class EncodedSource(Source):
+    """Images that are stored as files or records of JPEG, PNG and the like, and decoded when asked for."""
 
-    Raises:
-      InputError: scikit-learn isn't installed.
+    def image(self, index: int, *, shorter_side: int) -> np.ndarray:
+        """See `Source.image`."""
+        try:
+            return images.decode(self.content(index), shorter_side=shorter_side)
+        except BadImage as error:
+            raise BadImage(f"{self.place(index)} {error}") from error
 
-    Source: UCI, Optical Recognition of Handwritten Digits (test part), by way of `sklearn.datasets.load_digits`.
+
+class FileSource(EncodedSource):
+    """One file an image, all below one folder."""
+
+    def __init__(
+        self,
+        root: Path,
+        labels: Labels,
+        *,
+        classes: Sequence[str],
+        names: Names,
+        parts: Mapping[str, np.ndarray] | None = None,
+        notes: Mapping[str, int] | None = None,
+    ):
+        """Takes the folder, and `names`: paths below it, with / between folders, checked not to lead out of it."""
+        super().__init__(labels, classes=classes, names=names, parts=parts, notes=notes)
+        self._root = root
+
+    def place(self, index: int) -> str:
+        """The path."""
+        return os.path.join(self._root, self.name(index))
+
+    def content(self, index: int) -> bytes:
+        """The file's bytes."""
+        assert self.names is not None
+        path = os.path.join(os.fsencode(self._root), self.names.raw(index))
+        try:
+            if not os.path.isfile(path):  # to open a pipe would wait for ever
+                raise BadImage("is no file: restore it" if os.path.lexists(path) else "is missing: bring it")
+            with open(path, "rb") as file:
+                return file.read()
+        except OSError as error:
+            raise BadImage(f"can't be read ({error.strerror}): change its permissions, or restore it") from error
+
+    def missing(self, rows: np.ndarray) -> np.ndarray:
+        """Lists each folder once, which is quicker than to ask for each file."""
+        assert self.names is not None
+        present: dict[bytes, set[bytes]] = {}
+        gone = []
+        for row in rows:
+            folder, _, file = self.names.raw(row).rpartition(b"/")
+            if folder not in present:
+                try:
+                    with os.scandir(os.path.join(os.fsencode(self._root), folder)) as found:
+                        present[folder] = {e.name for e in found if not e.is_symlink() or os.path.exists(e.path)}
+                except OSError:
+                    present[folder] = set()
+            if file not in present[folder]:
+                gone.append(row)
+        return np.array(gone, np.int64)
+
+
+class _Other(Source):
+    """What it doesn't say itself, it asks another source."""
+
+    _source: Source
+
+    def content(self, index: int) -> bytes:
+        """See `Source.content`."""
+        return self._source.content(self._row(index))
+
+    def image(self, index: int, *, shorter_side: int) -> np.ndarray:
+        """See `Source.image`."""
+        return self._source.image(self._row(index), shorter_side=shorter_side)
+
+    def place(self, index: int) -> str:
+        """See `Source.place`."""
+        return self._source.place(self._row(index))
+
+    def _row(self, index: int) -> int:
+        return index
+
+
+class Subset(_Other):
+    """Some images of another source, maybe with other labels."""
+
+    def __init__(
+        self,
+        source: Source,
+        rows: np.ndarray,
+        *,
+        labels: Labels,
+        classes: Sequence[str],
+        names: Names | None = None,
+        parts: Mapping[str, np.ndarray],
+    ):
+        """Takes the rows, int[m], in the order they are to have, and what is known of them; names of theirs if not given."""
+        if names is None and source.names is not None:
+            names = source.names.of_rows(rows)
+        super().__init__(labels, classes=classes, names=names, parts=parts, notes=source.notes)
+        self._source, self._rows = source, rows
+
+    def _row(self, index: int) -> int:
+        return int(self._rows[index])
+
+    def missing(self, rows: np.ndarray) -> np.ndarray:
+        """See `Source.missing`."""
+        gone = self._source.missing(self._rows[rows])
+        return rows[np.isin(self._rows[rows], gone)]
+
+
+class Kept(_Other):
+    """Keeps decoded and resized images of some rows in memory, up to a number of bytes, from when they are first asked for.
+
+    Training looks at each image of the training set several times a round. What fits is decoded once; what doesn't is decoded
+    each time. Each process has its own.
     """
-    try:
-        datasets = importlib.import_module("sklearn.datasets")
-    except ModuleNotFoundError as error:
-        raise InputError("digits come inside scikit-learn, which isn't installed: pip install scikit-learn") from error
-    data = datasets.load_digits()
-    images = np.round(data.images * (255 / 16)).astype(np.uint8)[..., None]  # 0..16 -> 0..255
-    return ArraySource(images, one_hot(data.target, classes=10))
 
+    def __init__(self, source: Source, rows: np.ndarray, *, most_bytes: int):
+        """Takes a source, the rows worth keeping, and the room for them."""
+        super().__init__(source.labels, classes=source.classes, names=source.names, parts=source.parts, notes=source.notes)
+        self._source, self._most_bytes = source, most_bytes
+        self._worth = np.zeros(len(source), bool)
+        self._worth[rows] = True
+        self._kept: dict[tuple[int, int], np.ndarray] = {}
+        self.kept_bytes = 0
 
-def fashion_mnist(directory: str) -> ArraySource:
-    """Fashion-MNIST: 70,000 images of 28x28, 10 classes; the 60,000 of the original training part come first.
+    def missing(self, rows: np.ndarray) -> np.ndarray:
+        """See `Source.missing`."""
+        return self._source.missing(rows)
 
-    Reads the four IDX files of `directory`. Where that is FASHION_MNIST, the folder of Debian's `dataset-fashion-mnist`, and
-    isn't there, takes TFDS `fashion_mnist` as prepared on this machine, or downloads and prepares it, for which TFDS needs
-    TensorFlow. TFDS has its own fixed order within each part, and so another split.
+    def image(self, index: int, *, shorter_side: int) -> np.ndarray:
+        """See `Source.image`; don't write into it."""
+        key = (int(index), shorter_side)
+        image = self._kept.get(key)
+        if image is None:
+            image = self._source.image(index, shorter_side=shorter_side)
+            if self._worth[index] and self.kept_bytes + image.nbytes <= self._most_bytes:
+                self._kept[key] = image
+                self.kept_bytes += image.nbytes  # threads may pass the limit by an image each: no lock is worth that
+        return image
 
-    Args:
-      directory: the folder of the IDX files, `*-ubyte.gz`.
-
-    Raises:
-      InputError: the folder isn't there or holds something else, or neither way leads to the data.
-
-    Source: Xiao, Rasul and Vollgraf, arXiv 1708.07747.
-    """
-    folder = Path(directory)
-    if directory == FASHION_MNIST and not folder.exists():
-        return _tfds_fashion_mnist()
-    parts = [
-        (
-            _read_idx(folder / f"{part}-images-idx3-ubyte.gz", dimensions=3),
-            _read_idx(folder / f"{part}-labels-idx1-ubyte.gz", dimensions=1),
-        )
-        for part in ("train", "t10k")
-    ]
-    for images, labels in parts:
-        if len(images) != len(labels) or images.shape[1:] != (28, 28) or labels.max(initial=0) > 9:
-            raise InputError(
-                f"{folder} doesn't hold Fashion-MNIST: {len(images)} images of {images.shape[1:]} and {len(labels)} "
-                "labels were read, expected as many 28x28 images as labels 0 to 9: apt-get install dataset-fashion-mnist"
-            )
-    images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return ArraySource(images[..., None], one_hot(labels, classes=10))
-
-
-def _read_idx(path: Path, *, dimensions: int) -> np.ndarray:
-    """Reads one gzipped IDX file of unsigned bytes: magic 0x000008DD, sizes as big-endian int32, then the values."""
-    advice = "apt-get install dataset-fashion-mnist, or give the folder of its four files with --config.data.directory"
-    if not os.path.isfile(path):
-        raise InputError(f"{path} is missing: {advice}")
-    try:
-        content = gzip.decompress(path.read_bytes())
-    except PermissionError as error:
-        raise InputError(f"{path} can't be read ({error.strerror}): change its permissions") from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path} is not a whole gzip file ({error}): {advice}") from error
-    head = 4 + 4 * dimensions
-    if len(content) < head or content[:4] != bytes((0, 0, 8, dimensions)):
-        raise InputError(f"{path} is not an IDX file of unsigned bytes in {dimensions} dimensions: {advice}")
-    shape = struct.unpack(f">{dimensions}I", content[4:head])
-    if len(content) - head != np.prod(shape, dtype=np.int64):
-        raise InputError(f"{path} promises {shape} bytes and holds {len(content) - head}: {advice}")
-    return np.frombuffer(content, np.uint8, offset=head).reshape(shape)
-
-
-def _tfds_fashion_mnist() -> ArraySource:
-    """TFDS's copy, prepared as array_record, read whole into memory (70,000 x 784 bytes)."""
-    tfds: Any = importlib.import_module("tensorflow_datasets")
-    try:
-        parts = [
-            tfds.data_source(
-                "fashion_mnist",
-                split=split,
-                download=importlib.util.find_spec("tensorflow") is not None,  # TFDS reads what it downloads with TensorFlow
-                builder_kwargs={"file_format": "array_record"},
-            )
-            for split in ("train", "test")
-        ]
-        examples = [part[i] for part in parts for i in range(len(part))]
-    except Exception as error:  # TFDS raises whatever its network, disk and import layers do
-        reason = str(error).strip().splitlines() or [""]
-        raise InputError(
-            f"Fashion-MNIST was found neither in {FASHION_MNIST} nor by TFDS ({type(error).__name__}: {reason[-1][:200]}): "
-            "apt-get install dataset-fashion-mnist, or give the folder of its four IDX files with "
-            "--config.data.directory, or prepare it once where there is a network: pip install tensorflow && "
-            "tfds build fashion_mnist --file_format=array_record"
-        ) from error
-    images = np.stack([example["image"] for example in examples])
-    return ArraySource(images, one_hot(np.array([example["label"] for example in examples]), classes=10))
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_kept": {}, "kept_bytes": 0}  # a worker process begins with its own

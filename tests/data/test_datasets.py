@@ -1,53 +1,139 @@
-"""Data sets by name: what loads, what says where to get it, and what holding out changes."""
+"""Data sets by name: what loads, what is said where it doesn't, what is left out, and what a result says of it."""
 
+import json
+from pathlib import Path
+
+import mock_data
 import numpy as np
 import pytest
+from PIL import Image
 
-from adsq_jax.data import datasets, protocols, sources
+from adsq_jax.data import datasets, protocols
+from adsq_jax.data.datasets import Settings
+from adsq_jax.data.readers import digits, tfds_sets
+from adsq_jax.data.sources import ArraySource, Kept
 from adsq_jax.errors import InputError
 
+DEFAULTS = {field: mock_data.load_config("digits").data[field] for field in Settings._fields}
+QUERY, TRAIN, DATABASE = (0, 1, 2), (3, 4, 5, 6), (3, 4, 5, 6, 7, 8, 9)
 
-def load(name="digits", *, directory="", protocol="digits", split_seed=0, validation=0):
-    return datasets.load(name=name, directory=directory, protocol=protocol, split_seed=split_seed, validation=validation)
+
+def settings(**changes):
+    return Settings(**{**DEFAULTS, **{key: str(value) if isinstance(value, Path) else value for key, value in changes.items()}})
+
+
+def load(**changes):
+    return datasets.load(settings(**changes))
+
+
+def error_of(function, *arguments, **changes):
+    with pytest.raises(InputError) as caught:
+        function(*arguments, **changes)
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
+
+
+def picture(path, value):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (6, 4), (value, value, 9)).save(path)
+
+
+def line_of(k, labels=None):
+    return " ".join([f"p/{k}.png", *(labels or ("01" if k % 2 else "10"))])
+
+
+@pytest.fixture
+def listed(tmp_path):
+    """Ten pictures of two classes in lists of 3 queries, 4 to train on and 7 in the database; gives what opens them."""
+    for k in range(10):
+        picture(tmp_path / "images" / "p" / f"{k}.png", 20 * k)
+    write_lists(tmp_path / "lists")
+    return {
+        "name": "lists",
+        "reader": "lists",
+        "protocol": "own",
+        "directory": tmp_path / "images",
+        "lists": tmp_path / "lists",
+    }
+
+
+def write_lists(path, *, query=QUERY, train=TRAIN, database=DATABASE, labels=None):
+    path.mkdir(exist_ok=True)
+    for part, rows in (("query", query), ("train", train), ("database", database)):
+        (path / f"{part}.txt").write_text("".join(line_of(k, (labels or {}).get(k)) + "\n" for k in rows))
+
+
+def write_manifest(path, dataset, *, bad=(), **other):
+    content = {
+        "data": "lists",
+        "protocol": dataset.protocol,
+        "split_seed": 0,
+        "split_sha256": dataset.split_sha256,
+        "bad_images": [{"row": row, "name": "", "why": ""} for row in bad],
+    }
+    content |= other
+    path.write_text(json.dumps(content))
+    return path
+
+
+def names_in(dataset):
+    return {part: {dataset.source.name(row) for row in rows} for part, rows in dataset.split._asdict().items()}
+
+
+def named(*rows):
+    return {f"p/{k}.png" for k in rows}
+
+
+# By name
 
 
 @pytest.mark.parametrize(
-    ("name", "protocol", "address"),
+    ("name", "protocol", "wanted"),
     [
-        ("cifar10", "cifar10", "https://www.cs.toronto.edu/~kriz/cifar.html"),
+        ("cifar10", "cifar10", "https://www.cs.toronto.edu/~kriz/"),
         ("nuswide", "nuswide", "https://lms.comp.nus.edu.sg/"),
+        ("nuswide", "nuswide-81", "https://lms.comp.nus.edu.sg/"),
         ("imagenet100", "imagenet100", "https://image-net.org/download"),
+        ("coco", "coco", "https://cocodataset.org/#download"),
+        ("mirflickr25k", "mirflickr25k", "https://press.liacs.nl/mirflickr/"),
+        ("fashion_mnist", "fashion_mnist", "apt-get install dataset-fashion-mnist"),
+        ("folder", "own", "--config.data.directory"),
+        ("lists", "own", "--config.data.lists"),
     ],
 )
-def test_data_that_must_be_fetched(name, protocol, address, tmp_path):
-    """A data set without a reader says where to get it and into which folder it belongs, in one line."""
-    with pytest.raises(InputError) as caught:
-        load(name, directory=str(tmp_path / "images"), protocol=protocol)
-    text = str(caught.value)
-    assert address in text
-    assert str(tmp_path / "images") in text
-    assert "\n" not in text
+def test_data_that_are_not_there(name, protocol, wanted, tmp_path):
+    """Each data set says in one line where to get it and into which folder it belongs, and makes no folder."""
+    directory = tmp_path / "images"
+    reader = datasets.READERS_OF[name][0]
+    text = error_of(load, name=name, reader=reader, directory=directory, protocol=protocol)
+    assert wanted in text
+    assert str(directory) in text
+    assert not directory.exists()
 
 
 def test_names_are_covered():
-    """Every name either loads or is one of those that say where to get the data."""
-    assert set(datasets.PROTOCOLS_OF) == {"digits", "fashion_mnist", "cifar10", "nuswide", "imagenet100"}
+    """Every name has readers and protocols, each of which is known."""
+    benchmarks = {"digits", "fashion_mnist", "cifar10", "nuswide", "imagenet100", "coco", "mirflickr25k"}
+    assert set(datasets.PROTOCOLS_OF) == set(datasets.READERS_OF) == benchmarks | {"folder", "lists", "tfds"}
+    known = {name for names in datasets.PROTOCOLS_OF.values() for name in names}
+    assert known == {*protocols.PROTOCOLS, protocols.OWN}
 
 
 def test_digits():
-    """Digits come with the protocol's split, its cutoff, and the hash of that very split."""
-    dataset = load()
-    split = protocols.split_by_class(sources.digits().labels, protocols.PROTOCOLS["digits"], seed=0)
+    """Digits come with the protocol's split, its cutoff, and the hash of that very split; they aren't kept twice."""
+    dataset, source = load(), digits.read()
+    split = protocols.by_class(source, protocols.PROTOCOLS["digits"], seed=0)
     for found, wanted in zip(dataset.split, split, strict=True):
         np.testing.assert_array_equal(found, wanted)
     assert len(dataset.source) == 1797
     assert (dataset.protocol, dataset.map_at, dataset.validation) == ("digits", "all", 0)
-    assert dataset.split_sha256 == protocols.sha256(split, name="digits", labels=sources.digits().labels)
+    assert dataset.split_sha256 == protocols.sha256(split, name="digits", labels=source.labels, names=None)
+    assert isinstance(dataset.source, ArraySource)
 
 
 def test_seed_changes_split_and_hash():
     """Another seed is another split with another hash; the same seed is the same."""
-    one, other, again = load(split_seed=0), load(split_seed=1), load(split_seed=0)
+    one, other, again = (load(split_seed=seed) for seed in (0, 1, 0))
     assert one.split_sha256 == again.split_sha256 != other.split_sha256
     assert set(one.split.query) != set(other.split.query)
 
@@ -61,12 +147,6 @@ def test_validation_changes_split_and_hash():
     assert set(np.concatenate(held.split).tolist()) == set(whole.split.train.tolist())
 
 
-def test_fashion_mnist_reads_its_directory(tmp_path):
-    """The directory reaches the reader: an empty one is an error that names it."""
-    with pytest.raises(InputError, match=str(tmp_path)):
-        load("fashion_mnist", directory=str(tmp_path), protocol="fashion_mnist")
-
-
 @pytest.mark.parametrize("part", ["query", "train", "database"])
 def test_labels_of(part):
     """Labels of a part are those of its images, in the order of its rows."""
@@ -74,3 +154,302 @@ def test_labels_of(part):
     rows = getattr(dataset.split, part)
     expected = np.stack([dataset.source[int(row)]["label"] for row in rows])
     np.testing.assert_array_equal(datasets.labels_of(dataset, part), expected)
+
+
+# Labels for retrieval
+
+
+def test_retrieval_labels_of_single_classes():
+    """Where each query and database image has one label, they are ids, equal to the place of the 1."""
+    dataset = load()
+    found = datasets.retrieval_labels(dataset)
+    for part in ("query", "database"):
+        ids = [int(np.argmax(dataset.source[int(row)]["label"])) for row in getattr(dataset.split, part)]
+        assert found[part].tolist() == ids
+        assert found[part].dtype == np.int64
+
+
+@pytest.mark.parametrize("k", [0, 9])
+def test_retrieval_labels_of_several(listed, k):
+    """One query or one database image with two labels makes all of both parts multi-hot."""
+    write_lists(Path(listed["lists"]), labels={k: "11"})
+    dataset = load(**listed)
+    found = datasets.retrieval_labels(dataset)
+    for part in ("query", "database"):
+        expected = [dataset.source[int(row)]["label"].tolist() for row in getattr(dataset.split, part)]
+        assert found[part].tolist() == expected
+        assert found[part].dtype == np.uint8
+
+
+def test_retrieval_labels_do_not_ask_other_images(listed):
+    """Two labels of an image that is only trained on don't matter: queries and database have ids."""
+    write_lists(Path(listed["lists"]), labels={3: "11"}, database=(4, 5, 6, 7, 8, 9))
+    found = datasets.retrieval_labels(load(**listed))
+    assert (found["query"].tolist(), found["database"].tolist()) == ([0, 1, 0], [0, 1, 0, 1, 0, 1])
+
+
+# Lists and folders, end to end
+
+
+def test_lists(listed):
+    """The split of list files is theirs; pixels are those of the files; decoded training images are kept, others not."""
+    dataset = load(**listed)
+    assert names_in(dataset) == {"query": named(*QUERY), "train": named(*TRAIN), "database": named(*DATABASE)}
+    assert dataset.map_at == "all"
+    assert isinstance(dataset.source, Kept)
+    for row in range(10):
+        k = int(dataset.source.name(row)[2:-4])
+        np.testing.assert_array_equal(dataset.source[row]["image"][2, 3], [20 * k, 20 * k, 9])
+        assert dataset.source[row]["label"].tolist() == [1 - k % 2, k % 2]
+    assert dataset.source.kept_bytes == len(TRAIN) * 6 * 4 * 3
+
+
+def test_no_room_to_keep(listed):
+    """With keep_mib=0 nothing is kept, and the pixels are the same."""
+    dataset, kept = load(**listed, keep_mib=0), load(**listed)
+    for row in range(10):
+        np.testing.assert_array_equal(dataset.source[row]["image"], kept.source[row]["image"])
+    assert dataset.source.kept_bytes == 0
+
+
+def test_lists_of_a_benchmark(listed):
+    """Lists under a benchmark's name are held against its sizes."""
+    text = error_of(load, **{**listed, "name": "nuswide", "protocol": "nuswide"})
+    assert "2,100 / 10,500 / 193,734" in text
+    assert "3 / 4 / 7" in text
+
+
+def test_lists_with_a_benchmarks_sizes(listed, monkeypatch):
+    """Lists of the protocol's sizes are its split, with its name and cutoff."""
+    monkeypatch.setitem(protocols.PROTOCOLS, "nuswide", protocols.Protocol(3, 4, 7, True, "5000", "by_concept"))
+    dataset = load(**{**listed, "name": "nuswide", "protocol": "nuswide"})
+    assert (dataset.protocol, dataset.map_at) == ("nuswide", "5000")
+    assert names_in(dataset)["query"] == named(*QUERY)
+
+
+@pytest.mark.parametrize("allow", [False, True])
+def test_a_query_in_the_database(listed, allow):
+    """A published list with queries in its database is refused, or allowed, and what a result says counts them."""
+    write_lists(Path(listed["lists"]), database=(*DATABASE, 0, 1))
+    if not allow:
+        assert "query in database: 2 of 3" in error_of(load, **listed)
+        return
+    dataset = load(**listed, allow_overlap=True)
+    said = datasets.described(dataset)
+    assert (said["n_query_in_database"], said["n_query_in_train"], said["allow_overlap"]) == (2, 0, True)
+    assert len(dataset.split.database) == 9
+    assert dataset.split_sha256 != load(**{**listed, "lists": with_plain_lists(listed)}, allow_overlap=True).split_sha256
+
+
+def with_plain_lists(listed):
+    path = Path(listed["lists"]).parent / "plain"
+    write_lists(path)
+    return path
+
+
+def test_folder(tmp_path):
+    """Pictures in folders: each class gives its share of queries, the rest is database and training set."""
+    for k in range(20):
+        picture(tmp_path / ("cat" if k < 8 else "dog") / f"{k:02}.png", 10 * k)
+    dataset = load(name="folder", directory=tmp_path, protocol="own", query_share=0.25, train_share=0.5)
+    ids = np.array([0] * 8 + [1] * 12)
+    assert [np.bincount(ids[rows]).tolist() for rows in dataset.split] == [[2, 3], [3, 4], [6, 9]]
+    for row in range(20):
+        np.testing.assert_array_equal(dataset.source[row]["image"], np.full((4, 6, 3), (10 * row, 10 * row, 9), np.uint8))
+    found = datasets.retrieval_labels(dataset)
+    assert found["query"].tolist() == [0, 0, 1, 1, 1]
+
+
+# Images that can't be used
+
+
+def remove(listed, *rows):
+    for k in rows:
+        (Path(listed["directory"]) / "p" / f"{k}.png").unlink()
+
+
+def row_of(dataset, k):
+    return next(row for row in range(len(dataset.source)) if dataset.source.name(row) == f"p/{k}.png")
+
+
+def test_missing_images(listed):
+    """Missing images are counted, and the first is named, with what to do."""
+    remove(listed, 5, 8)
+    text = error_of(load, **listed)
+    assert f"2 images are missing, the first is {listed['directory'] / 'p' / '5.png'}: " in text
+    assert "--config.data.on_bad_image=skip" in text
+
+
+def test_missing_images_of_no_part(tmp_path, monkeypatch):
+    """An image that the split doesn't use may be missing: with images held out, the protocol's own queries aren't used."""
+    for k in range(20):
+        picture(tmp_path / f"c{k % 2}" / f"{k:02}.png", k)
+    opened = settings(name="folder", directory=tmp_path, protocol="own", validation=6)
+    dataset = datasets.drawn(opened)
+    unused = sorted(set(range(20)) - set(datasets.used_rows(dataset.split).tolist()))
+    assert len(unused) == 2
+    monkeypatch.setattr(datasets, "open_source", lambda _: dataset.source)  # the folder's list, from before they went
+    for row in unused:
+        (tmp_path / dataset.source.name(row)).unlink()
+    assert datasets.load(opened).split_sha256 == dataset.split_sha256
+
+
+def test_skip_without_a_manifest(listed):
+    """To skip what is bad, one has to say what is: the error names the command that finds it."""
+    text = error_of(load, **listed, on_bad_image="skip")
+    assert "python -m adsq_jax.data" in text
+    assert "--config.data.manifest" in text
+
+
+def test_skip(listed, tmp_path):
+    """What the manifest names as bad is in no part; all others stay in theirs; hash and description say so."""
+    dataset = load(**listed)
+    remove(listed, 1, 5, 8)
+    bad = [row_of(dataset, k) for k in (1, 5, 8)]
+    skipped = datasets.without(dataset, np.array(bad), settings=settings(most_bad=1.0))
+    path = write_manifest(tmp_path / "manifest.json", skipped, bad=bad)
+    found = load(**listed, on_bad_image="skip", manifest=path, most_bad=0.3)
+    assert names_in(found) == {"query": named(0, 2), "train": named(3, 4, 6), "database": named(3, 4, 6, 7, 9)}
+    assert (found.n_skipped, datasets.described(found)["n_skipped"], datasets.described(found)["n_train"]) == (3, 3, 3)
+    assert found.split_sha256 == skipped.split_sha256 != dataset.split_sha256
+
+
+def test_skip_ignores_rows_of_no_part(listed):
+    """A bad image that is in no part doesn't count, and leaves the hash as it is."""
+    dataset = load(**listed)
+    again = datasets.without(dataset, np.array([10, 999]), settings=settings(most_bad=0.0))
+    assert (again.n_skipped, again.split_sha256) == (0, dataset.split_sha256)
+
+
+def test_skip_another_missing_image(listed, tmp_path):
+    """An image that is missing without standing in the manifest is an error still."""
+    dataset = load(**listed)
+    skipped = datasets.without(dataset, np.array([row_of(dataset, 8)]), settings=settings(most_bad=1.0))
+    path = write_manifest(tmp_path / "manifest.json", skipped, bad=[row_of(dataset, 8)])
+    remove(listed, 8, 9)
+    text = error_of(load, **listed, on_bad_image="skip", manifest=path, most_bad=0.5)
+    assert f"1 images are missing, the first is {listed['directory'] / 'p' / '9.png'}: " in text
+
+
+@pytest.mark.parametrize(("bad", "most", "refused"), [(1, 0.09, True), (1, 0.1, False), (2, 0.1, True), (2, 0.2, False)])
+def test_most_bad(listed, bad, most, refused):
+    """Up to the share of all images may be left out, and no more."""
+    dataset = load(**listed)
+    rows = np.array([row_of(dataset, k) for k in (8, 9)[:bad]])
+    if refused:
+        text = error_of(datasets.without, dataset, rows, settings=settings(most_bad=most))
+        assert f"{bad} of 10 images can't be used" in text
+        assert f"config.data.most_bad={most}" in text
+    else:
+        assert datasets.without(dataset, rows, settings=settings(most_bad=most)).n_skipped == bad
+
+
+@pytest.mark.parametrize("part", [QUERY, TRAIN, DATABASE])
+def test_nothing_left_of_a_part(listed, part):
+    """Where all images of a part are bad the error says so."""
+    dataset = load(**listed)
+    rows = np.array([row_of(dataset, k) for k in part])
+    text = error_of(datasets.without, dataset, rows, settings=settings(most_bad=1.0))
+    assert "a part of the split is empty" in text
+
+
+# The manifest
+
+
+def test_the_same_manifest(listed, tmp_path):
+    """A manifest of the same split changes nothing."""
+    plain = load(**listed)
+    path = write_manifest(tmp_path / "manifest.json", plain)
+    assert load(**listed, manifest=path).split_sha256 == plain.split_sha256
+
+
+@pytest.mark.parametrize("on_bad_image", ["error", "skip"])
+def test_another_manifest(listed, tmp_path, on_bad_image):
+    """A manifest of another split is refused, with both hashes and the command that tells what differs."""
+    path = write_manifest(tmp_path / "manifest.json", load(validation=200)._replace(protocol="own"))
+    text = error_of(load, **listed, manifest=path, on_bad_image=on_bad_image)
+    assert load(**listed).split_sha256[:12] in text
+    assert load(validation=200).split_sha256[:12] in text
+    assert f"python -m adsq_jax.data --verify={path}" in text
+
+
+@pytest.mark.parametrize(("key", "value"), [("data", "folder"), ("protocol", "coco"), ("split_seed", 1)])
+def test_manifest_of_other_data(listed, tmp_path, key, value):
+    """A manifest of other data, or of another draw, is refused before what it names as bad is left out."""
+    path = write_manifest(tmp_path / "manifest.json", load(**listed), bad=range(10), **{key: value})
+    assert f"{path} is of {key}={value!r}" in error_of(load, **listed, manifest=path, on_bad_image="skip")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{}",
+        "[]",
+        "7",
+        "null",
+        '{"split_sha256": 7, "bad_images": []}',
+        '{"split_sha256": "a", "bad_images": []}',
+        "[" * 9000,
+    ]
+    + [json.dumps({"split_sha256": "a" * 64, "bad_images": bad}) for bad in (7, [7], [{}], [{"row": "1"}], [{"row": -1}])]
+    + [json.dumps({"split_sha256": "a" * 64, "bad_images": [{"row": row}]}) for row in (2**64, True, 1.5, None)]
+    + [json.dumps({"split_sha256": list(range(64)), "bad_images": []}), '{"split_sha256": "' + "a" * 64 + '"}'],
+)
+def test_no_manifest(content, tmp_path):
+    """Anything else than a manifest is refused in one line."""
+    path = tmp_path / "manifest.json"
+    path.write_text(content)
+    text = error_of(load, manifest=path)
+    assert f"{path} is" in text
+    assert "python -m adsq_jax.data" in text
+
+
+def test_manifest_that_can_not_be_read(tmp_path):
+    """A manifest that isn't there, is a folder, or is no text, is refused in one line."""
+    assert "is no file" in error_of(load, manifest=tmp_path / "manifest.json")
+    assert "is no file" in error_of(load, manifest=tmp_path)
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\0")
+    assert "is no manifest of a split" in error_of(load, manifest=tmp_path / "binary")
+
+
+# What a result says
+
+
+@pytest.mark.parametrize("validation", [0, 2])
+def test_described(listed, validation):
+    """Every number that a result says of its data is that of a count by hand."""
+    dataset = load(**listed, validation=validation)
+    assert datasets.described(dataset) == {
+        "protocol": "own",
+        "validation": validation,
+        "split_sha256": dataset.split_sha256,
+        "n_train": 4 - validation,
+        "n_query_in_train": 0,
+        "n_query_in_database": 0,
+        "allow_overlap": False,
+        "n_skipped": 0,
+        "database_holds_train": validation == 0,
+    }
+    json.dumps(datasets.described(dataset))
+
+
+# TFDS
+
+
+def test_tfds_without_a_name():
+    """Without the name of a set, the error says how to give it."""
+    assert "--config.data.tfds_name=NAME" in error_of(load, name="tfds", reader="tfds", protocol="own")
+
+
+def test_tfds_of_an_unknown_name(tmp_path):
+    """A name that TFDS doesn't know is quoted, with where to find the names."""
+    text = error_of(load, name="tfds", reader="tfds", protocol="own", tfds_name="no_such_set", directory=tmp_path)
+    assert "'no_such_set'" in text
+    assert "tensorflow.org/datasets" in text
+
+
+def test_tfds_has_what_is_said():
+    """The data sets that can be had of TFDS are those that its reader knows, and only `tfds` itself needs a name."""
+    of_tfds = {name for name, readers in datasets.READERS_OF.items() if "tfds" in readers}
+    assert of_tfds == {*tfds_sets.BENCHMARKS, "tfds"}

@@ -1,29 +1,42 @@
 """Batches: fixed by seed and step, no image twice, augmentation that does what it says, and every image once in order."""
 
 import itertools
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from adsq_jax.data import pipeline
-from adsq_jax.data.sources import ArraySource
+from adsq_jax.data.images import BadImage
+from adsq_jax.data.labels import Labels
+from adsq_jax.data.sources import ArraySource, FileSource, Names
+from adsq_jax.errors import InputError
 
 SIDE = 6
-OFF = {"crop_padding": 0, "flip": False, "erase": 0.0}
-ALL = {"crop_padding": 2, "flip": True, "erase": 0.5}
+OFF = pipeline.View(resize=0, image_size=SIDE)
+ALL = pipeline.View(resize=0, image_size=SIDE, crop_padding=2, flip=True, erase=0.5)
+HERE = pipeline.Reading(threads=4)
 
 
 def source_of(n):
     """Images that can be told apart, whole or in part, without a black pixel."""
     images = np.random.default_rng(n).integers(1, 256, (n, SIDE, SIDE, 3), dtype=np.uint8)
-    return ArraySource(images, np.eye(n, dtype=np.uint8))
+    return source_with(images)
 
 
-def batches(count, *, n=20, rows=None, batch_size=6, seed=3, start=0, augment=OFF):
+def source_with(images):
+    """One class an image."""
+    classes = len(images)
+    return ArraySource(images, Labels.of_ids(np.arange(classes), classes=classes), classes=[str(k) for k in range(classes)])
+
+
+def batches(count, *, n=20, rows=None, batch_size=6, seed=3, start=0, view=OFF, reading=HERE):
     rows = np.arange(n) if rows is None else rows
-    made = pipeline.train_batches(source_of(n), rows, batch_size=batch_size, seed=seed, start=start, **augment)
+    made = pipeline.train_batches(source_of(n), rows, view=view, batch_size=batch_size, seed=seed, start=start, reading=reading)
     return list(itertools.islice(made, count))
 
 
@@ -34,13 +47,13 @@ def same(one, other):
 @pytest.mark.parametrize("start", [1, 2, 3, 7])
 def test_batch_depends_on_seed_and_step_alone(start):
     """Begun at a later step, within a pass and beyond it, the batches are those of an uninterrupted run, pixel for pixel."""
-    whole, later = batches(10, augment=ALL), batches(10 - start, start=start, augment=ALL)
+    whole, later = batches(10, view=ALL), batches(10 - start, start=start, view=ALL)
     assert all(same(one, other) for one, other in zip(whole[start:], later, strict=True))
 
 
 def test_seed_changes_order_and_augmentation():
     """Another seed gives another order, and the same images are cut differently."""
-    one, other = batches(3, augment=ALL), batches(3, seed=4, augment=ALL)
+    one, other = batches(3, view=ALL), batches(3, seed=4, view=ALL)
     assert [b["index"].tolist() for b in one] != [b["index"].tolist() for b in other]
     one, other = by_index(one), by_index(other)
     shared = one.keys() & other.keys()
@@ -67,7 +80,7 @@ def test_no_image_twice_in_a_pass(batch_size, more, seed):
 
 def test_passes_differ():
     """Each pass has its own order, leaves out other images, and draws augmentations anew."""
-    made = batches(30, augment=ALL)  # ten passes of three
+    made = batches(30, view=ALL)  # ten passes of three
     passes = [np.concatenate([batch["index"] for batch in made[k : k + 3]]) for k in range(0, 30, 3)]
     assert len({indices.tobytes() for indices in passes}) == 10
     assert len({frozenset(indices.tolist()) for indices in passes}) > 5
@@ -81,14 +94,14 @@ def test_index_belongs_to_image(rows):
     source = source_of(20)
     for batch in batches(9, rows=rows):
         for index, image in zip(batch["index"], batch["image"], strict=True):
-            np.testing.assert_array_equal(image, source.images[rows[index]])
+            np.testing.assert_array_equal(image, source.pixels[rows[index]])
 
 
 def augmented(**augment):
     """Nine views of each of 200 images: (image, view) pairs."""
     source = source_of(200)
-    views = batches(18, n=200, batch_size=100, augment={**OFF, **augment})
-    return [(source.images[i], view) for batch in views for i, view in zip(batch["index"], batch["image"], strict=True)]
+    views = batches(18, n=200, batch_size=100, view=OFF._replace(**augment))
+    return [(source.pixels[i], view) for batch in views for i, view in zip(batch["index"], batch["image"], strict=True)]
 
 
 def test_flip():
@@ -146,25 +159,25 @@ def test_erase_reaches_every_pixel():
 def test_all_together():
     """With everything on, each pixel that isn't black is a pixel of the image, and the source stays as it was."""
     source = source_of(20)
-    before = source.images.copy()
-    made = pipeline.train_batches(source, np.arange(20), batch_size=6, seed=0, start=0, **ALL)
+    before = source.pixels.copy()
+    made = pipeline.train_batches(source, np.arange(20), view=ALL, batch_size=6, seed=0, start=0, reading=HERE)
     for batch in itertools.islice(made, 30):
         for index, view in zip(batch["index"], batch["image"], strict=True):
-            known = {tuple(pixel) for pixel in source.images[index].reshape(-1, 3).tolist()}
+            known = {tuple(pixel) for pixel in source.pixels[index].reshape(-1, 3).tolist()}
             assert {tuple(pixel) for pixel in view.reshape(-1, 3).tolist()} <= known | {(0, 0, 0)}
             assert view.shape == (SIDE, SIDE, 3)
             assert view.dtype == np.uint8
-    np.testing.assert_array_equal(source.images, before)
+    np.testing.assert_array_equal(source.pixels, before)
 
 
 def test_grey_images():
     """Images of one channel come in three equal ones, erased ones too."""
-    source = ArraySource(np.full((8, SIDE, SIDE, 1), 9, np.uint8), np.eye(8, dtype=np.uint8))
-    made = pipeline.train_batches(source, np.arange(8), batch_size=4, seed=0, start=0, **ALL)
+    source = source_with(np.full((8, SIDE, SIDE, 1), 9, np.uint8))
+    made = pipeline.train_batches(source, np.arange(8), view=ALL, batch_size=4, seed=0, start=0, reading=HERE)
     for batch in itertools.islice(made, 20):
         assert batch["image"].shape == (4, SIDE, SIDE, 3)
         assert (batch["image"] == batch["image"][..., :1]).all()
-    assert (source.images == 9).all()
+    assert (source.pixels == 9).all()
 
 
 @settings(max_examples=20)
@@ -173,11 +186,106 @@ def test_in_order(n, batch_size, seed):
     """Every row comes once, in order and unchanged; all batches are full, the last one with its first image again."""
     source = source_of(30)
     rows = np.random.default_rng(seed).permutation(30)[:n]
-    made = list(pipeline.in_order(source, rows, batch_size=batch_size))
+    made = list(pipeline.in_order(source, rows, view=OFF, batch_size=batch_size, reading=HERE))
     assert len(made) == -(-n // batch_size)
     assert all(batch["image"].shape == (batch_size, SIDE, SIDE, 3) for batch in made)
     index, image = (np.concatenate([batch[name] for batch in made]) for name in ("index", "image"))
     np.testing.assert_array_equal(index[:n], np.arange(n))
-    np.testing.assert_array_equal(image[:n], source.images[rows])
+    np.testing.assert_array_equal(image[:n], source.pixels[rows])
     np.testing.assert_array_equal(index[n:], made[-1]["index"][0])
     np.testing.assert_array_equal(image[n:], np.broadcast_to(made[-1]["image"][:1], image[n:].shape))
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_share_each_batch(processes):
+    """Process p of n gets images p, p + n, ... of the batch that one process would get, pixel for pixel, at any step."""
+    whole = batches(9, start=2, view=ALL)
+    for p in range(processes):
+        own = batches(9, start=2, view=ALL, reading=pipeline.Reading(threads=2, process=p, processes=processes))
+        for batch, share in zip(whole, own, strict=True):
+            for name in ("image", "index"):
+                np.testing.assert_array_equal(share[name], batch[name][p::processes])
+
+
+@pytest.mark.parametrize("threads", [1, 2, 16])
+def test_threads_change_nothing(threads):
+    """Any number of threads gives the same batches, in training and in order."""
+    reading = pipeline.Reading(threads=threads)
+    assert all(same(a, b) for a, b in zip(batches(9, view=ALL), batches(9, view=ALL, reading=reading), strict=True))
+    one, other = (
+        list(pipeline.in_order(source_of(20), np.arange(20), view=OFF, batch_size=3, reading=r)) for r in (HERE, reading)
+    )
+    assert all(same(a, b) for a, b in zip(one, other, strict=True))
+
+
+WORKERS = """
+import sys
+import numpy as np
+from absl import app
+from adsq_jax.data import pipeline
+from adsq_jax.data.images import BadImage
+from adsq_jax.data.labels import Labels
+from adsq_jax.data.sources import ArraySource, FileSource, Names
+
+def main(argv):
+    images = np.random.default_rng(0).integers(0, 256, (20, 6, 6, 3), dtype=np.uint8)
+    source = ArraySource(images, Labels.of_ids(np.arange(20), classes=20), classes=[str(k) for k in range(20)])
+    view = pipeline.View(resize=8, image_size=6, crop_padding=2, flip=True, erase=0.5)
+    taken = []
+    for workers in (0, 2, 3):
+        reading = pipeline.Reading(threads=2, workers=workers)
+        made = pipeline.train_batches(source, np.arange(20), view=view, batch_size=6, seed=3, start=2, reading=reading)
+        ordered = pipeline.in_order(source, np.arange(20), view=view, batch_size=6, reading=reading)
+        batches = [next(made) for _ in range(7)] + list(ordered)
+        taken.append([(b["index"].tolist(), b["image"].tobytes()) for b in batches])
+    assert taken[0] == taken[1] == taken[2]
+    print("the same")
+
+if __name__ == "__main__":
+    app.run(main)
+"""
+
+
+def test_worker_processes_change_nothing(tmp_path):
+    """None, two or three worker processes give the same batches, in the same order, in training and in evaluation."""
+    script = tmp_path / "workers.py"
+    script.write_text(WORKERS)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300, check=False)
+    assert done.stdout == "the same\n", done.stderr
+
+
+@pytest.mark.parametrize("shape", [(40, 60), (60, 40), (33, 32)])
+def test_large_images_are_resized_and_cropped(shape):
+    """The shorter side becomes `resize`; evaluation cuts the centre, training any window of it, each at some time."""
+    images = np.random.default_rng(0).integers(0, 256, (4, *shape, 3), dtype=np.uint8)
+    source, view = source_with(images), pipeline.View(resize=20, image_size=16)
+    size = [round(side * 20 / min(shape)) for side in reversed(shape)]
+    expected = [np.asarray(Image.fromarray(x).resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)) for x in images]
+    top, left = ((side - 16) // 2 for side in expected[0].shape[:2])
+    made = next(pipeline.in_order(source, np.arange(4), view=view, batch_size=4, reading=HERE))
+    np.testing.assert_array_equal(made["image"], [x[top : top + 16, left : left + 16] for x in expected])
+    windows = [np.lib.stride_tricks.sliding_window_view(x, (16, 16, 3)).reshape(-1, 16, 16, 3) for x in expected]
+    seen = set()
+    batches = pipeline.train_batches(source, np.arange(4), view=view, batch_size=4, seed=0, start=0, reading=HERE)
+    for batch in itertools.islice(batches, 150):
+        for index, image in zip(batch["index"], batch["image"], strict=True):
+            places = np.flatnonzero((windows[index] == image).all(axis=(1, 2, 3)))
+            assert len(places) == 1
+            seen.add(int(places[0]))
+    assert len(seen) == len(windows[0])
+
+
+def test_size_that_does_not_fit():
+    """Without `resize`, an image of another size than the network's is an error that names both and says what to set."""
+    made = pipeline.in_order(source_of(3), np.arange(3), view=pipeline.View(resize=0, image_size=9), batch_size=3, reading=HERE)
+    with pytest.raises(InputError, match=r"image 0 is 6x6.*9x9: .*--config.data.image_size .*--config.data.resize=9"):
+        next(made)
+
+
+def test_a_bad_image_is_named(tmp_path):
+    """A file that is no picture ends the batches with its path."""
+    (tmp_path / "a.jpg").write_bytes(b"no picture")
+    source = FileSource(tmp_path, Labels.of_ids(np.array([0]), classes=1), classes=["a"], names=Names([b"a.jpg"]))
+    made = pipeline.in_order(source, np.arange(1), view=pipeline.View(8, 8), batch_size=1, reading=HERE)
+    with pytest.raises(BadImage, match=str(tmp_path / "a.jpg")):
+        next(made)

@@ -1,338 +1,443 @@
-"""Sources: what stands in an image and its label, in which order, and what each kind of damage says."""
+"""Sources: names and images come out as they went in, in little memory, and what isn't there is named."""
 
-import gzip
-import importlib
-import importlib.util
-import io
-import struct
-from pathlib import Path
+import gc
+import os
+import pickle
+import threading
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-import tensorflow_datasets as tfds
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
-from sklearn.datasets import load_digits
-from tensorflow_datasets.core.features import image_feature
-from tensorflow_datasets.image_classification.mnist import FashionMNIST
 
-from adsq_jax.data import sources
+from adsq_jax.data import images
+from adsq_jax.data.images import BadImage
+from adsq_jax.data.labels import Labels
+from adsq_jax.data.sources import ArraySource, FileSource, Kept, Names, Source, Subset
 from adsq_jax.errors import InputError
 
-DEBIAN = Path(sources.FASHION_MNIST)
-TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
+texts = st.lists(st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"])), max_size=20)
+short_texts = st.lists(st.text("aé 日", max_size=2), max_size=12)
+RANDOM = np.random.default_rng(5)
 
 
-def idx(array):
-    """An IDX file's content, by the format's own description: 0, 0, type, dimensions, sizes, values."""
-    return struct.pack(f">4B{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
+def one_class_each(n):
+    return Labels.of_ids(np.arange(n), classes=n)
 
 
-def make_part(folder, name, *, n, seed, shape=(28, 28)):
-    random = np.random.default_rng(seed)
-    images = random.integers(0, 256, (n, *shape), dtype=np.uint8)
-    labels = random.integers(0, 10, n, dtype=np.uint8)
-    (folder / f"{name}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(images)))
-    (folder / f"{name}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(labels)))
-    return images, labels
+def counted(n):
+    return [str(k) for k in range(n)]
+
+
+@given(texts)
+def test_names(names):
+    """Texts of any characters, of spaces, and empty ones come out as they went in, from any iterable."""
+    found = Names(name.encode() for name in names)
+    assert [found[i] for i in range(len(found))] == names
+    assert len(found) == len(names)
+
+
+@given(st.lists(st.binary(min_size=1).map(lambda text: text.replace(b"\n", b"\0"))))
+def test_names_that_are_no_text(names):
+    """File names that are no UTF-8, as they occur, come out as they went in; what people see of them can be printed."""
+    found = Names(names)
+    assert [found.raw(i) for i in range(len(found))] == names
+    assert all(found[i].encode() for i in range(len(found)))
+
+
+def test_file_name_that_is_no_text(folder):
+    """A file whose name is no UTF-8 is found and read."""
+    (folder / os.fsdecode(b"\xff\xe9.png")).symlink_to("a.png")
+    source = FileSource(folder, one_class_each(1), classes=["x"], names=Names([b"\xff\xe9.png"]))
+    assert source.missing(np.arange(1)).tolist() == []
+    np.testing.assert_array_equal(source.image(0, shorter_side=0), files(folder).image(0, shorter_side=0))
+
+
+@given(short_texts)
+def test_first_and_once(names):
+    """The first of the same texts is found for each, and which ones stand alone."""
+    found = Names([name.encode() for name in names])
+    np.testing.assert_array_equal(found.first(), np.array([names.index(name) for name in names], np.int64))
+    np.testing.assert_array_equal(found.once(), np.array([names.count(name) == 1 for name in names], bool))
+    assert found.first().dtype == np.int64
+
+
+@given(short_texts, st.data())
+def test_names_of_rows(names, data):
+    """Some of the texts, in any order, more than once too."""
+    rows = data.draw(st.lists(st.integers(0, len(names) - 1))) if names else []
+    found = Names([name.encode() for name in names]).of_rows(np.array(rows, np.int64))
+    assert [found[i] for i in range(len(found))] == [names[row] for row in rows]
+
+
+def test_memory_of_names():
+    """A text takes its bytes, one more, and eight for where it begins."""
+    assert Names([b"a" * 30] * 1000).nbytes <= 1000 * 39 + 8
+    assert Names([]).nbytes <= 8
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_array_source(channels):
+    """An image comes as it went in, a grey one in three equal channels; with its label, and a name that counts."""
+    pixels = RANDOM.integers(0, 256, (4, 5, 6, channels), dtype=np.uint8)
+    source = ArraySource(pixels, one_class_each(4), classes=counted(4))
+    assert len(source) == 4
+    for i in range(4):
+        np.testing.assert_array_equal(source[i]["image"], np.concatenate([pixels[i]] * (3 // channels), axis=2))
+        np.testing.assert_array_equal(source[i]["label"], np.eye(4)[i])
+        assert source[i]["image"].shape == (5, 6, 3)
+        assert source.content(i) == bytes(pixels[i].reshape(-1).tolist())
+        assert source.name(i) == f"image {i}"
+    assert source.missing(np.arange(4)).tolist() == []
+    assert (source.names, source.classes, source.parts, source.notes) == (None, ("0", "1", "2", "3"), {}, {})
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("shorter_side", [3, 5, 9])
+def test_array_source_resizes(channels, shorter_side):
+    """Images in memory are resized as Pillow does."""
+    pixels = RANDOM.integers(0, 256, (2, 5, 6, channels), dtype=np.uint8)
+    source = ArraySource(pixels, one_class_each(2), classes=counted(2))
+    picture = Image.fromarray(np.concatenate([pixels[1]] * (3 // channels), axis=2))
+    expected = picture.resize((round(6 * shorter_side / 5), shorter_side), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(source.image(1, shorter_side=shorter_side), np.asarray(expected))
+
+
+def test_array_source_makes_no_copy():
+    """Grey images in three channels, and others, are views of what was given."""
+    for channels in (1, 3):
+        pixels = np.zeros((2, 5, 6, channels), np.uint8)
+        source = ArraySource(pixels, one_class_each(2), classes=counted(2))
+        assert np.shares_memory(source.image(0, shorter_side=0), pixels)
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        np.zeros((2, 4, 4, 3), np.float32),
+        np.zeros((2, 4, 4, 3), np.int64),
+        np.zeros((2, 4, 4), np.uint8),
+        np.zeros((2, 4, 4, 2), np.uint8),
+        np.zeros((2, 4, 4, 4), np.uint8),
+        np.zeros((3, 4, 4, 3), np.uint8),
+    ],
+)
+def test_array_source_refuses(pixels):
+    """Images of another number, shape or dtype are refused, with what was expected and found."""
+    with pytest.raises(ValueError, match=r"must be uint8\[2, h, w, 1 or 3\], got "):
+        ArraySource(pixels, one_class_each(2), classes=counted(2))
+
+
+def test_numbers_that_do_not_fit():
+    """Another number of class names than of classes, or of image names than of labels, is refused."""
+    with pytest.raises(ValueError, match="don't fit"):
+        ArraySource(np.zeros((2, 4, 4, 3), np.uint8), one_class_each(2), classes=counted(3))
+    with pytest.raises(ValueError, match="don't fit"):
+        FileSource(None, one_class_each(2), classes=counted(2), names=Names([b"a"]))
+
+
+NAMES = ["a.png", "one/b.png", "one/two/ü é.jpg", "one/ c.gif"]
 
 
 @pytest.fixture
 def folder(tmp_path):
-    make_part(tmp_path, "train", n=30, seed=1)
-    make_part(tmp_path, "t10k", n=20, seed=2)
-    return tmp_path
+    """Four pictures in three folders."""
+    for k, name in enumerate(NAMES):
+        path = tmp_path / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture = Image.fromarray(np.random.default_rng(k).integers(0, 256, (9, 7, 3), dtype=np.uint8))
+        (picture.quantize(9) if name.endswith("gif") else picture).save(path)
+    return tmp_path / "images"
 
 
-def error_of(directory):
-    with pytest.raises(InputError) as caught:
-        sources.fashion_mnist(str(directory))
-    text = str(caught.value)
-    assert "\n" not in text
-    assert "apt-get install dataset-fashion-mnist" in text
-    return text
+def files(root, names=NAMES):
+    return FileSource(root, one_class_each(len(names)), classes=counted(len(names)), names=Names([n.encode() for n in names]))
 
 
-def test_digits_are_sklearns():
-    """All 1,797 images and labels are scikit-learn's, in its order, with 0..16 stretched to 0..255."""
-    source, data = sources.digits(), load_digits()
-    assert len(source) == 1797
-    grey = np.stack([source[i]["image"] for i in range(1797)])
-    assert grey.shape == (1797, 8, 8, 3)
-    assert grey.dtype == np.uint8
-    assert (grey == grey[..., :1]).all()
-    np.testing.assert_allclose(grey[..., 0] / 255, data.images / 16, atol=0.5 / 255 + 1e-9)
-    assert (grey.min(), grey.max()) == (0, 255)
-    np.testing.assert_array_equal(source.labels.argmax(axis=1), data.target)
-    np.testing.assert_array_equal(source.labels.sum(axis=1), 1)
-    np.testing.assert_array_equal(source[5]["label"], source.labels[5])
+@pytest.mark.parametrize("shorter_side", [0, 5, 12])
+def test_file_source(folder, shorter_side):
+    """An image is its file's content, decoded; its name is the path below the folder, its place the whole path."""
+    source = files(folder)
+    for i, name in enumerate(NAMES):
+        content = (folder / name).read_bytes()
+        assert source.content(i) == content
+        np.testing.assert_array_equal(
+            source.image(i, shorter_side=shorter_side), images.decode(content, shorter_side=shorter_side)
+        )
+        assert source.name(i) == name
+        assert source.place(i) == f"{folder}/{name}"
+        assert source[i]["label"].tolist() == [int(k == i) for k in range(4)]
 
 
-def test_digits_without_sklearn(monkeypatch):
-    """Where scikit-learn is missing the error says how to install it."""
-
-    def missing(name):
-        raise ModuleNotFoundError(name)
-
-    monkeypatch.setattr(importlib, "import_module", missing)
-    with pytest.raises(InputError, match="pip install scikit-learn"):
-        sources.digits()
+def refusal(source, index=0):
+    """The text with which an image is refused; its content must be as well."""
+    with pytest.raises(BadImage) as caught:
+        source.content(index)
+    assert len(str(caught.value).splitlines()) == 1
+    return bad_image(source, index)
 
 
-def test_one_hot():
-    """Class ids become rows with a single 1 in the column of the class."""
-    np.testing.assert_array_equal(sources.one_hot(np.array([2, 0]), classes=3), [[0, 0, 1], [1, 0, 0]])
-    assert sources.one_hot(np.array([2, 0]), classes=3).dtype == np.uint8
+def bad_image(source, index=0):
+    with pytest.raises(BadImage) as caught:
+        source.image(index, shorter_side=0)
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("images", "labels"),
-    [
-        (np.zeros((2, 4, 4, 3), np.float32), np.zeros((2, 5), np.uint8)),
-        (np.zeros((2, 4, 4), np.uint8), np.zeros((2, 5), np.uint8)),
-        (np.zeros((2, 4, 4, 2), np.uint8), np.zeros((2, 5), np.uint8)),
-        (np.zeros((2, 4, 4, 3), np.uint8), np.zeros((3, 5), np.uint8)),
-        (np.zeros((2, 4, 4, 3), np.uint8), np.zeros(2, np.uint8)),
-        (np.zeros((2, 4, 4, 3), np.uint8), np.zeros((2, 5), np.int64)),
-        (np.zeros((2, 4, 4, 3), np.uint8), np.full((2, 5), 2, np.uint8)),
-    ],
-)
-def test_array_source_refuses(images, labels):
-    """Images and labels of another shape, dtype or range are refused."""
-    with pytest.raises(ValueError, match="must be uint8"):
-        sources.ArraySource(images, labels)
-
-
-def test_array_source_keeps_colours():
-    """An image of three channels comes out as it went in."""
-    images = np.random.default_rng(0).integers(0, 256, (3, 2, 4, 3), dtype=np.uint8)
-    source = sources.ArraySource(images, np.eye(3, dtype=np.uint8))
-    for i in range(3):
-        np.testing.assert_array_equal(source[i]["image"], images[i])
-
-
-def test_idx_folder(tmp_path):
-    """The reader gives the images and labels that were written, the train part first and then t10k."""
-    train, train_labels = make_part(tmp_path, "train", n=30, seed=1)
-    test, test_labels = make_part(tmp_path, "t10k", n=20, seed=2)
-    source = sources.fashion_mnist(str(tmp_path))
-    assert len(source) == 50
-    for i, image in enumerate([*train, *test]):
-        np.testing.assert_array_equal(source[i]["image"], np.dstack([image] * 3))
-    np.testing.assert_array_equal(source.labels.argmax(axis=1), [*train_labels, *test_labels])
-    np.testing.assert_array_equal(source.labels.sum(axis=1), 1)
-
-
-FILES = [f"{part}-{kind}-ubyte.gz" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
-
-
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", ["gone.jpg", "no/such/folder.jpg", "a.png/b.jpg"])
 def test_missing_file(folder, name):
-    """Each of the four files, when missing, is named."""
-    (folder / name).unlink()
-    text = error_of(folder)
-    assert f"{folder / name} is missing" in text
-    assert "--config.data.directory" in text
+    """A file that isn't there is named, with its folder, and called missing."""
+    assert f"{folder}/{name} is missing" in refusal(files(folder, [name]))
 
 
-def damage_not_gzip(content):
-    return gzip.decompress(content)
+def test_directory_pipe_and_dangling_link(folder):
+    """A folder and a pipe are no files, and asking for a pipe doesn't wait; a link that leads nowhere is none either."""
+    os.mkfifo(folder / "pipe.jpg")
+    (folder / "link.jpg").symlink_to("nowhere.jpg")
+    for name in ("one", "pipe.jpg", "link.jpg"):
+        assert f"{folder}/{name} is no file" in refusal(files(folder, [name]))
 
 
-def damage_cut(content):
-    return content[: len(content) // 2]
-
-
-def damage_header_only(content):
-    return content[:5]
-
-
-def damage_bits(content):
-    return content[:20] + bytes(255 - b for b in content[20:40]) + content[40:]
-
-
-def damage_empty(content):
-    return b""
-
-
-def damage_magic(content):
-    return gzip.compress(b"\0\0\x0d" + gzip.decompress(content)[3:])
-
-
-def damage_dimensions(content):
-    return gzip.compress(b"\0\0\x08\x02" + gzip.decompress(content)[4:])
-
-
-def damage_fewer_values(content):
-    return gzip.compress(gzip.decompress(content)[:-1])
-
-
-def damage_more_values(content):
-    return gzip.compress(gzip.decompress(content) + b"\0")
-
-
-def damage_stub(content):
-    return gzip.compress(gzip.decompress(content)[:6])
+def test_link_to_a_picture(folder):
+    """A link is as good as the picture that it leads to."""
+    (folder / "link.png").symlink_to("a.png")
+    np.testing.assert_array_equal(files(folder, ["link.png"]).image(0, shorter_side=0), files(folder).image(0, shorter_side=0))
 
 
 @pytest.mark.parametrize(
-    ("damage", "says"),
-    [
-        (damage_not_gzip, "not a whole gzip file"),
-        (damage_cut, "not a whole gzip file"),
-        (damage_header_only, "not a whole gzip file"),
-        (damage_bits, "not a whole gzip file"),
-        (damage_empty, "not an IDX file"),
-        (damage_magic, "not an IDX file"),
-        (damage_dimensions, "not an IDX file"),
-        (damage_stub, "not an IDX file"),
-        (damage_fewer_values, "promises"),
-        (damage_more_values, "promises"),
-    ],
+    ("error", "says"), [(PermissionError(13, "Permission denied"), "Permission"), (OSError(5, "I/O error"), "I/O")]
 )
-@pytest.mark.parametrize("name", [TRAIN_IMAGES, "t10k-labels-idx1-ubyte.gz"])
-def test_damaged_file(folder, name, damage, says):
-    """Every kind of damage to a file is one line that names the file and what is wrong with it."""
-    path = folder / name
-    path.write_bytes(damage(path.read_bytes()))
-    text = error_of(folder)
-    assert str(path) in text
+def test_file_that_cannot_be_read(folder, monkeypatch, error, says):
+    """A file without permission, or on a failing disk, is named, with what the system says."""
+
+    def fails(path, mode="r", *args, **kwargs):
+        raise error
+
+    monkeypatch.setattr("builtins.open", fails)
+    text = refusal(files(folder))
+    assert f"{folder}/a.png can't be read (" in text
     assert says in text
 
 
-def test_sizes_that_would_overflow(folder):
-    """A header that promises more than memory holds is refused before anything is made of it."""
-    (folder / TRAIN_IMAGES).write_bytes(gzip.compress(struct.pack(">4B3I", 0, 0, 8, 3, *[2**32 - 1] * 3) + b"\0" * 9))
-    assert "promises" in error_of(folder)
+def test_damaged_file(folder):
+    """A file that is no picture, or empty, is named; its content, for a hash, can be had."""
+    for content, says in ((b"no picture", "is no whole picture"), (b"", "is empty")):
+        (folder / "a.png").write_bytes(content)
+        assert f"{folder}/a.png {says}" in bad_image(files(folder))
+        assert files(folder).content(0) == content
 
 
-def test_empty_folder(tmp_path):
-    """An empty folder is an error that names the first file it lacks."""
-    assert str(tmp_path / TRAIN_IMAGES) in error_of(tmp_path)
+def test_missing(folder):
+    """Those rows come back, in order, whose files aren't there, as asking for each file says."""
+    (folder / "plain").write_bytes(b"")
+    (folder / "link.png").symlink_to("a.png")
+    names = [
+        *NAMES,
+        "gone.png",
+        "one/gone.png",
+        "none/b.png",
+        "plain/b.png",
+        "one/two/u e.jpg",
+        "A.PNG",
+        "link.png",
+    ]
+    source, rows = files(folder, names), RANDOM.permutation(len(names))
+    found = source.missing(rows)
+    assert found.dtype == np.int64
+    assert found.tolist() == [row for row in rows if not os.path.exists(folder / names[row])]
+    assert source.missing(np.array([2, 0])).tolist() == []
+    assert source.missing(np.array([], np.int64)).tolist() == []
+    assert sorted(files(folder / "none", names).missing(rows)) == list(range(len(names)))
 
 
-def test_folder_of_something_else(tmp_path):
-    """A folder with other files, and a file in place of a folder, are errors."""
-    (tmp_path / "photo.jpg").write_bytes(b"not of this data set")
-    assert str(tmp_path / TRAIN_IMAGES) in error_of(tmp_path)
-    assert "photo.jpg" in error_of(tmp_path / "photo.jpg")
+def test_missing_finds_links_that_lead_nowhere(folder):
+    """A link to a file that isn't there, as data sets made of links come to have, is as good as none."""
+    (folder / "dangling.png").symlink_to("nowhere.png")
+    assert files(folder, ["dangling.png", "a.png"]).missing(np.arange(2)).tolist() == [0]
 
 
-def test_images_of_another_size(folder):
-    """Images that are not 28x28 are refused, with their size."""
-    make_part(folder, "t10k", n=20, seed=2, shape=(28, 27))
-    text = error_of(folder)
-    assert str(folder) in text
-    assert "(28, 27)" in text
+def test_missing_lists_each_folder_once(folder, monkeypatch):
+    """A folder is listed once, however many images it holds, and no file is opened."""
+    listed = []
+    listdir, scandir = os.listdir, os.scandir
+    monkeypatch.setattr(os, "listdir", lambda path: listed.append(path) or listdir(path))
+    monkeypatch.setattr(os, "scandir", lambda path: listed.append(path) or scandir(path))
+    files(folder, NAMES * 50).missing(np.arange(200))
+    assert len(listed) == 3
 
 
-def test_label_beyond_the_classes(folder):
-    """A label of 10 is refused."""
-    (folder / TRAIN_LABELS).write_bytes(gzip.compress(idx(np.full(30, 10, np.uint8))))
-    assert "labels 0 to 9" in error_of(folder)
+def test_subset(folder):
+    """A subset has some images, in its own order, with labels, names and parts of its own, and the notes of all."""
+    names = Names([name.encode() for name in NAMES])
+    source = FileSource(
+        folder, one_class_each(4), classes=counted(4), names=names, parts={"train": np.arange(4)}, notes={"odd": 3}
+    )
+    labels = Labels.of_multi_hot(np.array([[1, 1], [0, 1], [1, 0]], np.uint8))
+    some = Subset(source, np.array([3, 0, 2]), labels=labels, classes=["x", "y"], parts={"query": np.array([1])})
+    assert len(some) == 3
+    assert [some.name(i) for i in range(3)] == [NAMES[3], NAMES[0], NAMES[2]]
+    for i, row in enumerate([3, 0, 2]):
+        assert some.content(i) == source.content(row)
+        for side in (0, 5):
+            np.testing.assert_array_equal(some.image(i, shorter_side=side), source.image(row, shorter_side=side))
+        np.testing.assert_array_equal(some[i]["label"], labels[i])
+    assert list(some.parts) == ["query"]
+    assert (some.notes, some.classes) == ({"odd": 3}, ("x", "y"))
 
 
-def test_counts_that_differ(folder):
-    """A part with another number of labels than images is refused, with both numbers."""
-    (folder / TRAIN_LABELS).write_bytes(gzip.compress(idx(np.zeros(29, np.uint8))))
-    text = error_of(folder)
-    assert "30 images" in text
-    assert "29 labels" in text
+def test_subset_with_names_of_its_own(folder):
+    """Names that are given go before those of the source; without any there are none."""
+    source, rows, labels = files(folder), np.array([1, 0]), one_class_each(2)
+    some = Subset(source, rows, labels=labels, classes=["x", "y"], names=Names([b"n", b"m"]), parts={})
+    assert [some.name(0), some.name(1)] == ["n", "m"]
+    bare = ArraySource(np.zeros((3, 2, 2, 3), np.uint8), one_class_each(3), classes=counted(3))
+    assert Subset(bare, rows, labels=labels, classes=["x", "y"], parts={}).names is None
 
 
-@pytest.mark.system
-@pytest.mark.skipif(not DEBIAN.exists(), reason="needs Debian's dataset-fashion-mnist")
-def test_debians_files():
-    """Debian's package gives the published data: 70,000 images, 7,000 a class, train first, with their known labels."""
-    source = sources.fashion_mnist(str(DEBIAN))
-    assert len(source) == 70_000
-    np.testing.assert_array_equal(source.labels.sum(axis=0), 7_000)
-    np.testing.assert_array_equal(source.labels[:60_000].sum(axis=0), 6_000)
-    ids = source.labels.argmax(axis=1)
-    assert ids[:5].tolist() == [9, 0, 0, 3, 0]
-    assert ids[60_000:60_005].tolist() == [9, 2, 1, 1, 6]
-    assert source.images[:60_000].mean() / 255 == pytest.approx(0.2860, abs=5e-5)  # the training part's published mean
+def test_subset_misses_what_its_source_misses(folder):
+    """Missing images are told by the subset's own rows, in the order asked for; one that is there twice, twice."""
+    source = files(folder, ["gone.png", "a.png", "lost.png", "one/b.png"])
+    some = Subset(source, np.array([3, 2, 0, 2]), labels=one_class_each(4), classes=counted(4), parts={})
+    assert some.missing(np.arange(4)).tolist() == [1, 2, 3]
+    assert some.missing(np.array([2, 0, 1])).tolist() == [2, 1]
+    assert some.missing(np.array([0])).tolist() == []
 
 
-# TFDS. Its builder reads the download and writes PNG with TensorFlow, so these tests hand it the PNG.
+def test_refusals_through_other_sources(folder):
+    """A bad image is named by its path, through a subset and what is kept too."""
+    source = files(folder, ["a.png", "gone.png"])
+    some = Subset(source, np.array([1]), labels=one_class_each(1), classes=["x"], parts={})
+    kept = Kept(source, np.arange(2), most_bytes=1000)
+    for text in (refusal(some), refusal(kept, 1)):
+        assert f"{folder}/gone.png is missing" in text
+    assert kept.kept_bytes == 0
 
 
-def tfds_examples(n, *, first):
-    for i in range(first, first + n):
-        image = np.random.default_rng(i).integers(0, 256, (28, 28), dtype=np.uint8)
-        yield i, image, i % 10
+class Counting(Source):
+    """Small images, each of its own colour, and how often each was decoded."""
+
+    def __init__(self, n=10):
+        super().__init__(one_class_each(n), classes=counted(n), names=None)
+        self.decoded = []
+
+    def content(self, index):
+        return bytes([index])
+
+    def image(self, index, *, shorter_side):
+        self.decoded.append((index, shorter_side))
+        return np.full((4, shorter_side or 4, 3), index, np.uint8)
 
 
-def splits_of_png(builder, manager):
-    def generate(n, first):
-        for i, image, label in tfds_examples(n, first=first):
-            buffer = io.BytesIO()
-            Image.fromarray(image).save(buffer, "PNG")
-            yield i, {"image": buffer.getvalue(), "label": label}
-
-    return {"train": generate(30, 0), "test": generate(20, 30)}
-
-
-@pytest.fixture
-def tfds_folder(tmp_path, monkeypatch):
-    folder = tmp_path / "tfds"
-    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(folder))
-    monkeypatch.setattr(sources, "FASHION_MNIST", str(tmp_path / "none"))
-    return folder
+def test_kept_decodes_once():
+    """Rows worth keeping are decoded once for each size, others each time; all come as the source gives them."""
+    source = Counting()
+    kept = Kept(source, np.array([2, 5, 7]), most_bytes=10_000)
+    for _ in range(3):
+        for i in range(10):
+            for side in (0, 8):
+                np.testing.assert_array_equal(kept.image(i, shorter_side=side), Counting().image(i, shorter_side=side))
+    for i in range(10):
+        for side in (0, 8):
+            assert source.decoded.count((i, side)) == (1 if i in (2, 5, 7) else 3)
+    assert kept.kept_bytes == 3 * (48 + 96)
 
 
-def check_tfds_source(source):
-    assert len(source) == 50
-    examples = {image.tobytes(): (i, label) for i, image, label in tfds_examples(50, first=0)}
-    found = [examples[np.ascontiguousarray(source[i]["image"][..., 0]).tobytes()] for i in range(50)]
-    assert sorted(i for i, _ in found[:30]) == list(range(30))
-    assert sorted(i for i, _ in found[30:]) == list(range(30, 50))
-    np.testing.assert_array_equal(source.labels, np.eye(10, dtype=np.uint8)[[label for _, label in found]])
-    return [i for i, _ in found]
+def test_kept_takes_any_integer():
+    """A row is the same one as NumPy's integer and as Python's."""
+    source = Counting()
+    kept = Kept(source, np.array([2]), most_bytes=10_000)
+    for row in (2, np.int64(2), np.int32(2)):
+        kept.image(row, shorter_side=0)
+    assert len(source.decoded) == 1
 
 
-def test_tfds_prepared_before(tfds_folder, monkeypatch, tmp_path):
-    """What TFDS prepared as array_record is read without TensorFlow: images with labels, train first, always in one order."""
-    with monkeypatch.context() as patched:
-        patched.setattr(FashionMNIST, "_split_generators", splits_of_png)
-        tfds.builder("fashion_mnist", file_format="array_record").download_and_prepare()
-    orders = [check_tfds_source(sources.fashion_mnist(str(tmp_path / "none"))) for _ in range(2)]
-    assert orders[0] == orders[1]
+@pytest.mark.parametrize(("most", "fits"), [(0, 0), (47, 0), (48, 1), (143, 2), (144, 3), (10_000, 10)])
+def test_kept_up_to_the_limit(most, fits):
+    """What fits is kept, to the byte; the rest is decoded each time."""
+    source = Counting()
+    kept = Kept(source, np.arange(10), most_bytes=most)
+    for _ in range(2):
+        for i in range(10):
+            kept.image(i, shorter_side=0)
+    assert kept.kept_bytes == 48 * fits
+    assert len(source.decoded) == 20 - fits
 
 
-def test_tfds_without_a_decoder(tfds_folder, monkeypatch, tmp_path):
-    """Where neither Pillow nor OpenCV can decode what TFDS prepared, the error names what to install."""
-    monkeypatch.setattr(FashionMNIST, "_split_generators", splits_of_png)
-    tfds.builder("fashion_mnist", file_format="array_record").download_and_prepare()
-    monkeypatch.setattr(image_feature, "PIL_Image", None)
-    monkeypatch.setattr(image_feature, "cv2", None)
-    assert "pip install pillow" in error_of(tmp_path / "none")
+def test_kept_knows_what_its_source_knows(folder):
+    """Labels, names, parts, notes, content and what is missing are the source's."""
+    names = Names([b"a.png", b"gone.png"])
+    source = FileSource(folder, one_class_each(2), classes=["x", "y"], names=names, parts={"p": np.arange(1)}, notes={"n": 1})
+    kept = Kept(source, np.arange(2), most_bytes=100)
+    assert (kept.labels, kept.names, kept.classes, kept.parts, kept.notes) == (
+        source.labels,
+        names,
+        ("x", "y"),
+        source.parts,
+        {"n": 1},
+    )
+    assert kept.content(0) == source.content(0)
+    assert kept.missing(np.arange(2)).tolist() == [1]
+    np.testing.assert_array_equal(kept[0]["image"], source[0]["image"])
 
 
-def test_tfds_prepares_on_first_use(tfds_folder, monkeypatch, tmp_path):
-    """With TensorFlow there, which TFDS needs for it, the data set is prepared when it is first asked for."""
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
-    monkeypatch.setattr(FashionMNIST, "_split_generators", splits_of_png)
-    check_tfds_source(sources.fashion_mnist(str(tmp_path / "none")))
-    assert list(tfds_folder.glob("fashion_mnist/*/*.array_record*"))
+def test_kept_goes_to_another_process_empty(folder):
+    """A pickled copy has none of the images, and reads and keeps them anew."""
+    source = files(folder)
+    kept = Kept(source, np.arange(4), most_bytes=10_000)
+    before = len(pickle.dumps(kept))
+    taken = [kept.image(i, shorter_side=0) for i in range(4)]
+    assert kept.kept_bytes == 4 * 9 * 7 * 3
+    assert len(pickle.dumps(kept)) == before
+    copy = pickle.loads(pickle.dumps(kept))
+    assert copy.kept_bytes == 0
+    for i in range(4):
+        np.testing.assert_array_equal(copy.image(i, shorter_side=0), taken[i])
+    assert copy.kept_bytes == kept.kept_bytes == 4 * 9 * 7 * 3
 
 
-def test_a_folder_of_ones_own_that_is_not_there(tfds_folder, monkeypatch, tmp_path):
-    """A folder that was asked for and is missing is an error: TFDS, whose order differs, doesn't step in."""
-    monkeypatch.setattr(FashionMNIST, "_split_generators", splits_of_png)
-    tfds.builder("fashion_mnist", file_format="array_record").download_and_prepare()
-    assert "train-images-idx3-ubyte.gz is missing" in error_of(tmp_path / "mistyped")
+def test_kept_in_threads():
+    """Eight threads that ask for the same images at once get each as it is, and the limit holds but for an image a thread."""
+    source, limit = Counting(200), 48 * 100
+    kept = Kept(source, np.arange(200), most_bytes=limit)
+    barrier = threading.Barrier(8)
+
+    def ask(thread):
+        barrier.wait(timeout=60)
+        order = np.random.default_rng(thread).permutation(200).tolist()
+        return all((kept.image(i, shorter_side=0) == i).all() for i in order * 3)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(ask, range(8)))
+    assert sum(kept.image(i, shorter_side=0) is kept.image(i, shorter_side=0) for i in range(200)) <= 100 + 8
+    assert len(source.decoded) < 8 * 3 * 200
 
 
-@pytest.mark.parametrize("tensorflow", [None, "there"])
-def test_tfds_without_data_or_network(tfds_folder, monkeypatch, tmp_path, tensorflow):
-    """Without the data and without a network, with or without TensorFlow, the error is one line with what to do."""
+def test_memory_of_many_images(tmp_path):
+    """A source of 200,000 files with names of 30 characters and 81 labels takes at most 100 bytes an image."""
+    n = 200_000
+    packed = np.random.default_rng(0).integers(0, 256, (n, 11), dtype=np.uint8) & np.uint8([255] * 10 + [128])
+    gc.collect()
+    tracemalloc.start()
+    try:
+        names = Names(b"images/%018d.jpeg" % i for i in range(n))
+        labels = Labels.of_packed(packed.copy(), classes=81)
+        source = FileSource(tmp_path, labels, classes=counted(81), names=names)
+        gc.collect()
+        grown = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert len(source.name(0)) == 30
+    assert names.nbytes + labels.nbytes <= 51 * n + 8
+    assert names.nbytes + labels.nbytes <= grown <= 100 * n
 
-    def unreachable(builder, manager):
-        raise ConnectionError("Name or service not known")
 
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: tensorflow)
-    monkeypatch.setattr(FashionMNIST, "_split_generators", unreachable)
-    text = error_of(tmp_path / "none")
-    assert str(tmp_path / "none") in text
-    assert "tfds build fashion_mnist --file_format=array_record" in text
-    assert ("Name or service not known" in text) == (tensorflow == "there")
+def test_names_of_classes():
+    """Two classes of one name are an error; control characters, which a terminal would obey, are replaced."""
+    labels = Labels.of_ids(np.zeros(1, int), classes=2)
+    with pytest.raises(InputError, match="two classes are named 'x'"):
+        ArraySource(np.zeros((1, 2, 2, 3), np.uint8), labels, classes=["x", "x"])
+    source = ArraySource(np.zeros((1, 2, 2, 3), np.uint8), labels, classes=["a\x1b[31m", "b\nc"])
+    assert source.classes == ("a?[31m", "b?c")

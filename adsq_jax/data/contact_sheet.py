@@ -1,0 +1,78 @@
+"""A picture of some images of each part, with their labels: to see at a glance what a data set is."""
+
+import io
+import unicodedata
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from adsq_jax.data.datasets import Dataset
+from adsq_jax.data.images import BadImage
+
+_SIDE, _COLUMNS, _LINES, _GAP = 112, 10, 2, 8  # pixels of an image; images a line; lines a part; pixels between images
+_TEXT = 26  # pixels below an image, for two lines of text
+
+
+def draw(dataset: Dataset) -> bytes:
+    """Draws up to 20 images of each part, evenly spaced in it, each with the names of its classes.
+
+    Args:
+      dataset: divided.
+
+    Returns:
+      A PNG file's bytes. An image that can't be read is a crossed frame.
+
+    Raises:
+      Nothing.
+    """
+    parts = {name: _spaced(rows) for name, rows in dataset.split._asdict().items()}
+    lines = {name: -(-len(rows) // _COLUMNS) for name, rows in parts.items()}
+    cell = (_SIDE + _GAP, _SIDE + _TEXT + _GAP)
+    height = sum(28 + count * cell[1] for count in lines.values())
+    sheet = Image.new("RGB", (_GAP + _COLUMNS * cell[0], height + _GAP), "white")
+    canvas = ImageDraw.Draw(sheet)
+    top = _GAP
+    for name, rows in parts.items():
+        title = f"{name}: {len(getattr(dataset.split, name)):,} images"
+        canvas.text((_GAP, top), title, fill="black", font=ImageFont.load_default(16))
+        top += 28
+        for number, row in enumerate(rows.tolist()):
+            line, column = divmod(number, _COLUMNS)
+            _paste(sheet, canvas, dataset, row, left=_GAP + column * cell[0], top=top + line * cell[1])
+        top += lines[name] * cell[1]
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _spaced(rows: np.ndarray) -> np.ndarray:
+    count = min(len(rows), _COLUMNS * _LINES)
+    return rows[np.linspace(0, len(rows) - 1, count).astype(np.int64)] if count else rows
+
+
+def _paste(sheet: Image.Image, canvas: ImageDraw.ImageDraw, dataset: Dataset, row: int, *, left: int, top: int) -> None:
+    corner = (left + _SIDE - 1, top + _SIDE - 1)
+    try:
+        picture = Image.fromarray(np.ascontiguousarray(dataset.source.image(row, shorter_side=0)))
+        small = max(picture.size) <= _SIDE // 2  # a tiny image is shown in whole pixels, not in a blur
+        scale = _SIDE / max(picture.size)
+        size = [max(1, round(side * scale)) for side in picture.size]
+        picture = picture.resize(size, Image.Resampling.NEAREST if small else Image.Resampling.LANCZOS)
+        sheet.paste(picture, (left + (_SIDE - size[0]) // 2, top + (_SIDE - size[1]) // 2))
+        frame = "#cccccc"
+    except BadImage:
+        frame = "red"
+        canvas.line([(left, top), corner], fill=frame)
+        canvas.line([(left, corner[1]), (corner[0], top)], fill=frame)
+    canvas.rectangle([(left, top), corner], outline=frame)
+    names = [dataset.source.classes[k] for k in np.flatnonzero(dataset.source.labels[row])]
+    text, font = _plain(", ".join(names)) or "(no label)", ImageFont.load_default(10)
+    for line in (0, 1):
+        fits = next(n for n in range(len(text), -1, -1) if canvas.textlength(text[:n], font=font) <= _SIDE)
+        canvas.text((left, top + _SIDE + 1 + 12 * line), text[:fits], fill="black", font=font)
+        text = text[fits:]
+
+
+def _plain(text: str) -> str:
+    """Text in the letters that Pillow's own font has, without accents."""
+    return " ".join(unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().split())

@@ -1,0 +1,125 @@
+"""Labels of many images in few bytes: class ids where each image has one label, else a bit a class."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+_BLOCK = 65_536  # images unpacked at a time
+
+
+class Labels:
+    """Which classes each image shows; by index it gives them as multi-hot rows."""
+
+    def __init__(self, stored: np.ndarray, *, classes: int):
+        """Takes what `of_ids` and `of_multi_hot` store.
+
+        Args:
+          stored: class ids, unsigned [n], or uint8[n, ceil(classes / 8)], first class in the highest bit.
+          classes: c.
+        """
+        self._stored, self.classes = stored, classes
+
+    @classmethod
+    def of_ids(cls, ids: np.ndarray, *, classes: int) -> "Labels":
+        """Labels of images of one class each.
+
+        Args:
+          ids: int[n] in [0, classes).
+          classes: c.
+
+        Raises:
+          ValueError: an id out of its range.
+        """
+        ids = np.asarray(ids)
+        if len(ids) and not 0 <= ids.min() <= ids.max() < classes:
+            raise ValueError(f"class ids must be 0 to {classes - 1}, got {ids.min()} to {ids.max()}")
+        return cls(ids.astype(np.min_scalar_type(max(classes - 1, 0))), classes=classes)
+
+    @classmethod
+    def of_multi_hot(cls, labels: np.ndarray) -> "Labels":
+        """Labels of images of any number of classes each.
+
+        Args:
+          labels: uint8[n, c] in {0, 1}.
+
+        Raises:
+          ValueError: another shape, dtype or value.
+        """
+        if labels.dtype != np.uint8 or labels.ndim != 2 or labels.max(initial=0) > 1:
+            raise ValueError(f"labels must be uint8[n, c] in {{0, 1}}, got {labels.dtype}{list(labels.shape)}")
+        return cls.of_packed(np.packbits(labels, axis=1), classes=labels.shape[1])
+
+    @classmethod
+    def of_packed(cls, packed: np.ndarray, *, classes: int) -> "Labels":
+        """Labels that are bits already: uint8[n, ceil(classes / 8)], first class in the highest bit, zero padding."""
+        labels = cls(packed, classes=classes)
+        ids = labels.ids(np.arange(len(packed)))
+        return labels if ids is None else cls.of_ids(ids, classes=classes)
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        """Multi-hot labels, uint8[..., c], of one row, or of an array or slice of them."""
+        stored = self._stored[rows]
+        if self.single:
+            return (stored[..., None] == np.arange(self.classes, dtype=self._stored.dtype)).astype(np.uint8)
+        return np.unpackbits(stored, axis=-1, count=self.classes)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Images and classes."""
+        return len(self), self.classes
+
+    @property
+    def single(self) -> bool:
+        """Whether they are stored as one class id an image."""
+        return self._stored.ndim == 1
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory."""
+        return self._stored.nbytes
+
+    def blocks(self, rows: np.ndarray | None = None) -> Iterator[np.ndarray]:
+        """Multi-hot labels of all images, or of some rows, a block of them at a time: uint8[block, c]."""
+        for start in range(0, len(self) if rows is None else len(rows), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            yield self[block if rows is None else rows[block]]
+
+    def ids(self, rows: np.ndarray) -> np.ndarray | None:
+        """Class ids int64[n] of some rows; None where a row hasn't exactly one label."""
+        if self.single:
+            return self._stored[rows].astype(np.int64)
+        parts = []
+        for block in self.blocks(rows):
+            if (block.sum(axis=1, dtype=np.int64) != 1).any():
+                return None
+            parts.append(block.argmax(axis=1))
+        return np.concatenate([np.zeros(0, np.int64), *parts])
+
+    def members(self, k: int) -> np.ndarray:
+        """Rows that show class k, int64[members], ascending."""
+        if self.single:
+            return np.flatnonzero(self._stored == k)
+        return np.flatnonzero(self._stored[:, k // 8] & (128 >> k % 8))
+
+    def per_image(self, rows: np.ndarray | None = None) -> np.ndarray:
+        """Number of labels of each image, int64[n]."""
+        return np.concatenate([np.zeros(0, np.int64), *(block.sum(axis=1, dtype=np.int64) for block in self.blocks(rows))])
+
+    def per_class(self, rows: np.ndarray | None = None) -> np.ndarray:
+        """Number of images of each class, int64[c]."""
+        zero = np.zeros(self.classes, np.int64)
+        return sum((block.sum(axis=0, dtype=np.int64) for block in self.blocks(rows)), start=zero)
+
+    def of_classes(self, classes: np.ndarray) -> "Labels":
+        """The same images with some of the classes only, in that order: int[chosen]."""
+        none = np.zeros((0, -(-len(classes) // 8)), np.uint8)
+        packed = np.concatenate([none, *(np.packbits(block[:, classes], axis=1) for block in self.blocks())])
+        return Labels(packed, classes=len(classes))
+
+    def of_rows(self, rows: np.ndarray) -> "Labels":
+        """Some of the images, in that order: int[m]."""
+        return Labels(self._stored[rows], classes=self.classes)

@@ -1,0 +1,157 @@
+"""Pictures of one's own, one folder a class: DIRECTORY/CLASS/ and whatever is below it."""
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+import numpy as np
+
+from adsq_jax.data.labels import Labels
+from adsq_jax.data.sources import FileSource, Names
+from adsq_jax.errors import InputError
+
+EXTENSIONS = (  # of pictures that can be decoded, in lower case
+    ".apng",
+    ".bmp",
+    ".gif",
+    ".jfif",
+    ".jpe",
+    ".jpeg",
+    ".jpg",
+    ".pbm",
+    ".pgm",
+    ".png",
+    ".pnm",
+    ".ppm",
+    ".tif",
+    ".tiff",
+    ".webp",
+)
+OTHER_FILES, LOOSE_FILES, LINKS = (
+    "files that are no pictures",
+    "files beside the class folders",
+    "links to folders, not followed",
+)
+_EXTENSIONS = frozenset(map(os.fsencode, EXTENSIONS))
+_LAYOUT = "expected DIRECTORY/CLASS/PICTURE, one folder a class"
+
+
+class Pictures(NamedTuple):
+    """What is in some folders."""
+
+    names: list[bytes]  # paths below the root, folder by folder, sorted in each
+    folders: np.ndarray  # of each picture, the index of its folder, int64[n]
+    notes: Mapping[str, int]  # what was left out
+
+
+def read(directory: Path) -> FileSource:
+    """Reads one folder a class; pictures in its subfolders belong to it.
+
+    Hidden files and folders (.NAME) and __MACOSX are passed over. A class folder may be a link; below it, links to folders are
+    not followed.
+
+    Args:
+      directory: holds the folders.
+
+    Returns:
+      All pictures: classes sorted by name, pictures by path; `notes` counts what was left out.
+
+    Raises:
+      InputError: the folder or its classes aren't there, a class has no picture, or a name can't be used; the text says which.
+
+    Source: this project; the layout is torchvision's ImageFolder's.
+    """
+    folders, loose = _class_folders(directory)
+    if len(folders) < 2:
+        held = (
+            f"one class folder, {shown(folders[0])}"
+            if folders
+            else f"no class folder (and {sum(loose.values())} other entries)"
+        )
+        raise InputError(
+            f"{shown(directory)} holds {held}: {_LAYOUT}, and at least two; sort the pictures into folders, or give another "
+            "folder with --config.data.directory"
+        )
+    found = pictures_of(directory, folders, advice=f"{_LAYOUT}; add pictures ({' '.join(EXTENSIONS)}), or remove the folder")
+    labels = Labels.of_ids(found.folders, classes=len(folders))
+    classes = [shown(name) for name in folders]
+    return FileSource(directory, labels, classes=classes, names=Names(found.names), notes={**found.notes, **loose})
+
+
+def pictures_of(root: Path, folders: Sequence[bytes], *, advice: str) -> Pictures:
+    """Finds the pictures of some folders, by their extensions.
+
+    Args:
+      root: of them all.
+      folders: paths below it.
+      advice: what to do about a folder without a picture.
+
+    Returns:
+      The pictures, folder by folder.
+
+    Raises:
+      InputError: a folder can't be read or holds no picture, or there is a line end in a name; the text says which.
+    """
+    names: list[bytes] = []
+    sizes: list[int] = []
+    notes: Counter[str] = Counter()
+    for folder in folders:
+        found = sorted(_below(os.path.join(os.fsencode(root), folder), notes=notes))
+        if not found:
+            raise InputError(f"{shown(root / os.fsdecode(folder))} holds no picture: {advice}")
+        names += [folder + b"/" + name for name in found]
+        sizes.append(len(found))
+    broken = next((name for name in names if b"\n" in name or b"\r" in name), None)
+    if broken is not None:
+        raise InputError(f"{shown(root / os.fsdecode(broken))} has a line end in its name: rename it, with letters and digits")
+    return Pictures(names, np.repeat(np.arange(len(folders)), sizes), dict(notes))
+
+
+def shown(path: Path | bytes) -> str:
+    """A path on one line, for people."""
+    text = os.fsencode(path).decode(errors="backslashreplace")
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def _class_folders(directory: Path) -> tuple[list[bytes], Counter[str]]:
+    """Names of the folders in a folder, sorted, and how many files are beside them."""
+    folders, loose = [], Counter[str]()
+    try:
+        with os.scandir(os.fsencode(directory)) as entries:
+            for entry in entries:
+                if _passed_over(entry.name):
+                    continue
+                if entry.is_dir():
+                    folders.append(entry.name)
+                else:
+                    loose[LOOSE_FILES] += 1
+    except OSError as error:
+        _refuse(error)
+    return sorted(folders), loose
+
+
+def _below(folder: bytes, *, notes: Counter[str]) -> list[bytes]:
+    """Pictures in a folder and its subfolders, as paths below it; counts what it leaves out."""
+    found = []
+    for path, folders, files in os.walk(folder, onerror=_refuse):
+        folders[:] = [name for name in folders if not _passed_over(name)]
+        links = sum(os.path.islink(os.path.join(path, name)) for name in folders)
+        files = [name for name in files if not _passed_over(name)]
+        pictures = [name for name in files if os.path.splitext(name)[1].lower() in _EXTENSIONS]
+        below = os.path.relpath(path, folder).replace(os.fsencode(os.sep), b"/")
+        found += pictures if below == b"." else [below + b"/" + name for name in pictures]
+        notes += Counter({LINKS: links, OTHER_FILES: len(files) - len(pictures)})
+    return found
+
+
+def _passed_over(name: bytes) -> bool:
+    return name.startswith(b".") or name == b"__MACOSX"
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise InputError(
+        f"{shown(os.fsencode(error.filename))} can't be read as a folder ({error.strerror}): {_LAYOUT}; give it with "
+        "--config.data.directory, or change its permissions"
+    ) from error

@@ -1,0 +1,34 @@
+"""MS COCO, 80 labels: 5,000 queries, 10,000 to train, 117,218 as database (with train). mAP@5000.
+
+    python -m adsq_jax.data --config=configs/coco.py --out=runs/coco_data
+    python -m adsq_jax.main --config=configs/coco.py:bits=48 --workdir=runs/coco
+
+From https://cocodataset.org/#download, unpacked to data/coco: train2014.zip, val2014.zip, annotations_trainval2014.zip (or of
+2017: the same images and split). HashNet's lists, whose queries are in their database: protocol=coco-lists with
+--config.data.reader=lists --config.data.lists=LISTS --config.data.allow_overlap=True. Measured result: none yet.
+"""
+
+from adsq_jax.config import IMAGENET_DEVIATION, IMAGENET_MEAN, default, parse_argument
+
+
+def get_config(argument=""):
+    options = parse_argument(argument, bits=24, protocol="coco")
+    config = default()
+    config.bits = options["bits"]
+    config.data.name = "coco"
+    config.data.directory = "data/coco"
+    config.data.protocol = options["protocol"]
+    config.data.resize = 256
+    config.data.image_size = 224
+    config.data.flip = True
+    config.model.backbone = "resnet50"
+    config.model.width = 64
+    config.model.mean = IMAGENET_MEAN
+    config.model.deviation = IMAGENET_DEVIATION
+    config.optim.new_layers_multiplier = 10.0
+    config.optim.learning_rate = 1e-4
+    config.objective.weights.quantization = 0.5  # images of several labels want more of both
+    config.objective.weights.label_codes = 0.5
+    config.train.rounds = 30
+    config.train.epochs_per_round = 3
+    return config

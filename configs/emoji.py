@@ -1,0 +1,30 @@
+"""Emoji, real pictures with several labels, as list files: an example of configs/lists.py that runs on a laptop.
+
+    python benchmarks/emoji_lists.py --out=data/emoji
+    python -m adsq_jax.data --config=configs/emoji.py --out=runs/emoji_data
+    python -m adsq_jax.main --config=configs/emoji.py --workdir=runs/emoji
+
+Measured result: see README.
+"""
+
+from adsq_jax.config import default, parse_argument
+
+
+def get_config(argument=""):
+    options = parse_argument(argument, bits=24)
+    config = default()
+    config.bits = options["bits"]
+    config.data.name = "lists"
+    config.data.reader = "lists"
+    config.data.directory = "data/emoji"
+    config.data.protocol = "own"
+    config.data.resize = 36
+    config.data.image_size = 32
+    config.data.flip = True
+    config.model.backbone = "small_cnn"
+    config.objective.weights.quantization = 0.5  # images of several labels want more of both
+    config.objective.weights.label_codes = 0.5
+    config.train.rounds = 10
+    config.train.epochs_per_round = 3
+    config.train.batch_size = 128
+    return config

@@ -1,0 +1,27 @@
+"""Pictures of one's own, one folder a class: DIRECTORY/CLASS/*.jpg (or PNG, GIF, WebP, BMP, TIFF; folders in a class count).
+
+    python -m adsq_jax.data --config=configs/folder.py --config.data.directory=DIRECTORY --out=runs/my_data
+    python -m adsq_jax.main --config=configs/folder.py:bits=48 --config.data.directory=DIRECTORY --workdir=runs/my_run
+
+A tenth of each class become queries, the rest is database and training set (data.query_share, data.train_share). The small
+network looks at 64x64 pixels and trains on a CPU. Measured result: none, it depends on the pictures.
+"""
+
+from adsq_jax.config import default, parse_argument
+
+
+def get_config(argument=""):
+    options = parse_argument(argument, bits=24)
+    config = default()
+    config.bits = options["bits"]
+    config.data.name = "folder"
+    config.data.directory = "data/pictures"
+    config.data.protocol = "own"
+    config.data.resize = 72
+    config.data.image_size = 64
+    config.data.flip = True
+    config.model.backbone = "small_cnn"
+    config.train.rounds = 10
+    config.train.epochs_per_round = 3
+    config.train.batch_size = 64
+    return config

@@ -1,0 +1,30 @@
+"""List files as HashNet and DeepHash-pytorch have them: one image a line, its path, then a 0 or 1 for each class.
+
+    python -m adsq_jax.data --config=configs/lists.py --config.data.directory=IMAGES --config.data.lists=LISTS --out=DATA_DIR
+    python -m adsq_jax.main --config=configs/lists.py --config.data.directory=IMAGES --config.data.lists=LISTS --workdir=RUN_DIR
+
+LISTS holds query.txt (or test.txt), train.txt, database.txt, and maybe classes.txt; their paths begin in IMAGES. The split is
+theirs; its sizes aren't asserted (for that, a benchmark's config with --config.data.reader=lists). Measured result: none.
+"""
+
+from adsq_jax.config import default, parse_argument
+
+
+def get_config(argument=""):
+    options = parse_argument(argument, bits=24)
+    config = default()
+    config.bits = options["bits"]
+    config.data.name = "lists"
+    config.data.reader = "lists"
+    config.data.directory = "data/lists"
+    config.data.protocol = "own"
+    config.data.resize = 72
+    config.data.image_size = 64
+    config.data.flip = True
+    config.model.backbone = "small_cnn"
+    config.objective.weights.quantization = 0.5  # images of several labels want more of both
+    config.objective.weights.label_codes = 0.5
+    config.train.rounds = 10
+    config.train.epochs_per_round = 3
+    config.train.batch_size = 64
+    return config

@@ -1,0 +1,34 @@
+"""MIRFlickr-25k, 24 labels: 1,000 queries, 4,000 to train, the other 20,000 as database (without train). mAP@all.
+
+    python -m adsq_jax.data --config=configs/mirflickr25k.py --out=runs/mirflickr25k_data
+    python -m adsq_jax.main --config=configs/mirflickr25k.py:bits=48 --workdir=runs/mirflickr25k
+
+From https://press.liacs.nl/mirflickr/mirdownload.html, unpacked to data/mirflickr25k: mirflickr25k.zip (mirflickr/im1.jpg and
+so on) and mirflickr25k_annotations_v080.zip (to mirflickr25k_annotations_v080/). The 14 `_r1` lists are stricter subsets, not
+classes of their own; images without a label are only in the database. Measured result: none yet.
+"""
+
+from adsq_jax.config import IMAGENET_DEVIATION, IMAGENET_MEAN, default, parse_argument
+
+
+def get_config(argument=""):
+    options = parse_argument(argument, bits=24)
+    config = default()
+    config.bits = options["bits"]
+    config.data.name = "mirflickr25k"
+    config.data.directory = "data/mirflickr25k"
+    config.data.protocol = "mirflickr25k"
+    config.data.resize = 256
+    config.data.image_size = 224
+    config.data.flip = True
+    config.model.backbone = "resnet50"
+    config.model.width = 64
+    config.model.mean = IMAGENET_MEAN
+    config.model.deviation = IMAGENET_DEVIATION
+    config.optim.new_layers_multiplier = 10.0
+    config.optim.learning_rate = 1e-4
+    config.objective.weights.quantization = 0.5  # images of several labels want more of both
+    config.objective.weights.label_codes = 0.5
+    config.train.rounds = 30
+    config.train.epochs_per_round = 3
+    return config

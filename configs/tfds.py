@@ -1,0 +1,28 @@
+"""Any classification set of TFDS by name, prepared as array_record; no TensorFlow where it is prepared already.
+
+    python -m adsq_jax.data --config=configs/tfds.py:name=oxford_flowers102 --out=runs/flowers_data
+    python -m adsq_jax.main --config=configs/tfds.py:name=oxford_flowers102,bits=48 --workdir=runs/flowers
+
+All its splits together are divided anew: a tenth of each class become queries, the rest is database and training set
+(data.query_share, data.train_share). data.directory is TFDS's data_dir. Measured result: none.
+"""
+
+from adsq_jax.config import default, parse_argument
+
+
+def get_config(argument=""):
+    options = parse_argument(argument, bits=24, name="")
+    config = default()
+    config.bits = options["bits"]
+    config.data.name = "tfds"
+    config.data.reader = "tfds"
+    config.data.tfds_name = options["name"]
+    config.data.protocol = "own"
+    config.data.resize = 72
+    config.data.image_size = 64
+    config.data.flip = True
+    config.model.backbone = "small_cnn"
+    config.train.rounds = 10
+    config.train.epochs_per_round = 3
+    config.train.batch_size = 64
+    return config
