@@ -62,7 +62,7 @@ def evaluator_rows(folder: Path = ROOT / "benchmarks" / "results" / "evaluator")
     )
 
 
-EMOJI_HEAD = "| network | mAP@all, mean | by seed | codes by lot | split | machine | date |\n|---|---|---|---|---|---|---|\n"
+EMOJI_HEAD = "| network | mAP@all, mean | by seed | chance level | split | machine | date |\n|---|---|---|---|---|---|---|\n"
 
 
 def emoji_rows(folder: Path = ROOT / "benchmarks" / "results" / "emoji") -> str:

@@ -102,7 +102,7 @@ def manifest_of(dataset: Dataset, settings: Settings, images: Images | None) -> 
 
 
 def _label_statistics(dataset: Dataset) -> dict[str, Any]:
-    """Labels an image, and how likely a query meets a relevant image in the database: the mAP of codes drawn by lot."""
+    """Labels an image, and the share of the database that is relevant to a query: mAP's chance level."""
     labels, split = dataset.source.labels, dataset.split
     each = labels.per_image(used_rows(dataset.split))
     sets, sizes = np.unique(labels[split.query], axis=0, return_counts=True)  # [sets, c], queries of each
@@ -157,7 +157,7 @@ def table(content: dict[str, Any]) -> str:
         ),
         (
             "relevant to a query, of the database",
-            "{relevant_share:.4f}: the mAP@all of codes by lot".format(**content["labels"]),
+            "{relevant_share:.4f}, the chance level of mAP@all".format(**content["labels"]),
         ),
         *[(f"overlap: {where}", f"{count:,}") for where, count in content["overlaps"].items()],
     ]
