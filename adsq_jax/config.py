@@ -179,6 +179,11 @@ def parse_argument(argument: str, **known: Any) -> dict[str, Any]:
     return values
 
 
+def data_settings(config: ConfigDict) -> datasets.Settings:
+    """What `datasets` takes of a config's `data`."""
+    return datasets.Settings(**{field: config.data[field] for field in datasets.Settings._fields})
+
+
 def sha256(config: ConfigDict) -> str:
     """A hash of every knob's value, 64 hexadecimal digits: two results with the same one are of the same config."""
     return hashlib.sha256(json.dumps(json.loads(config.to_json()), sort_keys=True).encode()).hexdigest()

@@ -36,7 +36,7 @@ def main() -> None:
         return
     parallel.split_host(batch_size=config.train.batch_size, host_devices=config.host_devices)
     try:
-        settings = datasets.Settings(**{field: config.data[field] for field in datasets.Settings._fields})
+        settings = config_module.data_settings(config)
         devices = parallel.sharing(config.train.batch_size)
         trainer = Trainer(config, datasets.load(settings), parallel=parallel.DataParallel(config.parallel, devices=devices))
         with workdir.claim(directory, content):

@@ -23,6 +23,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def reading_threads(wanted: int) -> int:
+    """Threads that read and decode images: as many as wanted, or, for 0, one a core and one that waits for the disk."""
+    return wanted or cores() + 1
+
+
 def split_host(*, batch_size: int, host_devices: int) -> None:
     """Splits the CPU into devices, before JAX starts. Without an accelerator that lets XLA use every core.
 

@@ -25,7 +25,7 @@ from adsq_jax.errors import InputError
 from adsq_jax.models import backbones
 from adsq_jax.models.img_net import ImgNet
 from adsq_jax.models.label_net import LabelNet
-from adsq_jax.parallel import AXIS, DataParallel, cores
+from adsq_jax.parallel import AXIS, DataParallel, reading_threads
 from adsq_jax.progress import Progress, told
 from adsq_jax.train_state import ImgNetState, LabelNetState, Targets, TrainState
 from adsq_jax.train_step import img_net_step, label_net_step
@@ -61,7 +61,7 @@ class Trainer:
         self.frequencies = (self.sets.counts / len(self.labels)).astype(np.float32)  # [m]
         data = config.data
         self.view = pipeline.View(data.resize, data.image_size, data.crop_padding, data.flip, data.erase)
-        self.reading = pipeline.Reading(threads=data.threads or cores() + 1, workers=data.workers)
+        self.reading = pipeline.Reading(threads=reading_threads(data.threads), workers=data.workers)
         self.names = ("f", "g") if config.objective.twin else ("f",)
         self.steps_per_half = self._steps_per_half()
         self.steps_per_round = len(self.names) * self.steps_per_half

@@ -30,7 +30,7 @@ from adsq_jax.data import pipeline
 from adsq_jax.data.labels import Labels
 from adsq_jax.data.readers.lists import parse
 from adsq_jax.data.sources import FileSource, Names
-from adsq_jax.parallel import cores
+from adsq_jax.parallel import cores, reading_threads
 
 ROOT = Path(__file__).parent.parent
 IMAGES, SIDE, CROP, BATCH, TURNS, WARM, BATCHES = 1_024, 256, 224, 64, 7, 8, 64
@@ -59,7 +59,7 @@ def ours(folder: Path, names: list[str]) -> Iterator[np.ndarray]:
         batch_size=BATCH,
         seed=0,
         start=0,
-        reading=pipeline.Reading(threads=cores() + 1),
+        reading=pipeline.Reading(threads=reading_threads(0)),
     )
     return (batch["image"] for batch in batches)
 

@@ -29,7 +29,7 @@ def main() -> None:
     if not isinstance(config, ConfigDict) or len(given) != 1 or not given[0]:
         raise InputError("give --config=FILE.py, and --out=DIR to write a manifest or --verify=FILE to compare with one")
     config_module.check(config)
-    settings = Settings(**{field: config.data[field] for field in Settings._fields})
+    settings = config_module.data_settings(config)
     out = None if _OUT.value is None else Path(_OUT.value)
     # what is wrong with what was given is found before the work
     theirs = manifest.read(Path(_VERIFY.value)) if out is None else _checked_out(out, settings)
@@ -76,16 +76,14 @@ def _checked_out(out: Path, settings: Settings) -> dict[str, Any] | None:
 
 
 def _images(dataset: Dataset, config: ConfigDict) -> inspection.Images | None:
-    rows = datasets.used_rows(dataset.split)
     if not _READ_IMAGES.value:
-        gone = dataset.source.missing(rows)
         if config.data.on_bad_image == "skip":
             raise InputError(
                 "--noread_images doesn't find what config.data.on_bad_image='skip' is to skip: leave out one of them"
             )
-        if len(gone):
-            raise InputError(f"{len(gone):,} images are missing, the first is {dataset.source.place(int(gone[0]))}: bring them")
+        datasets.check_present(dataset)
         return None
+    rows = datasets.used_rows(dataset.split)
     with tqdm(
         total=len(rows), desc="reads images", unit=" images", delay=2, mininterval=1, dynamic_ncols=True, leave=False
     ) as bar:
@@ -93,7 +91,7 @@ def _images(dataset: Dataset, config: ConfigDict) -> inspection.Images | None:
             dataset.source,
             rows,
             shorter_side=config.data.resize,
-            threads=config.data.threads or parallel.cores() + 1,
+            threads=parallel.reading_threads(config.data.threads),
             told=bar.update,
         )
 
@@ -104,8 +102,8 @@ def _compare(theirs: dict[str, Any], ours: dict[str, Any]) -> None:
         raise InputError(
             f"the split differs from {_VERIFY.value}: {'; '.join(found)}: bring the same data, or train on another split"
         )
-    same = "and the same images" if theirs.get("images_sha256") and ours["images_sha256"] else "; images were not compared"
-    print(f"the same split as {_VERIFY.value}{' ' if same[0] == 'a' else ''}{same}")
+    compared = theirs.get("images_sha256") and ours["images_sha256"]
+    print(f"the same split as {_VERIFY.value}{' and the same images' if compared else '; images were not compared'}")
 
 
 def _write(out: Path, content: dict[str, Any], dataset: Dataset, *, theirs: dict[str, Any] | None) -> None:

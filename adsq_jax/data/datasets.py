@@ -190,16 +190,25 @@ def load(settings: Settings) -> Dataset:
         if settings.on_bad_image == "skip":
             dataset = without(dataset, np.array([bad["row"] for bad in content["bad_images"]], np.int64), settings=settings)
         manifest.check(content, dataset.split_sha256, path=Path(settings.manifest))
+    check_present(dataset)
+    if isinstance(dataset.source, ArraySource):
+        return dataset
+    kept = Kept(dataset.source, dataset.split.train, most_bytes=settings.keep_mib * 2**20)
+    return dataset._replace(source=kept)
+
+
+def check_present(dataset: Dataset) -> None:
+    """Says that no image of a split is missing, as far as can be told without reading them.
+
+    Raises:
+      InputError: one is.
+    """
     missing = dataset.source.missing(used_rows(dataset.split))
     if len(missing):
         raise InputError(
             f"{len(missing):,} images are missing, the first is {dataset.source.place(int(missing[0]))}: bring them, or leave "
             "them out by --config.data.on_bad_image=skip and a manifest of python -m adsq_jax.data"
         )
-    if isinstance(dataset.source, ArraySource):
-        return dataset
-    kept = Kept(dataset.source, dataset.split.train, most_bytes=settings.keep_mib * 2**20)
-    return dataset._replace(source=kept)
 
 
 def without(dataset: Dataset, bad: np.ndarray, *, settings: Settings) -> Dataset:

@@ -155,17 +155,21 @@ def by_part(source: Source, protocol: Protocol, *, seed: int) -> Split:
     return Split(np.sort(source.parts["validation"]), np.sort(np.concatenate(train)), np.sort(source.parts["train"]))
 
 
-def of_lists(source: Source, protocol: Protocol, *, seed: int) -> Split:
-    """Takes the split that list files give; there is no draw.
+def of_lists(source: Source, protocol: Protocol | None, *, seed: int) -> Split:
+    """Takes the split that list files give; there is no draw, and neither protocol nor seed has a say in it.
 
     Raises:
       InputError: the data come without lists.
     """
-    if not {"query", "train", "database"} <= source.parts.keys():
+    if not _is_listed(source):
         raise InputError(
             "this protocol is that of published lists: give --config.data.reader=lists and --config.data.lists=FOLDER"
         )
-    return Split(*(np.sort(source.parts[part]) for part in ("query", "train", "database")))
+    return Split(*(np.sort(source.parts[part]) for part in Split._fields))
+
+
+def _is_listed(source: Source) -> bool:
+    return set(Split._fields) <= source.parts.keys()
 
 
 DRAWS: dict[str, Callable[..., Split]] = {
@@ -194,14 +198,11 @@ def draw(source: Source, name: str, *, seed: int, query_share: float, train_shar
     Raises:
       InputError: the data don't fit the protocol.
     """
-    listed = {"query", "train", "database"} <= source.parts.keys()
+    listed = _is_listed(source)
     if name == OWN:
-        split = (
-            of_lists(source, PROTOCOLS["coco-lists"], seed=seed)
-            if listed
-            else own(source, seed=seed, query_share=query_share, train_share=train_share)
-        )
-        return split, "all"
+        if listed:
+            return of_lists(source, None, seed=seed), "all"
+        return own(source, seed=seed, query_share=query_share, train_share=train_share), "all"
     protocol = PROTOCOLS[name]
     split = DRAWS["lists" if listed else protocol.draw](source, protocol, seed=seed)
     check_sizes(split, protocol)
@@ -307,7 +308,7 @@ def overlaps(split: Split, names: Names | None) -> Mapping[str, int]:
     Returns:
       {"query in train", "query in database"}: queries that are there too.
     """
-    if names is not None and not names.once().all():
+    if names is not None:
         first = names.first()  # of images with the same name, the first's row stands for all
         split = Split(*(first[rows] for rows in split))
     return {f"query in {part}": int(np.isin(split.query, getattr(split, part)).sum()) for part in ("train", "database")}

@@ -16,6 +16,7 @@ FILES = {
 }  # names of each part's list
 _BLOCK = 2_097_152  # labels looked at together
 _LEADS_OUT = re.compile(rb"(?m)^/|^[A-Za-z]:|(?:^|/)\.\.(?:/|$)")
+_OUTSIDE = "leads out of the images' folder: give paths below it, without .. and without a / at the beginning"
 _CONTROL = re.compile(rb"[\x00-\x09\x0b-\x1f\x7f]")
 _NO_FILE = re.compile(rb"(?m)(?:^|/)\.?$|^[A-Za-z]:")  # of paths in their shortest form
 _ROUNDABOUT = re.compile(rb"(?m)(?:(?<=/)|^)(?:\./|/)+")  # a/./b and a//b are a/b
@@ -82,14 +83,18 @@ def _classes_of(lists: Path, count: int) -> list[str]:
     path = lists / "classes.txt"
     if not path.is_file():
         return [str(k) for k in range(count)]
-    names = [name.strip() for name in _text_of(path).decode(errors="replace").splitlines() if name.strip()]
+    names = [name.strip() for name in text_of(path).decode(errors="replace").splitlines() if name.strip()]
     if len(names) != count:
         raise InputError(f"{path} has {len(names)} names, and the lists have {count} classes: give one name a line")
     return names
 
 
-def _text_of(path: Path) -> bytes:
-    """A file's bytes with plain line ends and without a BOM."""
+def text_of(path: Path) -> bytes:
+    """A file's bytes with plain line ends, without a BOM and without what is blank at its end.
+
+    Raises:
+      InputError: it can't be read, or is UTF-16.
+    """
     try:
         text = path.read_bytes()
     except OSError as error:
@@ -112,7 +117,7 @@ def parse(path: Path) -> tuple[list[bytes], np.ndarray, int]:
       InputError: it is empty; a line has another number of labels than the first, a label that is neither 0 nor 1, a path out
         of the folder, or a path that was there before.
     """
-    text = _text_of(path)
+    text = text_of(path)
     if not text:
         raise InputError(f"{path} is empty: expected one image a line, its path, then a 0 or 1 for each class")
     classes = len(_parsed_line(text.partition(b"\n")[0], path=path, number=1, classes=None)[1])
@@ -150,16 +155,14 @@ def _regular(buffer: np.ndarray, ends: np.ndarray, lines: list[bytes], *, classe
 def _parsed_line(line: bytes, *, path: Path, number: int, classes: int | None) -> tuple[bytes, np.ndarray]:
     """Path and labels uint8[classes] of any line; without `classes`, all zeros and ones at its end are labels."""
     tokens = line.split()
-    count = classes
-    if count is None:
-        count = next((k for k, token in enumerate(reversed(tokens)) if token not in (b"0", b"1")), len(tokens))
+    trailing = next((k for k, token in enumerate(reversed(tokens)) if token not in (b"0", b"1")), len(tokens))
+    count = trailing if classes is None else classes
     wrong = f"{path}, line {number}: {_shown(line)}"
     if count < 2:
         raise InputError(
             f"{wrong} ends in {count} labels of 0 or 1: expected a path, then a 0 or 1 for each of two or more classes"
         )
     bad = [token for token in tokens[-count:] if token not in (b"0", b"1")]
-    trailing = next((k for k, token in enumerate(reversed(tokens)) if token not in (b"0", b"1")), len(tokens))
     if trailing != count or len(tokens) <= count:
         odd = f", and {_shown(bad[-1])} among them" if bad and len(tokens) > count else ""
         raise InputError(f"{wrong} ends in {trailing} labels of 0 or 1{odd}: expected a path and {count} labels as in line 1")
@@ -180,22 +183,16 @@ def inside(names: list[bytes], *, path: Path) -> list[bytes]:
       InputError: one is absolute, or has a .. or a control character in it; the text says which line.
     """
     joined = b"\n".join(names).replace(b"\\", b"/")
-    control = _CONTROL.search(joined)
-    if control:
-        number = joined.count(b"\n", 0, control.start()) + 1
-        raise InputError(f"{path}, line {number}: {_shown(names[number - 1])} has a control character in its path: rename it")
-    out = _LEADS_OUT.search(joined)
-    if out:
-        number = joined.count(b"\n", 0, out.start()) + 1
-        raise InputError(
-            f"{path}, line {number}: {_shown(names[number - 1])} leads out of the images' folder: give paths below it, "
-            "without .. and without a / at the beginning"
-        )
     short = _ROUNDABOUT.sub(b"", joined)
-    folder = _NO_FILE.search(short)
-    if folder:
-        number = short.count(b"\n", 0, folder.start()) + 1
-        raise InputError(f"{path}, line {number}: {_shown(names[number - 1])} is no file below the images' folder: give one")
+    for pattern, text, wrong in (
+        (_CONTROL, joined, "has a control character in its path: rename it"),
+        (_LEADS_OUT, joined, _OUTSIDE),
+        (_NO_FILE, short, "is no file below the images' folder: give one"),
+    ):
+        found = pattern.search(text)
+        if found:
+            number = text.count(b"\n", 0, found.start()) + 1
+            raise InputError(f"{path}, line {number}: {_shown(names[number - 1])} {wrong}")
     return short.split(b"\n")
 
 

@@ -152,10 +152,7 @@ def _lines(path: Path) -> list[bytes]:
     """A file's lines without spaces around them."""
     if not path.is_file():
         raise InputError(f"{path} is missing: {_advice()}")
-    try:
-        return [line.strip() for line in path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n") if line.strip()]
-    except OSError as error:
-        raise InputError(f"{path} can't be read ({error.strerror}): change its permissions, or restore it") from error
+    return [line.strip() for line in lists.text_of(path).split(b"\n") if line.strip()]
 
 
 def _paths(directory: Path, names: list[str]) -> Iterator[Path | None]:
