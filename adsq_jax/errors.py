@@ -1,4 +1,4 @@
-"""The one exception that is meant for the person at the keyboard."""
+"""The exceptions that are meant for the person at the keyboard."""
 
 
 class InputError(ValueError):
@@ -6,3 +6,7 @@ class InputError(ValueError):
 
     Entry points print the line and end with exit status 2. Any other exception is a defect and keeps its traceback.
     """
+
+
+class Stopped(Exception):
+    """A signal ended a run early; the same command goes on from what is on the disk."""

@@ -13,9 +13,9 @@ from ml_collections import ConfigDict, config_flags
 from adsq_jax import command_line, parallel, results, workdir
 from adsq_jax import config as config_module
 from adsq_jax.data import datasets
-from adsq_jax.errors import InputError
+from adsq_jax.errors import InputError, Stopped
 from adsq_jax.train import train
-from adsq_jax.trainer import Stopped, Trainer
+from adsq_jax.trainer import Trainer
 
 _OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/, maybe with :bits=48.")
@@ -84,6 +84,7 @@ def run(trainer: Trainer, directory: Path, *, began: float) -> dict[str, Any]:
         **found,
         **results.environment(),
         "method": config.method,
+        "pretrained": None if trainer.pretrained is None else trainer.pretrained.account,
         "seed": config.seed,
         "config": json.loads(config.to_json()),
         "config_sha256": config_module.sha256(config),

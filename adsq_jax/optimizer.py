@@ -1,4 +1,4 @@
-"""The optimiser, by its name in optax, with what every optimiser shares: clipping, weight decay, schedule, new layers."""
+"""The optimiser, by its name in optax, with what every optimiser shares: clipping, weight decay, schedule, the trunk's rate."""
 
 import inspect
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ def build(
     total_steps: int,
     weight_decay: float,
     clip_norm: float,
-    new_layers_multiplier: float,
+    trunk_lr_scale: float,
 ) -> optax.GradientTransformation:
     """Builds the optimiser of one network.
 
@@ -37,7 +37,7 @@ def build(
       total_steps: updates in all; cosine ends at 0 there.
       weight_decay: share of a weight that a step at learning rate 1 takes away.
       clip_norm: greatest norm of the gradient; 0 for no limit.
-      new_layers_multiplier: factor on the learning rate of all layers outside `backbone`.
+      trunk_lr_scale: factor on the learning rate of `backbone`, above 0.
 
     Returns:
       The gradient transformation.
@@ -52,7 +52,7 @@ def build(
         _base(name, arguments),
         # The optimiser's own step is already negative, and so must the decay be.
         optax.add_decayed_weights(-weight_decay, mask=lambda params: jax.tree.map(lambda x: x.ndim > 1, params)),
-        optax.masked(optax.scale(new_layers_multiplier), _outside_backbone),
+        optax.masked(optax.scale(trunk_lr_scale), _of_the_trunk),
         optax.scale_by_schedule(_schedule(schedule, learning_rate, warmup_steps, total_steps)),
     ]
     return optax.chain(*parts)
@@ -79,5 +79,5 @@ def _schedule(name: str, peak: float, warmup_steps: int, total_steps: int) -> op
     raise ValueError(f"no schedule named {name!r}: choose one of {', '.join(SCHEDULES)}")
 
 
-def _outside_backbone(params: Any) -> Any:
-    return {name: jax.tree.map(lambda _, new=name != "backbone": new, tree) for name, tree in params.items()}
+def _of_the_trunk(params: Any) -> Any:
+    return {name: jax.tree.map(lambda _, trunk=name == "backbone": trunk, tree) for name, tree in params.items()}

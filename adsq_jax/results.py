@@ -14,7 +14,7 @@ import numpy as np
 
 from adsq_jax import __version__, codes, retrieval, workdir
 from adsq_jax.data.datasets import Dataset, described, retrieval_labels
-from adsq_jax.encode import Encoder
+from adsq_jax.encode import Encoder, HeadEncoder
 from adsq_jax.errors import InputError
 from adsq_jax.retrieval.blocks import OneDevice
 from adsq_jax.train_state import ImgNetState
@@ -23,7 +23,9 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 QUERY_NETS = {"ff": ("f", "f"), "gg": ("g", "g"), "fg": ("f", "g"), "sum": ("sum", "sum")}  # name: query, database
 
 
-def encode(encoder: Encoder, img_nets: dict[str, ImgNetState], dataset: Dataset) -> dict[str, dict[str, np.ndarray]]:
+def encode(
+    encoder: Encoder | HeadEncoder, img_nets: dict[str, ImgNetState], dataset: Dataset
+) -> dict[str, dict[str, np.ndarray]]:
     """Packed codes of queries and database by each network and, with a twin, by the sum of both.
 
     Args:
@@ -38,7 +40,7 @@ def encode(encoder: Encoder, img_nets: dict[str, ImgNetState], dataset: Dataset)
     for part in ("query", "database"):
         rows = getattr(dataset.split, part)
         print(f"encodes {len(rows):,} images: {part}", file=sys.stderr, flush=True)
-        relaxed = {name: encoder(state, dataset.source, rows) for name, state in img_nets.items()}
+        relaxed = {name: encoder(state, rows) for name, state in img_nets.items()}
         if "g" in relaxed:
             relaxed["sum"] = relaxed["f"] + relaxed["g"]
         packed[part] = {name: codes.pack(codes.binarize(x)) for name, x in relaxed.items()}
@@ -114,7 +116,7 @@ def measure(
 
 
 def evaluate(
-    encoder: Encoder,
+    encoder: Encoder | HeadEncoder,
     img_nets: dict[str, ImgNetState],
     dataset: Dataset,
     *,

@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from adsq_jax import networks
 from adsq_jax.checkpoint import Checkpoints
-from adsq_jax.errors import InputError
+from adsq_jax.errors import InputError, Stopped
 from adsq_jax.progress import Progress
 from adsq_jax.train_state import TrainState
-from adsq_jax.trainer import NotFinite, Stopped, Trainer
+from adsq_jax.trainer import NotFinite, Trainer
 
 
 def train(trainer: Trainer, *, directory: Path, began: float) -> tuple[TrainState, float]:
@@ -42,6 +43,8 @@ def train(trainer: Trainer, *, directory: Path, began: float) -> tuple[TrainStat
             )
     progress = Progress(directory, start=None if restored is None else int(restored[0].step), total=trainer.total_steps)
     progress.say(f"runs on {trainer.parallel.describe()}")
+    if trainer.pretrained is not None:
+        progress.say(networks.told(trainer.pretrained.account))
 
     def save(state: TrainState) -> None:
         seconds = before + time.monotonic() - began
@@ -49,6 +52,7 @@ def train(trainer: Trainer, *, directory: Path, began: float) -> tuple[TrainStat
 
     try:
         with _stop_on_signal() as stop:
+            trainer.prepare(start if restored is None else restored[0], directory=directory, stop=stop)
             if restored is not None:
                 state = restored[0]
                 progress.say(f"goes on from step {int(state.step)} of {trainer.total_steps}")

@@ -29,6 +29,7 @@ class ImgNetState:
     params: Tree
     batch_stats: Tree
     opt_state: Tree
+    key: jax.Array  # of the next update's dropout, uint32[2]
     bank: jax.Array  # relaxed codes of the training set, float32[n, bits] in [-1, 1]
 
 
@@ -39,6 +40,7 @@ class TrainState:
 
     step: np.ndarray  # int64[], updates of the ImgNets so far, all of them together
     label_net: LabelNetState | None
+    trunk: Tree | None  # variables of the frozen trunk that both ImgNets share; None: each has and trains its own
     img_nets: dict[str, ImgNetState]  # "f", and "g" with a twin
     codes: np.ndarray  # B, int8[n, bits] in {-1, +1}
 

@@ -79,7 +79,8 @@ def img_net_step(
     Args:
       state: the ImgNet, the same on every device.
       targets: the same on every device.
-      batch: this device's share: image uint8[batch, h, w, 3], index int[batch] (rows in the training set, none twice).
+      batch: this device's share: inputs uint8[batch, h, w, 3], or float32[batch, width] of a frozen trunk; index int[batch]
+        (rows in the training set, none twice).
       model: the ImgNet module.
       optimizer: optax.
       statistics: of the training set's pairs.
@@ -92,8 +93,10 @@ def img_net_step(
       The new state; without a twin, with the batch's rows of the bank renewed. The metrics, averaged over the devices. Both
       are the same on every device.
     """
+    key, dropout = jax.random.split(jax.random.wrap_key_data(state.key))
     loss_function = partial(
         _img_net_loss,
+        dropout=jax.random.fold_in(dropout, jax.lax.axis_index(axis_name)),  # each device drops other units
         batch_stats=state.batch_stats,
         bank=state.bank if targets.bank is None else targets.bank,
         targets=targets,
@@ -118,6 +121,7 @@ def img_net_step(
         params=optax.apply_updates(state.params, updates),
         batch_stats=jax.lax.pmean(batch_stats, axis_name),
         opt_state=opt_state,
+        key=jax.random.key_data(key),
         bank=bank,
     )
     return new_state, {**terms, "loss": loss, "grad_norm": optax.tree.norm(grads)}
@@ -126,6 +130,7 @@ def img_net_step(
 def _img_net_loss(
     params: Any,
     *,
+    dropout: jax.Array,
     batch_stats: Any,
     bank: jax.Array,
     targets: Targets,
@@ -138,7 +143,9 @@ def _img_net_loss(
     """The loss, averaged over the devices; with it relaxed codes [batch, bits], new batch statistics, and each term."""
     index, codes = batch["index"], targets.codes.astype(jnp.float32)  # [batch], [n, bits]
     variables = {"params": params, "batch_stats": batch_stats}
-    (semantic, relaxed_codes), updated = model.apply(variables, batch["image"], train=True, mutable=["batch_stats"])
+    (semantic, relaxed_codes), updated = model.apply(
+        variables, batch["inputs"], train=True, mutable=["batch_stats"], rngs={"dropout": dropout}
+    )
     terms = objective.img_net_terms(
         relaxed_codes,
         semantic,
@@ -152,7 +159,7 @@ def _img_net_loss(
         **settings,
     )
     terms = jax.lax.pmean(terms, axis_name)
-    return objective.weighted_sum(terms, weights), (relaxed_codes, updated["batch_stats"], terms)
+    return objective.weighted_sum(terms, weights), (relaxed_codes, {**batch_stats, **updated.get("batch_stats", {})}, terms)
 
 
 def _gather(x: jax.Array, axis_name: str) -> jax.Array:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,22 +18,17 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from adsq_jax import codes, objective, optimizer
+from adsq_jax import codes, features, networks, objective, optimizer
 from adsq_jax.data import pipeline
 from adsq_jax.data.datasets import Dataset, labels_of
-from adsq_jax.encode import Encoder
-from adsq_jax.errors import InputError
-from adsq_jax.models import backbones
-from adsq_jax.models.img_net import ImgNet
+from adsq_jax.encode import Encoder, HeadEncoder
+from adsq_jax.errors import InputError, Stopped
+from adsq_jax.features import Features
 from adsq_jax.models.label_net import LabelNet
 from adsq_jax.parallel import AXIS, DataParallel, reading_threads
 from adsq_jax.progress import Progress, told
 from adsq_jax.train_state import ImgNetState, LabelNetState, Targets, TrainState
 from adsq_jax.train_step import img_net_step, label_net_step
-
-
-class Stopped(Exception):
-    """A signal ended training early; the same command goes on from the last checkpoint."""
 
 
 class NotFinite(InputError):
@@ -67,11 +63,21 @@ class Trainer:
         self.steps_per_round = len(self.names) * self.steps_per_half
         self.total_steps = config.train.rounds * self.steps_per_round
         self.label_net, self.label_net_optimizer, self.label_net_step = self._build_label_net()
-        self.img_net, self.img_net_optimizer, self.img_net_step = self._build_img_net()
+        self.whole_net, self.pretrained = networks.build(config, axis_name=AXIS)
+        self.frozen = config.optim.trunk_lr_scale == 0
+        self.img_net = self.whole_net.clone(backbone=None) if self.frozen else self.whole_net  # what is trained
+        self.img_net_optimizer, self.img_net_step = self._build_img_net_step()
         self._label_net_apply = jax.jit(self.label_net.apply)
-        self.encoder = Encoder(
-            self.img_net, parallel=parallel, batch_size=config.eval.batch_size, view=self.view, reading=self.reading
+        self._of_images = Encoder(
+            self.whole_net,
+            dataset.source,
+            parallel=parallel,
+            batch_size=config.eval.batch_size,
+            view=self.view,
+            reading=self.reading,
         )
+        self.encoder: Encoder | HeadEncoder = self._of_images
+        self._features: Features | None = None  # of a frozen trunk, after `prepare`
 
     def _steps_per_half(self) -> int:
         config, rows = self.config, self.dataset.split.train
@@ -99,15 +105,8 @@ class Trainer:
         )
         return model, tx, jax.jit(step, donate_argnums=0)
 
-    def _build_img_net(self) -> tuple[ImgNet, optax.GradientTransformation, Callable[..., Any]]:
+    def _build_img_net_step(self) -> tuple[optax.GradientTransformation, Callable[..., Any]]:
         config = self.config
-        model = ImgNet(
-            backbone=backbones.build(config.model.backbone, width=config.model.width, axis_name=AXIS),
-            bits=config.bits,
-            features=config.model.features,
-            mean=config.model.mean,
-            deviation=config.model.deviation,
-        )
         updates = config.train.rounds * self.steps_per_half  # of each ImgNet
         tx = optimizer.build(
             config.optim.name,
@@ -118,11 +117,11 @@ class Trainer:
             total_steps=updates,
             weight_decay=config.optim.weight_decay,
             clip_norm=config.optim.clip_norm,
-            new_layers_multiplier=config.optim.new_layers_multiplier,
+            trunk_lr_scale=config.optim.trunk_lr_scale or 1.0,  # a frozen trunk isn't among the parameters
         )
         step = partial(
             img_net_step,
-            model=model,
+            model=self.img_net,
             optimizer=tx,
             statistics=self.statistics,
             likelihood_scale=config.objective.likelihood_scale,
@@ -130,7 +129,7 @@ class Trainer:
             weights={**config.objective.weights.to_dict(), "difference": self._difference_weight},
             axis_name=AXIS,
         )
-        return model, tx, self.parallel.step(step)
+        return tx, self.parallel.step(step)
 
     @property
     def _difference_weight(self) -> float:
@@ -145,20 +144,73 @@ class Trainer:
         if config.objective.label_net:
             params = jax.jit(self.label_net.init)(keys[0], self.sets.sets)["params"]
             label_net = LabelNetState(params=params, opt_state=self.label_net_optimizer.init(params))
-        side = config.data.image_size
-        images = jnp.zeros((1, side, side, 3), jnp.uint8)
+        trunk = self._init_trunk(keys[1]) if self.frozen else None
         init = jax.jit(partial(self.img_net.init, train=False))
         img_nets = {}
-        for name, key in zip(self.names, keys[1:], strict=False):
-            variables = init(key, images)
+        for number, (name, key) in enumerate(zip(self.names, keys[1:], strict=False)):
+            variables = {"batch_stats": {}, **init(key, self._images if trunk is None else self._features_of(trunk))}
+            if trunk is None and self.pretrained is not None:
+                variables = {kind: {**variables[kind], **_of_backbone(self.pretrained.variables, kind)} for kind in variables}
             img_nets[name] = ImgNetState(
                 params=variables["params"],
                 batch_stats=variables["batch_stats"],
                 opt_state=self.img_net_optimizer.init(variables["params"]),
+                key=jnp.array([config.seed, number], jnp.uint32),
                 bank=jnp.zeros((n, config.bits), jnp.float32),
             )
         return TrainState(
-            step=np.array(0, np.int64), label_net=label_net, img_nets=img_nets, codes=np.ones((n, config.bits), np.int8)
+            step=np.array(0, np.int64),
+            label_net=label_net,
+            trunk=trunk,
+            img_nets=img_nets,
+            codes=np.ones((n, config.bits), np.int8),
+        )
+
+    @property
+    def _images(self) -> jax.Array:
+        side = self.config.data.image_size
+        return jnp.zeros((1, side, side, 3), jnp.uint8)
+
+    def _init_trunk(self, key: jax.Array) -> dict[str, Any]:
+        """Variables of the trunk that both networks share."""
+        if self.pretrained is not None:
+            found = self.pretrained.variables
+        else:
+            found = jax.jit(partial(self.whole_net.init, train=False))(key, self._images)
+            found = {kind: tree["backbone"] for kind, tree in found.items() if "backbone" in tree}
+        return {kind: {"backbone": found[kind]} for kind in ("params", "batch_stats") if kind in found}
+
+    def _features_of(self, trunk: dict[str, Any]) -> jax.Array:
+        """Something of the shape of a trunk's features."""
+        apply = partial(self.whole_net.apply, train=False, method=self.whole_net.trunk)
+        return jnp.zeros(jax.eval_shape(apply, trunk, self._images).shape, jnp.float32)
+
+    def prepare(self, state: TrainState, *, directory: Path, stop: Callable[[], bool]) -> None:
+        """Runs a frozen trunk over all images of the split, unless its features are on the disk.
+
+        Args:
+          state: from `init`, or a checkpoint.
+          directory: the run's folder.
+          stop: asked after each batch.
+
+        Raises:
+          InputError: the features can't be kept.
+          Stopped: `stop` said so; what is done is kept.
+        """
+        if state.trunk is None:
+            return
+        data, net = self.config.data, self.whole_net
+        self._features = features.compute(
+            self._of_images,
+            state.trunk,
+            self.dataset,
+            views=data.feature_views,
+            identity=[repr(net.backbone), net.mean, net.deviation, self.view],
+            directory=Path(data.feature_cache) if data.feature_cache else directory / "features",
+            stop=stop,
+        )
+        self.encoder = HeadEncoder(
+            self.img_net, self._features.of_rows, parallel=self.parallel, batch_size=self.config.eval.batch_size
         )
 
     def guidance(self, state: TrainState) -> tuple[objective.Guidance | None, np.ndarray | None]:
@@ -222,7 +274,7 @@ class Trainer:
           NotFinite: the last update, which no loss has seen yet, broke the network.
         """
         net = state.img_nets[name]
-        bank = self.encoder(net, self.dataset.source, self.dataset.split.train)
+        bank = self.encoder(net, self.dataset.split.train)
         if not np.isfinite(bank).all():
             raise NotFinite(f"network {name}, after step {int(state.step)}: relaxed codes not finite")
         return replace(state, img_nets={**state.img_nets, name: replace(net, bank=jnp.array(bank))})
@@ -317,15 +369,20 @@ class Trainer:
         """Batches of one network from a step on; what it gets depends on seed, network, and its own count of updates."""
         done, within = divmod(step, self.steps_per_half)
         seed = np.random.SeedSequence([self.config.seed, self.names.index(name)]).generate_state(1)[0]
-        return pipeline.train_batches(
-            self.dataset.source,
-            self.dataset.split.train,
-            view=self.view,
-            batch_size=self.config.train.batch_size,
-            seed=int(seed),
-            start=done // len(self.names) * self.steps_per_half + within,
-            reading=self.reading,
-        )
+        order = {
+            "batch_size": self.config.train.batch_size,
+            "seed": int(seed),
+            "start": done // len(self.names) * self.steps_per_half + within,
+            "reading": self.reading,
+        }
+        rows = self.dataset.split.train
+        if self._features is not None:
+            return pipeline.train_feature_batches(self._features.views or [self._features.of_rows(rows)], **order)
+        return pipeline.train_batches(self.dataset.source, rows, view=self.view, **order)
+
+
+def _of_backbone(variables: dict[str, Any], kind: str) -> dict[str, Any]:
+    return {"backbone": variables[kind]} if kind in variables else {}
 
 
 class _Timed:

@@ -61,7 +61,7 @@ def ours(folder: Path, names: list[str]) -> Iterator[np.ndarray]:
         start=0,
         reading=pipeline.Reading(threads=reading_threads(0)),
     )
-    return (batch["image"] for batch in batches)
+    return (batch["inputs"] for batch in batches)
 
 
 def tf_data(folder: Path, names: list[str], *, fused: bool) -> Iterator[np.ndarray]:

@@ -8,7 +8,7 @@ take the binary version and unpack it to data/cifar10; or take TFDS's copy, in i
 --config.data.reader=tfds --config.data.directory=TFDS_DATA_DIR. mAP@all. Measured result: none yet.
 """
 
-from adsq_jax.config import IMAGENET_DEVIATION, IMAGENET_MEAN, default, parse_argument
+from adsq_jax.config import default, parse_argument
 
 
 def get_config(argument=""):
@@ -22,11 +22,8 @@ def get_config(argument=""):
     config.data.image_size = 224
     config.data.flip = True
     config.model.backbone = "resnet18"
-    config.model.width = 64
-    config.model.mean = IMAGENET_MEAN
-    config.model.deviation = IMAGENET_DEVIATION
-    config.optim.new_layers_multiplier = 10.0
-    config.optim.learning_rate = 1e-4
+    config.optim.trunk_lr_scale = 0.1
+    config.optim.learning_rate = 1e-3
     config.train.rounds = 30
     config.train.epochs_per_round = 3
     return config

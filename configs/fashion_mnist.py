@@ -23,6 +23,7 @@ def get_config(argument=""):
     config.data.flip = True
     config.data.erase = 0.35
     config.model.backbone = "small_cnn"
+    config.model.width = 32
     config.model.mean = (0.286, 0.286, 0.286)
     config.model.deviation = (0.353, 0.353, 0.353)
     config.train.rounds = 10

@@ -8,7 +8,7 @@ so on) and mirflickr25k_annotations_v080.zip (to mirflickr25k_annotations_v080/)
 classes of their own; images without a label are only in the database. Measured result: none yet.
 """
 
-from adsq_jax.config import IMAGENET_DEVIATION, IMAGENET_MEAN, default, parse_argument
+from adsq_jax.config import default, parse_argument
 
 
 def get_config(argument=""):
@@ -22,11 +22,8 @@ def get_config(argument=""):
     config.data.image_size = 224
     config.data.flip = True
     config.model.backbone = "resnet50"
-    config.model.width = 64
-    config.model.mean = IMAGENET_MEAN
-    config.model.deviation = IMAGENET_DEVIATION
-    config.optim.new_layers_multiplier = 10.0
-    config.optim.learning_rate = 1e-4
+    config.optim.trunk_lr_scale = 0.1
+    config.optim.learning_rate = 1e-3
     config.objective.weights.quantization = 0.5  # images of several labels want more of both
     config.objective.weights.label_codes = 0.5
     config.train.rounds = 30

@@ -23,7 +23,8 @@ def small_config(name: str = "digits", *, image_size: int = 8, bits: int = 12):
     """A config of configs/, with its choices and toy sizes: two rounds of four updates a network."""
     config = load_config(name, f"bits={bits}")
     config.data.image_size = image_size
-    config.model.width, config.model.features = 4, 16
+    config.model.width = 0 if config.model.backbone == "efficientnet_lite0" else 4  # which has one width
+    config.model.features = 16
     config.label_net.hidden, config.label_net.steps = 16, 20
     config.train.rounds, config.train.epochs_per_round = 2, 1
     config.train.batch_size, config.train.log_every = 16, 2

@@ -14,10 +14,18 @@ from adsq_jax.errors import InputError
 from adsq_jax.models import backbones
 from adsq_jax.models.img_net import ImgNet
 from adsq_jax.models.label_net import LabelNet
+from adsq_jax.models.layers import Layers
 
 FILES = sorted((Path(__file__).parents[1] / "configs").glob("*.py"), key=lambda path: path.stem)
 CLASSES = {"coco": 80, "mirflickr25k": 24, "nuswide": 21, "nuswide-81": 81, "imagenet100": 100}  # the others have 10
-FREE = {"data.directory", "data.lists", "data.manifest", "data.tfds_name"}  # paths and names of one's own
+FREE = {
+    "data.directory",
+    "data.lists",
+    "data.manifest",
+    "data.tfds_name",
+    "data.feature_cache",
+    "model.pretrained",
+}  # paths and names of one's own
 ARGUMENTS = ["", "bits=48", "bits=12"]
 
 
@@ -73,13 +81,13 @@ def test_files_are_valid(path, argument):
     config = load(path, argument)
     config_module.check(config)
     assert config.bits == (int(argument[5:]) if argument else 24)
-    assert config.data.name == {"emoji": "lists"}.get(path.stem, path.stem)
+    assert config.data.name == {"emoji": "lists", "stamps": "folder"}.get(path.stem, path.stem)
     assert config.data.protocol in {*protocols.PROTOCOLS, protocols.OWN}
 
 
 def test_every_data_set_has_a_file():
     """Each data set that can be named has a config, and each config a data set."""
-    assert {path.stem for path in FILES} == {*datasets.PROTOCOLS_OF, "emoji"}
+    assert {path.stem for path in FILES} == {*datasets.PROTOCOLS_OF, "emoji", "stamps"}
     assert datasets.READERS_OF.keys() == datasets.PROTOCOLS_OF.keys()
 
 
@@ -108,11 +116,11 @@ def test_networks_of_every_file(path):
     config = load(path, "bits=48")
     model, classes = config.model, CLASSES.get(config.data.protocol, 10)
     img_net = ImgNet(
-        backbone=backbones.build(model.backbone, width=model.width, axis_name=None),
+        backbone=backbones.build(model.backbone, width=model.width, layers=Layers()),
         bits=config.bits,
         features=model.features,
-        mean=model.mean,
-        deviation=model.deviation,
+        mean=(0.5, 0.5, 0.5),
+        deviation=(0.5, 0.5, 0.5),
     )
     side = config.data.image_size
     images = jax.ShapeDtypeStruct((2, side, side, 3), np.uint8)
@@ -159,7 +167,13 @@ def test_every_tuple_has_a_rule(key, value):
         ("bits", 257, "1 to 256"),
         ("bits", 300, "1 to 256"),
         ("seed", 2**32, "0 to 4294967295"),
-        ("model.backbone", "alexnet", "one of small_cnn, resnet18, resnet50"),
+        ("model.backbone", "resnet34", "one of small_cnn, alexnet, vgg16, resnet18, resnet50, efficientnet_lite0, vit_b16"),
+        ("model.width", -1, "at least 0"),
+        ("model.batch_norm", "local", "one of global, frozen"),
+        ("model.dtype", "float16", "one of float32, bfloat16"),
+        ("model.dropout", 1.0, "at least 0 and below 1"),
+        ("optim.trunk_lr_scale", -0.1, "at least 0"),
+        ("data.feature_views", -1, "at least 0"),
         ("data.protocol", "cifar100", "one of cifar10, cifar10-1"),
         ("data.name", "imagenet", "one of digits"),
         ("data.erase", 1.5, "0 to 1"),
@@ -206,6 +220,9 @@ def test_wrong_value(key, value, expectation):
         ("objective.weights.likelihood", 0.0),
         ("optim.weight_decay", 0.0),
         ("model.mean", (0.0, 0.5, 1.0)),
+        ("model.mean", ()),
+        ("optim.trunk_lr_scale", 0.0),
+        ("model.dropout", 0.0),
         ("host_devices", 1),
     ],
 )
@@ -297,6 +314,44 @@ def test_reader_of_another_data_set(name, reader):
     config = config_module.default()
     config.data.name, config.data.reader = name, reader
     error_of(config, f"config.data.reader='{reader}'", f"'{name}'", datasets.READERS_OF[name][0])
+
+
+@pytest.mark.parametrize(
+    ("backbone", "side", "words"),
+    [
+        ("alexnet", 62, "alexnet takes images of 63x63 pixels and more, not 62x62"),
+        ("vgg16", 31, "vgg16 takes images of 32x32 pixels and more, not 31x31"),
+        ("vit_b16", 15, "vit_b16 takes images of 16x16 pixels and more, not 15x15"),
+        ("vit_b16", 100, "vit_b16 takes images whose side is a multiple of 16 pixels, not 100x100"),
+    ],
+)
+def test_image_size_that_the_backbone_does_not_take(backbone, side, words):
+    """One line with the backbone, its least size and the one given, before anything is read or built."""
+    config = config_module.default()
+    config.model.backbone, config.data.image_size = backbone, side
+    error_of(config, words, "--config.data.image_size")
+
+
+@pytest.mark.parametrize("backbone", ["alexnet", "vgg16", "efficientnet_lite0", "vit_b16"])
+def test_width_of_a_backbone_that_has_one(backbone):
+    """Only small_cnn and ResNets come in other widths; elsewhere the knob would do nothing, so it is refused."""
+    config = config_module.default()
+    config.model.backbone, config.data.image_size, config.model.width = backbone, 224, 64
+    error_of(config, "config.model.width=64", backbone, "give 0")
+
+
+def test_pretrained_weights_of_a_network_that_has_none():
+    """small_cnn is this project's own: nobody publishes weights for it."""
+    config = config_module.default()
+    config.model.pretrained = "weights.pth"
+    error_of(config, "config.model.pretrained", "small_cnn", "resnet18")
+
+
+def test_views_without_a_frozen_trunk():
+    """Kept views are of a frozen trunk; elsewhere each step makes its own, and the knob would do nothing."""
+    config = config_module.default()
+    config.data.feature_views = 2
+    error_of(config, "config.data.feature_views=2", "--config.optim.trunk_lr_scale=0")
 
 
 def test_resize_below_the_crop():

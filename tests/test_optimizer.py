@@ -18,7 +18,7 @@ PLAIN = {
     "total_steps": 10,
     "weight_decay": 0.0,
     "clip_norm": 0.0,
-    "new_layers_multiplier": 1.0,
+    "trunk_lr_scale": 1.0,
 }
 
 
@@ -154,12 +154,12 @@ def test_a_run_of_warm_up_alone_has_a_cosine_schedule_too():
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam"])
-def test_new_layers_multiplier_is_for_all_that_is_not_the_backbone(name):
-    """With factor 3 each step outside `backbone` is three times as long, decay included; the backbone's is the same."""
+def test_the_trunks_scale_is_for_the_backbone_alone(name):
+    """With scale 3 each step of `backbone` is three times as long, decay included; all others are the same."""
     params, gradients = trees(1)
     (plain,) = updates_of(build(name, weight_decay=0.3), params, gradients)
-    (found,) = updates_of(build(name, weight_decay=0.3, new_layers_multiplier=3.0), params, gradients)
-    expected = {layer: jax.tree.map(lambda x, f=1 if layer == "backbone" else 3: f * x, plain[layer]) for layer in plain}
+    (found,) = updates_of(build(name, weight_decay=0.3, trunk_lr_scale=3.0), params, gradients)
+    expected = {layer: jax.tree.map(lambda x, f=3 if layer == "backbone" else 1: f * x, plain[layer]) for layer in plain}
     check_same(found, expected)
 
 

@@ -42,6 +42,8 @@ def test_the_results_are_of_the_config_in_the_repository():
         config = mock_data.load_config("fashion_mnist", f"bits={r['bits']}")
         config.seed = r["seed"]
         knobs, then, neutral = leaves(config.to_dict()), leaves(r["config"]), leaves(default().to_dict())
+        gone = {key: then.pop(key) for key in then.keys() - knobs.keys()}
+        assert gone == {".optim.new_layers_multiplier": 1.0}  # it changed nothing at 1, as optim.trunk_lr_scale doesn't
         assert {key: knobs[key] for key in then} == then
         later = knobs.keys() - then.keys()
         assert {key: knobs[key] for key in later} == {key: neutral[key] for key in later}

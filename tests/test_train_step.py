@@ -3,7 +3,9 @@
 from dataclasses import replace
 from functools import cache, partial
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import mock_data
 import numpy as np
 import optax
@@ -11,6 +13,7 @@ import pytest
 
 from adsq_jax.models import backbones
 from adsq_jax.models.img_net import ImgNet
+from adsq_jax.models.layers import Layers
 from adsq_jax.parallel import AXIS, DataParallel
 from adsq_jax.train_state import Targets
 from adsq_jax.train_step import img_net_step
@@ -60,7 +63,7 @@ def problem(*, twin=True):
     """An ImgNet's state, targets, and a batch of 8 of the 12 training images."""
     random = np.random.default_rng(0)
     model = ImgNet(
-        backbone=backbones.build("small_cnn", width=4, axis_name=AXIS),
+        backbone=backbones.build("small_cnn", width=4, layers=Layers(axis_name=AXIS)),
         bits=6,
         features=8,
         mean=(0.5, 0.5, 0.5),
@@ -76,6 +79,7 @@ def problem(*, twin=True):
         params=variables["params"],
         batch_stats=variables["batch_stats"],
         opt_state=optimizer.init(variables["params"]),
+        key=np.array([0, 1], np.uint32),
         bank=random.uniform(-1, 1, (12, 6)).astype(np.float32),
     )
     targets = Targets(
@@ -94,7 +98,7 @@ def problem(*, twin=True):
         weights={"likelihood": 1.0, "difference": 1.0, "quantization": 0.1, "balance": 0.1},
         axis_name=AXIS,
     )
-    batch = {"image": images, "index": np.array([9, 2, 4, 11, 0, 5, 7, 1], np.int32)}
+    batch = {"inputs": images, "index": np.array([9, 2, 4, 11, 0, 5, 7, 1], np.int32)}
     return step, state, targets, batch
 
 
@@ -120,9 +124,9 @@ def test_without_a_twin_the_bank_rows_of_the_batch_and_no_others_are_renewed():
     assert np.array_equal(banks[True], state.bank)
     others = np.setdiff1d(np.arange(12), batch["index"])
     assert np.array_equal(banks[False][others], state.bank[others])
-    model = step.keywords["model"].clone(backbone=step.keywords["model"].backbone.clone(axis_name=None))
+    model = step.keywords["model"].clone(backbone=step.keywords["model"].backbone.clone(layers=Layers()))
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    (_, relaxed_codes), _ = model.apply(variables, batch["image"], train=True, mutable=["batch_stats"])
+    (_, relaxed_codes), _ = model.apply(variables, batch["inputs"], train=True, mutable=["batch_stats"])
     np.testing.assert_allclose(banks[False][batch["index"]], relaxed_codes, rtol=1e-5, atol=1e-6)
 
 
@@ -136,3 +140,28 @@ def test_without_a_twin_the_loss_is_against_the_own_bank():
         found.append(run(state, targets, jax.tree.map(lambda x: x[None], batch))[1])
     for name in found[0]:
         np.testing.assert_array_equal(found[0][name], found[1][name])
+
+
+class _Halved(nn.Module):
+    """A backbone that drops half of its units in training."""
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        return nn.Dropout(0.5, deterministic=not train)(jnp.ones((x.shape[0], 400)) + 0 * x.mean())
+
+
+def test_dropout_differs_by_update_and_by_device_and_comes_again_from_the_state():
+    """Each update and each device drops other units; the same state gives the same update."""
+    step, state, targets, batch = problem(twin=False)
+    model = step.keywords["model"].clone(backbone=_Halved())
+    params = jax.tree.map(jnp.asarray, model.init(jax.random.key(1), batch["inputs"], train=False)["params"])
+    state = replace(state, params=params, batch_stats={}, opt_state=step.keywords["optimizer"].init(params))
+    run = jax.jit(jax.vmap(partial(step.func, **{**step.keywords, "model": model}), in_axes=(None, None, 0), axis_name=AXIS))
+    shares = jax.tree.map(lambda x: x.reshape(4, 2, *x.shape[1:]), batch)
+    first, again = run(state, targets, shares)[0], run(state, targets, shares)[0]
+    assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(again), strict=True))
+    rows = np.asarray(first.bank)[0][batch["index"]]  # each image alike, so only what was dropped tells them apart
+    assert len(np.unique(rows, axis=0)) == 8
+    assert not np.array_equal(np.asarray(first.key)[0], state.key)
+    later = run(replace(state, key=np.asarray(first.key)[0]), targets, shares)[0]
+    assert not np.allclose(np.asarray(later.bank)[0][batch["index"]], rows)

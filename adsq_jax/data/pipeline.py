@@ -43,7 +43,7 @@ class _Rows:
         return len(self._rows)
 
     def __getitem__(self, index: Any) -> dict[str, Any]:
-        return {"image": resized(self._source, int(self._rows[index]), self._view), "index": np.int32(index)}
+        return {"inputs": resized(self._source, int(self._rows[index]), self._view), "index": np.int32(index)}
 
 
 def resized(source: Source, row: int, view: View) -> np.ndarray:
@@ -66,7 +66,7 @@ class _Augment(grain.transforms.RandomMap):
         self._view = view
 
     def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        return {"image": _augment(element["image"], rng, self._view), "index": element["index"]}
+        return {"inputs": _augment(element["inputs"], rng, self._view), "index": element["index"]}
 
 
 class _CentreCrop(grain.transforms.Map):
@@ -74,9 +74,18 @@ class _CentreCrop(grain.transforms.Map):
         self._side = view.image_size
 
     def map(self, element: dict[str, Any]) -> dict[str, Any]:
-        image = element["image"]
+        image = element["inputs"]
         top, left = ((side - self._side) // 2 for side in image.shape[:2])
-        return {"image": image[top : top + self._side, left : left + self._side], "index": element["index"]}
+        return {"inputs": image[top : top + self._side, left : left + self._side], "index": element["index"]}
+
+
+class _ChooseView(grain.transforms.RandomMap):
+    def __init__(self, views: Sequence[np.ndarray]):
+        self._views = views
+
+    def random_map(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        view = self._views[int(rng.integers(len(self._views)))]
+        return {"inputs": np.array(view[index]), "index": np.int32(index)}
 
 
 def train_batches(
@@ -94,7 +103,7 @@ def train_batches(
       reading: threads and processes. Of `processes`, process p gets images p, p + processes, ... of each batch.
 
     Returns:
-      Batches {image: uint8[batch, image_size, image_size, 3], index: int32[batch]} of this process; no index stands twice.
+      Batches {inputs: uint8[batch, image_size, image_size, 3], index: int32[batch]} of this process; no index stands twice.
       Close it to end its threads.
 
     Raises:
@@ -103,32 +112,66 @@ def train_batches(
     Source: crop and flip as in He et al., CVPR 2016; squares as in DeVries and Taylor, arXiv 1708.04552.
     """
     dataset = grain.MapDataset.source(_Rows(source, rows, view)).seed(seed).shuffle().random_map(_Augment(view))
-    whole = len(rows) // batch_size * batch_size
+    return _repeated(dataset, batch_size=batch_size, start=start, reading=reading)
+
+
+def train_feature_batches(
+    views: Sequence[np.ndarray], *, batch_size: int, seed: int, start: int, reading: Reading
+) -> Generator[dict[str, np.ndarray]]:
+    """The same of a frozen trunk's features: shuffled batches without end, each image by one of its views at random.
+
+    Args:
+      views: of the training set, each float32[n, width].
+      batch_size: as `train_batches`.
+      seed: of order and choice.
+      start: the step to begin at.
+      reading: threads and processes; there are no workers, since nothing is decoded.
+
+    Returns:
+      Batches {inputs: float32[batch, width], index: int32[batch]} of this process; no index stands twice.
+    """
+    dataset = grain.MapDataset.range(len(views[0])).seed(seed).shuffle().random_map(_ChooseView(views))
+    return _repeated(dataset, batch_size=batch_size, start=start, reading=reading._replace(workers=0))
+
+
+def _repeated(dataset: Any, *, batch_size: int, start: int, reading: Reading) -> Generator[dict[str, np.ndarray]]:
+    """This process's share of whole batches, pass after pass."""
+    whole = len(dataset) // batch_size * batch_size
     dataset = dataset[reading.process : whole : reading.processes].batch(batch_size // reading.processes).repeat()
     return _taken(_iterated(dataset[start:], reading))
 
 
 def in_order(
-    source: Source, rows: np.ndarray, *, view: View, batch_size: int, reading: Reading
+    source: Source,
+    rows: np.ndarray,
+    *,
+    view: View,
+    batch_size: int,
+    reading: Reading,
+    seed: int | None = None,
+    start: int = 0,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Batches in the order of `rows`, each image once; the last one is padded with copies of its first image.
 
     Args:
       source: of images.
       rows: int[n].
-      view: resized, and cropped to the centre.
+      view: resized, and cropped to the centre; or as for training, where a seed is given.
       batch_size: images a batch.
       reading: threads and worker processes.
+      seed: of the augmentation; None: the centre. An image's augmentation depends on it and on the image's place in `rows`.
+      start: the place in `rows` to begin at, below n.
 
     Returns:
-      ceil(n / batch_size) batches {image: uint8[batch, image_size, image_size, 3], index: int32[batch]}; cut what is computed
-      from them to n.
+      ceil((n - start) / batch_size) batches {inputs: uint8[batch, image_size, image_size, 3], index: int32[batch]}; cut what is
+      computed from them to n - start.
 
     Raises:
       InputError: as `train_batches`.
     """
-    dataset = grain.MapDataset.source(_Rows(source, rows, view)).map(_CentreCrop(view)).batch(batch_size, drop_remainder=False)
-    for batch in _taken(_iterated(dataset, reading)):
+    dataset = grain.MapDataset.source(_Rows(source, rows, view))
+    dataset = dataset.map(_CentreCrop(view)) if seed is None else dataset.seed(seed).random_map(_Augment(view))
+    for batch in _taken(_iterated(dataset[start:].batch(batch_size, drop_remainder=False), reading)):
         missing = batch_size - len(batch["index"])
         yield {name: np.concatenate([x, np.repeat(x[:1], missing, axis=0)]) for name, x in batch.items()}
 

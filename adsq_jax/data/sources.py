@@ -1,5 +1,6 @@
 """Sources: random access to labelled images, in a fixed order. `source[i] -> {image: uint8[h, w, 3], label: uint8[c]}`."""
 
+import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +12,15 @@ from adsq_jax.data import images
 from adsq_jax.data.images import BadImage
 from adsq_jax.data.labels import Labels
 from adsq_jax.errors import InputError
+
+_SAMPLE = 100  # images that a stamp looks at, where looking at all would take too long
+
+
+def _sha256(parts: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(b"%d " % len(part) + part)
+    return digest.hexdigest()
 
 
 class Names:
@@ -128,6 +138,12 @@ class Source(ABC):
         """Those of some rows whose images aren't there, as far as can be told without reading them: int64[m]."""
         return rows[:0]
 
+    def stamp(self, rows: np.ndarray) -> str:
+        """What changes when some images do, as far as can be told in seconds: a text for a hash. Here: names, and a sample."""
+        sample = rows[:: max(1, len(rows) // _SAMPLE)]
+        names = b"" if self.names is None else self.names.of_rows(rows).joined
+        return _sha256([names, *(self.content(int(row)) for row in sample)])
+
 
 class ArraySource(Source):
     """Images that are in memory already; grey ones are shown in three equal channels, without a copy."""
@@ -147,6 +163,10 @@ class ArraySource(Source):
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] not in (1, 3) or len(pixels) != len(labels):
             raise ValueError(f"images must be uint8[{len(labels)}, h, w, 1 or 3], got {pixels.dtype}{pixels.shape}")
         self.pixels = pixels
+
+    def stamp(self, rows: np.ndarray) -> str:
+        """All pixels."""
+        return _sha256(self.pixels[row].tobytes() for row in rows)
 
     def content(self, index: int) -> bytes:
         """The pixels."""
@@ -202,6 +222,18 @@ class FileSource(EncodedSource):
         except OSError as error:
             raise BadImage(f"can't be read ({error.strerror}): change its permissions, or restore it") from error
 
+    def stamp(self, rows: np.ndarray) -> str:
+        """Name, size and time of change of each file."""
+        assert self.names is not None
+        return _sha256(self._stamp(self.names.raw(row)) for row in rows)
+
+    def _stamp(self, name: bytes) -> bytes:
+        try:
+            found = os.stat(os.path.join(os.fsencode(self._root), name))
+        except OSError:
+            return name  # it is missed where it is to be read
+        return b"%b %d %d" % (name, found.st_size, found.st_mtime_ns)
+
     def missing(self, rows: np.ndarray) -> np.ndarray:
         """Lists each folder once, which is quicker than to ask for each file."""
         assert self.names is not None
@@ -236,6 +268,10 @@ class _Other(Source):
     def place(self, index: int) -> str:
         """See `Source.place`."""
         return self._source.place(self._row(index))
+
+    def stamp(self, rows: np.ndarray) -> str:
+        """See `Source.stamp`."""
+        return self._source.stamp(np.array([self._row(row) for row in rows], np.int64))
 
     def _row(self, index: int) -> int:
         return index

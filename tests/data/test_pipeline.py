@@ -41,7 +41,7 @@ def batches(count, *, n=20, rows=None, batch_size=6, seed=3, start=0, view=OFF, 
 
 
 def same(one, other):
-    return all(np.array_equal(one[name], other[name]) for name in ("image", "index"))
+    return all(np.array_equal(one[name], other[name]) for name in ("inputs", "index"))
 
 
 @pytest.mark.parametrize("start", [1, 2, 3, 7])
@@ -61,7 +61,7 @@ def test_seed_changes_order_and_augmentation():
 
 
 def by_index(made):
-    return {int(index): image for batch in made for index, image in zip(batch["index"], batch["image"], strict=True)}
+    return {int(index): image for batch in made for index, image in zip(batch["index"], batch["inputs"], strict=True)}
 
 
 @settings(max_examples=15)
@@ -93,7 +93,7 @@ def test_index_belongs_to_image(rows):
     """The index is the image's place among the rows, not its row in the source; with nothing on, pixels are untouched."""
     source = source_of(20)
     for batch in batches(9, rows=rows):
-        for index, image in zip(batch["index"], batch["image"], strict=True):
+        for index, image in zip(batch["index"], batch["inputs"], strict=True):
             np.testing.assert_array_equal(image, source.pixels[rows[index]])
 
 
@@ -101,7 +101,7 @@ def augmented(**augment):
     """Nine views of each of 200 images: (image, view) pairs."""
     source = source_of(200)
     views = batches(18, n=200, batch_size=100, view=OFF._replace(**augment))
-    return [(source.pixels[i], view) for batch in views for i, view in zip(batch["index"], batch["image"], strict=True)]
+    return [(source.pixels[i], view) for batch in views for i, view in zip(batch["index"], batch["inputs"], strict=True)]
 
 
 def test_flip():
@@ -162,7 +162,7 @@ def test_all_together():
     before = source.pixels.copy()
     made = pipeline.train_batches(source, np.arange(20), view=ALL, batch_size=6, seed=0, start=0, reading=HERE)
     for batch in itertools.islice(made, 30):
-        for index, view in zip(batch["index"], batch["image"], strict=True):
+        for index, view in zip(batch["index"], batch["inputs"], strict=True):
             known = {tuple(pixel) for pixel in source.pixels[index].reshape(-1, 3).tolist()}
             assert {tuple(pixel) for pixel in view.reshape(-1, 3).tolist()} <= known | {(0, 0, 0)}
             assert view.shape == (SIDE, SIDE, 3)
@@ -175,8 +175,8 @@ def test_grey_images():
     source = source_with(np.full((8, SIDE, SIDE, 1), 9, np.uint8))
     made = pipeline.train_batches(source, np.arange(8), view=ALL, batch_size=4, seed=0, start=0, reading=HERE)
     for batch in itertools.islice(made, 20):
-        assert batch["image"].shape == (4, SIDE, SIDE, 3)
-        assert (batch["image"] == batch["image"][..., :1]).all()
+        assert batch["inputs"].shape == (4, SIDE, SIDE, 3)
+        assert (batch["inputs"] == batch["inputs"][..., :1]).all()
     assert (source.pixels == 9).all()
 
 
@@ -188,12 +188,109 @@ def test_in_order(n, batch_size, seed):
     rows = np.random.default_rng(seed).permutation(30)[:n]
     made = list(pipeline.in_order(source, rows, view=OFF, batch_size=batch_size, reading=HERE))
     assert len(made) == -(-n // batch_size)
-    assert all(batch["image"].shape == (batch_size, SIDE, SIDE, 3) for batch in made)
-    index, image = (np.concatenate([batch[name] for batch in made]) for name in ("index", "image"))
+    assert all(batch["inputs"].shape == (batch_size, SIDE, SIDE, 3) for batch in made)
+    index, image = (np.concatenate([batch[name] for batch in made]) for name in ("index", "inputs"))
     np.testing.assert_array_equal(index[:n], np.arange(n))
     np.testing.assert_array_equal(image[:n], source.pixels[rows])
     np.testing.assert_array_equal(index[n:], made[-1]["index"][0])
-    np.testing.assert_array_equal(image[n:], np.broadcast_to(made[-1]["image"][:1], image[n:].shape))
+    np.testing.assert_array_equal(image[n:], np.broadcast_to(made[-1]["inputs"][:1], image[n:].shape))
+
+
+@pytest.mark.parametrize("start", [1, 4, 6, 19])
+@pytest.mark.parametrize("seed", [None, 0, 7])
+def test_in_order_from_a_place_on(seed, start):
+    """Begun at a later place, images, their places and their augmentation are those of the whole, pixel for pixel."""
+    source, rows = source_of(30), np.random.default_rng(0).permutation(30)[:20]
+
+    def taken(start):
+        made = pipeline.in_order(source, rows, view=ALL, batch_size=6, reading=HERE, seed=seed, start=start)
+        made = list(made)
+        assert len(made) == -(-(20 - start) // 6)
+        return [np.concatenate([batch[name] for batch in made])[: 20 - start] for name in ("inputs", "index")]
+
+    for whole, later in zip(taken(0), taken(start), strict=True):
+        np.testing.assert_array_equal(later, whole[start:])
+
+
+def test_in_order_with_a_seed_augments():
+    """Another seed gives other views; an image's view goes by the seed and its place, whatever the batch."""
+    source, rows = source_of(30), np.arange(30)
+
+    def taken(seed, batch_size, rows=rows):
+        made = pipeline.in_order(source, rows, view=ALL, batch_size=batch_size, reading=HERE, seed=seed)
+        return np.concatenate([batch["inputs"] for batch in made])[: len(rows)]
+
+    one = taken(0, 6)
+    np.testing.assert_array_equal(one, taken(0, 30))
+    assert np.mean([np.array_equal(x, y) for x, y in zip(one, taken(1, 30), strict=True)]) < 0.2
+    assert np.mean([np.array_equal(x, y) for x, y in zip(one, source.pixels, strict=True)]) < 0.2
+    np.testing.assert_array_equal(taken(0, 6, rows[:9]), one[:9])
+
+
+VIEWS = [
+    np.add.outer(100.0 * k + np.arange(20), [0, 0.25]).astype(np.float32) for k in range(3)
+]  # [n, width], view by hundreds
+
+
+def feature_batches(count, *, views=VIEWS, seed=3, start=0, reading=HERE):
+    made = pipeline.train_feature_batches(views, batch_size=6, seed=seed, start=start, reading=reading)
+    return list(itertools.islice(made, count))
+
+
+def test_features_belong_to_their_index():
+    """Each pass has each row once at most, in its own order; a row's features are one of its views, each at some time."""
+    made = feature_batches(3 * 40)
+    passes = [np.concatenate([batch["index"] for batch in made[k : k + 3]]) for k in range(0, 120, 3)]
+    assert all(len(set(indices.tolist())) == 18 for indices in passes)
+    assert len({indices.tobytes() for indices in passes}) == 40
+    assert set(np.concatenate(passes).tolist()) == set(range(20))
+    seen = []
+    for batch in made:
+        assert (batch["inputs"].dtype, batch["inputs"].shape) == (np.float32, (6, 2))
+        assert (batch["index"].dtype, batch["index"].shape) == (np.int32, (6,))
+        view, row = np.divmod(batch["inputs"][:, 0], 100)
+        np.testing.assert_array_equal(row, batch["index"])
+        np.testing.assert_array_equal(batch["inputs"][:, 1], batch["inputs"][:, 0] + 0.25)
+        seen += zip(batch["index"].tolist(), view.tolist(), strict=True)
+    assert set(seen) == {(row, view) for row in range(20) for view in range(3)}
+    shares = np.bincount([int(view) for _, view in seen]) / len(seen)
+    assert np.abs(shares - 1 / 3).max() < 5 * np.sqrt(2 / 9 / len(seen))
+
+
+def test_a_pass_over_features_is_a_permutation():
+    """Where the batches fill the training set, each pass has each row once."""
+    made = feature_batches(4 * 3, views=[view[:18] for view in VIEWS[:1]])
+    for k in range(0, 12, 3):
+        assert sorted(np.concatenate([batch["index"] for batch in made[k : k + 3]]).tolist()) == list(range(18))
+
+
+@pytest.mark.parametrize("start", [1, 2, 3, 7])
+def test_feature_batch_depends_on_seed_and_step_alone(start):
+    """Begun at a later step the batches are those of an uninterrupted run; with worker processes asked for as well."""
+    whole, reading = feature_batches(10), pipeline.Reading(threads=2, workers=2)
+    for later in (feature_batches(10 - start, start=start), feature_batches(10 - start, start=start, reading=reading)):
+        assert all(same(one, other) for one, other in zip(whole[start:], later, strict=True))
+    other = feature_batches(10, seed=4)
+    assert [b["index"].tolist() for b in whole] != [b["index"].tolist() for b in other]
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_share_each_batch_of_features(processes):
+    """Process p of n gets rows p, p + n, ... of the batch that one process would get, at any step."""
+    whole = feature_batches(9, start=2)
+    for p in range(processes):
+        own = feature_batches(9, start=2, reading=pipeline.Reading(threads=2, process=p, processes=processes))
+        for batch, share in zip(whole, own, strict=True):
+            for name in ("inputs", "index"):
+                np.testing.assert_array_equal(share[name], batch[name][p::processes])
+
+
+def test_features_on_the_disk_are_not_handed_out(tmp_path):
+    """Batches of features that are mapped from a file are copies."""
+    np.save(tmp_path / "view.npy", VIEWS[0])
+    batch = feature_batches(1, views=[np.load(tmp_path / "view.npy", mmap_mode="r")])[0]
+    assert type(batch["inputs"]) is np.ndarray
+    np.testing.assert_array_equal(batch["inputs"], VIEWS[0][batch["index"]])
 
 
 @pytest.mark.parametrize("processes", [2, 3])
@@ -203,7 +300,7 @@ def test_processes_share_each_batch(processes):
     for p in range(processes):
         own = batches(9, start=2, view=ALL, reading=pipeline.Reading(threads=2, process=p, processes=processes))
         for batch, share in zip(whole, own, strict=True):
-            for name in ("image", "index"):
+            for name in ("inputs", "index"):
                 np.testing.assert_array_equal(share[name], batch[name][p::processes])
 
 
@@ -237,7 +334,7 @@ def main(argv):
         made = pipeline.train_batches(source, np.arange(20), view=view, batch_size=6, seed=3, start=2, reading=reading)
         ordered = pipeline.in_order(source, np.arange(20), view=view, batch_size=6, reading=reading)
         batches = [next(made) for _ in range(7)] + list(ordered)
-        taken.append([(b["index"].tolist(), b["image"].tobytes()) for b in batches])
+        taken.append([(b["index"].tolist(), b["inputs"].tobytes()) for b in batches])
     assert taken[0] == taken[1] == taken[2]
     print("the same")
 
@@ -263,12 +360,12 @@ def test_large_images_are_resized_and_cropped(shape):
     expected = [np.asarray(Image.fromarray(x).resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)) for x in images]
     top, left = ((side - 16) // 2 for side in expected[0].shape[:2])
     made = next(pipeline.in_order(source, np.arange(4), view=view, batch_size=4, reading=HERE))
-    np.testing.assert_array_equal(made["image"], [x[top : top + 16, left : left + 16] for x in expected])
+    np.testing.assert_array_equal(made["inputs"], [x[top : top + 16, left : left + 16] for x in expected])
     windows = [np.lib.stride_tricks.sliding_window_view(x, (16, 16, 3)).reshape(-1, 16, 16, 3) for x in expected]
     seen = set()
     batches = pipeline.train_batches(source, np.arange(4), view=view, batch_size=4, seed=0, start=0, reading=HERE)
     for batch in itertools.islice(batches, 150):
-        for index, image in zip(batch["index"], batch["image"], strict=True):
+        for index, image in zip(batch["index"], batch["inputs"], strict=True):
             places = np.flatnonzero((windows[index] == image).all(axis=(1, 2, 3)))
             assert len(places) == 1
             seen.add(int(places[0]))

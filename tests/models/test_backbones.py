@@ -6,14 +6,33 @@ import numpy as np
 import pytest
 
 from adsq_jax.models import backbones
+from adsq_jax.models.backbones.alexnet import AlexNet
+from adsq_jax.models.backbones.efficientnet_lite import EfficientNetLite
 from adsq_jax.models.backbones.resnet import ResNet
 from adsq_jax.models.backbones.small_cnn import SmallCNN
+from adsq_jax.models.backbones.vgg import VGG
+from adsq_jax.models.backbones.vit import ViT
+from adsq_jax.models.layers import Layers
 
-FEATURES = {"small_cnn": 8, "resnet18": 8, "resnet50": 32}  # in widths
+FEATURES = {  # of the published sizes, as the papers have them
+    "small_cnn": 256,
+    "alexnet": 4096,
+    "vgg16": 4096,
+    "resnet18": 512,
+    "resnet50": 2048,
+    "efficientnet_lite0": 1280,
+    "vit_b16": 768,
+}
+SHARED = Layers(axis_name="devices")
 TINY = {
-    "basic": ResNet(stages=(1, 2), bottleneck=False, width=4, axis_name="devices"),
-    "bottleneck": ResNet(stages=(1, 1), bottleneck=True, width=4, axis_name="devices"),
-    "small_cnn": SmallCNN(width=4, axis_name="devices"),
+    "basic": ResNet(stages=(1, 2), bottleneck=False, width=4, layers=SHARED),
+    "bottleneck": ResNet(stages=(1, 1), bottleneck=True, width=4, layers=SHARED),
+    "small_cnn": SmallCNN(width=4, layers=SHARED),
+    "efficientnet_lite": EfficientNetLite(stages=((3, 1, 1, 4, 1), (5, 2, 2, 8, 2)), stem=4, width=16, layers=SHARED),
+}
+UNNORMED = {
+    "vgg": VGG(stages=((1, 4), (2, 8)), units=12, layers=SHARED),
+    "vit": ViT(patch=8, width=12, depth=2, heads=3, hidden=16, layers=SHARED),
 }
 
 
@@ -64,13 +83,12 @@ class PlainResNet:
         params, averages = self.params[name], self.averages[name]
         y = x
         for k, s in enumerate(strides):
-            y = self.conv(y, params[f"Conv_{k}"], s)
-            y = self.norm(y, params[f"BatchNorm_{k}"], averages[f"BatchNorm_{k}"])
+            y = self.conv(y, params[f"conv{k + 1}"], s)
+            y = self.norm(y, params[f"norm{k + 1}"], averages[f"norm{k + 1}"])
             y = np.maximum(y, 0) if k + 1 < len(strides) else y
         if x.shape != y.shape:
-            k = len(strides)
-            x = self.conv(x, params[f"Conv_{k}"], stride)
-            x = self.norm(x, params[f"BatchNorm_{k}"], averages[f"BatchNorm_{k}"])
+            x = self.conv(x, params["shortcut"], stride)
+            x = self.norm(x, params["shortcut_norm"], averages["shortcut_norm"])
         return np.maximum(x + y, 0)
 
     def __call__(self, x, *, stages, bottleneck):
@@ -81,7 +99,7 @@ class PlainResNet:
             for block in range(blocks):
                 stride = 2 if stage > 0 and block == 0 else 1
                 strides = (1, stride, 1) if bottleneck else (stride, 1)
-                x = self.block(x, f"stage{stage}_block{block}", stride, strides)
+                x = self.block(x, f"stage{stage + 1}_block{block}", stride, strides)
         return x.mean(axis=(1, 2))
 
 
@@ -90,7 +108,7 @@ class PlainResNet:
 @pytest.mark.parametrize("kind", ["basic", "bottleneck"])
 def test_resnet_equals_the_published_layers(kind, side, train):
     """Strides, padding, projections, norms by running averages or by the batch, and the mean, for even and odd images."""
-    model = TINY[kind].clone(axis_name=None)
+    model = TINY[kind].clone(layers=Layers())
     images = images_of(side)
     variables = variables_of(model, images)
     found, _ = jax.jit(lambda v, x: model.apply(v, x, train=train, mutable=["batch_stats"]))(variables, images)
@@ -99,32 +117,116 @@ def test_resnet_equals_the_published_layers(kind, side, train):
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize(("name", "published"), [("resnet18", 11_176_512), ("resnet50", 23_508_032)])
-def test_resnet_has_the_published_number_of_parameters(name, published):
-    """torchvision's count without its classifier, at width 64."""
-    model = backbones.build(name, width=64, axis_name=None)
-    images = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
-    shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
-    assert sum(x.size for x in jax.tree.leaves(shapes["params"])) == published
+PUBLISHED = {  # torchvision's numbers of parameters, and EfficientNet-Lite0's of its authors' 4.7 million, to the last one
+    "alexnet": 61_100_840,
+    "vgg16": 138_357_544,
+    "resnet18": 11_689_512,
+    "resnet50": 25_557_032,
+    "vit_b16": 86_567_656,
+    "efficientnet_lite0": 4_652_008,
+}
 
 
-@pytest.mark.parametrize("side", [8, 28, 32, 224])
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_numbers_of_parameters(name):
+    """With the classifier of 1,000 classes; without it, the classifier's fewer."""
+    counts = []
+    for classes in (1000, None):
+        model = backbones.build(name, width=0, layers=Layers(), classes=classes)
+        images = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+        shapes = jax.eval_shape(lambda x, model=model: model.init(jax.random.key(0), x, train=False), images)
+        counts.append(sum(x.size for x in jax.tree.leaves(shapes["params"])))
+    assert counts == [PUBLISHED[name], PUBLISHED[name] - 1000 * (FEATURES[name] + 1)]
+
+
+@pytest.mark.parametrize("side", [8, 28, 32, 63, 64, 224, 250])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", backbones.NAMES)
-def test_every_backbone_maps_images_of_any_size_to_features(name, side):
-    """float32[batch, its number of features], in both modes."""
-    model = backbones.build(name, width=4, axis_name=None)
+def test_every_backbone_maps_images_of_any_size_that_it_takes_to_features(name, dtype, side):
+    """float32[batch, its number of features] and float32 parameters, in both modes and dtypes; or `check_side` says no."""
+    try:
+        backbones.check_side(name, side)
+    except ValueError:
+        assert side < {"alexnet": 63, "vgg16": 32, "vit_b16": 16}.get(name, 0) or (name == "vit_b16" and side % 16)
+        return
+    model = backbones.build(name, width=0, layers=Layers(dtype=dtype))
     images = jax.ShapeDtypeStruct((3, side, side, 3), jnp.float32)
     for train in (False, True):
-        found, _ = jax.eval_shape(lambda x, train=train: model.init_with_output(jax.random.key(0), x, train=train), images)
-        assert found.shape == (3, 4 * FEATURES[name])
-        assert found.dtype == jnp.float32
+        found, variables = jax.eval_shape(
+            lambda x, train=train: model.init_with_output(jax.random.key(0), x, train=train), images
+        )
+        assert found.shape == (3, FEATURES[name])
+        assert {x.dtype for x in jax.tree.leaves((found, variables))} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize("name", ["small_cnn", "resnet18", "resnet50"])
+def test_width_scales_the_features(name):
+    """A width of 4 gives features in proportion to the published width."""
+    model = backbones.build(name, width=4, layers=Layers())
+    images = jax.ShapeDtypeStruct((3, 32, 32, 3), jnp.float32)
+    found, _ = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x, train=False), images)
+    assert found.shape == (3, FEATURES[name] * 4 // (32 if name == "small_cnn" else 64))
+
+
+@pytest.mark.parametrize("kind", [*TINY, *UNNORMED])
+def test_bfloat16_is_near_float32(kind):
+    """Computed in bfloat16, features are those of float32 to a few of bfloat16's steps, and are not the same."""
+    model = {**TINY, **UNNORMED}[kind].clone(layers=Layers())
+    images = images_of(16)
+    variables = variables_of(model, images)
+    exact = model.apply(variables, images, train=False)
+    found = model.clone(layers=Layers(dtype="bfloat16")).apply(variables, images, train=False)
+    assert found.dtype == jnp.float32
+    assert 0 < np.abs(found - exact).max() < 0.05 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize("kind", TINY)
+def test_frozen_statistics_stay_and_are_those_of_evaluation(kind):
+    """batch_norm="frozen": training mode gives what evaluation mode gives, on any number of devices, and no average moves."""
+    model, images = TINY[kind].clone(layers=Layers(axis_name="devices", batch_norm="frozen")), images_of(16)
+    variables = variables_of(model.clone(layers=Layers()), images)
+    run = jax.jit(jax.vmap(lambda x: model.apply(variables, x, train=True, mutable=["batch_stats"]), axis_name="devices"))
+    found, updated = run(images.reshape(4, 2, *images.shape[1:]))
+    expected = model.apply(variables, images, train=False)
+    np.testing.assert_allclose(found.reshape(expected.shape), expected, rtol=1e-4, atol=1e-5)
+    for path, x in jax.tree.leaves_with_path(updated):
+        before = dict(jax.tree.leaves_with_path(variables))[path]
+        assert all(np.array_equal(share, before) for share in x)
+
+
+@pytest.mark.parametrize("kind", ["alexnet", "vgg"])
+def test_dropout_drops_its_share_in_training_alone(kind):
+    """Of the fully-connected layers' units the share is 0 and the others are larger; evaluation drops none."""
+    layers = Layers(dropout=0.5)
+    model = {"alexnet": AlexNet(units=64, layers=layers), "vgg": UNNORMED["vgg"].clone(units=64, layers=layers)}[kind]
+    images = images_of(64)
+    variables = model.init(jax.random.key(0), images, train=False)
+
+    def run(train, seed):
+        return model.apply(variables, images, train=train, rngs={"dropout": jax.random.key(seed)})
+
+    assert np.array_equal(run(False, 0), run(False, 1))
+    assert not np.allclose(run(True, 0), run(True, 1))
+    if kind == "vgg":  # dropout is the last that happens there
+        zeros = float(np.mean(np.asarray(run(True, 0)) == 0)) - float(np.mean(np.asarray(run(False, 0)) == 0))
+        assert 0.1 < zeros < 0.5
+
+
+def test_vit_norms_have_the_published_epsilon():
+    """1e-6: the logits hardly tell it from 1e-5, a constant input does."""
+    model = UNNORMED["vit"].clone(layers=Layers())
+    variables = jax.tree.map(jnp.zeros_like, variables_of(model, images_of(16)))
+    variables["params"]["class_token"] = jnp.full((1, 1, 12), 1e-3).at[0, 0, ::2].set(-1e-3)
+    variables["params"]["norm"]["scale"] = jnp.ones(12)
+    found = model.apply(variables, images_of(16), train=False)
+    np.testing.assert_allclose(np.abs(found), 1e-3 / np.sqrt(1e-6 + 1e-6), rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", TINY)
 def test_statistics_over_four_shards_are_those_of_the_whole_batch(kind):
     """Features and running averages of 4 x 2 images under a mapped axis are those of 8 images on one device."""
     images = images_of(16)
-    alone = TINY[kind].clone(axis_name=None)
+    alone = TINY[kind].clone(layers=Layers())
     variables = variables_of(alone, images)
 
     def apply(model, x):
@@ -143,7 +245,7 @@ def test_statistics_over_four_shards_are_those_of_the_whole_batch(kind):
 @pytest.mark.parametrize("kind", TINY)
 def test_running_averages_move_by_a_tenth_of_the_way(kind):
     """After a step each average is 0.9 old + 0.1 batch: starting from two values, the results are 0.9 times as far apart."""
-    model, images = TINY[kind].clone(axis_name=None), images_of(16)
+    model, images = TINY[kind].clone(layers=Layers()), images_of(16)
     variables = variables_of(model, images)
     shifted = {**variables, "batch_stats": jax.tree.map(lambda x: x + 1, variables["batch_stats"])}
     step = jax.jit(lambda v: model.apply(v, images, train=True, mutable=["batch_stats"]))
@@ -160,12 +262,23 @@ def test_a_new_residual_block_passes_its_input_on(kind):
         params = TINY[kind].init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)), train=False)["params"]
         return {jax.tree_util.keystr(path): x for path, x in jax.tree.leaves_with_path(params) if path[-1].key == "scale"}
 
-    last = "BatchNorm_2" if kind == "bottleneck" else "BatchNorm_1"
+    last = "norm3" if kind == "bottleneck" else "norm2"
     for path, scale in jax.jit(scales)().items():
         assert (scale == (0 if last in path else 1)).all()
 
 
 def test_unknown_backbone_is_refused():
     """The message names the ones there are."""
-    with pytest.raises(ValueError, match="no backbone named 'alexnet': choose one of small_cnn, resnet18, resnet50"):
-        backbones.build("alexnet", width=64, axis_name=None)
+    known = (
+        "no backbone named 'resnet34': choose one of small_cnn, alexnet, vgg16, resnet18, resnet50, efficientnet_lite0, vit_b16"
+    )
+    with pytest.raises(ValueError, match=known):
+        backbones.build("resnet34", width=0, layers=Layers())
+    with pytest.raises(ValueError, match=known):
+        backbones.check_side("resnet34", 224)
+
+
+def test_another_width_of_a_backbone_that_has_one_is_refused():
+    """Rather than built in its published width all the same."""
+    with pytest.raises(ValueError, match="vgg16 has one width: give 0, not 8"):
+        backbones.build("vgg16", width=8, layers=Layers())

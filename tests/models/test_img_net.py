@@ -8,6 +8,7 @@ import pytest
 
 from adsq_jax.models import backbones
 from adsq_jax.models.img_net import ImgNet
+from adsq_jax.models.layers import Layers
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
@@ -22,7 +23,7 @@ class Channels(nn.Module):
 
 
 def build(backbone=None, *, bits=5, features=7):
-    backbone = backbone or backbones.build("small_cnn", width=4, axis_name=None)
+    backbone = backbone or backbones.build("small_cnn", width=4, layers=Layers())
     return ImgNet(backbone=backbone, bits=bits, features=features, mean=MEAN, deviation=DEVIATION)
 
 
@@ -89,3 +90,22 @@ def test_evaluation_gives_an_image_the_same_code_in_any_company(variables):
     before, after = jax.tree.leaves(variables["batch_stats"]), jax.tree.leaves(changed["batch_stats"])
     assert len(before) > 0
     assert all(not np.allclose(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_trunk_and_heads_one_after_the_other_are_the_network(variables):
+    """What `trunk` gives, put into the network without a backbone, gives the network's outputs."""
+    model = build()
+    trunk = {kind: {"backbone": tree["backbone"]} for kind, tree in variables.items()}
+    features = model.apply(trunk, IMAGES, train=False, method=model.trunk)
+    heads = {"params": {name: tree for name, tree in variables["params"].items() if name != "backbone"}}
+    found = model.clone(backbone=None).apply(heads, features, train=False)
+    for a, b in zip(found, model.apply(variables, IMAGES, train=False), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 8, 1), (2, 8, 8, 4), (2, 8, 8), (8, 8, 3)])
+def test_grey_images_and_other_shapes_are_refused(shape):
+    """One line with the shape, rather than a kernel of another size."""
+    with pytest.raises(ValueError, match=r"images must be \[batch, h, w, 3\], got") as caught:
+        jax.eval_shape(lambda x: build().init(jax.random.key(0), x, train=False), jax.ShapeDtypeStruct(shape, np.uint8))
+    assert "\n" not in str(caught.value)

