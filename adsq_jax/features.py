@@ -108,14 +108,24 @@ def _kept(
                 digest.update(content)
                 done, width = done + len(batch), batch.shape[1]
                 told(len(batch))
-                if done == count or stop() or time.monotonic() - noted > _EVERY:
+                stopping = stop()
+                if done == count or stopping or time.monotonic() - noted > _EVERY:
                     file.flush()
                     os.fsync(file.fileno())
-                    workdir.write_json(path.with_suffix(".json"), {"rows": done, "width": width, "sha256": digest.hexdigest()})
+                    workdir.write_json(
+                        path.with_suffix(".json"), {"rows": done, "width": width, "sha256": _signed(digest, done, width)}
+                    )
                     noted = time.monotonic()
-                if done < count and stop():
+                if done < count and stopping:
                     raise Stopped
     return np.memmap(data, np.float32, mode="r", shape=(count, width))
+
+
+def _signed(digest: Any, done: int, width: int) -> str:
+    """The hash of a note: of the rows, their number and width."""
+    signed = digest.copy()
+    signed.update(f"{done} {width}".encode())
+    return signed.hexdigest()
 
 
 def _found(path: Path, count: int) -> tuple[int, Any, int]:
@@ -127,12 +137,12 @@ def _found(path: Path, count: int) -> tuple[int, Any, int]:
             if 0 < done <= count and width > 0 and done * width * 4 <= os.fstat(file.fileno()).st_size:
                 for _ in range(done):
                     digest.update(file.read(width * 4))
-                if digest.hexdigest() == note["sha256"]:
+                if _signed(digest, done, width) == note["sha256"]:
                     return done, digest, width
         logging.warning("features in %s are damaged: they are computed again", path)
     except FileNotFoundError:
         pass
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         logging.warning("features in %s are damaged: they are computed again", path)
     return 0, hashlib.sha256(), 0
 
@@ -156,6 +166,10 @@ def _locked(folder: Path, stop: Callable[[], bool]) -> Iterator[None]:
                 if stop():
                     raise Stopped from None
                 time.sleep(0.2)
+            except OSError as error:  # some network disks have no locks
+                raise InputError(
+                    f"{folder} can't be locked ({error.strerror}): give a --config.data.feature_cache on a local disk"
+                ) from error
         yield
 
 

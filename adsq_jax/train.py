@@ -36,19 +36,15 @@ def train(trainer: Trainer, *, directory: Path, began: float) -> tuple[TrainStat
     before = 0.0
     if restored is not None:
         before = restored[1]["seconds"]
-        if restored[1]["split_sha256"] != trainer.dataset.split_sha256:
-            raise InputError(
-                f"the checkpoint in {directory} is of split {restored[1]['split_sha256'][:12]}, the data now give "
-                f"{trainer.dataset.split_sha256[:12]}: bring the data back as they were, or give a new --workdir"
-            )
+        _check_same(restored[1], trainer, directory)
     progress = Progress(directory, start=None if restored is None else int(restored[0].step), total=trainer.total_steps)
     progress.say(f"runs on {trainer.parallel.describe()}")
     if trainer.pretrained is not None:
         progress.say(networks.told(trainer.pretrained.account))
 
     def save(state: TrainState) -> None:
-        seconds = before + time.monotonic() - began
-        checkpoints.save(int(state.step), state, info={"seconds": seconds, "split_sha256": trainer.dataset.split_sha256})
+        info = {"seconds": before + time.monotonic() - began, **_origin(trainer)}
+        checkpoints.save(int(state.step), state, info=info)
 
     try:
         with _stop_on_signal() as stop:
@@ -71,6 +67,26 @@ def train(trainer: Trainer, *, directory: Path, began: float) -> tuple[TrainStat
         progress.close()
         checkpoints.close()
     return state, before + time.monotonic() - began
+
+
+def _origin(trainer: Trainer) -> dict[str, str | None]:
+    """Hashes of what a checkpoint's numbers came from."""
+    weights = None if trainer.pretrained is None else trainer.pretrained.account["sha256"]
+    return {"split_sha256": trainer.dataset.split_sha256, "pretrained_sha256": weights}
+
+
+def _check_same(info: dict[str, Any], trainer: Trainer, directory: Path) -> None:
+    now = _origin(trainer)
+    if info["split_sha256"] != now["split_sha256"]:
+        raise InputError(
+            f"the checkpoint in {directory} is of split {info['split_sha256'][:12]}, the data now give "
+            f"{trainer.dataset.split_sha256[:12]}: bring the data back as they were, or give a new --workdir"
+        )
+    if info["pretrained_sha256"] != now["pretrained_sha256"]:
+        raise InputError(
+            f"the checkpoint in {directory} began with other weights than {trainer.config.model.pretrained} holds now: bring "
+            "the file back as it was, or give a new --workdir"
+        )
 
 
 def _step_2(

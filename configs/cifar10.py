@@ -5,7 +5,8 @@
 
 cifar10-2 is 10,000 / 50,000 / the same 50,000. All draw from all 60,000 images. From https://www.cs.toronto.edu/~kriz/cifar.html
 take the binary version and unpack it to data/cifar10; or take TFDS's copy, in its own order and so with another split, by
---config.data.reader=tfds --config.data.directory=TFDS_DATA_DIR. mAP@all. Measured result: none yet.
+--config.data.reader=tfds --config.data.directory=TFDS_DATA_DIR. mAP@all.
+Papers start from ImageNet weights: --config.model.pretrained=FILE, torchvision's resnet50 for one. Measured result: none yet.
 """
 
 from adsq_jax.config import default, parse_argument

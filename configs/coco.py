@@ -5,7 +5,8 @@
 
 From https://cocodataset.org/#download, unpacked to data/coco: train2014.zip, val2014.zip, annotations_trainval2014.zip (or of
 2017: the same images and split). HashNet's lists, whose queries are in their database: protocol=coco-lists with
---config.data.reader=lists --config.data.lists=LISTS --config.data.allow_overlap=True. Measured result: none yet.
+--config.data.reader=lists --config.data.lists=LISTS --config.data.allow_overlap=True.
+Papers start from ImageNet weights: --config.model.pretrained=FILE, torchvision's resnet50 for one. Measured result: none yet.
 """
 
 from adsq_jax.config import default, parse_argument

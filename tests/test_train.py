@@ -1,8 +1,10 @@
 """The real loop, on mock data."""
 
 import json
+import shutil
 import signal
 import time
+from dataclasses import replace
 
 import jax
 import mock_data
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 
 from adsq_jax import main, workdir
+from adsq_jax.checkpoint import Checkpoints
 from adsq_jax.errors import InputError
 from adsq_jax.parallel import DataParallel
 from adsq_jax.train import train as train_from
@@ -35,15 +38,17 @@ def same(a, b):
     return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
-SLOW = ("cifar10", "imagenet100", "nuswide")  # ResNets compile for half a minute each
+def is_resnet(name):
+    """They want 32x32 pixels, and compile for half a minute each."""
+    return mock_data.load_config(name).model.backbone.startswith("resnet")
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(path.stem, marks=[pytest.mark.slow] * (path.stem in SLOW)) for path in mock_data.CONFIGS]
+    "name", [pytest.param(path.stem, marks=[pytest.mark.slow] * is_resnet(path.stem)) for path in mock_data.CONFIGS]
 )
 def test_every_config_runs_and_changes_every_parameter(name, tmp_path):
     """Two rounds of the real loop with each config's own network: all parameters of LabelNet, f and g have moved."""
-    config = mock_data.small_config(name, image_size=32 if "resnet" in mock_data.load_config(name).model.backbone else 8)
+    config = mock_data.small_config(name, image_size=32 if is_resnet(name) else 8)
     config.optim.weight_decay = 0.0  # it would move kernels by itself
     trainer = build(config, multi_label=name == "nuswide", protocol=config.data.protocol)
     start = trainer.init()
@@ -244,8 +249,164 @@ def test_the_banks_are_what_the_networks_give_in_evaluation_mode(tmp_path):
     trainer = build(mock_data.small_config())
     state, _ = train(trainer, directory=tmp_path)
     for net in state.img_nets.values():
-        fresh = trainer.encoder(net, trainer.dataset.source, trainer.dataset.split.train)
+        fresh = trainer.encoder(net, trainer.dataset.split.train)
         assert np.array_equal(fresh, net.bank)
+
+
+def frozen_config(*, views=2, **changes):
+    """A trunk that isn't trained, on pictures of which each view is another one."""
+    config = mock_data.small_config()
+    config.optim.trunk_lr_scale, config.data.feature_views = 0.0, views
+    config.data.crop_padding, config.data.flip = 2, True
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+def images_of(trainer):
+    """The training images, uncut."""
+    return np.stack([trainer.dataset.source[int(row)]["image"] for row in trainer.dataset.split.train])
+
+
+@pytest.mark.parametrize("views", [0, 2])
+@pytest.mark.parametrize(("kind", "devices"), [("shard_map", 1), ("shard_map", 4), ("pmap", 4)])
+def test_a_frozen_trunk_stays_and_its_heads_learn(views, kind, devices, tmp_path):
+    """f and g share the trunk they began with, have other heads, which moved, and their banks are the whole networks' codes."""
+    trainer = build(frozen_config(views=views, parallel=kind), devices=devices)
+    start = jax.tree.map(np.array, trainer.init())
+    state, _ = train(trainer, directory=tmp_path)
+    restored, _ = Checkpoints(tmp_path / "checkpoints", keep=2).restore(start)
+    assert same(restored, state)
+    assert same(state.trunk, start.trunk)
+    assert len(jax.tree.leaves(state.trunk["params"])) > 5
+    known = trainer._features.views or [trainer._features.of_rows(trainer.dataset.split.train)]
+    batch = next(trainer._batches("f", step=0))
+    pairs = zip(batch["index"], batch["inputs"], strict=True)
+    which = [{k for k, view in enumerate(known) if np.array_equal(x, view[i])} for i, x in pairs]
+    assert all(which)
+    assert set().union(*which) == set(range(views or 1))
+    kernels = []
+    for name, net in state.img_nets.items():
+        assert set(net.params) == {"semantic", "hash"}
+        for path, leaf in jax.tree_util.tree_leaves_with_path(net.params):
+            old = dict(jax.tree_util.tree_leaves_with_path(start.img_nets[name].params))[path]
+            assert not np.array_equal(leaf, old), f"{name}{jax.tree_util.keystr(path)} has not changed"
+        variables = {**state.trunk, "params": {**state.trunk["params"], **net.params}}
+        _, relaxed = trainer.whole_net.apply(variables, images_of(trainer), train=False)
+        np.testing.assert_allclose(net.bank, relaxed, atol=1e-5)
+        kernels.append(np.asarray(net.params["semantic"]["kernel"]))
+    assert not np.isin(*kernels).any()
+
+
+def test_a_frozen_trunks_run_is_that_of_whole_networks_whose_trunk_does_not_move(tmp_path):
+    """The same training through images, with the trunk's updates scaled to nothing: the same codes, banks and heads."""
+    config = frozen_config(views=0)
+    config.data.crop_padding, config.data.flip = 0, False
+    config.optim.clip_norm = 0.0  # the gradient of the trunk would count
+    trainer = build(config)
+    found, _ = train(trainer, directory=tmp_path / "frozen")
+    config.optim.trunk_lr_scale, config.model.batch_norm = 1e-30, "frozen"
+    whole = build(config)
+    init = whole.init
+
+    def with_one_trunk():
+        state = init()
+        trunk = jax.tree.map(np.array, state.img_nets["f"].params["backbone"])
+        assert same(trunk, found.trunk["params"]["backbone"])
+        nets = {name: replace(net, params={**net.params, "backbone": trunk}) for name, net in state.img_nets.items()}
+        return replace(state, img_nets=nets)
+
+    whole.init = with_one_trunk
+    expected, _ = train(whole, directory=tmp_path / "whole")
+    for x, y in zip(*map(jax.tree.leaves, (expected.img_nets["g"].params["backbone"], found.trunk["params"])), strict=True):
+        np.testing.assert_allclose(x, y, rtol=0, atol=1e-30)
+    for name, net in found.img_nets.items():
+        np.testing.assert_allclose(net.bank, expected.img_nets[name].bank, atol=1e-3)
+        for head in ("semantic", "hash"):
+            np.testing.assert_allclose(net.params[head]["kernel"], expected.img_nets[name].params[head]["kernel"], atol=1e-3)
+    assert np.mean(found.codes != expected.codes) < 0.01
+
+
+@pytest.fixture(scope="module")
+def frozen_run(tmp_path_factory):
+    """The state at the end of an uninterrupted run with a frozen trunk, and its folder."""
+    directory = tmp_path_factory.mktemp("whole")
+    return train(build(frozen_config()), directory=directory)[0], directory
+
+
+@pytest.mark.parametrize("at", [2, 4, 8, 13])
+def test_a_stopped_run_of_a_frozen_trunk_goes_on(at, frozen_run, tmp_path, monkeypatch):
+    """SIGTERM after any step: the same state at the end, bit for bit, though the features are lost meanwhile."""
+    trainer = build(frozen_config())
+    stop_at_batch(at, trainer, monkeypatch)
+    with pytest.raises(Stopped):
+        train(trainer, directory=tmp_path)
+    shutil.rmtree(tmp_path / "features")
+    assert same(train(build(frozen_config()), directory=tmp_path)[0], frozen_run[0])
+
+
+def feature_batches(trainer, monkeypatch, *, signal_at=None):
+    """The list of batches that a trainer's trunk is asked for, as it grows; sends SIGTERM at one of them."""
+    features, calls = trainer._of_images.features, []
+
+    def counting(*args, **kwargs):
+        for batch in features(*args, **kwargs):
+            calls.append(len(batch))
+            if len(calls) == signal_at:
+                signal.raise_signal(signal.SIGTERM)
+            yield batch
+
+    monkeypatch.setattr(trainer._of_images, "features", counting)
+    return calls
+
+
+@pytest.mark.parametrize("at", [1, 6, 7, 12])
+def test_a_run_stopped_while_it_computes_features_goes_on(at, frozen_run, tmp_path, monkeypatch):
+    """SIGTERM at a batch of the centres, their last too, and of either view: nothing is done twice, the end is the same."""
+    trainer, again = build(frozen_config()), build(frozen_config())
+    calls = feature_batches(trainer, monkeypatch, signal_at=at)
+    with pytest.raises(Stopped):
+        train(trainer, directory=tmp_path)
+    assert not list((tmp_path / "checkpoints").glob("[0-9]*"))
+    more = feature_batches(again, monkeypatch)
+    assert same(train(again, directory=tmp_path)[0], frozen_run[0])
+    assert sum(calls) + sum(more) == 140 + 2 * 64
+    whole, parts = ({p.relative_to(d): p.read_bytes() for p in d.glob("features/*/*")} for d in (frozen_run[1], tmp_path))
+    assert parts == whole
+
+
+def test_runs_share_features(tmp_path, monkeypatch):
+    """A run of other bits and other rates with the same cache runs no image through the trunk; of another seed, all of them."""
+    cache = str(tmp_path / "cache")
+    counts, states = [], []
+    for number, changes in enumerate(({}, {"bits": 16, "optim.learning_rate": 1e-3, "objective.twin": False}, {"seed": 1})):
+        config = frozen_config(**{"data.feature_cache": cache, **changes})
+        trainer = build(config)
+        calls = feature_batches(trainer, monkeypatch)
+        states.append(train(trainer, directory=tmp_path / str(number))[0])
+        counts.append(sum(calls))
+        assert not (tmp_path / str(number) / "features").exists()
+    assert counts == [268, 0, 268]
+    assert same(states[0].trunk, states[1].trunk)
+    assert states[1].codes.shape == (64, 16)
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_a_frozen_trunk_to_the_result(tmp_path):
+    """The same seed gives the same codes, in another folder and on features of another run; result.json has a measure."""
+    results = [run(build(frozen_config()), tmp_path / name) for name in ("a", "b")]
+    assert results[0]["map_by_query_net"] == results[1]["map_by_query_net"]
+    assert results[0]["pretrained"] is None
+    for name in ("query_f", "query_g", "database_f", "database_g", "database_sum"):
+        a, b = (np.load(tmp_path / folder / "codes" / f"{name}.npy") for folder in ("a", "b"))
+        assert np.array_equal(a, b)
+    f, g = (np.load(tmp_path / "a" / "codes" / f"query_{net}.npy") for net in "fg")
+    assert not np.array_equal(f, g)
+
+
+def test_a_frozen_trunk_alone(tmp_path):
+    """Without twin and LabelNet: codes start from the heads' banks on the features, and the run goes to its end."""
+    config = frozen_config(**{"objective.label_net": False, "objective.twin": False, "eval.query_net": "ff"})
+    assert set(run(build(config), tmp_path)["map_by_query_net"]) == {"ff"}
 
 
 def test_checkpoints_by_round(tmp_path):

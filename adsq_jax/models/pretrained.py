@@ -307,7 +307,7 @@ def place(arrays: Mapping[str, np.ndarray], *, layout: Layout, shapes: Mapping[s
         places = _places(name, array, layout)
         (loaded if places.keys() & wanted.keys() else skipped).append(name)
         for where, x in places.items():
-            if where in found or (where not in wanted and "classifier" not in where):
+            if where in found or (where not in wanted and not re.fullmatch(r"params/classifier/(kernel|bias)", where)):
                 raise InputError(
                     f"{source}: {name!r}{list(array.shape)} has no place in this backbone: give another --config.model.backbone"
                 )

@@ -441,3 +441,81 @@ def test_names_of_classes():
         ArraySource(np.zeros((1, 2, 2, 3), np.uint8), labels, classes=["x", "x"])
     source = ArraySource(np.zeros((1, 2, 2, 3), np.uint8), labels, classes=["a\x1b[31m", "b\nc"])
     assert source.classes == ("a?[31m", "b?c")
+
+
+def test_stamp_of_images_in_memory():
+    """Any pixel of the rows asked for changes the stamp, as their order does; a pixel of another row doesn't."""
+    pixels = RANDOM.integers(0, 256, (300, 2, 2, 3), dtype=np.uint8)
+    rows = np.arange(1, 300)
+
+    def stamp(pixels, rows=rows):
+        return ArraySource(pixels, one_class_each(300), classes=counted(300)).stamp(rows)
+
+    stamps = {stamp(pixels), stamp(pixels, rows[::-1]), stamp(pixels, rows[1:])}
+    for row in (1, 2, 150, 299):
+        changed = pixels.copy()
+        changed[row, 1, 1, 2] ^= 1
+        stamps.add(stamp(changed))
+    assert len(stamps) == 7
+    beside = pixels.copy()
+    beside[0] ^= 1
+    assert stamp(beside) == stamp(pixels)
+    assert all(type(found) is str and found.isalnum() for found in stamps)
+
+
+def test_stamp_of_files(folder):
+    """A file's name, size and time decide; its content isn't read; a file that isn't there has a stamp too, another one."""
+    rows = np.arange(4)
+    stamps = [files(folder).stamp(rows)]
+    os.utime(folder / NAMES[1], ns=(0, 1))
+    stamps.append(files(folder).stamp(rows))
+    (folder / NAMES[2]).write_bytes(b"longer" + (folder / NAMES[2]).read_bytes())
+    stamps.append(files(folder).stamp(rows))
+    (folder / "new.png").symlink_to(NAMES[0])
+    stamps.append(files(folder, ["new.png", *NAMES[1:]]).stamp(rows))  # another name for the same file
+    stamps.append(files(folder).stamp(rows[::-1]))
+    before = files(folder).stamp(rows), files(folder).stamp(rows[1:])
+    (folder / NAMES[0]).unlink()
+    stamps.append(files(folder).stamp(rows))
+    assert len({*stamps, *before}) == len(stamps) + 1  # before[0] is there already, as the third
+    assert files(folder).stamp(rows[1:]) == before[1]
+
+
+def test_stamp_asks_once_for_each_file(folder, monkeypatch):
+    """No file is opened."""
+    monkeypatch.setattr("builtins.open", None)
+    assert files(folder).stamp(np.arange(4))
+
+
+def test_stamp_through_other_sources(folder):
+    """What is kept has its source's stamp, and a subset that of its rows: the same images, the same stamp."""
+    source = files(folder)
+    some = Subset(source, np.array([3, 0, 2]), labels=one_class_each(3), classes=counted(3), parts={})
+    assert some.stamp(np.array([0, 2])) == source.stamp(np.array([3, 2]))
+    assert Kept(some, np.arange(3), most_bytes=100).stamp(np.array([1])) == source.stamp(np.array([0]))
+    pixels = ArraySource(RANDOM.integers(0, 256, (4, 2, 2, 3), dtype=np.uint8), one_class_each(4), classes=counted(4))
+    some = Subset(pixels, np.array([3, 0]), labels=one_class_each(2), classes=counted(2), parts={})
+    assert some.stamp(np.arange(2)) == pixels.stamp(np.array([3, 0]))
+
+
+def test_stamp_of_records():
+    """Names of all, and the content of a sample; of fewer than 200 images, of every one."""
+
+    class Records(Counting):
+        def __init__(self, n, *, changed=None, names=None):
+            super().__init__(n)
+            self.changed, self.read = changed, 0
+            self.names = None if names is None else Names(name.encode() for name in names)
+
+        def content(self, index):
+            self.read += 1
+            return b"%d" % index + b"." * (index == self.changed)
+
+    rows = np.arange(1, 150)
+    stamps = {Records(150, changed=changed).stamp(rows) for changed in (None, 1, 2, 77, 149)}
+    assert len(stamps) == 5
+    assert Records(150, changed=0).stamp(rows) in stamps
+    assert len({Records(3, names=names).stamp(np.arange(3)) for names in (None, "abc", "abd", "acb")}) == 4
+    many = Records(5000)
+    many.stamp(np.arange(5000))
+    assert 100 <= many.read < 200
