@@ -62,24 +62,49 @@ def evaluator_rows(folder: Path = ROOT / "benchmarks" / "results" / "evaluator")
     )
 
 
-EMOJI_HEAD = "| network | mAP@all, mean | by seed | chance level | split | machine | date |\n|---|---|---|---|---|---|---|\n"
+PAIR_HEAD = (
+    "| network | mAP@all, mean | by seed | chance level | split | seconds a run | machine | date |\n"
+    "|---|---|---|---|---|---|---|---|\n"
+)
 
 
-def emoji_rows(folder: Path = ROOT / "benchmarks" / "results" / "emoji") -> str:
-    """The table of the emoji example: the trained network and the one whose backbone stays random, over the seeds."""
+def pair_rows(folder: Path, *, names: dict[str, str]) -> str:
+    """A table of two networks on the same data, each over the seeds.
+
+    Args:
+      folder: of NAME_seedN.json.
+      names: what README calls each NAME.
+
+    Returns:
+      Markdown.
+    """
     lines = []
-    for net, name in (("trained", "trained"), ("frozen", "heads on a random backbone")):
+    for net, name in names.items():
         group = [json.loads(path.read_text()) for path in sorted(folder.glob(f"{net}_seed*.json"))]
         by_seed = ", ".join(f"{result['seed']}: {result['map']:.4f}" for result in group)
+        seconds = " ".join(f"{result['seconds']:.0f}" for result in group)
         lot = {f"{result['precision_recall']['precision'][-1]:.4f}" for result in group}
         machines, splits, dates = (
-            ", ".join(sorted({result[key] for result in group})) for key in ("machine", "split_sha256", "date")
+            ", ".join(sorted({result[key][:length] for result in group}))
+            for key, length in (("machine", None), ("split_sha256", 12), ("date", None))
         )
         lines.append(
             f"| {name} | **{mean(result['map'] for result in group):.4f}** | {by_seed} | {', '.join(sorted(lot))} "
-            f"| `{splits[:12]}` | {machines} | {dates} |\n"
+            f"| `{splits}` | {seconds} | {machines} | {dates} |\n"
         )
-    return EMOJI_HEAD + "".join(lines)
+    return PAIR_HEAD + "".join(lines)
+
+
+def emoji_rows() -> str:
+    """The table of the emoji example: the trained network and the one whose backbone stays random."""
+    names = {"trained": "trained", "frozen": "heads on a random backbone"}
+    return pair_rows(ROOT / "benchmarks" / "results" / "emoji", names=names)
+
+
+def stamps_rows() -> str:
+    """The table of the stamps: heads on a frozen trunk with pretrained weights, and with random ones."""
+    names = {"pretrained": "heads on a frozen EfficientNet-Lite0", "random": "the same with random weights"}
+    return pair_rows(ROOT / "benchmarks" / "results" / "stamps", names=names)
 
 
 def input_rows(path: Path = ROOT / "benchmarks" / "results" / "input" / "input.json") -> str:
@@ -98,7 +123,27 @@ def input_rows(path: Path = ROOT / "benchmarks" / "results" / "input" / "input.j
     )
 
 
-TABLES = {"results": rows, "emoji": emoji_rows, "evaluator": evaluator_rows, "input": input_rows}
+def backbone_rows(path: Path = ROOT / "benchmarks" / "results" / "backbones" / "speed.json") -> str:
+    """The table of the backbones' speed beside torch."""
+    found = json.loads(path.read_text())
+    head = "| on a CPU | images a second | torch, the better layout | adsq_jax, times as fast | by seconds of the CPU |\n"
+    lines = [
+        f"| {case['case']}, batch {case['batch']} | {case['images_per_second']['adsq_jax']:.0f} "
+        f"| {case['images_per_second'][case['best_of_torch']]:.0f} | {case['adsq_jax_times_as_fast']:.2f} "
+        f"| {case['adsq_jax_times_as_fast_by_cpu_seconds']:.2f} |\n"
+        for case in found["cases"]
+    ]
+    return head + "|---|---|---|---|---|\n" + "".join(lines) + f"\n{found['machine']}, {found['date']}.\n"
+
+
+TABLES = {
+    "backbones": backbone_rows,
+    "results": rows,
+    "emoji": emoji_rows,
+    "stamps": stamps_rows,
+    "evaluator": evaluator_rows,
+    "input": input_rows,
+}
 
 
 def with_rows(readme: str) -> str:

@@ -5,7 +5,8 @@
 
 EfficientNet-Lite0's features of all pictures are computed once and kept in the run's folder; what is trained is the hash heads.
 Pictures of one's own in place of these: --config.data.directory=PICTURES.
-Measured result: none yet.
+On a shared 2-core x86-64 machine, in two minutes: mAP@all .84 at 24 bits, where the same heads on random weights reach .24 and
+chance is .16; seeds 0, 1 and 2 (2026-11-24; benchmarks/results/stamps/, README has them by seed).
 """
 
 from adsq_jax.config import default, parse_argument

@@ -6,11 +6,12 @@ import json
 import tarfile
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from adsq_jax import retrieval
+from adsq_jax import parallel, retrieval
 from adsq_jax.parallel import Spread
 
 
@@ -126,3 +127,61 @@ def test_the_reader_that_is_timed_does_the_work(tmp_path, monkeypatch):
     found = module.long_list(tmp_path)
     assert found["lines"] == 1_000
     assert found["bytes_per_image"] < 100
+
+
+def test_layers_are_those_of_the_networks():
+    """ResNet-18 has 20 convolutions, EfficientNet-Lite0 16 with a kernel for each channel; a layer's times are positive."""
+    module = load("backbones")
+    resnet, lite = (module.convolutions(case) for case in module.CASES.values())
+    assert sum(row["times"] for row in resnet) == 20
+    assert sum(row["times"] for row in lite) == 16
+    assert all(row["kernel"][2] == 1 for row in lite)
+    spread = parallel.DataParallel("shard_map", devices=jax.devices()[:2])
+    found = module.layer_times({**resnet[0], "x": (2, 8, 8, 3), "kernel": (7, 7, 3, 4)}, spread, turns=2)
+    assert found.pop("layer").startswith("7x7/2")
+    assert all(value > 0 for value in found.values())
+
+
+def test_the_backbones_beside_torch_as_a_table(tmp_path):
+    """The better layout of torch stands in README."""
+    case = {
+        "case": "encoding",
+        "batch": 32,
+        "images_per_second": {"adsq_jax": 20.0, "torch": 5.0, "torch, channels_last": 10.0},
+        "best_of_torch": "torch, channels_last",
+        "adsq_jax_times_as_fast": 2.0,
+        "adsq_jax_times_as_fast_by_cpu_seconds": 1.9,
+    }
+    (tmp_path / "speed.json").write_text(json.dumps({"cases": [case], "machine": "a machine", "date": "today"}))
+    lines = load("rows").backbone_rows(tmp_path / "speed.json").splitlines()
+    assert lines[2:] == ["| encoding, batch 32 | 20 | 10 | 2.00 | 1.90 |", "", "a machine, today."]
+
+
+if importlib.util.find_spec("torch"):  # which isn't among the packages of the extra `test`
+
+    def test_torch_beside_the_training_step_does_the_same_work():
+        """From the same weights: every loss term, the loss, and the gradient's norm of both networks."""
+        import torch
+
+        module = load("backbones")
+        case = module.QUICK["training step"]
+        side = module.Torch(case, channels_last=True)
+        side.ours.run(1)
+        for name, net in side.nets.items():
+            params = side.ours.trainer.init().img_nets[name].params
+            given = {}
+            for path, value in jax.tree.leaves_with_path(params):
+                *parts, kind = (key.key for key in path)
+                value = np.asarray(value)
+                value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
+                kind = {"kernel": "weight", "scale": "weight"}.get(kind, kind)
+                given[".".join([*parts, kind])] = torch.tensor(np.array(value))
+            found = net.load_state_dict(given, strict=False)
+            assert not found.unexpected_keys
+            assert all("running" in key or "num_batches" in key for key in found.missing_keys)
+        side.run(1)
+        for name, terms in side.terms.items():
+            ours = side.ours.metrics[name]
+            assert terms.keys() == ours.keys()
+            for term, value in terms.items():
+                np.testing.assert_allclose(float(value.detach()), np.mean(ours[term]), rtol=1e-3, atol=1e-6, err_msg=term)

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adsq_jax.models import layers
@@ -29,6 +29,7 @@ def reference(x, kernel, *, stride, padding):
     )
 
 
+@settings(max_examples=12)  # each compiles anew
 @given(
     side=st.integers(1, 12),
     size=st.sampled_from([1, 2, 3, 5, 7, 11]),
@@ -92,6 +93,7 @@ def test_max_pool_and_its_gradient_are_flaxs(size, stride, padding, side):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
+@settings(max_examples=12)
 @given(height=st.integers(1, 20), width=st.integers(1, 20), side=st.integers(1, 8))
 def test_adaptive_mean_pool_is_the_mean_of_each_window(height, width, side):
     """Against a double loop over windows with torch's bounds; images may be smaller than the result."""
