@@ -38,7 +38,7 @@ class Checkpoints:
         if step in self.steps():
             return
         state = jax.tree.map(np.array, state)  # copies: the step that follows reuses the state's buffers
-        info = {**info, "sha256": _sha256(state), "layout": _layout(state)}
+        info = {**info, "sha256": sha256(state), "layout": _layout(state)}
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), info=ocp.args.JsonSave(info))
         try:
             self._manager.save(step, args=args, force=True)
@@ -66,7 +66,7 @@ class Checkpoints:
         for step in reversed(self.steps()):
             try:
                 restored = self._manager.restore(step, args=args)
-                if _sha256(restored.state) != restored.info["sha256"]:
+                if sha256(restored.state) != restored.info["sha256"]:
                     raise ValueError("its content doesn't match its hash")
                 if _layout(restored.state) != _layout(template):  # orbax lets other shapes pass
                     raise ValueError("it is of other networks")
@@ -112,7 +112,8 @@ def _layout(tree: Any) -> dict[str, str]:
     }
 
 
-def _sha256(tree: Any) -> str:
+def sha256(tree: Any) -> str:
+    """A hash of a tree's paths, dtypes, shapes and numbers, 64 hexadecimal digits."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         digest.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())

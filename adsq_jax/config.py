@@ -304,10 +304,16 @@ def _check_model(config: ConfigDict) -> None:
             f"config.model.pretrained is for {', '.join(pretrained.LAYOUTS)}, not for {model.backbone}: leave it out, or give "
             "another --config.model.backbone"
         )
-    if config.data.feature_views and config.optim.trunk_lr_scale:
+    for key in ("feature_views", "feature_cache"):
+        if config.data[key] and config.optim.trunk_lr_scale:
+            raise InputError(
+                f"config.data.{key}={config.data[key]!r} is of a frozen trunk: give --config.optim.trunk_lr_scale=0 with it, "
+                "or leave it out"
+            )
+    if model.dropout and (model.backbone not in ("alexnet", "vgg16") or not config.optim.trunk_lr_scale):
         raise InputError(
-            f"config.data.feature_views={config.data.feature_views} is of a frozen trunk: give --config.optim.trunk_lr_scale=0 "
-            "with it, or leave it out"
+            f"config.model.dropout={model.dropout} is of alexnet or vgg16 with a trunk that trains: give one with "
+            "it, or leave it out"
         )
 
 

@@ -5,17 +5,18 @@ import fcntl
 import hashlib
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from absl import logging
 from tqdm import tqdm
 
 from adsq_jax import workdir
+from adsq_jax.checkpoint import sha256
 from adsq_jax.data.datasets import Dataset
 from adsq_jax.encode import Encoder
 from adsq_jax.errors import InputError, Stopped
@@ -64,7 +65,7 @@ def compute(
       Stopped: `stop` said so; the same call goes on with what is on the disk.
     """
     rows = np.unique(np.concatenate(dataset.split))
-    key = {"trunk": _sha256(trunk), "images": dataset.source.stamp(rows), "rows": rows.tolist(), "of": identity}
+    key = {"trunk": sha256(trunk), "images": dataset.source.stamp(rows), "rows": rows.tolist(), "of": identity}
     train = dataset.split.train
     folder = directory / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]
     with _locked(folder, stop), tqdm(unit=" images", delay=2, mininterval=1, dynamic_ncols=True, leave=False) as bar:
@@ -155,27 +156,25 @@ def _locked(folder: Path, stop: Callable[[], bool]) -> Iterator[None]:
         lock = (folder / ".lock").open("w")
     except OSError as error:
         raise InputError(
-            f"{folder} can't be used for features ({error.strerror}): give another --config.data.feature_cache"
+            f"{folder} can't be used for features ({error.strerror}): give another --config.data.feature_cache and a new "
+            "--workdir"
         ) from error
     with lock:
+        waiting = False
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:  # another run computes the same
+                if not waiting:
+                    print(f"waits for another run that computes the same features in {folder}", file=sys.stderr, flush=True)
+                waiting = True
                 if stop():
                     raise Stopped from None
                 time.sleep(0.2)
             except OSError as error:  # some network disks have no locks
                 raise InputError(
-                    f"{folder} can't be locked ({error.strerror}): give a --config.data.feature_cache on a local disk"
+                    f"{folder} can't be locked ({error.strerror}): give a --config.data.feature_cache on a local disk and a "
+                    "new --workdir"
                 ) from error
         yield
-
-
-def _sha256(tree: Any) -> str:
-    digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        digest.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
-        digest.update(np.ascontiguousarray(leaf).tobytes())
-    return digest.hexdigest()

@@ -11,8 +11,6 @@ from adsq_jax.models import backbones, pretrained
 from adsq_jax.models.img_net import ImgNet
 from adsq_jax.models.layers import Layers
 
-_HALF = (0.5, 0.5, 0.5)  # of images that no pretrained weights have an opinion on
-
 
 class Pretrained(NamedTuple):
     """A trunk's weights from a file."""
@@ -36,7 +34,7 @@ def build(config: ConfigDict, *, axis_name: str) -> tuple[ImgNet, Pretrained | N
     """
     model = config.model
     layers = Layers(dtype=model.dtype, batch_norm=model.batch_norm, axis_name=axis_name, dropout=model.dropout)
-    layout = pretrained.Layout("none", (), mean=_HALF, deviation=_HALF)
+    layout = pretrained.NONE
     if model.pretrained:
         file = weights.read(model.pretrained)
         layout = pretrained.layout_of(file.arrays, backbone=model.backbone, source=file.source)

@@ -124,6 +124,10 @@ def _stop_on_signal() -> Iterator[Callable[[], bool]]:
     old = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: bool(asked)
+    except RuntimeError as error:
+        if asked and "Worker process" in str(error):  # a signal to the whole group ended one before it could ignore it
+            raise Stopped from error
+        raise
     finally:
         for number, previous in old.items():
             signal.signal(number, previous)

@@ -40,7 +40,9 @@ class TrainState:
 
     step: np.ndarray  # int64[], updates of the ImgNets so far, all of them together
     label_net: LabelNetState | None
-    trunk: Tree | None  # variables of the frozen trunk that both ImgNets share; None: each has and trains its own
+    trunk: (
+        Tree | None
+    )  # of the frozen one that both ImgNets share, so that a run's folder has all of its networks; None: each trains its own
     img_nets: dict[str, ImgNetState]  # "f", and "g" with a twin
     codes: np.ndarray  # B, int8[n, bits] in {-1, +1}
 

@@ -220,10 +220,10 @@ class Trainer:
         semantic, relaxed_codes, _ = self._label_net_apply({"params": state.label_net.params}, self.sets.sets)
         if not np.isfinite(relaxed_codes).all():
             raise NotFinite("LabelNet, after its last step: relaxed codes not finite")
-        features = objective.Guidance(
+        guidance = objective.Guidance(
             features=semantic, sets=jnp.asarray(self.sets.sets), frequencies=jnp.asarray(self.frequencies)
         )
-        return features, np.asarray(relaxed_codes)
+        return guidance, np.asarray(relaxed_codes)
 
     def step_1(self, state: TrainState, *, progress: Progress, stop: Callable[[], bool]) -> TrainState:
         """LabelNet alone, then codes and banks before the first round.

@@ -111,7 +111,7 @@ def read(place: str) -> Weights:
     except InputError as error:
         raise InputError(f"{path} {error}") from error.__cause__
     except Exception as error:  # a damaged file makes the parsers of zip, NumPy and safetensors raise almost anything
-        said = _shown(str(error) or type(error).__name__)
+        said = _shown("a part is missing" if isinstance(error, KeyError) else str(error) or type(error).__name__)
         raise InputError(f"{path} is damaged or cut short ({said}): {_DAMAGED}") from error
     return Weights(arrays, source, hashlib.sha256(content).hexdigest())
 

@@ -23,10 +23,13 @@ def make_state(step, *, twin=True, bits=6, momentum=None):
     bank = jnp.asarray(random.normal(size=(300, bits)), jnp.float32)
     optimizer = optax.adam(1e-3) if momentum is None else optax.sgd(0.1, momentum=momentum)
     opt_state = optimizer.update(params, optimizer.init(params), params)[1]
-    net = ImgNetState(params=params, batch_stats={"mean": jnp.ones(2)}, opt_state=opt_state, bank=bank)
+    net = ImgNetState(
+        params=params, batch_stats={"mean": jnp.ones(2)}, opt_state=opt_state, key=jnp.array([0, 1], jnp.uint32), bank=bank
+    )
     return TrainState(
         step=np.array(step, np.int64),
         label_net=LabelNetState(params=params, opt_state=opt_state) if twin else None,
+        trunk={"params": {"backbone": params}} if twin else None,
         img_nets={"f": net, "g": net} if twin else {"f": net},
         codes=np.where(random.random((300, bits)) < 0.5, -1, 1).astype(np.int8),
     )

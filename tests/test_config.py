@@ -348,10 +348,22 @@ def test_pretrained_weights_of_a_network_that_has_none():
 
 
 def test_views_without_a_frozen_trunk():
-    """Kept views are of a frozen trunk; elsewhere each step makes its own, and the knob would do nothing."""
+    """Kept views are of a frozen trunk; elsewhere each step makes its own, and the knobs would do nothing."""
+    for key, value in (("feature_views", 2), ("feature_cache", "features")):
+        config = config_module.default()
+        config.data[key] = value
+        error_of(config, f"config.data.{key}={value!r}", "--config.optim.trunk_lr_scale=0")
+
+
+@pytest.mark.parametrize(("backbone", "scale"), [("resnet18", 1.0), ("alexnet", 0.0)])
+def test_dropout_where_nothing_is_dropped(backbone, scale):
+    """Only AlexNet and VGG have it, and a frozen trunk never trains: elsewhere the knob would do nothing."""
     config = config_module.default()
-    config.data.feature_views = 2
-    error_of(config, "config.data.feature_views=2", "--config.optim.trunk_lr_scale=0")
+    config.data.image_size, config.model.dropout = 64, 0.5
+    config.model.backbone, config.optim.trunk_lr_scale = "alexnet", 1.0
+    config_module.check(config)
+    config.model.backbone, config.optim.trunk_lr_scale = backbone, scale
+    error_of(config, "config.model.dropout=0.5", "alexnet or vgg16")
 
 
 def test_resize_below_the_crop():

@@ -333,6 +333,13 @@ def test_another_training_set_of_the_same_images_has_other_views(tmp_path):
     assert unused.done == []
 
 
+def _replaced_in_secret(path):
+    """Other content of the same size, with the time of change set back."""
+    before = path.stat()
+    path.write_bytes(path.read_bytes()[::-1])
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
 def test_changed_files(tmp_path):
     """A picture with another time or size, or one that was replaced, has all computed again; one beside the split doesn't."""
     source = pictures(tmp_path / "pictures")
@@ -340,7 +347,8 @@ def test_changed_files(tmp_path):
         ("95.png", lambda path: os.utime(path, ns=(1, 1)), False),
         ("91.png", lambda path: os.utime(path, ns=(1, 1)), True),
         ("3.png", lambda path: path.write_bytes(path.read_bytes() + b"."), True),
-        ("3.png", lambda path: os.utime(path, ns=(2, path.stat().st_mtime_ns)), False),  # it was looked at
+        ("3.png", lambda path: path.read_bytes(), False),
+        ("3.png", _replaced_in_secret, True),
     ):
         compute(FakeEncoder(), tmp_path / "cache", dataset=divided(source))
         change(tmp_path / "pictures" / name)

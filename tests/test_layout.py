@@ -27,7 +27,7 @@ ABOVE = {
     "weights": {"networks"},
     "encode": {"main", "trainer", "results", "features"},
     "parallel": {"main", "evaluate", "trainer", "encode", "config"},
-    "checkpoint": {"train"},
+    "checkpoint": {"train", "features"},
     "progress": {"train", "trainer"},
     "workdir": {"main", "evaluate", "results", "progress", "features"},
     "command_line": {"main", "evaluate"},

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from adsq_jax import main, workdir
+from adsq_jax import train as train_module
 from adsq_jax.checkpoint import Checkpoints
 from adsq_jax.errors import InputError
 from adsq_jax.parallel import DataParallel
@@ -433,3 +434,18 @@ def test_a_config_that_does_not_fit_the_data_is_refused(key, value, message):
     config.update_from_flattened_dict({key: value})
     with pytest.raises(InputError, match=message):
         Trainer(config, data, parallel=DataParallel("shard_map"))
+
+
+def test_a_worker_that_a_signal_ended_is_no_defect():
+    """grain's error of a worker that a signal to the group killed becomes Stopped; the same error without a signal passes."""
+
+    def lose_a_worker(code, *, number=None):
+        with train_module._stop_on_signal():
+            if number is not None:
+                signal.raise_signal(number)
+            raise RuntimeError(f"Worker process was terminated unexpectedly with exit code {code}.")
+
+    with pytest.raises(Stopped):
+        lose_a_worker(-15, number=signal.SIGTERM)
+    with pytest.raises(RuntimeError, match="Worker process"):
+        lose_a_worker(-9)

@@ -243,6 +243,7 @@ _VIT_NPZ = Layout(
     deviation=_HALF,
     options={"approximate_gelu": True},
 )
+NONE = Layout("none", (), mean=_HALF, deviation=_HALF)  # of random weights, which expect nothing
 LAYOUTS: dict[str, tuple[Layout, ...]] = {
     "alexnet": (_ALEXNET,),
     "vgg16": (_VGG16, _VGG16_TIMM),
@@ -348,6 +349,10 @@ def _places(name: str, array: np.ndarray, layout: Layout) -> Arrays:
 
 
 def _fitted(where: str, array: np.ndarray, shape: tuple[int, ...], *, name: str, source: str) -> np.ndarray:
+    if array.dtype.kind != "f":
+        raise InputError(
+            f"{source}: {name} has numbers of type {array.dtype}: give weights that are floats, not quantised ones"
+        )
     if where == "params/positions" and array.ndim == 3 and array.shape[2] == shape[2] and array.shape != shape:
         array = _resized_positions(array, shape[1])
     if array.shape != shape:
