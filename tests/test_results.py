@@ -18,8 +18,8 @@ BITS = 12
 class StandInEncoder:
     """Gives each image codes that its row and the network's name fix."""
 
-    def __call__(self, state, source, rows):
-        table = np.random.default_rng(state).normal(size=(len(source), BITS)).astype(np.float32)
+    def __call__(self, state, rows):
+        table = np.random.default_rng(state).normal(size=(140, BITS)).astype(np.float32)  # of mock_data's 140 images
         return table[rows]
 
 
