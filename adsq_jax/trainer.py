@@ -144,13 +144,17 @@ class Trainer:
         if config.objective.label_net:
             params = jax.jit(self.label_net.init)(keys[0], self.sets.sets)["params"]
             label_net = LabelNetState(params=params, opt_state=self.label_net_optimizer.init(params))
-        trunk = self._init_trunk(keys[1]) if self.frozen else None
+        given: dict[str, Any] = {}  # the trunk's variables that a file has
+        if self.pretrained is not None:
+            given = {kind: {"backbone": tree} for kind, tree in self.pretrained.variables.items()}
+        trunk = (given or self._random_trunk(keys[1])) if self.frozen else None
+        inputs = self._images if trunk is None else self._features_of(trunk)
         init = jax.jit(partial(self.img_net.init, train=False))
         img_nets = {}
         for number, (name, key) in enumerate(zip(self.names, keys[1:], strict=False)):
-            variables = {"batch_stats": {}, **init(key, self._images if trunk is None else self._features_of(trunk))}
-            if trunk is None and self.pretrained is not None:
-                variables = {kind: {**variables[kind], **_of_backbone(self.pretrained.variables, kind)} for kind in variables}
+            variables = {"batch_stats": {}, **init(key, inputs)}
+            if trunk is None:
+                variables = {kind: {**tree, **given.get(kind, {})} for kind, tree in variables.items()}
             img_nets[name] = ImgNetState(
                 params=variables["params"],
                 batch_stats=variables["batch_stats"],
@@ -171,14 +175,10 @@ class Trainer:
         side = self.config.data.image_size
         return jnp.zeros((1, side, side, 3), jnp.uint8)
 
-    def _init_trunk(self, key: jax.Array) -> dict[str, Any]:
-        """Variables of the trunk that both networks share."""
-        if self.pretrained is not None:
-            found = self.pretrained.variables
-        else:
-            found = jax.jit(partial(self.whole_net.init, train=False))(key, self._images)
-            found = {kind: tree["backbone"] for kind, tree in found.items() if "backbone" in tree}
-        return {kind: {"backbone": found[kind]} for kind in ("params", "batch_stats") if kind in found}
+    def _random_trunk(self, key: jax.Array) -> dict[str, Any]:
+        """Variables of a trunk that both networks share."""
+        found = jax.jit(partial(self.whole_net.init, train=False))(key, self._images)
+        return {kind: {"backbone": tree["backbone"]} for kind, tree in found.items()}
 
     def _features_of(self, trunk: dict[str, Any]) -> jax.Array:
         """Something of the shape of a trunk's features."""
@@ -379,10 +379,6 @@ class Trainer:
         if self._features is not None:
             return pipeline.train_feature_batches(self._features.views or [self._features.of_rows(rows)], **order)
         return pipeline.train_batches(self.dataset.source, rows, view=self.view, **order)
-
-
-def _of_backbone(variables: dict[str, Any], kind: str) -> dict[str, Any]:
-    return {"backbone": variables[kind]} if kind in variables else {}
 
 
 class _Timed:

@@ -121,7 +121,7 @@ class Ours:
     def encode(self, call: int) -> np.ndarray:
         """Relaxed codes of a batch."""
         images = self.trainer.parallel.shard(self.batch(call)["inputs"])
-        return np.asarray(self.trainer._of_images.codes(self.variables, images))
+        return np.asarray(self.trainer.encoder.codes(self.variables, images))
 
     def run(self, calls: int) -> None:
         """Does so many calls of the case, and waits for them."""

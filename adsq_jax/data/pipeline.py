@@ -172,8 +172,12 @@ def in_order(
     dataset = grain.MapDataset.source(_Rows(source, rows, view))
     dataset = dataset.map(_CentreCrop(view)) if seed is None else dataset.seed(seed).random_map(_Augment(view))
     for batch in _taken(_iterated(dataset[start:].batch(batch_size, drop_remainder=False), reading)):
-        missing = batch_size - len(batch["index"])
-        yield {name: np.concatenate([x, np.repeat(x[:1], missing, axis=0)]) for name, x in batch.items()}
+        yield {name: filled(x, batch_size) for name, x in batch.items()}
+
+
+def filled(x: np.ndarray, batch_size: int) -> np.ndarray:
+    """A last batch in full size, [n, ...] -> [batch_size, ...]: copies of its first row follow."""
+    return np.concatenate([x, np.repeat(x[:1], batch_size - len(x), axis=0)])
 
 
 def _taken(batches: Any) -> Generator[dict[str, np.ndarray]]:

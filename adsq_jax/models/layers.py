@@ -52,6 +52,10 @@ class Layers:
         """A fully-connected layer."""
         return nn.Dense(features, dtype=self.dtype, name=name)
 
+    def classified(self, x: jax.Array, classes: int | None) -> jax.Array:
+        """What a backbone gives: its features, or of so many classes the published classifier's logits; float32[batch, n]."""
+        return (x if classes is None else self.dense(classes, name="classifier")(x)).astype(jnp.float32)
+
 
 class BatchNorm(nn.BatchNorm):
     """Flax's, computed in float32 whatever it is given."""
@@ -161,13 +165,14 @@ def _convolve_by_matrix(x: jax.Array, kernel: jax.Array, *, stride: int, padding
 def _windows(x: jax.Array, *, size: int, stride: int, padding: Padding) -> list[jax.Array]:
     """What each place of a kernel sees: size * size arrays [batch, h', w', c]."""
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    last = [side - size - (side - size) % stride + 1 for side in x.shape[1:3]]  # past the first pixel of the last window
-    batch, _, _, channels = x.shape
-    return [
-        jax.lax.slice(x, (0, i, j, 0), (batch, i + last[0], j + last[1], channels), (1, stride, stride, 1))
-        for i in range(size)
-        for j in range(size)
-    ]
+    return [window for rows in _lines(x, 1, size=size, stride=stride) for window in _lines(rows, 2, size=size, stride=stride)]
+
+
+def _lines(x: jax.Array, axis: int, *, size: int, stride: int) -> list[jax.Array]:
+    """The same along one axis, which has room for the padding already: size arrays."""
+    room = x.shape[axis] - size
+    stop = room - room % stride + 1  # past the first pixel of the last window
+    return [jax.lax.slice_in_dim(x, k, k + stop, stride, axis) for k in range(size)]
 
 
 def max_pool(x: jax.Array, *, size: int, stride: int, padding: int = 0) -> jax.Array:
@@ -179,9 +184,7 @@ def max_pool(x: jax.Array, *, size: int, stride: int, padding: int = 0) -> jax.A
         # rows, then columns: all windows at once took five times as long in the gradient, a tenth of ResNet-18's step
         x = jnp.pad(x, ((0, 0), *around, (0, 0)), constant_values=-np.inf)
         for axis in (1, 2):
-            last = x.shape[axis] - size - (x.shape[axis] - size) % stride + 1  # past the first pixel of the last window
-            lines = [jax.lax.slice_in_dim(x, k, k + last, stride, axis) for k in range(size)]
-            x = reduce(jnp.maximum, lines)
+            x = reduce(jnp.maximum, _lines(x, axis, size=size, stride=stride))
         return x
 
     return jax.lax.platform_dependent(x, cpu=on_cpu, default=plain)

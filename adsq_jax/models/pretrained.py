@@ -270,11 +270,11 @@ def layout_of(arrays: Mapping[str, np.ndarray], *, backbone: str, source: str) -
     """
     if backbone not in LAYOUTS:
         raise InputError(f"{backbone} has no pretrained weights: choose one of {', '.join(LAYOUTS)}, or leave them out")
-    counts = [sum(_found(name, layout) is not None for name in arrays) for layout in LAYOUTS[backbone]]
-    layout = LAYOUTS[backbone][int(np.argmax(counts))]
-    strange = [name for name in arrays if _found(name, layout) is None]
+    unknown = {layout.name: [name for name in arrays if _found(name, layout) is None] for layout in LAYOUTS[backbone]}
+    layout = min(LAYOUTS[backbone], key=lambda layout: len(unknown[layout.name]))
+    strange = unknown[layout.name]
     if strange:
-        known = " / ".join(layout.name for layout in LAYOUTS[backbone])
+        known = " / ".join(unknown)
         raise InputError(
             f"{source} isn't of {backbone}, or is named in another way than {known} name it: {strange[0][:200]!r}"
             f"{list(arrays[strange[0]].shape)} is unknown, one of {len(strange)} among {len(arrays)}: give the weights of this "

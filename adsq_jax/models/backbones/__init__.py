@@ -21,18 +21,20 @@ class _Published(NamedTuple):
     least: int = 1  # pixels a side of the smallest image
     multiple: int = 1  # of which a side must be
     any_width: bool = False  # whether `width` may be another than the published one
+    drops: bool = False  # whether `Layers.dropout` does anything
 
 
 _PUBLISHED = {
     "small_cnn": _Published(SmallCNN, {"width": 32}, any_width=True),
-    "alexnet": _Published(AlexNet, {}, least=63),
-    "vgg16": _Published(VGG, {"stages": ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))}, least=32),
+    "alexnet": _Published(AlexNet, {}, least=63, drops=True),
+    "vgg16": _Published(VGG, {"stages": ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))}, least=32, drops=True),
     "resnet18": _Published(ResNet, {"stages": (2, 2, 2, 2), "bottleneck": False, "width": 64}, any_width=True),
     "resnet50": _Published(ResNet, {"stages": (3, 4, 6, 3), "bottleneck": True, "width": 64}, any_width=True),
     "efficientnet_lite0": _Published(EfficientNetLite, {"stages": LITE0}),
     "vit_b16": _Published(ViT, {"patch": 16, "width": 768, "depth": 12, "heads": 12, "hidden": 3072}, least=16, multiple=16),
 }
 NAMES = tuple(_PUBLISHED)
+WITH_DROPOUT = tuple(name for name, published in _PUBLISHED.items() if published.drops)
 
 
 def build(name: str, *, width: int, layers: Layers, **options: Any) -> nn.Module:

@@ -2,7 +2,6 @@
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from adsq_jax.models.layers import Layers, adaptive_mean_pool, max_pool
 
@@ -33,5 +32,4 @@ class AlexNet(nn.Module):
         for number in (6, 7):
             x = nn.Dropout(self.layers.dropout, deterministic=not train, name=f"dropout{number}")(x)
             x = nn.relu(self.layers.dense(self.units, name=f"fc{number}")(x))
-        x = x if self.classes is None else self.layers.dense(self.classes, name="classifier")(x)
-        return x.astype(jnp.float32)
+        return self.layers.classified(x, self.classes)

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from adsq_jax.models.layers import Layers, global_mean_pool
 
@@ -48,9 +47,7 @@ class EfficientNetLite(nn.Module):
                 number += 1
         x = self.layers.conv(self.width, 1, name="head")(x)
         x = nn.relu6(self.layers.norm(train=train, epsilon=_EPSILON, name="head_norm")(x))
-        x = global_mean_pool(x)
-        x = x if self.classes is None else self.layers.dense(self.classes, name="classifier")(x)
-        return x.astype(jnp.float32)
+        return self.layers.classified(global_mean_pool(x), self.classes)
 
 
 class _Block(nn.Module):

@@ -34,8 +34,7 @@ class ResNet(nn.Module):
                 x = _Block(channels, stride, self.bottleneck, self.layers, name=f"stage{stage + 1}_block{block}")(
                     x, train=train
                 )
-        x = global_mean_pool(x)
-        return x if self.classes is None else self.layers.dense(self.classes, name="classifier")(x)
+        return self.layers.classified(global_mean_pool(x), self.classes)
 
 
 class _Block(nn.Module):

@@ -37,8 +37,7 @@ class ViT(nn.Module):
             block = _Block(self.heads, self.hidden, self.approximate_gelu, self.layers, name=f"block{number}")
             x = block(x)
         x = LayerNorm(epsilon=_EPSILON, output_dtype=self.layers.dtype, name="norm")(x[:, 0])
-        x = x if self.classes is None else self.layers.dense(self.classes, name="classifier")(x)
-        return x.astype(jnp.float32)
+        return self.layers.classified(x, self.classes)
 
 
 class _Block(nn.Module):
