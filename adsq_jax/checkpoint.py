@@ -1,6 +1,9 @@
-"""Checkpoints, by orbax: the whole state and what goes with it, with a hash that damage cannot pass."""
+"""Checkpoints, by orbax: the whole state and what goes with it, with hashes of its files that damage cannot pass."""
 
 import hashlib
+import json
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,108 +11,239 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
+from etils import epath
 
+from adsq_jax import processes, workdir
+from adsq_jax.data import storage
 from adsq_jax.errors import InputError
+
+_MANIFEST = "manifest.json"  # what a checkpoint is, and hashes of its files: written last, so without it none was finished
+_BEST = "best.json"
+_CHUNK = 1 << 24  # bytes
 
 
 class Checkpoints:
-    """The checkpoints of one run, newest last."""
+    """The checkpoints of one run, newest last. In a run of several processes, each calls every method, at the same time."""
 
-    def __init__(self, directory: Path, *, keep: int):
-        """Opens or makes the folder; of its checkpoints the newest `keep` stay."""
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
-        self._manager = ocp.CheckpointManager(directory.resolve(), options=options)
+    def __init__(self, directory: Path, *, keep: int, rows: int):
+        """Opens or makes the folder.
+
+        Args:
+          directory: where, on a disk or in an object store; of all processes the same one.
+          keep: the newest checkpoints that stay, beside the best.
+          rows: of the training set. Arrays named `bank` and `codes` have so many, and maybe a filling after them, which depends
+            on the number of devices: it isn't part of what a checkpoint holds.
+
+        Raises:
+          InputError: several processes can't write to that store.
+        """
+        self._directory, self._keep, self._rows = directory, keep, rows
+        self._temporary = None
+        if str(directory).startswith("s3://"):  # orbax doesn't know it: each checkpoint goes through a folder of this machine
+            if processes.count() > 1:
+                raise InputError(
+                    f"{directory} can't take the checkpoints of several processes: give a --workdir on gs://, or on a disk "
+                    "that all of them see"
+                )
+            self._temporary = tempfile.TemporaryDirectory(prefix="adsq_jax_checkpoints_")
+        here = directory if self._temporary is None else Path(self._temporary.name)
+        self._here = here if storage.is_remote(here) else here.resolve()
+        # What is old is deleted here, after the new one's hashes are written, and not by orbax before.
+        options = ocp.CheckpointManagerOptions(max_to_keep=None, enable_async_checkpointing=False)
+        self._manager = ocp.CheckpointManager(self._here, options=options)
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, ascending."""
-        return sorted(self._manager.all_steps())
+        try:
+            found = storage.entries(self._directory)
+        except FileNotFoundError:  # nothing was saved yet
+            return []
+        return sorted(int(name) for name, is_folder in found.items() if is_folder and name.isdecimal())
 
-    def save(self, step: int, state: Any, *, info: dict[str, Any]) -> None:
+    def save(self, step: int, state: Any, *, info: dict[str, Any], measured: float | None) -> None:
         """Saves a state, unless that step has been saved.
 
         Args:
           step: its number.
-          state: a pytree of arrays.
+          state: a pytree of NumPy arrays, and of arrays of JAX that lie with several processes.
           info: what JSON can hold.
+          measured: on held-out images, the more the better; the best checkpoint stays, and `best.json` names it.
 
         Raises:
           InputError: it can't be written.
         """
         if step in self.steps():
             return
-        state = jax.tree.map(np.array, state)  # copies: the step that follows reuses the state's buffers
-        info = {**info, "sha256": sha256(state), "layout": _layout(state)}
-        args = ocp.args.Composite(state=ocp.args.StandardSave(state), info=ocp.args.JsonSave(info))
+        state = self._cut(state)
+        manifest = {"info": info, "measured": measured, "layout": self._layout(state)}
         try:
-            self._manager.save(step, args=args, force=True)
+            self._manager.save(step, args=ocp.args.StandardSave(state), force=True)
+            if processes.leads():
+                folder = self._here / str(step)
+                manifest["files"] = dict(_hashes(folder))
+                workdir.write_json(folder / _MANIFEST, {**manifest, "sha256": _hash_of(manifest)})
+            if self._temporary is not None:
+                storage.copy_folder(folder, self._directory / str(step), last=_MANIFEST)
+                self._manager.delete(step)
         except Exception as error:  # orbax raises bare Exceptions, and others, on a full disk
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise InputError(
-                f"checkpoint {step} can't be written in {self._manager.directory} ({reason[-1][-200:]}): make room, and give "
-                "the same command again; earlier checkpoints are kept"
+                f"checkpoint {step} can't be written in {self._directory} ({reason[-1][-200:]}): make room, and give the same "
+                "command again; earlier checkpoints are kept"
             ) from error
+        self._delete_old()
+
+    def _delete_old(self) -> None:
+        """Keeps the newest and the best."""
+        if processes.leads():
+            steps = self.steps()
+            measured = {step: value for step in steps if (value := self._measured(step)) is not None}
+            best = max(measured, key=lambda step: (measured[step], step), default=-1)
+            if best >= 0:
+                workdir.write_json(self._directory / _BEST, {"step": best, "measured": measured[best]})
+            for step in steps[: -self._keep]:
+                if step != best:
+                    epath.Path(self._directory / str(step)).rmtree()
+        processes.wait_for_all("checkpoints deleted")
+        self._manager.reload()
+
+    def _measured(self, step: int) -> float | None:
+        try:
+            return self._manifest(step)["measured"]
+        except InputError:  # it was half deleted when a run was killed
+            return None
 
     def restore(self, template: Any) -> tuple[Any, dict[str, Any]] | None:
         """Restores the newest whole checkpoint; newer ones, which are damaged, are put aside in `damaged_checkpoints`.
 
         Args:
-          template: a state of the same structure, shapes and dtypes.
+          template: a state of the same structure, shapes and dtypes, as `save` takes it.
 
         Returns:
-          State (NumPy arrays) and info, or None where there is none.
+          State and info, or None where there is none.
 
         Raises:
           InputError: a whole checkpoint has another structure, other shapes or dtypes; it stays.
         """
-        template = jax.tree.map(np.asarray, template)
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(template), info=ocp.args.JsonRestore())
-        for step in reversed(self.steps()):
-            try:
-                restored = self._manager.restore(step, args=args)
-                if sha256(restored.state) != restored.info["sha256"]:
-                    raise ValueError("its content doesn't match its hash")
-                if _layout(restored.state) != _layout(template):  # orbax lets other shapes pass
-                    raise ValueError("it is of other networks")
-                return restored.state, restored.info
-            except Exception as error:  # orbax raises bare Exceptions, and others, on damage
-                self._check_layout(step, template)
-                logging.warning("checkpoint %d is damaged: %s", step, str(error).strip().split("\n")[0][:200])
+        template = self._cut(template)
+        step = self._newest_whole()
+        if step < 0:
+            return None
+        manifest = self._manifest(step)
+        self._check_layout(step, manifest["layout"], self._layout(template))
+        if self._temporary is not None:
+            storage.copy_folder(self._directory / str(step), self._here / str(step))
+            self._manager.reload()
+        # not strict: rows that lie with several processes may have another filling
+        state = self._manager.restore(step, args=ocp.args.StandardRestore(template, strict=False))
+        if self._temporary is not None:
+            self._manager.delete(step)
+        return self._cut(state), manifest["info"]
+
+    def _newest_whole(self) -> int:
+        """The newest step whose files are what they were, or -1; what is damaged is put aside."""
+        found = -1
+        if processes.leads():
+            for step in reversed(self.steps()):
+                problem = _problem(self._directory / str(step))
+                if problem is None:
+                    found = step
+                    break
+                logging.warning("checkpoint %d is damaged: %s", step, problem)
                 self._put_aside(step)
-        return None
+        found = int(processes.total(found if processes.leads() else 0))
+        self._manager.reload()
+        return found
 
     def _put_aside(self, step: int) -> None:
         """Moves a checkpoint out of the way: left there, it makes orbax refuse later saves."""
-        directory = Path(self._manager.directory)
-        aside = directory.parent / "damaged_checkpoints"
-        aside.mkdir(exist_ok=True)
-        number = sum(path.name.startswith(f"{step}-") for path in aside.iterdir())
-        (directory / str(step)).rename(aside / f"{step}-{number}")
-        self._manager.reload()
+        folder, aside = self._directory / str(step), self._directory.parent / "damaged_checkpoints"
+        if not storage.is_folder(aside):
+            aside.mkdir(exist_ok=True)
+        there = storage.entries(aside) if storage.is_folder(aside) else {}
+        place = aside / f"{step}-{sum(name.startswith(f'{step}-') for name in there)}"
+        if storage.is_remote(folder):
+            storage.copy_folder(folder, place)
+            epath.Path(folder).rmtree()
+        else:
+            folder.rename(place)
 
-    def _check_layout(self, step: int, template: Any) -> None:
-        try:
-            info = self._manager.restore(step, args=ocp.args.Composite(info=ocp.args.JsonRestore())).info
-            found, wanted = info["layout"], _layout(template)
-        except Exception:  # as above; without its info the checkpoint is damaged
-            return
+    def _manifest(self, step: int) -> dict[str, Any]:
+        return workdir.read_json(self._directory / str(step) / _MANIFEST)
+
+    def _check_layout(self, step: int, found: dict[str, str], wanted: dict[str, str]) -> None:
         for key in sorted(found.keys() | wanted.keys()):
             if found.get(key) != wanted.get(key):
                 raise InputError(
-                    f"checkpoint {step} in {self._manager.directory} is of other networks, or other data: {key} is "
+                    f"checkpoint {step} in {self._directory} is of other networks, or other data: {key} is "
                     f"{found.get(key)} there and {wanted.get(key)} here: bring back the data, or go on with the version of "
                     "adsq_jax that wrote it, or give another --workdir"
                 )
 
+    def _has_rows(self, path: Any) -> bool:
+        return jax.tree_util.keystr(path).endswith((".bank", ".codes"))
+
+    def _cut(self, tree: Any) -> Any:
+        """Without the filling of arrays that this process has whole."""
+
+        def one(path: Any, x: Any) -> Any:
+            return x[: self._rows] if self._has_rows(path) and isinstance(x, np.ndarray) else x
+
+        return jax.tree_util.tree_map_with_path(one, tree)
+
+    def _layout(self, tree: Any) -> dict[str, str]:
+        def shape(path: Any, leaf: Any) -> tuple[int, ...]:
+            return (self._rows, *leaf.shape[1:]) if self._has_rows(path) else leaf.shape
+
+        return {
+            jax.tree_util.keystr(path): f"{leaf.dtype}[{','.join(map(str, shape(path, leaf)))}]"
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        }
+
     def close(self) -> None:
         """Waits for what is under way."""
         self._manager.close()
+        if self._temporary is not None:
+            self._temporary.cleanup()
 
 
-def _layout(tree: Any) -> dict[str, str]:
-    return {
-        jax.tree_util.keystr(path): f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
+def _hashes(folder: Path) -> Iterator[tuple[str, str]]:
+    """Each file below a folder, by its path from there, but for the manifest."""
+    names = [name.decode() for name in storage.objects(folder)] if storage.is_remote(folder) else list(_files(folder))
+    for name in sorted(names):
+        if name == _MANIFEST:
+            continue
+        digest = hashlib.sha256()
+        with (folder / name).open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+        yield name, digest.hexdigest()
+
+
+def _files(folder: Path) -> Iterator[str]:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            yield path.relative_to(folder).as_posix()
+
+
+def _hash_of(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _problem(folder: Path) -> str | None:
+    """What is wrong with the files of a checkpoint; None where they are as they were written."""
+    try:
+        manifest = json.loads(storage.read(folder / _MANIFEST))
+        if manifest.pop("sha256") != _hash_of(manifest):
+            return f"its {_MANIFEST} is not what was written"
+        wanted = manifest["files"]
+        found = dict(_hashes(folder))
+        names = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+    except FileNotFoundError:
+        return "it was not finished"
+    except (OSError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+        return f"its {_MANIFEST} can't be read ({error})"
+    return f"{names[0]} is not what was written" if names else None
 
 
 def sha256(tree: Any) -> str:

@@ -5,8 +5,8 @@ zeros. The B-step is NumPy in float64 on purpose: it runs once a round, sums ove
 sign of differences of large numbers; on accelerators float32 sums would flip bits that should stay.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -98,15 +98,20 @@ def update_codes(
     difference_weight: float,
     quantization_weight: float,
     label_code_weight: float,
+    size: int,
+    total: Callable[[Any], np.ndarray],
 ) -> CodesUpdate:
     """The B-step: discrete cyclic coordinate descent on the codes of the training set, bit by bit.
+
+    Each of several processes sees to its own rows: a bit depends on the others of its row, on K x K sums over all rows, and on
+    m x K sums by label set, and nothing else has to be known of the others' rows.
 
     Minimises over B in {-1, +1}^(n x K), for the banks X of all ImgNets,
 
         sum_X [ mu mean_ij (x_i . b_j / K - S~_ij)^2 + lam mean_i |x_i - b_i|^2 / K ] + rho mean_i |b_i - h_i|^2 / K.
 
     Args:
-      codes: int8[n, bits] in {-1, +1}, where the descent starts.
+      codes: int8[n, bits] in {-1, +1}, where the descent starts: this process's rows.
       relaxed_codes: the banks, each float[n, bits].
       label_codes: LabelNet's relaxed codes h by label set, float[m, bits], or None without LabelNet.
       label_sets: the distinct label vectors, uint8[m, c].
@@ -115,54 +120,69 @@ def update_codes(
       difference_weight: mu.
       quantization_weight: lam.
       label_code_weight: rho; not used without LabelNet.
+      size: rows of all processes.
+      total: the sum over all processes of an array of each, float64 or int64; `np.asarray` where there is one.
 
     Returns:
-      The new codes and how the descent went.
+      The new codes of these rows, and how the descent went in all.
 
     Source: discrete cyclic coordinate descent as in Shen et al., Supervised Discrete Hashing, CVPR 2015; the objective is
     this project's reconstruction (README).
     """
-    n, bits = codes.shape
+    bits = codes.shape[1]
     banks = [np.asarray(x, np.float64) for x in relaxed_codes]
-    total = np.sum(banks, axis=0)  # [n, bits]
-    pull = quantization_weight * total
+    both = np.sum(banks, axis=0)  # [n, bits]
+    pull = quantization_weight * both
     if label_codes is not None:
         pull += label_code_weight * np.asarray(label_codes, np.float64)[set_index]
-    linear = n * bits * pull  # [n, bits]
+    linear = size * bits * pull  # [n, bits]
     if difference_weight:
-        target = signed_similarity_product(total, label_sets=label_sets, set_index=set_index, ratio=ratio)
+        target = signed_similarity_product(both, label_sets=label_sets, set_index=set_index, ratio=ratio, total=total)
         linear += difference_weight * bits * target
-    quadratic = difference_weight * np.sum([x.T @ x for x in banks], axis=0)  # [bits, bits]
+    quadratic = difference_weight * total(np.sum([x.T @ x for x in banks], axis=0))  # [bits, bits]
     new = codes.astype(np.float64)
-    objectives = [_objective(new, linear, quadratic)]
+
+    def objective() -> float:
+        return float(total(_objective(new, linear, quadratic)) / (size * bits) ** 2)
+
+    objectives = [objective()]
     changed = True
     while changed and len(objectives) <= MAX_SWEEPS:
-        changed = _sweep(new, linear, quadratic)
-        objectives.append(_objective(new, linear, quadratic))
+        changed = bool(total(_sweep(new, linear, quadratic)))
+        objectives.append(objective())
     return CodesUpdate(
         codes=new.astype(np.int8),
         sweeps=len(objectives) - 1,
         objectives=tuple(objectives),
-        difference_share=float(np.mean(new != np.where(pull == 0, codes, binarize(pull)))),
+        difference_share=float(total(np.sum(new != np.where(pull == 0, codes, binarize(pull)))) / (size * bits)),
     )
 
 
-def signed_similarity_product(matrix: np.ndarray, *, label_sets: np.ndarray, set_index: np.ndarray, ratio: float) -> np.ndarray:
+def signed_similarity_product(
+    matrix: np.ndarray,
+    *,
+    label_sets: np.ndarray,
+    set_index: np.ndarray,
+    ratio: float,
+    total: Callable[[Any], np.ndarray],
+) -> np.ndarray:
     """S~ X without the n x n matrix, by way of the distinct label sets: S X = T (S_m (T'X)).
 
     Args:
-      matrix: X, float64[n, k].
+      matrix: X, float64[n, k], this process's rows.
       label_sets: uint8[m, c].
       set_index: int[n].
       ratio: r.
+      total: as for `update_codes`.
 
     Returns:
-      float64[n, k].
+      float64[n, k], the product's rows of this process.
 
     Source: this project.
     """
     by_set = np.zeros((len(label_sets), matrix.shape[1]))  # [m, k]
     np.add.at(by_set, set_index, matrix)
+    by_set = total(by_set)
     sets = label_sets.astype(np.float32)
     similar = np.concatenate(
         [(sets[i : i + _BLOCK] @ sets.T > 0).astype(np.float64) @ by_set for i in range(0, len(sets), _BLOCK)]
@@ -181,7 +201,6 @@ def _sweep(codes: np.ndarray, linear: np.ndarray, quadratic: np.ndarray) -> bool
     return changed
 
 
-def _objective(codes: np.ndarray, linear: np.ndarray, quadratic: np.ndarray) -> float:
-    """tr(B A B') - 2 tr(B'Q), the part of the objective that depends on the codes, scaled back to means over pairs."""
-    value = np.sum((codes @ quadratic) * codes) - 2 * np.sum(codes * linear)
-    return float(value / codes.size**2)
+def _objective(codes: np.ndarray, linear: np.ndarray, quadratic: np.ndarray) -> np.ndarray:
+    """tr(B A B') - 2 tr(B'Q) over some rows: the part of the objective that depends on their codes."""
+    return np.sum((codes @ quadratic) * codes) - 2 * np.sum(codes * linear)

@@ -6,8 +6,10 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+import jax
 from absl import app, flags, logging
 
+from adsq_jax import processes
 from adsq_jax.errors import InputError
 
 _LONGEST = 2_000  # characters of a message: a damaged file can hold a line of any length
@@ -28,7 +30,18 @@ def run(main: Callable[[], None]) -> None:
         try:
             main()
         except InputError as error:
-            _stop(str(error))
+            _tell(str(error))
+            if not isinstance(error, processes.AgreedError):
+                processes.leave(2)
+            sys.exit(2)
+        except processes.Lost as error:
+            _tell(str(error))
+            sys.exit(1)
+        except jax.errors.JaxRuntimeError as error:
+            if processes.count() == 1:
+                raise
+            _tell(f"{processes.name()}: another process ended ({_last_line(error)[:200]}); resume with the same command on all")
+            processes.leave(1)
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr)
             sys.exit(130)
@@ -60,6 +73,10 @@ def _last_line(error: Exception) -> str:
 
 
 def _stop(text: str) -> NoReturn:
+    _tell(text)
+    sys.exit(2)
+
+
+def _tell(text: str) -> None:
     line = " ".join(text.split())
     print(f"error: {line if len(line) <= _LONGEST else f'{line[:_LONGEST]}...'}", file=sys.stderr)
-    sys.exit(2)

@@ -26,6 +26,7 @@ def default() -> ConfigDict:
     config.bits = 24  # length of the hash codes, 1 to 256
     config.seed = 0  # of weights, order and augmentation
     config.parallel = "shard_map"  # or "pmap": how one step runs on several devices; the results agree
+    config.shard_parameters = False  # True: each device keeps a part of a network and its optimiser state
     config.host_devices = 0  # devices to split the CPU into, where there is no accelerator; 0: one a core
     config.data = _data()
     config.model = _model()
@@ -146,7 +147,8 @@ def _checkpoint() -> ConfigDict:
     """What of a run is kept."""
     config = ConfigDict()
     config.every_rounds = 1  # rounds from one checkpoint to the next
-    config.keep = 2  # newest ones that stay
+    config.every_steps = 0  # updates from one checkpoint to the next, within a round; 0: none within
+    config.keep = 2  # newest ones that stay; with data.validation the best one stays as well
     return config
 
 
@@ -220,7 +222,8 @@ _RULES: dict[str, Rule] = {
     r"method": _one_of("adsq"),
     r"bits": (lambda value: 1 <= value <= MAX_BITS, f"1 to {MAX_BITS}"),
     r"seed": (lambda value: 0 <= value < 2**32, "0 to 4294967295"),  # what JAX tells apart
-    r"data\.(split_seed|crop_padding|validation|resize|keep_mib|threads|workers|feature_views)|host_devices": _at_least(0),
+    r"data\.(split_seed|crop_padding|validation|resize|keep_mib|threads|workers|feature_views)": _at_least(0),
+    r"host_devices|checkpoint\.every_steps": _at_least(0),
     r"parallel": _one_of(*parallel.KINDS),
     r"data\.name": _one_of(*datasets.PROTOCOLS_OF),
     r"data\.reader": _one_of(*sorted({reader for readers in datasets.READERS_OF.values() for reader in readers})),
@@ -228,8 +231,8 @@ _RULES: dict[str, Rule] = {
     r"data\.query_share": (lambda value: 0 < value < 1, "above 0 and below 1"),
     r"data\.train_share": (lambda value: 0 < value <= 1, "above 0, up to 1"),
     r"data\.on_bad_image": _one_of(*datasets.BAD_IMAGE),
-    r"data\.image_size|model\.features|label_net\.(hidden|steps)|checkpoint\..*|eval\.batch_size": _at_least(1),
-    r"train\..*": _at_least(1),
+    r"data\.image_size|model\.features|label_net\.(hidden|steps)|eval\.batch_size": _at_least(1),
+    r"train\..*|checkpoint\.(every_rounds|keep)": _at_least(1),
     r"data\.erase|data\.most_bad|optim\.warmup": (_share, "0 to 1"),
     r"model\.backbone": _one_of(*backbones.NAMES),
     r"model\.mean": (_three_numbers, "three numbers from 0 to 1, or ()"),
@@ -282,6 +285,11 @@ def check(config: ConfigDict) -> None:
         raise InputError(
             f"config.eval.query_net={config.eval.query_net!r} needs the twin: give --config.eval.query_net=ff with "
             "--config.objective.twin=False"
+        )
+    if config.shard_parameters and config.parallel != "shard_map":
+        raise InputError(
+            f"config.shard_parameters=True is of shard_map, not of {config.parallel}: give --config.parallel=shard_map, or "
+            "leave it out"
         )
     _check_model(config)
     _check_optimizer(config)

@@ -10,26 +10,26 @@ from adsq_jax.data import pipeline
 from adsq_jax.data.pipeline import Reading, View
 from adsq_jax.data.sources import Source
 from adsq_jax.models.img_net import ImgNet
-from adsq_jax.parallel import DataParallel
+from adsq_jax.parallel import Local
 from adsq_jax.train_state import ImgNetState
 
 
 class Encoder:
     """Encodes images; compiled once, used for both ImgNets."""
 
-    def __init__(self, model: ImgNet, source: Source, *, parallel: DataParallel, batch_size: int, view: View, reading: Reading):
+    def __init__(self, model: ImgNet, source: Source, *, local: Local, batch_size: int, view: View, reading: Reading):
         """Takes the network and its images.
 
         Args:
           model: the ImgNet module, with its backbone.
           source: of images.
-          parallel: the devices.
+          local: the devices of this process.
           batch_size: images a batch, rounded up to share them out evenly.
           view: how the network sees an image.
           reading: threads and worker processes.
         """
-        self._batch_size = _even(batch_size, parallel)
-        self._parallel, self._source, self._view, self._reading = parallel, source, view, reading
+        self._batch_size, self._bits = _even(batch_size, local), model.bits
+        self._local, self._source, self._view, self._reading = local, source, view, reading
         self.codes = jax.jit(lambda variables, images: model.apply(variables, images, train=False)[1])
         self.trunk = jax.jit(lambda variables, images: model.apply(variables, images, train=False, method=model.trunk))
 
@@ -44,7 +44,8 @@ class Encoder:
           float32[n, bits] in [-1, 1], in the order of `rows`.
         """
         variables = {"params": state.params, "batch_stats": state.batch_stats}
-        return np.concatenate(list(self._outputs(self.codes, variables, rows, seed=None, start=0)))
+        outputs = self._outputs(self.codes, variables, rows, seed=None, start=0) if len(rows) else []
+        return np.concatenate([np.zeros((0, self._bits), np.float32), *outputs])
 
     def features(self, trunk: Any, rows: np.ndarray, *, seed: int | None, start: int) -> Iterator[np.ndarray]:
         """A frozen trunk's features of some rows, batch after batch.
@@ -73,44 +74,46 @@ class Encoder:
             start=start,
         )
         inputs = (batch["inputs"] for batch in batches)
-        return _computed(function, variables, inputs, count=len(rows) - start, parallel=self._parallel)
+        return _computed(function, variables, inputs, count=len(rows) - start, local=self._local)
 
 
 class HeadEncoder:
     """The same from a frozen trunk's features, which are there already: only the heads are left to do."""
 
-    def __init__(self, model: ImgNet, lookup: Callable[[np.ndarray], np.ndarray], *, parallel: DataParallel, batch_size: int):
+    def __init__(self, model: ImgNet, lookup: Callable[[np.ndarray], np.ndarray], *, local: Local, batch_size: int):
         """Takes the network and its inputs.
 
         Args:
           model: the ImgNet module, without a backbone.
           lookup: from rows of the source, int[n], to their features, float32[n, width].
-          parallel: the devices.
+          local: the devices of this process.
           batch_size: images a batch, rounded up to share them out evenly.
         """
-        self._batch_size, self._parallel, self._lookup = _even(batch_size, parallel), parallel, lookup
+        self._batch_size, self._bits = _even(batch_size, local), model.bits
+        self._local, self._lookup = local, lookup
         self.codes = jax.jit(lambda variables, features: model.apply(variables, features, train=False)[1])
 
     def __call__(self, state: ImgNetState, rows: np.ndarray) -> np.ndarray:
         """See `Encoder`."""
         variables, starts = {"params": state.params}, range(0, len(rows), self._batch_size)
         inputs = (pipeline.filled(self._lookup(rows[start : start + self._batch_size]), self._batch_size) for start in starts)
-        return np.concatenate(list(_computed(self.codes, variables, inputs, count=len(rows), parallel=self._parallel)))
+        outputs = _computed(self.codes, variables, inputs, count=len(rows), local=self._local)
+        return np.concatenate([np.zeros((0, self._bits), np.float32), *outputs])
 
 
-def _even(batch_size: int, parallel: DataParallel) -> int:
-    devices = len(parallel.devices)
+def _even(batch_size: int, local: Local) -> int:
+    devices = len(local.devices)
     return -(-batch_size // devices) * devices
 
 
 def _computed(
-    function: Callable[..., jax.Array], variables: Any, inputs: Iterable[np.ndarray], *, count: int, parallel: DataParallel
+    function: Callable[..., jax.Array], variables: Any, inputs: Iterable[np.ndarray], *, count: int, local: Local
 ) -> Iterator[np.ndarray]:
     """Outputs of batches, `count` rows in all; one batch computes while the next is read: bounded memory, no idle device."""
-    variables = parallel.replicate(variables)
+    variables = local.replicate(variables)
     running: jax.Array | None = None
     for batch in inputs:
-        following = function(variables, parallel.shard(batch))
+        following = function(variables, local.shard(batch))
         if running is not None:
             yield np.asarray(running)
             count -= len(running)

@@ -9,4 +9,4 @@ class InputError(ValueError):
 
 
 class Stopped(Exception):
-    """A signal ended a run early; the same command goes on from what is on the disk."""
+    """A signal ended a run early; the same command goes on from what is on the disk. Its argument is the signal's number."""

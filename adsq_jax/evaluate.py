@@ -17,6 +17,7 @@ from absl import flags
 from tqdm import tqdm
 
 from adsq_jax import command_line, parallel, results, retrieval, workdir
+from adsq_jax.data import storage
 from adsq_jax.errors import InputError
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A finished run's folder: measures its codes again.")
@@ -52,7 +53,7 @@ def main() -> None:
     try:
         spread = parallel.Spread()
         if _WORKDIR.value is not None:
-            found = _of_run(Path(_WORKDIR.value), cutoffs=cutoffs, spread=spread)
+            found = _of_run(workdir.path(_WORKDIR.value), cutoffs=cutoffs, spread=spread)
         else:
             found = _of_files(given, cutoffs=cutoffs or ["all"], spread=spread)
     except KeyboardInterrupt:
@@ -69,13 +70,15 @@ def main() -> None:
 def _place_of_result() -> Path | None:
     """Where the JSON goes; an existing file that isn't ours stays."""
     if _OUT.value is None:
-        return None if _WORKDIR.value is None else Path(_WORKDIR.value) / "evaluation.json"
-    out = Path(_OUT.value)
-    if os.path.lexists(out):
+        return None if _WORKDIR.value is None else workdir.path(_WORKDIR.value) / "evaluation.json"
+    out = workdir.path(_OUT.value)
+    with _writing(out):
+        there = storage.is_file(out) if storage.is_remote(out) else os.path.lexists(out)
+    if there:
         raise InputError(f"--out={out} is there already: give another file, or remove it; nothing was overwritten")
-    if not os.path.isdir(out.parent) or _OUT.value.endswith("/"):
+    if not (storage.is_remote(out) or os.path.isdir(out.parent)) or _OUT.value.endswith("/"):
         raise InputError(f"--out={out}: expected a file in a folder that is there: make it first")
-    with _writing(out):  # finds out before the work whether it can be done after it
+    with _writing(out), storage.reached(out):  # finds out before the work whether it can be done after it
         workdir.write_bytes(out, b"")
         out.unlink()
     return out
@@ -91,7 +94,7 @@ def _writing(out: Path) -> Iterator[None]:
 
 
 def _of_files(paths: dict[str, str], *, cutoffs: list[str], spread: parallel.Spread) -> dict[str, Any]:
-    arrays = {name: workdir.read_array(Path(path), what=f"--{name}") for name, path in paths.items()}
+    arrays = {name: workdir.read_array(workdir.path(path), what=f"--{name}") for name, path in paths.items()}
     pairs = len(arrays["query_codes"]) * len(arrays["database_codes"]) if all(x.ndim for x in arrays.values()) else 0
     with _bar(pairs * (2 if _LEGACY.value else 1)) as bar:
         found = retrieval.measure(
@@ -109,7 +112,11 @@ def _of_files(paths: dict[str, str], *, cutoffs: list[str], spread: parallel.Spr
 
 
 def _of_run(directory: Path, *, cutoffs: list[str], spread: parallel.Spread) -> dict[str, Any]:
-    if not os.path.isfile(directory / "result.json"):
+    try:
+        finished = storage.is_file(directory / "result.json")
+    except OSError as error:
+        raise InputError(f"--workdir={directory} can't be read ({error.strerror}): give another folder") from error
+    if not finished:
         raise InputError(f"--workdir={directory} holds no finished run: finish it with adsq_jax.main, or give another folder")
     result = workdir.read_json(directory / "result.json")
     packed, labels, bits = results.read_codes(directory / "codes")

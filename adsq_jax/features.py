@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from adsq_jax import workdir
 from adsq_jax.checkpoint import sha256
+from adsq_jax.data import storage
 from adsq_jax.data.datasets import Dataset
 from adsq_jax.encode import Encoder
 from adsq_jax.errors import InputError, Stopped
@@ -64,6 +65,11 @@ def compute(
       InputError: the folder can't be used.
       Stopped: `stop` said so; the same call goes on with what is on the disk.
     """
+    if storage.is_remote(directory):
+        raise InputError(
+            f"{directory} can't hold a frozen trunk's features, which are mapped from a disk: give a folder of this machine "
+            "with --config.data.feature_cache and a new --workdir"
+        )
     rows = np.unique(np.concatenate(dataset.split))
     key = {"trunk": sha256(trunk), "images": dataset.source.stamp(rows), "rows": rows.tolist(), "of": identity}
     train = dataset.split.train

@@ -1,25 +1,35 @@
 """Trains one config to the end and measures it: `python -m adsq_jax.main --config=configs/digits.py --workdir=DIR`."""
 
+import contextlib
 import errno
 import json
+import re
+import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from adsq_jax import command_line, parallel, results, workdir
+from adsq_jax import command_line, parallel, processes, results, workdir
 from adsq_jax import config as config_module
-from adsq_jax.data import datasets
+from adsq_jax.data import datasets, storage
 from adsq_jax.errors import InputError, Stopped
 from adsq_jax.train import train
+from adsq_jax.train_state import TrainState
 from adsq_jax.trainer import Trainer
 
 _OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/, maybe with :bits=48.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; the same command goes on with what is there.")
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT of process 0, for several processes; not needed on Cloud TPU, Slurm and MPI."
+)
+_PROCESSES = flags.DEFINE_integer("processes", None, "How many processes train together; with --coordinator.")
+_PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0; with --coordinator.")
 
 
 def main() -> None:
@@ -27,30 +37,81 @@ def main() -> None:
     began = time.monotonic()
     if not isinstance(_CONFIG.value, ConfigDict) or not _WORKDIR.value:
         raise InputError("--config=FILE.py and --workdir=DIR are both needed, and the file must be there")
-    config, directory = _CONFIG.value, Path(_WORKDIR.value)
+    config, directory = _CONFIG.value, workdir.path(_WORKDIR.value)
     config_module.check(config)
+    _check_processes()
     content = json.loads(config.to_json())
     workdir.check(directory, content)
-    if (directory / "result.json").exists():
+    if storage.is_file(directory / "result.json"):
         print(f"{directory} is finished.\n{results.table(workdir.read_json(directory / 'result.json'))}")
         return
     parallel.split_host(batch_size=config.train.batch_size, host_devices=config.host_devices)
+    processes.connect(coordinator=_COORDINATOR.value, processes=_PROCESSES.value, process=_PROCESS.value)
     try:
-        settings = config_module.data_settings(config)
-        devices = parallel.sharing(config.train.batch_size)
-        trainer = Trainer(config, datasets.load(settings), parallel=parallel.DataParallel(config.parallel, devices=devices))
-        with workdir.claim(directory, content):
-            result = run(trainer, directory, began=began)
-    except (Stopped, KeyboardInterrupt):
-        print(f"stopped: the same command goes on from the last checkpoint in {directory}, if there is one", file=sys.stderr)
-        sys.exit(130)
+        result = _result(config, directory, content, began=began)
+    except (Stopped, KeyboardInterrupt) as error:
+        print(f"stopped: what is saved is in {directory}; resume with the same command", file=sys.stderr, flush=True)
+        status = 0 if error.args and error.args[0] == signal.SIGTERM else 130
+        processes.leave(status)
+        sys.exit(status)
     except OSError as error:
         if error.errno not in _OF_THE_DISK:
             raise
         raise InputError(
             f"{error.filename or directory} can't be used ({error.strerror}): make room, and give the same command again"
         ) from error
-    print(results.table(result))
+    if processes.leads():
+        print(results.table(result))
+    processes.disconnect()
+
+
+def _check_processes() -> None:
+    given = [flag.value is not None for flag in (_COORDINATOR, _PROCESSES, _PROCESS)]
+    if any(given) and not all(given):
+        raise InputError("--coordinator=HOST:PORT, --processes=N and --process=I go together: give all of them, or none")
+    if _COORDINATOR.value is not None and not re.fullmatch(r"(\S+):\d{1,5}", _COORDINATOR.value):
+        raise InputError(f"--coordinator={_COORDINATOR.value} must be HOST:PORT, of process 0")
+    if _PROCESSES.value is not None and not 0 <= _PROCESS.value < _PROCESSES.value:
+        raise InputError(
+            f"--process={_PROCESS.value} must be 0 to {_PROCESSES.value - 1}, since --processes={_PROCESSES.value}"
+        )
+
+
+def _result(config: ConfigDict, directory: Path, content: dict[str, Any], *, began: float) -> dict[str, Any]:
+    """The result of a run, in every process."""
+    if processes.count() > 1:
+        print(f"{processes.name()}: runs on {parallel.Spread().describe()}", file=sys.stderr, flush=True)
+    processes.check_same(config=config_module.sha256(config), code=results.code_sha256())
+    with _stopping():
+        trainer = processes.together(lambda: _trainer(config))
+    pretrained = trainer.pretrained.account["sha256"] if trainer.pretrained else ""
+    processes.check_same(split=trainer.dataset.split_sha256, pretrained_weights=pretrained)
+    with contextlib.ExitStack() as claimed:
+        processes.together(lambda: claimed.enter_context(workdir.claim(directory, content)) if processes.leads() else None)
+        return run(trainer, directory, began=began)
+
+
+def _trainer(config: ConfigDict) -> Trainer:
+    dataset = datasets.load(config_module.data_settings(config))
+    devices = parallel.sharing(config.train.batch_size)
+    return Trainer(config, dataset, parallel=parallel.DataParallel(config.parallel, devices=devices))
+
+
+@contextlib.contextmanager
+def _stopping() -> Iterator[None]:
+    """Ends with `Stopped` at SIGTERM, where there is nothing to save."""
+
+    def handler(number: int, frame: Any) -> None:
+        raise Stopped(number)
+
+    if processes.count() > 1:  # to put a handler in the place of JAX's, even for a while, would end that one
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def run(trainer: Trainer, directory: Path, *, began: float) -> dict[str, Any]:
@@ -68,18 +129,26 @@ def run(trainer: Trainer, directory: Path, *, began: float) -> dict[str, Any]:
       InputError: a loss term is not finite.
       Stopped: a signal ended training early; the state is saved.
     """
-    config = trainer.config
-    state, seconds = train(trainer, directory=directory, began=began)
+    config, spread = trainer.config, parallel.Spread()
+
+    def measured(state: TrainState, kept_in: Path | None) -> dict[str, Any]:
+        return results.evaluate(
+            trainer.encoder,
+            state.img_nets,
+            trainer.dataset,
+            bits=config.bits,
+            query_net=config.eval.query_net,
+            directory=kept_in,
+            spread=spread,
+        )
+
+    def validate(state: TrainState) -> float:
+        return measured(state, None)["map"]
+
+    state, seconds = train(trainer, directory=directory, began=began, validate=validate if config.data.validation else None)
     trained = time.monotonic()
-    found = results.evaluate(
-        trainer.encoder,
-        state.img_nets,
-        trainer.dataset,
-        bits=config.bits,
-        query_net=config.eval.query_net,
-        directory=directory,
-        spread=parallel.Spread(),
-    )
+    with _stopping():
+        found = measured(state, directory)
     result = {
         **found,
         **results.environment(),
@@ -92,7 +161,8 @@ def run(trainer: Trainer, directory: Path, *, began: float) -> dict[str, Any]:
         "seconds_train": seconds,
         "machine": trainer.parallel.describe(),
     }
-    workdir.write_json(directory / "result.json", result)
+    if processes.leads():
+        workdir.write_json(directory / "result.json", result)
     return result
 
 

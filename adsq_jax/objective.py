@@ -209,70 +209,87 @@ class Guidance(NamedTuple):
     """LabelNet's semantic features, by label set; fixed while the ImgNets train."""
 
     features: jax.Array  # a, float32[m, d]
-    sets: jax.Array  # uint8[m, c]
     frequencies: jax.Array  # share of the training set with each label set, float32[m]
 
 
-def img_net_terms(
+def bank_terms(
     relaxed_codes: jax.Array,
-    semantic: jax.Array,
     *,
     labels: jax.Array,
     codes: jax.Array,
-    bit_means: jax.Array,
     bank: jax.Array,
     bank_codes: jax.Array,
     bank_labels: jax.Array,
-    guidance: Guidance | None,
+    bank_shares: jax.Array,
     statistics: PairStatistics,
     likelihood_scale: float,
-    cosine_scale: float,
 ) -> Terms:
-    """An ImgNet's loss terms: a batch of images (one device's share) against the whole training set.
+    """An ImgNet's loss terms that look at the training set: a batch against it, or against some of its rows.
+
+    Over all parts of the training set the terms add up to those of the whole.
 
     Args:
       relaxed_codes: u of the batch, float32[batch, bits] in [-1, 1].
-      semantic: features of the batch, float32[batch, d].
       labels: of the batch, uint8[batch, c].
-      codes: rows of B of the batch, float32[batch, bits] in {-1, +1}.
-      bit_means: mean of `relaxed_codes` over the batch on all devices, float32[bits].
-      bank: V, the other network's relaxed codes of the training set, float32[n, bits].
+      codes: rows of B of the batch, float32[batch, bits] in {-1, +1}; u itself where an image's row is in another part.
+      bank: V, the other network's relaxed codes, float32[n, bits].
       bank_codes: B, float32[n, bits] in {-1, +1}.
       bank_labels: uint8[n, c].
-      guidance: LabelNet's features, or None without LabelNet.
+      bank_shares: what each row counts among all, 1 / (rows of the whole training set), or 0 for a filling: float32[n].
       statistics: of the training set's pairs.
       likelihood_scale: t.
-      cosine_scale: s.
 
     Returns:
-      likelihood, guidance (with LabelNet only), difference, quantization, balance: float32[], means over batch and bank.
+      likelihood, difference: means over pairs; quantization: mean over the batch. Each float32[].
 
     Source: this project's reconstruction; each term names its own.
     """
     similar = similarity(labels, bank_labels)  # [batch, n]
-    bits, pairs = relaxed_codes.shape[1], jnp.float32(similar.size)
-    terms = {
+    batch, bits = relaxed_codes.shape
+    share = bank_shares[None, :] / batch  # [1, n]
+    return {
         "likelihood": likelihood_loss(
             (likelihood_scale / bits) * relaxed_codes @ bank.T,
             similar,
-            weights=pair_weights(similar, statistics=statistics) / pairs,
+            weights=share * pair_weights(similar, statistics=statistics),
         ),
         "difference": difference_loss(
-            relaxed_codes @ bank_codes.T / bits,
-            signed_similarity(similar, ratio=statistics.ratio),
-            weights=1 / pairs,
+            relaxed_codes @ bank_codes.T / bits, signed_similarity(similar, ratio=statistics.ratio), weights=share
         ),
         "quantization": quantization_loss(relaxed_codes, codes),
-        "balance": balance_loss(bit_means),
     }
-    if guidance is not None:
-        similar_sets = similarity(labels, guidance.sets)  # [batch, m]
-        terms["guidance"] = likelihood_loss(
-            scaled_cosines(semantic, guidance.features, scale=cosine_scale),
-            similar_sets,
-            weights=pair_weights(similar_sets, statistics=statistics) * guidance.frequencies[None, :] / len(labels),
-        )
-    return terms
+
+
+def guidance_loss(
+    semantic: jax.Array,
+    guidance: Guidance,
+    *,
+    labels: jax.Array,
+    label_sets: jax.Array,
+    statistics: PairStatistics,
+    cosine_scale: float,
+) -> jax.Array:
+    """Likelihood of a batch's semantic features against LabelNet's, a mean over batch and training set.
+
+    Args:
+      semantic: features of the batch, float32[batch, d].
+      guidance: LabelNet's.
+      labels: of the batch, uint8[batch, c].
+      label_sets: uint8[m, c].
+      statistics: of the training set's pairs.
+      cosine_scale: s.
+
+    Returns:
+      float32[].
+
+    Source: DSEH, Li et al., IJCAI 2018, on cosines.
+    """
+    similar = similarity(labels, label_sets)  # [batch, m]
+    return likelihood_loss(
+        scaled_cosines(semantic, guidance.features, scale=cosine_scale),
+        similar,
+        weights=pair_weights(similar, statistics=statistics) * guidance.frequencies[None, :] / len(labels),
+    )
 
 
 def weighted_sum(terms: Terms, weights: Mapping[str, float]) -> jax.Array:

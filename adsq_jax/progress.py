@@ -8,12 +8,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tensorboardX import SummaryWriter
+from absl import logging
+from tensorboardX import SummaryWriter, record_writer
 from tqdm import tqdm
 
 from adsq_jax import workdir
+from adsq_jax.data import storage
 
 _QUIET_SECONDS = 10.0  # least time between two plain lines
+_STORE_SECONDS = 10.0  # least time between two writes of a file to an object store
 
 
 class Progress:
@@ -28,8 +31,11 @@ class Progress:
           total: steps in all.
         """
         path = directory / "metrics.jsonl"
-        workdir.write_bytes(path, b"" if start is None else _lines_until(path, start))
-        self._file = path.open("a")
+        kept = b"" if start is None else _lines_until(path, start)
+        workdir.write_bytes(path, kept)
+        self._file = _Object(path, kept) if storage.is_remote(path) else path.open("ab")
+        for scheme in storage.SCHEMES:  # TensorBoard's own want further packages, and other settings than the rest of a run
+            record_writer.register_writer_factory(scheme, _Objects())
         # TensorBoard forgets all of a folder's values from a step on: LabelNet, whose steps count apart, has its own folder.
         events = directory / "tensorboard"
         self._label_net_events = SummaryWriter(str(events / "label_net"), purge_step=0 if start is None else None)
@@ -59,7 +65,7 @@ class Progress:
           labels: what else the line says, for instance {"net": "f"}.
         """
         line = {"phase": phase, "step": step, **labels, **values}
-        self._file.write(json.dumps(line, allow_nan=False) + "\n")
+        self._file.write((json.dumps(line, allow_nan=False) + "\n").encode())
         self._file.flush()
         group = "/".join([phase, *[str(v) for v in labels.values() if isinstance(v, str)]])
         events = self._label_net_events if phase == "label_net" else self._events
@@ -98,15 +104,73 @@ class Progress:
                 bar.close()
 
 
+class Silent(Progress):
+    """Of a process that doesn't lead: what it measures is what the leading one writes."""
+
+    def __init__(self) -> None:
+        """Opens nothing."""
+
+    def say(self, text: str) -> None:
+        """Says nothing."""
+
+    def record(self, phase: str, step: int, values: dict[str, Any], *, labels: dict[str, Any]) -> None:
+        """Writes nothing."""
+
+    def show(self, step: int, values: dict[str, float], *, label: str, images_per_second: float) -> None:
+        """Shows nothing."""
+
+    def close(self) -> None:
+        """Closes nothing."""
+
+
 def told(values: dict[str, float]) -> str:
     """Numbers by name, for people: `balance 0.01 loss 0.3`."""
     return " ".join(f"{name} {value:.4g}" for name, value in values.items())
 
 
+class _Object:
+    """A file that grows, in an object store, which can't append: what is there is replaced now and then, and at the end."""
+
+    def __init__(self, path: Path, content: bytes = b""):
+        self._path, self._content = path, bytearray(content)
+        self._stored, self._size = time.monotonic(), len(content)
+
+    def write(self, content: bytes) -> None:
+        self._content += content
+
+    def flush(self) -> None:
+        if time.monotonic() - self._stored < _STORE_SECONDS:
+            return
+        try:
+            self._store()
+        except OSError as error:
+            logging.warning("%s can't be written (%s): it is tried again", self._path, error.strerror)
+
+    def close(self) -> None:
+        if self._size < len(self._content):
+            self._store()
+
+    def _store(self) -> None:
+        self._stored = time.monotonic()  # also where it fails: an attempt takes time
+        content = bytes(self._content)
+        storage.write(self._path, content)
+        self._size = len(content)
+
+
+class _Objects:
+    """Opens TensorBoard's files in an object store."""
+
+    def directory_check(self, path: str) -> None:
+        """A folder needn't be there."""
+
+    def open(self, path: str) -> _Object:
+        return _Object(storage.path(path))
+
+
 def _lines_until(path: Path, start: int) -> bytes:
     """Whole lines of ImgNet steps up to `start`, and LabelNet's, which are before the first checkpoint."""
     kept = []
-    for line in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
+    for line in storage.read(path).splitlines(keepends=True) if storage.is_file(path) else []:
         try:
             entry = json.loads(line)
         except ValueError:  # cut short by a kill

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from adsq_jax import __version__, codes, retrieval, workdir
+from adsq_jax import __version__, codes, processes, retrieval, workdir
 from adsq_jax.data.datasets import Dataset, described, retrieval_labels
 from adsq_jax.encode import Encoder, HeadEncoder
 from adsq_jax.errors import InputError
@@ -28,6 +28,9 @@ def encode(
 ) -> dict[str, dict[str, np.ndarray]]:
     """Packed codes of queries and database by each network and, with a twin, by the sum of both.
 
+    Of several processes each encodes its share. All get the codes of all queries; of the database each has its own rows, and
+    zeros for the others.
+
     Args:
       encoder: of the ImgNets.
       img_nets: "f", and "g" with a twin.
@@ -39,11 +42,18 @@ def encode(
     packed: dict[str, dict[str, np.ndarray]] = {}
     for part in ("query", "database"):
         rows = getattr(dataset.split, part)
-        print(f"encodes {len(rows):,} images: {part}", file=sys.stderr, flush=True)
-        relaxed = {name: encoder(state, rows) for name, state in img_nets.items()}
+        start, stop = processes.share(len(rows), processes.index())
+        if processes.leads():
+            print(f"encodes {len(rows):,} images: {part}", file=sys.stderr, flush=True)
+        relaxed = {name: encoder(state, rows[start:stop]) for name, state in img_nets.items()}
         if "g" in relaxed:
             relaxed["sum"] = relaxed["f"] + relaxed["g"]
-        packed[part] = {name: codes.pack(codes.binarize(x)) for name, x in relaxed.items()}
+        packed[part] = {}
+        for name, x in relaxed.items():
+            own = codes.pack(codes.binarize(x))
+            whole = np.zeros((len(rows), own.shape[1]), np.uint8)
+            whole[start:stop] = own
+            packed[part][name] = processes.total(whole).astype(np.uint8) if part == "query" else whole
     return packed
 
 
@@ -122,7 +132,7 @@ def evaluate(
     *,
     bits: int,
     query_net: str,
-    directory: Path,
+    directory: Path | None,
     spread: OneDevice,
 ) -> dict[str, Any]:
     """Encodes, writes `codes/`, and measures every query net at the protocol's cutoff and over the whole database.
@@ -133,7 +143,7 @@ def evaluate(
       dataset: whose queries and database.
       bits: the code length.
       query_net: which of `map_by_query_net` is the result.
-      directory: the run's folder.
+      directory: the run's folder; None: the codes are not kept.
       spread: the devices that measure.
 
     Returns:
@@ -142,7 +152,8 @@ def evaluate(
     packed = encode(encoder, img_nets, dataset)
     labels = retrieval_labels(dataset)
     rows = {part: getattr(dataset.split, part) for part in labels}
-    _write_codes(directory / "codes", packed, labels, rows, bits=bits, split_sha256=dataset.split_sha256)
+    if directory is not None:
+        _write_codes(directory / "codes", packed, labels, rows, bits=bits, split_sha256=dataset.split_sha256)
     return {
         **measure(
             packed,
@@ -168,7 +179,10 @@ def _write_codes(
     split_sha256: str,
 ) -> None:
     """Writes `{query,database}_{f,g,sum,labels,rows}.npy`, and a manifest with the hash of each."""
-    directory.mkdir(exist_ok=True)
+    workdir.make_folder(directory)
+    _bring_together(directory, packed["database"])
+    if not processes.leads():
+        return
     arrays = {f"{part}_{name}": array for part, nets in packed.items() for name, array in nets.items()}
     for part, array in labels.items():
         arrays[f"{part}_labels"] = array
@@ -184,6 +198,21 @@ def _write_codes(
         "files": {f"{name}.npy": _described(array) for name, array in sorted(arrays.items())},
     }
     workdir.write_json(directory / "manifest.json", manifest)
+
+
+def _bring_together(directory: Path, database: dict[str, np.ndarray]) -> None:
+    """Gives the leading process the rows that the others have encoded, by way of the run's folder."""
+    for name, codes_of_net in database.items():
+        if not processes.leads():
+            start, stop = processes.share(len(codes_of_net), processes.index())
+            workdir.write_array(directory / f".{name}_{processes.index()}.npy", codes_of_net[start:stop])
+    processes.wait_for_all("codes")
+    for name, codes_of_net in database.items():
+        for process in range(1, processes.count()) if processes.leads() else ():
+            part = directory / f".{name}_{process}.npy"
+            start, stop = processes.share(len(codes_of_net), process)
+            codes_of_net[start:stop] = workdir.read_array(part, what="codes of another process")
+            part.unlink()
 
 
 def _described(array: np.ndarray) -> dict[str, Any]:
@@ -296,10 +325,19 @@ def _aligned(rows: list[tuple[str, str]]) -> str:
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
+def code_sha256() -> str:
+    """A hash of this package's source, 64 hexadecimal digits."""
+    root, digest = Path(__file__).parent, hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
 def environment() -> dict[str, Any]:
     """Day, Python and package versions of a result."""
     versions = {package: importlib.metadata.version(package) for package in _PACKAGES}
     return {
+        "code_sha256": code_sha256(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "versions": {"adsq_jax": __version__, "python": platform.python_version(), **versions},
     }

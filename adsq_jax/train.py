@@ -1,5 +1,6 @@
 """The loop: restore, step 1, rounds, is it time to save, to stop."""
 
+import json
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -7,48 +8,65 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from adsq_jax import networks
+from adsq_jax import networks, processes
 from adsq_jax.checkpoint import Checkpoints
+from adsq_jax.data.datasets import described
 from adsq_jax.errors import InputError, Stopped
-from adsq_jax.progress import Progress
+from adsq_jax.progress import Progress, Silent
 from adsq_jax.train_state import TrainState
 from adsq_jax.trainer import NotFinite, Trainer
 
 
-def train(trainer: Trainer, *, directory: Path, began: float) -> tuple[TrainState, float]:
-    """Trains to the end, from the last checkpoint if there is one.
+def train(
+    trainer: Trainer, *, directory: Path, began: float, validate: Callable[[TrainState], float] | None
+) -> tuple[TrainState, float]:
+    """Trains to the end, from the last checkpoint if there is one. Every process of a run calls it.
 
     Args:
       trainer: the run.
       directory: its folder, claimed.
       began: `time.monotonic()` when this sitting began.
+      validate: measures a state on held-out images, for each checkpoint: the best one is kept; None: none is held out.
 
     Returns:
       The final state, and the seconds up to here, all sittings together.
 
     Raises:
       InputError: a loss term is not finite, a checkpoint can't be written, or it is of other data.
-      Stopped: SIGINT or SIGTERM came; the state is saved, but nothing of an unfinished step 1.
+      Stopped: SIGINT or SIGTERM came, its number is the argument; the state is saved, but nothing of an unfinished step 1.
     """
-    checkpoints = Checkpoints(directory / "checkpoints", keep=trainer.config.checkpoint.keep)
+    checkpoints = Checkpoints(directory / "checkpoints", keep=trainer.config.checkpoint.keep, rows=trainer.size)
+    origin = _origin(trainer)
     start = trainer.init()
-    restored = checkpoints.restore(start)
+    restored = checkpoints.restore(trainer.outside(start))
     before = 0.0
     if restored is not None:
         before = restored[1]["seconds"]
-        _check_same(restored[1], trainer, directory)
-    progress = Progress(directory, start=None if restored is None else int(restored[0].step), total=trainer.total_steps)
+        _check_same(restored[1], origin, trainer, directory)
+    progress: Progress = Silent()
+    if processes.leads():
+        first = None if restored is None else int(restored[0].step)
+        progress = Progress(directory, start=first, total=trainer.total_steps)
     progress.say(f"runs on {trainer.parallel.describe()}")
     if trainer.pretrained is not None:
         progress.say(networks.told(trainer.pretrained.account))
 
     def save(state: TrainState) -> None:
-        info = {"seconds": before + time.monotonic() - began, **_origin(trainer)}
-        checkpoints.save(int(state.step), state, info=info)
+        measured = None if validate is None else validate(state)
+        if measured is not None:
+            progress.record("validation", int(state.step), {"map": measured}, labels={})
+            progress.say(f"validation, step {int(state.step)}: mAP {measured:.4f}")
+        info = {"seconds": before + time.monotonic() - began, **origin}
+        checkpoints.save(int(state.step), trainer.outside(state), info=info, measured=measured)
 
     try:
         with _stop_on_signal() as stop:
-            trainer.prepare(start if restored is None else restored[0], directory=directory, stop=stop)
+            # One process may have more of the features to compute than others, so they can't agree on when to stop.
+            trainer.prepare(
+                start if restored is None else restored[0],
+                directory=directory,
+                stop=stop if processes.count() == 1 else lambda: False,
+            )
             if restored is not None:
                 state = restored[0]
                 progress.say(f"goes on from step {int(state.step)} of {trainer.total_steps}")
@@ -69,18 +87,19 @@ def train(trainer: Trainer, *, directory: Path, began: float) -> tuple[TrainStat
     return state, before + time.monotonic() - began
 
 
-def _origin(trainer: Trainer) -> dict[str, str | None]:
-    """Hashes of what a checkpoint's numbers came from."""
+def _origin(trainer: Trainer) -> dict[str, Any]:
+    """What a checkpoint's numbers came from: config, data, and weights."""
     weights = None if trainer.pretrained is None else trainer.pretrained.account["sha256"]
-    return {"split_sha256": trainer.dataset.split_sha256, "pretrained_sha256": weights}
+    data = described(trainer.dataset)
+    return {"config": json.loads(trainer.config.to_json()), "data": data, "pretrained_sha256": weights}
 
 
-def _check_same(info: dict[str, Any], trainer: Trainer, directory: Path) -> None:
-    now = _origin(trainer)
-    if info["split_sha256"] != now["split_sha256"]:
+def _check_same(info: dict[str, Any], now: dict[str, Any], trainer: Trainer, directory: Path) -> None:
+    theirs, ours = info["data"]["split_sha256"], now["data"]["split_sha256"]
+    if theirs != ours:
         raise InputError(
-            f"the checkpoint in {directory} is of split {info['split_sha256'][:12]}, the data now give "
-            f"{trainer.dataset.split_sha256[:12]}: bring the data back as they were, or give a new --workdir"
+            f"the checkpoint in {directory} is of split {theirs[:12]}, the data now give {ours[:12]}: bring the data back as "
+            "they were, or give a new --workdir"
         )
     if info["pretrained_sha256"] != now["pretrained_sha256"]:
         raise InputError(
@@ -102,12 +121,14 @@ def _step_2(
     for number in range(rounds):
         if int(state.step) >= (number + 1) * trainer.steps_per_round:
             continue
-        state, finished = trainer.round(state, number=number, progress=progress, stop=stop)
-        stopping = stop()
-        if not finished or stopping or number + 1 == rounds or (number + 1) % every == 0:
-            save(state)
-        if stopping:
-            raise Stopped
+        finished = False
+        while not finished:
+            state, finished = trainer.round(state, number=number, progress=progress, stop=stop)
+            stopping = stop()
+            if not finished or stopping or number + 1 == rounds or (number + 1) % every == 0:
+                save(state)
+            if stopping:
+                raise Stopped
     return state
 
 
@@ -120,13 +141,16 @@ def _stop_on_signal() -> Iterator[Callable[[], bool]]:
         if asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         asked.append(number)
+        processes.pass_on(number)
 
-    old = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    old = {number: signal.signal(number, handler) for number in processes.SIGNALS if not processes.sees_to(number)}
     try:
-        yield lambda: bool(asked)
+        yield processes.agreed_stop(lambda: bool(asked))
+    except Stopped as error:
+        raise Stopped(asked[0] if asked else signal.SIGTERM) from error
     except RuntimeError as error:
         if asked and "Worker process" in str(error):  # a signal to the whole group ended one before it could ignore it
-            raise Stopped from error
+            raise Stopped(asked[0]) from error
         raise
     finally:
         for number, previous in old.items():

@@ -30,7 +30,7 @@ class ImgNetState:
     batch_stats: Tree
     opt_state: Tree
     key: jax.Array  # of the next update's dropout, uint32[2]
-    bank: jax.Array  # relaxed codes of the training set, float32[n, bits] in [-1, 1]
+    bank: jax.Array  # relaxed codes of the training set, float32[n, bits] in [-1, 1]; rows of zeros may follow
 
 
 @register_dataclass
@@ -44,15 +44,17 @@ class TrainState:
         Tree | None
     )  # of the frozen one that both ImgNets share, so that a run's folder has all of its networks; None: each trains its own
     img_nets: dict[str, ImgNetState]  # "f", and "g" with a twin
-    codes: np.ndarray  # B, int8[n, bits] in {-1, +1}
+    codes: jax.Array  # B, int8[n, bits] in {-1, +1}; rows of zeros may follow
 
 
 @register_dataclass
 @dataclass(frozen=True)
 class Targets:
-    """What is fixed while one ImgNet trains for a half-round."""
+    """What is fixed while one ImgNet trains for a half-round. A row is a training image; each device has some of them."""
 
     bank: jax.Array | None  # the other network's, float32[n, bits]; None without a twin: the network's own
     codes: jax.Array  # B, int8[n, bits]
-    labels: jax.Array  # of the training set, uint8[n, c]
-    guidance: Guidance | None
+    set_index: jax.Array  # each row's label set, int32[n]
+    shares: jax.Array  # what each row counts among all: 1 / n, or 0 for a filling; float32[n]
+    label_sets: jax.Array  # the distinct label vectors, the same on every device, uint8[m, c]
+    guidance: Guidance | None  # the same on every device

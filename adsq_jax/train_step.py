@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -61,44 +61,56 @@ def label_net_step(
     return LabelNetState(params=optax.apply_updates(state.params, updates), opt_state=opt_state), metrics
 
 
-def img_net_step(
+class Gradients(NamedTuple):
+    """What the devices agree on of one update of an ImgNet, before the optimiser has its turn."""
+
+    params: Any  # of the loss, as the parameters
+    batch_stats: Any
+    key: jax.Array  # of the next update, uint32[2]
+
+
+def img_net_gradients(
     state: ImgNetState,
     targets: Targets,
     batch: Mapping[str, jax.Array],
     *,
     model: nn.Module,
-    optimizer: optax.GradientTransformation,
     statistics: objective.PairStatistics,
     likelihood_scale: float,
     cosine_scale: float,
     weights: Mapping[str, float],
     axis_name: str,
-) -> tuple[ImgNetState, Metrics]:
-    """Updates one ImgNet on a batch against the whole training set. Runs once per device, under a mapped axis.
+) -> tuple[Gradients, jax.Array, Metrics]:
+    """Gradients of one ImgNet on a batch against the whole training set. Runs once per device, under a mapped axis.
+
+    Each device puts its share of the batch through the network, and holds the whole batch's relaxed codes against its own rows
+    of the training set: what travels is those codes and the gradients, and nothing that grows with the training set.
 
     Args:
-      state: the ImgNet, the same on every device.
-      targets: the same on every device.
-      batch: this device's share: inputs uint8[batch, h, w, 3], or float32[batch, width] of a frozen trunk; index int[batch]
-        (rows in the training set, none twice).
+      state: the ImgNet, the same on every device, but for the bank: this device's rows.
+      targets: this device's rows, and what is the same on every device.
+      batch: this device's share: inputs uint8[batch, h, w, 3], or float32[batch, width] of a frozen trunk; index int32[batch]
+        (rows in the training set, none twice), label_set int32[batch].
       model: the ImgNet module.
-      optimizer: optax.
       statistics: of the training set's pairs.
       likelihood_scale: t.
       cosine_scale: s.
-      weights: of each of `objective.img_net_terms`.
+      weights: of each loss term.
       axis_name: of the devices.
 
     Returns:
-      The new state; without a twin, with the batch's rows of the bank renewed. The metrics, averaged over the devices. Both
-      are the same on every device.
+      The gradients, the same on every device. This device's rows of the bank: without a twin, with the batch's renewed; with
+      one as they were. The metrics, the same on every device: each term, their weighted sum `loss`, `grad_norm`.
     """
     key, dropout = jax.random.split(jax.random.wrap_key_data(state.key))
+    index = jax.lax.all_gather(batch["index"], axis_name, tiled=True)  # [batch of all devices]
+    own = index - jax.lax.axis_index(axis_name) * len(state.bank)  # place among this device's rows, if it is there
     loss_function = partial(
         _img_net_loss,
         dropout=jax.random.fold_in(dropout, jax.lax.axis_index(axis_name)),  # each device drops other units
         batch_stats=state.batch_stats,
         bank=state.bank if targets.bank is None else targets.bank,
+        own=own,
         targets=targets,
         batch=batch,
         model=model,
@@ -108,23 +120,33 @@ def img_net_step(
         likelihood_scale=likelihood_scale,
         cosine_scale=cosine_scale,
     )
-    # The loss is averaged over devices inside the gradient, and the gradients outside: right under pmap and shard_map alike.
-    grad_function = jax.value_and_grad(loss_function, has_aux=True)
-    (loss, (relaxed_codes, batch_stats, terms)), grads = grad_function(state.params)
-    grads = jax.lax.pmean(grads, axis_name)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    (loss, (relaxed_codes, batch_stats, terms)), grads = jax.value_and_grad(loss_function, has_aux=True)(state.params)
+    grads, terms = jax.lax.pmean((grads, {**terms, "loss": loss}), axis_name)
     bank = state.bank
     if targets.bank is None:  # with a twin, nobody reads a network's own bank before it is refreshed
-        rows = _gather(batch["index"], axis_name)  # [devices * batch]
-        bank = bank.at[rows].set(_gather(relaxed_codes, axis_name), unique_indices=True)
-    new_state = ImgNetState(
+        bank = bank.at[jnp.where(own < 0, len(bank), own)].set(relaxed_codes, mode="drop")
+    return Gradients(grads, batch_stats, jax.random.key_data(key)), bank, {**terms, "grad_norm": optax.tree.norm(grads)}
+
+
+def img_net_update(
+    state: ImgNetState, gradients: Gradients, bank: jax.Array, *, optimizer: optax.GradientTransformation
+) -> ImgNetState:
+    """The state after an update. Knows of no devices.
+
+    Args:
+      state: the ImgNet.
+      gradients: of `img_net_gradients`.
+      bank: of the same.
+      optimizer: optax.
+    """
+    updates, opt_state = optimizer.update(gradients.params, state.opt_state, state.params)
+    return ImgNetState(
         params=optax.apply_updates(state.params, updates),
-        batch_stats=jax.lax.pmean(batch_stats, axis_name),
+        batch_stats=gradients.batch_stats,
         opt_state=opt_state,
-        key=jax.random.key_data(key),
+        key=gradients.key,
         bank=bank,
     )
-    return new_state, {**terms, "loss": loss, "grad_norm": optax.tree.norm(grads)}
 
 
 def _img_net_loss(
@@ -133,37 +155,49 @@ def _img_net_loss(
     dropout: jax.Array,
     batch_stats: Any,
     bank: jax.Array,
+    own: jax.Array,
     targets: Targets,
     batch: Mapping[str, jax.Array],
     model: nn.Module,
     weights: Mapping[str, float],
     axis_name: str,
-    **settings: Any,
+    statistics: objective.PairStatistics,
+    likelihood_scale: float,
+    cosine_scale: float,
 ) -> tuple[jax.Array, tuple[jax.Array, Any, Metrics]]:
-    """The loss, averaged over the devices; with it relaxed codes [batch, bits], new batch statistics, and each term."""
-    index, codes = batch["index"], targets.codes.astype(jnp.float32)  # [batch], [n, bits]
-    variables = {"params": params, "batch_stats": batch_stats}
+    """This device's part of the loss: the mean over all devices is the loss. With it relaxed codes of the whole batch."""
     (semantic, relaxed_codes), updated = model.apply(
-        variables, batch["inputs"], train=True, mutable=["batch_stats"], rngs={"dropout": dropout}
+        {"params": params, "batch_stats": batch_stats},
+        batch["inputs"],
+        train=True,
+        mutable=["batch_stats"],
+        rngs={"dropout": dropout},
     )
-    terms = objective.img_net_terms(
-        relaxed_codes,
-        semantic,
-        labels=targets.labels[index],
-        codes=codes[index],
-        bit_means=jax.lax.pmean(jnp.mean(relaxed_codes, axis=0), axis_name),
+    everyones = jax.lax.all_gather(relaxed_codes, axis_name, tiled=True)  # [batch of all devices, bits]
+    sets = jax.lax.all_gather(batch["label_set"], axis_name, tiled=True)
+    codes = targets.codes.astype(jnp.float32)  # [rows, bits]
+    here = (own >= 0) & (own < len(codes))
+    terms = objective.bank_terms(
+        everyones,
+        labels=targets.label_sets[sets],
+        codes=jnp.where(here[:, None], codes[jnp.clip(own, 0, len(codes) - 1)], everyones),
         bank=bank,
         bank_codes=codes,
-        bank_labels=targets.labels,
-        guidance=targets.guidance,
-        **settings,
+        bank_labels=targets.label_sets[targets.set_index],
+        bank_shares=targets.shares,
+        statistics=statistics,
+        likelihood_scale=likelihood_scale,
     )
-    terms = jax.lax.pmean(terms, axis_name)
-    return objective.weighted_sum(terms, weights), (relaxed_codes, {**batch_stats, **updated.get("batch_stats", {})}, terms)
-
-
-def _gather(x: jax.Array, axis_name: str) -> jax.Array:
-    """Concatenates every device's x, [batch, ...] -> [devices * batch, ...], as a sum that is known to be the same on all."""
-    devices = jax.lax.axis_size(axis_name)
-    room = jnp.zeros((devices, *x.shape), x.dtype).at[jax.lax.axis_index(axis_name)].set(x)
-    return jax.lax.psum(room, axis_name).reshape(-1, *x.shape[1:])
+    # sums over the devices: so much in a mean over them
+    terms = jax.tree.map(lambda x: x * jax.lax.axis_size(axis_name), terms)
+    terms["balance"] = objective.balance_loss(jnp.mean(everyones, axis=0))
+    if targets.guidance is not None:
+        terms["guidance"] = objective.guidance_loss(
+            semantic,
+            targets.guidance,
+            labels=targets.label_sets[batch["label_set"]],
+            label_sets=targets.label_sets,
+            statistics=statistics,
+            cosine_scale=cosine_scale,
+        )
+    return objective.weighted_sum(terms, weights), (everyones, {**batch_stats, **updated.get("batch_stats", {})}, terms)

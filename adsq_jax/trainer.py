@@ -18,17 +18,21 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from adsq_jax import codes, features, networks, objective, optimizer
-from adsq_jax.data import pipeline
+from adsq_jax import codes, features, networks, objective, optimizer, processes
+from adsq_jax.data import pipeline, storage
 from adsq_jax.data.datasets import Dataset, labels_of
 from adsq_jax.encode import Encoder, HeadEncoder
 from adsq_jax.errors import InputError, Stopped
 from adsq_jax.features import Features
 from adsq_jax.models.label_net import LabelNet
-from adsq_jax.parallel import AXIS, DataParallel, reading_threads
+from adsq_jax.parallel import AXIS, DataParallel, Place, reading_threads
 from adsq_jax.progress import Progress, told
 from adsq_jax.train_state import ImgNetState, LabelNetState, Targets, TrainState
-from adsq_jax.train_step import img_net_step, label_net_step
+from adsq_jax.train_step import img_net_gradients, img_net_update, label_net_step
+
+_SAME: Any = Place.SAME  # trees of places have the shape of trees of arrays
+_ROWS: Any = Place.ROWS
+TARGET_PLACES = Targets(bank=_ROWS, codes=_ROWS, set_index=_ROWS, shares=_ROWS, label_sets=_SAME, guidance=_SAME)
 
 
 class NotFinite(InputError):
@@ -51,13 +55,20 @@ class Trainer:
         """
         parallel.check_batch(config.train.batch_size)
         self.config, self.dataset, self.parallel = config, dataset, parallel
-        self.labels = labels_of(dataset, "train")  # [n, c]
-        self.sets = objective.label_sets(self.labels)
+        labels = labels_of(dataset, "train")  # [n, c]
+        self.size = len(labels)  # n
+        self.own = parallel.share(self.size)  # rows of the training set that this process sees to
+        self.sets = objective.label_sets(labels)
         self.statistics = objective.pair_statistics(self.sets)
-        self.frequencies = (self.sets.counts / len(self.labels)).astype(np.float32)  # [m]
+        self.frequencies = (self.sets.counts / self.size).astype(np.float32)  # [m]
         data = config.data
         self.view = pipeline.View(data.resize, data.image_size, data.crop_padding, data.flip, data.erase)
-        self.reading = pipeline.Reading(threads=reading_threads(data.threads), workers=data.workers)
+        self.reading = pipeline.Reading(
+            threads=reading_threads(data.threads),
+            workers=data.workers,
+            process=parallel.process,
+            processes=parallel.processes,
+        )
         self.names = ("f", "g") if config.objective.twin else ("f",)
         self.steps_per_half = self._steps_per_half()
         self.steps_per_round = len(self.names) * self.steps_per_half
@@ -66,12 +77,16 @@ class Trainer:
         self.whole_net, self.pretrained = networks.build(config, axis_name=AXIS)
         self.frozen = config.optim.trunk_lr_scale == 0
         self.img_net = self.whole_net.clone(backbone=None) if self.frozen else self.whole_net  # what is trained
+        kept: Any = Place.PARTS if config.shard_parameters else Place.SAME
+        net = ImgNetState(params=kept, batch_stats=_SAME, opt_state=kept, key=_SAME, bank=_ROWS)
+        nets = dict.fromkeys(self.names, net)
+        self.places = TrainState(step=_SAME, label_net=_SAME, trunk=_SAME, img_nets=nets, codes=_ROWS)
         self.img_net_optimizer, self.img_net_step = self._build_img_net_step()
         self._label_net_apply = jax.jit(self.label_net.apply)
         self._of_images = Encoder(
             self.whole_net,
             dataset.source,
-            parallel=parallel,
+            local=parallel.local,
             batch_size=config.eval.batch_size,
             view=self.view,
             reading=self.reading,
@@ -119,17 +134,19 @@ class Trainer:
             clip_norm=config.optim.clip_norm,
             trunk_lr_scale=config.optim.trunk_lr_scale or 1.0,  # a frozen trunk isn't among the parameters
         )
-        step = partial(
-            img_net_step,
+        gradients = partial(
+            img_net_gradients,
             model=self.img_net,
-            optimizer=tx,
             statistics=self.statistics,
             likelihood_scale=config.objective.likelihood_scale,
             cosine_scale=config.objective.cosine_scale,
             weights={**config.objective.weights.to_dict(), "difference": self._difference_weight},
             axis_name=AXIS,
         )
-        return tx, self.parallel.step(step)
+        step = self.parallel.step(
+            gradients, partial(img_net_update, optimizer=tx), state=self.places.img_nets["f"], targets=TARGET_PLACES
+        )
+        return tx, step
 
     @property
     def _difference_weight(self) -> float:
@@ -137,7 +154,7 @@ class Trainer:
 
     def init(self) -> TrainState:
         """The state before step 1; banks are 0 and codes +1 until `step_1`."""
-        config, n = self.config, len(self.labels)
+        config = self.config
         # rbg: the default generator takes XLA seconds to compile for each shape of kernel
         keys = jax.random.split(jax.random.key(config.seed, impl="rbg"), 3)
         label_net = None
@@ -160,15 +177,27 @@ class Trainer:
                 batch_stats=variables["batch_stats"],
                 opt_state=self.img_net_optimizer.init(variables["params"]),
                 key=jnp.array([config.seed, number], jnp.uint32),
-                bank=jnp.zeros((n, config.bits), jnp.float32),
+                bank=self._rows(np.zeros((self._n_own, config.bits), np.float32)),
             )
         return TrainState(
             step=np.array(0, np.int64),
             label_net=label_net,
             trunk=trunk,
             img_nets=img_nets,
-            codes=np.ones((n, config.bits), np.int8),
+            codes=self._rows(np.ones((self._n_own, config.bits), np.int8)),
         )
+
+    @property
+    def _n_own(self) -> int:
+        return self.own.stop - self.own.start
+
+    def _rows(self, own: np.ndarray) -> jax.Array:
+        """One array of every process's rows of the training set."""
+        return self.parallel.of_own_rows(own, size=self.size)
+
+    def own_rows(self, rows: Any) -> np.ndarray:
+        """This process's rows of an array of the training set, without a filling."""
+        return self.parallel.own_rows(rows, size=self.size)
 
     @property
     def _images(self) -> jax.Array:
@@ -206,11 +235,11 @@ class Trainer:
             self.dataset,
             views=data.feature_views,
             identity=[repr(net.backbone), net.mean, net.deviation, self.view],
-            directory=Path(data.feature_cache) if data.feature_cache else directory / "features",
+            directory=storage.path(data.feature_cache) if data.feature_cache else directory / "features",
             stop=stop,
         )
         self.encoder = HeadEncoder(
-            self.img_net, self._features.of_rows, parallel=self.parallel, batch_size=self.config.eval.batch_size
+            self.img_net, self._features.of_rows, local=self.parallel.local, batch_size=self.config.eval.batch_size
         )
 
     def guidance(self, state: TrainState) -> tuple[objective.Guidance | None, np.ndarray | None]:
@@ -220,9 +249,7 @@ class Trainer:
         semantic, relaxed_codes, _ = self._label_net_apply({"params": state.label_net.params}, self.sets.sets)
         if not np.isfinite(relaxed_codes).all():
             raise NotFinite("LabelNet, after its last step: relaxed codes not finite")
-        guidance = objective.Guidance(
-            features=semantic, sets=jnp.asarray(self.sets.sets), frequencies=jnp.asarray(self.frequencies)
-        )
+        guidance = objective.Guidance(features=semantic, frequencies=jnp.asarray(self.frequencies))
         return guidance, np.asarray(relaxed_codes)
 
     def step_1(self, state: TrainState, *, progress: Progress, stop: Callable[[], bool]) -> TrainState:
@@ -243,16 +270,17 @@ class Trainer:
           NotFinite: LabelNet broke.
         """
         if state.label_net is not None:
-            state = replace(state, label_net=self._train_label_net(state.label_net, progress=progress, stop=stop))
+            label_net = self._train_label_net(state.label_net, progress=progress, stop=stop)
+            state = replace(state, label_net=processes.of_first(label_net))
         _, label_codes = self.guidance(state)
         if label_codes is not None:
-            relaxed = label_codes[self.sets.set_index]  # [n, bits]
-            nets = {name: replace(net, bank=jnp.array(relaxed)) for name, net in state.img_nets.items()}
-            return replace(state, img_nets=nets, codes=codes.binarize(relaxed))
+            relaxed = label_codes[self.sets.set_index[self.own]]  # [n, bits]
+            nets = {name: replace(net, bank=self._rows(relaxed)) for name, net in state.img_nets.items()}
+            return replace(state, img_nets=nets, codes=self._rows(codes.binarize(relaxed)))
         for name in self.names:
             state = self.refresh_bank(state, name)
-        total = np.sum([net.bank for net in state.img_nets.values()], axis=0)
-        return self.update_codes(replace(state, codes=codes.binarize(total)), progress)
+        both = np.sum([self.own_rows(net.bank) for net in state.img_nets.values()], axis=0)
+        return self.update_codes(replace(state, codes=self._rows(codes.binarize(both))), progress)
 
     def _train_label_net(self, label_net: LabelNetState, *, progress: Progress, stop: Callable[[], bool]) -> LabelNetState:
         pending, steps = _Pending(self.config.train.log_every), self.config.label_net.steps
@@ -274,35 +302,37 @@ class Trainer:
           NotFinite: the last update, which no loss has seen yet, broke the network.
         """
         net = state.img_nets[name]
-        bank = self.encoder(net, self.dataset.split.train)
-        if not np.isfinite(bank).all():
+        bank = self.encoder(net, self.dataset.split.train[self.own])
+        if processes.total(not np.isfinite(bank).all()):
             raise NotFinite(f"network {name}, after step {int(state.step)}: relaxed codes not finite")
-        return replace(state, img_nets={**state.img_nets, name: replace(net, bank=jnp.array(bank))})
+        return replace(state, img_nets={**state.img_nets, name: replace(net, bank=self._rows(bank))})
 
     def update_codes(self, state: TrainState, progress: Progress) -> TrainState:
         """The B-step."""
         _, label_codes = self.guidance(state)
-        weights = self.config.objective.weights
+        weights, before = self.config.objective.weights, self.own_rows(state.codes)
         update = codes.update_codes(
-            state.codes,
-            [np.asarray(net.bank) for net in state.img_nets.values()],
+            before,
+            [self.own_rows(net.bank) for net in state.img_nets.values()],
             label_codes=label_codes,
             label_sets=self.sets.sets,
-            set_index=self.sets.set_index,
+            set_index=self.sets.set_index[self.own],
             ratio=self.statistics.ratio,
             difference_weight=self._difference_weight,
             quantization_weight=weights.quantization,
             label_code_weight=weights.label_codes,
+            size=self.size,
+            total=processes.total,
         )
         values = {
             "sweeps": update.sweeps,
             "objective_before": update.objectives[0],
             "objective_after": update.objectives[-1],
-            "changed_share": float(np.mean(update.codes != state.codes)),
+            "changed_share": float(processes.total(np.sum(update.codes != before)) / (self.size * self.config.bits)),
             "difference_share": update.difference_share,
         }
         progress.record("codes", int(state.step), values, labels={})
-        return replace(state, codes=update.codes)
+        return replace(state, codes=self._rows(update.codes))
 
     def round(self, state: TrainState, *, number: int, progress: Progress, stop: Callable[[], bool]) -> tuple[TrainState, bool]:
         """One round: f, then g, then the B-step; what of it is done already is not done again.
@@ -314,15 +344,21 @@ class Trainer:
           stop: asked after each update.
 
         Returns:
-          The state, and whether the round is finished; not if `stop` said so before.
+          The state, and whether the round is finished; not if `stop` said so before, or it is time for a checkpoint.
         """
         for position, name in enumerate(self.names, start=1):
             end = number * self.steps_per_round + position * self.steps_per_half
-            if int(state.step) < end and not stop():
+            if int(state.step) >= end:
+                continue
+            if not stop():
                 state = self.half_round(state, name, end=end, progress=progress, stop=stop)
-        if int(state.step) < (number + 1) * self.steps_per_round:
-            return state, False
+            if int(state.step) < end or (self._time_to_save(end) and position < len(self.names)):
+                return state, False
         return (self.update_codes(state, progress) if self.config.objective.update_codes else state), True
+
+    def _time_to_save(self, step: int) -> bool:
+        every = self.config.checkpoint.every_steps
+        return every > 0 and step % every == 0
 
     def half_round(self, state: TrainState, name: str, *, end: int, progress: Progress, stop: Callable[[], bool]) -> TrainState:
         """Trains one ImgNet until step `end`, against what is fixed meanwhile, then refreshes its bank.
@@ -335,23 +371,19 @@ class Trainer:
           stop: asked after each step.
 
         Returns:
-          The state at `end`, or earlier if `stop` said so.
+          The state at `end`, or earlier if `stop` said so, or at a multiple of `checkpoint.every_steps`.
         """
         step, config = int(state.step), self.config
-        others = [net.bank for other, net in state.img_nets.items() if other != name]
-        guidance, _ = self.guidance(state)
-        targets = Targets(
-            bank=others[0] if others else None, codes=jnp.array(state.codes), labels=jnp.array(self.labels), guidance=guidance
-        )
-        net, targets = self.parallel.enter(state.img_nets[name]), self.parallel.enter(targets)
+        net = self.parallel.enter(state.img_nets[name], self.places.img_nets[name])
+        targets = self.parallel.enter(self.targets(state, name), TARGET_PLACES)
         pending = _Pending(config.train.log_every)
         label = f"round {-(-end // self.steps_per_round)}/{config.train.rounds} {name}"
         began, first = time.monotonic(), step
         with contextlib.closing(_Timed(self._batches(name, step=step))) as batches:
             for batch in batches:
-                net, metrics = self.img_net_step(net, targets, self.parallel.split(batch))
+                net, metrics = self.img_net_step(net, targets, self.split(batch))
                 step += 1
-                stopping = stop()
+                stopping = stop() or self._time_to_save(step)
                 means = pending.add(step, metrics, last=step == end or stopping, where=label)
                 if means is not None:
                     seconds = time.monotonic() - began
@@ -361,9 +393,28 @@ class Trainer:
                     progress.show(step, means, label=label, images_per_second=speed)
                 if step == end or stopping:
                     break
-        nets = {**state.img_nets, name: self.parallel.leave(net)}
+        nets = {**state.img_nets, name: self.parallel.leave(net, self.places.img_nets[name])}
         state = replace(state, step=np.array(step, np.int64), img_nets=nets)
         return self.refresh_bank(state, name) if step == end else state
+
+    def targets(self, state: TrainState, name: str) -> Targets:
+        """What is fixed while a network trains."""
+        others = [net.bank for other, net in state.img_nets.items() if other != name]
+        guidance, _ = self.guidance(state)
+        arrays: dict[str, Any] = {
+            "set_index": self.sets.set_index,
+            "shares": np.full(self.size, 1 / self.size, np.float32),
+            "label_sets": self.sets.sets,
+        }
+        return Targets(bank=others[0] if others else None, codes=state.codes, guidance=guidance, **arrays)
+
+    def outside(self, state: TrainState) -> TrainState:
+        """The state as a checkpoint takes it."""
+        return self.parallel.outside(state, self.places)
+
+    def split(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+        """This process's share of a batch, as the step takes it: with each image's label set."""
+        return self.parallel.split({**batch, "label_set": self.sets.set_index[batch["index"]]})
 
     def _batches(self, name: str, *, step: int) -> Generator[dict[str, np.ndarray]]:
         """Batches of one network from a step on; what it gets depends on seed, network, and its own count of updates."""

@@ -1,4 +1,4 @@
-"""The folder of a run: whose it is, and files that are whole or not there."""
+"""The folder of a run, on a disk or in an object store: whose it is, and files that are whole or not there."""
 
 import fcntl
 import io
@@ -11,23 +11,30 @@ from typing import IO, Any
 
 import numpy as np
 
+from adsq_jax.data import storage
 from adsq_jax.errors import InputError
+
+path = storage.path  # what a flag names
 
 
 def claim(directory: Path, config: dict[str, Any]) -> IO[str]:
     """Makes a folder this run's own: writes `config.json`, or finds the same one there.
+
+    In an object store there are no locks: of two runs of the same config at the same time neither is refused.
 
     Args:
       directory: the folder; made if it isn't there.
       config: of the run, what JSON can hold.
 
     Returns:
-      The open lock file; the claim ends when it is closed.
+      The open lock file; the claim ends when it is closed. For an object store, a stand-in.
 
     Raises:
       InputError: the folder belongs to another config or another process, holds something else, or can't be written.
     """
     check(directory, config)
+    if storage.is_remote(directory):
+        return _claim_without_lock(directory, config)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         lock = (directory / ".lock").open("w")
@@ -50,6 +57,16 @@ def claim(directory: Path, config: dict[str, Any]) -> IO[str]:
     return lock
 
 
+def _claim_without_lock(directory: Path, config: dict[str, Any]) -> IO[str]:
+    try:
+        if not storage.is_file(directory / "config.json"):
+            write_json(directory / "config.json", config)
+    except OSError as error:
+        raise _unusable(directory, error) from error
+    check(directory, config)  # again: another run may have written its own in between
+    return io.StringIO()
+
+
 def check(directory: Path, config: dict[str, Any]) -> None:
     """Says whether `claim` would fail for what is in the folder; writes nothing.
 
@@ -58,7 +75,7 @@ def check(directory: Path, config: dict[str, Any]) -> None:
     """
     path = directory / "config.json"
     try:
-        entries = {entry.name for entry in directory.iterdir()}
+        entries = storage.entries(directory).keys()
     except FileNotFoundError:
         return
     except NotADirectoryError as error:
@@ -90,13 +107,13 @@ def read_json(path: Path) -> Any:
       InputError: it isn't one.
     """
     try:
-        return json.loads(path.read_text())
+        return json.loads(storage.read(path).decode())
     except (OSError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, no JSON, a number too long
         raise InputError(f"{path} can't be read as JSON ({error}): restore it, or give another folder") from error
 
 
 def read_array(path: Path, *, what: str) -> np.ndarray:
-    """Maps a .npy file into memory: what isn't looked at isn't read.
+    """Maps a .npy file into memory, so that what isn't looked at isn't read; from an object store, reads it.
 
     Args:
       path: the file.
@@ -109,17 +126,28 @@ def read_array(path: Path, *, what: str) -> np.ndarray:
       InputError: it isn't there, is no regular file or no .npy file, is cut short, or holds Python objects, which are never
         unpickled.
     """
-    if not os.path.isfile(path):  # to open a pipe would wait for ever
-        raise InputError(f"{path} can't be read as {what}: it is no file, or one that may not be read")
+    try:
+        if not storage.is_file(path):  # to open a pipe would wait for ever
+            raise InputError(f"{path} can't be read as {what}: it is no file, or one that may not be read")
+        content = storage.read(path) if storage.is_remote(path) else None
+    except OSError as error:
+        raise InputError(f"{path} can't be read as {what} ({error.strerror}): give another file") from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            return np.lib.format.open_memmap(path, mode="r")
+            return np.lib.format.open_memmap(path, mode="r") if content is None else _parsed(content)
     except Exception as error:  # NumPy's parser of headers lets through whatever Python's tokenizer raises
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(
             f"{path} can't be read as {what} ({said[0][:200]}): expected an array of numbers as numpy.save writes it, not empty"
         ) from error
+
+
+def _parsed(content: bytes) -> np.ndarray:
+    """The array of a .npy file, read-only as a mapped one."""
+    array = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+    array.flags.writeable = False
+    return array
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -138,8 +166,17 @@ def _unusable(directory: Path, error: OSError) -> InputError:
     return InputError(f"--workdir={directory} can't be used ({error.strerror}): give another folder")
 
 
+def make_folder(path: Path) -> None:
+    """Makes a folder, unless it is there; in an object store it comes with its first file."""
+    if not storage.is_remote(path):
+        path.mkdir(exist_ok=True)
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file, whole or not at all."""
+    if storage.is_remote(path):
+        storage.write(path, content)
+        return
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

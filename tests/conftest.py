@@ -1,8 +1,12 @@
-"""Settings of all tests: four fake devices, no implicit promotion of dtypes or ranks, reproducible properties."""
+"""Settings of all tests: four fake devices, no implicit promotion of dtypes or ranks, reproducible properties; a store."""
 
 import functools
 import os
+import subprocess
+import sys
 import tempfile
+import urllib.request
+import uuid
 
 import hypothesis
 import jax
@@ -41,6 +45,61 @@ def _standard_promotion(function):
 
 
 optax.adam, optax.chain = _standard_promotion(optax.adam), _standard_promotion(optax.chain)
+
+
+_SERVER = """
+import sys
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+sys.stdin.read()
+"""
+_NOBODY = {
+    "AWS_ACCESS_KEY_ID": "nobody",
+    "AWS_SECRET_ACCESS_KEY": "nothing",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    "AWS_EC2_METADATA_DISABLED": "true",  # no search for credentials in the network
+}
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """The address of an object store on this machine that speaks S3; a process of its own, which ends with this one."""
+    command = [sys.executable, "-c", _SERVER]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+        process.stdin.close()
+
+
+@pytest.fixture
+def bucket(s3_server, monkeypatch):
+    """s3://BUCKET, new and empty; address and credentials stand in the environment, which other processes inherit."""
+    import fsspec  # with its client of S3 it takes a second: only where it is wanted
+
+    from adsq_jax.data import storage
+
+    for name, value in {**_NOBODY, "AWS_ENDPOINT_URL": s3_server}.items():
+        monkeypatch.setenv(name, value)
+    name = f"bucket-{uuid.uuid4().hex}"
+    urllib.request.urlopen(urllib.request.Request(f"{s3_server}/{name}", method="PUT"), timeout=60).close()
+    storage._client.cache_clear()  # it knows its credentials from when it was made
+    fsspec.filesystem("s3").clear_instance_cache()
+    yield f"s3://{name}"
+    storage._client.cache_clear()
+    fsspec.filesystem("s3").clear_instance_cache()
+
+
+@pytest.fixture
+def refused(bucket, monkeypatch):
+    """s3://BUCKET for whose store this machine has no credentials."""
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    return bucket
 
 
 def pytest_addoption(parser):

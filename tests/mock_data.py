@@ -5,10 +5,34 @@ from pathlib import Path
 
 import numpy as np
 
-from adsq_jax.data import datasets, protocols, sources
+from adsq_jax.data import datasets, protocols, sources, storage
 from adsq_jax.data.labels import Labels
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
+
+
+def upload(folder: Path, place: str) -> Path:
+    """Copies the files below a folder to an object store, s3://BUCKET/FOLDER."""
+    there = storage.path(place)
+    storage.copy_folder(folder, there)
+    return there
+
+
+def assert_same(here: sources.Source, there: sources.Source) -> None:
+    """Two sources have the same images, labels, names, parts and notes."""
+    rows = np.arange(len(here))
+    assert len(there) == len(here)
+    assert there.classes == here.classes
+    assert [there.name(row) for row in rows] == [here.name(row) for row in rows]
+    np.testing.assert_array_equal(there.labels[rows], here.labels[rows])
+    assert there.parts.keys() == here.parts.keys()
+    for part, found in here.parts.items():
+        np.testing.assert_array_equal(there.parts[part], found)
+    assert {name: count for name, count in there.notes.items() if count} == {k: v for k, v in here.notes.items() if v}
+    assert len(there.missing(rows)) == len(here.missing(rows)) == 0
+    for row in rows:
+        assert there.content(row) == here.content(row)
+        np.testing.assert_array_equal(there[row]["image"], here[row]["image"])
 
 
 def load_config(name: str, argument: str = ""):

@@ -1,7 +1,12 @@
 """Checkpoints: what is saved comes back bit for bit, and damage of any kind costs one checkpoint, never the run."""
 
+import contextlib
+import json
+import os
 import resource
 import shutil
+import subprocess
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +14,9 @@ import numpy as np
 import optax
 import pytest
 
+from adsq_jax import workdir
 from adsq_jax.checkpoint import Checkpoints
+from adsq_jax.data import storage
 from adsq_jax.errors import InputError
 from adsq_jax.train_state import ImgNetState, LabelNetState, TrainState
 
@@ -20,18 +27,21 @@ def make_state(step, *, twin=True, bits=6, momentum=None):
     params = {"hash": {"kernel": random.normal(size=(5, bits)).astype(np.float32), "bias": np.zeros(bits, np.float32)}}
     params["hash"]["bias"][:4] = [-0.0, np.nan, np.inf, 1e-45]
     params["half"] = jnp.asarray(random.normal(size=3), jnp.bfloat16)
-    bank = jnp.asarray(random.normal(size=(300, bits)), jnp.float32)
+    bank = random.normal(size=(300, bits)).astype(np.float32)
     optimizer = optax.adam(1e-3) if momentum is None else optax.sgd(0.1, momentum=momentum)
     opt_state = optimizer.update(params, optimizer.init(params), params)[1]
     net = ImgNetState(
         params=params, batch_stats={"mean": jnp.ones(2)}, opt_state=opt_state, key=jnp.array([0, 1], jnp.uint32), bank=bank
     )
-    return TrainState(
-        step=np.array(step, np.int64),
-        label_net=LabelNetState(params=params, opt_state=opt_state) if twin else None,
-        trunk={"params": {"backbone": params}} if twin else None,
-        img_nets={"f": net, "g": net} if twin else {"f": net},
-        codes=np.where(random.random((300, bits)) < 0.5, -1, 1).astype(np.int8),
+    return jax.tree.map(
+        np.asarray,
+        TrainState(
+            step=np.array(step, np.int64),
+            label_net=LabelNetState(params=params, opt_state=opt_state) if twin else None,
+            trunk={"params": {"backbone": params}} if twin else None,
+            img_nets={"f": net, "g": net} if twin else {"f": net},
+            codes=np.where(random.random((300, bits)) < 0.5, -1, 1).astype(np.int8),
+        ),
     )
 
 
@@ -49,7 +59,7 @@ def open_checkpoints(tmp_path):
     opened = []
 
     def open_(keep=3):
-        opened.append(Checkpoints(tmp_path / "checkpoints", keep=keep))
+        opened.append(Checkpoints(tmp_path / "checkpoints", keep=keep, rows=300))
         return opened[-1]
 
     yield open_
@@ -59,14 +69,14 @@ def open_checkpoints(tmp_path):
 
 def save(checkpoints, *steps):
     for step in steps:
-        checkpoints.save(step, make_state(step), info={"seconds": step / 4})
+        checkpoints.save(step, make_state(step), info={"seconds": step / 4}, measured=None)
 
 
 @pytest.mark.parametrize("twin", [True, False])
 def test_round_trip(open_checkpoints, twin):
     """A state and its info come back in another process bit for bit: -0, NaN, subnormals, bfloat16, and None where it was."""
     state = make_state(7, twin=twin)
-    open_checkpoints().save(7, state, info={"seconds": 12.5, "words": ["a", None]})
+    open_checkpoints().save(7, state, info={"seconds": 12.5, "words": ["a", None]}, measured=None)
     found, info = open_checkpoints().restore(make_state(8, twin=twin))
     assert_same_bits(found, state)
     assert info["seconds"] == 12.5
@@ -87,20 +97,6 @@ def test_newest_of_several(open_checkpoints):
     save(checkpoints, 5, 10)
     assert checkpoints.steps() == [5, 10]
     assert_same_bits(open_checkpoints(keep=2).restore(make_state(1))[0], make_state(10))
-
-
-def test_save_copies(open_checkpoints):
-    """A saved state stays what it was when the run's next step takes over its buffers and its arrays are written to."""
-    state = jax.tree.map(jnp.array, {"bank": np.arange(1000, dtype=np.float32)})
-    state["codes"] = np.ones(10, np.int8)
-    checkpoints = open_checkpoints()
-    checkpoints.save(1, state, info={})
-    jax.block_until_ready(jax.jit(lambda x: x * 0 - 1, donate_argnums=0)(state["bank"]))
-    assert state["bank"].is_deleted()
-    state["codes"][:] = -1
-    found, _ = checkpoints.restore({"bank": np.zeros(1000, np.float32), "codes": np.zeros(10, np.int8)})
-    np.testing.assert_array_equal(found["bank"], np.arange(1000))
-    np.testing.assert_array_equal(found["codes"], 1)
 
 
 def files_of(folder):
@@ -234,3 +230,98 @@ def test_a_full_disk(open_checkpoints):
     checkpoints = open_checkpoints()
     save(checkpoints, 10)
     assert_same_bits(checkpoints.restore(make_state(1))[0], make_state(10))
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 1 MiB."""
+    as_root("mount", "-t", "tmpfs", "-o", "size=1m,mode=1777", "tmpfs", tmp_path)
+    yield tmp_path
+    as_root("umount", "--lazy", tmp_path)
+
+
+def as_root(*command):
+    subprocess.run([*([] if os.getuid() == 0 else ["sudo", "-n"]), *command], check=True)
+
+
+@pytest.mark.system
+def test_a_disk_that_fills_up(small_disk, open_checkpoints):
+    """Where the disk is full the error says so in one line; what was saved stays, and with room the save succeeds."""
+    save(open_checkpoints(), 5)
+    with pytest.raises(OSError, match="No space left"):
+        (small_disk / "filling").write_bytes(bytes(2**20))
+    with pytest.raises(InputError, match=r"checkpoint 10 can't be written in .*No space left.*: make room"):
+        save(open_checkpoints(), 10)
+    assert_same_bits(open_checkpoints().restore(make_state(1))[0], make_state(5))
+    (small_disk / "filling").unlink()
+    save(open_checkpoints(), 10)
+    assert_same_bits(open_checkpoints().restore(make_state(1))[0], make_state(10))
+
+
+@pytest.mark.system
+def test_a_disk_that_is_read_only(small_disk, open_checkpoints):
+    """Nothing can be saved, which one line says; what is there can be restored."""
+    save(open_checkpoints(), 5)
+    as_root("mount", "-o", "remount,ro", small_disk)
+    checkpoints = open_checkpoints()
+    with pytest.raises(InputError, match=r"checkpoint 10 can't be written in .*Read-only file system"):
+        save(checkpoints, 10)
+    assert_same_bits(open_checkpoints().restore(make_state(1))[0], make_state(5))
+
+
+def test_a_checkpoint_without_its_manifest_was_not_finished(open_checkpoints, tmp_path, caplog):
+    """Killed before that was written it counts for nothing; the one before it is still there, though only one is kept."""
+    save(open_checkpoints(keep=1), 5)
+    manager = open_checkpoints(keep=1)
+    manager._delete_old = lambda: None  # killed before this
+    save(manager, 10)
+    (tmp_path / "checkpoints" / "10" / "manifest.json").unlink()
+    assert_falls_back(open_checkpoints, caplog)
+
+
+def test_the_best_stays_beside_the_newest(open_checkpoints, tmp_path):
+    """Of six checkpoints the newest two and the best by what was measured stay; best.json names it."""
+    checkpoints = open_checkpoints(keep=2)
+    for step, measured in enumerate((0.1, 0.7, 0.3, 0.7, 0.2, None)):
+        checkpoints.save(step, make_state(step), info={}, measured=measured)
+        checkpoints = open_checkpoints(keep=2)
+    assert checkpoints.steps() == [3, 4, 5]
+    assert json.loads((tmp_path / "checkpoints" / "best.json").read_text()) == {"step": 3, "measured": 0.7}
+    assert int(checkpoints.restore(make_state(1))[0].step) == 5
+
+
+def test_a_filling_is_no_part_of_a_checkpoint(open_checkpoints):
+    """Rows that fill up bank and codes for the devices are cut, whatever their number."""
+    state = make_state(5)
+    net = state.img_nets["f"]
+    filled = replace(net, bank=np.concatenate([net.bank, np.zeros((20, 6), np.float32)]))
+    codes = np.concatenate([state.codes, np.zeros((20, 6), np.int8)])
+    filled = replace(state, img_nets={**state.img_nets, "f": filled}, codes=codes)
+    open_checkpoints().save(5, filled, info={}, measured=None)
+    assert_same_bits(open_checkpoints().restore(make_state(1))[0], state)
+    assert_same_bits(open_checkpoints().restore(filled)[0], state)
+
+
+def test_an_object_store(bucket, caplog):
+    """On s3:// states come back bit for bit, the newest two stay, and a damaged one is put aside and can be saved again."""
+    directory = workdir.path(f"{bucket}/run/checkpoints")
+
+    def opened():
+        return contextlib.closing(Checkpoints(directory, keep=2, rows=300))
+
+    with opened() as checkpoints:
+        assert checkpoints.restore(make_state(1)) is None
+        save(checkpoints, 0, 5, 10)
+    with opened() as checkpoints:
+        assert checkpoints.steps() == [5, 10]
+        assert_same_bits(checkpoints.restore(make_state(1))[0], make_state(10))
+    name = max(storage.objects(directory / "10"), key=lambda name: storage.size(directory / "10" / name.decode())).decode()
+    storage.write(directory / "10" / name, storage.read(directory / "10" / name)[:-1])
+    with opened() as checkpoints:
+        found, info = checkpoints.restore(make_state(1))
+        assert_same_bits(found, make_state(5))
+        assert info == {"seconds": 5 / 4}
+        assert "checkpoint 10 is damaged" in caplog.text
+        save(checkpoints, 10)
+        assert_same_bits(checkpoints.restore(make_state(1))[0], make_state(10))
+    assert storage.is_file(workdir.path(f"{bucket}/run/damaged_checkpoints/10-0/manifest.json"))

@@ -1,6 +1,9 @@
 """Hash codes: signs, bytes and back, and the B-step against brute force over its objective."""
 
 import itertools
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import hypothesis.extra.numpy as hnp
 import numpy as np
@@ -74,7 +77,7 @@ def test_signed_similarity_product_equals_the_dense_matrix(block, monkeypatch):
     labels = (random.random((60, 4)) < 0.3).astype(np.uint8)
     sets, index = np.unique(labels, axis=0, return_inverse=True)
     matrix = random.normal(size=(60, 5))
-    found = codes.signed_similarity_product(matrix, label_sets=sets, set_index=index.ravel(), ratio=0.4)
+    found = codes.signed_similarity_product(matrix, label_sets=sets, set_index=index.ravel(), ratio=0.4, total=np.asarray)
     np.testing.assert_allclose(found, dense_signed_similarity(labels, 0.4) @ matrix, rtol=1e-12, atol=1e-12)
 
 
@@ -91,18 +94,20 @@ class Problem:
         self.label_codes = np.tanh(random.normal(size=(len(self.sets), bits))) if labelled else None
         self.ratio, self.mu, self.lam, self.rho = float(random.uniform(0.05, 1)), mu, lam, rho
 
-    def update(self, start=None):
-        """What the package does."""
+    def update(self, start=None, *, rows=slice(None), total=np.asarray):
+        """What the package does, for all rows or for those of one process."""
         return codes.update_codes(
-            self.start if start is None else start,
-            self.banks,
+            (self.start if start is None else start)[rows],
+            [bank[rows] for bank in self.banks],
             label_codes=self.label_codes,
             label_sets=self.sets,
-            set_index=self.index,
+            set_index=self.index[rows],
             ratio=self.ratio,
             difference_weight=self.mu,
             quantization_weight=self.lam,
             label_code_weight=self.rho,
+            size=len(self.start),
+            total=total,
         )
 
     def objective(self, candidates):
@@ -239,3 +244,27 @@ def test_difference_share_is_what_the_difference_term_changes(variant):
     update = problem.update()
     assert update.difference_share == plain_difference_share(problem, update)
     assert (update.difference_share > 0) == (problem.mu > 0)
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_that_see_to_some_rows_each(processes):
+    """Each with its own rows, and sums over all, they find the codes, sweeps and figures of one that has all rows."""
+    problem = Problem(3, n=24)
+    whole = problem.update()
+    parts = np.array_split(np.arange(24), processes)
+    barrier, room = threading.Barrier(processes), [None] * processes
+
+    def total(array, *, process):
+        room[process] = np.asarray(array)
+        barrier.wait(timeout=60)
+        found = np.sum(room, axis=0)
+        barrier.wait(timeout=60)
+        return found
+
+    with ThreadPoolExecutor(processes) as pool:
+        found = list(pool.map(lambda k: problem.update(rows=parts[k], total=partial(total, process=k)), range(processes)))
+    assert np.array_equal(np.concatenate([update.codes for update in found]), whole.codes)
+    for update in found:
+        assert update.sweeps == whole.sweeps
+        np.testing.assert_allclose(update.objectives, whole.objectives)
+        assert update.difference_share == pytest.approx(whole.difference_share)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from adsq_jax.encode import Encoder, HeadEncoder
-from adsq_jax.parallel import DataParallel
+from adsq_jax.parallel import DataParallel, Local
 from adsq_jax.trainer import Trainer
 
 
@@ -22,7 +22,7 @@ def test_rows_come_in_order_whatever_the_batch(batch_size, devices):
     encoder = Encoder(
         trainer.img_net,
         source,
-        parallel=DataParallel("shard_map", devices=jax.devices()[:devices]),
+        local=Local(jax.devices()[:devices]),
         batch_size=batch_size,
         view=trainer.view,
         reading=trainer.reading,
@@ -31,6 +31,7 @@ def test_rows_come_in_order_whatever_the_batch(batch_size, devices):
     variables = {"params": net.params, "batch_stats": net.batch_stats}
     alone = [trainer.img_net.apply(variables, source[int(i)]["image"][None], train=False)[1][0] for i in rows]
     assert found.dtype == np.float32
+    assert encoder(net, rows[:0]).shape == (0, 12)
     np.testing.assert_allclose(found, alone, rtol=1e-5, atol=1e-6)
 
 
@@ -65,10 +66,10 @@ def networks(batch_size, parallel):
     whole = Encoder(
         trainer.whole_net,
         source,
-        parallel=parallel,
+        local=parallel.local,
         batch_size=batch_size,
         view=trainer.view,
         reading=trainer.reading,
     )
-    encoder = HeadEncoder(trainer.img_net, features, parallel=parallel, batch_size=batch_size)
+    encoder = HeadEncoder(trainer.img_net, features, local=parallel.local, batch_size=batch_size)
     return whole, encoder, {"whole": net, "heads": heads, "trunk": state.trunk}, features

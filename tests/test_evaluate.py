@@ -2,27 +2,30 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import mock_data
 import numpy as np
 import pytest
 
-from adsq_jax import retrieval
+from adsq_jax import results, retrieval, workdir
+from adsq_jax.data import storage
 
 ROOT = Path(__file__).parent.parent
 BITS = 20
 
 
-def run(*arguments, folder):
+def run(*arguments, folder, environment=None):
     return subprocess.run(
         [sys.executable, "-m", "adsq_jax.evaluate", *arguments],
         cwd=folder,
         capture_output=True,
         text=True,
         timeout=120,
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)},
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), **(environment or {})},
     )
 
 
@@ -217,3 +220,52 @@ def test_a_run_whose_result_is_damaged_is_refused(content, folder):
     assert "result.json" in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (folder / "evaluation.json").exists()
+
+
+def in_store(*arguments, folder):
+    """The same command, with the address and the credentials of the store that the fixture has set."""
+    environment = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    return run(*arguments, folder=folder, environment=environment)
+
+
+def test_files_in_a_store(folder, bucket):
+    """Codes are read from an object store, and figures are written to one, where nothing is overwritten."""
+    place = mock_data.upload(folder, f"{bucket}/codes")
+    files = [flag.replace("=", f"={place}/") for flag in FILES]
+    here, there = run(*FILES, "--out=r.json", folder=folder), in_store(*files, f"--out={bucket}/r.json", folder=folder)
+    assert there.returncode == 0, there.stderr
+    assert there.stdout.splitlines()[:-1] == here.stdout.splitlines()[:-1]
+    found, expected = json.loads(storage.read(storage.path(f"{bucket}/r.json"))), json.loads((folder / "r.json").read_text())
+    assert found["metrics"] == expected["metrics"]
+    again = in_store(*files, f"--out={bucket}/r.json", folder=folder)
+    assert again.returncode == 2
+    assert "is there already" in again.stderr
+
+
+def test_a_run_in_a_store(folder, bucket):
+    """A finished run of an object store is measured, and its evaluation.json is written beside."""
+    codes, labels = data()
+    packed = {part: {"f": np.packbits(x >= 0, axis=1, bitorder="little")} for part, x in codes.items()}
+    rows = {part: np.arange(len(x)) for part, x in codes.items()}
+    directory = storage.path(f"{bucket}/run")
+    results._write_codes(directory / "codes", packed, labels, rows, bits=BITS, split_sha256="0")
+    known = dict.fromkeys(("protocol", "split_sha256", "seed", "method", "config_sha256", "n_train"), 0)
+    assert "holds no finished run" in in_store(f"--workdir={directory}", folder=folder).stderr
+    workdir.write_json(directory / "result.json", {**known, "query_net": "ff", "map_at": "all"})
+    done = in_store(f"--workdir={directory}", folder=folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"written to {directory}/evaluation.json"
+    assert "all" in workdir.read_json(directory / "evaluation.json")["metrics"]
+
+
+def test_a_store_that_refuses(folder, refused):
+    """Without credentials, one line for each way to name the store."""
+    for arguments in (
+        (f"--workdir={refused}/run",),
+        (*FILES, f"--out={refused}/r.json"),
+        (*FILES, f"--query_codes={refused}/Q"),
+    ):
+        done = in_store(*arguments, folder=folder)
+        assert done.returncode == 2
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+        assert "Unable to locate credentials" in done.stderr

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from adsq_jax import features, workdir
-from adsq_jax.data import datasets, protocols
+from adsq_jax.data import datasets, protocols, storage
 from adsq_jax.data.labels import Labels
 from adsq_jax.data.sources import ArraySource, FileSource, Names
 from adsq_jax.errors import InputError, Stopped
@@ -442,3 +442,10 @@ def test_a_full_disk(where, tmp_path, monkeypatch):
     assert_right(compute(again, tmp_path / "parts"))
     assert files_of(tmp_path / "parts") == files_of(tmp_path / "whole")
     assert len(again.done) < 21
+
+
+def test_a_folder_of_a_store(tmp_path):
+    """Features are mapped from a disk: in an object store they are refused, in a line that says which knob to set."""
+    with pytest.raises(InputError, match=r"s3://bucket/run/features can't hold .* --config\.data\.feature_cache") as caught:
+        compute(FakeEncoder(), storage.path("s3://bucket/run/features"))
+    assert "\n" not in str(caught.value)

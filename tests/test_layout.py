@@ -27,9 +27,10 @@ ABOVE = {
     "weights": {"networks"},
     "encode": {"main", "trainer", "results", "features"},
     "parallel": {"main", "evaluate", "trainer", "encode", "config"},
+    "processes": {"main", "command_line", "train", "trainer", "results", "checkpoint", "parallel"},
     "checkpoint": {"train", "features"},
     "progress": {"train", "trainer"},
-    "workdir": {"main", "evaluate", "results", "progress", "features"},
+    "workdir": {"main", "evaluate", "results", "progress", "features", "checkpoint"},
     "command_line": {"main", "evaluate"},
     "config": {"main"},
     "train_step": {"trainer"},
@@ -179,8 +180,17 @@ def test_pure_parts_know_nothing_outside(module):
 
 @pytest.mark.parametrize("module", [module for module in TREES if module != "adsq_jax.parallel"])
 def test_only_parallel_knows_of_devices(module):
-    """Device lists, meshes and shardings are named in parallel.py and nowhere else."""
-    assert not device_names(TREES[module])
+    """Device lists, meshes and shardings are named in parallel.py and nowhere else; the number of processes in processes.py."""
+    own = {"jax.process_count", "jax.process_index"} if module == "adsq_jax.processes" else set()
+    assert device_names(TREES[module]) == own
+
+
+@pytest.mark.parametrize("module", [module for module in TREES if module != "adsq_jax.processes"])
+def test_only_processes_knows_of_processes(module):
+    """What is between processes is named in processes.py and nowhere else."""
+    between = {name for name in imports_of(TREES[module]) if name.startswith("jax.experimental.multihost_utils")}
+    assert not between
+    assert not {name for name in attributes_of(TREES[module]) if name.startswith("jax.distributed")}
 
 
 def test_parallel_knows_of_devices():

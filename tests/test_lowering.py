@@ -41,15 +41,20 @@ def lowered(function, *arguments):
 
 def targets_of(trainer, state):
     n, bits = state.codes.shape
-    sets = shapes(trainer.sets.sets)
-    guidance = Guidance(
-        features=jax.ShapeDtypeStruct((sets.shape[0], trainer.config.model.features), jnp.float32),
-        sets=sets,
-        frequencies=shapes(trainer.frequencies),
-    )
+    features = jax.ShapeDtypeStruct((len(trainer.sets.sets), trainer.config.model.features), jnp.float32)
     return Targets(
-        bank=jax.ShapeDtypeStruct((n, bits), jnp.float32), codes=state.codes, labels=shapes(trainer.labels), guidance=guidance
+        bank=jax.ShapeDtypeStruct((n, bits), jnp.float32),
+        codes=state.codes,
+        set_index=jax.ShapeDtypeStruct((n,), jnp.int32),
+        shares=jax.ShapeDtypeStruct((n,), jnp.float32),
+        label_sets=shapes(trainer.sets.sets),
+        guidance=Guidance(features=features, frequencies=shapes(trainer.frequencies)),
     )
+
+
+def batch_of(inputs):
+    rows = jax.ShapeDtypeStruct((16,), jnp.int32)
+    return {"inputs": inputs, "index": rows, "label_set": rows}
 
 
 @pytest.mark.parametrize(
@@ -58,8 +63,8 @@ def targets_of(trainer, state):
 def test_steps_and_encoders_of_every_backbone(backbone, dtype):
     """The update of an ImgNet, the codes of a whole network, and the features of its trunk."""
     trainer, state, images = build(backbone, dtype=dtype)
-    net, index = state.img_nets["f"], jax.ShapeDtypeStruct((16,), jnp.int32)
-    step = lowered(trainer.img_net_step, net, targets_of(trainer, state), {"inputs": images, "index": index})
+    net = state.img_nets["f"]
+    step = lowered(trainer.img_net_step, net, targets_of(trainer, state), batch_of(images))
     assert ("bf16" in step) == (dtype == "bfloat16")
     variables = {"params": net.params, "batch_stats": net.batch_stats}
     lowered(trainer.encoder.codes, variables, images)
@@ -70,13 +75,13 @@ def test_steps_and_encoders_of_every_backbone(backbone, dtype):
 def test_steps_on_several_devices(devices):
     """The update is one program for all devices."""
     trainer, state, images = build("small_cnn", devices=devices)
-    batch = {"inputs": images, "index": jax.ShapeDtypeStruct((16,), jnp.int32)}
+    batch = batch_of(images)
     assert "all_reduce" in lowered(trainer.img_net_step, state.img_nets["f"], targets_of(trainer, state), batch)
 
 
 def test_heads_on_a_frozen_trunk_and_label_net():
     """The update of heads alone, and LabelNet's."""
     trainer, state, _ = build("efficientnet_lite0", frozen=True)
-    batch = {"inputs": jax.ShapeDtypeStruct((16, 1280), jnp.float32), "index": jax.ShapeDtypeStruct((16,), jnp.int32)}
+    batch = batch_of(jax.ShapeDtypeStruct((16, 1280), jnp.float32))
     lowered(trainer.img_net_step, state.img_nets["f"], targets_of(trainer, state), batch)
     lowered(trainer.label_net_step, state.label_net, shapes(trainer.sets.sets), shapes(trainer.frequencies))

@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from adsq_jax.data import storage
+
 ROOT = Path(__file__).parent.parent
 SMALL = (
     "--config=configs/digits.py:bits=12",
@@ -90,17 +92,36 @@ def test_killed_in_training_it_goes_on_and_ends_the_same(tmp_path):
     assert len(steps) == len(set(steps)), "a line of metrics stands twice"
 
 
-def test_ctrl_c_says_how_to_go_on(tmp_path):
-    """SIGINT ends with status 130 and one line; the run then goes on."""
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_a_signal_saves_and_says_how_to_go_on(number, status, tmp_path):
+    """SIGINT ends with status 130, SIGTERM with 0, each with one line; the run then goes on."""
     process = subprocess.Popen(command(tmp_path / "a"), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("a/checkpoints/0")) and time.monotonic() < deadline:
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 130, stderr
-    assert stderr.splitlines()[-1].startswith("stopped: the same command goes on")
+    assert process.returncode == status, stderr
+    assert stderr.splitlines()[-1] == f"stopped: what is saved is in {tmp_path / 'a'}; resume with the same command"
     assert "goes on from step" in run(tmp_path / "a").stderr
+
+
+def test_a_run_in_an_object_store(bucket, tmp_path):
+    """--workdir=s3://...: a run that was stopped goes on there, and ends with the codes of a run on the disk."""
+    process = subprocess.Popen(command(f"{bucket}/run"), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    place = storage.path(f"{bucket}/run/checkpoints/0/manifest.json")
+    deadline = time.monotonic() + 120
+    while not storage.is_file(place) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    assert "goes on from step" in run(f"{bucket}/run").stderr
+    assert "is finished" in run(f"{bucket}/run").stdout
+    run(tmp_path / "run")
+    for name in ("query_sum", "database_f"):
+        here = (tmp_path / "run" / "codes" / f"{name}.npy").read_bytes()
+        assert storage.read(storage.path(f"{bucket}/run/codes/{name}.npy")) == here
 
 
 def test_a_terminal_gets_a_bar(tmp_path):

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import time
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +18,7 @@ from adsq_jax.errors import InputError
 from adsq_jax.models import backbones
 from adsq_jax.parallel import AXIS, DataParallel
 from adsq_jax.train import train
-from adsq_jax.train_state import Targets
-from adsq_jax.trainer import Trainer
+from adsq_jax.trainer import TARGET_PLACES, Trainer
 
 WIDTH = 4
 
@@ -168,7 +168,7 @@ def test_a_run_with_pretrained_weights(short_file, tmp_path, capsys):
     """The account is told and stands in result.json; both trunks move away from the file's weights, which stay as they are."""
     trainer = build(small_config(short_file))
     workdir.claim(tmp_path / "run", json.loads(trainer.config.to_json())).close()
-    state, _ = train(trainer, directory=tmp_path / "run", began=time.monotonic())
+    state, _ = train(trainer, directory=tmp_path / "run", began=time.monotonic(), validate=None)
     assert capsys.readouterr().err.splitlines().count(networks.told(trainer.pretrained.account)) == 1
     for net in state.img_nets.values():
         found = named_as_torch({"params": net.params["backbone"], "batch_stats": net.batch_stats["backbone"]})
@@ -182,10 +182,10 @@ def test_a_run_with_pretrained_weights(short_file, tmp_path, capsys):
 
 def test_a_file_that_changed_between_two_sittings(short_file, tmp_path):
     """A checkpoint is of one file's weights: with another one at its place the run is refused, so that no result names it."""
-    train(build(small_config(short_file)), directory=tmp_path, began=time.monotonic())
+    train(build(small_config(short_file)), directory=tmp_path, began=time.monotonic(), validate=None)
     np.savez(short_file, **{name: x + 1 for name, x in torch_arrays((1, 1)).items()})
     with pytest.raises(InputError, match=r"short\.npz"):
-        train(build(small_config(short_file)), directory=tmp_path, began=time.monotonic())
+        train(build(small_config(short_file)), directory=tmp_path, began=time.monotonic(), validate=None)
 
 
 def test_without_pretrained_weights():
@@ -264,16 +264,15 @@ def test_no_file(tmp_path):
 def steps(trainer, count):
     """f before and after its first updates, and their losses."""
     state = trainer.init()
-    guidance, label_codes = trainer.guidance(state)
-    bank = label_codes[trainer.sets.set_index]
-    targets = Targets(bank=bank, codes=state.codes, labels=trainer.labels, guidance=guidance)
-    before = jax.tree.map(np.array, state.img_nets["f"])
-    net, targets = trainer.parallel.enter(state.img_nets["f"]), trainer.parallel.enter(targets)
+    _, label_codes = trainer.guidance(state)
+    targets = replace(trainer.targets(state, "f"), bank=label_codes[trainer.sets.set_index])
+    before, places = jax.tree.map(np.array, state.img_nets["f"]), trainer.places.img_nets["f"]
+    net, targets = trainer.parallel.enter(state.img_nets["f"], places), trainer.parallel.enter(targets, TARGET_PLACES)
     losses = []
     for _, batch in zip(range(count), trainer._batches("f", step=0), strict=False):
-        net, metrics = trainer.img_net_step(net, targets, trainer.parallel.split(batch))
+        net, metrics = trainer.img_net_step(net, targets, trainer.split(batch))
         losses.append(float(np.mean(metrics["loss"])))
-    return before, trainer.parallel.leave(net), losses
+    return before, trainer.parallel.leave(net, places), losses
 
 
 def test_the_trunks_learning_rate(short_file):

@@ -136,20 +136,29 @@ def img_net():
     frequencies = (sets.counts / n).astype(np.float32)
 
     def terms(relaxed_codes, semantic, *, guided=True):
-        return objective.img_net_terms(
+        statistics = objective.pair_statistics(sets)
+        terms = objective.bank_terms(
             relaxed_codes,
-            semantic,
             labels=LABELS[BATCH],
             codes=codes[BATCH],
-            bit_means=jnp.mean(relaxed_codes, axis=0),
             bank=bank,
             bank_codes=codes,
             bank_labels=LABELS,
-            guidance=objective.Guidance(features, sets.sets, frequencies) if guided else None,
-            statistics=objective.pair_statistics(sets),
+            bank_shares=np.full(n, 1 / n, np.float32),
+            statistics=statistics,
             likelihood_scale=LIKELIHOOD_SCALE,
-            cosine_scale=COSINE_SCALE,
         )
+        terms["balance"] = objective.balance_loss(jnp.mean(relaxed_codes, axis=0))
+        if guided:
+            terms["guidance"] = objective.guidance_loss(
+                semantic,
+                objective.Guidance(features, frequencies),
+                labels=LABELS[BATCH],
+                label_sets=sets.sets,
+                statistics=statistics,
+                cosine_scale=COSINE_SCALE,
+            )
+        return terms
 
     def plain(*outputs):
         return plain_img_net(*outputs, bank=bank, bank_codes=codes, label_semantic=features[sets.set_index])

@@ -11,33 +11,69 @@ import pytest
 
 from adsq_jax import parallel, retrieval
 from adsq_jax.errors import InputError
-from adsq_jax.parallel import AXIS, DataParallel
+from adsq_jax.parallel import AXIS, DataParallel, Place
 
 
 @pytest.mark.parametrize("kind", parallel.KINDS)
 def test_a_step_sees_its_share_and_returns_what_all_agree_on(kind):
-    """Each of 4 devices gets a quarter of the batch and the whole state; a psum sees all; leave undoes enter."""
+    """Each of 4 devices gets a quarter of batch and rows, and all of the rest; a psum sees all; leave undoes enter."""
     run = DataParallel(kind, devices=jax.devices()[:4])
 
-    def step(state, targets, batch):
-        share = batch["x"]
-        total = jax.lax.psum(jnp.sum(share), AXIS)
-        return state + total, {"share": jax.lax.pmean(jnp.float32(share.shape[0]), AXIS), "targets": targets}
+    def gradients(state, targets, batch):
+        summed = jax.lax.psum(jnp.sum(batch["x"]), AXIS)
+        sizes = jnp.array([batch["x"].shape[0], state["rows"].shape[0], targets.shape[0]], jnp.float32)
+        return summed, state["rows"] + jnp.float32(jax.lax.axis_index(AXIS)), {"sizes": jax.lax.pmean(sizes, AXIS)}
 
-    compiled = run.step(step)
-    x = np.arange(8, dtype=np.float32)
-    state, metrics = compiled(run.enter(np.ones(3, np.float32)), run.enter(np.float32(7)), run.split({"x": x}))
-    assert np.array_equal(run.leave(state), np.full(3, 29.0))
-    assert np.mean(metrics["share"]) == 2
-    assert np.mean(metrics["targets"]) == 7
+    def update(state, summed, rows):
+        return {"same": state["same"] + summed, "rows": rows}
+
+    places = {"same": Place.SAME, "rows": Place.ROWS}
+    step = run.step(gradients, update, state=places, targets=Place.ROWS)
+    state = run.enter({"same": np.ones(3, np.float32), "rows": np.zeros((8, 2), np.float32)}, places)
+    targets = run.enter(np.zeros((12, 1), np.float32), Place.ROWS)
+    state, metrics = step(state, targets, run.split({"x": np.arange(8, dtype=np.float32)}))
+    state = run.leave(state, places)
+    assert np.array_equal(state["same"], np.full(3, 29.0))
+    assert np.array_equal(state["rows"], np.repeat(np.arange(4), 2)[:, None] * np.ones(2))
+    assert np.array_equal(np.asarray(metrics["sizes"]).reshape(-1, 3)[0], [2, 2, 3])
 
 
-def test_replicate_and_shard():
-    """A replicated array is whole everywhere; a sharded one has a quarter on each device."""
+def test_places():
+    """SAME is whole everywhere; ROWS has a quarter on each device, filled with zeros; PARTS one of the longest axis it can."""
     run = DataParallel("shard_map", devices=jax.devices()[:4])
+
+    def shapes(place, *shape):
+        return {shard.data.shape for shard in run.put(np.ones(shape, np.float32), place).addressable_shards}
+
+    assert shapes(Place.SAME, 10, 3) == {(10, 3)}
+    assert shapes(Place.ROWS, 10, 3) == {(3, 3)}
+    assert shapes(Place.PARTS, 200, 100) == {(50, 100)}
+    assert shapes(Place.PARTS, 201, 100) == {(201, 25)}
+    assert shapes(Place.PARTS, 201, 101) == {(201, 101)}  # can't be parted
+    assert shapes(Place.PARTS, 8, 4) == {(8, 4)}  # isn't worth it
+    rows = run.put(np.arange(20).reshape(10, 2), Place.ROWS)
+    assert np.array_equal(rows, [*np.arange(20).reshape(10, 2), [0, 0], [0, 0]])
+    assert np.array_equal(run.own_rows(rows, size=10), np.arange(20).reshape(10, 2))
+
+
+def test_local_devices():
+    """A replicated array is whole on each; a sharded one has a quarter on each."""
+    local = DataParallel("shard_map", devices=jax.devices()[:4]).local
     x = np.arange(8)
-    assert {shard.data.shape for shard in run.replicate(x).addressable_shards} == {(8,)}
-    assert {shard.data.shape for shard in run.shard(x).addressable_shards} == {(2,)}
+    assert {shard.data.shape for shard in local.replicate(x).addressable_shards} == {(8,)}
+    assert {shard.data.shape for shard in local.shard(x).addressable_shards} == {(2,)}
+
+
+def test_what_a_checkpoint_takes_is_a_copy():
+    """It stays what it was when the run's next step takes over the state's buffers, or NumPy's are written to."""
+    run = DataParallel("shard_map", devices=jax.devices()[:1])
+    state = {"bank": run.put(np.arange(1000, dtype=np.float32), Place.SAME), "step": np.array(7)}
+    kept = run.outside(state, Place.SAME)
+    jax.block_until_ready(jax.jit(lambda x: x * 0 - 1, donate_argnums=0)(state["bank"]))
+    assert state["bank"].is_deleted()
+    state["step"][...] = 8
+    np.testing.assert_array_equal(kept["bank"], np.arange(1000))
+    assert kept["step"] == 7
 
 
 def test_bad_input():

@@ -14,11 +14,12 @@ import pytest
 from tensorboardX.proto import event_pb2
 
 from adsq_jax import progress
+from adsq_jax.data import storage
 from adsq_jax.progress import Progress
 
 
 def lines_of(directory):
-    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in storage.read(directory / "metrics.jsonl").splitlines()]
 
 
 def events_of(directory):
@@ -203,3 +204,65 @@ def test_no_bar_in_a_file(tmp_path):
         shown.show(75, {"likelihood": 0.5}, label="f", images_per_second=10.0)
         shown.close()
     assert re.fullmatch(r"f step 75/100 [ -~]*\n", stream.getvalue())
+
+
+def test_metrics_in_a_store(bucket, clock):
+    """Lines are in an object store ten seconds after they came at the latest, if others follow, and at the end; resumed too."""
+    directory = storage.path(f"{bucket}/run")
+    shown = Progress(directory, start=None, total=100)
+    assert lines_of(directory) == []
+    for step, seconds in [(1, 1), (2, 9), (3, 10), (4, 11)]:
+        clock[0] = 1000 + seconds
+        shown.record("img_net", step, {"total": 1.0}, labels={"net": "f"})
+        assert [entry["step"] for entry in lines_of(directory)] == ([1, 2, 3] if seconds >= 10 else [])
+    shown.close()
+    assert [entry["step"] for entry in lines_of(directory)] == [1, 2, 3, 4]
+    record_run(directory, start=2, steps=[3])
+    assert [entry["step"] for entry in lines_of(directory)] == [1, 2, 3]
+    record_run(directory, start=None, steps=[1])
+    assert [entry["step"] for entry in lines_of(directory)] == [1]
+
+
+def test_tensorboard_in_a_store(bucket, tmp_path):
+    """The same events as on a disk, in folders of the same names."""
+    folder = storage.path(f"{bucket}/run")
+    for directory in (folder, tmp_path):
+        shown = Progress(directory, start=3, total=10)
+        shown.record("label_net", 20, {"regression": 0.25}, labels={})
+        shown.record("img_net", 4, {"likelihood": 0.5, "total": 2}, labels={"net": "g"})
+        shown.close()
+    (tmp_path / "copy").mkdir()
+    for name, _ in storage.objects(folder).items():
+        if name.startswith(b"tensorboard/"):
+            path = tmp_path / "copy" / name.decode()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(storage.read(folder / name.decode()))
+    found, expected = scalars_of(tmp_path / "copy"), scalars_of(tmp_path)
+    assert len(found) == 3
+    assert found == expected
+    for part in ("label_net", "img_nets"):
+        assert len(list((tmp_path / "copy" / "tensorboard" / part).iterdir())) == 1
+
+
+def test_a_store_that_fails_for_a_while(bucket, clock, monkeypatch):
+    """A write that fails is made up for by the next; one that fails at the end is an error."""
+    directory, write = storage.path(f"{bucket}/run"), storage.write
+
+    def fail(path, content):
+        raise OSError(5, "Unable to reach it", str(path))
+
+    shown = Progress(directory, start=None, total=100)
+    monkeypatch.setattr(storage, "write", fail)
+    clock[0] += 20
+    shown.record("img_net", 1, {"total": 1.0}, labels={})
+    monkeypatch.setattr(storage, "write", write)
+    clock[0] += 20
+    shown.record("img_net", 2, {"total": 1.0}, labels={})
+    assert [entry["step"] for entry in lines_of(directory)] == [1, 2]
+    shown.record("img_net", 3, {"total": 1.0}, labels={})
+    monkeypatch.setattr(storage, "write", fail)
+    with pytest.raises(OSError, match="Unable to reach it"):
+        shown.close()
+    monkeypatch.setattr(storage, "write", write)
+    shown.close()
+    assert [entry["step"] for entry in lines_of(directory)] == [1, 2, 3]

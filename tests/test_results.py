@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from adsq_jax import codes, results, retrieval, workdir
+from adsq_jax.data import storage
 from adsq_jax.data.datasets import labels_of
 from adsq_jax.errors import InputError
 from adsq_jax.parallel import Spread
@@ -153,3 +154,22 @@ def test_the_table_of_measures_shows_each_figure(tmp_path):
     for figures in found["metrics"].values():
         assert all(f"{value:.4f}" in text for value in figures.values() if value is not None)
     assert f"{found['precision_radius2']:.4f}" in text
+
+
+def test_codes_in_a_store(bucket, tmp_path):
+    """The same codes as on a disk, which measure the same; what isn't what the manifest says is refused."""
+    there = workdir.path(f"{bucket}/run")
+    result = written(there)
+    assert result == written(tmp_path)
+    files = {path.name: path.read_bytes() for path in (tmp_path / "codes").iterdir()}
+    assert {name: storage.read(there / "codes" / name) for name in storage.entries(there / "codes")} == files
+    packed, labels, bits = results.read_codes(there / "codes")
+    again = results.measure(
+        packed, labels, bits=bits, query_net="sum", map_at="all", cutoffs=(), with_legacy=False, spread=Spread()
+    )
+    assert again["map_by_query_net"] == result["map_by_query_net"]
+    workdir.write_array(there / "codes" / "query_f.npy", np.zeros((20, 2), np.uint8))
+    with pytest.raises(InputError, match=r"is not what manifest\.json says"):
+        results.read_codes(there / "codes")
+    with pytest.raises(InputError, match=r"manifest\.json can't be read"):
+        results.read_codes(there)

@@ -26,7 +26,7 @@ def build(config, *, devices=1, **kwargs):
 
 
 def train(trainer, *, directory):
-    return train_from(trainer, directory=directory, began=time.monotonic())
+    return train_from(trainer, directory=directory, began=time.monotonic(), validate=None)
 
 
 def run(trainer, directory):
@@ -273,9 +273,9 @@ def images_of(trainer):
 def test_a_frozen_trunk_stays_and_its_heads_learn(views, kind, devices, tmp_path):
     """f and g share the trunk they began with, have other heads, which moved, and their banks are the whole networks' codes."""
     trainer = build(frozen_config(views=views, parallel=kind), devices=devices)
-    start = jax.tree.map(np.array, trainer.init())
+    start = trainer.outside(trainer.init())
     state, _ = train(trainer, directory=tmp_path)
-    restored, _ = Checkpoints(tmp_path / "checkpoints", keep=2).restore(start)
+    restored, _ = Checkpoints(tmp_path / "checkpoints", keep=2, rows=trainer.size).restore(start)
     assert same(restored, state)
     assert same(state.trunk, start.trunk)
     assert len(jax.tree.leaves(state.trunk["params"])) > 5
@@ -449,3 +449,65 @@ def test_a_worker_that_a_signal_ended_is_no_defect():
         lose_a_worker(-15, number=signal.SIGTERM)
     with pytest.raises(RuntimeError, match="Worker process"):
         lose_a_worker(-9)
+
+
+def test_parts_of_parameters_on_each_device_give_the_same_codes(tmp_path):
+    """shard_parameters=True: each device keeps a quarter of large arrays, and training goes where it goes with whole copies."""
+    config = mock_data.small_config()
+    config.model.features = 512
+    whole, _ = train(build(config, devices=4), directory=tmp_path / "whole")
+    config.shard_parameters = True
+    trainer = build(config, devices=4)
+    parts, _ = train(trainer, directory=tmp_path / "parts")
+    kernel = parts.img_nets["g"].params["semantic"]["kernel"]
+    assert kernel.size >= 2**14
+    assert {shard.data.size for shard in kernel.addressable_shards} == {kernel.size // 4}
+    for name in ("f", "g"):
+        np.testing.assert_allclose(parts.img_nets[name].bank, whole.img_nets[name].bank, atol=1e-3)
+    assert np.mean(np.asarray(parts.codes) != np.asarray(whole.codes)) < 0.01
+
+
+def test_checkpoints_within_a_round(tmp_path, monkeypatch):
+    """checkpoint.every_steps=3: a checkpoint at each multiple of it as well as after each round; nothing else changes."""
+    config = mock_data.small_config()
+    whole, _ = train(build(config), directory=tmp_path / "whole")
+    config.checkpoint.every_steps, config.checkpoint.keep = 3, 100
+    state, _ = train(build(config), directory=tmp_path / "parts")
+    assert same(state, whole)
+    steps = sorted(int(path.name) for path in (tmp_path / "parts" / "checkpoints").glob("[0-9]*"))
+    assert steps == [0, 3, 6, 8, 9, 12, 15, 16]
+
+
+@pytest.mark.parametrize("devices", [1, 3])
+def test_a_checkpoint_of_four_devices_goes_on_with_others(devices, tmp_path, monkeypatch):
+    """62 training images on 4 devices and then on 1 or 3: the same batches, and the banks of a run that stayed on four."""
+    config = mock_data.small_config()
+    config.train.batch_size = 12
+    whole, _ = train(of_62(config, devices=4), directory=tmp_path / "whole")
+    trainer = of_62(config, devices=4)
+    stop_at_batch(11, trainer, monkeypatch)
+    with pytest.raises(Stopped):
+        train(trainer, directory=tmp_path / "parts")
+    parts, _ = train(of_62(config, devices=devices), directory=tmp_path / "parts")
+    for name in ("f", "g"):
+        found, wanted = (np.asarray(run.img_nets[name].bank)[:62] for run in (parts, whole))
+        np.testing.assert_allclose(found, wanted, atol=0.02)
+
+
+def of_62(config, *, devices):
+    data = mock_data.dataset()
+    split = data.split._replace(train=data.split.train[:62])
+    return Trainer(config, data._replace(split=split), parallel=DataParallel(config.parallel, devices=jax.devices()[:devices]))
+
+
+def test_validation_is_measured_at_each_checkpoint_and_the_best_stays(tmp_path):
+    """With data.validation, metrics.jsonl has each checkpoint's mAP, and best.json names the one with the highest."""
+    config = mock_data.small_config()
+    config.data.validation, config.checkpoint.keep = 1, 1
+    run(build(config), tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    measured = {line["step"]: line["map"] for line in lines if line["phase"] == "validation"}
+    assert list(measured) == [0, 8, 16]
+    best = json.loads((tmp_path / "checkpoints" / "best.json").read_text())
+    assert best["measured"] == max(measured.values()) == measured[best["step"]]
+    assert {int(path.name) for path in (tmp_path / "checkpoints").glob("[0-9]*")} == {best["step"], 16}

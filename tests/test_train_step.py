@@ -14,10 +14,11 @@ import pytest
 from adsq_jax.models import backbones
 from adsq_jax.models.img_net import ImgNet
 from adsq_jax.models.layers import Layers
+from adsq_jax.objective import PairStatistics
 from adsq_jax.parallel import AXIS, DataParallel
-from adsq_jax.train_state import Targets
-from adsq_jax.train_step import img_net_step
-from adsq_jax.trainer import Trainer
+from adsq_jax.train_state import ImgNetState, Targets
+from adsq_jax.train_step import img_net_gradients, img_net_update
+from adsq_jax.trainer import TARGET_PLACES, Trainer
 
 STEPS = 20
 
@@ -32,19 +33,19 @@ def losses(kind, devices, *, twin):
     data = mock_data.dataset()
     trainer = Trainer(config, data, parallel=DataParallel(kind, devices=jax.devices()[:devices]))
     state = trainer.init()
-    guidance, label_codes = trainer.guidance(state)
+    _, label_codes = trainer.guidance(state)
     found = []
     for name in trainer.names:
-        bank = label_codes[trainer.sets.set_index]
-        targets = Targets(
-            bank=bank if config.objective.twin else None, codes=state.codes, labels=trainer.labels, guidance=guidance
-        )
-        targets = trainer.parallel.enter(targets)
-        net = trainer.parallel.enter(state.img_nets[name])
+        targets = trainer.targets(state, name)
+        if config.objective.twin:
+            targets = replace(targets, bank=label_codes[trainer.sets.set_index])
+        targets = trainer.parallel.enter(targets, TARGET_PLACES)
+        places = trainer.places.img_nets[name]
+        net = trainer.parallel.enter(state.img_nets[name], places)
         for batch, _ in zip(trainer._batches(name, step=0), range(STEPS), strict=False):
-            net, metrics = trainer.img_net_step(net, targets, trainer.parallel.split(batch))
+            net, metrics = trainer.img_net_step(net, targets, trainer.split(batch))
             found.append({key: float(np.mean(x)) for key, x in metrics.items()})
-        found.append({"bank": float(np.abs(trainer.parallel.leave(net).bank).sum())})
+        found.append({"bank": float(np.abs(trainer.parallel.leave(net, places).bank).sum())})
     return found
 
 
@@ -57,6 +58,24 @@ def test_any_number_of_devices_gives_the_same_losses(kind, devices, twin):
         assert a.keys() == b.keys()
         for name in a:
             assert b[name] == pytest.approx(a[name], rel=1e-5, abs=1e-8), f"step {step}: {name}"
+
+
+def one_step(state, targets, batch, *, optimizer, **settings):
+    """An update under a mapped axis."""
+    found, bank, metrics = img_net_gradients(state, targets, batch, **settings)
+    return img_net_update(state, found, bank, optimizer=optimizer), metrics
+
+
+def over_devices(step, state, targets, batch, *, devices):
+    """Runs a step by vmap over shares of batch and rows; the new state with all rows of its bank."""
+    state_axes = ImgNetState(params=None, batch_stats=None, opt_state=None, key=None, bank=0)
+    target_axes = Targets(bank=0, codes=0, set_index=0, shares=0, label_sets=None, guidance=None)
+    shares = partial(jax.tree.map, lambda x: x.reshape(devices, -1, *x.shape[1:]))
+    state = replace(state, bank=shares(state.bank))
+    rows = {key: shares(getattr(targets, key)) for key in ("bank", "codes", "set_index", "shares")}
+    run = jax.jit(jax.vmap(step, in_axes=(state_axes, target_axes, 0), axis_name=AXIS))
+    found, metrics = run(state, replace(targets, **rows), shares(batch))
+    return replace(found, bank=found.bank.reshape(-1, found.bank.shape[-1])), metrics
 
 
 def problem(*, twin=True):
@@ -72,9 +91,6 @@ def problem(*, twin=True):
     optimizer = optax.sgd(0.1)
     images = random.integers(0, 256, (8, 8, 8, 3)).astype(np.uint8)
     variables = model.init(jax.random.key(0), images, train=False)
-    from adsq_jax.objective import PairStatistics
-    from adsq_jax.train_state import ImgNetState
-
     state = ImgNetState(
         params=variables["params"],
         batch_stats=variables["batch_stats"],
@@ -85,11 +101,13 @@ def problem(*, twin=True):
     targets = Targets(
         bank=random.uniform(-1, 1, (12, 6)).astype(np.float32) if twin else None,
         codes=random.choice(np.array([-1, 1], np.int8), (12, 6)),
-        labels=np.eye(3, dtype=np.uint8)[np.arange(12) % 3],
+        set_index=np.arange(12, dtype=np.int32) % 3,
+        shares=np.full(12, 1 / 12, np.float32),
+        label_sets=np.eye(3, dtype=np.uint8),
         guidance=None,
     )
     step = partial(
-        img_net_step,
+        one_step,
         model=model,
         optimizer=optimizer,
         statistics=PairStatistics(ratio=0.5, similar_weight=1.5, dissimilar_weight=0.75),
@@ -98,17 +116,17 @@ def problem(*, twin=True):
         weights={"likelihood": 1.0, "difference": 1.0, "quantization": 0.1, "balance": 0.1},
         axis_name=AXIS,
     )
-    batch = {"inputs": images, "index": np.array([9, 2, 4, 11, 0, 5, 7, 1], np.int32)}
+    index = np.array([9, 2, 4, 11, 0, 5, 7, 1], np.int32)
+    batch = {"inputs": images, "index": index, "label_set": index % 3}
     return step, state, targets, batch
 
 
 def test_a_mapped_axis_without_devices():
     """vmap over an axis of 4 shares gives the step of one share: parameters, statistics and bank."""
     step, state, targets, batch = problem(twin=False)
-    whole = jax.tree.map(lambda x: x[None], batch)
-    shares = jax.tree.map(lambda x: x.reshape(4, 2, *x.shape[1:]), batch)
-    run = jax.jit(jax.vmap(step, in_axes=(None, None, 0), axis_name=AXIS))
-    one, many = run(state, targets, whole)[0], run(state, targets, shares)[0]
+    one, many = (over_devices(step, state, targets, batch, devices=devices)[0] for devices in (1, 4))
+    np.testing.assert_allclose(many.bank, one.bank, rtol=1e-5, atol=1e-6)
+    one, many = replace(one, bank=None), replace(many, bank=None)
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(many), strict=True):
         for share in np.asarray(b):
             np.testing.assert_allclose(share, np.asarray(a)[0], rtol=1e-5, atol=1e-6)
@@ -119,8 +137,7 @@ def test_without_a_twin_the_bank_rows_of_the_batch_and_no_others_are_renewed():
     banks = {}
     for twin in (True, False):
         step, state, targets, batch = problem(twin=twin)
-        run = jax.jit(jax.vmap(step, in_axes=(None, None, 0), axis_name=AXIS))
-        banks[twin] = np.asarray(run(state, targets, jax.tree.map(lambda x: x[None], batch))[0].bank)[0]
+        banks[twin] = np.asarray(over_devices(step, state, targets, batch, devices=4)[0].bank)
     assert np.array_equal(banks[True], state.bank)
     others = np.setdiff1d(np.arange(12), batch["index"])
     assert np.array_equal(banks[False][others], state.bank[others])
@@ -136,8 +153,7 @@ def test_without_a_twin_the_loss_is_against_the_own_bank():
     for bank in ("none", "own"):
         step, state, targets, batch = problem(twin=False)
         targets = replace(targets, bank=None if bank == "none" else state.bank)
-        run = jax.jit(jax.vmap(step, in_axes=(None, None, 0), axis_name=AXIS))
-        found.append(run(state, targets, jax.tree.map(lambda x: x[None], batch))[1])
+        found.append(over_devices(step, state, targets, batch, devices=4)[1])
     for name in found[0]:
         np.testing.assert_array_equal(found[0][name], found[1][name])
 
@@ -156,12 +172,11 @@ def test_dropout_differs_by_update_and_by_device_and_comes_again_from_the_state(
     model = step.keywords["model"].clone(backbone=_Halved())
     params = jax.tree.map(jnp.asarray, model.init(jax.random.key(1), batch["inputs"], train=False)["params"])
     state = replace(state, params=params, batch_stats={}, opt_state=step.keywords["optimizer"].init(params))
-    run = jax.jit(jax.vmap(partial(step.func, **{**step.keywords, "model": model}), in_axes=(None, None, 0), axis_name=AXIS))
-    shares = jax.tree.map(lambda x: x.reshape(4, 2, *x.shape[1:]), batch)
-    first, again = run(state, targets, shares)[0], run(state, targets, shares)[0]
+    run = partial(over_devices, partial(step.func, **{**step.keywords, "model": model}), devices=4)
+    first, again = run(state, targets, batch)[0], run(state, targets, batch)[0]
     assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(again), strict=True))
-    rows = np.asarray(first.bank)[0][batch["index"]]  # each image alike, so only what was dropped tells them apart
+    rows = np.asarray(first.bank)[batch["index"]]  # each image alike, so only what was dropped tells them apart
     assert len(np.unique(rows, axis=0)) == 8
     assert not np.array_equal(np.asarray(first.key)[0], state.key)
-    later = run(replace(state, key=np.asarray(first.key)[0]), targets, shares)[0]
-    assert not np.allclose(np.asarray(later.bank)[0][batch["index"]], rows)
+    later = run(replace(state, key=np.asarray(first.key)[0]), targets, batch)[0]
+    assert not np.allclose(np.asarray(later.bank)[batch["index"]], rows)

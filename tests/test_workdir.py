@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adsq_jax import workdir
+from adsq_jax.data import storage
 from adsq_jax.errors import InputError
 
 CONFIG = {"bits": 24, "data": {"name": "digits", "mean": (0.5, 0.25)}, "arguments": {}}
@@ -269,3 +270,90 @@ def test_an_array_that_numpy_gives_up_on_is_refused(tmp_path):
     for name in ("x.npy", "pipe.npy"):
         with pytest.raises(InputError, match="can't be read as numbers"):
             workdir.read_array(tmp_path / name, what="numbers")
+
+
+def test_a_folder_of_a_store(bucket):
+    """A folder of an object store holds the config, is given again to the same one, and to no other."""
+    directory = workdir.path(f"{bucket}/runs/one")
+    workdir.check(directory, CONFIG)
+    for _ in range(2):
+        with workdir.claim(directory, CONFIG):
+            assert workdir.read_json(directory / "config.json") == json.loads(json.dumps(CONFIG))
+    assert storage.entries(directory) == {"config.json": False}
+    for function in (workdir.claim, workdir.check):
+        assert "bits is 24 there and 48 here" in error_of(function, directory, {**CONFIG, "bits": 48})
+
+
+def test_a_folder_of_a_store_that_others_claim_too(bucket, monkeypatch):
+    """A run that writes its config between another's look and its writing is found: one of the two is refused."""
+    directory, write_json = workdir.path(f"{bucket}/runs/one"), workdir.write_json
+
+    def late(path, content):
+        write_json(path, content)
+        write_json(path, {**content, "bits": 48})
+
+    monkeypatch.setattr(workdir, "write_json", late)
+    assert "bits is 48 there and 24 here" in error_of(workdir.claim, directory)
+
+
+@both
+def test_a_folder_of_a_store_that_is_not_a_run_s(bucket, function):
+    """A folder of a store that holds something else is refused, and nothing is written there."""
+    directory = workdir.path(f"{bucket}/pictures")
+    storage.write(directory / "cats" / "1.png", b"1")
+    assert "holds other files and no config.json" in error_of(function, directory)
+    storage.write(directory / "config.json", b'{"bits": 2')
+    assert "can't be read as JSON" in error_of(function, directory)
+    assert list(storage.objects(directory)) == [b"cats/1.png", b"config.json"]
+
+
+@both
+def test_a_store_that_refuses(refused, function):
+    """Where the store can't be used, one line says why."""
+    assert "can't be used (Unable to locate credentials)" in error_of(function, workdir.path(f"{refused}/runs/one"))
+
+
+def test_a_bucket_that_is_not_there(bucket):
+    """Nothing is in it, which `check` may take for a new folder; `claim` says that it is missing."""
+    assert "The specified bucket does not exist" in error_of(workdir.claim, workdir.path("s3://no-such-bucket/one"))
+
+
+@pytest.mark.parametrize(
+    "array", [np.arange(12, dtype=np.uint8).reshape(3, 4), np.asfortranarray(np.eye(3)), np.float32(3), np.ones((0, 3))]
+)
+def test_arrays_in_a_store(bucket, array):
+    """An array comes back with its values, shape and dtype, and can't be written into, as where it is mapped from a disk."""
+    path = workdir.path(f"{bucket}/codes.npy")
+    workdir.write_array(path, np.asarray(array))
+    found = workdir.read_array(path, what="codes")
+    np.testing.assert_array_equal(found, array)
+    assert found.dtype == np.asarray(array).dtype
+    assert not found.flags.writeable
+
+
+def bytes_of(array, **kwargs):
+    buffer = io.BytesIO()
+    np.save(buffer, array, **kwargs)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"1 0 1", bytes_of(np.arange(100))[:-8], bytes_of(np.array([{}]), allow_pickle=True)],
+    ids=["no bytes", "text", "cut short", "objects"],
+)
+def test_what_is_no_array_in_a_store(bucket, tmp_path, content):
+    """What is refused on a disk is refused in a store, in one line; and a missing file."""
+    for path in (tmp_path / "x.npy", workdir.path(f"{bucket}/x.npy")):
+        workdir.write_bytes(path, content)
+        with pytest.raises(InputError, match="can't be read as codes") as caught:
+            workdir.read_array(path, what="codes")
+        assert "\n" not in str(caught.value)
+        with pytest.raises(InputError, match="it is no file"):
+            workdir.read_array(path.parent / "none.npy", what="codes")
+
+
+def test_an_array_in_a_store_that_refuses(refused):
+    """Not to know whether a file is there is another error than that it isn't."""
+    with pytest.raises(InputError, match=r"can't be read as codes \(Unable to locate credentials\)"):
+        workdir.read_array(workdir.path(f"{refused}/x.npy"), what="codes")

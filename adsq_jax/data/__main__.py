@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from adsq_jax import command_line, parallel, workdir
 from adsq_jax import config as config_module
-from adsq_jax.data import contact_sheet, datasets, inspection, manifest
+from adsq_jax.data import contact_sheet, datasets, inspection, manifest, storage
 from adsq_jax.data.datasets import Dataset, Settings
 from adsq_jax.errors import InputError
 
@@ -30,9 +30,11 @@ def main() -> None:
         raise InputError("give --config=FILE.py, and --out=DIR to write a manifest or --verify=FILE to compare with one")
     config_module.check(config)
     settings = config_module.data_settings(config)
-    out = None if _OUT.value is None else Path(_OUT.value)
+    out = None if _OUT.value is None else workdir.path(_OUT.value)
+    if out is not None and storage.is_remote(out):
+        raise InputError(f"--out={out} is in an object store: give a folder of this machine, and copy it there")
     # what is wrong with what was given is found before the work
-    theirs = manifest.read(Path(_VERIFY.value)) if out is None else _checked_out(out, settings)
+    theirs = manifest.read(workdir.path(_VERIFY.value)) if out is None else _checked_out(out, settings)
     dataset = datasets.drawn(settings)
     images = _images(dataset, config)
     if images is not None and settings.on_bad_image == "skip":

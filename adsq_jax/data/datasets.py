@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from adsq_jax.data import manifest, protocols
+from adsq_jax.data import manifest, protocols, storage
 from adsq_jax.data.protocols import OWN, Split
 from adsq_jax.data.readers import cifar10, coco, digits, fashion_mnist, folder, imagenet100, lists, mirflickr25k
 from adsq_jax.data.sources import ArraySource, Kept, Source
@@ -80,11 +80,23 @@ def open_source(settings: Settings) -> Source:
     """
     if not settings.directory and settings.name != "digits" and settings.reader != "tfds":
         raise InputError("config.data.directory is empty: say where the images are, --config.data.directory=FOLDER")
-    directory = Path(settings.directory)
-    if settings.reader == "lists":
-        return lists.read(directory, lists=Path(settings.lists or settings.directory))
     if settings.reader == "tfds":
         return _of_tfds(settings)
+    directory = storage.path(settings.directory)
+    try:
+        with storage.reached(directory):
+            return _of_files(settings, directory)
+    except OSError as error:
+        if not storage.is_remote(error.filename):
+            raise
+        raise InputError(
+            f"{error.filename} can't be read ({error.strerror}): check its name, and what this machine may read there"
+        ) from error
+
+
+def _of_files(settings: Settings, directory: Path) -> Source:
+    if settings.reader == "lists":
+        return lists.read(directory, lists=storage.path(settings.lists or settings.directory))
     files: dict[str, Callable[[], Source]] = {
         "digits": digits.read,
         "fashion_mnist": lambda: fashion_mnist.read(directory),
@@ -101,6 +113,11 @@ def open_source(settings: Settings) -> Source:
 def _nus_wide(directory: Path, protocol: str) -> Source:
     from adsq_jax.data.readers import nus_wide  # TFDS takes a second to import: only where it is wanted
 
+    if storage.is_remote(directory):
+        raise InputError(
+            f"{directory} is in an object store, and NUS-WIDE is prepared on a disk: copy it to this machine, or give list "
+            "files with --config.data.reader=lists"
+        )
     return nus_wide.read(directory, most_frequent=21 if protocol == "nuswide" else None)
 
 
@@ -183,13 +200,13 @@ def load(settings: Settings) -> Dataset:
             "them and writes a manifest, which goes to --config.data.manifest"
         )
     if settings.manifest:
-        content = manifest.read(Path(settings.manifest))
+        content = manifest.read(storage.path(settings.manifest))
         manifest.check_origin(
             content, path=settings.manifest, data=settings.name, protocol=settings.protocol, split_seed=settings.split_seed
         )
         if settings.on_bad_image == "skip":
             dataset = without(dataset, np.array([bad["row"] for bad in content["bad_images"]], np.int64), settings=settings)
-        manifest.check(content, dataset.split_sha256, path=Path(settings.manifest))
+        manifest.check(content, dataset.split_sha256, path=storage.path(settings.manifest))
     check_present(dataset)
     if isinstance(dataset.source, ArraySource):
         return dataset

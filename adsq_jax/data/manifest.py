@@ -1,10 +1,10 @@
 """The manifest of a split: written on one machine, it says on another whether the data and their division are the same."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from adsq_jax.data import storage
 from adsq_jax.errors import InputError
 
 _LARGEST = 2**30  # bytes
@@ -24,16 +24,18 @@ def read(path: Path) -> dict[str, Any]:
       InputError: it isn't there, or is no manifest.
     """
     advice = "give the manifest.json that python -m adsq_jax.data wrote"
-    if not os.path.isfile(path) or os.path.getsize(path) > _LARGEST:  # to open a pipe would wait for ever
-        raise InputError(f"{path} is no file, or one of more than {_LARGEST >> 20} MiB: {advice}")
     try:
-        content = json.loads(path.read_text())
+        if not storage.is_file(path) or storage.size(path) > _LARGEST:  # to open a pipe would wait for ever
+            raise InputError(f"{path} is no file, or one of more than {_LARGEST >> 20} MiB: {advice}")
+        content = json.loads(storage.read(path).decode())
         if not isinstance(content["split_sha256"], str) or len(content["split_sha256"]) != 64:
             raise ValueError
         if not all(type(bad["row"]) is int and 0 <= bad["row"] < 2**63 for bad in content["bad_images"]):
             raise ValueError
     except OSError as error:
         raise InputError(f"{path} can't be read ({error.strerror}): {advice}") from error
+    except InputError:
+        raise
     except (ValueError, RecursionError, KeyError, TypeError) as error:
         raise InputError(f"{path} is no manifest of a split: {advice}") from error
     return content

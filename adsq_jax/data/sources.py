@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from adsq_jax.data import images
+from adsq_jax.data import images, storage
 from adsq_jax.data.images import BadImage
 from adsq_jax.data.labels import Labels
 from adsq_jax.errors import InputError
@@ -204,7 +204,7 @@ class FileSource(EncodedSource):
     ):
         """Takes the folder, and `names`: paths below it, with / between folders, checked not to lead out of it."""
         super().__init__(labels, classes=classes, names=names, parts=parts, notes=notes)
-        self._root = root
+        self._root, self._is_remote = root, storage.is_remote(root)
 
     def place(self, index: int) -> str:
         """The path."""
@@ -213,6 +213,8 @@ class FileSource(EncodedSource):
     def content(self, index: int) -> bytes:
         """The file's bytes."""
         assert self.names is not None
+        if self._is_remote:
+            return self._object(index)
         path = os.path.join(os.fsencode(self._root), self.names.raw(index))
         try:
             if not os.path.isfile(path):  # to open a pipe would wait for ever
@@ -222,9 +224,30 @@ class FileSource(EncodedSource):
         except OSError as error:
             raise BadImage(f"can't be read ({error.strerror}): change its permissions, or restore it") from error
 
+    def _object(self, index: int) -> bytes:
+        try:
+            return storage.read(self._root / self.name(index))
+        except FileNotFoundError as error:
+            raise BadImage("is missing: bring it") from error
+        except OSError as error:
+            raise BadImage(f"can't be read ({error.strerror}): try again, or restore it") from error
+
+    def _listed(self) -> dict[bytes, bytes]:
+        """All objects of a store, by name; with one request a thousand, and none for each."""
+        try:
+            return storage.objects(self._root)
+        except OSError as error:
+            raise InputError(f"{self._root} can't be listed ({error.strerror}): give the same command again") from error
+
     def stamp(self, rows: np.ndarray) -> str:
-        """Of each file its name, size and times, with that of its inode, which no copying tool sets back."""
+        """Of each file its name, size and times, with that of its inode, which no copying tool sets back.
+
+        Of an object: name, size, time and hash.
+        """
         assert self.names is not None
+        if self._is_remote:
+            there = self._listed()
+            return _sha256(name + b" " + there.get(name, b"") for name in map(self.names.raw, rows))
         return _sha256(self._stamp(self.names.raw(row)) for row in rows)
 
     def _stamp(self, name: bytes) -> bytes:
@@ -237,6 +260,9 @@ class FileSource(EncodedSource):
     def missing(self, rows: np.ndarray) -> np.ndarray:
         """Lists each folder once, which is quicker than to ask for each file."""
         assert self.names is not None
+        if self._is_remote:
+            there = self._listed()
+            return np.array([row for row in rows if self.names.raw(row) not in there], np.int64)
         present: dict[bytes, set[bytes]] = {}
         gone = []
         for row in rows:

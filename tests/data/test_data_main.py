@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adsq_jax.data import datasets
+from adsq_jax.data import datasets, storage
 from adsq_jax.data.datasets import Settings
 from adsq_jax.errors import InputError
 
@@ -294,3 +294,15 @@ def test_nus_wide_lists_with_pictures(tmp_path):
     assert (content["bad_images"], content["overlaps"]["query in database"]) == ([], 0)
     assert "2,100 / 10,500 / 10,710" in told
     assert "the same split" in run(*flags, f"--verify={tmp_path / 'out' / 'manifest.json'}").stdout
+
+
+def test_pictures_in_a_store(pictures, tmp_path, bucket):
+    """The manifest of pictures in an object store is that of the same pictures on a disk; --out is a folder of this machine."""
+    place = mock_data.upload(pictures, f"{bucket}/pictures")
+    accepted(*flags_of(pictures), f"--out={tmp_path / 'here'}")
+    accepted(*flags_of(place), f"--out={tmp_path / 'there'}")
+    here, there = (json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("here", "there"))
+    assert there == {**here, "directory": there["directory"]} if "directory" in here else there == here
+    storage.write(storage.path(f"{bucket}/manifest.json"), (tmp_path / "here" / "manifest.json").read_bytes())
+    assert "the same split" in accepted(*flags_of(place), f"--verify={bucket}/manifest.json")
+    assert "give a folder of this machine" in refused(*flags_of(place), f"--out={bucket}/out")

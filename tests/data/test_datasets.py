@@ -1,15 +1,16 @@
 """Data sets by name: what loads, what is said where it doesn't, what is left out, and what a result says of it."""
 
 import json
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import mock_data
 import numpy as np
 import pytest
 from PIL import Image
 
-from adsq_jax.data import datasets, protocols
+from adsq_jax.data import datasets, protocols, storage
 from adsq_jax.data.datasets import Settings
+from adsq_jax.data.images import BadImage
 from adsq_jax.data.readers import digits, tfds_sets
 from adsq_jax.data.sources import ArraySource, Kept
 from adsq_jax.errors import InputError
@@ -19,7 +20,8 @@ QUERY, TRAIN, DATABASE = (0, 1, 2), (3, 4, 5, 6), (3, 4, 5, 6, 7, 8, 9)
 
 
 def settings(**changes):
-    return Settings(**{**DEFAULTS, **{key: str(value) if isinstance(value, Path) else value for key, value in changes.items()}})
+    changes = {key: str(value) if isinstance(value, PurePath) else value for key, value in changes.items()}
+    return Settings(**{**DEFAULTS, **changes})
 
 
 def load(**changes):
@@ -453,3 +455,76 @@ def test_tfds_has_what_is_said():
     """The data sets that can be had of TFDS are those that its reader knows, and only `tfds` itself needs a name."""
     of_tfds = {name for name, readers in datasets.READERS_OF.items() if "tfds" in readers}
     assert of_tfds == {*tfds_sets.BENCHMARKS, "tfds"}
+
+
+def test_lists_in_a_store(listed, bucket):
+    """Pictures, lists and manifest in an object store give the split of the disk; a picture that isn't there is missed."""
+    here = load(**listed)
+    listed["directory"] = mock_data.upload(listed["directory"], f"{bucket}/images")
+    on_a_disk = load(**listed)
+    listed["lists"] = mock_data.upload(listed["lists"], f"{bucket}/lists")
+    there = load(**listed)
+    assert there.split_sha256 == on_a_disk.split_sha256 == here.split_sha256
+    for row in range(10):
+        np.testing.assert_array_equal(there.source[row]["image"], here.source[row]["image"])
+    (listed["directory"] / "p" / "4.png").unlink()
+    said = error_of(load, **listed)
+    assert f"1 images are missing, the first is {bucket}/images/p/4.png" in said
+    with pytest.raises(BadImage, match=rf"{bucket}/images/p/4\.png is missing: bring it"):
+        there.source.image([there.source.name(row) for row in range(10)].index("p/4.png"), shorter_side=7)
+
+
+@pytest.mark.parametrize("path", ["../x.png", "/x.png", "p/../../x.png", "s3://other/../x.png"])
+def test_lists_in_a_store_do_not_lead_out_of_it(listed, bucket, path):
+    """Paths of lists stay below the folder, in a store as on a disk."""
+    (listed["lists"] / "query.txt").write_text(f"{path} 0 1\n")
+    listed |= {"directory": f"{bucket}/images", "lists": mock_data.upload(listed["lists"], f"{bucket}/lists")}
+    assert "leads out of the images' folder" in error_of(load, **listed)
+
+
+def test_a_bucket_s_name_in_a_list(listed, bucket):
+    """A path that looks like another bucket's is one below the folder."""
+    (listed["lists"] / "query.txt").write_text(f"{bucket}/secret.png 0 1\n")
+    storage.write(storage.path(f"{bucket}/secret.png"), b"secret")
+    listed |= {"directory": mock_data.upload(listed["directory"], f"{bucket}/images")}
+    assert f"1 images are missing, the first is {bucket}/images/s3:/" in error_of(load, **listed)
+
+
+def test_a_stamp_of_a_store(listed, bucket):
+    """It changes with a picture's content and where one is missing, and not with another's."""
+    listed |= {"directory": mock_data.upload(listed["directory"], f"{bucket}/images")}
+    source, path = load(**listed).source, storage.path(f"{bucket}/images/p/5.png")
+    row = [source.name(k) for k in range(10)].index("p/5.png")
+    others = np.array([k for k in range(10) if k != row])
+    stamps = [(source.stamp(np.array([row])), source.stamp(others))]
+    for change in (lambda: None, lambda: storage.write(path, storage.read(path)[:-1] + b"x"), path.unlink):
+        change()
+        stamps.append((source.stamp(np.array([row])), source.stamp(others)))
+    assert len({other for _, other in stamps}) == 1
+    assert stamps[0] == stamps[1]
+    assert len({own for own, _ in stamps}) == 3
+
+
+def test_what_is_not_in_a_store(listed, bucket):
+    """A folder, list or manifest that isn't there, and NUS-WIDE, which is prepared on a disk: each one line."""
+    assert "s3://" in error_of(load, name="folder", protocol="own", directory=f"{bucket}/none")
+    assert "holds no lists named database.txt" in error_of(load, **listed | {"lists": f"{bucket}/none"})
+    assert f"{bucket}/m.json is no file" in error_of(load, **listed, manifest=f"{bucket}/m.json")
+    assert "NUS-WIDE is prepared on a disk" in error_of(load, name="nuswide", protocol="nuswide", directory=f"{bucket}/nus")
+    for name in ("cifar10", "fashion_mnist", "coco", "mirflickr25k", "imagenet100"):
+        assert f"{bucket}/none" in error_of(load, name=name, protocol=name, directory=f"{bucket}/none")
+    assert "hdfs://" in error_of(load, **listed | {"directory": "hdfs://a/b"})
+
+
+def test_a_store_that_refuses(listed, refused):
+    """Without credentials it isn't said that something were missing."""
+    for changes in ({"directory": f"{refused}/images"}, {"lists": f"{refused}/lists"}):
+        if "directory" in changes:
+            changes["lists"] = listed["lists"]
+        said = error_of(load, **listed | changes)
+        assert "(Unable to locate credentials)" in said
+        assert "missing" not in said
+    for name in ("folder", "cifar10", "coco", "imagenet100", "mirflickr25k"):
+        protocol = "own" if name == "folder" else name
+        said = error_of(load, name=name, protocol=protocol, directory=f"{refused}/none")
+        assert "(Unable to locate credentials)" in said, name

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from adsq_jax.data import storage
 from adsq_jax.data.labels import Labels
 from adsq_jax.data.sources import ArraySource
 from adsq_jax.errors import InputError
@@ -32,7 +33,7 @@ def read(directory: Path) -> ArraySource:
 
     Source: https://www.cs.toronto.edu/~kriz/cifar.html, "Binary version".
     """
-    folder = directory / _FOLDER if (directory / _FOLDER).is_dir() else directory
+    folder = directory / _FOLDER if storage.is_folder(directory / _FOLDER) else directory
     pixels = np.empty((len(FILES) * RECORDS, _SIDE, _SIDE, 3), np.uint8)
     ids = np.empty(len(pixels), np.uint8)
     for k, name in enumerate(FILES):
@@ -45,11 +46,11 @@ def read(directory: Path) -> ArraySource:
 
 def _records_of(path: Path, *, directory: Path) -> np.ndarray:
     """A file's records, uint8[RECORDS, 3073]."""
-    if not path.is_file():
+    if not storage.is_file(path):
         raise InputError(f"{path} is missing: {_what_to_do(directory)}")
     try:
-        size = path.stat().st_size
-        content = path.read_bytes() if size == RECORDS * _RECORD else b""
+        size = storage.size(path)
+        content = storage.read(path) if size == RECORDS * _RECORD else b""
     except OSError as error:
         raise InputError(f"{path} can't be read ({error.strerror}): change its permissions, or {_GET} {directory}") from error
     if size != RECORDS * _RECORD:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from adsq_jax.data import storage
 from adsq_jax.data.labels import Labels
 from adsq_jax.data.sources import FileSource, Names, Subset
 from adsq_jax.errors import InputError
@@ -89,18 +90,18 @@ def _year_of(directory: Path) -> int:
     folders = {year: [directory / f"{part}{year}" for part in PARTS] for year in YEARS}
 
     def there(year: int) -> tuple[bool, int]:
-        found = [path.is_file() for path in files[year]]
-        return all(found), sum(found) + sum(path.is_dir() for path in folders[year])
+        found = [storage.is_file(path) for path in files[year]]
+        return all(found), sum(found) + sum(storage.is_folder(path) for path in folders[year])
 
     year = max(YEARS, key=there)
     for path in files[year]:
-        if not path.is_file():
+        if not storage.is_file(path):
             raise InputError(
                 f"{path} is missing: expected instances_train and instances_val of 2014 or of 2017; "
                 + _get(directory, f"annotations_trainval{year}.zip")
             )
     for path in folders[year]:
-        if not path.is_dir():
+        if not storage.is_folder(path):
             raise InputError(f"{path} is missing: expected the images there; {_get(directory, path.name + '.zip')}")
     return year
 
@@ -135,7 +136,7 @@ def _again(path: Path) -> str:
 def _json_of(path: Path) -> Any:
     """A file's content without what isn't read, which is most of it: polygons are let go as soon as they are parsed."""
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             return json.load(file, object_hook=lambda entry: {key: entry[key] for key in _READ & entry.keys()})
     except OSError as error:
         raise InputError(f"{path} can't be read ({error.strerror}): change its permissions, or {_again(path)}") from error

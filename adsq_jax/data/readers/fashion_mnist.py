@@ -1,13 +1,13 @@
 """Fashion-MNIST's four IDX files."""
 
 import gzip
-import os
 import struct
 import zlib
 from pathlib import Path
 
 import numpy as np
 
+from adsq_jax.data import storage
 from adsq_jax.data.labels import Labels
 from adsq_jax.data.sources import ArraySource
 from adsq_jax.errors import InputError
@@ -50,10 +50,10 @@ def _read_idx(path: Path, *, dimensions: int) -> np.ndarray:
         "apt-get install dataset-fashion-mnist, or give the folder of its four files with --config.data.directory, or take "
         "TFDS's copy with --config.data.reader=tfds --config.data.directory="
     )
-    if not os.path.isfile(path):
+    if not storage.is_file(path):
         raise InputError(f"{path} is missing: {advice}")
     try:
-        content = gzip.decompress(path.read_bytes())
+        content = gzip.decompress(storage.read(path))
     except PermissionError as error:
         raise InputError(f"{path} can't be read ({error.strerror}): change its permissions") from error
     except (OSError, EOFError, zlib.error) as error:

@@ -8,6 +8,7 @@ from typing import NamedTuple, NoReturn
 
 import numpy as np
 
+from adsq_jax.data import storage
 from adsq_jax.data.labels import Labels
 from adsq_jax.data.sources import FileSource, Names
 from adsq_jax.errors import InputError
@@ -97,8 +98,9 @@ def pictures_of(root: Path, folders: Sequence[bytes], *, advice: str) -> Picture
     names: list[bytes] = []
     sizes: list[int] = []
     notes: Counter[str] = Counter()
+    below = _below_in_store if storage.is_remote(root) else _below
     for folder in folders:
-        found = sorted(_below(os.path.join(os.fsencode(root), folder), notes=notes))
+        found = sorted(below(os.path.join(os.fsencode(root), folder), notes=notes))
         if not found:
             raise InputError(f"{shown(root / os.fsdecode(folder))} holds no picture: {advice}")
         names += [folder + b"/" + name for name in found]
@@ -118,6 +120,10 @@ def shown(path: Path | bytes) -> str:
 def _class_folders(directory: Path) -> tuple[list[bytes], Counter[str]]:
     """Names of the folders in a folder, sorted, and how many files are beside them."""
     folders, loose = [], Counter[str]()
+    if storage.is_remote(directory):
+        there = {name: is_folder for name, is_folder in storage.entries(directory).items() if not _passed_over(name.encode())}
+        folders = [name.encode() for name, is_folder in there.items() if is_folder]
+        return sorted(folders), Counter({LOOSE_FILES: len(there) - len(folders)} if len(there) > len(folders) else {})
     try:
         with os.scandir(os.fsencode(directory)) as entries:
             for entry in entries:
@@ -144,6 +150,14 @@ def _below(folder: bytes, *, notes: Counter[str]) -> list[bytes]:
         found += pictures if below == b"." else [below + b"/" + name for name in pictures]
         notes += Counter({LINKS: links, OTHER_FILES: len(files) - len(pictures)})
     return found
+
+
+def _below_in_store(folder: bytes, *, notes: Counter[str]) -> list[bytes]:
+    """The same of an object store, which has no links."""
+    files = [name for name in storage.objects(storage.path(folder.decode())) if not any(map(_passed_over, name.split(b"/")))]
+    pictures = [name for name in files if os.path.splitext(name)[1].lower() in _EXTENSIONS]
+    notes += Counter({OTHER_FILES: len(files) - len(pictures)})
+    return pictures
 
 
 def _passed_over(name: bytes) -> bool:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from adsq_jax.data import storage
 from adsq_jax.data.labels import Labels
 from adsq_jax.data.readers import folder
 from adsq_jax.data.sources import FileSource, Names
@@ -50,7 +51,7 @@ def read(directory: Path) -> FileSource:
 
 def _check_folders(directory: Path, part: str, classes: list[str]) -> None:
     """Asserts that a part has a folder for each synset."""
-    missing = [synset for synset in classes if not (directory / part / synset).is_dir()]
+    missing = [synset for synset in classes if not storage.is_folder(directory / part / synset)]
     if not missing:
         return
     path = directory / part

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from adsq_jax.data import storage
 from adsq_jax.data.labels import Labels
 from adsq_jax.data.sources import FileSource, Names
 from adsq_jax.errors import InputError
@@ -55,7 +56,7 @@ def read(directory: Path, *, lists: Path) -> FileSource:
 
 
 def _list_of(lists: Path, part: str) -> Path:
-    there = [lists / name for name in FILES[part] if (lists / name).is_file()]
+    there = [lists / name for name in FILES[part] if storage.is_file(lists / name)]
     if len(there) != 1:
         wanted = " or ".join(FILES[part])
         raise InputError(
@@ -81,7 +82,7 @@ def _joined(
 
 def _classes_of(lists: Path, count: int) -> list[str]:
     path = lists / "classes.txt"
-    if not path.is_file():
+    if not storage.is_file(path):
         return [str(k) for k in range(count)]
     names = [name.strip() for name in text_of(path).decode(errors="replace").splitlines() if name.strip()]
     if len(names) != count:
@@ -96,7 +97,7 @@ def text_of(path: Path) -> bytes:
       InputError: it can't be read, or is UTF-16.
     """
     try:
-        text = path.read_bytes()
+        text = storage.read(path)
     except OSError as error:
         raise InputError(f"{path} can't be read ({error.strerror}): change its permissions, or restore it") from error
     if text.startswith((b"\xff\xfe", b"\xfe\xff")):

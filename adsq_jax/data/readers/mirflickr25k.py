@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from adsq_jax.data import storage
 from adsq_jax.data.labels import Labels
 from adsq_jax.data.sources import FileSource, Names
 from adsq_jax.errors import InputError
@@ -55,7 +56,7 @@ def read(directory: Path) -> FileSource:
 
     Source: Huiskes and Lew, The MIR Flickr Retrieval Evaluation, MIR 2008.
     """
-    folder = next((directory / name for name in _FOLDERS if (directory / name).is_dir()), directory / _FOLDERS[0])
+    folder = next((directory / name for name in _FOLDERS if storage.is_folder(directory / name)), directory / _FOLDERS[0])
     labels = np.zeros((IMAGES, len(CLASSES)), np.uint8)
     for k, name in enumerate(CLASSES):
         labels[_numbers_of(folder / f"{name}.txt", folder=folder) - 1, k] = 1
@@ -72,9 +73,9 @@ def read(directory: Path) -> FileSource:
 
 def _images_of(directory: Path) -> Path:
     """The folder of the images: its name is no part of theirs, so that a split's hash doesn't depend on it."""
-    if (directory / "mirflickr").is_dir():
+    if storage.is_folder(directory / "mirflickr"):
         return directory / "mirflickr"
-    if not (directory / "im1.jpg").is_file():
+    if not storage.is_file(directory / "im1.jpg"):
         get = _GET.format(archive="mirflickr25k.zip", to=directory)
         raise InputError(f"{directory / 'mirflickr'} is missing: expected im1.jpg to im{IMAGES}.jpg there; {get}")
     return directory
@@ -83,10 +84,10 @@ def _images_of(directory: Path) -> Path:
 def _numbers_of(path: Path, *, folder: Path) -> np.ndarray:
     """Images' numbers in one file, int64[n], from 1."""
     get = _GET.format(archive="mirflickr25k_annotations_v080.zip", to=folder)
-    if not path.is_file():
+    if not storage.is_file(path):
         raise InputError(f"{path} is missing: expected one file for each of {len(CLASSES)} labels; {get}")
     try:
-        text = path.read_bytes()
+        text = storage.read(path)
     except OSError as error:
         raise InputError(f"{path} can't be read ({error.strerror}): change its permissions, or {get}") from error
     lines = text.removeprefix(b"\xef\xbb\xbf").rstrip().splitlines()

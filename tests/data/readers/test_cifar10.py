@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import mock_data
 import numpy as np
 import pytest
 
@@ -148,3 +149,8 @@ def test_full_size(tmp_path):
     source = cifar10.read(tmp_path)
     assert source.pixels.shape == (60_000, 32, 32, 3)
     np.testing.assert_array_equal(source.labels.per_class(), 6_000)
+
+
+def test_in_a_store(directory, bucket):
+    """The six files in an object store are read as those on a disk."""
+    mock_data.assert_same(cifar10.read(directory), cifar10.read(mock_data.upload(directory, f"{bucket}/cifar10")))

@@ -2,7 +2,9 @@
 
 import json
 import pickle
+from pathlib import Path
 
+import mock_data
 import numpy as np
 import pytest
 from PIL import Image
@@ -315,7 +317,7 @@ def test_unreadable_file(directory, monkeypatch):
     def denied(path, mode):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(coco, "open", denied, raising=False)
+    monkeypatch.setattr(Path, "open", denied)
     assert "instances_train2014.json can't be read (Permission denied): change its permissions" in error_of(directory)
 
 
@@ -355,3 +357,8 @@ def test_full_size(tmp_path):
     for source in sources.values():
         np.testing.assert_array_equal(source.labels[:], wanted)
         assert source.notes == {"images without a label": 123_287 - 122_218}
+
+
+def test_in_a_store(directory, bucket):
+    """Annotations and images in an object store are read as those on a disk."""
+    mock_data.assert_same(coco.read(directory), coco.read(mock_data.upload(directory, f"{bucket}/coco")))

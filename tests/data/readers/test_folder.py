@@ -2,15 +2,17 @@
 
 import io
 import os
+import re
 from pathlib import Path
 
+import mock_data
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from adsq_jax.data import images
+from adsq_jax.data import images, storage
 from adsq_jax.data.readers import folder
 from adsq_jax.errors import InputError
 
@@ -234,3 +236,32 @@ def test_relative_directory(directory, monkeypatch):
     source = folder.read(Path("."))
     assert names_of(source) == names_of(folder.read(directory))
     assert source[0]["image"].shape == (4, 6, 3)
+
+
+def test_a_folder_of_a_store(directory, bucket):
+    """The same pictures in an object store: classes, names, labels, pixels, notes and what is passed over."""
+    picture(directory / "dog" / "below" / "deep~" / "ä b.PNG")
+    picture(directory / "dog" / ".hidden" / "a.png")
+    picture(directory / ".git" / "a.png")
+    picture(directory / "cat" / "__MACOSX" / "a.png")
+    for name in ("readme.txt", ".DS_Store", "cat/notes.txt", "cat/.DS_Store"):
+        (directory / name).write_text("x")
+    there = folder.read(mock_data.upload(directory, f"{bucket}/a/pictures"))
+    mock_data.assert_same(folder.read(directory), there)
+    assert there.place(0) == f"{bucket}/a/pictures/cat/b.png"
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"a.png": b"1"}, r"holds no class folder \(and 1 other entries\)"),
+        ({"cat/a.png": b"1"}, "holds one class folder, cat"),
+        ({"cat/a.png": b"1", "dog/a.txt": b"1"}, "s3://.*/pictures/dog holds no picture"),
+    ],
+)
+def test_faults_of_a_folder_of_a_store(bucket, files, said):
+    """The same faults as on a disk, in one line."""
+    directory = storage.path(f"{bucket}/pictures")
+    for name, content in files.items():
+        storage.write(directory / name, content)
+    assert re.search(said, error_of(directory))

@@ -2,6 +2,7 @@
 
 import os
 
+import mock_data
 import numpy as np
 import pytest
 from PIL import Image
@@ -142,3 +143,8 @@ def test_full_size(tmp_path):
     joined = source.names.joined.split(b"\n")
     assert sorted(joined) == joined
     assert len(source.missing(source.parts["validation"])) == 0
+
+
+def test_in_a_store(directory, bucket):
+    """The folders of the synsets in an object store are read as those on a disk."""
+    mock_data.assert_same(imagenet100.read(directory), imagenet100.read(mock_data.upload(directory, f"{bucket}/imagenet100")))

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import mock_data
 import numpy as np
 import pytest
 from PIL import Image
@@ -191,3 +192,10 @@ def test_full_size(tmp_path):
     assert source.names[24_999] == "im25000.jpg"
     assert source.names.once().all()
     assert len(source.missing(np.arange(25_000))) == 25_000
+
+
+def test_in_a_store(directory, bucket):
+    """Labels and images in an object store are read as those on a disk."""
+    mock_data.assert_same(
+        mirflickr25k.read(directory), mirflickr25k.read(mock_data.upload(directory, f"{bucket}/mirflickr25k"))
+    )

@@ -1,0 +1,388 @@
+"""The files of launch/ do what they say, as far as one machine without a cluster can tell."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from adsq_jax.config import default
+
+ROOT = Path(__file__).parents[1]
+LAUNCH = sorted((ROOT / "launch").iterdir())
+SCRIPTS = [
+    *(ROOT / "launch").glob("*.sh"),
+    *(ROOT / "benchmarks").glob("*.sh"),
+    ROOT / "test.sh",
+    ROOT / ".ci" / "run",
+]
+SHELLCHECK = Path(sysconfig.get_path("scripts")) / "shellcheck"
+VERSIONS = ("1.31", kubernetes_validate.latest_version())  # of Kubernetes: the oldest that the file is for, the newest known
+PROCESS = """
+import json, os, signal, sys, time
+from pathlib import Path
+
+folder, flags = Path(os.environ["FOLDER"]), sys.argv[1:]
+name = dict(flag.split("=", 1) for flag in flags).get("--process", os.environ.get("NAME"))
+signals = []
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda number, frame: signals.append(number))
+shared = [sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [], os.getpid()]
+(folder / f"{name}.new").write_text(json.dumps([flags, *shared]))
+(folder / f"{name}.new").rename(folder / f"{name}.started")
+what, _, value = json.loads(os.environ.get("DO", "{}")).get(name, "wait").partition(" ")
+if what == "wait":
+    until = time.monotonic() + 60
+    while not signals and time.monotonic() < until:
+        time.sleep(0.05)
+    time.sleep(0.5)  # is there a second signal?
+    (folder / f"{name}.signals").write_text(json.dumps(signals))
+elif what == "deaf":
+    time.sleep(60)
+elif what == "finish":
+    (folder / "result.json").touch()
+sys.exit(int(value or 0))
+"""
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    """A folder for programs that stand in for others, first on the PATH; `python -m adsq_jax.main` there is PROCESS."""
+    (tmp_path / "process.py").write_text(PROCESS)
+    (tmp_path / "bin").mkdir()
+    program(tmp_path, "python", f'[[ $1 == -m ]] && shift 2 && set -- "{tmp_path}/process.py" "$@"; exec {sys.executable} "$@"')
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("FOLDER", str(tmp_path))
+    monkeypatch.delenv("PYTHON", raising=False)
+    monkeypatch.delenv("GRACE", raising=False)
+    return tmp_path
+
+
+def program(bench, name, script):
+    path = bench / "bin" / name
+    path.write_text(f"#!/usr/bin/env bash\n{script}\n")
+    path.chmod(0o755)
+
+
+def start(*command, cwd=ROOT):
+    """Starts a command in a session of its own, where Ctrl-C counts even if it doesn't for the tests themselves."""
+    restore = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execvp(sys.argv[1], sys.argv[1:])"
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", restore, *map(str, command)]
+    return subprocess.Popen(command, cwd=cwd, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+
+
+def end(process):
+    """Waits for a command; gives exit status, standard output and standard error."""
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+def started(bench, count):
+    """Waits for that many processes; gives of each, by number, its flags, its cores and its id."""
+    until = time.monotonic() + 60
+    while len(found := sorted(bench.glob("*.started"))) < count:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    return [json.loads(path.read_text()) for path in found]
+
+
+def signals(bench):
+    return [json.loads(path.read_text()) for path in sorted(bench.glob("*.signals"))]
+
+
+def gone(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def manifest():
+    return list(yaml.safe_load_all((ROOT / "launch" / "kubernetes.yaml").read_text()))
+
+
+def pod(job):
+    return job["spec"]["template"]["spec"]
+
+
+def lint(*paths):
+    return subprocess.run([SHELLCHECK, *paths], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_shellcheck_finds_nothing(tmp_path):
+    """Every shell script of the repository passes shellcheck, which does find an unquoted variable in another."""
+    assert len(SCRIPTS) >= 8
+    found = lint(*SCRIPTS)
+    assert (found.returncode, found.stdout) == (0, "")
+    (tmp_path / "bad.sh").write_text("#!/bin/sh\nrm $1\n")
+    assert "SC2086" in lint(tmp_path / "bad.sh").stdout
+
+
+def test_headers():
+    """Each file says at its head what to edit, how to run, stop and resume; scripts are executable, and stop at errors."""
+    assert {path.name for path in LAUNCH} == {"kubernetes.yaml", "local.sh", "slurm.sh", "tpu_pod.sh"}
+    for path in LAUNCH:
+        text = path.read_text()
+        header = re.match(r"(#.*\n)+", text)[0]
+        assert re.findall(r"^#   (\w+): ", header, re.MULTILINE) == ["Edit", "Run", "Stop", "Resume"], path
+        if path.suffix == ".sh":
+            assert text.startswith("#!/usr/bin/env bash\n")
+            assert "\nset -euo pipefail\n" in text
+            assert os.access(path, os.X_OK)
+
+
+def test_flags_are_those_of_main():
+    """Each flag that a launch file or its header gives to adsq_jax.main is one that it has, and each knob is in default()."""
+    defined = set(re.findall(r"DEFINE_\w+\(\s*\"(\w+)\"", (ROOT / "adsq_jax" / "main.py").read_text()))
+    [script] = pod(manifest()[1])["containers"][0]["args"]  # which gives flags to nothing else
+    commands = [script]
+    for path in LAUNCH:
+        text = path.read_text().replace("\\\n", " ")
+        commands += re.findall(r"(?:adsq_jax\.main|launch/\w+\.sh)(\s.*)", text)
+    used = {name for command in commands for name in re.findall(r"\s--([a-z][\w.]*)", command)}
+    assert used >= {"config", "workdir", "coordinator", "processes", "process"}
+    for name in used:
+        node = {"config": default()} if name.startswith("config.") else dict.fromkeys(defined)
+        for key in name.split("."):
+            assert key in node, name
+            node = node[key]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_kubernetes_schema(version):
+    """The manifest is valid strictly, and a misspelt field or a number in words is not."""
+    service, job = manifest()
+    for resource in (service, job):
+        kubernetes_validate.validate(resource, version, strict=True)
+    job["spec"]["paralelism"] = 4
+    with pytest.raises(kubernetes_validate.ValidationError, match="paralelism"):
+        kubernetes_validate.validate(job, version, strict=True)
+    service, job = manifest()
+    pod(job)["terminationGracePeriodSeconds"] = "long"
+    with pytest.raises(kubernetes_validate.ValidationError, match="long"):
+        kubernetes_validate.validate(job, version, strict=True)
+
+
+def test_kubernetes_agrees_with_itself():
+    """One number of processes, one name for Job, Service and coordinator; all can be restarted, and have minutes to save."""
+    service, job = manifest()
+    spec, [container] = job["spec"], pod(job)["containers"]
+    flags = dict(re.findall(r"--(coordinator|processes|process)=(\S+)", container["args"][0]))
+    count = spec["completions"]
+    assert spec["completionMode"] == "Indexed"
+    assert (spec["parallelism"], int(flags["processes"])) == (count, count)
+    assert flags["process"] == '"$JOB_COMPLETION_INDEX"'
+    name = job["metadata"]["name"]
+    assert service["spec"]["selector"] == {"job-name": name}
+    assert service["spec"]["clusterIP"] == "None"
+    assert pod(job)["subdomain"] == service["metadata"]["name"]
+    assert re.fullmatch(rf"{name}-0\.{service['metadata']['name']}:\d+", flags["coordinator"])
+    assert spec["backoffLimit"] >= 3 * count
+    assert pod(job)["restartPolicy"] == "Never"  # what a podFailurePolicy needs
+    assert pod(job)["terminationGracePeriodSeconds"] >= 120
+    assert container["resources"]["limits"]["nvidia.com/gpu"] > 0
+    assert {volume["name"] for volume in pod(job)["volumes"]} == {mount["name"] for mount in container["volumeMounts"]}
+    assert container["name"] == spec["podFailurePolicy"]["rules"][0]["onExitCodes"]["containerName"]
+
+
+def start_pod(bench):
+    """Starts what pod 2 of the manifest would, with a folder of the test's as its --workdir."""
+    [container] = pod(manifest()[1])["containers"]
+    [script] = container["args"]
+    (bench / "pod.sh").write_text(f"#!/usr/bin/env bash\n{script}")
+    assert lint(bench / "pod.sh").stdout == ""
+    return start("env", "JOB_COMPLETION_INDEX=2", *container["command"], re.sub(r"workdir=/\S+", f"workdir={bench}", script))
+
+
+@pytest.mark.parametrize(
+    ("does", "stop", "status"),
+    [("finish", False, 0), ("fail 3", False, 3), ("wait", True, 75), ("wait 3", True, 3), ("saved", False, 75)],
+)
+def test_kubernetes_pod(bench, monkeypatch, does, stop, status):
+    """A pod hands SIGTERM on, and gives 0 with a result only: 75 if its process saved and stopped, else what that gave."""
+    monkeypatch.setenv("DO", json.dumps({"2": does}))
+    run = start_pod(bench)
+    [[flags, _, pid]] = started(bench, 1)
+    assert {"--processes=4", "--process=2", f"--workdir={bench}"} <= set(flags)
+    if stop:
+        run.send_signal(signal.SIGTERM)
+    assert end(run)[0] == status
+    assert gone(pid)
+    assert signals(bench) == ([[signal.SIGTERM]] if stop else [])
+
+
+def test_kubernetes_pod_of_a_finished_run(bench, monkeypatch):
+    """A pod that starts when the result is there waits for no other."""
+    monkeypatch.setenv("NAME", "alone")
+    monkeypatch.setenv("DO", json.dumps({"alone": "end"}))
+    (bench / "result.json").touch()
+    assert end(start_pod(bench))[0] == 0
+    [[flags, *_]] = started(bench, 1)
+    assert f"--workdir={bench}" in flags
+    assert not any(flag.startswith(("--coordinator", "--process")) for flag in flags)
+
+
+def test_slurm_options():
+    """All #SBATCH lines stand before the first command; a process a GPU; SIGTERM to the processes in time to save."""
+    text = (ROOT / "launch" / "slurm.sh").read_text()
+    header = re.match(r"(#.*\n)+", text)[0]
+    options = dict(re.findall(r"^#SBATCH --([a-z-]+)=?(\S*)$", header, re.MULTILINE))
+    assert len(options) == text.count("#SBATCH --")
+    assert options["requeue"] == ""
+    assert options["signal"] == "TERM@120"  # with B: it would go to the script
+    assert options["ntasks-per-node"] == options["gpus-per-node"]
+    assert "gpus-per-task" not in options
+    assert int(options["nodes"]) > 1
+    assert options["open-mode"] == "append"  # a requeued job keeps what it said before
+
+
+@pytest.mark.parametrize(("does", "status", "requeued"), [("finish", 0, False), ("saved", 0, True), ("fail 3", 3, False)])
+def test_slurm_script(bench, monkeypatch, does, status, requeued):
+    """The job asks for a requeue if all processes ended well without a result, and ends with the status of one that failed."""
+    program(bench, "srun", 'while [[ $1 == --* ]]; do shift; done; exec "$@"')
+    program(bench, "scontrol", 'echo "$@" >"$FOLDER/scontrol"')
+    monkeypatch.setenv("NAME", "0")
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "8")
+    monkeypatch.setenv("DO", json.dumps({"0": does}))
+    (bench / "slurm.sh").write_text(
+        re.sub(r"^workdir=.*", f"workdir={bench}", (ROOT / "launch" / "slurm.sh").read_text(), flags=re.MULTILINE)
+    )
+    assert end(start("bash", bench / "slurm.sh", "--config.seed=1"))[0] == status
+    [[flags, *_]] = started(bench, 1)
+    assert {f"--workdir={bench}", "--config.seed=1"} <= set(flags)
+    assert (bench / "scontrol").exists() == requeued
+    if requeued:
+        assert (bench / "scontrol").read_text() == "requeue 17\n"
+
+
+def test_tpu_pod(bench, monkeypatch):
+    """Each host unpacks the commit, makes an environment once, and runs with the flags as given; a failure is told."""
+    program(
+        bench,
+        "gcloud",
+        """
+        echo "$*" >>"$FOLDER/gcloud"
+        for host in 0 1; do
+          mkdir -p "$FOLDER/host$host" && cd "$FOLDER/host$host"
+          for argument; do
+            [[ $argument != *.tar.gz ]] || cp "$argument" .
+            [[ $argument != --command=* ]] || HOST=$host HOME=$PWD NAME=$host bash -c "${argument#--command=}"
+          done
+        done
+        """,
+    )
+    program(
+        bench,
+        "python3",
+        """
+        echo "$*" >>"$FOLDER/python$HOST"
+        [[ $* != *"uv venv"* ]] || { mkdir -p .venv/bin && cp "$FOLDER/bin/python" .venv/bin; }
+        """,
+    )
+    clone = bench / "clone"
+    (clone / "launch").mkdir(parents=True)
+    shutil.copy(ROOT / "launch" / "tpu_pod.sh", clone / "launch")
+    git = ["git", "-c", "user.name=test", "-c", "user.email=test", "-C", clone]
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "test"]):
+        subprocess.run([*git, *arguments], check=True, timeout=60)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, timeout=60, capture_output=True, text=True).stdout.strip()
+    monkeypatch.setenv("DO", json.dumps({"0": "end", "1": "end"}))
+    command = [clone / "launch" / "tpu_pod.sh", "NAME", "ZONE", "--config=a b.py", "--workdir=gs://b/it's"]
+    for again in (False, True):
+        status, _, err = end(start(*command))
+        assert (status, err) == (0, "")
+        assert [flags for flags, *_ in started(bench, 2)] == [["--config=a b.py", "--workdir=gs://b/it's"]] * 2
+        assert (bench / "host1" / f"adsq_jax-{commit}" / "launch" / "tpu_pod.sh").exists()
+        assert (bench / "python1").read_text().count("uv venv") == 1
+        assert (bench / "python1").read_text().count("uv pip install") == 1 + again
+    lines = (bench / "gcloud").read_text().splitlines()
+    assert all("--zone=ZONE --worker=all" in line for line in lines if line.startswith("compute"))
+    monkeypatch.setenv("DO", json.dumps({"0": "end", "1": "fail 3"}))
+    assert end(start(*command))[0] == 3
+    with (clone / "launch" / "tpu_pod.sh").open("a") as file:
+        file.write("# edited\n")
+    for arguments, words in ((command, "commit them first"), (command[:3], "NAME, ZONE or flags are missing")):
+        status, out, err = end(start(*arguments))
+        assert (status, out, err.count("\n")) == (2, "", 1)
+        assert words in err
+
+
+def local(*arguments):
+    return start(ROOT / "launch" / "local.sh", *arguments)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_local_starts_processes(bench, monkeypatch, count):
+    """N processes get one coordinator, N, a number each, the flags as given, and an equal share of the cores of their own."""
+    monkeypatch.setenv("DO", json.dumps({str(i): "end" for i in range(count)}))
+    assert end(local(count, "--config=a b.py", "--workdir=*")) == (0, "", "")
+    found = started(bench, count)
+    given = {tuple(flags[:-1]) for flags, *_ in found}
+    assert [flags[-1] for flags, *_ in found] == [f"--process={i}" for i in range(count)]
+    assert len(given) == 1
+    *first, coordinator, processes = given.pop()
+    assert (first, processes) == (["--config=a b.py", "--workdir=*"], f"--processes={count}")
+    assert re.fullmatch(r"--coordinator=localhost:[1-9]\d+", coordinator)
+    if shutil.which("taskset"):
+        cores = os.sched_getaffinity(0)
+        shares = [set(share) for _, share, _ in found]
+        if len(cores) >= count:
+            assert {len(share) for share in shares} == {len(cores) // count}
+            assert sum(map(len, shares)) == len(set.union(*shares))
+        assert set.union(*shares) <= cores
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_local_hands_signals_on(bench, number):
+    """A signal reaches every process once, Ctrl-C too, which a terminal sends to the whole group; then all have ended."""
+    run = local(3)
+    found = started(bench, 3)
+    os.killpg(run.pid, number)
+    assert end(run) == (0, "", "")
+    assert signals(bench) == [[signal.SIGTERM if number == signal.SIGHUP else number]] * 3
+    assert all(gone(pid) for *_, pid in found)
+
+
+def test_local_ends_all_after_a_failure(bench, monkeypatch):
+    """Once one process has failed, those that don't end by themselves are killed, and the status is that of the first."""
+    monkeypatch.setenv("DO", json.dumps({"0": "deaf", "1": "fail 7", "2": "deaf"}))
+    monkeypatch.setenv("GRACE", "1")
+    run = local(3)
+    found = started(bench, 3)
+    assert end(run)[:2] == (7, "")
+    assert all(gone(pid) for *_, pid in found)
+
+
+def test_local_leaves_time_after_a_failure(bench, monkeypatch):
+    """Within the grace period the others may end as they like, and their statuses don't count."""
+    monkeypatch.setenv("DO", json.dumps({"0": "wait 9", "1": "fail 7"}))
+    run = local(2)
+    (*_, pid), _ = started(bench, 2)
+    time.sleep(1)
+    assert not gone(pid)
+    os.kill(pid, signal.SIGTERM)
+    assert end(run) == (7, "", "")
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], [""], ["0"], ["-1"], ["two"], ["1.5"], ["08"], ["2\n3"], ["99999999999999999999"], ["--config=x"]]
+)
+def test_local_refuses(bench, arguments):
+    """A number of processes that is none, or missing, is one line with what was expected, and status 2; nothing is started."""
+    status, out, err = end(local(*arguments))
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("local.sh: ")
+    assert "give the number of processes" in err
+    assert list(bench.glob("*.started")) == []
