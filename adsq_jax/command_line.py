@@ -34,9 +34,6 @@ def run(main: Callable[[], None]) -> None:
             if not isinstance(error, processes.AgreedError):
                 processes.leave(2)
             sys.exit(2)
-        except processes.Lost as error:
-            _tell(str(error))
-            sys.exit(1)
         except jax.errors.JaxRuntimeError as error:
             if processes.count() == 1:
                 raise

@@ -51,9 +51,10 @@ def main() -> None:
         result = _result(config, directory, content, began=began)
     except (Stopped, KeyboardInterrupt) as error:
         print(f"stopped: what is saved is in {directory}; resume with the same command", file=sys.stderr, flush=True)
-        status = 0 if error.args and error.args[0] == signal.SIGTERM else 130
-        processes.leave(status)
-        sys.exit(status)
+        if isinstance(error, KeyboardInterrupt):
+            processes.leave(130)
+        processes.disconnect()  # all stop at the same step
+        sys.exit(0 if error.args and error.args[0] == signal.SIGTERM else 130)
     except OSError as error:
         if error.errno not in _OF_THE_DISK:
             raise
@@ -72,9 +73,7 @@ def _check_processes() -> None:
     if _COORDINATOR.value is not None and not re.fullmatch(r"(\S+):\d{1,5}", _COORDINATOR.value):
         raise InputError(f"--coordinator={_COORDINATOR.value} must be HOST:PORT, of process 0")
     if _PROCESSES.value is not None and not 0 <= _PROCESS.value < _PROCESSES.value:
-        raise InputError(
-            f"--process={_PROCESS.value} must be 0 to {_PROCESSES.value - 1}, since --processes={_PROCESSES.value}"
-        )
+        raise InputError(f"--process={_PROCESS.value} and --processes={_PROCESSES.value} don't fit: they count from 0 to N - 1")
 
 
 def _result(config: ConfigDict, directory: Path, content: dict[str, Any], *, began: float) -> dict[str, Any]:

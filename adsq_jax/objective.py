@@ -215,11 +215,10 @@ class Guidance(NamedTuple):
 def bank_terms(
     relaxed_codes: jax.Array,
     *,
-    labels: jax.Array,
     codes: jax.Array,
+    similar: jax.Array,
     bank: jax.Array,
     bank_codes: jax.Array,
-    bank_labels: jax.Array,
     bank_shares: jax.Array,
     statistics: PairStatistics,
     likelihood_scale: float,
@@ -230,11 +229,10 @@ def bank_terms(
 
     Args:
       relaxed_codes: u of the batch, float32[batch, bits] in [-1, 1].
-      labels: of the batch, uint8[batch, c].
       codes: rows of B of the batch, float32[batch, bits] in {-1, +1}; u itself where an image's row is in another part.
+      similar: S between batch and rows, bool[batch, n].
       bank: V, the other network's relaxed codes, float32[n, bits].
       bank_codes: B, float32[n, bits] in {-1, +1}.
-      bank_labels: uint8[n, c].
       bank_shares: what each row counts among all, 1 / (rows of the whole training set), or 0 for a filling: float32[n].
       statistics: of the training set's pairs.
       likelihood_scale: t.
@@ -244,7 +242,6 @@ def bank_terms(
 
     Source: this project's reconstruction; each term names its own.
     """
-    similar = similarity(labels, bank_labels)  # [batch, n]
     batch, bits = relaxed_codes.shape
     share = bank_shares[None, :] / batch  # [1, n]
     return {
@@ -264,8 +261,7 @@ def guidance_loss(
     semantic: jax.Array,
     guidance: Guidance,
     *,
-    labels: jax.Array,
-    label_sets: jax.Array,
+    similar: jax.Array,
     statistics: PairStatistics,
     cosine_scale: float,
 ) -> jax.Array:
@@ -274,8 +270,7 @@ def guidance_loss(
     Args:
       semantic: features of the batch, float32[batch, d].
       guidance: LabelNet's.
-      labels: of the batch, uint8[batch, c].
-      label_sets: uint8[m, c].
+      similar: S between batch and label sets, bool[batch, m].
       statistics: of the training set's pairs.
       cosine_scale: s.
 
@@ -284,11 +279,10 @@ def guidance_loss(
 
     Source: DSEH, Li et al., IJCAI 2018, on cosines.
     """
-    similar = similarity(labels, label_sets)  # [batch, m]
     return likelihood_loss(
         scaled_cosines(semantic, guidance.features, scale=cosine_scale),
         similar,
-        weights=pair_weights(similar, statistics=statistics) * guidance.frequencies[None, :] / len(labels),
+        weights=pair_weights(similar, statistics=statistics) * guidance.frequencies[None, :] / len(semantic),
     )
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -15,12 +16,9 @@ from jax.experimental import multihost_utils
 from adsq_jax.errors import InputError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)  # that mean: save and stop
+_PATIENCE = 300  # seconds that processes wait for one another at the start
 _LONGEST_NOTE = 4096  # bytes that a process tells the others at once
 _Outcome = TypeVar("_Outcome")
-
-
-class Lost(Exception):
-    """Other processes can't be reached."""
 
 
 class AgreedError(InputError):
@@ -36,21 +34,36 @@ def connect(*, coordinator: str | None, processes: int | None, process: int | No
       processes: how many; None as above.
       process: which of them this is, from 0; None as above.
 
-    Raises:
-      Lost: the others don't come.
+    Ends the process with status 1 where the others don't come within five minutes.
     """
     found_by = None if coordinator is None else "deactivate"  # flags count more than what JAX knows of the surroundings
+    asked_at = coordinator or "the coordinator"
+
+    def give_up() -> None:  # JAX would end the process from within C++, with a page of addresses
+        print(
+            f"error: the processes didn't find one another at {asked_at} within {_PATIENCE} s: start all of them, with the "
+            "same --coordinator and --processes, and --process=0, 1, ...",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(1)
+
+    timer = threading.Timer(_PATIENCE, give_up)
+    timer.daemon = True
+    timer.start()
     try:
-        jax.distributed.initialize(coordinator, processes, process, cluster_detection_method=found_by)
+        jax.distributed.initialize(
+            coordinator,
+            processes,
+            process,
+            cluster_detection_method=found_by,
+            initialization_timeout=_PATIENCE + 60,
+        )
     except ValueError as error:
         if coordinator is not None or "coordinator_address" not in str(error):
             raise
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0][:200]
-        raise Lost(
-            f"the processes don't find one another at {coordinator or 'the coordinator'} ({reason}): start all of them, with "
-            "the same --coordinator and --processes, and --process=0, 1, ..."
-        ) from error
+    finally:
+        timer.cancel()
 
 
 def leave(status: int) -> None:

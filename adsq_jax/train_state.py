@@ -56,5 +56,5 @@ class Targets:
     codes: jax.Array  # B, int8[n, bits]
     set_index: jax.Array  # each row's label set, int32[n]
     shares: jax.Array  # what each row counts among all: 1 / n, or 0 for a filling; float32[n]
-    label_sets: jax.Array  # the distinct label vectors, the same on every device, uint8[m, c]
+    similar_sets: jax.Array  # S between the distinct label vectors, the same on every device, bool[m, m]
     guidance: Guidance | None  # the same on every device

@@ -179,11 +179,10 @@ def _img_net_loss(
     here = (own >= 0) & (own < len(codes))
     terms = objective.bank_terms(
         everyones,
-        labels=targets.label_sets[sets],
+        similar=targets.similar_sets[sets].T[targets.set_index].T,  # rows, since TPUs are slow to gather columns
         codes=jnp.where(here[:, None], codes[jnp.clip(own, 0, len(codes) - 1)], everyones),
         bank=bank,
         bank_codes=codes,
-        bank_labels=targets.label_sets[targets.set_index],
         bank_shares=targets.shares,
         statistics=statistics,
         likelihood_scale=likelihood_scale,
@@ -195,8 +194,7 @@ def _img_net_loss(
         terms["guidance"] = objective.guidance_loss(
             semantic,
             targets.guidance,
-            labels=targets.label_sets[batch["label_set"]],
-            label_sets=targets.label_sets,
+            similar=targets.similar_sets[batch["label_set"]],
             statistics=statistics,
             cosine_scale=cosine_scale,
         )

@@ -32,7 +32,7 @@ from adsq_jax.train_step import img_net_gradients, img_net_update, label_net_ste
 
 _SAME: Any = Place.SAME  # trees of places have the shape of trees of arrays
 _ROWS: Any = Place.ROWS
-TARGET_PLACES = Targets(bank=_ROWS, codes=_ROWS, set_index=_ROWS, shares=_ROWS, label_sets=_SAME, guidance=_SAME)
+TARGET_PLACES = Targets(bank=_ROWS, codes=_ROWS, set_index=_ROWS, shares=_ROWS, similar_sets=_SAME, guidance=_SAME)
 
 
 class NotFinite(InputError):
@@ -59,6 +59,9 @@ class Trainer:
         self.size = len(labels)  # n
         self.own = parallel.share(self.size)  # rows of the training set that this process sees to
         self.sets = objective.label_sets(labels)
+        self._similar_sets = np.asarray(
+            objective.similarity(jnp.asarray(self.sets.sets), jnp.asarray(self.sets.sets))
+        )  # [m, m]
         self.statistics = objective.pair_statistics(self.sets)
         self.frequencies = (self.sets.counts / self.size).astype(np.float32)  # [m]
         data = config.data
@@ -404,7 +407,7 @@ class Trainer:
         arrays: dict[str, Any] = {
             "set_index": self.sets.set_index,
             "shares": np.full(self.size, 1 / self.size, np.float32),
-            "label_sets": self.sets.sets,
+            "similar_sets": self._similar_sets,
         }
         return Targets(bank=others[0] if others else None, codes=state.codes, guidance=guidance, **arrays)
 

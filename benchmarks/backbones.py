@@ -25,7 +25,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -40,8 +40,7 @@ from adsq_jax import parallel, results
 from adsq_jax.data import datasets, protocols, sources
 from adsq_jax.data.labels import Labels
 from adsq_jax.models import backbones, layers
-from adsq_jax.train_state import Targets
-from adsq_jax.trainer import Trainer
+from adsq_jax.trainer import TARGET_PLACES, Trainer
 
 ROOT = Path(__file__).parent.parent
 SEED, TURNS, CLASSES = 0, 9, 10
@@ -97,15 +96,15 @@ class Ours:
         self.trainer, self.case = trainer_of(case), case
         self.state, self.metrics = self.trainer.init(), {}
         self.pixels = np.stack([self.trainer.dataset.source.image(row, shorter_side=0) for row in range(case.images)])
-        guidance, label_codes = self.trainer.guidance(self.state)
+        _, label_codes = self.trainer.guidance(self.state)
         bank = label_codes[self.trainer.sets.set_index]
         codes = np.where(bank < 0, -1, 1).astype(np.int8)
-        self.targets = Targets(bank=bank, codes=codes, labels=self.trainer.labels, guidance=guidance)
-        enter = self.trainer.parallel.enter
-        self.entered = enter(self.targets)
-        self.nets = {name: enter(net) for name, net in self.state.img_nets.items()}
+        self.targets = replace(self.trainer.targets(self.state, "f"), bank=bank, codes=codes)
+        enter, places = self.trainer.parallel.enter, self.trainer.places.img_nets
+        self.entered = enter(self.targets, TARGET_PLACES)
+        self.nets = {name: enter(net, places[name]) for name, net in self.state.img_nets.items()}
         net = self.state.img_nets["f"]
-        self.variables = enter({"params": net.params, "batch_stats": net.batch_stats})
+        self.variables = self.trainer.parallel.local.replicate({"params": net.params, "batch_stats": net.batch_stats})
 
     def batch(self, call: int) -> dict[str, np.ndarray]:
         """A batch, as the input gives it."""
@@ -115,12 +114,12 @@ class Ours:
     def step(self, call: int) -> None:
         """One update of each network, against the same targets."""
         for name, net in self.nets.items():
-            batch = self.trainer.parallel.split(self.batch(call))
+            batch = self.trainer.split(self.batch(call))
             self.nets[name], self.metrics[name] = self.trainer.img_net_step(net, self.entered, batch)
 
     def encode(self, call: int) -> np.ndarray:
         """Relaxed codes of a batch."""
-        images = self.trainer.parallel.shard(self.batch(call)["inputs"])
+        images = self.trainer.parallel.local.shard(self.batch(call)["inputs"])
         return np.asarray(self.trainer.encoder.codes(self.variables, images))
 
     def run(self, calls: int) -> None:
@@ -206,9 +205,10 @@ class Torch:
             ]
             self.optimizers[name] = torch.optim.AdamW(groups, lr=config.optim.learning_rate, fused=True)
         targets = self.ours.targets
-        self.labels, self.codes, self.bank, *self.guidance = (
+        sets = self.ours.trainer.sets
+        self.labels, self.sets, self.codes, self.bank, *self.guidance = (
             torch.tensor(np.array(x), dtype=torch.float32)
-            for x in (targets.labels, targets.codes, targets.bank, *targets.guidance)
+            for x in (sets.sets[sets.set_index], sets.sets, targets.codes, targets.bank, *targets.guidance)
         )
 
     def forward(self, name: str, images: np.ndarray):
@@ -237,9 +237,9 @@ class Torch:
 
         similar = labels @ self.labels.T > 0
         products = relaxed @ self.codes.T / bits
-        features, sets, frequencies = self.guidance
+        features, frequencies = self.guidance
         cosines = settings.cosine_scale * functional.normalize(semantic) @ functional.normalize(features).T
-        guided = likelihood(cosines, labels @ sets.T > 0) * frequencies
+        guided = likelihood(cosines, labels @ self.sets.T > 0) * frequencies
         return {
             "likelihood": likelihood(settings.likelihood_scale / bits * relaxed @ self.bank.T, similar).mean(),
             "difference": ((products - torch.where(similar, 1.0, -statistics.ratio)) ** 2).mean(),
@@ -355,7 +355,7 @@ def layer_times(row: dict, spread: parallel.DataParallel, *, turns: int) -> dict
     random = np.random.default_rng(SEED)
     x, kernel = (random.normal(size=row[part]).astype(np.float32) for part in ("x", "kernel"))
     options = {"stride": row["stride"], "padding": row["padding"]}
-    x, kernel = spread.shard(x), spread.replicate(kernel / np.sqrt(kernel[..., 0].size))
+    x, kernel = spread.local.shard(x), spread.local.replicate(kernel / np.sqrt(kernel[..., 0].size))
     ways: dict[str, Callable] = {}
     for way, function in (("adsq_jax", layers.convolve), ("xla", layers._convolve_by_xla)):
         forward = partial(function, **options)

@@ -136,6 +136,48 @@ def backbone_rows(path: Path = ROOT / "benchmarks" / "results" / "backbones" / "
     return head + "|---|---|---|---|---|\n" + "".join(lines) + f"\n{found['machine']}, {found['date']}.\n"
 
 
+SCALING_HEAD = (
+    "| devices | batch | GFLOP: network | GFLOP: pair terms | gradients, MB | ring's factor | BatchNorm, MB "
+    "| batch's codes and their gradient, MB | indices and label sets, MB | codes, of all that is sent "
+    "| banks and codes kept, MB | compiled |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n"
+)
+
+
+def scaling_rows(path: Path = ROOT / "benchmarks" / "results" / "scaling" / "scaling.json") -> str:
+    """What an update costs each device and what it sends, by the number of devices; what n changes once for each n."""
+    found = json.loads(path.read_text())
+    by_devices: dict[int, list] = {}
+    for row in found["rows"]:
+        by_devices.setdefault(row["devices"], []).append(row)
+    lines = []
+    for devices, group in sorted(by_devices.items()):
+        row, sent = group[-1], group[-1]["bytes"]  # the larger training set allows every batch; what is sent is the same
+        network = sum(row["operations"][part] for part in ("backbone", "heads"))
+        pairs = " / ".join(f"{(x['operations']['pair terms'] + x['operations']['guidance']) / 1e9:.1f}" for x in group)
+        norms, codes, small = (
+            sum(sent.get(name, 0) for name in names) / 1e6
+            for names in (
+                ("BatchNorm, forward", "BatchNorm, backward"),
+                ("codes", "gradient of the codes"),
+                ("indices", "label sets"),
+            )
+        )
+        compiled = "yes" if "bytes" in group[0].get("program", {}) else "no"
+        kept = " / ".join(f"{x['bank_bytes'] / 1e6:.3g}" for x in group)
+        lines.append(
+            f"| {devices:,} | {row['batch']:,} | {network / 1e9:.0f} | {pairs} "
+            f"| {sent.get('gradients and loss terms', 0) / 1e6:.1f} | {row['ring_all_reduce']:.3g} | {norms:.2f} | {codes:.2f} "
+            f"| {small:.3f} | {row['share_of_codes']:.2%} | {kept} | {compiled} |\n"
+        )
+    net, names = found["network"], " / ".join(dict.fromkeys(row["case"] for row in found["rows"]))
+    return (
+        SCALING_HEAD
+        + "".join(lines)
+        + f"\nTraining set: {names} (the first has too few images for the largest batches). {net['backbone']} at {net['side']}x"
+        + f"{net['side']}, {net['bits']} bits, {net['batch_a_device']} images a device; {found['machine']}, {found['date']}.\n"
+    )
+
+
 TABLES = {
     "backbones": backbone_rows,
     "results": rows,
@@ -143,6 +185,7 @@ TABLES = {
     "stamps": stamps_rows,
     "evaluator": evaluator_rows,
     "input": input_rows,
+    "scaling": scaling_rows,
 }
 
 

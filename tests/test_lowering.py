@@ -47,7 +47,7 @@ def targets_of(trainer, state):
         codes=state.codes,
         set_index=jax.ShapeDtypeStruct((n,), jnp.int32),
         shares=jax.ShapeDtypeStruct((n,), jnp.float32),
-        label_sets=shapes(trainer.sets.sets),
+        similar_sets=jax.ShapeDtypeStruct((len(trainer.sets.sets),) * 2, jnp.bool),
         guidance=Guidance(features=features, frequencies=shapes(trainer.frequencies)),
     )
 

@@ -117,11 +117,32 @@ def test_a_run_in_an_object_store(bucket, tmp_path):
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 0, stderr
     assert "goes on from step" in run(f"{bucket}/run").stderr
-    assert "is finished" in run(f"{bucket}/run").stdout
+    alone = run(f"{bucket}/run", "--coordinator=localhost:1", "--processes=2", "--process=1")
+    assert "is finished" in alone.stdout  # and waits for no other process
     run(tmp_path / "run")
     for name in ("query_sum", "database_f"):
         here = (tmp_path / "run" / "codes" / f"{name}.npy").read_bytes()
         assert storage.read(storage.path(f"{bucket}/run/codes/{name}.npy")) == here
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--coordinator=localhost:1"], "go together"),
+        (["--processes=2", "--process=0"], "go together"),
+        (["--coordinator=localhost", "--processes=2", "--process=0"], "must be HOST:PORT"),
+        (["--coordinator=localhost:1", "--processes=2", "--process=2"], "count from 0"),
+        (["--coordinator=localhost:1", "--processes=0", "--process=0"], "count from 0"),
+        (["--workdir=hdfs://host/run"], "gs:// or s3://"),
+    ],
+)
+def test_flags_of_several_processes(arguments, said, tmp_path):
+    """What is missing or doesn't fit is one line and status 2, before anything is waited for or written."""
+    done = run(tmp_path / "run", *arguments, check=False)
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert said in line
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_terminal_gets_a_bar(tmp_path):

@@ -139,11 +139,10 @@ def img_net():
         statistics = objective.pair_statistics(sets)
         terms = objective.bank_terms(
             relaxed_codes,
-            labels=LABELS[BATCH],
             codes=codes[BATCH],
+            similar=objective.similarity(LABELS[BATCH], LABELS),
             bank=bank,
             bank_codes=codes,
-            bank_labels=LABELS,
             bank_shares=np.full(n, 1 / n, np.float32),
             statistics=statistics,
             likelihood_scale=LIKELIHOOD_SCALE,
@@ -153,8 +152,7 @@ def img_net():
             terms["guidance"] = objective.guidance_loss(
                 semantic,
                 objective.Guidance(features, frequencies),
-                labels=LABELS[BATCH],
-                label_sets=sets.sets,
+                similar=objective.similarity(LABELS[BATCH], sets.sets),
                 statistics=statistics,
                 cosine_scale=COSINE_SCALE,
             )

@@ -69,7 +69,7 @@ def one_step(state, targets, batch, *, optimizer, **settings):
 def over_devices(step, state, targets, batch, *, devices):
     """Runs a step by vmap over shares of batch and rows; the new state with all rows of its bank."""
     state_axes = ImgNetState(params=None, batch_stats=None, opt_state=None, key=None, bank=0)
-    target_axes = Targets(bank=0, codes=0, set_index=0, shares=0, label_sets=None, guidance=None)
+    target_axes = Targets(bank=0, codes=0, set_index=0, shares=0, similar_sets=None, guidance=None)
     shares = partial(jax.tree.map, lambda x: x.reshape(devices, -1, *x.shape[1:]))
     state = replace(state, bank=shares(state.bank))
     rows = {key: shares(getattr(targets, key)) for key in ("bank", "codes", "set_index", "shares")}
@@ -103,7 +103,7 @@ def problem(*, twin=True):
         codes=random.choice(np.array([-1, 1], np.int8), (12, 6)),
         set_index=np.arange(12, dtype=np.int32) % 3,
         shares=np.full(12, 1 / 12, np.float32),
-        label_sets=np.eye(3, dtype=np.uint8),
+        similar_sets=np.eye(3, dtype=bool),
         guidance=None,
     )
     step = partial(
