@@ -50,7 +50,7 @@ def main() -> None:
     try:
         result = _result(config, directory, content, began=began)
     except (Stopped, KeyboardInterrupt) as error:
-        print(f"stopped: what is saved is in {directory}; resume with the same command", file=sys.stderr, flush=True)
+        _tell_stopped(directory)
         if isinstance(error, KeyboardInterrupt):
             processes.leave(130)
         processes.disconnect()  # all stop at the same step
@@ -81,7 +81,8 @@ def _result(config: ConfigDict, directory: Path, content: dict[str, Any], *, beg
     if processes.count() > 1:
         print(f"{processes.name()}: runs on {parallel.Spread().describe()}", file=sys.stderr, flush=True)
     processes.check_same(config=config_module.sha256(config), code=results.code_sha256())
-    with _stopping():
+    # Of several processes JAX notes a signal from the start on; to put a handler in the place of its own would end that one.
+    with _stopping(directory) if processes.count() == 1 else contextlib.nullcontext():
         trainer = processes.together(lambda: _trainer(config))
     pretrained = trainer.pretrained.account["sha256"] if trainer.pretrained else ""
     processes.check_same(split=trainer.dataset.split_sha256, pretrained_weights=pretrained)
@@ -96,16 +97,20 @@ def _trainer(config: ConfigDict) -> Trainer:
     return Trainer(config, dataset, parallel=parallel.DataParallel(config.parallel, devices=devices))
 
 
+def _tell_stopped(directory: Path) -> None:
+    print(f"stopped: what is saved is in {directory}; resume with the same command", file=sys.stderr, flush=True)
+
+
 @contextlib.contextmanager
-def _stopping() -> Iterator[None]:
-    """Ends with `Stopped` at SIGTERM, where there is nothing to save."""
+def _stopping(directory: Path) -> Iterator[None]:
+    """Ends at SIGTERM, where there is nothing to save."""
 
     def handler(number: int, frame: Any) -> None:
+        if processes.count() > 1:  # the others have their own signal, and may wait for this process
+            _tell_stopped(directory)
+            processes.leave(0)
         raise Stopped(number)
 
-    if processes.count() > 1:  # to put a handler in the place of JAX's, even for a while, would end that one
-        yield
-        return
     previous = signal.signal(signal.SIGTERM, handler)
     try:
         yield
@@ -146,7 +151,7 @@ def run(trainer: Trainer, directory: Path, *, began: float) -> dict[str, Any]:
 
     state, seconds = train(trainer, directory=directory, began=began, validate=validate if config.data.validation else None)
     trained = time.monotonic()
-    with _stopping():
+    with _stopping(directory):
         found = measured(state, directory)
     result = {
         **found,
