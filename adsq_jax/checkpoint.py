@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,15 +104,16 @@ class Checkpoints:
                 workdir.write_json(self._directory / _BEST, {"step": best, "measured": measured[best]})
             for step in steps[: -self._keep]:
                 if step != best:
-                    epath.Path(self._directory / str(step)).rmtree()
+                    _delete(self._directory / str(step))
         processes.wait_for_all("checkpoints deleted")
         self._manager.reload()
 
     def _measured(self, step: int) -> float | None:
         try:
-            return self._manifest(step)["measured"]
-        except InputError:  # it was half deleted when a run was killed
+            measured = float(self._manifest(step)["measured"])
+        except (InputError, LookupError, TypeError, ValueError):  # nothing, or it was half deleted when a run was killed
             return None
+        return measured if math.isfinite(measured) else None
 
     def restore(self, template: Any) -> tuple[Any, dict[str, Any]] | None:
         """Restores the newest whole checkpoint; newer ones, which are damaged, are put aside in `damaged_checkpoints`.
@@ -164,7 +166,7 @@ class Checkpoints:
         place = aside / f"{step}-{sum(name.startswith(f'{step}-') for name in there)}"
         if storage.is_remote(folder):
             storage.copy_folder(folder, place)
-            epath.Path(folder).rmtree()
+            _delete(folder)
         else:
             folder.rename(place)
 
@@ -226,6 +228,13 @@ def _files(folder: Path) -> Iterator[str]:
             yield path.relative_to(folder).as_posix()
 
 
+def _delete(folder: Path) -> None:
+    if not storage.is_remote(folder) and folder.is_symlink():
+        folder.unlink()
+    else:
+        epath.Path(folder).rmtree()
+
+
 def _hash_of(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -237,6 +246,8 @@ def _problem(folder: Path) -> str | None:
         if manifest.pop("sha256") != _hash_of(manifest):
             return f"its {_MANIFEST} is not what was written"
         wanted = manifest["files"]
+        if not isinstance(manifest["info"], dict) or not isinstance(manifest["layout"], dict):
+            return f"its {_MANIFEST} is none"
         found = dict(_hashes(folder))
         names = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
     except FileNotFoundError:

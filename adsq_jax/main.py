@@ -22,7 +22,11 @@ from adsq_jax.train import train
 from adsq_jax.train_state import TrainState
 from adsq_jax.trainer import Trainer
 
-_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO} | {
+    errno.EEXIST,  # a file where a folder should be, or the other way round
+    errno.ENOTDIR,
+    errno.EISDIR,
+}
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/, maybe with :bits=48.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; the same command goes on with what is there.")
 _COORDINATOR = flags.DEFINE_string(
@@ -43,7 +47,7 @@ def main() -> None:
     content = json.loads(config.to_json())
     workdir.check(directory, content)
     if storage.is_file(directory / "result.json"):
-        print(f"{directory} is finished.\n{results.table(workdir.read_json(directory / 'result.json'))}")
+        print(f"{directory} is finished.\n{_table(directory / 'result.json')}")
         return
     parallel.split_host(batch_size=config.train.batch_size, host_devices=config.host_devices)
     processes.connect(coordinator=_COORDINATOR.value, processes=_PROCESSES.value, process=_PROCESS.value)
@@ -59,11 +63,20 @@ def main() -> None:
         if error.errno not in _OF_THE_DISK:
             raise
         raise InputError(
-            f"{error.filename or directory} can't be used ({error.strerror}): make room, and give the same command again"
+            f"{error.filename or directory} can't be used ({error.strerror}): put that right, and give the same command again"
         ) from error
     if processes.leads():
         print(results.table(result))
     processes.disconnect()
+
+
+def _table(path: Path) -> str:
+    try:
+        return results.table(workdir.read_json(path))
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is no result of a run: restore it, or train in another folder") from error
 
 
 def _check_processes() -> None:

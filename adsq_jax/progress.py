@@ -173,8 +173,9 @@ def _lines_until(path: Path, start: int) -> bytes:
     for line in storage.read(path).splitlines(keepends=True) if storage.is_file(path) else []:
         try:
             entry = json.loads(line)
-        except ValueError:  # cut short by a kill
+            wanted = entry["phase"] == "label_net" or entry["step"] <= start
+        except (ValueError, LookupError, TypeError, RecursionError):  # cut short by a kill, or none of ours
             break
-        if line.endswith(b"\n") and (entry["phase"] == "label_net" or entry["step"] <= start):
+        if line.endswith(b"\n") and wanted:
             kept.append(line)
     return b"".join(kept)

@@ -41,8 +41,14 @@ def train(
     restored = checkpoints.restore(trainer.outside(start))
     before = 0.0
     if restored is not None:
-        before = restored[1]["seconds"]
-        _check_same(restored[1], origin, trainer, directory)
+        try:
+            before = float(restored[1]["seconds"])
+            _check_same(restored[1], origin, trainer, directory)
+        except (LookupError, TypeError) as error:
+            raise InputError(
+                f"the checkpoint in {directory} doesn't say what it is of: go on with the version of adsq_jax that wrote it, "
+                "or give a new --workdir"
+            ) from error
     progress: Progress = Silent()
     if processes.leads():
         first = None if restored is None else int(restored[0].step)

@@ -37,7 +37,8 @@ def claim(directory: Path, config: dict[str, Any]) -> IO[str]:
         return _claim_without_lock(directory, config)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        lock = (directory / ".lock").open("w")
+        # a pipe in its place is an error, and not waited for
+        lock = os.fdopen(os.open(directory / ".lock", os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK, 0o644), "w")
     except OSError as error:
         raise _unusable(directory, error) from error
     try:
@@ -107,6 +108,8 @@ def read_json(path: Path) -> Any:
       InputError: it isn't one.
     """
     try:
+        if not storage.is_remote(path) and path.exists() and not path.is_file():  # to open a pipe would wait for ever
+            raise OSError("it is no regular file")
         return json.loads(storage.read(path).decode())
     except (OSError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, no JSON, a number too long
         raise InputError(f"{path} can't be read as JSON ({error}): restore it, or give another folder") from error

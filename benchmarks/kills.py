@@ -30,6 +30,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PHASES = ("training", "b_step", "saving", "evaluating")
 WAIT = {"training": 0.03, "b_step": 0.25, "saving": 0.15, "evaluating": 0.15}  # seconds at most from its sign to the kill
+TRIES = 40  # looks at a process before it is killed in another phase than the one aimed at
 LEAST = 3  # kills in each phase
 ENDS = 150.0  # seconds in which the rest of a run ends, once one process is killed
 SAVES_EVERY = 5  # updates
@@ -227,24 +228,31 @@ def kill(run: Run, phase: str, dice: random.Random) -> dict | None:
     """
     if not wait_for(run, phase, after=dice.randint(0, 4)):
         return None
-    time.sleep(dice.uniform(0, WAIT[phase] * run.processes))  # which share the cores
-    members = run.members()
-    if not members:
-        return None
-    number = dice.choice(sorted(members))
-    try:
-        os.killpg(members[number], signal.SIGSTOP)
-        stack, disk, last = stack_of(members[number]), run.by_disk(), run.last()
-        os.killpg(members[number], signal.SIGKILL)
-    except ProcessLookupError:
-        return None
+    for attempt in range(TRIES):
+        time.sleep(dice.uniform(0, WAIT[phase] * (run.processes if attempt == 0 else 0.2)))  # which share the cores
+        members = run.members()
+        if not members:
+            return None
+        number = dice.choice(sorted(members))
+        try:
+            os.killpg(members[number], signal.SIGSTOP)
+            stack, disk, last = stack_of(members[number]), run.by_disk(), run.last()
+            hit = disk if stack is None else phase_of(stack)
+            # where it isn't yet in the phase, it goes on: a kill elsewhere would leave the next one as far from it
+            go_on = hit != phase and attempt + 1 < TRIES
+            os.killpg(members[number], signal.SIGCONT if go_on else signal.SIGKILL)
+        except ProcessLookupError:
+            return None
+        if not go_on:
+            break
     killed = time.monotonic()
     status = run.process.wait(ENDS)
     if status == 0 or run.members():
         raise RuntimeError(f"process {number} was killed, the rest ended with {status}: {run.said()[-2000:]}")
-    found = {"aimed": phase, "phase": disk if stack is None else phase_of(stack), "by": "disk" if stack is None else "stack"}
     return {
-        **found,
+        "aimed": phase,
+        "phase": hit,
+        "by": "disk" if stack is None else "stack",
         "function": stack[0] if stack else None,
         "disk": disk,
         "last_line": f"{last.get('phase')} {last.get('step')}",

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 import pytest
 
-from adsq_jax import workdir
+from adsq_jax import checkpoint, workdir
 from adsq_jax.checkpoint import Checkpoints
 from adsq_jax.data import storage
 from adsq_jax.errors import InputError
@@ -325,3 +325,36 @@ def test_an_object_store(bucket, caplog):
         save(checkpoints, 10)
         assert_same_bits(checkpoints.restore(make_state(1))[0], make_state(10))
     assert storage.is_file(workdir.path(f"{bucket}/run/damaged_checkpoints/10-0/manifest.json"))
+
+
+def rewritten(folder, **changes):
+    """Gives a checkpoint another manifest, with the right hash."""
+    manifest = json.loads((folder / "manifest.json").read_text()) | changes
+    del manifest["sha256"]
+    workdir.write_json(folder / "manifest.json", {**manifest, "sha256": checkpoint._hash_of(manifest)})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"files": {"../../config.json": "0"}}, {"files": [1]}, {"info": None}, {"layout": ["a"]}],
+)
+def test_a_manifest_that_is_none(open_checkpoints, tmp_path, caplog, changes):
+    """Whatever a manifest says, the files below the folder are looked at and no others, and the one before is restored."""
+    save(open_checkpoints(), 5, 10)
+    rewritten(tmp_path / "checkpoints" / "10", **changes)
+    assert_falls_back(open_checkpoints, caplog)
+
+
+@pytest.mark.parametrize("measured", ["high", [1], float("inf")])
+def test_what_was_measured_is_no_number(open_checkpoints, tmp_path, measured):
+    """It counts as nothing; so does an old checkpoint that was half deleted, or a link in its place, which goes alone."""
+    save(open_checkpoints(keep=4), 0, 3, 5)
+    manifest = tmp_path / "checkpoints" / "5" / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "measured": measured}))
+    (tmp_path / "checkpoints" / "3" / "manifest.json").unlink()
+    shutil.move(tmp_path / "checkpoints" / "0", tmp_path / "elsewhere")
+    (tmp_path / "checkpoints" / "0").symlink_to(tmp_path / "elsewhere")
+    save(open_checkpoints(keep=1), 10)
+    assert open_checkpoints().steps() == [10]
+    assert (tmp_path / "elsewhere" / "manifest.json").exists()
+    assert not (tmp_path / "checkpoints" / "best.json").exists()

@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import termios
 import time
 from pathlib import Path
 
+import mock_data
 import numpy as np
 import pytest
 
@@ -145,6 +147,19 @@ def test_flags_of_several_processes(arguments, said, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("content", ["[]", "{}", '{"protocol": 1}', "no JSON"])
+def test_a_result_that_is_none(content, tmp_path):
+    """A finished run's result.json that is damaged is one line and status 2."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text(mock_data.load_config("digits").to_json())
+    (tmp_path / "run" / "result.json").write_text(content)
+    command = [sys.executable, "-m", "adsq_jax.main", "--config=configs/digits.py", f"--workdir={tmp_path / 'run'}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert "result.json" in line
+
+
 def test_a_terminal_gets_a_bar(tmp_path):
     """On a terminal the loss terms stand beside a bar that is drawn anew; elsewhere lines come, without control codes."""
     ours, theirs = pty.openpty()
@@ -245,7 +260,8 @@ def test_a_full_disk_is_one_line(kibibytes, message, tmp_path):
     environment = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}
     done = subprocess.run(limited, cwd=ROOT, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 2, done.stderr
-    (error,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]  # orbax logs its own beside it
+    # orbax logs its own beside it, maybe without an end of line before
+    (error,) = re.findall(rf"error: .*{tmp_path}.*", done.stderr)
     assert message in error
     assert "make room" in error or "another folder" in error
 

@@ -102,9 +102,11 @@ def test_resume_drops_what_comes_again(tmp_path):
     assert [entry["step"] for entry in lines_of(tmp_path)] == [300, 20, 30, 40]
 
 
-@pytest.mark.parametrize("torn", ['{"phase": "img_net", "st', "{", '{"phase": "img_net", "step": 3, "net": "f", "total": 1.0}'])
+@pytest.mark.parametrize(
+    "torn", ['{"phase": "img_net", "st', "{", '{"phase": "img_net", "step": 3, "net": "f", "total": 1.0}', "[1]\n", "{}\n"]
+)
 def test_torn_last_line(tmp_path, torn):
-    """A last line that a kill cut short goes, even where only its end of line is missing; what follows is sound."""
+    """A last line that a kill cut short goes, even where only its end of line is missing, or that is none of ours."""
     record_run(tmp_path, start=0, steps=[1, 2])
     whole = (tmp_path / "metrics.jsonl").read_text()
     (tmp_path / "metrics.jsonl").write_text(whole + torn)

@@ -357,3 +357,11 @@ def test_an_array_in_a_store_that_refuses(refused):
     """Not to know whether a file is there is another error than that it isn't."""
     with pytest.raises(InputError, match=r"can't be read as codes \(Unable to locate credentials\)"):
         workdir.read_array(workdir.path(f"{refused}/x.npy"), what="codes")
+
+
+@pytest.mark.parametrize("name", ["config.json", ".lock"])
+def test_a_pipe_in_place_of_a_file(name, tmp_path):
+    """It is refused, and not waited for."""
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(InputError, match=str(tmp_path)):
+        workdir.claim(tmp_path, {"a": 1})
