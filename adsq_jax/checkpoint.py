@@ -1,8 +1,11 @@
 """Checkpoints, by orbax: the whole state and what goes with it, with hashes of its files that damage cannot pass."""
 
 import hashlib
+import itertools
 import json
 import math
+import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +23,7 @@ from adsq_jax.errors import InputError
 
 _MANIFEST = "manifest.json"  # what a checkpoint is, and hashes of its files: written last, so without it none was finished
 _BEST = "best.json"
+_STEP = re.compile(r"0|[1-9][0-9]*")
 _CHUNK = 1 << 24  # bytes
 
 
@@ -36,8 +40,10 @@ class Checkpoints:
             on the number of devices: it isn't part of what a checkpoint holds.
 
         Raises:
-          InputError: several processes can't write to that store.
+          InputError: several processes can't write to that store; or the folder is a link to what isn't there.
         """
+        if not storage.is_remote(directory) and directory.is_symlink() and not directory.exists():
+            raise InputError(f"{directory} is a link to what isn't there: mount that disk, or remove the link to begin again")
         self._directory, self._keep, self._rows = directory, keep, rows
         self._temporary = None
         if str(directory).startswith("s3://"):  # orbax doesn't know it: each checkpoint goes through a folder of this machine
@@ -59,7 +65,7 @@ class Checkpoints:
             found = storage.entries(self._directory)
         except FileNotFoundError:  # nothing was saved yet
             return []
-        return sorted(int(name) for name, is_folder in found.items() if is_folder and name.isdecimal())
+        return sorted(int(name) for name, is_folder in found.items() if is_folder and _STEP.fullmatch(name))
 
     def save(self, step: int, state: Any, *, info: dict[str, Any], measured: float | None) -> None:
         """Saves a state, unless that step has been saved.
@@ -73,7 +79,7 @@ class Checkpoints:
         Raises:
           InputError: it can't be written.
         """
-        if step in self.steps():
+        if processes.total(processes.leads() and step in self.steps()):
             return
         state = self._cut(state)
         manifest = {"info": info, "measured": measured, "layout": self._layout(state)}
@@ -144,18 +150,28 @@ class Checkpoints:
 
     def _newest_whole(self) -> int:
         """The newest step whose files are what they were, or -1; what is damaged is put aside."""
-        found = -1
-        if processes.leads():
-            for step in reversed(self.steps()):
-                problem = _problem(self._directory / str(step))
-                if problem is None:
-                    found = step
-                    break
-                logging.warning("checkpoint %d is damaged: %s", step, problem)
-                self._put_aside(step)
+        found = processes.together(lambda: self._look() if processes.leads() else -1)
         found = int(processes.total(found if processes.leads() else 0))
         self._manager.reload()
         return found
+
+    def _look(self) -> int:
+        steps = self.steps()
+        try:
+            for step in reversed(steps):
+                problem = _problem(self._directory / str(step))
+                if problem is None:
+                    return step
+                logging.warning("checkpoint %d is damaged: %s", step, problem)
+                self._put_aside(step)
+        except OSError as error:
+            raise InputError(
+                f"{error.filename or self._directory} can't be used ({error.strerror or error}): put that right, and give the "
+                "same command again"
+            ) from error
+        if steps:
+            logging.warning("no checkpoint in %s is whole: the run begins again", self._directory)
+        return -1
 
     def _put_aside(self, step: int) -> None:
         """Moves a checkpoint out of the way: left there, it makes orbax refuse later saves."""
@@ -163,12 +179,12 @@ class Checkpoints:
         if not storage.is_folder(aside):
             aside.mkdir(exist_ok=True)
         there = storage.entries(aside) if storage.is_folder(aside) else {}
-        place = aside / f"{step}-{sum(name.startswith(f'{step}-') for name in there)}"
+        place = aside / next(name for name in (f"{step}-{n}" for n in itertools.count()) if name not in there)
         if storage.is_remote(folder):
             storage.copy_folder(folder, place)
             _delete(folder)
         else:
-            folder.rename(place)
+            shutil.move(folder, place)
 
     def _manifest(self, step: int) -> dict[str, Any]:
         return workdir.read_json(self._directory / str(step) / _MANIFEST)

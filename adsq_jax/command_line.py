@@ -39,6 +39,11 @@ def run(main: Callable[[], None]) -> None:
                 raise
             _tell(f"{processes.name()}: another process ended ({_last_line(error)[:200]}); resume with the same command on all")
             processes.leave(1)
+        except Exception:  # a defect; the others would wait for this process, and it, at an orderly end, for them
+            if processes.count() == 1:
+                raise
+            traceback.print_exc()
+            processes.leave(1)
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr)
             sys.exit(130)

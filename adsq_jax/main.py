@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
@@ -83,7 +84,8 @@ def _check_processes() -> None:
     given = [flag.value is not None for flag in (_COORDINATOR, _PROCESSES, _PROCESS)]
     if any(given) and not all(given):
         raise InputError("--coordinator=HOST:PORT, --processes=N and --process=I go together: give all of them, or none")
-    if _COORDINATOR.value is not None and not re.fullmatch(r"(\S+):\d{1,5}", _COORDINATOR.value):
+    address = re.fullmatch(r"\S+:(\d{1,5})", _COORDINATOR.value or "")
+    if _COORDINATOR.value is not None and not (address and 0 < int(address[1]) < 2**16):
         raise InputError(f"--coordinator={_COORDINATOR.value} must be HOST:PORT, of process 0")
     if _PROCESSES.value is not None and not 0 <= _PROCESS.value < _PROCESSES.value:
         raise InputError(f"--process={_PROCESS.value} and --processes={_PROCESSES.value} don't fit: they count from 0 to N - 1")
@@ -101,7 +103,26 @@ def _result(config: ConfigDict, directory: Path, content: dict[str, Any], *, beg
     processes.check_same(split=trainer.dataset.split_sha256, pretrained_weights=pretrained)
     with contextlib.ExitStack() as claimed:
         processes.together(lambda: claimed.enter_context(workdir.claim(directory, content)) if processes.leads() else None)
+        _check_shared(directory)
         return run(trainer, directory, began=began)
+
+
+def _check_shared(directory: Path) -> None:
+    """Says that all processes have the same folder before them, and not one of the same name each."""
+    token = processes.of_first(np.random.default_rng().integers(2**31, size=4, dtype=np.int32)).tolist()
+    if processes.count() == 1:
+        return
+    path = directory / ".token.json"
+    processes.together(lambda: workdir.write_json(path, token) if processes.leads() else None)
+
+    def seen() -> None:
+        for _ in range(100):  # disks that several machines share show late what is new
+            if storage.is_file(path) and workdir.read_json(path) == token:
+                return
+            time.sleep(0.1)
+        raise InputError(f"--workdir={directory} is another folder than that of process 0: give one that all processes see")
+
+    processes.together(seen)
 
 
 def _trainer(config: ConfigDict) -> Trainer:

@@ -35,7 +35,12 @@ def connect(*, coordinator: str | None, processes: int | None, process: int | No
       process: which of them this is, from 0; None as above.
 
     Ends the process with status 1 where the others don't come within five minutes.
+
+    Raises:
+      InputError: the coordinator's port is in use.
     """
+    if process == 0 and coordinator is not None:
+        _check_free(coordinator)
     found_by = None if coordinator is None else "deactivate"  # flags count more than what JAX knows of the surroundings
     asked_at = coordinator or "the coordinator"
 
@@ -64,6 +69,13 @@ def connect(*, coordinator: str | None, processes: int | None, process: int | No
             raise
     finally:
         timer.cancel()
+
+
+def _check_free(coordinator: str) -> None:
+    try:
+        socket.create_server(("", int(coordinator.rpartition(":")[2]))).close()
+    except OSError as error:
+        raise InputError(f"--coordinator={coordinator} can't be used ({error.strerror}): give another port, to all") from error
 
 
 def leave(status: int) -> None:
@@ -154,7 +166,7 @@ def together(function: Callable[[], _Outcome]) -> _Outcome:
         said = str(error)
     for process, text in enumerate(_told_by_all(said)):
         if text:
-            raise AgreedError(text if text == said else f"process {process} says: {text}")
+            raise AgreedError(text if process == index() else f"process {process} says: {text}")
     return outcome  # type: ignore[return-value]  # it did not fail
 
 

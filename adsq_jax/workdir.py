@@ -108,8 +108,6 @@ def read_json(path: Path) -> Any:
       InputError: it isn't one.
     """
     try:
-        if not storage.is_remote(path) and path.exists() and not path.is_file():  # to open a pipe would wait for ever
-            raise OSError("it is no regular file")
         return json.loads(storage.read(path).decode())
     except (OSError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, no JSON, a number too long
         raise InputError(f"{path} can't be read as JSON ({error}): restore it, or give another folder") from error

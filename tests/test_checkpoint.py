@@ -358,3 +358,39 @@ def test_what_was_measured_is_no_number(open_checkpoints, tmp_path, measured):
     assert open_checkpoints().steps() == [10]
     assert (tmp_path / "elsewhere" / "manifest.json").exists()
     assert not (tmp_path / "checkpoints" / "best.json").exists()
+
+
+def test_what_is_none_of_ours_stays(open_checkpoints, tmp_path):
+    """Names that a step isn't written by are no checkpoints, and left alone."""
+    save(open_checkpoints(), 5)
+    for name in ("060", "\u0669", "5.old"):
+        (tmp_path / "checkpoints" / name).mkdir()
+    (tmp_path / "checkpoints" / "12").write_text("a file")
+    assert open_checkpoints().steps() == [5]
+    assert int(open_checkpoints().restore(make_state(1))[0].step) == 5
+    save(open_checkpoints(keep=1), 10)
+    names = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert names == {"060", "\u0669", "5.old", "12", "10"}
+
+
+def test_a_place_that_is_taken(open_checkpoints, tmp_path, caplog):
+    """A damaged checkpoint is put beside an earlier one of the same step, whatever is there; a manifest may be a pipe."""
+    save(open_checkpoints(), 5, 10)
+    (tmp_path / "damaged_checkpoints" / "10-1").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "10" / "manifest.json").unlink()
+    os.mkfifo(tmp_path / "checkpoints" / "10" / "manifest.json")
+    assert_falls_back(open_checkpoints, caplog)
+    assert {path.name for path in (tmp_path / "damaged_checkpoints").iterdir()} == {"10-0", "10-1"}
+
+
+def test_folders_that_are_none(open_checkpoints, tmp_path):
+    """A file for the damaged ones, and a link to a disk that isn't mounted, are one line each; nothing is begun again."""
+    save(open_checkpoints(), 5)
+    truncate(files_of(tmp_path / "checkpoints" / "5")[0])
+    (tmp_path / "damaged_checkpoints").write_text("a file")
+    with pytest.raises(InputError, match="damaged_checkpoints can't be used"):
+        open_checkpoints().restore(make_state(1))
+    shutil.rmtree(tmp_path / "checkpoints")
+    (tmp_path / "checkpoints").symlink_to(tmp_path / "mnt" / "big")
+    with pytest.raises(InputError, match="a link to what isn't there"):
+        open_checkpoints()

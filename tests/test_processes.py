@@ -4,6 +4,9 @@ import importlib.util
 import json
 import shutil
 import signal
+import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -137,6 +140,64 @@ def test_another_config_in_one_process_is_refused_in_all(tmp_path):
         for error in errors(found.said()):
             assert "process 1 has another config than process 0" in error
     assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_is_not_shared_is_refused(tmp_path):
+    """Each process has a folder of its own of the same name, as hosts without a common disk: all end with status 2."""
+    folders = {0: tmp_path / "here", 1: tmp_path / "there"}
+    for folder in folders.values():
+        folder.mkdir()
+    with benchmark.started(2, Path("run"), *flags(2, 1), logs=tmp_path / "logs", folders=folders) as found:
+        assert found.wait(timeout=SECONDS) == [2, 2], found.said()
+        assert all("--workdir=run is another folder" in error for error in errors(found.said()))
+
+
+CRASH = """
+import sys
+from adsq_jax import command_line, main
+from adsq_jax.trainer import Trainer
+def step_1(*arguments, **options):
+    raise KeyError("a defect")
+Trainer.step_1 = step_1
+command_line.run(main.main)
+"""
+
+
+def test_a_defect_in_one_process_ends_all(tmp_path):
+    """An exception that nobody foresaw is told with its traceback, and none is left waiting."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    own = [*benchmark.SMALL, *flags(2, 1), f"--workdir={tmp_path / 'run'}", f"--coordinator=localhost:{port}", "--processes=2"]
+    programs = (["-m", "adsq_jax.main"], ["-c", CRASH])
+    running = [
+        subprocess.Popen([sys.executable, *program, *own, f"--process={number}"], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        for number, program in enumerate(programs)
+    ]
+    try:
+        said = [process.communicate(timeout=SECONDS)[1] for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    assert running[1].returncode == 1, said[1]
+    assert "KeyError: 'a defect'" in said[1]
+    assert running[0].returncode != 0
+
+
+def test_a_port_in_use(tmp_path):
+    """The coordinator's port belongs to somebody else: one line and status 2."""
+    with socket.create_server(("", 0)) as server:
+        port = server.getsockname()[1]
+        command = [*benchmark.SMALL, f"--workdir={tmp_path / 'run'}", f"--coordinator=localhost:{port}", "--processes=2"]
+        done = subprocess.run(
+            [sys.executable, "-m", "adsq_jax.main", *command, "--process=0"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert done.returncode == 2, done.stderr
+    assert "give another port" in done.stderr.splitlines()[-1]
 
 
 def test_missing_data_in_one_process_end_all(tmp_path):

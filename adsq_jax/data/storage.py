@@ -86,6 +86,8 @@ def read(path: Path) -> bytes:
       OSError: it can't be read.
     """
     if not is_remote(path):
+        if path.exists() and not path.is_file():  # to open a pipe would wait for ever
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
         return path.read_bytes()
     with reached(path):
         return cast(bytes, _store(path).cat_file(str(path)))
