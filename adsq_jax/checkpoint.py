@@ -134,11 +134,24 @@ class Checkpoints:
           InputError: a whole checkpoint has another structure, other shapes or dtypes; it stays.
         """
         template = self._cut(template)
-        step = self._newest_whole()
-        if step < 0:
-            return None
-        manifest = self._manifest(step)
-        self._check_layout(step, manifest["layout"], self._layout(template))
+        while (step := self._newest_whole()) >= 0:
+            manifest = self._manifest(step)
+            self._check_layout(step, manifest["layout"], self._layout(template))
+            try:
+                return self._cut(self._read(step, template)), manifest["info"]
+            except Exception as error:  # orbax raises bare Exceptions, and others
+                said = str(error).strip().splitlines() or [type(error).__name__]
+                if processes.count() > 1:
+                    raise InputError(
+                        f"checkpoint {step} in {self._directory} can't be read ({said[0][:200]}): move it away, and give the "
+                        "same command again"
+                    ) from error
+                # a disk that was full while it was written may have cut short what is hashed
+                logging.warning("checkpoint %d is damaged: %s", step, said[0][:200])
+                self._put_aside(step)
+        return None
+
+    def _read(self, step: int, template: Any) -> Any:
         if self._temporary is not None:
             storage.copy_folder(self._directory / str(step), self._here / str(step))
             self._manager.reload()
@@ -146,7 +159,7 @@ class Checkpoints:
         state = self._manager.restore(step, args=ocp.args.StandardRestore(template, strict=False))
         if self._temporary is not None:
             self._manager.delete(step)
-        return self._cut(state), manifest["info"]
+        return state
 
     def _newest_whole(self) -> int:
         """The newest step whose files are what they were, or -1; what is damaged is put aside."""

@@ -394,3 +394,13 @@ def test_folders_that_are_none(open_checkpoints, tmp_path):
     (tmp_path / "checkpoints").symlink_to(tmp_path / "mnt" / "big")
     with pytest.raises(InputError, match="a link to what isn't there"):
         open_checkpoints()
+
+
+@pytest.mark.parametrize("name", ["_METADATA", "manifest.ocdbt"])
+def test_what_was_cut_short_before_it_was_hashed(open_checkpoints, tmp_path, caplog, name):
+    """As by a disk that was full: the hashes are right, orbax can't read it, and the one before is restored."""
+    save(open_checkpoints(), 5, 10)
+    folder = tmp_path / "checkpoints" / "10"
+    (folder / "default" / name).write_bytes(b"")
+    rewritten(folder, files=dict(checkpoint._hashes(folder)))
+    assert_falls_back(open_checkpoints, caplog)
