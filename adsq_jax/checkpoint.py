@@ -240,8 +240,7 @@ class Checkpoints:
 
 def _hashes(folder: Path) -> Iterator[tuple[str, str]]:
     """Each file below a folder, by its path from there, but for the manifest."""
-    names = [name.decode() for name in storage.objects(folder)] if storage.is_remote(folder) else list(_files(folder))
-    for name in sorted(names):
+    for name in storage.files(folder):
         if name == _MANIFEST:
             continue
         digest = hashlib.sha256()
@@ -249,12 +248,6 @@ def _hashes(folder: Path) -> Iterator[tuple[str, str]]:
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)
         yield name, digest.hexdigest()
-
-
-def _files(folder: Path) -> Iterator[str]:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            yield path.relative_to(folder).as_posix()
 
 
 def _delete(folder: Path) -> None:

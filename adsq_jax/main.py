@@ -74,9 +74,9 @@ def main() -> None:
 def _table(path: Path) -> str:
     try:
         return results.table(workdir.read_json(path))
+    except InputError:
+        raise
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{path} is no result of a run: restore it, or train in another folder") from error
 
 
@@ -109,9 +109,9 @@ def _result(config: ConfigDict, directory: Path, content: dict[str, Any], *, beg
 
 def _check_shared(directory: Path) -> None:
     """Says that all processes have the same folder before them, and not one of the same name each."""
-    token = processes.of_first(np.random.default_rng().integers(2**31, size=4, dtype=np.int32)).tolist()
     if processes.count() == 1:
         return
+    token = processes.of_first(np.random.default_rng().integers(2**31, size=4, dtype=np.int32)).tolist()
     path = directory / ".token.json"
     processes.together(lambda: workdir.write_json(path, token) if processes.leads() else None)
 

@@ -152,8 +152,8 @@ class DataParallel:
 
     def share(self, size: int) -> slice:
         """Which of `size` rows lie on the devices of this process."""
-        each = self._filled(size) // self.processes
-        return slice(min(self.process * each, size), min((self.process + 1) * each, size))
+        start, stop = processes.share(self._filled(size), self.process)
+        return slice(min(start, size), min(stop, size))
 
     def _filled(self, size: int) -> int:
         return -(-size // len(self.devices)) * len(self.devices)

@@ -217,7 +217,7 @@ def sees_to(number: int) -> bool:
     return count() > 1 and number == signal.SIGTERM
 
 
-def pass_on(number: int) -> None:
+def pass_on() -> None:
     """Makes a signal that came to this process one that all processes learn of."""
     if count() > 1:
         os.kill(os.getpid(), signal.SIGTERM)

@@ -1,6 +1,7 @@
 """The result of a run: encode queries and database, keep their codes, measure how they retrieve, tell people."""
 
 import datetime
+import functools
 import hashlib
 import importlib.metadata
 import operator
@@ -325,6 +326,7 @@ def _aligned(rows: list[tuple[str, str]]) -> str:
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
+@functools.cache  # read once, at the start: the source may be edited while a run lasts
 def code_sha256() -> str:
     """A hash of this package's source, 64 hexadecimal digits."""
     root, digest = Path(__file__).parent, hashlib.sha256()

@@ -147,7 +147,7 @@ def _stop_on_signal() -> Iterator[Callable[[], bool]]:
         if asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         asked.append(number)
-        processes.pass_on(number)
+        processes.pass_on()
 
     old = {number: signal.signal(number, handler) for number in processes.SIGNALS if not processes.sees_to(number)}
     try:

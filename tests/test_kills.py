@@ -1,13 +1,11 @@
 """A run that is killed again and again ends as one that was left in peace; benchmarks/kills.py does the same at length."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
+import test_benchmarks
 
-SPEC = importlib.util.spec_from_file_location("kills", Path(__file__).parents[1] / "benchmarks" / "kills.py")
-benchmark = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(benchmark)
+benchmark = test_benchmarks.load("kills")
 
 
 @pytest.fixture(autouse=True)

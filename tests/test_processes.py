@@ -1,6 +1,5 @@
 """Several processes that train together, through the command line: one run, whatever each of them has, or may happen to it."""
 
-import importlib.util
 import json
 import shutil
 import signal
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import test_benchmarks
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
@@ -19,14 +19,7 @@ BATCH, STEPS = 96, 60  # 1,000 images: three rounds of ten updates a network
 SECONDS = 240  # more than any of these runs takes
 
 
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-benchmark = load("processes")
+benchmark = test_benchmarks.load("processes")
 
 
 def flags(count, devices):

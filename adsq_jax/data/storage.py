@@ -176,6 +176,17 @@ def objects(folder: Path) -> dict[bytes, bytes]:
     }
 
 
+def files(folder: Path) -> list[str]:
+    """Paths of all files below a folder, from there, sorted.
+
+    Raises:
+      OSError: its object store can't be reached.
+    """
+    if is_remote(folder):
+        return sorted(name.decode() for name in objects(folder))
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
 def copy_folder(whence: Path, to: Path, *, last: str = "") -> None:
     """Copies the files below a folder, from or to an object store, which has neither links nor empty folders.
 
@@ -188,11 +199,7 @@ def copy_folder(whence: Path, to: Path, *, last: str = "") -> None:
       OSError: one can't be read or written.
       InputError: an object's name leads out of the folder.
     """
-    if is_remote(whence):
-        names = [name.decode() for name in objects(whence)]
-    else:
-        names = sorted(path.relative_to(whence).as_posix() for path in whence.rglob("*") if path.is_file())
-    for name in sorted(names, key=lambda name: name == last):
+    for name in sorted(files(whence), key=lambda name: name == last):
         if {"", ".."} & set(name.split("/")):
             raise InputError(f"{whence}/{name} can't be copied: its name leads out of the folder; remove it")
         content = read(whence / name)
