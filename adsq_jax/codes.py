@@ -140,10 +140,39 @@ def update_codes(
         target = signed_similarity_product(both, label_sets=label_sets, set_index=set_index, ratio=ratio, total=total)
         linear += difference_weight * bits * target
     quadratic = difference_weight * total(np.sum([x.T @ x for x in banks], axis=0))  # [bits, bits]
+    return descend(codes, linear, quadratic=quadratic, pull=pull, scale=(size * bits) ** 2, size=size, total=total)
+
+
+def descend(
+    codes: np.ndarray,
+    linear: np.ndarray,
+    *,
+    quadratic: np.ndarray,
+    pull: np.ndarray,
+    scale: float,
+    size: int,
+    total: Callable[[Any], np.ndarray],
+) -> CodesUpdate:
+    """Minimises tr(B A B') - 2 tr(B'Q) over B in {-1, +1}^(n x K), bit by bit, until nothing changes.
+
+    Args:
+      codes: int8[n, bits] in {-1, +1}, where the descent starts: this process's rows.
+      linear: Q, float64[n, bits].
+      quadratic: A, symmetric, float64[bits, bits], the same in all processes.
+      pull: what the codes would be the signs of without what binds the bits of a row together, float64[n, bits].
+      scale: what the objective is told in.
+      size: rows of all processes.
+      total: as for `update_codes`.
+
+    Returns:
+      The new codes of these rows, and how the descent went in all.
+
+    Source: discrete cyclic coordinate descent, Shen et al., Supervised Discrete Hashing, CVPR 2015.
+    """
     new = codes.astype(np.float64)
 
     def objective() -> float:
-        return float(total(_objective(new, linear, quadratic)) / (size * bits) ** 2)
+        return float(total(_objective(new, linear, quadratic)) / scale)
 
     objectives = [objective()]
     changed = True
@@ -154,7 +183,7 @@ def update_codes(
         codes=new.astype(np.int8),
         sweeps=len(objectives) - 1,
         objectives=tuple(objectives),
-        difference_share=float(total(np.sum(new != np.where(pull == 0, codes, binarize(pull)))) / (size * bits)),
+        difference_share=float(total(np.sum(new != np.where(pull == 0, codes, binarize(pull)))) / (size * codes.shape[1])),
     )
 
 

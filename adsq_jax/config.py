@@ -9,20 +9,31 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from adsq_jax import optimizer, parallel, results
+from adsq_jax import baselines, optimizer, parallel, results
 from adsq_jax.codes import MAX_BITS
 from adsq_jax.data import datasets, protocols
 from adsq_jax.errors import InputError
 from adsq_jax.models import backbones, layers, pretrained
 
 
-def default() -> ConfigDict:
+def default(*, method: str = "adsq", several_labels: bool = False) -> ConfigDict:
     """Every knob. A file in configs/ starts from this and sets what its benchmark wants; there are no others.
 
+    ADSQ has `objective` and `label_net`; a baseline has `baseline`, its own settings, and `label_net` if there is one.
     Objective and LabelNet values: where this project's first trials ended.
+
+    Args:
+      method: "adsq", or one of `baselines.METHODS`.
+      several_labels: whether an image may have more than one, which wants other weights of ADSQ.
+
+    Returns:
+      The config.
+
+    Raises:
+      InputError: there is no such method.
     """
     config = ConfigDict()
-    config.method = "adsq"
+    config.method = method  # given in the config's argument, since it decides which knobs there are
     config.bits = 24  # length of the hash codes, 1 to 256
     config.seed = 0  # of weights, order and augmentation
     config.parallel = "shard_map"  # or "pmap": how one step runs on several devices; the results agree
@@ -30,12 +41,21 @@ def default() -> ConfigDict:
     config.host_devices = 0  # devices to split the CPU into, where there is no accelerator; 0: one a core
     config.data = _data()
     config.model = _model()
-    config.label_net = _label_net()
-    config.objective = _objective()
+    config.eval = _eval()
+    if method == "adsq":
+        config.label_net = _label_net()
+        config.objective = _objective(several_labels=several_labels)
+    else:
+        found = baselines.find(method)
+        config.baseline = ConfigDict(found.SETTINGS)
+        if found.method(**found.SETTINGS).label_net:
+            config.label_net = _label_net()
+            config.label_net.weights.update(difference=0.0, balance=0.0, quantization=0.25)  # DSEH's; its beta is of sums
+        if not found.method(**found.SETTINGS).twin:
+            config.eval.query_net = "ff"
     config.optim = _optim()
     config.train = _train()
     config.checkpoint = _checkpoint()
-    config.eval = _eval()
     return config
 
 
@@ -90,6 +110,7 @@ def _label_net() -> ConfigDict:
     config.hidden = 4096  # units of the first layer
     config.steps = 300  # Adam updates, each on all pairs of label sets
     config.learning_rate = 1e-3  # Adam's
+    config.cosine_scale = 10.0  # s: the logits between semantic features are s cos(a, a')
     config.weights = ConfigDict()  # of LabelNet's loss terms
     config.weights.semantic_likelihood = 1.0
     config.weights.likelihood = 1.0
@@ -100,7 +121,7 @@ def _label_net() -> ConfigDict:
     return config
 
 
-def _objective() -> ConfigDict:
+def _objective(*, several_labels: bool) -> ConfigDict:
     """Step 2: the ImgNets' objective, and the B-step's."""
     config = ConfigDict()
     config.label_net = True  # False: no LabelNet, no guidance, codes started from the ImgNets
@@ -113,9 +134,9 @@ def _objective() -> ConfigDict:
     config.weights.likelihood = 1.0
     config.weights.guidance = 0.3  # eta
     config.weights.difference = 1.0  # mu, in the loss and in the B-step
-    config.weights.quantization = 0.1  # lambda, in the loss and in the B-step
+    config.weights.quantization = 0.5 if several_labels else 0.1  # lambda, in the loss and in the B-step
     config.weights.balance = 0.1  # nu
-    config.weights.label_codes = 0.1  # rho, in the B-step only
+    config.weights.label_codes = 0.5 if several_labels else 0.1  # rho, in the B-step only
     return config
 
 
@@ -219,7 +240,7 @@ def _three_numbers(value: Sequence[Any]) -> bool:
 
 
 _RULES: dict[str, Rule] = {
-    r"method": _one_of("adsq"),
+    r"method": _one_of("adsq", *baselines.METHODS),
     r"bits": (lambda value: 1 <= value <= MAX_BITS, f"1 to {MAX_BITS}"),
     r"seed": (lambda value: 0 <= value < 2**32, "0 to 4294967295"),  # what JAX tells apart
     r"data\.(split_seed|crop_padding|validation|resize|keep_mib|threads|workers|feature_views)": _at_least(0),
@@ -241,7 +262,8 @@ _RULES: dict[str, Rule] = {
     r"model\.dtype": _one_of(*layers.DTYPES),
     r"model\.dropout": (lambda value: 0 <= value < 1, "at least 0 and below 1"),
     r".*\.weights\..*|optim\.(weight_decay|clip_norm|trunk_lr_scale)|model\.width": _at_least(0),
-    r".*learning_rate|objective\..*_scale": _above(0),
+    r"baseline\.(?!gamma|scale|cosine_scale|last_beta).*": _at_least(0),
+    r".*learning_rate|(objective|label_net)\..*_scale|baseline\.(gamma|scale|cosine_scale|last_beta)": _above(0),
     r"optim\.schedule": _one_of(*optimizer.SCHEDULES),
     r"eval\.query_net": _one_of(*results.QUERY_NETS),
 }
@@ -256,12 +278,18 @@ def check(config: ConfigDict) -> None:
     Raises:
       InputError: an unknown or a missing key, or a value out of its range.
     """
-    found, wanted = _leaves(config), _leaves(default())
+    method = config.get("method", "adsq")
+    expectation = _expectation("method", method, kinds=(str,))
+    if expectation:
+        raise InputError(f"config.method={method!r} must be {expectation}: give --config=FILE.py:method=NAME")
+    found, wanted = _leaves(config), _leaves(default(method=method))
     for key in sorted(found.keys() ^ wanted.keys()):
         if key.startswith("optim.arguments."):
             continue
         known = "isn't a knob: remove it" if key in found else "is missing: start from adsq_jax.config.default()"
-        raise InputError(f"config.{key} {known}; adsq_jax/config.py has every knob")
+        raise InputError(
+            f"config.{key} {known}; adsq_jax/config.py has every knob, those of a method come by --config=FILE.py:method=NAME"
+        )
     for key, value in found.items():
         expectation = _expectation(key, value, kinds=_kinds(wanted[key]) if key in wanted else (bool, int, float))
         if expectation:
@@ -281,11 +309,7 @@ def check(config: ConfigDict) -> None:
             f"config.data.resize={config.data.resize} is less than config.data.image_size={config.data.image_size}, which is "
             "cut out of it: give as much or more, or 0"
         )
-    if not config.objective.twin and config.eval.query_net != "ff":
-        raise InputError(
-            f"config.eval.query_net={config.eval.query_net!r} needs the twin: give --config.eval.query_net=ff with "
-            "--config.objective.twin=False"
-        )
+    _check_query_net(config)
     if config.shard_parameters and config.parallel != "shard_map":
         raise InputError(
             f"config.shard_parameters=True is of shard_map, not of {config.parallel}: give --config.parallel=shard_map, or "
@@ -293,6 +317,21 @@ def check(config: ConfigDict) -> None:
         )
     _check_model(config)
     _check_optimizer(config)
+
+
+def _check_query_net(config: ConfigDict) -> None:
+    if config.eval.query_net == "ff" or (config.method == "adsq" and config.objective.twin):
+        return
+    if config.method == "adsq":
+        raise InputError(
+            f"config.eval.query_net={config.eval.query_net!r} needs the twin: give --config.eval.query_net=ff with "
+            "--config.objective.twin=False"
+        )
+    if not baselines.find(config.method).method(**config.baseline.to_dict()).twin:
+        raise InputError(
+            f"config.eval.query_net={config.eval.query_net!r} needs two networks, and {config.method} has one: give "
+            "--config.eval.query_net=ff"
+        )
 
 
 def _check_model(config: ConfigDict) -> None:

@@ -19,11 +19,12 @@ class Pretrained(NamedTuple):
     account: dict[str, Any]  # for result.json: where from, and what was loaded, skipped, and left at its initial value
 
 
-def build(config: ConfigDict, *, axis_name: str) -> tuple[ImgNet, Pretrained | None]:
+def build(config: ConfigDict, *, bounded: bool, axis_name: str) -> tuple[ImgNet, Pretrained | None]:
     """Builds the ImgNet module, and reads its pretrained weights if there are any.
 
     Args:
       config: checked.
+      bounded: whether relaxed codes go through tanh.
       axis_name: the mapped axis of devices.
 
     Returns:
@@ -45,6 +46,7 @@ def build(config: ConfigDict, *, axis_name: str) -> tuple[ImgNet, Pretrained | N
         features=model.features,
         mean=tuple(model.mean) or layout.mean,
         deviation=tuple(model.deviation) or layout.deviation,
+        bounded=bounded,
     )
     if not model.pretrained:
         return img_net, None

@@ -138,9 +138,9 @@ def difference_loss(products: jax.Array, target: jax.Array, *, weights: jax.Arra
     return jnp.sum(weights * (products - target) ** 2)
 
 
-def quantization_loss(relaxed_codes: jax.Array, codes: jax.Array) -> jax.Array:
-    """mean_i |u_i - b_i|^2 / K, both float32[batch, bits]. Source: DPSH; ADSH."""
-    return jnp.mean((relaxed_codes - codes) ** 2)
+def quantization_loss(errors: jax.Array) -> jax.Array:
+    """mean_i |u_i - b_i|^2 / K for u - b, float32[batch, bits]. Source: DPSH; ADSH."""
+    return jnp.mean(errors**2)
 
 
 def balance_loss(bit_means: jax.Array) -> jax.Array:
@@ -206,55 +206,11 @@ def label_net_terms(
 
 
 class Guidance(NamedTuple):
-    """LabelNet's semantic features, by label set; fixed while the ImgNets train."""
+    """What LabelNet says of each label set; fixed while the ImgNets train."""
 
     features: jax.Array  # a, float32[m, d]
+    relaxed_codes: jax.Array  # h, float32[m, bits]
     frequencies: jax.Array  # share of the training set with each label set, float32[m]
-
-
-def bank_terms(
-    relaxed_codes: jax.Array,
-    *,
-    codes: jax.Array,
-    similar: jax.Array,
-    bank: jax.Array,
-    bank_codes: jax.Array,
-    bank_shares: jax.Array,
-    statistics: PairStatistics,
-    likelihood_scale: float,
-) -> Terms:
-    """An ImgNet's loss terms that look at the training set: a batch against it, or against some of its rows.
-
-    Over all parts of the training set the terms add up to those of the whole.
-
-    Args:
-      relaxed_codes: u of the batch, float32[batch, bits] in [-1, 1].
-      codes: rows of B of the batch, float32[batch, bits] in {-1, +1}; u itself where an image's row is in another part.
-      similar: S between batch and rows, bool[batch, n].
-      bank: V, the other network's relaxed codes, float32[n, bits].
-      bank_codes: B, float32[n, bits] in {-1, +1}.
-      bank_shares: what each row counts among all, 1 / (rows of the whole training set), or 0 for a filling: float32[n].
-      statistics: of the training set's pairs.
-      likelihood_scale: t.
-
-    Returns:
-      likelihood, difference: means over pairs; quantization: mean over the batch. Each float32[].
-
-    Source: this project's reconstruction; each term names its own.
-    """
-    batch, bits = relaxed_codes.shape
-    share = bank_shares[None, :] / batch  # [1, n]
-    return {
-        "likelihood": likelihood_loss(
-            (likelihood_scale / bits) * relaxed_codes @ bank.T,
-            similar,
-            weights=share * pair_weights(similar, statistics=statistics),
-        ),
-        "difference": difference_loss(
-            relaxed_codes @ bank_codes.T / bits, signed_similarity(similar, ratio=statistics.ratio), weights=share
-        ),
-        "quantization": quantization_loss(relaxed_codes, codes),
-    }
 
 
 def guidance_loss(
@@ -286,6 +242,11 @@ def guidance_loss(
     )
 
 
-def weighted_sum(terms: Terms, weights: Mapping[str, float]) -> jax.Array:
-    """The objective: each term times its weight; a term without a weight is an error (KeyError)."""
-    return jnp.sum(jnp.stack([weights[name] * terms[name] for name in sorted(terms)]))
+def weighted(terms: Terms, weights: Mapping[str, float]) -> Terms:
+    """Each term times its weight, so that they add up to the objective; a term without a weight is an error (KeyError)."""
+    return {name: weights[name] * term for name, term in terms.items()}
+
+
+def total(terms: Terms) -> jax.Array:
+    """The objective: the sum of its terms, always in the same order; float32[]."""
+    return jnp.sum(jnp.stack([terms[name] for name in sorted(terms)]))

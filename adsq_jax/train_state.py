@@ -56,5 +56,7 @@ class Targets:
     codes: jax.Array  # B, int8[n, bits]
     set_index: jax.Array  # each row's label set, int32[n]
     shares: jax.Array  # what each row counts among all: 1 / n, or 0 for a filling; float32[n]
-    similar_sets: jax.Array  # S between the distinct label vectors, the same on every device, bool[m, m]
-    guidance: Guidance | None  # the same on every device
+    sets: jax.Array  # the distinct label vectors, here and in what follows the same on every device; uint8[m, c]
+    similar_sets: jax.Array  # S between them, bool[m, m]
+    progress: jax.Array  # share of the rounds that are done, float32[] in [0, 1)
+    guidance: Guidance | None

@@ -1,7 +1,6 @@
 """One update of LabelNet, and one of an ImgNet: pure functions from state and batch to state and metrics."""
 
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from adsq_jax import objective
+from adsq_jax.method import Seen
 from adsq_jax.train_state import ImgNetState, LabelNetState, Targets
 
 Metrics = dict[str, jax.Array]
@@ -39,7 +39,7 @@ def label_net_step(
       weights: of each of `objective.label_net_terms`.
 
     Returns:
-      The new state; each loss term, their weighted sum `loss`, and `grad_norm`: float32[].
+      The new state; each loss term times its weight, their sum `loss`, and `grad_norm`: float32[].
     """
 
     def loss_function(params: Any) -> tuple[jax.Array, Metrics]:
@@ -53,7 +53,8 @@ def label_net_step(
             statistics=statistics,
             cosine_scale=cosine_scale,
         )
-        return objective.weighted_sum(terms, weights), terms
+        terms = objective.weighted(terms, weights)
+        return objective.total(terms), terms
 
     (loss, terms), grads = jax.value_and_grad(loss_function, has_aux=True)(state.params)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -75,10 +76,9 @@ def img_net_gradients(
     batch: Mapping[str, jax.Array],
     *,
     model: nn.Module,
+    loss: Callable[[Seen], objective.Terms],
     statistics: objective.PairStatistics,
-    likelihood_scale: float,
-    cosine_scale: float,
-    weights: Mapping[str, float],
+    seed: int,
     axis_name: str,
 ) -> tuple[Gradients, jax.Array, Metrics]:
     """Gradients of one ImgNet on a batch against the whole training set. Runs once per device, under a mapped axis.
@@ -92,36 +92,44 @@ def img_net_gradients(
       batch: this device's share: inputs uint8[batch, h, w, 3], or float32[batch, width] of a frozen trunk; index int32[batch]
         (rows in the training set, none twice), label_set int32[batch].
       model: the ImgNet module.
+      loss: the method's, its settings filled in.
       statistics: of the training set's pairs.
-      likelihood_scale: t.
-      cosine_scale: s.
-      weights: of each loss term.
+      seed: of the run.
       axis_name: of the devices.
 
     Returns:
       The gradients, the same on every device. This device's rows of the bank: without a twin, with the batch's renewed; with
-      one as they were. The metrics, the same on every device: each term, their weighted sum `loss`, `grad_norm`.
+      one as they were. The metrics, the same on every device: each term, their sum `loss`, `grad_norm`.
     """
     key, dropout = jax.random.split(jax.random.wrap_key_data(state.key))
     index = jax.lax.all_gather(batch["index"], axis_name, tiled=True)  # [batch of all devices]
     own = index - jax.lax.axis_index(axis_name) * len(state.bank)  # place among this device's rows, if it is there
-    loss_function = partial(
-        _img_net_loss,
-        dropout=jax.random.fold_in(dropout, jax.lax.axis_index(axis_name)),  # each device drops other units
-        batch_stats=state.batch_stats,
-        bank=state.bank if targets.bank is None else targets.bank,
-        own=own,
-        targets=targets,
-        batch=batch,
-        model=model,
-        weights=weights,
-        axis_name=axis_name,
-        statistics=statistics,
-        likelihood_scale=likelihood_scale,
-        cosine_scale=cosine_scale,
-    )
-    (loss, (relaxed_codes, batch_stats, terms)), grads = jax.value_and_grad(loss_function, has_aux=True)(state.params)
-    grads, terms = jax.lax.pmean((grads, {**terms, "loss": loss}), axis_name)
+
+    def of_params(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any, Metrics]]:
+        outputs, updated = model.apply(
+            {"params": params, "batch_stats": state.batch_stats},
+            batch["inputs"],
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": jax.random.fold_in(dropout, jax.lax.axis_index(axis_name))},  # each device drops other units
+        )
+        seen = _seen(
+            *outputs,
+            parameters=params.get("method"),
+            bank=state.bank if targets.bank is None else targets.bank,
+            own=own,
+            targets=targets,
+            label_set=batch["label_set"],
+            statistics=statistics,
+            seed=seed,
+            axis_name=axis_name,
+        )
+        terms = loss(seen)
+        return objective.total(terms), (seen.relaxed_codes, {**state.batch_stats, **updated.get("batch_stats", {})}, terms)
+
+    (value, (relaxed_codes, batch_stats, terms)), grads = jax.value_and_grad(of_params, has_aux=True)(state.params)
+    # the value is this device's part of the loss: the mean over all devices is the loss
+    grads, terms = jax.lax.pmean((grads, {**terms, "loss": value}), axis_name)
     bank = state.bank
     if targets.bank is None:  # with a twin, nobody reads a network's own bank before it is refreshed
         bank = bank.at[jnp.where(own < 0, len(bank), own)].set(relaxed_codes, mode="drop")
@@ -149,53 +157,41 @@ def img_net_update(
     )
 
 
-def _img_net_loss(
-    params: Any,
+def _seen(
+    semantic: jax.Array,
+    relaxed_codes: jax.Array,
     *,
-    dropout: jax.Array,
-    batch_stats: Any,
+    parameters: Any,
     bank: jax.Array,
     own: jax.Array,
     targets: Targets,
-    batch: Mapping[str, jax.Array],
-    model: nn.Module,
-    weights: Mapping[str, float],
-    axis_name: str,
+    label_set: jax.Array,
     statistics: objective.PairStatistics,
-    likelihood_scale: float,
-    cosine_scale: float,
-) -> tuple[jax.Array, tuple[jax.Array, Any, Metrics]]:
-    """This device's part of the loss: the mean over all devices is the loss. With it relaxed codes of the whole batch."""
-    (semantic, relaxed_codes), updated = model.apply(
-        {"params": params, "batch_stats": batch_stats},
-        batch["inputs"],
-        train=True,
-        mutable=["batch_stats"],
-        rngs={"dropout": dropout},
-    )
+    seed: int,
+    axis_name: str,
+) -> Seen:
+    """What a loss may look at."""
+    devices = jax.lax.axis_size(axis_name)
     everyones = jax.lax.all_gather(relaxed_codes, axis_name, tiled=True)  # [batch of all devices, bits]
-    sets = jax.lax.all_gather(batch["label_set"], axis_name, tiled=True)
+    sets = jax.lax.all_gather(label_set, axis_name, tiled=True)
     codes = targets.codes.astype(jnp.float32)  # [rows, bits]
     here = (own >= 0) & (own < len(codes))
-    terms = objective.bank_terms(
-        everyones,
+    errors = everyones - codes[jnp.clip(own, 0, len(codes) - 1)]
+    return Seen(
+        relaxed_codes=everyones,
+        labels=targets.sets[sets].astype(jnp.float32),
         similar=targets.similar_sets[sets].T[targets.set_index].T,  # rows, since TPUs are slow to gather columns
-        codes=jnp.where(here[:, None], codes[jnp.clip(own, 0, len(codes) - 1)], everyones),
         bank=bank,
         bank_codes=codes,
-        bank_shares=targets.shares,
+        shares=targets.shares[None, :] * (devices / len(everyones)),  # sums over the devices: so much in a mean over them
+        errors=jnp.where(here[:, None], errors, 0.0) * devices**0.5,
+        semantic=semantic,
+        similar_sets=targets.similar_sets[label_set],
+        label_set=sets,
+        label_sets=targets.sets.astype(jnp.float32),
+        guidance=targets.guidance,
+        parameters=parameters,
+        progress=targets.progress,
         statistics=statistics,
-        likelihood_scale=likelihood_scale,
+        seed=seed,
     )
-    # sums over the devices: so much in a mean over them
-    terms = jax.tree.map(lambda x: x * jax.lax.axis_size(axis_name), terms)
-    terms["balance"] = objective.balance_loss(jnp.mean(everyones, axis=0))
-    if targets.guidance is not None:
-        terms["guidance"] = objective.guidance_loss(
-            semantic,
-            targets.guidance,
-            similar=targets.similar_sets[batch["label_set"]],
-            statistics=statistics,
-            cosine_scale=cosine_scale,
-        )
-    return objective.weighted_sum(terms, weights), (everyones, {**batch_stats, **updated.get("batch_stats", {})}, terms)

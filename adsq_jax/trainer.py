@@ -1,7 +1,8 @@
-"""One run of the method: its parts built from the config, step 1, and the alternation of step 2.
+"""One run of a method: its parts built from the config, step 1, and the alternation of step 2.
 
-The order of a round: f trains against g's bank and the codes, and its own bank is refreshed in evaluation mode; g does the same
-against f's new bank; the B-step renews the codes from both. Banks and codes start as LabelNet's codes.
+The order of a round of ADSQ: f trains against g's bank and the codes, and its own bank is refreshed in evaluation mode; g does
+the same against f's new bank; the B-step renews the codes from both. Banks and codes start as LabelNet's codes. A baseline
+leaves out what it doesn't have of these.
 """
 
 import contextlib
@@ -18,12 +19,13 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from adsq_jax import codes, features, networks, objective, optimizer, processes
+from adsq_jax import adsq, baselines, codes, features, networks, objective, optimizer, processes
 from adsq_jax.data import pipeline, storage
 from adsq_jax.data.datasets import Dataset, labels_of
 from adsq_jax.encode import Encoder, HeadEncoder
 from adsq_jax.errors import InputError, Stopped
 from adsq_jax.features import Features
+from adsq_jax.method import Method, RenewCodes
 from adsq_jax.models.label_net import LabelNet
 from adsq_jax.parallel import AXIS, DataParallel, Place, reading_threads
 from adsq_jax.progress import Progress, told
@@ -32,7 +34,16 @@ from adsq_jax.train_step import img_net_gradients, img_net_update, label_net_ste
 
 _SAME: Any = Place.SAME  # trees of places have the shape of trees of arrays
 _ROWS: Any = Place.ROWS
-TARGET_PLACES = Targets(bank=_ROWS, codes=_ROWS, set_index=_ROWS, shares=_ROWS, similar_sets=_SAME, guidance=_SAME)
+TARGET_PLACES = Targets(
+    bank=_ROWS,
+    codes=_ROWS,
+    set_index=_ROWS,
+    shares=_ROWS,
+    sets=_SAME,
+    similar_sets=_SAME,
+    progress=_SAME,
+    guidance=_SAME,
+)
 
 
 class NotFinite(InputError):
@@ -55,6 +66,7 @@ class Trainer:
         """
         parallel.check_batch(config.train.batch_size)
         self.config, self.dataset, self.parallel = config, dataset, parallel
+        self.method = _method(config)
         labels = labels_of(dataset, "train")  # [n, c]
         self.size = len(labels)  # n
         self.own = parallel.share(self.size)  # rows of the training set that this process sees to
@@ -72,12 +84,14 @@ class Trainer:
             process=parallel.process,
             processes=parallel.processes,
         )
-        self.names = ("f", "g") if config.objective.twin else ("f",)
+        self.names = ("f", "g") if self.method.twin else ("f",)
         self.steps_per_half = self._steps_per_half()
         self.steps_per_round = len(self.names) * self.steps_per_half
         self.total_steps = config.train.rounds * self.steps_per_round
-        self.label_net, self.label_net_optimizer, self.label_net_step = self._build_label_net()
-        self.whole_net, self.pretrained = networks.build(config, axis_name=AXIS)
+        if self.method.label_net:
+            self.label_net, self.label_net_optimizer, self.label_net_step = self._build_label_net()
+            self._label_net_apply = jax.jit(self.label_net.apply)
+        self.whole_net, self.pretrained = networks.build(config, bounded=self.method.bounded, axis_name=AXIS)
         self.frozen = config.optim.trunk_lr_scale == 0
         self.img_net = self.whole_net.clone(backbone=None) if self.frozen else self.whole_net  # what is trained
         kept: Any = Place.PARTS if config.shard_parameters else Place.SAME
@@ -85,7 +99,6 @@ class Trainer:
         nets = dict.fromkeys(self.names, net)
         self.places = TrainState(step=_SAME, label_net=_SAME, trunk=_SAME, img_nets=nets, codes=_ROWS)
         self.img_net_optimizer, self.img_net_step = self._build_img_net_step()
-        self._label_net_apply = jax.jit(self.label_net.apply)
         self._of_images = Encoder(
             self.whole_net,
             dataset.source,
@@ -109,7 +122,7 @@ class Trainer:
     def _build_label_net(self) -> tuple[LabelNet, optax.GradientTransformation, Callable[..., Any]]:
         config = self.config
         weights = config.label_net.weights.to_dict()
-        if not config.objective.difference:
+        if config.method == "adsq" and not config.objective.difference:
             weights["difference"] = 0.0
         model = LabelNet(bits=config.bits, hidden=config.label_net.hidden, features=config.model.features)
         tx = optax.adam(config.label_net.learning_rate)
@@ -118,7 +131,7 @@ class Trainer:
             model=model,
             optimizer=tx,
             statistics=self.statistics,
-            cosine_scale=config.objective.cosine_scale,
+            cosine_scale=config.label_net.cosine_scale,
             weights=weights,
         )
         return model, tx, jax.jit(step, donate_argnums=0)
@@ -140,10 +153,9 @@ class Trainer:
         gradients = partial(
             img_net_gradients,
             model=self.img_net,
+            loss=self.method.loss,
             statistics=self.statistics,
-            likelihood_scale=config.objective.likelihood_scale,
-            cosine_scale=config.objective.cosine_scale,
-            weights={**config.objective.weights.to_dict(), "difference": self._difference_weight},
+            seed=config.seed,
             axis_name=AXIS,
         )
         step = self.parallel.step(
@@ -151,17 +163,13 @@ class Trainer:
         )
         return tx, step
 
-    @property
-    def _difference_weight(self) -> float:
-        return self.config.objective.weights.difference if self.config.objective.difference else 0.0
-
     def init(self) -> TrainState:
         """The state before step 1; banks are 0 and codes +1 until `step_1`."""
         config = self.config
         # rbg: the default generator takes XLA seconds to compile for each shape of kernel
         keys = jax.random.split(jax.random.key(config.seed, impl="rbg"), 3)
         label_net = None
-        if config.objective.label_net:
+        if self.method.label_net:
             params = jax.jit(self.label_net.init)(keys[0], self.sets.sets)["params"]
             label_net = LabelNetState(params=params, opt_state=self.label_net_optimizer.init(params))
         given: dict[str, Any] = {}  # the trunk's variables that a file has
@@ -175,6 +183,9 @@ class Trainer:
             variables = {"batch_stats": {}, **init(key, inputs)}
             if trunk is None:
                 variables = {kind: {**tree, **given.get(kind, {})} for kind, tree in variables.items()}
+            if self.method.parameters is not None:
+                own = self.method.parameters(jax.random.fold_in(key, 1), config.bits, self.sets.sets.shape[1])
+                variables["params"] = {**variables["params"], "method": own}
             img_nets[name] = ImgNetState(
                 params=variables["params"],
                 batch_stats=variables["batch_stats"],
@@ -252,13 +263,13 @@ class Trainer:
         semantic, relaxed_codes, _ = self._label_net_apply({"params": state.label_net.params}, self.sets.sets)
         if not np.isfinite(relaxed_codes).all():
             raise NotFinite("LabelNet, after its last step: relaxed codes not finite")
-        guidance = objective.Guidance(features=semantic, frequencies=jnp.asarray(self.frequencies))
+        guidance = objective.Guidance(semantic, relaxed_codes, frequencies=jnp.asarray(self.frequencies))
         return guidance, np.asarray(relaxed_codes)
 
     def step_1(self, state: TrainState, *, progress: Progress, stop: Callable[[], bool]) -> TrainState:
         """LabelNet alone, then codes and banks before the first round.
 
-        Without LabelNet they are what the untrained ImgNets give, after a B-step.
+        Without LabelNet they are what the untrained ImgNets give, after a discrete step.
 
         Args:
           state: from `init`; its buffers are used up.
@@ -280,10 +291,13 @@ class Trainer:
             relaxed = label_codes[self.sets.set_index[self.own]]  # [n, bits]
             nets = {name: replace(net, bank=self._rows(relaxed)) for name, net in state.img_nets.items()}
             return replace(state, img_nets=nets, codes=self._rows(codes.binarize(relaxed)))
+        if self.method.renew_codes is None:
+            return state
         for name in self.names:
             state = self.refresh_bank(state, name)
         both = np.sum([self.own_rows(net.bank) for net in state.img_nets.values()], axis=0)
-        return self.update_codes(replace(state, codes=self._rows(codes.binarize(both))), progress)
+        state = replace(state, codes=self._rows(codes.binarize(both)))
+        return self.update_codes(state, progress, step=self.method.renew_codes)
 
     def _train_label_net(self, label_net: LabelNetState, *, progress: Progress, stop: Callable[[], bool]) -> LabelNetState:
         pending, steps = _Pending(self.config.train.log_every), self.config.label_net.steps
@@ -310,20 +324,17 @@ class Trainer:
             raise NotFinite(f"network {name}, after step {int(state.step)}: relaxed codes not finite")
         return replace(state, img_nets={**state.img_nets, name: replace(net, bank=self._rows(bank))})
 
-    def update_codes(self, state: TrainState, progress: Progress) -> TrainState:
-        """The B-step."""
+    def update_codes(self, state: TrainState, progress: Progress, *, step: RenewCodes) -> TrainState:
+        """The discrete step."""
         _, label_codes = self.guidance(state)
-        weights, before = self.config.objective.weights, self.own_rows(state.codes)
-        update = codes.update_codes(
+        before = self.own_rows(state.codes)
+        update = step(
             before,
             [self.own_rows(net.bank) for net in state.img_nets.values()],
             label_codes=label_codes,
             label_sets=self.sets.sets,
             set_index=self.sets.set_index[self.own],
             ratio=self.statistics.ratio,
-            difference_weight=self._difference_weight,
-            quantization_weight=weights.quantization,
-            label_code_weight=weights.label_codes,
             size=self.size,
             total=processes.total,
         )
@@ -357,7 +368,8 @@ class Trainer:
                 state = self.half_round(state, name, end=end, progress=progress, stop=stop)
             if int(state.step) < end or (self._time_to_save(end) and position < len(self.names)):
                 return state, False
-        return (self.update_codes(state, progress) if self.config.objective.update_codes else state), True
+        step = self.method.renew_codes
+        return (self.update_codes(state, progress, step=step) if step and self.method.every_round else state), True
 
     def _time_to_save(self, step: int) -> bool:
         every = self.config.checkpoint.every_steps
@@ -407,7 +419,9 @@ class Trainer:
         arrays: dict[str, Any] = {
             "set_index": self.sets.set_index,
             "shares": np.full(self.size, 1 / self.size, np.float32),
+            "sets": self.sets.sets,
             "similar_sets": self._similar_sets,
+            "progress": np.float32(int(state.step) // self.steps_per_round / self.config.train.rounds),
         }
         return Targets(bank=others[0] if others else None, codes=state.codes, guidance=guidance, **arrays)
 
@@ -433,6 +447,12 @@ class Trainer:
         if self._features is not None:
             return pipeline.train_feature_batches(self._features.views or [self._features.of_rows(rows)], **order)
         return pipeline.train_batches(self.dataset.source, rows, view=self.view, **order)
+
+
+def _method(config: ConfigDict) -> Method:
+    if config.method == "adsq":
+        return adsq.method(**config.objective.to_dict())
+    return baselines.METHODS[config.method].method(**config.baseline.to_dict())
 
 
 class _Timed:

@@ -222,7 +222,7 @@ class Torch:
         return semantic, torch.tanh(net["hash"](torch.relu(semantic)))
 
     def loss_terms(self, semantic, relaxed, index: np.ndarray) -> dict:
-        """`objective.img_net_terms`."""
+        """`adsq.loss`."""
         import torch
         from torch.nn import functional
 
@@ -237,16 +237,17 @@ class Torch:
 
         similar = labels @ self.labels.T > 0
         products = relaxed @ self.codes.T / bits
-        features, frequencies = self.guidance
+        features, _, frequencies = self.guidance
         cosines = settings.cosine_scale * functional.normalize(semantic) @ functional.normalize(features).T
         guided = likelihood(cosines, labels @ self.sets.T > 0) * frequencies
-        return {
+        terms = {
             "likelihood": likelihood(settings.likelihood_scale / bits * relaxed @ self.bank.T, similar).mean(),
             "difference": ((products - torch.where(similar, 1.0, -statistics.ratio)) ** 2).mean(),
             "quantization": ((relaxed - self.codes[index]) ** 2).mean(),
             "balance": (relaxed.mean(0) ** 2).mean(),
             "guidance": guided.sum() / len(labels),
         }
+        return {name: settings.weights[name] * term for name, term in terms.items()}
 
     def step(self, call: int) -> None:
         """One update of each network."""
@@ -256,7 +257,7 @@ class Torch:
         for name, net in self.nets.items():
             batch = self.ours.batch(call)
             terms = self.loss_terms(*self.forward(name, batch["inputs"]), batch["index"])
-            loss = sum(config.objective.weights[term] * value for term, value in terms.items())
+            loss = sum(terms.values())
             self.optimizers[name].zero_grad()
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(net.parameters(), config.optim.clip_norm)

@@ -128,14 +128,20 @@ def arguments(trainer: Trainer, *, images: int) -> tuple[Any, Targets, dict[str,
 
         return parallel._placed(one, places, tree)
 
-    guidance = Guidance(features=of(jnp.float32, len(sets), config.model.features), frequencies=of(jnp.float32, len(sets)))
+    guidance = Guidance(
+        features=of(jnp.float32, len(sets), config.model.features),
+        relaxed_codes=of(jnp.float32, len(sets), config.bits),
+        frequencies=of(jnp.float32, len(sets)),
+    )
     targets = Targets(
-        bank=of(jnp.float32, filled, config.bits) if config.objective.twin else None,
+        bank=of(jnp.float32, filled, config.bits) if trainer.method.twin else None,
         codes=of(jnp.int8, filled, config.bits),
         set_index=of(jnp.int32, filled),
         shares=of(jnp.float32, filled),
+        sets=of(jnp.uint8, *sets.shape),
         similar_sets=of(jnp.bool, len(sets), len(sets)),
-        guidance=guidance if config.objective.label_net else None,
+        progress=of(jnp.float32),
+        guidance=guidance if trainer.method.label_net else None,
     )
     inputs = of(jnp.uint8, batch, config.data.image_size, config.data.image_size, 3)
     return (

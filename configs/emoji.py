@@ -12,8 +12,8 @@ from adsq_jax.config import default, parse_argument
 
 
 def get_config(argument=""):
-    options = parse_argument(argument, bits=24)
-    config = default()
+    options = parse_argument(argument, bits=24, method="adsq")
+    config = default(method=options["method"], several_labels=True)
     config.bits = options["bits"]
     config.data.name = "lists"
     config.data.reader = "lists"
@@ -23,8 +23,6 @@ def get_config(argument=""):
     config.data.image_size = 32
     config.data.flip = True
     config.model.backbone = "small_cnn"
-    config.objective.weights.quantization = 0.5  # images of several labels want more of both
-    config.objective.weights.label_codes = 0.5
     config.train.rounds = 10
     config.train.epochs_per_round = 3
     config.train.batch_size = 128

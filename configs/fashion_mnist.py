@@ -12,8 +12,8 @@ from adsq_jax.data.readers import fashion_mnist
 
 
 def get_config(argument=""):
-    options = parse_argument(argument, bits=24)
-    config = default()
+    options = parse_argument(argument, bits=24, method="adsq")
+    config = default(method=options["method"])
     config.bits = options["bits"]
     config.data.name = "fashion_mnist"
     config.data.directory = fashion_mnist.DIRECTORY

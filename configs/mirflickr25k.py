@@ -13,8 +13,8 @@ from adsq_jax.config import default, parse_argument
 
 
 def get_config(argument=""):
-    options = parse_argument(argument, bits=24)
-    config = default()
+    options = parse_argument(argument, bits=24, method="adsq")
+    config = default(method=options["method"], several_labels=True)
     config.bits = options["bits"]
     config.data.name = "mirflickr25k"
     config.data.directory = "data/mirflickr25k"
@@ -25,8 +25,6 @@ def get_config(argument=""):
     config.model.backbone = "resnet50"
     config.optim.trunk_lr_scale = 0.1
     config.optim.learning_rate = 1e-3
-    config.objective.weights.quantization = 0.5  # images of several labels want more of both
-    config.objective.weights.label_codes = 0.5
     config.train.rounds = 30
     config.train.epochs_per_round = 3
     return config

@@ -13,8 +13,8 @@ from adsq_jax.config import default, parse_argument
 
 
 def get_config(argument=""):
-    options = parse_argument(argument, bits=24)
-    config = default()
+    options = parse_argument(argument, bits=24, method="adsq")
+    config = default(method=options["method"])
     config.bits = options["bits"]
     config.data.name = "folder"
     config.data.directory = "/usr/share/tuxpaint/stamps"

@@ -11,8 +11,8 @@ from adsq_jax.config import default, parse_argument
 
 
 def get_config(argument=""):
-    options = parse_argument(argument, bits=24, name="")
-    config = default()
+    options = parse_argument(argument, bits=24, method="adsq", name="")
+    config = default(method=options["method"])
     config.bits = options["bits"]
     config.data.name = "tfds"
     config.data.reader = "tfds"

@@ -43,13 +43,14 @@ def load_config(name: str, argument: str = ""):
     return module.get_config(argument)
 
 
-def small_config(name: str = "digits", *, image_size: int = 8, bits: int = 12):
+def small_config(name: str = "digits", *, image_size: int = 8, bits: int = 12, method: str = "adsq"):
     """A config of configs/, with its choices and toy sizes: two rounds of four updates a network."""
-    config = load_config(name, f"bits={bits}")
+    config = load_config(name, f"bits={bits},method={method}")
     config.data.image_size = image_size
     config.model.width = 0 if config.model.backbone == "efficientnet_lite0" else 4  # which has one width
     config.model.features = 16
-    config.label_net.hidden, config.label_net.steps = 16, 20
+    if "label_net" in config:
+        config.label_net.hidden, config.label_net.steps = 16, 20
     config.train.rounds, config.train.epochs_per_round = 2, 1
     config.train.batch_size, config.train.log_every = 16, 2
     config.eval.batch_size = 24

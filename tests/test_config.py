@@ -81,13 +81,13 @@ def test_files_are_valid(path, argument):
     config = load(path, argument)
     config_module.check(config)
     assert config.bits == (int(argument[5:]) if argument else 24)
-    assert config.data.name == {"emoji": "lists", "stamps": "folder"}.get(path.stem, path.stem)
+    assert config.data.name == {"emoji": "lists", "emoji_frozen": "lists", "stamps": "folder"}.get(path.stem, path.stem)
     assert config.data.protocol in {*protocols.PROTOCOLS, protocols.OWN}
 
 
 def test_every_data_set_has_a_file():
     """Each data set that can be named has a config, and each config a data set."""
-    assert {path.stem for path in FILES} == {*datasets.PROTOCOLS_OF, "emoji", "stamps"}
+    assert {path.stem for path in FILES} == {*datasets.PROTOCOLS_OF, "emoji", "emoji_frozen", "stamps"}
     assert datasets.READERS_OF.keys() == datasets.PROTOCOLS_OF.keys()
 
 
@@ -121,6 +121,7 @@ def test_networks_of_every_file(path):
         features=model.features,
         mean=(0.5, 0.5, 0.5),
         deviation=(0.5, 0.5, 0.5),
+        bounded=True,
     )
     side = config.data.image_size
     images = jax.ShapeDtypeStruct((2, side, side, 3), np.uint8)

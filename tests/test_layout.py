@@ -14,7 +14,8 @@ TREES = {
 }
 ENTRY = "adsq_jax.data.__main__"  # stands in data/ so that `python -m adsq_jax.data` is its command
 PARTS = ("codes", "objective", "models", "data", "retrieval")  # import none of one another
-PURE = ("codes", "objective", "models", "retrieval")  # know of no flags, configs, files or devices
+METHODS = ("adsq", "baselines")  # build on codes, objective and what a method is; and on nothing else
+PURE = ("codes", "objective", "models", "retrieval", "method", *METHODS)  # know of no flags, configs, files or devices
 # Entry points and the loop, above all others: what may import each.
 ABOVE = {
     "main": set(),
@@ -34,6 +35,9 @@ ABOVE = {
     "command_line": {"main", "evaluate"},
     "config": {"main"},
     "train_step": {"trainer"},
+    "adsq": {"trainer"},
+    "baselines": {"trainer", "config"},
+    "method": {"trainer", "train_step", *METHODS},
 }
 FORBIDDEN_NAMES = {"utils", "util", "misc", "helpers", "helper", "common"}
 DEVICE_NAMES = {
@@ -128,11 +132,13 @@ def test_parts_stand_alone(module):
     [
         ("adsq_jax.errors", set()),
         ("adsq_jax.train_state", {"codes", "objective", "models"}),
-        ("adsq_jax.train_step", {"codes", "objective", "models", "train_state"}),
+        ("adsq_jax.method", {"codes", "objective"}),
+        ("adsq_jax.train_step", {"codes", "objective", "models", "train_state", "method"}),
+        *((module, {part_of(module), "codes", "objective", "method", "errors"}) for module in modules_of(*METHODS)),
     ],
 )
 def test_the_step_is_built_of_the_parts(module, allowed):
-    """State and step import the parts alone: no config, no files, no devices; the error imports nothing."""
+    """State, step and methods import the parts alone: no config, no files, no devices; the error imports nothing."""
     assert own_imports(module) <= allowed
     assert not device_names(TREES[module])
 
@@ -160,7 +166,7 @@ def test_no_cycles():
 
 @pytest.mark.parametrize("module", modules_of(*PURE))
 def test_pure_parts_know_nothing_outside(module):
-    """Models, objective, codes and retrieval import no flags, configs, files or devices."""
+    """Models, objective, codes, retrieval and methods import no flags, configs, files or devices."""
     outside = (
         "absl",
         "ml_collections",

@@ -42,13 +42,16 @@ def lowered(function, *arguments):
 def targets_of(trainer, state):
     n, bits = state.codes.shape
     features = jax.ShapeDtypeStruct((len(trainer.sets.sets), trainer.config.model.features), jnp.float32)
+    relaxed_codes = jax.ShapeDtypeStruct((len(trainer.sets.sets), bits), jnp.float32)
     return Targets(
         bank=jax.ShapeDtypeStruct((n, bits), jnp.float32),
         codes=state.codes,
         set_index=jax.ShapeDtypeStruct((n,), jnp.int32),
         shares=jax.ShapeDtypeStruct((n,), jnp.float32),
+        sets=shapes(trainer.sets.sets),
         similar_sets=jax.ShapeDtypeStruct((len(trainer.sets.sets),) * 2, jnp.bool),
-        guidance=Guidance(features=features, frequencies=shapes(trainer.frequencies)),
+        progress=jax.ShapeDtypeStruct((), jnp.float32),
+        guidance=Guidance(features=features, relaxed_codes=relaxed_codes, frequencies=shapes(trainer.frequencies)),
     )
 
 

@@ -105,7 +105,7 @@ def test_the_whole_of_a_resnet18(ending, tmp_path):
         np.savez(path, **arrays)
     else:
         save_file({name: np.asarray(x) for name, x in arrays.items()}, path)
-    net, found = networks.build(small_config(path), axis_name=AXIS)
+    net, found = networks.build(small_config(path), bounded=True, axis_name=AXIS)
     assert_equal(named_as_torch(found.variables), in_trunk(arrays))
     assert all(x.dtype == np.float32 for x in jax.tree.leaves(found.variables))
     account = found.account
@@ -128,7 +128,7 @@ def test_the_whole_of_a_resnet18(ending, tmp_path):
 
 def test_a_line_for_people(short_file):
     """The file, its layout, how much was loaded, what was not: one line; torch's counters by their number."""
-    _, found = networks.build(small_config(short_file), axis_name=AXIS)
+    _, found = networks.build(small_config(short_file), bounded=True, axis_name=AXIS)
     line = networks.told(found.account)
     arrays = in_trunk(torch_arrays((1, 1)))
     assert line == (
@@ -142,7 +142,7 @@ def test_names_in_a_file_do_not_reach_the_terminal(short, tmp_path):
     """A classifier's array whose name has a line end, and what a terminal would obey, is refused or told in one plain line."""
     np.savez(tmp_path / "w.npz", **torch_arrays((1, 1)), **{"fc.\x1b[31m\nx": np.zeros(1, np.float32)})
     try:
-        line = networks.told(networks.build(small_config(tmp_path / "w.npz"), axis_name=AXIS)[1].account)
+        line = networks.told(networks.build(small_config(tmp_path / "w.npz"), bounded=True, axis_name=AXIS)[1].account)
     except InputError as error:
         line = str(error)
     assert line.isprintable()
@@ -190,12 +190,12 @@ def test_a_file_that_changed_between_two_sittings(short_file, tmp_path):
 
 def test_without_pretrained_weights():
     """There is no account; the normalisation is that of images from -1 to 1, or the one given."""
-    net, found = networks.build(mock_data.small_config(), axis_name=AXIS)
+    net, found = networks.build(mock_data.small_config(), bounded=True, axis_name=AXIS)
     assert found is None
     assert (tuple(net.mean), tuple(net.deviation)) == ((0.5,) * 3, (0.5,) * 3)
     config = mock_data.small_config()
     config.model.mean, config.model.deviation = (0.1, 0.2, 0.3), (0.4, 0.5, 1)
-    net, _ = networks.build(config, axis_name=AXIS)
+    net, _ = networks.build(config, bounded=True, axis_name=AXIS)
     assert (tuple(net.mean), tuple(net.deviation)) == ((0.1, 0.2, 0.3), (0.4, 0.5, 1))
 
 
@@ -206,7 +206,7 @@ def test_the_normalisation_is_the_files_unless_given(given, short_file):
     config = small_config(short_file)
     if given:
         expected[given] = config.model[given] = (0.1, 0.2, 0.3)
-    net, found = networks.build(config, axis_name=AXIS)
+    net, found = networks.build(config, bounded=True, axis_name=AXIS)
     assert {"mean": tuple(net.mean), "deviation": tuple(net.deviation)} == expected
     assert {key: tuple(found.account[key]) for key in expected} == expected
     image = jnp.array([[[[0, 100, 255]]]], jnp.uint8)
@@ -240,7 +240,7 @@ def test_a_file_that_does_not_fit(change, words, short, tmp_path):
 def assert_refused(arrays, words, folder):
     np.savez(folder / "w.npz", **arrays)
     with pytest.raises(InputError) as caught:
-        networks.build(small_config(folder / "w.npz"), axis_name=AXIS)
+        networks.build(small_config(folder / "w.npz"), bounded=True, axis_name=AXIS)
     assert all(
         word in str(caught.value) for word in [str(folder / "w.npz"), "--config.model" if len(words) > 2 else "give", *words]
     )
@@ -258,7 +258,7 @@ def test_a_file_of_another_network(short, tmp_path):
 def test_no_file(tmp_path):
     """The path is in the message."""
     with pytest.raises(InputError, match=r"nowhere\.npz isn't there"):
-        networks.build(small_config(tmp_path / "nowhere.npz"), axis_name=AXIS)
+        networks.build(small_config(tmp_path / "nowhere.npz"), bounded=True, axis_name=AXIS)
 
 
 def steps(trainer, count):
@@ -302,7 +302,7 @@ def test_frozen_batch_norm(short_file):
         assert not np.array_equal(
             before.params["backbone"]["stem_norm"]["scale"], after.params["backbone"]["stem_norm"]["scale"]
         )
-        net = networks.build(trainer.config, axis_name=None)[0]
+        net = networks.build(trainer.config, bounded=True, axis_name=None)[0]
         variables = {"params": before.params, "batch_stats": before.batch_stats}
         images = np.stack([trainer.dataset.source[row]["image"] for row in range(6)])
         trained, _ = jax.jit(lambda v, x, net=net: net.apply(v, x, train=True, mutable=["batch_stats"]))(variables, images)

@@ -1,4 +1,4 @@
-"""Every loss term against a float64 double loop over all images, and the statistics of the training set's pairs."""
+"""LabelNet's loss terms against a float64 double loop over all images, what losses share, and the statistics of pairs."""
 
 import math
 
@@ -17,10 +17,8 @@ from adsq_jax.errors import InputError
 LABELS = np.array(
     [[1, 0, 0], [0, 1, 1], [1, 0, 0], [0, 0, 1], [1, 1, 0], [0, 1, 1], [0, 0, 1], [1, 0, 0], [0, 0, 0], [0, 1, 0]], np.uint8
 )
-BATCH = np.array([4, 0, 8, 5])  # rows of the training set
-BITS, FEATURES, COSINE_SCALE, LIKELIHOOD_SCALE = 4, 3, 6.0, 5.0
+BITS, FEATURES, COSINE_SCALE = 4, 3, 6.0
 LABEL_NET_TERMS = ("semantic_likelihood", "likelihood", "difference", "quantization", "regression", "balance")
-IMG_NET_TERMS = ("likelihood", "guidance", "difference", "quantization", "balance")
 MULTI_HOT = hnp.arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 5)), elements=st.integers(0, 1))
 
 
@@ -70,23 +68,6 @@ def plain_label_net(semantic, relaxed_codes, label_logits):
     return terms
 
 
-def plain_img_net(relaxed_codes, semantic, *, bank, bank_codes, label_semantic):
-    """An ImgNet's terms in float64: the batch against all images; LabelNet's features are by image."""
-    n, batch = len(LABELS), len(BATCH)
-    terms = dict.fromkeys(IMG_NET_TERMS, 0.0)
-    for i, row in enumerate(BATCH):
-        for j in range(n):
-            similar, target, weight = pair_targets(LABELS[row], LABELS[j])
-            logit = LIKELIHOOD_SCALE / BITS * float(relaxed_codes[i] @ bank[j])
-            cosine = COSINE_SCALE * plain_cosine(semantic[i], label_semantic[j])
-            terms["likelihood"] += weight * plain_likelihood(logit, similar) / (batch * n)
-            terms["guidance"] += weight * plain_likelihood(cosine, similar) / (batch * n)
-            terms["difference"] += (float(relaxed_codes[i] @ bank_codes[j]) / BITS - target) ** 2 / (batch * n)
-        terms["quantization"] += sum((relaxed_codes[i] - bank_codes[row]) ** 2) / BITS / batch
-    terms["balance"] = sum((sum(relaxed_codes[:, k]) / batch) ** 2 for k in range(BITS)) / BITS
-    return terms
-
-
 def central_differences(function, x):
     """The gradient of every term with respect to float64 x: {term: array of x's shape}."""
     step = 1e-6
@@ -120,48 +101,6 @@ def label_net():
         )
 
     return terms, lambda *outputs: plain_label_net(*(output[sets.set_index] for output in outputs)), outputs
-
-
-@pytest.fixture(scope="module")
-def img_net():
-    """The package's and the plain terms of an ImgNet as functions of its outputs, and such outputs."""
-    sets = objective.label_sets(LABELS)
-    random = np.random.default_rng(1)
-    n, batch = len(LABELS), len(BATCH)
-    outputs = [np.tanh(random.normal(size=(batch, BITS))), random.normal(size=(batch, FEATURES))]
-    outputs = [output.astype(np.float32) for output in outputs]
-    bank = np.tanh(random.normal(size=(n, BITS))).astype(np.float32)
-    codes = random.choice([-1, 1], (n, BITS)).astype(np.float32)
-    features = random.normal(size=(len(sets.sets), FEATURES)).astype(np.float32)
-    frequencies = (sets.counts / n).astype(np.float32)
-
-    def terms(relaxed_codes, semantic, *, guided=True):
-        statistics = objective.pair_statistics(sets)
-        terms = objective.bank_terms(
-            relaxed_codes,
-            codes=codes[BATCH],
-            similar=objective.similarity(LABELS[BATCH], LABELS),
-            bank=bank,
-            bank_codes=codes,
-            bank_shares=np.full(n, 1 / n, np.float32),
-            statistics=statistics,
-            likelihood_scale=LIKELIHOOD_SCALE,
-        )
-        terms["balance"] = objective.balance_loss(jnp.mean(relaxed_codes, axis=0))
-        if guided:
-            terms["guidance"] = objective.guidance_loss(
-                semantic,
-                objective.Guidance(features, frequencies),
-                similar=objective.similarity(LABELS[BATCH], sets.sets),
-                statistics=statistics,
-                cosine_scale=COSINE_SCALE,
-            )
-        return terms
-
-    def plain(*outputs):
-        return plain_img_net(*outputs, bank=bank, bank_codes=codes, label_semantic=features[sets.set_index])
-
-    return terms, plain, outputs
 
 
 def check_gradient(terms, plain, outputs, name):
@@ -198,36 +137,15 @@ def test_label_net_has_no_other_terms(label_net):
     assert sorted(terms(*outputs)) == sorted(LABEL_NET_TERMS)
 
 
-@pytest.mark.parametrize("name", IMG_NET_TERMS)
-def test_img_net_term_equals_double_loop_over_images(name, img_net):
-    """A batch against the whole training set gives the mean over all of its pairs."""
-    terms, plain, outputs = img_net
-    value = terms(*outputs)[name]
-    assert value.shape == ()
-    assert value.dtype == jnp.float32
-    np.testing.assert_allclose(value, plain(*(x.astype(np.float64) for x in outputs))[name], rtol=1e-5)
-
-
-@pytest.mark.parametrize("name", IMG_NET_TERMS)
-def test_img_net_gradient_equals_finite_differences(name, img_net):
-    """The gradient of each of an ImgNet's terms is that of the double loop."""
-    check_gradient(*img_net, name)
-
-
-def test_img_net_without_label_net_has_no_guidance(img_net):
-    """Without LabelNet the guidance term is left out, and the others stay as they are."""
-    terms, _, outputs = img_net
-    everything, unguided = terms(*outputs), terms(*outputs, guided=False)
-    assert sorted(everything) == sorted(IMG_NET_TERMS)
-    assert unguided == {name: value for name, value in everything.items() if name != "guidance"}
-
-
-def test_weighted_sum_takes_each_term_times_its_weight():
-    """The objective is 2 * 3 + 0.5 * 4, whatever other weights there are; a term without a weight is an error."""
+def test_the_objective_is_each_term_times_its_weight():
+    """2 * 3 and 0.5 * 4 add up to 8, whatever other weights there are; a term without a weight is an error."""
     terms = {"a": jnp.float32(3), "b": jnp.float32(4)}
-    assert objective.weighted_sum(terms, {"b": 0.5, "a": 2.0, "unused": 7.0}) == 8
+    weighted = objective.weighted(terms, {"b": 0.5, "a": 2.0, "unused": 7.0})
+    assert weighted == {"a": 6, "b": 2}
+    assert objective.total(weighted) == 8
+    assert objective.total(weighted).dtype == jnp.float32
     with pytest.raises(KeyError, match="b"):
-        objective.weighted_sum(terms, {"a": 1.0})
+        objective.weighted(terms, {"a": 1.0})
 
 
 @given(MULTI_HOT)

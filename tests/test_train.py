@@ -17,7 +17,7 @@ from adsq_jax.checkpoint import Checkpoints
 from adsq_jax.errors import InputError
 from adsq_jax.parallel import DataParallel
 from adsq_jax.train import train as train_from
-from adsq_jax.trainer import Stopped, Trainer
+from adsq_jax.trainer import TARGET_PLACES, Stopped, Trainer
 
 
 def build(config, *, devices=1, **kwargs):
@@ -235,14 +235,66 @@ def test_no_difference_loss(tmp_path):
     for line in lines:
         kind = "label_net" if line["phase"] == "label_net" else "f"
         if line["phase"] != "codes":
-            total = sum(value * line[name] for name, value in weights[kind].items() if name in line and name != "difference")
+            total = sum(line[name] for name in weights[kind] if name in line)
             assert line["loss"] == pytest.approx(total, rel=1e-5)
+            assert line["difference"] == 0
         else:
             assert line["difference_share"] == 0
     _, label_codes = trainer.guidance(state)
     pull = 0.1 * sum(np.asarray(net.bank, np.float64) for net in state.img_nets.values())
     pull += 0.1 * label_codes.astype(np.float64)[trainer.sets.set_index]
     assert np.array_equal(state.codes, np.where(pull < 0, -1, 1))
+
+
+def first_metrics(config):
+    """What the first update of LabelNet, and one of f against its codes, say of their terms."""
+    trainer = build(config)
+    state = trainer.init()
+    net = trainer.parallel.enter(state.img_nets["f"], trainer.places.img_nets["f"])
+    targets = trainer.parallel.enter(trainer.targets(state, "f"), TARGET_PLACES)
+    _, of_img_net = trainer.img_net_step(net, targets, trainer.split(next(trainer._batches("f", step=0))))
+    _, of_label_net = trainer.label_net_step(state.label_net, trainer.sets.sets, trainer.frequencies)
+    return {"objective": of_img_net, "label_net": of_label_net}
+
+
+def test_each_term_is_logged_times_its_weight():
+    """Every weight changed by a factor of its own: so are the terms, and their sum is the loss, of ImgNets and LabelNet."""
+    config = mock_data.small_config()
+    before = first_metrics(config)
+    factors = {}
+    for kind in before:
+        for number, name in enumerate(config[kind].weights):
+            factors[kind, name] = 2.0 ** (number - 2)
+            config[kind].weights[name] *= factors[kind, name]
+    for kind, metrics in first_metrics(config).items():
+        terms = metrics.keys() - {"loss", "grad_norm"}
+        assert terms == set(config[kind].weights) - {"label_codes"}
+        for term in terms:
+            assert float(np.mean(before[kind][term])) != 0
+            np.testing.assert_allclose(metrics[term], factors[kind, term] * before[kind][term], rtol=1e-5)
+        np.testing.assert_allclose(metrics["loss"], sum(metrics[term] for term in terms), rtol=1e-5)
+
+
+def test_cosine_scales_are_label_nets_and_the_guidances_own():
+    """label_net.cosine_scale changes LabelNet's semantic likelihood alone, objective.cosine_scale the guidance alone."""
+    before = first_metrics(mock_data.small_config())
+    for section, term in (("label_net", "semantic_likelihood"), ("objective", "guidance")):
+        config = mock_data.small_config()
+        config[section].cosine_scale = 3.0
+        for kind, metrics in first_metrics(config).items():
+            changed = {name for name in metrics if not np.allclose(metrics[name], before[kind][name], rtol=1e-6, atol=0)}
+            assert changed == ({term, "loss", "grad_norm"} if kind == section else set())
+
+
+@pytest.mark.parametrize(("step", "share"), [(0, 0.0), (7, 0.0), (8, 0.5), (15, 0.5)])
+def test_targets_tell_the_progress_and_label_nets_codes(step, share):
+    """Progress is the share of rounds that are done, whatever of the next is; guidance has LabelNet's codes by label set."""
+    trainer = build(mock_data.small_config())
+    state = replace(trainer.init(), step=np.array(step, np.int64))
+    targets = trainer.targets(state, "f")
+    assert targets.progress == np.float32(share)
+    assert np.array_equal(targets.guidance.relaxed_codes, trainer.guidance(state)[1])
+    assert np.array_equal(targets.sets[targets.set_index], trainer.dataset.source.labels[trainer.dataset.split.train])
 
 
 def test_the_banks_are_what_the_networks_give_in_evaluation_mode(tmp_path):

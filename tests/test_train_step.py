@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 
+from adsq_jax import adsq, train_step
 from adsq_jax.models import backbones
 from adsq_jax.models.img_net import ImgNet
 from adsq_jax.models.layers import Layers
@@ -21,6 +22,10 @@ from adsq_jax.train_step import img_net_gradients, img_net_update
 from adsq_jax.trainer import TARGET_PLACES, Trainer
 
 STEPS = 20
+SEEN_ARRAYS = (
+    "relaxed_codes", "labels", "similar", "bank", "bank_codes", "shares", "errors", "semantic", "similar_sets", "label_set"
+)  # fmt: skip
+WEIGHTS = {"likelihood": 1.0, "difference": 1.0, "quantization": 0.1, "balance": 0.1}
 
 
 @cache
@@ -69,7 +74,7 @@ def one_step(state, targets, batch, *, optimizer, **settings):
 def over_devices(step, state, targets, batch, *, devices):
     """Runs a step by vmap over shares of batch and rows; the new state with all rows of its bank."""
     state_axes = ImgNetState(params=None, batch_stats=None, opt_state=None, key=None, bank=0)
-    target_axes = Targets(bank=0, codes=0, set_index=0, shares=0, similar_sets=None, guidance=None)
+    target_axes = Targets(bank=0, codes=0, set_index=0, shares=0, sets=None, similar_sets=None, progress=None, guidance=None)
     shares = partial(jax.tree.map, lambda x: x.reshape(devices, -1, *x.shape[1:]))
     state = replace(state, bank=shares(state.bank))
     rows = {key: shares(getattr(targets, key)) for key in ("bank", "codes", "set_index", "shares")}
@@ -87,6 +92,7 @@ def problem(*, twin=True):
         features=8,
         mean=(0.5, 0.5, 0.5),
         deviation=(0.5, 0.5, 0.5),
+        bounded=True,
     )
     optimizer = optax.sgd(0.1)
     images = random.integers(0, 256, (8, 8, 8, 3)).astype(np.uint8)
@@ -103,7 +109,9 @@ def problem(*, twin=True):
         codes=random.choice(np.array([-1, 1], np.int8), (12, 6)),
         set_index=np.arange(12, dtype=np.int32) % 3,
         shares=np.full(12, 1 / 12, np.float32),
+        sets=np.eye(3, dtype=np.uint8),
         similar_sets=np.eye(3, dtype=bool),
+        progress=np.float32(0.5),
         guidance=None,
     )
     step = partial(
@@ -111,9 +119,8 @@ def problem(*, twin=True):
         model=model,
         optimizer=optimizer,
         statistics=PairStatistics(ratio=0.5, similar_weight=1.5, dissimilar_weight=0.75),
-        likelihood_scale=5.0,
-        cosine_scale=10.0,
-        weights={"likelihood": 1.0, "difference": 1.0, "quantization": 0.1, "balance": 0.1},
+        loss=partial(adsq.loss, likelihood_scale=5.0, cosine_scale=10.0, weights=WEIGHTS),
+        seed=0,
         axis_name=AXIS,
     )
     index = np.array([9, 2, 4, 11, 0, 5, 7, 1], np.int32)
@@ -180,3 +187,58 @@ def test_dropout_differs_by_update_and_by_device_and_comes_again_from_the_state(
     assert not np.array_equal(np.asarray(first.key)[0], state.key)
     later = run(replace(state, key=np.asarray(first.key)[0]), targets, batch)[0]
     assert not np.allclose(np.asarray(later.bank)[batch["index"]], rows)
+
+
+@pytest.mark.parametrize("devices", [1, 2, 4])
+def test_what_a_loss_sees(devices):
+    """On each device the whole batch, its own rows and its part; means over devices are those over everything."""
+    _, _, targets, batch = problem()
+    random = np.random.default_rng(2)
+    relaxed, semantic = (random.normal(size=(8, k)).astype(np.float32) for k in (6, 3))
+    shares = partial(jax.tree.map, lambda x: x.reshape(devices, -1, *x.shape[1:]))
+    given = jax.tree.map(jnp.asarray, targets)
+
+    def seen(semantic, relaxed, bank, codes, set_index, row_shares, own, label_set):
+        own = jax.lax.all_gather(own, AXIS, tiled=True) - jax.lax.axis_index(AXIS) * len(bank)
+        here = replace(given, bank=bank, codes=codes, set_index=set_index, shares=row_shares)
+        found = train_step._seen(
+            semantic,
+            relaxed,
+            parameters=None,
+            bank=bank,
+            own=own,
+            targets=here,
+            label_set=label_set,
+            statistics=PairStatistics(0.5, 1.5, 0.75),
+            seed=0,
+            axis_name=AXIS,
+        )
+        return {key: getattr(found, key) for key in SEEN_ARRAYS}
+
+    parts = (
+        semantic,
+        relaxed,
+        targets.bank,
+        targets.codes,
+        targets.set_index,
+        targets.shares,
+        batch["index"],
+        batch["label_set"],
+    )
+    found = jax.tree.map(np.asarray, jax.vmap(seen, axis_name=AXIS)(*shares(parts)))
+    labels = np.eye(3)[batch["label_set"]]
+    similar = (labels @ np.eye(3)[targets.set_index].T > 0).reshape(8, devices, -1)  # [batch, device, rows]
+    for device in range(devices):
+        assert np.array_equal(found["relaxed_codes"][device], relaxed)
+        assert np.array_equal(found["labels"][device], labels)
+        assert np.array_equal(found["label_set"][device], batch["label_set"])
+        assert np.array_equal(found["similar"][device], similar[:, device])
+    assert np.array_equal(found["bank"].reshape(12, 6), targets.bank)
+    assert np.array_equal(found["bank_codes"].reshape(12, 6), targets.codes)
+    assert np.array_equal(found["semantic"].reshape(8, 3), semantic)
+    assert np.array_equal(found["similar_sets"].reshape(8, 3), labels > 0)
+    values = random.normal(size=(8, 12))
+    of_devices = [np.sum(found["shares"][d] * values.reshape(8, devices, -1)[:, d]) for d in range(devices)]
+    np.testing.assert_allclose(np.mean(of_devices), values.mean(), rtol=1e-5)
+    errors = relaxed - targets.codes[batch["index"]]
+    np.testing.assert_allclose((found["errors"] ** 2).mean(), (errors**2).mean(), rtol=1e-5)

@@ -19,6 +19,7 @@ class ImgNet(nn.Module):
     features: int  # size of the semantic features, the same as LabelNet's
     mean: Sequence[float]  # of the three channels, in [0, 1]
     deviation: Sequence[float]
+    bounded: bool  # whether relaxed codes go through tanh
 
     def setup(self) -> None:
         """Makes the heads."""
@@ -45,11 +46,11 @@ class ImgNet(nn.Module):
           train: whether batch statistics are taken from this batch (and renewed) or from the running averages.
 
         Returns:
-          Semantic features float32[batch, features] and relaxed codes float32[batch, bits] in [-1, 1].
+          Semantic features float32[batch, features] and relaxed codes float32[batch, bits], in [-1, 1] if bounded.
 
         Raises:
           ValueError: the images don't have three channels.
         """
         semantic = self.semantic(self.trunk(inputs, train=train))  # [batch, features]
-        relaxed_codes = jnp.tanh(self.hash(nn.relu(semantic)))  # [batch, bits]
-        return semantic, relaxed_codes
+        outputs = self.hash(nn.relu(semantic))  # [batch, bits]
+        return semantic, jnp.tanh(outputs) if self.bounded else outputs

@@ -22,9 +22,9 @@ class Channels(nn.Module):
         return jnp.mean(x, axis=(1, 2))
 
 
-def build(backbone=None, *, bits=5, features=7):
+def build(backbone=None, *, bits=5, features=7, bounded=True):
     backbone = backbone or backbones.build("small_cnn", width=4, layers=Layers())
-    return ImgNet(backbone=backbone, bits=bits, features=features, mean=MEAN, deviation=DEVIATION)
+    return ImgNet(backbone=backbone, bits=bits, features=features, mean=MEAN, deviation=DEVIATION, bounded=bounded)
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +40,10 @@ def variables():
     return jax.tree.map_with_path(draw, shapes)
 
 
-def test_images_are_normalised_by_channel_and_heads_are_dense_layers():
-    """Bytes / 255, less the mean, by the deviation; a linear semantic layer; relu and tanh before and after the hash layer."""
-    model = build(Channels())
+@pytest.mark.parametrize("bounded", [True, False])
+def test_images_are_normalised_by_channel_and_heads_are_dense_layers(bounded):
+    """Bytes / 255, less the mean, by the deviation; a linear semantic layer; relu, a hash layer, tanh where it is bounded."""
+    model = build(Channels(), bounded=bounded)
     random = np.random.default_rng(1)
     params = {
         "semantic": {"kernel": random.normal(size=(3, 7)), "bias": random.normal(size=7)},
@@ -52,7 +53,8 @@ def test_images_are_normalised_by_channel_and_heads_are_dense_layers():
     semantic, relaxed_codes = model.apply({"params": params}, IMAGES, train=False)
     x = (IMAGES.astype(np.float64).mean(axis=(1, 2)) / 255 - np.array(MEAN)) / np.array(DEVIATION)
     expected_semantic = x @ params["semantic"]["kernel"] + params["semantic"]["bias"]
-    expected_codes = np.tanh(np.maximum(expected_semantic, 0) @ params["hash"]["kernel"] + params["hash"]["bias"])
+    outputs = np.maximum(expected_semantic, 0) @ params["hash"]["kernel"] + params["hash"]["bias"]
+    expected_codes = np.tanh(outputs) if bounded else outputs
     np.testing.assert_allclose(semantic, expected_semantic, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(relaxed_codes, expected_codes, rtol=1e-4, atol=1e-5)
     assert (expected_semantic < 0).any()

