@@ -18,6 +18,8 @@ import json
 import multiprocessing
 import os
 import re
+import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -50,6 +52,7 @@ ADSQ_TRIED = (
 )
 TRIAL_BITS, TRIAL_SEED = 24, 0
 HELD_OUT = 0.2  # of the training set, if --validation isn't given
+OWN_KNOBS = ("method", "bits", "seed", "data.validation")  # of each task: not for --set
 
 
 class Task(NamedTuple):
@@ -73,8 +76,9 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--methods", default="all", help="all, or names with commas between")
     parser.add_argument("--bits", type=numbers, default=(12, 24, 48))
     parser.add_argument("--seeds", type=numbers, default=(0, 1, 2))
-    parser.add_argument("--beyond", type=lambda text: text.split(","), default=(), help=", ".join(conditions.NAMES))
-    parser.add_argument("--variants", default="", help="all, or names of benchmarks/variants.py: changed ADSQs")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--beyond", type=lambda text: text.split(","), default=(), help=", ".join(conditions.NAMES))
+    instead.add_argument("--variants", default="", help="all, or names of benchmarks/variants.py: changed ADSQs")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a knob for all runs")
     parser.add_argument("--validation", type=int, default=0, help="training images held out for the trials; 0: a fifth")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, each on its share of the cores")
@@ -85,7 +89,7 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
 
 def numbers(text: str) -> tuple[int, ...]:
     """Reads `12,24,48`."""
-    return tuple(int(number) for number in text.split(","))
+    return tuple(dict.fromkeys(int(number) for number in text.split(",")))
 
 
 def run(given: argparse.Namespace) -> None:
@@ -96,10 +100,9 @@ def run(given: argparse.Namespace) -> None:
     """
     folder = given.out / Path(given.config.split(":")[0]).stem
     methods = chosen_methods(given.methods)
-    for method in methods:
-        for bits in given.bits:
-            config_of(Task(folder, method, bits, 0, {}), given)  # finds out before the first run what can't be
-    tune = [task for method in methods for task in trials(method, folder, validation=held_out(given))]
+    check(given, methods)
+    validation = held_out(given, methods[0])
+    tune = [task for method in methods for task in trials(method, folder, validation=validation)]
     work(tune, given)
     best = {method: best_trial(folder, method) for method in methods}
     if given.beyond:
@@ -111,23 +114,55 @@ def run(given: argparse.Namespace) -> None:
     work(tasks, given)
 
 
+def check(given: argparse.Namespace, methods: list[str]) -> None:
+    """Finds out before the first run what can't be.
+
+    Raises:
+      InputError: as `run`.
+    """
+    if given.jobs < 1:
+        raise InputError(f"--jobs={given.jobs} must be at least 1")
+    own = [key for key, _ in map(read_knob, given.set) if key in OWN_KNOBS]
+    if own:
+        raise InputError(f"--set {own[0]}: give --methods, --bits, --seeds or --validation, from which each run has its own")
+    for name in given.beyond:
+        conditions.check(name)
+    if given.variants:
+        chosen_variants(given.variants)
+        if ADSQ not in methods:
+            raise InputError(f"--variants are changed ADSQs: give --methods={ADSQ} with them")
+    for method in methods:
+        for bits in given.bits:
+            config_of(Task(Path(), method, bits, TRIAL_SEED, {}), given)
+    for seed in given.seeds:
+        config_of(Task(Path(), methods[0], TRIAL_BITS, seed, {}), given)
+
+
 def chosen_methods(text: str) -> list[str]:
     """The methods that --methods names."""
     if text == "all":
         return [ADSQ, *baselines.METHODS]
-    names = text.split(",")
+    names = list(dict.fromkeys(text.split(",")))
     for name in names:
         if name != ADSQ:
             baselines.find(name)
     return names
 
 
-def held_out(given: argparse.Namespace) -> int:
-    """How many training images the trials hold out: an even number."""
-    if given.validation:
-        return given.validation
-    config = config_of(Task(Path(), ADSQ, TRIAL_BITS, 0, {}), given)
-    return int(HELD_OUT * len(datasets.load(config_module.data_settings(config)).split.train)) // 2 * 2
+def held_out(given: argparse.Namespace, method: str) -> int:
+    """How many training images the trials hold out: an even number, which leaves some to train on.
+
+    Raises:
+      InputError: --validation isn't one, or the data aren't there.
+    """
+    config = config_of(Task(Path(), method, TRIAL_BITS, TRIAL_SEED, {}), given)
+    n_train = len(datasets.load(config_module.data_settings(config)).split.train)
+    validation = given.validation or int(HELD_OUT * n_train) // 2 * 2
+    if validation % 2 or not 2 <= validation < n_train:
+        raise InputError(
+            f"--validation={validation} must be an even number, at least 2 and below the {n_train} training images"
+        )
+    return validation
 
 
 def trials(method: str, folder: Path, *, validation: int) -> list[Task]:
@@ -153,7 +188,7 @@ def trials(method: str, folder: Path, *, validation: int) -> list[Task]:
 def best_trial(folder: Path, method: str) -> Task:
     """The trial with the highest mAP on the held-out images."""
     found = trials(method, folder, validation=0)
-    return max(found, key=lambda task: json.loads(task.path.read_text())["map"])
+    return max(found, key=lambda task: left(task.path)["map"])
 
 
 def runs(folder: Path, best: dict[str, Task], given: argparse.Namespace, *, condition: str = "") -> list[Task]:
@@ -176,10 +211,6 @@ def runs(folder: Path, best: dict[str, Task], given: argparse.Namespace, *, cond
 
 def variant_tasks(folder: Path, trial: Task, given: argparse.Namespace) -> list[Task]:
     """ADSQ with its best settings and one change, for each variant, code length and seed."""
-    names = list(variants.VARIANTS) if given.variants == "all" else given.variants.split(",")
-    unknown = [name for name in names if name not in variants.VARIANTS]
-    if unknown:
-        raise InputError(f"--variants: no {', '.join(unknown)} in benchmarks/variants.py: give {', '.join(variants.VARIANTS)}")
     return [
         Task(
             folder / f"{name}_{bits}bits_seed{seed}.json",
@@ -190,10 +221,19 @@ def variant_tasks(folder: Path, trial: Task, given: argparse.Namespace) -> list[
             trial=trial.trial,
             variant=name,
         )
-        for name in names
+        for name in chosen_variants(given.variants)
         for seed in given.seeds
         for bits in given.bits
     ]
+
+
+def chosen_variants(text: str) -> list[str]:
+    """The variants that --variants names."""
+    names = list(variants.VARIANTS) if text == "all" else list(dict.fromkeys(text.split(",")))
+    unknown = [name for name in names if name not in variants.VARIANTS]
+    if unknown:
+        raise InputError(f"--variants: no {', '.join(unknown)} in benchmarks/variants.py: give {', '.join(variants.VARIANTS)}")
+    return names
 
 
 def config_of(task: Task, given: argparse.Namespace) -> ConfigDict:
@@ -203,8 +243,13 @@ def config_of(task: Task, given: argparse.Namespace) -> ConfigDict:
     if spec is None or spec.loader is None or not Path(path).is_file():
         raise InputError(f"--config={path} is no file of configs/: give for instance configs/stamps.py")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config(",".join(filter(None, [argument, f"bits={task.bits}", f"method={task.method}"])))
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config(",".join(filter(None, [argument, f"bits={task.bits}", f"method={task.method}"])))
+    except InputError:
+        raise
+    except Exception as error:  # whatever a file of Python may raise
+        raise InputError(f"--config={path} gives no config: {type(error).__name__}: {error}") from error
     config.seed = task.seed
     config.host_devices = 1
     config.data.validation = task.validation
@@ -239,29 +284,65 @@ def work(tasks: list[Task], given: argparse.Namespace) -> None:
         wanted = config_module.sha256(config_of(task, given))
         if not task.path.exists():
             missing.append(task)
-        elif json.loads(task.path.read_text())["config_sha256"] != wanted:
+        elif left(task.path)["config_sha256"] != wanted:
             raise InputError(f"{task.path} is of another config: remove it, or give another --out")
     if not missing:
         return
+    try:
+        for folder in (given.work, *{task.path.parent for task in missing}):
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{error.filename} can't be made ({error.strerror}): give another --out or --work") from error
     context = multiprocessing.get_context("spawn")
     numbers = context.Queue()
     for number in range(given.jobs):
         numbers.put(number)
     with ProcessPoolExecutor(given.jobs, mp_context=context, initializer=begin, initargs=(numbers, given)) as pool:
-        running = {pool.submit(do, task, given): task for task in missing}
         try:
+            with deaf():
+                running = {pool.submit(do, task, given): task for task in missing}
             for done in tqdm(as_completed(running), total=len(missing), unit=" runs", dynamic_ncols=True):
                 task, score = running[done], done.result()
                 tqdm.write(f"{task.path.relative_to(given.out)}: mAP {score:.4f}", file=sys.stderr)
-        except BaseException:
+        except BaseException as error:
             pool.shutdown(wait=False, cancel_futures=True)
+            if not isinstance(error, Exception):
+                end_workers(given.work)
             raise
+
+
+def left(path: Path) -> dict[str, Any]:
+    """Reads a run's JSON."""
+    try:
+        found = json.loads(path.read_text())
+        return {**found, "map": float(found["map"]), "config_sha256": str(found["config_sha256"])}
+    except (OSError, LookupError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is no result of a run: remove it, or give another --out") from error
+
+
+@contextlib.contextmanager
+def deaf() -> Iterator[None]:
+    """Processes that start meanwhile don't hear Ctrl-C, which a terminal sends to all: the one that started them ends them."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def end_workers(folder: Path) -> None:
+    """Ends this process's workers at once, and removes what they were at."""
+    for worker in multiprocessing.active_children():
+        worker.kill()
+        worker.join()
+        for run_folder in folder.glob(f"*_{worker.pid}_????????"):
+            shutil.rmtree(run_folder, ignore_errors=True)
 
 
 def begin(numbers: Any, given: argparse.Namespace) -> None:
     """Gives a worker its share of the cores, and one device, before JAX starts."""
     cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, cores[numbers.get() :: given.jobs])
+    os.sched_setaffinity(0, cores[numbers.get() % len(cores) :: given.jobs])
     parallel.split_host(batch_size=1, host_devices=1)
     jax.config.update("jax_compilation_cache_dir", str(given.work.absolute() / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
@@ -274,8 +355,8 @@ def do(task: Task, given: argparse.Namespace) -> float:
     jax.clear_caches()
     gc.collect()
     forget_peak()
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory(dir=given.work, prefix=f"{task.path.stem}_") as folder, quiet(given.work / "log.txt"):
+    began, prefix = time.monotonic(), f"{task.path.stem}_{os.getpid()}_"
+    with tempfile.TemporaryDirectory(dir=given.work, prefix=prefix) as folder, quiet(given.work / "log.txt"):
         dataset = datasets.load(config_module.data_settings(config))
         trained, measured = conditions.apply(task.condition, dataset)
         devices = parallel.DataParallel(config.parallel, devices=parallel.sharing(config.train.batch_size))
@@ -356,8 +437,12 @@ def peak_mib() -> float:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # with its workers
     try:
         run(arguments(None))
     except InputError as problem:
-        sys.stderr.write(f"error: {problem}\n")
+        sys.stderr.write(f"error: {' '.join(str(problem).split())}\n")
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped: the same command goes on\n")
+        sys.exit(130)

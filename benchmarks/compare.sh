@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 compare() { python -m benchmarks.compare --jobs="${jobs}" "$@"; }
 jobs=${1:-2}
 [[ -d data/emoji ]] || python benchmarks/emoji_lists.py --out=data/emoji
-compare --config=configs/stamps.py --validation=300
+compare --config=configs/stamps.py --validation=200
 compare --config=configs/emoji_frozen.py --validation=600
 compare --config=configs/digits.py --validation=300
 python -m benchmarks.report --write

@@ -38,8 +38,7 @@ def apply(condition: str, dataset: Dataset) -> Pair:
     random = np.random.default_rng(SEED)
     if not condition:
         return Pair(dataset, dataset)
-    if condition not in NAMES:
-        raise InputError(f"no condition {condition!r}: give {', '.join(NAMES)}")
+    check(condition)
     labels = dataset.source.labels[np.arange(len(dataset.source))]
     if condition.startswith("noise"):
         return Pair(relabelled(dataset, noisy(labels, dataset.split.train, int(condition[5:]) / 100, random)), dataset)
@@ -48,6 +47,16 @@ def apply(condition: str, dataset: Dataset) -> Pair:
         fewer = dataset._replace(split=dataset.split._replace(train=rows))
         return Pair(fewer, fewer)
     return unseen(dataset, labels, random)
+
+
+def check(condition: str) -> None:
+    """Says that there is a condition of this name.
+
+    Raises:
+      InputError: there is none.
+    """
+    if condition not in NAMES:
+        raise InputError(f"no condition {condition!r}: give {', '.join(NAMES)}")
 
 
 def relabelled(dataset: Dataset, labels: np.ndarray) -> Dataset:

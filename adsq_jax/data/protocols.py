@@ -330,15 +330,19 @@ def check_disjoint(split: Split, names: Names | None, *, allow_overlap: bool) ->
 
 
 def hold_out(split: Split, *, validation: int, seed: int) -> Split:
-    """A split for tuning, carved out of the training set: the protocol's queries and database are not touched.
+    """A split for tuning, carved out of the training set: the protocol's queries and other database images are not touched.
+
+    To find images that were trained on is one thing, to find others another, and settings that are best for one needn't be for
+    the other: so the database holds training images in the same proportion as the protocol's.
 
     Args:
       split: the protocol's.
-      validation: training images to hold out; half become queries, half the database.
+      validation: training images to hold out; half become queries, half are of the database. All become queries where the
+        protocol's database is the training set alone.
       seed: of the draw.
 
     Returns:
-      The split; its training set is what remains.
+      The split; its training set is what remains, and as many of it are in the database as the proportion asks for.
 
     Raises:
       InputError: nothing would remain.
@@ -351,8 +355,13 @@ def hold_out(split: Split, *, validation: int, seed: int) -> Split:
             f"give 2 to {len(split.train) - 1}, or 0 for the protocol's own queries"
         )
     order = np.random.default_rng(seed).permutation(split.train)
+    remaining = order[validation:]
+    seen = np.isin(split.database, split.train).sum() / max(len(split.database), 1)
+    if seen == 1:
+        return Split(np.sort(order[:validation]), np.sort(remaining), np.sort(remaining))
     half = validation // 2
-    return Split(np.sort(order[:half]), np.sort(order[validation:]), np.sort(order[half:validation]))
+    with_train = remaining[: round(seen / (1 - seen) * (validation - half))]
+    return Split(np.sort(order[:half]), np.sort(remaining), np.sort(np.concatenate([order[half:validation], with_train])))
 
 
 def without(split: Split, rows: np.ndarray) -> Split:

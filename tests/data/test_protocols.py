@@ -542,7 +542,10 @@ def test_overlaps_are_those_of_a_loop(names, seed):
 
 @given(balanced_cases(), st.data())
 def test_hold_out_divides_the_training_set(case, data):
-    """Held-out queries, held-out database and what remains are the training set; no other image is touched."""
+    """Held-out queries, held-out database and what remains are the training set; no other image is touched.
+
+    Of the database so many are training images as of the protocol's, as far as there are any left; all, if all of them are.
+    """
     source, sizes, seed = case
     split = by_class(source, *sizes, seed=seed)
     if len(split.train) < 3:
@@ -550,12 +553,24 @@ def test_hold_out_divides_the_training_set(case, data):
     validation = data.draw(st.integers(2, len(split.train) - 1))
     held = protocols.hold_out(split, validation=validation, seed=seed)
     query, train, database = parts_of(held)
-    assert (len(query), len(database)) == (validation // 2, validation - validation // 2)
-    assert len(query) + len(train) + len(database) == len(split.train)
     assert query | train | database == set(split.train.tolist())
+    assert not query & (train | database)
+    seen = len(set(split.train.tolist()) & set(split.database.tolist())) / max(len(split.database), 1)
+    if seen == 1:
+        assert (len(query), database) == (validation, train)
+    else:
+        assert (len(query), len(database - train)) == (validation // 2, validation - validation // 2)
+        assert abs(len(database & train) - min(len(train), seen / (1 - seen) * len(database - train))) <= 0.5
     assert all((np.diff(rows) > 0).all() for rows in held)
     again = protocols.hold_out(split, validation=validation, seed=seed)
     assert parts_of(again) == parts_of(held)
+
+
+def test_hold_out_of_a_database_that_is_the_training_set():
+    """All held-out images are queries, and the database is what is trained on, as in the protocol."""
+    split = Split(np.array([0]), np.arange(1, 101), np.arange(1, 101))
+    query, train, database = parts_of(protocols.hold_out(split, validation=40, seed=0))
+    assert (len(query), train | query, database) == (40, set(range(1, 101)), train)
 
 
 def test_hold_out_depends_on_the_seed():
