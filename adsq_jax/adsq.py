@@ -21,8 +21,8 @@ def loss(seen: Seen, *, likelihood_scale: float, cosine_scale: float, weights: M
       weights: of the terms.
 
     Returns:
-      likelihood (one network against the other), difference (against the hash codes), quantization, balance and, with LabelNet,
-      guidance; each times its weight, float32[].
+      likelihood (one network against the other), difference, quantization and bit_likelihood (against the hash codes), balance
+      and, with LabelNet, guidance; each times its weight, float32[].
 
     Source: this project's reconstruction; each term names its own.
     """
@@ -38,7 +38,8 @@ def loss(seen: Seen, *, likelihood_scale: float, cosine_scale: float, weights: M
             objective.signed_similarity(seen.similar, ratio=seen.statistics.ratio),
             weights=seen.shares,
         ),
-        "quantization": objective.quantization_loss(seen.errors),
+        "quantization": seen.devices * objective.quantization_loss(seen.errors),
+        "bit_likelihood": seen.devices * objective.bit_likelihood_loss(seen.errors),
         "balance": objective.balance_loss(seen.relaxed_codes.mean(axis=0)),
     }
     if seen.guidance is not None:
@@ -71,7 +72,7 @@ def method(
       update_codes: whether the B-step renews the codes after each round.
       likelihood_scale: t.
       cosine_scale: s.
-      weights: likelihood, guidance, difference, quantization, balance, and label_codes of the B-step.
+      weights: likelihood, guidance, difference, quantization, bit_likelihood, balance, and label_codes of the B-step.
 
     Returns:
       The method.
@@ -82,6 +83,7 @@ def method(
         codes.update_codes,
         difference_weight=used["difference"],
         quantization_weight=used["quantization"],
+        bit_likelihood_weight=used["bit_likelihood"],
         label_code_weight=used["label_codes"],
     )
     return Method(loss=terms, renew_codes=step, every_round=update_codes, twin=twin, label_net=label_net)

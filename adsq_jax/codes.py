@@ -97,6 +97,7 @@ def update_codes(
     ratio: float,
     difference_weight: float,
     quantization_weight: float,
+    bit_likelihood_weight: float,
     label_code_weight: float,
     size: int,
     total: Callable[[Any], np.ndarray],
@@ -108,7 +109,8 @@ def update_codes(
 
     Minimises over B in {-1, +1}^(n x K), for the banks X of all ImgNets,
 
-        sum_X [ mu mean_ij (x_i . b_j / K - S~_ij)^2 + lam mean_i |x_i - b_i|^2 / K ] + rho mean_i |b_i - h_i|^2 / K.
+        sum_X [ mu mean_ij (x_i . b_j / K - S~_ij)^2 + lam mean_i |x_i - b_i|^2 / K - kappa mean_i log((1 + x_i b_i) / 2) / K ]
+        + rho mean_i |b_i - h_i|^2 / K.
 
     Args:
       codes: int8[n, bits] in {-1, +1}, where the descent starts: this process's rows.
@@ -119,6 +121,7 @@ def update_codes(
       ratio: r of S~ = S - r (1 - S).
       difference_weight: mu.
       quantization_weight: lam.
+      bit_likelihood_weight: kappa.
       label_code_weight: rho; not used without LabelNet.
       size: rows of all processes.
       total: the sum over all processes of an array of each, float64 or int64; `np.asarray` where there is one.
@@ -132,7 +135,9 @@ def update_codes(
     bits = codes.shape[1]
     banks = [np.asarray(x, np.float64) for x in relaxed_codes]
     both = np.sum(banks, axis=0)  # [n, bits]
-    pull = quantization_weight * both
+    # -log((1 + x b) / 2) is -b atanh(x) and what b doesn't change, where |x - b|^2 is -2 b x; x is kept from +-1 as in the loss
+    sure = np.sum([np.arctanh(np.clip(x, -1 + 1e-6, 1 - 1e-6)) for x in banks], axis=0)
+    pull = quantization_weight * both + bit_likelihood_weight / 2 * sure
     if label_codes is not None:
         pull += label_code_weight * np.asarray(label_codes, np.float64)[set_index]
     linear = size * bits * pull  # [n, bits]

@@ -135,6 +135,7 @@ def _objective(*, several_labels: bool) -> ConfigDict:
     config.weights.guidance = 0.3  # eta
     config.weights.difference = 1.0  # mu, in the loss and in the B-step
     config.weights.quantization = 0.5 if several_labels else 0.1  # lambda, in the loss and in the B-step
+    config.weights.bit_likelihood = 0.0  # in the loss and in the B-step; better than quantization where an image has one label
     config.weights.balance = 0.1  # nu
     config.weights.label_codes = 0.5 if several_labels else 0.1  # rho, in the B-step only
     return config

@@ -24,7 +24,8 @@ class Seen(NamedTuple):
     bank: jax.Array  # relaxed codes of the rows: the other network's with a twin, else the network's own; float32[n, bits]
     bank_codes: jax.Array  # hash codes of the rows, float32[n, bits] in {-1, +1}
     shares: jax.Array  # what a pair of batch and row counts in a mean over all pairs: float32[1, n]
-    errors: jax.Array  # u_i - b_i of the batch, to be squared and averaged (0 where row i isn't here); float32[batch, bits]
+    errors: jax.Array  # u_i - b_i of the batch where row i is on this device, elsewhere 0: float32[batch, bits]
+    devices: int  # so many times a mean over `errors`, since an image's row is on one of them
     semantic: jax.Array  # features of this device's part of the batch, float32[part, d]
     similar_sets: jax.Array  # S between that part and the label sets, bool[part, m]
     label_set: jax.Array  # the batch's rows of `label_sets`, int32[batch]

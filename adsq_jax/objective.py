@@ -143,6 +143,15 @@ def quantization_loss(errors: jax.Array) -> jax.Array:
     return jnp.mean(errors**2)
 
 
+def bit_likelihood_loss(errors: jax.Array) -> jax.Array:
+    """Negative log-likelihood of the hash codes, mean_ik -log((1 + u_ik b_ik) / 2), for u - b, float32[batch, bits].
+
+    A bit that is surely wrong costs without a limit, where |u - b|^2 ends at 4.
+    Source: DSEH's cross-entropy towards LabNet's codes, Li et al., IJCAI 2018, for u in [-1, 1].
+    """
+    return -jnp.mean(jnp.log(jnp.maximum(1 - jnp.abs(errors) / 2, 1e-6)))
+
+
 def balance_loss(bit_means: jax.Array) -> jax.Array:
     """mean_k m_k^2 for the bits' means over images, float32[bits]. Source: Spectral Hashing, NIPS 2008."""
     return jnp.mean(bit_means**2)

@@ -184,7 +184,8 @@ def _seen(
         bank=bank,
         bank_codes=codes,
         shares=targets.shares[None, :] * (devices / len(everyones)),  # sums over the devices: so much in a mean over them
-        errors=jnp.where(here[:, None], errors, 0.0) * devices**0.5,
+        errors=jnp.where(here[:, None], errors, 0.0),
+        devices=devices,
         semantic=semantic,
         similar_sets=targets.similar_sets[label_set],
         label_set=sets,

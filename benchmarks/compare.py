@@ -48,7 +48,12 @@ RATES = (2e-3, 8e-3)
 WEIGHTS = {"objective.weights.likelihood": 0.1, "objective.weights.guidance": 0.1}
 ADSQ_TRIED = (
     {**WEIGHTS, "objective.weights.quantization": 0.03, "objective.weights.label_codes": 0.03},
-    {**WEIGHTS, "objective.weights.quantization": 2.0, "objective.weights.label_codes": 2.0},
+    {
+        **WEIGHTS,
+        "objective.weights.quantization": 0.0,
+        "objective.weights.bit_likelihood": 1.0,
+        "objective.weights.label_codes": 1.0,
+    },
 )
 TRIAL_BITS, TRIAL_SEED = 24, 0
 HELD_OUT = 0.2  # of the training set, if --validation isn't given

@@ -12,8 +12,9 @@ from adsq_jax.method import Seen
 
 BATCH = np.array([4, 0, 8, 5])  # rows of the training set
 LIKELIHOOD_SCALE = 5.0
-TERMS = ("likelihood", "guidance", "difference", "quantization", "balance")
-WEIGHTS = {"likelihood": 1.0, "guidance": 0.3, "difference": 2.0, "quantization": 0.5, "balance": 0.25, "label_codes": 0.7}
+TERMS = ("likelihood", "guidance", "difference", "quantization", "bit_likelihood", "balance")
+WEIGHTS = {"likelihood": 1.0, "guidance": 0.3, "difference": 2.0, "quantization": 0.5, "bit_likelihood": 0.2, "balance": 0.25}
+WEIGHTS["label_codes"] = 0.7
 SWITCHES = {"label_net": True, "twin": True, "difference": True, "update_codes": True}
 
 
@@ -30,6 +31,7 @@ def plain_img_net(relaxed_codes, semantic, *, bank, bank_codes, label_semantic):
             terms["guidance"] += weight * plain_likelihood(cosine, similar) / (batch * n)
             terms["difference"] += (float(relaxed_codes[i] @ bank_codes[j]) / BITS - target) ** 2 / (batch * n)
         terms["quantization"] += sum((relaxed_codes[i] - bank_codes[row]) ** 2) / BITS / batch
+        terms["bit_likelihood"] -= sum(np.log((1 + relaxed_codes[i] * bank_codes[row]) / 2)) / BITS / batch
     terms["balance"] = sum((sum(relaxed_codes[:, k]) / batch) ** 2 for k in range(BITS)) / BITS
     return {name: WEIGHTS[name] * value for name, value in terms.items()}
 
@@ -58,6 +60,7 @@ def img_net():
                 bank_codes=bank_codes,
                 shares=np.full((1, n), 1 / (batch * n), np.float32),
                 errors=relaxed_codes - bank_codes[BATCH],
+                devices=1,
                 semantic=semantic,
                 similar_sets=objective.similarity(LABELS[BATCH], sets.sets),
                 label_set=sets.set_index[BATCH],
@@ -131,6 +134,7 @@ def test_the_method_is_the_loss_and_the_b_step_with_their_weights(difference, im
         banks,
         difference_weight=2.0 if difference else 0.0,
         quantization_weight=0.5,
+        bit_likelihood_weight=0.2,
         label_code_weight=0.7,
         **arguments,
     )

@@ -1,6 +1,7 @@
 """Hash codes: signs, bytes and back, and the B-step against brute force over its objective."""
 
 import itertools
+import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -84,7 +85,7 @@ def test_signed_similarity_product_equals_the_dense_matrix(block, monkeypatch):
 class Problem:
     """A B-step, and its objective as its docstring states it: a loop over all images i, j."""
 
-    def __init__(self, seed, *, n=8, bits=4, classes=3, banks=2, labelled=True, mu=1.0, lam=0.1, rho=0.1):
+    def __init__(self, seed, *, n=8, bits=4, classes=3, banks=2, labelled=True, mu=1.0, lam=0.1, kappa=0.05, rho=0.1):
         random = np.random.default_rng(seed)
         self.labels = (random.random((n, classes)) < 0.4).astype(np.uint8)
         self.sets, index = np.unique(self.labels, axis=0, return_inverse=True)
@@ -92,7 +93,7 @@ class Problem:
         self.start = random.choice(np.array([-1, 1], np.int8), (n, bits))
         self.banks = [np.tanh(random.normal(size=(n, bits))).astype(np.float32) for _ in range(banks)]
         self.label_codes = np.tanh(random.normal(size=(len(self.sets), bits))) if labelled else None
-        self.ratio, self.mu, self.lam, self.rho = float(random.uniform(0.05, 1)), mu, lam, rho
+        self.ratio, self.mu, self.lam, self.kappa, self.rho = float(random.uniform(0.05, 1)), mu, lam, kappa, rho
 
     def update(self, start=None, *, rows=slice(None), total=np.asarray):
         """What the package does, for all rows or for those of one process."""
@@ -105,6 +106,7 @@ class Problem:
             ratio=self.ratio,
             difference_weight=self.mu,
             quantization_weight=self.lam,
+            bit_likelihood_weight=self.kappa,
             label_code_weight=self.rho,
             size=len(self.start),
             total=total,
@@ -121,6 +123,7 @@ class Problem:
                 total += self.mu * (candidates[..., j, :] @ bank[i] / bits - target[i, j]) ** 2 / n**2
             for i in range(n):
                 total += self.lam * np.sum((bank[i] - candidates[..., i, :]) ** 2, axis=-1) / bits / n
+                total -= self.kappa * np.sum(np.log((1 + bank[i] * candidates[..., i, :]) / 2), axis=-1) / bits / n
         if self.label_codes is not None:
             for i in range(n):
                 total += self.rho * np.sum((candidates[..., i, :] - self.label_codes[self.index[i]]) ** 2, axis=-1) / bits / n
@@ -175,6 +178,7 @@ PROBLEMS = st.builds(
     labelled=st.booleans(),
     mu=st.sampled_from([0.0, 0.3, 1.0]),
     lam=st.sampled_from([0.0, 0.1, 2.0]),
+    kappa=st.sampled_from([0.0, 0.1, 2.0]),
     rho=st.sampled_from([0.0, 0.1, 2.0]),
 )
 
@@ -227,10 +231,10 @@ def test_an_argument_of_zero_keeps_the_old_bit():
 
 
 def plain_difference_share(problem, update):
-    """Share of bits that are not sgn(lam (u + v) + rho h), bit by bit; where that is 0, not the old bit."""
+    """Share of bits that are not sgn(lam (u + v) + kappa / 2 (atanh u + atanh v) + rho h); where that is 0, not the old bit."""
     differ = 0
     for i, k in np.ndindex(update.codes.shape):
-        pull = problem.lam * sum(float(bank[i, k]) for bank in problem.banks)
+        pull = sum(problem.lam * float(bank[i, k]) + problem.kappa / 2 * math.atanh(bank[i, k]) for bank in problem.banks)
         if problem.label_codes is not None:
             pull += problem.rho * problem.label_codes[problem.index[i], k]
         differ += update.codes[i, k] != (problem.start[i, k] if pull == 0 else np.sign(pull))

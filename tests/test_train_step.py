@@ -25,7 +25,7 @@ STEPS = 20
 SEEN_ARRAYS = (
     "relaxed_codes", "labels", "similar", "bank", "bank_codes", "shares", "errors", "semantic", "similar_sets", "label_set"
 )  # fmt: skip
-WEIGHTS = {"likelihood": 1.0, "difference": 1.0, "quantization": 0.1, "balance": 0.1}
+WEIGHTS = {"likelihood": 1.0, "difference": 1.0, "quantization": 0.1, "bit_likelihood": 0.05, "balance": 0.1}
 
 
 @cache
@@ -213,7 +213,7 @@ def test_what_a_loss_sees(devices):
             seed=0,
             axis_name=AXIS,
         )
-        return {key: getattr(found, key) for key in SEEN_ARRAYS}
+        return {key: getattr(found, key) for key in SEEN_ARRAYS} | {"devices": jnp.int32(found.devices)}
 
     parts = (
         semantic,
@@ -241,4 +241,5 @@ def test_what_a_loss_sees(devices):
     of_devices = [np.sum(found["shares"][d] * values.reshape(8, devices, -1)[:, d]) for d in range(devices)]
     np.testing.assert_allclose(np.mean(of_devices), values.mean(), rtol=1e-5)
     errors = relaxed - targets.codes[batch["index"]]
-    np.testing.assert_allclose((found["errors"] ** 2).mean(), (errors**2).mean(), rtol=1e-5)
+    np.testing.assert_allclose(found["errors"].sum(axis=0), errors, rtol=1e-5)
+    assert (found["devices"] == devices).all()

@@ -23,7 +23,7 @@ def loss(seen: Seen, *, quantization: float, balanced: float) -> Terms:
     target = signed_similarity(seen.similar, ratio=seen.statistics.ratio if balanced else 1.0)
     return {
         "difference": difference_loss(u @ seen.bank_codes.T / u.shape[1], target, weights=seen.shares),
-        "quantization": quantization * quantization_loss(seen.errors),
+        "quantization": quantization * seen.devices * quantization_loss(seen.errors),
     }
 
 
@@ -34,6 +34,7 @@ def renew_codes(*arrays: Any, quantization: float, balanced: float, ratio: float
         ratio=ratio if balanced else 1.0,
         difference_weight=1.0,
         quantization_weight=quantization,
+        bit_likelihood_weight=0.0,
         label_code_weight=0.0,
         **known,
     )

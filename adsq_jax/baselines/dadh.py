@@ -24,7 +24,7 @@ def loss(seen: Seen, *, likelihood: float, quantization: float, balance: float, 
     return {
         "difference": difference_loss(u @ seen.bank_codes.T / bits, target, weights=seen.shares),
         "likelihood": likelihood * likelihood_loss(u @ seen.bank.T / 2, seen.similar, weights=seen.shares),
-        "quantization": quantization * quantization_loss(seen.errors),
+        "quantization": quantization * seen.devices * quantization_loss(seen.errors),
         "balance": balance * balance_loss(u.mean(axis=0)),
     }
 
@@ -36,6 +36,7 @@ def renew_codes(*arrays: Any, quantization: float, balanced: float, ratio: float
         ratio=ratio if balanced else 1.0,
         difference_weight=1.0,
         quantization_weight=quantization,
+        bit_likelihood_weight=0.0,
         label_code_weight=0.0,
         **known,
     )

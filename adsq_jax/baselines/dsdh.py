@@ -28,7 +28,7 @@ def loss(seen: Seen, *, eta: float) -> Terms:
     similar = similarity(seen.labels, seen.labels)
     return {
         "likelihood": likelihood_loss(u @ u.T / 2, similar, weights=jnp.float32(1 / similar.size)),
-        "quantization": eta * quantization_loss(seen.errors),
+        "quantization": eta * seen.devices * quantization_loss(seen.errors),
     }
 
 

@@ -84,6 +84,7 @@ class Problem:
             "bank_codes": self.codes,
             "shares": np.full((1, self.n), 1 / (self.n * len(BATCH)), np.float32),
             "errors": u - self.codes[BATCH],
+            "devices": 1,
             "semantic": self.semantic,
             "similar_sets": objective.similarity(self.labels, self.sets.sets),
             "label_set": self.sets.set_index[BATCH],
