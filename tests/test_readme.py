@@ -1,16 +1,24 @@
 """README is true."""
 
+import importlib
 import importlib.util
 import json
 import re
+import sys
+import types
 from pathlib import Path
 
 import mock_data
 
+from adsq_jax.baselines import METHODS
 from adsq_jax.config import default
+from adsq_jax.parallel import DataParallel
+from adsq_jax.trainer import TARGET_PLACES, Trainer
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+sys.path.insert(0, str(ROOT))
+report = importlib.import_module("benchmarks.report")
 
 
 def test_the_table_of_results_is_made_from_the_results():
@@ -53,13 +61,37 @@ def test_the_results_are_of_the_config_in_the_repository():
 
 
 def test_every_file_and_knob_that_readme_names_is_there():
-    """Paths exist; each --config key is one of default()'s."""
+    """Paths exist, but for the file of one's own; each --config key is one of default()'s, or of a baseline's."""
     for path in re.findall(r"(?:configs|benchmarks|adsq_jax)/[\w./]+\w", README):
-        assert (ROOT / path).exists(), path
-    keys = set(re.findall(r"--config\.([a-z_.]+)=", README))
+        assert (ROOT / path).exists() != (path == "adsq_jax/baselines/mine.py"), path
+    keys = set(re.findall(r"--config\.([a-z_.]+)=", README)) - {"baseline.pull"}
     assert len(keys) > 5
     for key in keys:
-        node = default()
+        node = default(method="csq" if key.startswith("baseline") else "adsq")
         for name in key.split("."):
             assert name in node, key
             node = node[name]
+
+
+def test_the_method_in_readme_is_one(monkeypatch):
+    """README's file of a method of one's own, put into METHODS, trains on the mock data and its loss falls."""
+    [source] = re.findall(r"```python\n(\"\"\".*?)```", README, re.DOTALL)
+    mine = types.ModuleType("mine")
+    exec(source, mine.__dict__)
+    monkeypatch.setitem(METHODS, "mine", mine)
+    trainer = Trainer(mock_data.small_config(method="mine"), mock_data.dataset(), parallel=DataParallel("shard_map"))
+    state = trainer.init()
+    net = trainer.parallel.enter(state.img_nets["f"], trainer.places.img_nets["f"])
+    targets = trainer.parallel.enter(trainer.targets(state, "f"), TARGET_PLACES)
+    losses = []
+    for batch, _ in zip(trainer._batches("f", step=0), range(20), strict=False):
+        net, metrics = trainer.img_net_step(net, targets, trainer.split(batch))
+        losses.append(float(metrics["loss"]))
+    assert losses[-1] < losses[0]
+    assert len(source.splitlines()) < 100
+
+
+def test_results_md_is_made_from_the_runs():
+    """RESULTS.md is what benchmarks/report.py makes of the JSON in the repository."""
+    folder = ROOT / "benchmarks" / "results" / "compare"
+    assert report.report(report.read(folder), place=folder.relative_to(ROOT)) == (ROOT / "RESULTS.md").read_text()
