@@ -11,27 +11,34 @@ from adsq_jax import codes, objective
 from adsq_jax.method import Method, Seen
 
 
-def loss(seen: Seen, *, likelihood_scale: float, cosine_scale: float, weights: Mapping[str, float]) -> objective.Terms:
+def loss(
+    seen: Seen, *, likelihood_scale: float, neighbour_scale: float, cosine_scale: float, weights: Mapping[str, float]
+) -> objective.Terms:
     """The objective of an ImgNet.
 
     Args:
       seen: what a step sees; the bank is the other network's.
-      likelihood_scale: t.
+      likelihood_scale: t of the pairs' likelihood.
+      neighbour_scale: t of the neighbours' likelihood.
       cosine_scale: s.
       weights: of the terms.
 
     Returns:
-      likelihood (one network against the other), difference, quantization and bit_likelihood (against the hash codes), balance
-      and, with LabelNet, guidance; each times its weight, float32[].
+      likelihood and neighbours (one network against the other), difference, quantization and bit_likelihood (against the hash
+      codes), balance and, with LabelNet, guidance; each times its weight, float32[], without those of weight 0.
 
     Source: this project's reconstruction; each term names its own.
     """
     bits = seen.relaxed_codes.shape[1]
+    products = seen.relaxed_codes @ seen.bank.T / bits  # [batch, n]
     terms = {
         "likelihood": objective.likelihood_loss(
-            (likelihood_scale / bits) * seen.relaxed_codes @ seen.bank.T,
+            likelihood_scale * products,
             seen.similar,
             weights=seen.shares * objective.pair_weights(seen.similar, statistics=seen.statistics),
+        ),
+        "neighbours": objective.neighbour_loss(
+            neighbour_scale * products, seen.similar, shares=seen.shares, bound=neighbour_scale, total=seen.total
         ),
         "difference": objective.difference_loss(
             seen.relaxed_codes @ seen.bank_codes.T / bits,
@@ -60,6 +67,7 @@ def method(
     difference: bool,
     update_codes: bool,
     likelihood_scale: float,
+    neighbour_scale: float,
     cosine_scale: float,
     weights: Mapping[str, float],
 ) -> Method:
@@ -70,15 +78,22 @@ def method(
       twin: whether there are two ImgNets.
       difference: whether there is a difference loss, in the ImgNets and in the B-step.
       update_codes: whether the B-step renews the codes after each round.
-      likelihood_scale: t.
+      likelihood_scale: t of the pairs' likelihood.
+      neighbour_scale: t of the neighbours' likelihood.
       cosine_scale: s.
-      weights: likelihood, guidance, difference, quantization, bit_likelihood, balance, and label_codes of the B-step.
+      weights: likelihood, neighbours, guidance, difference, quantization, bit_likelihood, balance; label_codes of the B-step.
 
     Returns:
       The method.
     """
     used: dict[str, float] = {**weights, **({} if difference else {"difference": 0.0})}
-    terms: Any = partial(loss, likelihood_scale=likelihood_scale, cosine_scale=cosine_scale, weights=used)
+    terms = partial(
+        loss,
+        likelihood_scale=likelihood_scale,
+        neighbour_scale=neighbour_scale,
+        cosine_scale=cosine_scale,
+        weights=used,
+    )
     step: Any = partial(
         codes.update_codes,
         difference_weight=used["difference"],

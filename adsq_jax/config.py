@@ -128,10 +128,12 @@ def _objective(*, several_labels: bool) -> ConfigDict:
     config.twin = True  # False: one ImgNet, held against its own bank
     config.difference = True  # False: no difference loss anywhere (as in DSEH)
     config.update_codes = True  # False: codes stay as step 1 left them
-    config.likelihood_scale = 5.0  # t: the likelihood's logits are (t / bits) u . v
+    config.likelihood_scale = 5.0  # t: the pairs' likelihood has the logits (t / bits) u . v
+    config.neighbour_scale = 10.0  # the same of the neighbours' likelihood; up to 30
     config.cosine_scale = 10.0  # s: the guidance's logits are s cos(a, a')
     config.weights = ConfigDict()
     config.weights.likelihood = 1.0
+    config.weights.neighbours = 0.0  # with .5, less quantization, and label_codes of 0: README, "Other methods"
     config.weights.guidance = 0.3  # eta
     config.weights.difference = 1.0  # mu, in the loss and in the B-step
     config.weights.quantization = 0.5 if several_labels else 0.1  # lambda, in the loss and in the B-step
@@ -264,6 +266,7 @@ _RULES: dict[str, Rule] = {
     r"model\.dropout": (lambda value: 0 <= value < 1, "at least 0 and below 1"),
     r".*\.weights\..*|optim\.(weight_decay|clip_norm|trunk_lr_scale)|model\.width": _at_least(0),
     r"baseline\.(?!gamma|scale|cosine_scale|last_beta).*": _at_least(0),
+    r"objective\.neighbour_scale": (lambda value: 0 < value <= 30, "above 0, up to 30"),
     r".*learning_rate|(objective|label_net)\..*_scale|baseline\.(gamma|scale|cosine_scale|last_beta)": _above(0),
     r"optim\.schedule": _one_of(*optimizer.SCHEDULES),
     r"eval\.query_net": _one_of(*results.QUERY_NETS),

@@ -26,6 +26,7 @@ class Seen(NamedTuple):
     shares: jax.Array  # what a pair of batch and row counts in a mean over all pairs: float32[1, n]
     errors: jax.Array  # u_i - b_i of the batch where row i is on this device, elsewhere 0: float32[batch, bits]
     devices: int  # so many times a mean over `errors`, since an image's row is on one of them
+    total: Callable[[jax.Array], jax.Array]  # the sum over the devices, for what of rows doesn't simply add up
     semantic: jax.Array  # features of this device's part of the batch, float32[part, d]
     similar_sets: jax.Array  # S between that part and the label sets, bool[part, m]
     label_set: jax.Array  # the batch's rows of `label_sets`, int32[batch]

@@ -7,7 +7,7 @@ most 1; S~ = S - r (1 - S); w_ij gives similar and dissimilar pairs half of the 
 Most sums over the training set run over its m distinct label sets with their counts: the same number, at m / n of the cost.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -120,6 +120,33 @@ def likelihood_loss(logits: jax.Array, similar: jax.Array, *, weights: jax.Array
     Source: DPSH, Li et al., IJCAI 2016; asymmetric (one network against another's bank) in DADH, arXiv 1801.08360.
     """
     return jnp.sum(weights * (jax.nn.softplus(logits) - jnp.where(similar, logits, 0.0)))
+
+
+def neighbour_loss(
+    logits: jax.Array, similar: jax.Array, *, shares: jax.Array, bound: float, total: Callable[[jax.Array], jax.Array]
+) -> jax.Array:
+    """Negative log-likelihood that a neighbour is similar: -mean_i log(sum_j w_j S_ij e^t_ij / sum_j w_j e^t_ij).
+
+    Where the pairs' likelihood asks of each pair alone whether it is near enough, this asks who is nearer than whom: an image
+    draws its neighbour from the training set by a softmax. An image counts among its own; one without a similar image counts 0.
+
+    Args:
+      logits: t, float32[a, b].
+      similar: S, bool[a, b].
+      shares: what an image of the training set counts, to any scale, float32[1, b].
+      bound: no logit is larger; at most 30, for float32's sake.
+      total: the sum over all devices, each of which has other columns.
+
+    Returns:
+      float32[], the same on all devices.
+
+    Source: neighbourhood components analysis, Goldberger et al., NIPS 2004; against another network's bank: this project.
+    """
+    weights = shares * jnp.exp(logits - bound)  # [a, b]
+    sums = jnp.stack([jnp.where(similar, weights, 0.0).sum(axis=1), weights.sum(axis=1)])
+    of_similar, of_all = total(sums)  # [a], [a]
+    alone = of_similar == 0
+    return jnp.mean(jnp.where(alone, 0.0, jnp.log(of_all) - jnp.log(jnp.where(alone, 1.0, of_similar))))
 
 
 def difference_loss(products: jax.Array, target: jax.Array, *, weights: jax.Array) -> jax.Array:
@@ -252,8 +279,12 @@ def guidance_loss(
 
 
 def weighted(terms: Terms, weights: Mapping[str, float]) -> Terms:
-    """Each term times its weight, so that they add up to the objective; a term without a weight is an error (KeyError)."""
-    return {name: weights[name] * term for name, term in terms.items()}
+    """Each term times its weight, so that they add up to the objective, without those of weight 0.
+
+    Raises:
+      KeyError: a term has no weight.
+    """
+    return {name: weights[name] * term for name, term in terms.items() if weights[name]}
 
 
 def total(terms: Terms) -> jax.Array:

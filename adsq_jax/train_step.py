@@ -1,6 +1,7 @@
 """One update of LabelNet, and one of an ImgNet: pure functions from state and batch to state and metrics."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -186,6 +187,7 @@ def _seen(
         shares=targets.shares[None, :] * (devices / len(everyones)),  # sums over the devices: so much in a mean over them
         errors=jnp.where(here[:, None], errors, 0.0),
         devices=devices,
+        total=partial(jax.lax.psum, axis_name=axis_name),
         semantic=semantic,
         similar_sets=targets.similar_sets[label_set],
         label_set=sets,

@@ -23,7 +23,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,6 +69,7 @@ class Task(NamedTuple):
     seed: int
     changes: dict[str, Any]  # of the config, by dotted key
     validation: int = 0
+    held_out: Mapping[str, Any] = {}  # of the config, by dotted key: a split to tune on, instead of one drawn by `validation`
     trial: int | None = None
     condition: str = ""
     variant: str = ""
@@ -86,6 +87,13 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     instead.add_argument("--variants", default="", help="all, or names of benchmarks/variants.py: changed ADSQs")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a knob for all runs")
     parser.add_argument("--validation", type=int, default=0, help="training images held out for the trials; 0: a fifth")
+    parser.add_argument(
+        "--held-out",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="instead: a knob of the trials' own split, for instance data.lists=FOLDER: for images that no draw must part",
+    )
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, each on its share of the cores")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--work", type=Path, default=WORK, help="where runs are while they last, and features of frozen trunks")
@@ -108,6 +116,8 @@ def run(given: argparse.Namespace) -> None:
     check(given, methods)
     validation = held_out(given, methods[0])
     tune = [task for method in methods for task in trials(method, folder, validation=validation)]
+    if given.held_out:
+        tune = [task._replace(held_out=dict(map(read_knob, given.held_out))) for task in tune]
     work(tune, given)
     best = {method: best_trial(folder, method) for method in methods}
     if given.beyond:
@@ -141,6 +151,8 @@ def check(given: argparse.Namespace, methods: list[str]) -> None:
             config_of(Task(Path(), method, bits, TRIAL_SEED, {}), given)
     for seed in given.seeds:
         config_of(Task(Path(), methods[0], TRIAL_BITS, seed, {}), given)
+    if given.held_out and given.validation:
+        raise InputError("--validation and --held-out both say what the trials hold out: give one")
 
 
 def chosen_methods(text: str) -> list[str]:
@@ -155,13 +167,22 @@ def chosen_methods(text: str) -> list[str]:
 
 
 def held_out(given: argparse.Namespace, method: str) -> int:
-    """How many training images the trials hold out: an even number, which leaves some to train on.
+    """How many training images the trials hold out: if drawn, an even number, which leaves some to train on.
 
     Raises:
-      InputError: --validation isn't one, or the data aren't there.
+      InputError: --validation isn't one, --held-out has others than training images, or the data aren't there.
     """
-    config = config_of(Task(Path(), method, TRIAL_BITS, TRIAL_SEED, {}), given)
-    n_train = len(datasets.load(config_module.data_settings(config)).split.train)
+    task = Task(Path(), method, TRIAL_BITS, TRIAL_SEED, {})
+    dataset = datasets.load(config_module.data_settings(config_of(task, given)))
+    n_train = len(dataset.split.train)
+    if given.held_out:
+        config = config_of(task._replace(held_out=dict(map(read_knob, given.held_out))), given)
+        tuned = datasets.load(config_module.data_settings(config))
+        known = {dataset.source.name(int(row)) for row in dataset.split.train}
+        others = {tuned.source.name(int(row)) for rows in tuned.split for row in rows} - known
+        if others:
+            raise InputError(f"--held-out: {min(others)} is no training image of {given.config}: give a split of these alone")
+        return n_train - len(tuned.split.train)
     validation = given.validation or int(HELD_OUT * n_train) // 2 * 2
     if validation % 2 or not 2 <= validation < n_train:
         raise InputError(
@@ -257,11 +278,11 @@ def config_of(task: Task, given: argparse.Namespace) -> ConfigDict:
         raise InputError(f"--config={path} gives no config: {type(error).__name__}: {error}") from error
     config.seed = task.seed
     config.host_devices = 1
-    config.data.validation = task.validation
+    config.data.validation = 0 if task.held_out else task.validation
     config.checkpoint.update(every_rounds=config.train.rounds, keep=1)
     if config.optim.trunk_lr_scale == 0:
         config.data.feature_cache = str(given.work / "features")
-    for key, value in {**dict(read_knob(text) for text in given.set), **task.changes}.items():
+    for key, value in {**dict(read_knob(text) for text in given.set), **task.held_out, **task.changes}.items():
         try:
             config.update_from_flattened_dict({key: value})
         except (KeyError, AttributeError, TypeError, ValueError) as error:
@@ -380,13 +401,14 @@ def do(task: Task, given: argparse.Namespace) -> float:
 def kept(result: dict[str, Any], task: Task, *, set_name: str) -> dict[str, Any]:
     """What of a result stays."""
     names = ("map", "map_at", "map_by_query_net", "query_net", "precision_radius2", "empty_balls", "protocol", "machine")
-    names += ("split_sha256", "n_query", "n_train", "n_database", "validation", "date", "versions", "code_sha256")
+    names += ("split_sha256", "n_query", "n_train", "n_database", "date", "versions", "code_sha256")
     curves = {name: rounded(result[name]) for name in ("precision_at", "precision_recall")}
     return {
         "set": set_name,
         **{name: getattr(task, name) for name in ("method", "variant", "condition", "bits", "seed", "trial")},
         "settings": {key.removeprefix("baseline."): value for key, value in task.changes.items()},
         **{name: result[name] for name in names},
+        "validation": task.validation,
         **curves,
         "config_sha256": result["config_sha256"],
         "seconds": round(result["seconds"], 2),

@@ -5,7 +5,8 @@
 Takes the npm packages emoji-datasource-google and emoji-datasource-twitter, version 16.0.0: 3,786 pictures of 64x64 in each, of
 1,911 emoji, the others being skin tones of them. A picture's labels are its emoji's subcategory and the words of its name, as
 far as eight emoji have them. All pictures of an emoji, of either vendor and of any skin tone, stay in the same part: a tenth of
-the emoji are queries, the rest is the database, four tenths are trained on.
+the emoji are queries, the rest is the database, four tenths are trained on. OUT/validation has lists to tune on, drawn from
+these four tenths in the same way.
 
 Licences: the packages' code and emoji.json are MIT (Cal Henderson); Google's pictures (Noto) are Apache-2.0, Twitter's
 (Twemoji) CC BY 4.0. They are fetched, and not part of this repository.
@@ -56,22 +57,32 @@ def words_of(emoji: dict) -> set[str]:
     return {f"({emoji['subcategory']})", *words}
 
 
+PARTS = {  # of the emoji in a drawn order, from 0 to 1: where each list begins and ends
+    "query": (0.0, 0.1),
+    "train": (0.1, 0.5),
+    "database": (0.1, 1.0),
+    "validation/query": (0.1, 0.14),  # a fifth of those to train on is held out, half of it as queries
+    "validation/train": (0.18, 0.5),
+    "validation/database": (0.14, 0.212),  # four ninths of it are trained on, as of the whole database
+}
+
+
 def lists_of(emojis: list[dict], *, seed: int = 0) -> tuple[list[str], dict[str, list[str]]]:
-    """The classes, and the lines of each list."""
+    """The classes, and the lines of each list of PARTS."""
     counts = Counter(word for emoji in emojis for word in words_of(emoji))
     classes = sorted(word for word, count in counts.items() if count >= FEWEST)
     labelled = [emoji for emoji in emojis if words_of(emoji) & set(classes)]
     order = np.random.default_rng(seed).permutation(len(labelled))
     place = np.empty(len(order))
     place[order] = np.arange(len(order)) / len(order)  # of each emoji, from 0 to 1
-    lists: dict[str, list[str]] = {"query": [], "train": [], "database": []}
+    lists: dict[str, list[str]] = {part: [] for part in PARTS}
     for emoji, at in zip(labelled, place, strict=True):
         labels = " ".join(str(int(word in words_of(emoji))) for word in classes)
         pictures = [emoji, *emoji.get("skin_variations", {}).values()]
         for vendor in VENDORS:
             lines = [f"{vendor}/{p['image']} {labels}" for p in pictures if p[f"has_img_{vendor}"]]
-            for part in ("query",) if at < 0.1 else ("train", "database") if at < 0.5 else ("database",):
-                lists[part] += lines
+            for part, (first, last) in PARTS.items():
+                lists[part] += lines if first <= at < last else []
     return classes, lists
 
 
@@ -87,7 +98,9 @@ def main() -> None:
     except (OSError, subprocess.CalledProcessError) as error:
         sys.exit(f"error: npm couldn't fetch the packages ({error}): install npm, and see that it reaches a registry")
     classes, lists = lists_of(emojis)
-    (out / "classes.txt").write_text("\n".join(classes) + "\n")
+    for folder in (out, out / "validation"):
+        folder.mkdir(exist_ok=True)
+        (folder / "classes.txt").write_text("\n".join(classes) + "\n")
     for part, lines in lists.items():
         (out / f"{part}.txt").write_text("\n".join(lines) + "\n")
     print(f"{len(classes)} classes; " + ", ".join(f"{part} {len(lines):,}" for part, lines in lists.items()))

@@ -11,10 +11,11 @@ from adsq_jax import adsq, codes, objective
 from adsq_jax.method import Seen
 
 BATCH = np.array([4, 0, 8, 5])  # rows of the training set
-LIKELIHOOD_SCALE = 5.0
-TERMS = ("likelihood", "guidance", "difference", "quantization", "bit_likelihood", "balance")
+LIKELIHOOD_SCALE, NEIGHBOUR_SCALE = 5.0, 7.0
+TERMS = ("likelihood", "neighbours", "guidance", "difference", "quantization", "bit_likelihood", "balance")
 WEIGHTS = {"likelihood": 1.0, "guidance": 0.3, "difference": 2.0, "quantization": 0.5, "bit_likelihood": 0.2, "balance": 0.25}
-WEIGHTS["label_codes"] = 0.7
+WEIGHTS |= {"neighbours": 0.4, "label_codes": 0.7}
+SCALES = {"likelihood_scale": LIKELIHOOD_SCALE, "neighbour_scale": NEIGHBOUR_SCALE, "cosine_scale": COSINE_SCALE}
 SWITCHES = {"label_net": True, "twin": True, "difference": True, "update_codes": True}
 
 
@@ -23,6 +24,7 @@ def plain_img_net(relaxed_codes, semantic, *, bank, bank_codes, label_semantic):
     n, batch = len(LABELS), len(BATCH)
     terms = dict.fromkeys(TERMS, 0.0)
     for i, row in enumerate(BATCH):
+        nearness = {True: 0.0, False: 0.0}
         for j in range(n):
             similar, target, weight = pair_targets(LABELS[row], LABELS[j])
             logit = LIKELIHOOD_SCALE / BITS * float(relaxed_codes[i] @ bank[j])
@@ -30,6 +32,9 @@ def plain_img_net(relaxed_codes, semantic, *, bank, bank_codes, label_semantic):
             terms["likelihood"] += weight * plain_likelihood(logit, similar) / (batch * n)
             terms["guidance"] += weight * plain_likelihood(cosine, similar) / (batch * n)
             terms["difference"] += (float(relaxed_codes[i] @ bank_codes[j]) / BITS - target) ** 2 / (batch * n)
+            nearness[bool(similar)] += np.exp(NEIGHBOUR_SCALE / BITS * float(relaxed_codes[i] @ bank[j]))
+        if nearness[True]:
+            terms["neighbours"] -= np.log(nearness[True] / (nearness[True] + nearness[False])) / batch
         terms["quantization"] += sum((relaxed_codes[i] - bank_codes[row]) ** 2) / BITS / batch
         terms["bit_likelihood"] -= sum(np.log((1 + relaxed_codes[i] * bank_codes[row]) / 2)) / BITS / batch
     terms["balance"] = sum((sum(relaxed_codes[:, k]) / batch) ** 2 for k in range(BITS)) / BITS
@@ -48,7 +53,7 @@ def img_net():
     bank_codes = random.choice([-1, 1], (n, BITS)).astype(np.float32)
     features = random.normal(size=(len(sets.sets), FEATURES)).astype(np.float32)
     guidance = objective.Guidance(features, bank_codes[: len(features)], (sets.counts / n).astype(np.float32))
-    loss = partial(adsq.loss, likelihood_scale=LIKELIHOOD_SCALE, cosine_scale=COSINE_SCALE, weights=WEIGHTS)
+    loss = partial(adsq.loss, **SCALES, weights=WEIGHTS)
 
     def terms(relaxed_codes, semantic, *, guided=True, loss=loss):
         return loss(
@@ -61,6 +66,7 @@ def img_net():
                 shares=np.full((1, n), 1 / (batch * n), np.float32),
                 errors=relaxed_codes - bank_codes[BATCH],
                 devices=1,
+                total=lambda x: x,
                 semantic=semantic,
                 similar_sets=objective.similarity(LABELS[BATCH], sets.sets),
                 label_set=sets.set_index[BATCH],
@@ -104,19 +110,17 @@ def test_without_label_net_there_is_no_guidance(img_net):
 
 
 def made(**switches):
-    return adsq.method(
-        **{**SWITCHES, **switches}, likelihood_scale=LIKELIHOOD_SCALE, cosine_scale=COSINE_SCALE, weights=WEIGHTS
-    )
+    return adsq.method(**{**SWITCHES, **switches}, **SCALES, weights=WEIGHTS)
 
 
 @pytest.mark.parametrize("difference", [True, False])
 def test_the_method_is_the_loss_and_the_b_step_with_their_weights(difference, img_net):
-    """The method's loss has the settings it was given, its step those weights; without difference that term weighs nothing."""
+    """The method's loss has the settings it was given, its step those weights; without difference that term is left out."""
     terms, _, outputs = img_net
     method = made(difference=difference)
     wanted = terms(*outputs)
     found = terms(*outputs, loss=method.loss)
-    assert found == {**wanted, **({} if difference else {"difference": 0})}
+    assert found == {name: value for name, value in wanted.items() if difference or name != "difference"}
     random = np.random.default_rng(2)
     sets = objective.label_sets(LABELS)
     arguments = {

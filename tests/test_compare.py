@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from adsq_jax import baselines
 from adsq_jax import config as config_module
@@ -290,6 +291,45 @@ def test_two_runs_in_this_process(tmp_path, monkeypatch):
         compare.work(tasks, given_)  # nothing is left to run
 
 
+def write_lists(folder, **parts):
+    folder.mkdir()
+    for part, rows in parts.items():
+        (folder / f"{part}.txt").write_text("".join(f"{row}.png {row % 2} {1 - row % 2}\n" for row in rows))
+
+
+def own_split(tmp_path, *, train):
+    """Arguments of a comparison over lists of 8 pictures to train on, tuned on a split of its own."""
+    for row in range(20):
+        Image.new("RGB", (8, 8), (12 * row, 0, 0)).save(tmp_path / f"{row}.png")
+    write_lists(tmp_path / "whole", query=range(2), train=range(2, 10), database=range(2, 20))
+    write_lists(tmp_path / "tuned", query=(2, 3), train=train, database=(4, 5))
+    given_ = [f"--config={ROOT / 'configs' / 'lists.py'}", "--methods=csq", f"--out={tmp_path / 'out'}"]
+    sets = (f"data.directory='{tmp_path}'", f"data.lists='{tmp_path / 'whole'}'", "train.batch_size=2")
+    given_ += [*(f"--set={knob}" for knob in sets), f"--held-out=data.lists='{tmp_path / 'tuned'}'"]
+    return compare.arguments(given_)
+
+
+def test_trials_take_the_split_that_is_given(tmp_path, monkeypatch):
+    """--held-out: the trials' config has that split and draws none, the JSON counts what is held out; runs have the whole."""
+    asked = []
+    monkeypatch.setattr(compare, "work", lambda tasks, _: asked.append(tasks))
+    monkeypatch.setattr(compare, "left", lambda _: {"map": 0.5})
+    given_ = own_split(tmp_path, train=range(6, 10))
+    compare.run(given_)
+    tune, runs = asked
+    for task in tune:
+        config = compare.config_of(task, given_)
+        assert (config.data.lists, config.data.validation) == (str(tmp_path / "tuned"), 0)
+        assert task.validation == 4
+    assert {compare.config_of(task, given_).data.lists for task in runs} == {str(tmp_path / "whole")}
+
+
+def test_a_split_to_tune_on_has_training_images_alone(tmp_path):
+    """An image of the protocol's database in it, which isn't trained on, is named."""
+    with pytest.raises(InputError, match=r"--held-out: 12\.png is no training image of "):
+        compare.run(own_split(tmp_path, train=(6, 7, 12)))
+
+
 def test_a_run_that_fails_leaves_no_json(tmp_path, monkeypatch):
     """What a run raises comes out, and its folder and JSON aren't there."""
     given_ = compare.arguments(command(tmp_path))
@@ -393,6 +433,7 @@ BAD = {
     "--validation=101": "--validation=101 must be an even number",
     "--validation=-2": "--validation=-2 must be an even number",
     "--validation=100000": "--validation=100000 must be an even number, at least 2 and below the 1000",
+    "--held-out=data.validation=100": "--validation and --held-out both say",
     "--jobs=0": "--jobs=0 must be at least 1",
     "--jobs=x": None,
     "--variants=nope": "no nope in benchmarks/variants.py",

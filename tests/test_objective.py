@@ -138,14 +138,44 @@ def test_label_net_has_no_other_terms(label_net):
 
 
 def test_the_objective_is_each_term_times_its_weight():
-    """2 * 3 and 0.5 * 4 add up to 8, whatever other weights there are; a term without a weight is an error."""
-    terms = {"a": jnp.float32(3), "b": jnp.float32(4)}
-    weighted = objective.weighted(terms, {"b": 0.5, "a": 2.0, "unused": 7.0})
+    """2 * 3 and 0.5 * 4 add up to 8, whatever other weights there are; weight 0 leaves a term out, none is an error."""
+    terms = {"a": jnp.float32(3), "b": jnp.float32(4), "left out": jnp.float32(jnp.inf)}
+    weighted = objective.weighted(terms, {"b": 0.5, "a": 2.0, "left out": 0.0, "unused": 7.0})
     assert weighted == {"a": 6, "b": 2}
     assert objective.total(weighted) == 8
     assert objective.total(weighted).dtype == jnp.float32
     with pytest.raises(KeyError, match="b"):
         objective.weighted(terms, {"a": 1.0})
+
+
+def neighbours(logits, similar, *, shares=None, bound=5.0):
+    shares = jnp.ones((1, logits.shape[1]), jnp.float32) if shares is None else shares
+    return objective.neighbour_loss(jnp.asarray(logits), jnp.asarray(similar), shares=shares, bound=bound, total=lambda x: x)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_neighbours_are_a_share_of_a_softmax(seed):
+    """It is the mean of -log of the similar ones' share; neither the bound nor the shares' scale changes it."""
+    random = np.random.default_rng(seed)
+    logits = random.uniform(-5, 5, (3, 6)).astype(np.float32)
+    similar = random.random((3, 6)) < 0.4
+    similar[:, 0] = True
+    shares = random.uniform(0.1, 1, (1, 6)).astype(np.float32)
+    drawn = shares * np.exp(logits.astype(np.float64))
+    expected = -np.mean(np.log((drawn * similar).sum(axis=1) / drawn.sum(axis=1)))
+    for given_shares, bound in ((shares, 5.0), (3 * shares, 5.0), (shares, 30.0)):
+        found = neighbours(logits, similar, shares=given_shares, bound=bound)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_neighbours_at_the_edges():
+    """All similar: 0. None similar: 0, and no gradient. The farthest at the largest bound: 60, and a finite gradient."""
+    logits = jnp.array([[30.0, -30.0]])
+    assert neighbours(logits, [[True, True]], bound=30.0) == 0
+    for similar, value, gradient in (([[False, False]], 0, 0), ([[False, True]], 60, 1)):
+        found, slope = jax.value_and_grad(neighbours)(logits, np.array(similar), bound=30.0)
+        assert found == pytest.approx(value, rel=1e-5)
+        np.testing.assert_allclose(slope, [[gradient, -gradient]], atol=1e-5)
 
 
 @given(MULTI_HOT)

@@ -25,7 +25,7 @@ STEPS = 20
 SEEN_ARRAYS = (
     "relaxed_codes", "labels", "similar", "bank", "bank_codes", "shares", "errors", "semantic", "similar_sets", "label_set"
 )  # fmt: skip
-WEIGHTS = {"likelihood": 1.0, "difference": 1.0, "quantization": 0.1, "bit_likelihood": 0.05, "balance": 0.1}
+WEIGHTS = {"likelihood": 1.0, "neighbours": 0.5, "difference": 1.0, "quantization": 0.1, "bit_likelihood": 0.05, "balance": 0.1}
 
 
 @cache
@@ -34,6 +34,7 @@ def losses(kind, devices, *, twin):
     config = mock_data.small_config()
     config.parallel, config.train.epochs_per_round = kind, 10
     config.objective.twin = twin
+    config.objective.weights.update(neighbours=0.5, bit_likelihood=0.1)  # 0 if not asked for
     config.eval.query_net = "ff"
     data = mock_data.dataset()
     trainer = Trainer(config, data, parallel=DataParallel(kind, devices=jax.devices()[:devices]))
@@ -59,6 +60,7 @@ def losses(kind, devices, *, twin):
 def test_any_number_of_devices_gives_the_same_losses(kind, devices, twin):
     """Every term, the loss and the gradient's norm agree with one device's to 1e-5 over 20 steps; so does the bank."""
     one, many = losses("shard_map", 1, twin=twin), losses(kind, devices, twin=twin)
+    assert one[0].keys() > {"likelihood", "neighbours", "guidance", "difference", "quantization", "bit_likelihood", "balance"}
     for step, (a, b) in enumerate(zip(one, many, strict=True)):
         assert a.keys() == b.keys()
         for name in a:
@@ -119,7 +121,7 @@ def problem(*, twin=True):
         model=model,
         optimizer=optimizer,
         statistics=PairStatistics(ratio=0.5, similar_weight=1.5, dissimilar_weight=0.75),
-        loss=partial(adsq.loss, likelihood_scale=5.0, cosine_scale=10.0, weights=WEIGHTS),
+        loss=partial(adsq.loss, likelihood_scale=5.0, neighbour_scale=10.0, cosine_scale=10.0, weights=WEIGHTS),
         seed=0,
         axis_name=AXIS,
     )
@@ -213,7 +215,10 @@ def test_what_a_loss_sees(devices):
             seed=0,
             axis_name=AXIS,
         )
-        return {key: getattr(found, key) for key in SEEN_ARRAYS} | {"devices": jnp.int32(found.devices)}
+        return {key: getattr(found, key) for key in SEEN_ARRAYS} | {
+            "devices": jnp.int32(found.devices),
+            "total": found.total(found.shares.sum()),
+        }
 
     parts = (
         semantic,
@@ -243,3 +248,4 @@ def test_what_a_loss_sees(devices):
     errors = relaxed - targets.codes[batch["index"]]
     np.testing.assert_allclose(found["errors"].sum(axis=0), errors, rtol=1e-5)
     assert (found["devices"] == devices).all()
+    np.testing.assert_allclose(found["total"], np.full(devices, devices / 8), rtol=1e-6)  # a pair counts 1 / 96, times devices

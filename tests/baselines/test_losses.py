@@ -85,6 +85,7 @@ class Problem:
             "shares": np.full((1, self.n), 1 / (self.n * len(BATCH)), np.float32),
             "errors": u - self.codes[BATCH],
             "devices": 1,
+            "total": lambda x: x,
             "semantic": self.semantic,
             "similar_sets": objective.similarity(self.labels, self.sets.sets),
             "label_set": self.sets.set_index[BATCH],
