@@ -29,6 +29,12 @@ NAMES = {  # how a method is written that isn't all capitals
     "hashnet": "HashNet",
     "orthohash": "OrthoHash",
 }
+QUERY_NETS = {
+    "ff": "f for both",
+    "gg": "g for both",
+    "fg": "f for queries, g for the database",
+    "sum": "the sum of f and g for both",
+}
 NUMBER = (int, float)
 RUN_KEYS: dict[str, Any] = {
     **dict.fromkeys(("set", "method", "map_at", "query_net", "protocol", "split_sha256", "machine", "date"), str),
@@ -206,8 +212,9 @@ def read_run(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is of {run['set']!r} and lies in the folder of {folder!r}: move it")
     nets = {"ap": run["ap"]}
     if run["method"] == "adsq":
-        if not isinstance(run["map_by_query_net"].get("ff"), NUMBER):
-            raise InputError(f"{path} has no 'ff' in map_by_query_net: run that part again")
+        for net in QUERY_NETS if run["query_net"] == "sum" else ("ff",):
+            if not isinstance(run["map_by_query_net"].get(net), NUMBER):
+                raise InputError(f"{path} has no {net!r} in map_by_query_net: run that part again")
         if run["query_net"] != "ff":
             nets["ap_f"] = run.get("ap_f")
         if run["query_net"] != "sum" and not run["variant"]:
@@ -445,6 +452,25 @@ def differences_tables(one: Set) -> str:
     return text or "\nNo seed is common to ADSQ and a baseline: there is nothing to compare.\n"
 
 
+def query_nets_table(one: Set) -> str:
+    """ADSQ's mAP by what encodes queries and database, all of the same runs; empty without such runs."""
+    cells = one.table.get(BOTH, {})
+    found = {
+        net: {
+            bits: {seed: score._replace(map=score.run["map_by_query_net"][net]) for seed, score in cell.items()}
+            for bits, cell in cells.items()
+        }
+        for net in QUERY_NETS
+    }
+    seeds, best = columns(found, list(cells))
+    rows = [
+        [what, *(cell_text(found[net].get(bits), seeds=seeds, best=best.get(bits)) for bits in one.bits)]
+        for net, what in QUERY_NETS.items()
+    ]
+    head = ["encoded by", *(f"{bits} bits" for bits in one.bits)]
+    return "\nADSQ by query net:\n\n" + markdown(head, rows) if cells else ""
+
+
 def at_radius(run_scores: dict[int, Score] | None, name: str) -> tuple[str, str]:
     """Precision within radius 2 and the share of empty balls, means over the seeds, of a run's own query net."""
     runs = [score.run for score in (run_scores or {}).values() if name != ALONE or score.run["query_net"] == "ff"]
@@ -588,7 +614,7 @@ def section(one: Set, place: Path) -> str:
     if one.runs:
         images = "\n".join(f"![{what}]({(place / one.name / file).as_posix()})\n" for file, what in IMAGES.items())
         text += f"\n{about_runs(one.runs)}\n{how_made([*one.runs, *one.variants])}\n\n{main_table(one)}"
-        text += differences_tables(one)
+        text += differences_tables(one) + query_nets_table(one)
         text += f"\nPrecision within radius 2 / share of queries with nothing there:\n\n{radius_table(one)}\n{images}"
     if one.trials:
         text += f"\n### {one.name}: tuning\n\nOn training images that were held out, not on the queries.\n\n{trials_table(one)}"

@@ -213,6 +213,21 @@ def test_a_win_within_the_spread_is_none(tmp_path):
     assert "It is not so" not in text
 
 
+def test_query_nets(tmp_path):
+    """A row a query net with the mean of each code length, the best one marked; without ADSQ there is no such table."""
+    put(tmp_path, made_run("dpsh", 0.5))
+    assert "by query net" not in told(tmp_path)
+    for seed, step in ((0, -0.01), (1, 0.01)):
+        nets = {"ff": 0.7 + step, "gg": 0.72 + step, "fg": 0.68 + step, "sum": 0.75 + step}
+        put(tmp_path, made_run("adsq", nets["sum"], alone=nets["ff"], seed=seed, map_by_query_net=nets))
+    assert table_rows(told(tmp_path), "encoded by")[1:] == [
+        ["f for both", "0.7000 ± 0.0141"],
+        ["g for both", "0.7200 ± 0.0141"],
+        ["f for queries, g for the database", "0.6800 ± 0.0141"],
+        ["the sum of f and g for both", "**0.7500 ± 0.0141**"],
+    ]
+
+
 def test_tuning_conditions_and_variants(tmp_path):
     """Each has its table where there is data; the trial that the runs took is marked, beside the one that was best."""
     small(tmp_path)
