@@ -45,11 +45,17 @@ OUT = Path("benchmarks/results/compare")
 WORK = Path("runs/compare")
 ADSQ = "adsq"
 RATES = (2e-3, 8e-3)
-WEIGHTS = {"objective.weights.likelihood": 0.1, "objective.weights.guidance": 0.1}
-ADSQ_TRIED = (
-    {**WEIGHTS, "objective.weights.quantization": 0.03, "objective.weights.label_codes": 0.03},
+ADSQ_TRIED = (  # who is nearer than whom; or each pair alone, and each bit's likelihood under LabelNet's codes
     {
-        **WEIGHTS,
+        "objective.weights.likelihood": 0.0,
+        "objective.weights.neighbours": 0.5,
+        "objective.weights.guidance": 0.1,
+        "objective.weights.quantization": 0.03,
+        "objective.weights.label_codes": 0.0,
+    },
+    {
+        "objective.weights.likelihood": 0.1,
+        "objective.weights.guidance": 0.1,
         "objective.weights.quantization": 0.0,
         "objective.weights.bit_likelihood": 1.0,
         "objective.weights.label_codes": 1.0,

@@ -1,4 +1,4 @@
-"""Changed ADSQs that the comparison can run: one change each to the tuned one."""
+"""Changed ADSQs that the comparison can run: one change each to the tuned one, which may have left out the same already."""
 
 from typing import Any
 
@@ -6,10 +6,20 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no label_net": {"objective.label_net": False},
     "no twin": {"objective.twin": False},
     "no difference": {"objective.difference": False},
-    "codes fixed": {"objective.update_codes": False},
-    "no likelihood": {"objective.weights.likelihood": 0.0},
+    "no neighbours": {"objective.weights.neighbours": 0.0},
+    "pairs for neighbours": {"objective.weights.neighbours": 0.0, "objective.weights.likelihood": 0.1},
+    "pairs beside neighbours": {"objective.weights.neighbours": 0.5, "objective.weights.likelihood": 0.1},
+    "neighbours alone": {"objective.weights.neighbours": 0.5, "objective.weights.likelihood": 0.0},
+    "neighbours, scale 5": {"objective.weights.neighbours": 0.5, "objective.neighbour_scale": 5.0},
+    "neighbours, scale 20": {"objective.weights.neighbours": 0.5, "objective.neighbour_scale": 20.0},
     "no guidance": {"objective.weights.guidance": 0.0},
-    "no quantization": {"objective.weights.quantization": 0.0},
+    "no quantization": {"objective.weights.quantization": 0.0, "objective.weights.bit_likelihood": 0.0},
     "no balance": {"objective.weights.balance": 0.0},
+    "codes fixed": {"objective.update_codes": False},
     "no label_codes": {"objective.weights.label_codes": 0.0},
+    "label_codes 1": {"objective.weights.label_codes": 1.0},
+    "LabelNet of 512 units": {"label_net.hidden": 512},
+    "LabelNet of 50 steps": {"label_net.steps": 50},
+    "3 rounds of 10 epochs": {"train.rounds": 3, "train.epochs_per_round": 10},
+    "30 rounds of 1 epoch": {"train.rounds": 30, "train.epochs_per_round": 1},
 }
