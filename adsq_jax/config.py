@@ -133,7 +133,7 @@ def _objective(*, several_labels: bool) -> ConfigDict:
     config.cosine_scale = 10.0  # s: the guidance's logits are s cos(a, a')
     config.weights = ConfigDict()
     config.weights.likelihood = 1.0
-    config.weights.neighbours = 0.0  # with .5, less quantization, and label_codes of 0: README, "Other methods"
+    config.weights.neighbours = 0.0  # .5 with likelihood, label_codes of 0 is better where an image has several labels
     config.weights.guidance = 0.3  # eta
     config.weights.difference = 1.0  # mu, in the loss and in the B-step
     config.weights.quantization = 0.5 if several_labels else 0.1  # lambda, in the loss and in the B-step
@@ -265,7 +265,8 @@ _RULES: dict[str, Rule] = {
     r"model\.dtype": _one_of(*layers.DTYPES),
     r"model\.dropout": (lambda value: 0 <= value < 1, "at least 0 and below 1"),
     r".*\.weights\..*|optim\.(weight_decay|clip_norm|trunk_lr_scale)|model\.width": _at_least(0),
-    r"baseline\.(?!gamma|scale|cosine_scale|last_beta).*": _at_least(0),
+    r"baseline\.(?!gamma|scale|cosine_scale|last_beta|smoothing|balanced).*": _at_least(0),
+    r"baseline\.(smoothing|balanced)": (_share, "0 to 1"),
     r"objective\.neighbour_scale": (lambda value: 0 < value <= 30, "above 0, up to 30"),
     r".*learning_rate|(objective|label_net)\..*_scale|baseline\.(gamma|scale|cosine_scale|last_beta)": _above(0),
     r"optim\.schedule": _one_of(*optimizer.SCHEDULES),
@@ -313,6 +314,7 @@ def check(config: ConfigDict) -> None:
             f"config.data.resize={config.data.resize} is less than config.data.image_size={config.data.image_size}, which is "
             "cut out of it: give as much or more, or 0"
         )
+    _check_weights(config)
     _check_query_net(config)
     if config.shard_parameters and config.parallel != "shard_map":
         raise InputError(
@@ -321,6 +323,17 @@ def check(config: ConfigDict) -> None:
         )
     _check_model(config)
     _check_optimizer(config)
+
+
+def _check_weights(config: ConfigDict) -> None:
+    """Something must be minimised."""
+    left_out = {"label_codes"}  # which is of the B-step
+    if "objective" in config:
+        switches = {"difference": config.objective.difference, "guidance": config.objective.label_net}
+        left_out |= {name for name, on in switches.items() if not on}
+    for part in ("objective", "label_net"):
+        if part in config and not any(weight for name, weight in config[part].weights.items() if name not in left_out):
+            raise InputError(f"config.{part}.weights are all 0, so nothing would be learned: give one of them a value above 0")
 
 
 def _check_query_net(config: ConfigDict) -> None:

@@ -29,8 +29,7 @@ class Seen(NamedTuple):
     total: Callable[[jax.Array], jax.Array]  # the sum over the devices, for what of rows doesn't simply add up
     semantic: jax.Array  # features of this device's part of the batch, float32[part, d]
     similar_sets: jax.Array  # S between that part and the label sets, bool[part, m]
-    label_set: jax.Array  # the batch's rows of `label_sets`, int32[batch]
-    label_sets: jax.Array  # the training set's distinct label vectors, float32[m, c]
+    label_set: jax.Array  # the batch's label sets, which are rows of what is by label set, int32[batch]
     guidance: Guidance | None  # LabelNet's, by label set; None without one
     parameters: Any  # the method's own, that are learned with the network
     progress: jax.Array  # share of the rounds that are done, float32[] in [0, 1)

@@ -191,7 +191,6 @@ def _seen(
         semantic=semantic,
         similar_sets=targets.similar_sets[label_set],
         label_set=sets,
-        label_sets=targets.sets.astype(jnp.float32),
         guidance=targets.guidance,
         parameters=parameters,
         progress=targets.progress,

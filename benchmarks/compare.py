@@ -12,6 +12,7 @@ again at any time; give it more methods, bits or seeds to go on. `benchmarks/com
 import argparse
 import ast
 import contextlib
+import datetime
 import gc
 import importlib.util
 import json
@@ -24,7 +25,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,7 +40,7 @@ from adsq_jax import config as config_module
 from adsq_jax.data import datasets
 from adsq_jax.errors import InputError
 from adsq_jax.retrieval import hamming, metrics
-from adsq_jax.trainer import Trainer
+from adsq_jax.trainer import NotFinite, Trainer
 from benchmarks import conditions, variants
 
 OUT = Path("benchmarks/results/compare")
@@ -146,6 +148,9 @@ def check(given: argparse.Namespace, methods: list[str]) -> None:
     own = [key for key, _ in map(read_knob, given.set) if key in OWN_KNOBS]
     if own:
         raise InputError(f"--set {own[0]}: give --methods, --bits, --seeds or --validation, from which each run has its own")
+    others = [key for key, _ in map(read_knob, given.held_out) if not key.startswith("data.")]
+    if others:
+        raise InputError(f"--held-out {others[0]}: expected a knob of config.data, as data.lists=FOLDER")
     for name in given.beyond:
         conditions.check(name)
     if given.variants:
@@ -242,8 +247,9 @@ def runs(folder: Path, best: dict[str, Task], given: argparse.Namespace, *, cond
 
 
 def variant_tasks(folder: Path, trial: Task, given: argparse.Namespace) -> list[Task]:
-    """ADSQ with its best settings and one change, for each variant, code length and seed."""
-    return [
+    """ADSQ with its best settings and one change, for each variant that is one, code length and seed."""
+    plain = config_module.sha256(config_of(trial._replace(held_out={}, validation=0), given))
+    tasks = [
         Task(
             folder / f"{name}_{bits}bits_seed{seed}.json",
             ADSQ,
@@ -256,6 +262,11 @@ def variant_tasks(folder: Path, trial: Task, given: argparse.Namespace) -> list[
         for name in chosen_variants(given.variants)
         for seed in given.seeds
         for bits in given.bits
+    ]
+    return [
+        task
+        for task in tasks
+        if config_module.sha256(config_of(task._replace(bits=trial.bits, seed=trial.seed), given)) != plain
     ]
 
 
@@ -303,7 +314,7 @@ def read_knob(text: str) -> tuple[str, Any]:
     """Reads `KEY=VALUE`; what isn't a number or another literal is a text."""
     key, equals, value = text.partition("=")
     if not equals:
-        raise InputError(f"--set {text}: expected KEY=VALUE")
+        raise InputError(f"{text!r}: expected KEY=VALUE, as optim.learning_rate=1e-3")
     with contextlib.suppress(ValueError, SyntaxError):
         value = ast.literal_eval(value)
     return key, value
@@ -334,13 +345,27 @@ def work(tasks: list[Task], given: argparse.Namespace) -> None:
             with deaf():
                 running = {pool.submit(do, task, given): task for task in missing}
             for done in tqdm(as_completed(running), total=len(missing), unit=" runs", dynamic_ncols=True):
-                task, score = running[done], done.result()
+                task, score = running[done], outcome(done, running[done])
                 tqdm.write(f"{task.path.relative_to(given.out)}: mAP {score:.4f}", file=sys.stderr)
         except BaseException as error:
             pool.shutdown(wait=False, cancel_futures=True)
             if not isinstance(error, Exception):
                 end_workers(given.work)
             raise
+
+
+def outcome(done: Future[float], task: Task) -> float:
+    """The mAP of a run that has ended.
+
+    Raises:
+      InputError: it didn't end well; names its JSON.
+    """
+    try:
+        return done.result()
+    except InputError as error:
+        raise InputError(f"{task.path}: {error}") from error
+    except BrokenProcessPool as error:
+        raise InputError(f"{task.path} or a run beside it was killed, maybe for its memory: give fewer --jobs") from error
 
 
 def left(path: Path) -> dict[str, Any]:
@@ -394,8 +419,15 @@ def do(task: Task, given: argparse.Namespace) -> float:
         devices = parallel.DataParallel(config.parallel, devices=parallel.sharing(config.train.batch_size))
         trainer = Trainer(config, trained, parallel=devices)
         trainer.dataset = measured
-        result = main.run(trainer, Path(folder), began=began)
-        found = {**kept(result, task, set_name=Path(given.config.split(":")[0]).stem), **by_query(Path(folder), result)}
+        set_name = Path(given.config.split(":")[0]).stem
+        try:
+            result = main.run(trainer, Path(folder), began=began)
+            found = {**kept(result, task, set_name=set_name), **by_query(Path(folder), result)}
+        except NotFinite as error:
+            if not task.validation:
+                raise
+            found = {**identity(task, set_name=set_name), "map": 0.0, "failed": str(error), "date": today()}
+            found |= {"config_sha256": config_module.sha256(config), "seconds": round(time.monotonic() - began, 2)}
     found["memory_mib"] = round(peak_mib())
     task.path.parent.mkdir(parents=True, exist_ok=True)
     partial = task.path.with_suffix(f".{os.getpid()}.part")
@@ -404,17 +436,28 @@ def do(task: Task, given: argparse.Namespace) -> float:
     return found["map"]
 
 
+def today() -> str:
+    """The day, as a result has it."""
+    return datetime.datetime.now(datetime.UTC).date().isoformat()
+
+
+def identity(task: Task, *, set_name: str) -> dict[str, Any]:
+    """What a run is of."""
+    return {
+        "set": set_name,
+        **{name: getattr(task, name) for name in ("method", "variant", "condition", "bits", "seed", "trial", "validation")},
+        "settings": {key.removeprefix("baseline."): value for key, value in task.changes.items()},
+    }
+
+
 def kept(result: dict[str, Any], task: Task, *, set_name: str) -> dict[str, Any]:
     """What of a result stays."""
     names = ("map", "map_at", "map_by_query_net", "query_net", "precision_radius2", "empty_balls", "protocol", "machine")
     names += ("split_sha256", "n_query", "n_train", "n_database", "date", "versions", "code_sha256")
     curves = {name: rounded(result[name]) for name in ("precision_at", "precision_recall")}
     return {
-        "set": set_name,
-        **{name: getattr(task, name) for name in ("method", "variant", "condition", "bits", "seed", "trial")},
-        "settings": {key.removeprefix("baseline."): value for key, value in task.changes.items()},
+        **identity(task, set_name=set_name),
         **{name: result[name] for name in names},
-        "validation": task.validation,
         **curves,
         "config_sha256": result["config_sha256"],
         "seconds": round(result["seconds"], 2),

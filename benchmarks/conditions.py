@@ -25,7 +25,8 @@ def apply(condition: str, dataset: Dataset) -> Pair:
 
     Args:
       condition: one of NAMES, or "" for the data set as it is. noiseP: P percent of the training images have the labels of
-        others, drawn among them; fewN: at most N training images a class, an image counts for each of its classes; unseen: a
+        others, drawn among them; fewN: training images in a drawn order, each left out if all of its classes have N already,
+        so that with several labels a class may have more; unseen: a
         quarter of the classes is in no training image, and queries, database and relevance are of these classes alone.
       dataset: as loaded.
 

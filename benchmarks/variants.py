@@ -1,4 +1,4 @@
-"""Changed ADSQs that the comparison can run: one change each to the tuned one, which may have left out the same already."""
+"""Changed ADSQs that the comparison can run, each a change to the tuned one; what is no change is passed over."""
 
 from typing import Any
 

@@ -70,7 +70,6 @@ def img_net():
                 semantic=semantic,
                 similar_sets=objective.similarity(LABELS[BATCH], sets.sets),
                 label_set=sets.set_index[BATCH],
-                label_sets=sets.sets.astype(np.float32),
                 guidance=guidance if guided else None,
                 parameters=None,
                 progress=np.float32(0),

@@ -238,6 +238,20 @@ def test_wrong_type(key, value):
     error_of(set_to(key, value), f"config.{key}={value!r} must be")
 
 
+@pytest.mark.parametrize("part", ["objective", "label_net"])
+def test_nothing_to_minimise(part):
+    """Weights that are all 0, or of a term that a switch leaves out, are refused; label_codes, of the B-step, is no loss."""
+    config = config_module.default()
+    config[part].weights.update(dict.fromkeys(config[part].weights, 0.0))
+    if part == "objective":
+        config.objective.weights.label_codes = 1.0
+    error_of(config, f"config.{part}.weights are all 0")
+    config[part].weights.difference = 1.0
+    config_module.check(config)
+    config.objective.difference = False
+    error_of(config, f"config.{part}.weights are all 0")
+
+
 def test_unknown_key():
     """A key that is no knob, in any section, is named."""
     config = config_module.default()

@@ -211,6 +211,10 @@ def test_a_win_within_the_spread_is_none(tmp_path):
     for ours in ("ADSQ (both)", "ADSQ (f)"):
         assert f"**{ours} is above every baseline beyond the spread at 1 of 1 set and code lengths.** It is below at" in text
     assert "It is not so" not in text
+    assert (
+        "It is so at:\n\n- toys, 16 bits: 0.4900 above DPSH, beyond the spread (p 0.0001); the nearest of 1 baseline\n\n"
+        in text
+    )
 
 
 def test_query_nets(tmp_path):

@@ -28,7 +28,7 @@ def loss(seen: Seen, *, quantization: float, balanced: float) -> Terms:
 
 
 def renew_codes(*arrays: Any, quantization: float, balanced: float, ratio: float, **known: Any) -> codes.CodesUpdate:
-    """The discrete step of equation 9, to its fixed point."""
+    """The discrete step of equation 9, to its fixed point, over one network or more."""
     return codes.update_codes(
         *arrays,
         ratio=ratio if balanced else 1.0,

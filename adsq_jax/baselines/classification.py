@@ -65,7 +65,7 @@ def coins(rows: int, bits: int, *, seed: int) -> jax.Array:
 
 
 def centres(classes: int, bits: int, *, seed: int) -> jax.Array:
-    """Hash centres, one a class: rows of a Hadamard matrix and their opposites; else fair coins.
+    """Hash centres, one a class: rows of a Hadamard matrix and their opposites; else fair coins, as near as they fall.
 
     Args:
       classes: c.

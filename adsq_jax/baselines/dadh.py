@@ -7,9 +7,8 @@ Neither the paper nor code of it was at hand: equations and weights are from wha
 """
 
 from functools import partial
-from typing import Any
 
-from adsq_jax import codes
+from adsq_jax.baselines.adsh import renew_codes
 from adsq_jax.method import Method, Seen
 from adsq_jax.objective import Terms, balance_loss, difference_loss, likelihood_loss, quantization_loss, signed_similarity
 
@@ -27,19 +26,6 @@ def loss(seen: Seen, *, likelihood: float, quantization: float, balance: float, 
         "quantization": quantization * seen.devices * quantization_loss(seen.errors),
         "balance": balance * balance_loss(u.mean(axis=0)),
     }
-
-
-def renew_codes(*arrays: Any, quantization: float, balanced: float, ratio: float, **known: Any) -> codes.CodesUpdate:
-    """The discrete step, over both networks."""
-    return codes.update_codes(
-        *arrays,
-        ratio=ratio if balanced else 1.0,
-        difference_weight=1.0,
-        quantization_weight=quantization,
-        bit_likelihood_weight=0.0,
-        label_code_weight=0.0,
-        **known,
-    )
 
 
 def method(*, likelihood: float, quantization: float, balance: float, balanced: float) -> Method:

@@ -1,9 +1,8 @@
 """DCH: Cao, Long, Liu and Wang, Deep Cauchy Hashing for Hamming Space Retrieval, CVPR 2018, equations 6 to 9.
 
 Weighted Cauchy cross-entropy on d_ij = K / 2 (1 - cos(u_i, u_j)) within a batch, and Cauchy quantization of |u| against ones.
-DeepHash-pytorch clamps the cosine at .99, which ends the gradient of near pairs.
 Deviations: an image isn't paired with itself, though means are over all pairs; a distance is at least a hundredth of K / 2,
-since its logarithm has no end.
+since its logarithm has no end: nearer pairs have no gradient (DeepHash-pytorch clamps the cosine at .99, which is the same).
 """
 
 from functools import partial

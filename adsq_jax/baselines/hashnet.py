@@ -3,7 +3,8 @@
 Weighted pair likelihood within a batch, on tanh(beta z) with a beta that grows from stage to stage; a stage is a round here.
 Deviations: beta goes by the share of the rounds that are done, as the root of a line from 1 to its last value, which is how the
 released code has it by iterations (its last is about 7); similar and dissimilar pairs are counted over the training set, as in
-the paper (the released code counts the batch's); alpha is a number over K, as in the released code.
+the paper (the released code counts the batch's); alpha is a number over K, as in the released code; of dissimilar pairs, whose
+labels' intersection over union is 0, c_ij is 1, since they would count nothing.
 """
 
 from functools import partial

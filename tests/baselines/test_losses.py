@@ -89,7 +89,6 @@ class Problem:
             "semantic": self.semantic,
             "similar_sets": objective.similarity(self.labels, self.sets.sets),
             "label_set": self.sets.set_index[BATCH],
-            "label_sets": self.sets.sets.astype(np.float32),
             "guidance": objective.Guidance(
                 self.label_semantic, self.label_codes, (self.sets.counts / self.n).astype(np.float32)
             ),
