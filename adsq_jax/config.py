@@ -133,7 +133,7 @@ def _objective(*, several_labels: bool) -> ConfigDict:
     config.cosine_scale = 10.0  # s: the guidance's logits are s cos(a, a')
     config.weights = ConfigDict()
     config.weights.likelihood = 1.0
-    config.weights.neighbours = 0.0  # .5 with likelihood, label_codes of 0 is better where an image has several labels
+    config.weights.neighbours = 0.0  # in the loss; README, "What is reconstructed"
     config.weights.guidance = 0.3  # eta
     config.weights.difference = 1.0  # mu, in the loss and in the B-step
     config.weights.quantization = 0.5 if several_labels else 0.1  # lambda, in the loss and in the B-step

@@ -682,7 +682,7 @@ def summary(sets: list[Set]) -> str:
 
 
 def verdict(sets: list[Set], ours: str) -> str:
-    """A paragraph on one of ADSQ's rows: how often it is above every baseline beyond the spread; each place with the nearest."""
+    """A paragraph on one of ADSQ's rows: how often it is above every baseline beyond the spread, and where."""
     places = {(one.name, bits): baselines_at(one.differences[ours], bits) for one in sets for bits in one.bits}
     places = {place: found for place, found in places.items() if found}
     if not places:
