@@ -244,7 +244,6 @@ class Torch:
             "likelihood": likelihood(settings.likelihood_scale / bits * relaxed @ self.bank.T, similar).mean(),
             "difference": ((products - torch.where(similar, 1.0, -statistics.ratio)) ** 2).mean(),
             "quantization": ((relaxed - self.codes[index]) ** 2).mean(),
-            "bit_likelihood": -torch.log(((1 + relaxed * self.codes[index]) / 2).clamp(min=1e-6)).mean(),
             "balance": (relaxed.mean(0) ** 2).mean(),
             "guidance": guided.sum() / len(labels),
         }
