@@ -248,7 +248,7 @@ def runs(folder: Path, best: dict[str, Task], given: argparse.Namespace, *, cond
 
 def variant_tasks(folder: Path, trial: Task, given: argparse.Namespace) -> list[Task]:
     """ADSQ with its best settings and one change, for each variant that is one, code length and seed."""
-    plain = config_module.sha256(config_of(trial._replace(held_out={}, validation=0), given))
+    plain = fingerprint(config_of(trial._replace(held_out={}, validation=0), given))
     tasks = [
         Task(
             folder / f"{name}_{bits}bits_seed{seed}.json",
@@ -263,11 +263,7 @@ def variant_tasks(folder: Path, trial: Task, given: argparse.Namespace) -> list[
         for seed in given.seeds
         for bits in given.bits
     ]
-    return [
-        task
-        for task in tasks
-        if config_module.sha256(config_of(task._replace(bits=trial.bits, seed=trial.seed), given)) != plain
-    ]
+    return [task for task in tasks if fingerprint(config_of(task._replace(bits=trial.bits, seed=trial.seed), given)) != plain]
 
 
 def chosen_variants(text: str) -> list[str]:
@@ -310,6 +306,13 @@ def config_of(task: Task, given: argparse.Namespace) -> ConfigDict:
     return config
 
 
+def fingerprint(config: ConfigDict) -> str:
+    """A hash of every knob, but for where features are kept, which changes no result."""
+    same = config.copy_and_resolve_references()
+    same.data.feature_cache = ""
+    return config_module.sha256(same)
+
+
 def read_knob(text: str) -> tuple[str, Any]:
     """Reads `KEY=VALUE`; what isn't a number or another literal is a text."""
     key, equals, value = text.partition("=")
@@ -324,7 +327,7 @@ def work(tasks: list[Task], given: argparse.Namespace) -> None:
     """Runs the tasks whose JSON isn't there."""
     missing = []
     for task in tasks:
-        wanted = config_module.sha256(config_of(task, given))
+        wanted = fingerprint(config_of(task, given))
         if not task.path.exists():
             missing.append(task)
         elif left(task.path)["config_sha256"] != wanted:
@@ -427,8 +430,8 @@ def do(task: Task, given: argparse.Namespace) -> float:
             if not task.validation:
                 raise
             found = {**identity(task, set_name=set_name), "map": 0.0, "failed": str(error), "date": today()}
-            found |= {"config_sha256": config_module.sha256(config), "seconds": round(time.monotonic() - began, 2)}
-    found["memory_mib"] = round(peak_mib())
+            found |= {"seconds": round(time.monotonic() - began, 2)}
+    found |= {"config_sha256": fingerprint(config), "memory_mib": round(peak_mib())}
     task.path.parent.mkdir(parents=True, exist_ok=True)
     partial = task.path.with_suffix(f".{os.getpid()}.part")
     partial.write_text(json.dumps(found, separators=(",", ":")) + "\n")
@@ -459,7 +462,6 @@ def kept(result: dict[str, Any], task: Task, *, set_name: str) -> dict[str, Any]
         **identity(task, set_name=set_name),
         **{name: result[name] for name in names},
         **curves,
-        "config_sha256": result["config_sha256"],
         "seconds": round(result["seconds"], 2),
     }
 

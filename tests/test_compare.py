@@ -229,6 +229,20 @@ def test_variants_are_one_change_each(tmp_path):
     assert configs["no twin"].eval.query_net == "ff"
 
 
+def test_a_fingerprint_is_of_all_but_the_place_of_the_features(tmp_path):
+    """Another --work gives the same one, another knob another; the config stays as it was."""
+    configs = []
+    for work in ("a", "b"):
+        arguments = [f"--config={ROOT / 'configs' / 'emoji_frozen.py'}", f"--work={tmp_path / work}"]
+        configs.append(compare.config_of(compare.Task(Path(), "csq", 8, 0, {}), compare.arguments(arguments)))
+    one, other = configs
+    assert one.data.feature_cache != other.data.feature_cache
+    assert compare.fingerprint(one) == compare.fingerprint(other) != config_module.sha256(one)
+    assert one.data.feature_cache == str(tmp_path / "a" / "features")
+    other.seed = 1
+    assert compare.fingerprint(one) != compare.fingerprint(other)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [("a.b=3", ("a.b", 3)), ("a=1e-3", ("a", 1e-3)), ("a=False", ("a", False)), ("a=", ("a", "")), ("a=b=c", ("a", "b=c"))],
