@@ -707,8 +707,8 @@ def verdict(sets: list[Set], ours: str) -> str:
         more = f"not beaten beyond the spread: {len(others)} of {among}" if others is not found else f"the nearest of {among}"
         lines[others is found].append(f"- {name}, {bits} bits: {difference_words(found[nearest], nearest)}; {more}\n")
     for so, words in ((True, "It is so at"), (False, "It is not so at")):
-        text += f" {words}:\n\n{''.join(lines[so])}\n" if lines[so] else ""
-    return text if text.endswith("\n\n") else text + "\n\n"
+        text += f"\n\n{words}:\n\n{''.join(lines[so])}".removesuffix("\n") if lines[so] else ""
+    return text + "\n\n"
 
 
 def gaps(sets: list[Set]) -> str:

@@ -179,7 +179,7 @@ def test_a_loss_reads_as_a_loss(tmp_path):
     text = told(small(tmp_path))
     assert (
         "**ADSQ (both) is above every baseline beyond the spread at 0 of 2 set and code lengths.** It is below at least one "
-        "baseline at 1 of them, beyond the spread at 1. It is not so at:\n\n"
+        "baseline at 1 of them, beyond the spread at 1.\n\nIt is not so at:\n\n"
         "- toys, 16 bits: 0.2900 above DPSH, spread unknown of one seed (p 0.0002); "
         "not beaten beyond the spread: 1 of 2 baselines\n"
         "- toys, 32 bits: 0.0500 below HashNet, beyond the spread (p 0.0001); not beaten beyond the spread: 1 of 1 baseline\n"
