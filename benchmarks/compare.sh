@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What RESULTS.md is made of: every method on two sets with a frozen trunk and on digits, then what is beyond mAP for ADSQ and its
-# nearest rivals, then changed ADSQs, then Fashion-MNIST end to end. Can be stopped and given again at any time.
-# Needs dataset-fashion-mnist, tuxpaint-stamps-default, npm, and pip install -e '.[pretrained,test]'.
+# nearest rivals, then changed ADSQs. Can be stopped and given again at any time.
+# Needs tuxpaint-stamps-default, npm, and pip install -e '.[pretrained,test]'.
 #
 #   benchmarks/compare.sh [JOBS]     runs at a time, 2 if left out
 set -euo pipefail
@@ -13,12 +13,10 @@ stamps() { python -m benchmarks.compare --jobs="$jobs" --config=configs/stamps.p
 emoji() {
   python -m benchmarks.compare --jobs="$jobs" --config=configs/emoji_frozen.py --held-out=data.lists=data/emoji/validation "$@"
 }
-digits() { python -m benchmarks.compare --jobs="$jobs" --config=configs/digits.py --validation=300 "$@"; }
-fashion() { python -m benchmarks.compare --jobs="$jobs" --config=configs/fashion_mnist.py --validation=1000 "$@"; }
 
 stamps
 emoji
-digits
+python -m benchmarks.compare --jobs="$jobs" --config=configs/digits.py --validation=300
 conditions=noise20,noise40,few100,few50,few20,unseen
 emoji --methods=adsq,classify,greedyhash,dsh --bits=24 --beyond=$conditions
 stamps --methods=adsq,orthohash,dseh,csq --bits=24 --beyond=$conditions
