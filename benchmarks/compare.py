@@ -12,7 +12,6 @@ again at any time; give it more methods, bits or seeds to go on. `benchmarks/com
 import argparse
 import ast
 import contextlib
-import datetime
 import gc
 import importlib.util
 import json
@@ -122,11 +121,9 @@ def run(given: argparse.Namespace) -> None:
     folder = given.out / Path(given.config.split(":")[0]).stem
     methods = chosen_methods(given.methods)
     check(given, methods)
-    validation = held_out(given, methods[0])
-    tune = [task for method in methods for task in trials(method, folder, validation=validation)]
-    if given.held_out:
-        tune = [task._replace(held_out=dict(map(read_knob, given.held_out))) for task in tune]
-    work(tune, given)
+    split = dict(map(read_knob, given.held_out))
+    validation = held_out(given, methods[0], split=split)
+    work([task for method in methods for task in trials(method, folder, validation=validation, split=split)], given)
     best = {method: best_trial(folder, method) for method in methods}
     if given.beyond:
         tasks = [task for name in given.beyond for task in runs(folder / "beyond" / name, best, given, condition=name)]
@@ -151,6 +148,8 @@ def check(given: argparse.Namespace, methods: list[str]) -> None:
     others = [key for key, _ in map(read_knob, given.held_out) if not key.startswith("data.")]
     if others:
         raise InputError(f"--held-out {others[0]}: expected a knob of config.data, as data.lists=FOLDER")
+    if given.held_out and given.validation:
+        raise InputError("--validation and --held-out both say what the trials hold out: give one")
     for name in given.beyond:
         conditions.check(name)
     if given.variants:
@@ -162,8 +161,6 @@ def check(given: argparse.Namespace, methods: list[str]) -> None:
             config_of(Task(Path(), method, bits, TRIAL_SEED, {}), given)
     for seed in given.seeds:
         config_of(Task(Path(), methods[0], TRIAL_BITS, seed, {}), given)
-    if given.held_out and given.validation:
-        raise InputError("--validation and --held-out both say what the trials hold out: give one")
 
 
 def chosen_methods(text: str) -> list[str]:
@@ -177,8 +174,8 @@ def chosen_methods(text: str) -> list[str]:
     return names
 
 
-def held_out(given: argparse.Namespace, method: str) -> int:
-    """How many training images the trials hold out: if drawn, an even number, which leaves some to train on.
+def held_out(given: argparse.Namespace, method: str, *, split: Mapping[str, Any]) -> int:
+    """How many training images the trials hold out: by --held-out, or an even number to draw.
 
     Raises:
       InputError: --validation isn't one, --held-out has others than training images, or the data aren't there.
@@ -186,8 +183,8 @@ def held_out(given: argparse.Namespace, method: str) -> int:
     task = Task(Path(), method, TRIAL_BITS, TRIAL_SEED, {})
     dataset = datasets.load(config_module.data_settings(config_of(task, given)))
     n_train = len(dataset.split.train)
-    if given.held_out:
-        config = config_of(task._replace(held_out=dict(map(read_knob, given.held_out))), given)
+    if split:
+        config = config_of(task._replace(held_out=split), given)
         tuned = datasets.load(config_module.data_settings(config))
         known = {dataset.source.name(int(row)) for row in dataset.split.train}
         others = {tuned.source.name(int(row)) for rows in tuned.split for row in rows} - known
@@ -202,7 +199,7 @@ def held_out(given: argparse.Namespace, method: str) -> int:
     return validation
 
 
-def trials(method: str, folder: Path, *, validation: int) -> list[Task]:
+def trials(method: str, folder: Path, *, validation: int, split: Mapping[str, Any]) -> list[Task]:
     """The four of a method."""
     choices = ADSQ_TRIED
     if method != ADSQ:
@@ -216,6 +213,7 @@ def trials(method: str, folder: Path, *, validation: int) -> list[Task]:
             TRIAL_SEED,
             change,
             validation=validation,
+            held_out=split,
             trial=number,
         )
         for number, change in enumerate(changes)
@@ -224,7 +222,7 @@ def trials(method: str, folder: Path, *, validation: int) -> list[Task]:
 
 def best_trial(folder: Path, method: str) -> Task:
     """The trial with the highest mAP on the held-out images."""
-    found = trials(method, folder, validation=0)
+    found = trials(method, folder, validation=0, split={})
     return max(found, key=lambda task: left(task.path)["map"])
 
 
@@ -248,7 +246,7 @@ def runs(folder: Path, best: dict[str, Task], given: argparse.Namespace, *, cond
 
 def variant_tasks(folder: Path, trial: Task, given: argparse.Namespace) -> list[Task]:
     """ADSQ with its best settings and one change, for each variant that is one, code length and seed."""
-    plain = fingerprint(config_of(trial._replace(held_out={}, validation=0), given))
+    plain = fingerprint(config_of(trial, given))
     tasks = [
         Task(
             folder / f"{name}_{bits}bits_seed{seed}.json",
@@ -429,7 +427,7 @@ def do(task: Task, given: argparse.Namespace) -> float:
         except NotFinite as error:
             if not task.validation:
                 raise
-            found = {**identity(task, set_name=set_name), "map": 0.0, "failed": str(error), "date": today()}
+            found = {**identity(task, set_name=set_name), "map": 0.0, "failed": str(error), **results.environment()}
             found |= {"seconds": round(time.monotonic() - began, 2)}
     found |= {"config_sha256": fingerprint(config), "memory_mib": round(peak_mib())}
     task.path.parent.mkdir(parents=True, exist_ok=True)
@@ -437,11 +435,6 @@ def do(task: Task, given: argparse.Namespace) -> float:
     partial.write_text(json.dumps(found, separators=(",", ":")) + "\n")
     partial.replace(task.path)
     return found["map"]
-
-
-def today() -> str:
-    """The day, as a result has it."""
-    return datetime.datetime.now(datetime.UTC).date().isoformat()
 
 
 def identity(task: Task, *, set_name: str) -> dict[str, Any]:

@@ -181,7 +181,7 @@ def test_an_unknown_condition(name):
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_has_four_trials(method, tmp_path):
     """They are two learning rates by two choices, all different, and of each the config is as it should be."""
-    tasks = compare.trials(method, tmp_path, validation=100)
+    tasks = compare.trials(method, tmp_path, validation=100, split={})
     assert [task.trial for task in tasks] == [0, 1, 2, 3]
     assert len({task.path for task in tasks}) == 4
     choices = [{key: task.changes[key] for key in task.changes if key != "optim.learning_rate"} for task in tasks]
@@ -199,7 +199,7 @@ def test_a_method_has_four_trials(method, tmp_path):
 def test_the_best_trial(tmp_path_factory, maps):
     """The trial with the highest mAP is taken, the first one of equals."""
     folder = tmp_path_factory.mktemp("trials")
-    for task, value in zip(compare.trials("csq", folder, validation=0), maps, strict=True):
+    for task, value in zip(compare.trials("csq", folder, validation=0, split={}), maps, strict=True):
         task.path.parent.mkdir(exist_ok=True)
         task.path.write_text(json.dumps({"map": value, "config_sha256": ""}))
     assert compare.best_trial(folder, "csq").trial == maps.index(max(maps))
@@ -208,7 +208,7 @@ def test_the_best_trial(tmp_path_factory, maps):
 def test_runs_take_the_best_settings(tmp_path):
     """A run for each method, code length and seed, each in a file of its own, with its method's settings."""
     given_ = compare.arguments([*command(tmp_path), "--bits=8,16", "--seeds=0,3"])
-    best = {method: compare.trials(method, tmp_path, validation=0)[2] for method in ("adsq", "csq")}
+    best = {method: compare.trials(method, tmp_path, validation=0, split={})[2] for method in ("adsq", "csq")}
     tasks = compare.runs(tmp_path, best, given_, condition="few20")
     assert {(task.method, task.bits, task.seed) for task in tasks} == {(m, b, s) for m in best for b in (8, 16) for s in (0, 3)}
     assert len({task.path for task in tasks}) == 8
@@ -219,7 +219,7 @@ def test_runs_take_the_best_settings(tmp_path):
 def test_variants_are_one_change_each(tmp_path):
     """Every variant's config passes the check and is another than plain ADSQ's; without a twin the query net is f."""
     given_ = compare.arguments(command(tmp_path, "--variants=all"))
-    plain = compare.trials("adsq", tmp_path, validation=0)[0]
+    plain = compare.trials("adsq", tmp_path, validation=0, split={})[0]
     tasks = compare.variant_tasks(tmp_path, plain, given_)
     same = {"neighbours alone", "no label_codes"}  # the first choice is so already
     assert [task.variant for task in tasks] == [name for name in variants.VARIANTS if name not in same]
@@ -294,7 +294,7 @@ def test_two_runs_in_this_process(tmp_path, monkeypatch):
     monkeypatch.setattr(compare.jax, "clear_caches", lambda: None)  # of the other tests too
     given_ = compare.arguments(command(tmp_path, "--set=eval.batch_size=256"))
     folder = tmp_path / "out" / "digits"
-    best = {method: compare.trials(method, folder, validation=0)[1] for method in ("classify", "adsq")}
+    best = {method: compare.trials(method, folder, validation=0, split={})[1] for method in ("classify", "adsq")}
     tasks = compare.runs(folder / "runs", best, given_)
     scores = [compare.do(task, given_) for task in tasks]
     (found,) = report.read(tmp_path / "out")
@@ -351,7 +351,7 @@ def test_a_split_to_tune_on_has_training_images_alone(tmp_path):
 def test_a_run_that_fails_leaves_no_json(tmp_path, monkeypatch):
     """What a run raises comes out, and its folder and JSON aren't there."""
     given_ = compare.arguments(command(tmp_path))
-    task = compare.trials("classify", tmp_path, validation=100)[0]
+    task = compare.trials("classify", tmp_path, validation=100, split={})[0]
     monkeypatch.setattr(compare.main, "run", lambda *_, **__: 1 / 0)
     monkeypatch.setattr(compare.jax, "clear_caches", lambda: None)
     with pytest.raises(ZeroDivisionError):
@@ -369,7 +369,7 @@ def test_a_trial_that_diverges_is_the_worst(tmp_path, monkeypatch):
     given_ = compare.arguments(command(tmp_path))
     monkeypatch.setattr(compare.main, "run", diverge)
     monkeypatch.setattr(compare.jax, "clear_caches", lambda: None)
-    trial = compare.trials("classify", tmp_path, validation=100)[0]
+    trial = compare.trials("classify", tmp_path, validation=100, split={})[0]
     assert compare.do(trial, given_) == 0
     found = report.read_json(trial.path, report.TRIAL_KEYS)
     assert (found["failed"], found["validation"]) == ("network f, step 3: loss not finite", 100)
