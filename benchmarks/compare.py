@@ -420,14 +420,13 @@ def do(task: Task, given: argparse.Namespace) -> float:
         devices = parallel.DataParallel(config.parallel, devices=parallel.sharing(config.train.batch_size))
         trainer = Trainer(config, trained, parallel=devices)
         trainer.dataset = measured
-        set_name = Path(given.config.split(":")[0]).stem
         try:
             result = main.run(trainer, Path(folder), began=began)
-            found = {**kept(result, task, set_name=set_name), **by_query(Path(folder), result)}
+            found = {**kept(result, identity(task, given)), **by_query(Path(folder), result)}
         except NotFinite as error:
             if not task.validation:
                 raise
-            found = {**identity(task, set_name=set_name), "map": 0.0, "failed": str(error), **results.environment()}
+            found = {**identity(task, given), "map": 0.0, "failed": str(error), **results.environment()}
             found |= {"seconds": round(time.monotonic() - began, 2)}
     found |= {"config_sha256": fingerprint(config), "memory_mib": round(peak_mib())}
     task.path.parent.mkdir(parents=True, exist_ok=True)
@@ -437,22 +436,23 @@ def do(task: Task, given: argparse.Namespace) -> float:
     return found["map"]
 
 
-def identity(task: Task, *, set_name: str) -> dict[str, Any]:
+def identity(task: Task, given: argparse.Namespace) -> dict[str, Any]:
     """What a run is of."""
     return {
-        "set": set_name,
+        "set": Path(given.config.split(":")[0]).stem,
         **{name: getattr(task, name) for name in ("method", "variant", "condition", "bits", "seed", "trial", "validation")},
         "settings": {key.removeprefix("baseline."): value for key, value in task.changes.items()},
+        "settings_of_all": dict(map(read_knob, given.set)),
     }
 
 
-def kept(result: dict[str, Any], task: Task, *, set_name: str) -> dict[str, Any]:
-    """What of a result stays."""
+def kept(result: dict[str, Any], which: dict[str, Any]) -> dict[str, Any]:
+    """What of a result stays, beside which run it is of."""
     names = ("map", "map_at", "map_by_query_net", "query_net", "precision_radius2", "empty_balls", "protocol", "machine")
     names += ("split_sha256", "n_query", "n_train", "n_database", "date", "versions", "code_sha256")
     curves = {name: rounded(result[name]) for name in ("precision_at", "precision_recall")}
     return {
-        **identity(task, set_name=set_name),
+        **which,
         **{name: result[name] for name in names},
         **curves,
         "seconds": round(result["seconds"], 2),

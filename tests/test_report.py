@@ -1,6 +1,6 @@
 """The report of the comparison: figures worked by hand, what a loss reads like, and files that aren't what they should be."""
 
-import importlib.util
+import importlib
 import itertools
 import json
 import math
@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.stats import permutation_test
 
 from adsq_jax.errors import InputError
 
@@ -18,15 +19,9 @@ ROOT = Path(__file__).parents[1]
 QUERIES = 40
 
 
-def load():
-    spec = importlib.util.spec_from_file_location("report", ROOT / "benchmarks" / "report.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["report"] = module  # a dataclass looks its own module up
-    spec.loader.exec_module(module)
-    return module
-
-
-report = load()
+sys.path.insert(0, str(ROOT))
+plots, report, scores = (importlib.import_module(f"benchmarks.{name}") for name in ("plots", "report", "scores"))
+sys.path.remove(str(ROOT))
 
 
 def made_run(method, value, *, bits=16, seed=0, alone=None, ap=None, **changed):
@@ -101,7 +96,7 @@ def small(folder):
 
 
 def told(folder):
-    return report.report(report.read(folder), place=Path("results"))
+    return report.report(scores.read(folder), place=Path("results"))
 
 
 def table_rows(text, first):
@@ -121,43 +116,59 @@ def table_rows(text, first):
     ],
 )
 def test_holm_by_hand(values, expected):
-    assert report.holm(values) == pytest.approx(expected)
+    assert scores.holm(values) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("differences", [[5, 3, -1, 4, 2], [0, 0, 0], [1, -1, 1], [7, 6, 5, 4, 3, 2, 1, 1]])
 def test_p_of_few_queries_is_that_of_all_flips(differences):
     sums = [abs(np.dot(signs, differences)) for signs in itertools.product((-1, 1), repeat=len(differences))]
     expected = np.mean(np.array(sums) >= abs(sum(differences)))
-    assert report.paired_p(np.array(differences)) == pytest.approx(expected)
+    assert scores.paired_p(np.array(differences)) == pytest.approx(expected)
 
 
 def test_p_of_many_queries_counts_flips():
     """(1 + count) / (1 + flips), close to the normal distribution's p, the same each time; its least is 1 / (1 + flips)."""
     differences = np.random.default_rng(1).integers(-100, 130, 300)
-    p = report.paired_p(differences)
+    p = scores.paired_p(differences)
     normal = math.erfc(abs(differences.sum()) / math.sqrt(2 * (differences**2).sum()))
     assert p == pytest.approx(normal, abs=0.01)
-    assert p == report.paired_p(differences) == report.paired_p(-differences)
-    assert (p * (1 + report.FLIPS)) == pytest.approx(round(p * (1 + report.FLIPS)))
-    assert report.paired_p(np.full(50, 3)) == pytest.approx(1 / (1 + report.FLIPS))
+    assert p == scores.paired_p(differences) == scores.paired_p(-differences)
+    assert (p * (1 + scores.FLIPS)) == pytest.approx(round(p * (1 + scores.FLIPS)))
+    assert scores.paired_p(np.full(50, 3)) == pytest.approx(1 / (1 + scores.FLIPS))
 
 
-def scores(values, ap):
-    return {seed: report.Score(value, np.array(ap), {}) for seed, value in values.items()}
+@pytest.mark.parametrize("n", [5, 200])
+def test_p_is_that_of_scipy(n):
+    """The same test of another library, whose flips are drawn otherwise."""
+    differences = np.random.default_rng(n).integers(-100, 120, n)
+    found = permutation_test(
+        (differences.astype(float),),
+        lambda x, axis: abs(x.sum(axis=axis)),
+        permutation_type="samples",
+        n_resamples=scores.FLIPS,
+        batch=1_000,
+        alternative="greater",
+        rng=np.random.default_rng(0),
+    )
+    assert scores.paired_p(differences) == pytest.approx(found.pvalue, abs=0.02)
+
+
+def cell(values, ap):
+    return {seed: scores.Score(value, np.array(ap), {}) for seed, value in values.items()}
 
 
 def test_a_difference_by_hand():
     """Over the common seeds only; variances 0.0002 and 0.0018 pool to a deviation of the root of 0.001."""
-    ours, other = scores({0: 0.5, 1: 0.52, 7: 0.9}, [10, 20, 30]), scores({0: 0.44, 1: 0.5, 8: 0.1}, [9, 18, 27])
-    found = report.difference(ours, other)
+    ours, other = cell({0: 0.5, 1: 0.52, 7: 0.9}, [10, 20, 30]), cell({0: 0.44, 1: 0.5, 8: 0.1}, [9, 18, 27])
+    found = scores.difference(ours, other)
     assert found.mean == pytest.approx(0.04)
     assert found.spread == pytest.approx(0.001**0.5)
     assert found.p == pytest.approx(2 / 8)  # of eight flips the one that is and its mirror image
     assert found.beyond
     assert not found._replace(mean=0.03).beyond
     assert found._replace(mean=-0.04).beyond
-    assert report.difference(ours, scores({8: 0.1}, [9, 18, 27])) is None
-    one = report.difference(scores({0: 0.5}, [1, 2]), scores({0: 0.1}, [0, 0]))
+    assert scores.difference(ours, cell({8: 0.1}, [9, 18, 27])) is None
+    one = scores.difference(cell({0: 0.5}, [1, 2]), cell({0: 0.1}, [0, 0]))
     assert one.spread is None
     assert not one.beyond
 
@@ -262,6 +273,33 @@ def test_tuning_conditions_and_variants(tmp_path):
     assert "tuning" in told(tmp_path)
 
 
+def test_the_baselines_are_ranked_where_all_of_them_were_run(tmp_path):
+    """Ranks among the baselines alone, from the means over the seeds; a place that lacks one of them doesn't count."""
+    maps = {"dpsh": (0.6, 0.6, 0.9), "hashnet": (0.7, 0.5, 0.1), "dsh": (0.4, 0.58, None), "adsq": (0.9, 0.1, 0.5)}
+    for method, values in maps.items():
+        for bits, value in zip((16, 32, 48), values, strict=True):
+            for seed, step in ((0, -0.15), (1, 0.15)) if value else ():
+                put(tmp_path, made_run(method, value + step, bits=bits, seed=seed))
+    text = told(tmp_path)
+    assert "at which each of them was run (2 of 3):" in text
+    assert table_rows(text, "baseline")[1:] == [
+        ["DPSH", "1.50", "0.0500"],
+        ["HashNet", "2.00", "0.0500"],
+        ["DSH", "2.50", "0.1600"],
+    ]
+
+
+def test_settings_of_all_runs(tmp_path):
+    """What was set for all stands with the runs, and runs of other settings aren't compared with them."""
+    assert "Set for all" not in told(small(tmp_path / "small"))
+    put(tmp_path, made_run("dpsh", 0.5, settings_of_all={"train.rounds": 4, "optim.momentum": 0.9}))
+    put(tmp_path, made_run("adsq", 0.6, settings_of_all={"train.rounds": 4, "optim.momentum": 0.9}))
+    assert "Set for all of them, trials too: train.rounds 4, optim.momentum 0.9.\n2 runs" in told(tmp_path)
+    put(tmp_path, made_run("dsh", 0.5))
+    with pytest.raises(InputError, match="differ in settings_of_all"):
+        told(tmp_path)
+
+
 def changed(tmp_path, **keys):
     put(tmp_path, made_run("dpsh", 0.5))
     put(tmp_path, made_run("adsq", 0.5) | keys)
@@ -279,6 +317,7 @@ def changed(tmp_path, **keys):
         (lambda path: changed(path, map_by_query_net={}), "no 'ff'"),
         (lambda path: changed(path, query_net="ff"), "compared by 'sum'"),
         (lambda path: changed(path, variant=3), "variant is '3'"),
+        (lambda path: changed(path, settings_of_all=[3]), "settings_of_all is"),
         (lambda path: changed(path, map=float("nan")), "can't be read as JSON"),
         (lambda path: changed(path, precision_recall={"radius": [0], "precision": []}), "precision_recall"),
         (lambda path: (path / "toys").mkdir(), "has no SET/runs"),
@@ -292,7 +331,7 @@ def changed(tmp_path, **keys):
 def test_bad_input(tmp_path, damage, words):
     damage(tmp_path)
     with pytest.raises(InputError, match=words):
-        report.read(tmp_path)
+        scores.read(tmp_path)
 
 
 @pytest.mark.parametrize("key", ["map", "trial", "ap", "versions"])
@@ -300,7 +339,7 @@ def test_a_missing_key(tmp_path, key):
     run = made_run("dpsh", 0.5)
     put(tmp_path, {name: value for name, value in run.items() if name != key})
     with pytest.raises(InputError, match=f"dpsh_16bits_seed0.json has no '{key}'"):
-        report.read(tmp_path)
+        scores.read(tmp_path)
 
 
 def test_two_versions_of_the_code_are_told(tmp_path):
@@ -324,7 +363,7 @@ def test_the_command_writes_the_report_and_the_plots(tmp_path, capsys):
     report.main([*flags, "--write"])
     assert out.read_text() == capsys.readouterr().out == printed
     first = {path: path.read_bytes() for path in tmp_path.rglob("*.png")}
-    assert sorted(path.name for path in first) == sorted(report.IMAGES)
+    assert sorted(path.name for path in first) == sorted(plots.IMAGES)
     for path in first:
         assert f"]({path.relative_to(tmp_path).as_posix()})" in printed
         with Image.open(path) as image:
