@@ -3,6 +3,7 @@
 Each class has a hash centre, and the bits of an image are classified, each for itself, towards its own; with several labels
 towards the majority of their centres, where a tie goes to a coin. Quantization is log cosh(|u| - 1).
 The authors' code and DeepHash-pytorch have (|u| - 1)^2 for log cosh; the first adds a pair loss, which the paper doesn't have.
+Where Hadamard's matrix has no centres both draw coins until centres are far apart; the paper takes them as they fall.
 Deviations: a bit's coin is thrown once, and not for each image; u in [-1, 1] stands for the paper's (1 + u) / 2.
 """
 

@@ -3,31 +3,29 @@
 Pair likelihood with the logits u_i . u_j / 2; discrete codes from which a linear classifier gives the labels back, renewed
 after each round: W by ridge regression, then the codes bit by bit; and |u - b|^2 between the two. DeepHash-pytorch leaves out
 the last, the only tie between network and codes; it is here, as in the paper. Deviations: means over pairs and bits in the
-loss, where the paper has sums (its eta of 55 for 5,000 images and 24 bits is .26); pairs within a batch, as in `dpsh.py` and
-for its reason.
+loss, where the paper has sums (its eta of 55 for 5,000 images and 24 bits is .26); pairs within a batch and weighted, as in
+`dpsh.py` and for its reasons; codes are renewed after a round, as ADSH's, where the authors' code does it in each step.
 """
 
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from adsq_jax import codes as hash_codes
+from adsq_jax.baselines.dpsh import batch_likelihood
 from adsq_jax.method import Method, Seen
-from adsq_jax.objective import Terms, likelihood_loss, quantization_loss, similarity
+from adsq_jax.objective import Terms, quantization_loss
 
-SETTINGS = {"mu": 1.0, "nu": 0.1, "eta": 0.1}  # weights of the regression, of its ridge, and of |u - b|^2
-TRIED = ({"eta": 0.01}, {"eta": 0.1})
+SETTINGS = {"mu": 1.0, "nu": 0.1, "eta": 0.1, "weighted": 1.0}  # weights of the regression, its ridge, |u - b|^2; as of DPSH
+TRIED = ({"eta": 0.1}, {"eta": 0.3})
 
 
-def loss(seen: Seen, *, eta: float) -> Terms:
+def loss(seen: Seen, *, eta: float, weighted: float) -> Terms:
     """Equation 7, the network's part."""
-    u = seen.relaxed_codes
-    similar = similarity(seen.labels, seen.labels)
     return {
-        "likelihood": likelihood_loss(u @ u.T / 2, similar, weights=jnp.float32(1 / similar.size)),
+        "likelihood": batch_likelihood(seen, scale=0.5, weighted=weighted),
         "quantization": eta * seen.devices * quantization_loss(seen.errors),
     }
 
@@ -55,6 +53,10 @@ def renew_codes(
     )
 
 
-def method(*, mu: float, nu: float, eta: float) -> Method:
+def method(*, mu: float, nu: float, eta: float, weighted: float) -> Method:
     """DSDH; its relaxed codes are not bounded."""
-    return Method(loss=partial(loss, eta=eta), bounded=False, renew_codes=partial(renew_codes, mu=mu, nu=nu, eta=eta))
+    return Method(
+        loss=partial(loss, eta=eta, weighted=weighted),
+        bounded=False,
+        renew_codes=partial(renew_codes, mu=mu, nu=nu, eta=eta),
+    )

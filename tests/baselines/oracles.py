@@ -75,13 +75,14 @@ def pair_weights(similar, given=None):
     return (len(similar) / ones, len(similar) / zeros) if ones and zeros else (1.0, 1.0)
 
 
-def against_set(u, labels, others, all_labels, logit):
-    """Mean over batch x whole set of softplus(t) - S t, for t = logit(u_i, other_j)."""
+def against_set(u, labels, others, all_labels, logit, weights=(1.0, 1.0)):
+    """Mean over batch x whole set of w (softplus(t) - S t), for t = logit(u_i, other_j); w of similar pairs, then of others."""
     values = []
     for code, own in zip(u, labels, strict=True):
         for other, theirs in zip(others, all_labels, strict=True):
             t = logit(code, other)
-            values.append(softplus(t) - share_a_label(own, theirs) * t)
+            similar = share_a_label(own, theirs)
+            values.append(weights[0] * (softplus(t) - t) if similar else weights[1] * softplus(t))
     return mean(values)
 
 
@@ -119,21 +120,22 @@ def dsh(u, labels, *, margin=2.0, diagonal=True):
     return {"contrastive": mean(contrastive), "quantization": mean(regular)}
 
 
-def dpsh(u, labels, *, bank, codes, all_labels, index):
+def dpsh(u, labels, *, bank, codes, all_labels, index, weights=(1.0, 1.0)):
     """DPSH: likelihood of p / 2 against the whole set, squared distance to sign(u); `codes` and `index` play no part."""
     return {
-        "likelihood": against_set(u, labels, bank, all_labels, lambda a, b: dot(a, b) / 2),
+        "likelihood": against_set(u, labels, bank, all_labels, lambda a, b: dot(a, b) / 2, weights),
         "quantization": squared_errors(u, [[sign(x) for x in row] for row in u]),
     }
 
 
-def dhn(u, labels, *, scale=1.0, diagonal=True):
+def dhn(u, labels, *, scale=1.0, diagonal=True, weights=(1.0, 1.0)):
     """DHN: likelihood of p (times `scale`) in the batch, log cosh(|u| - 1) of both images of each pair."""
     bits = len(u[0])
     likelihood, quantization = [], []
     for i, j in batch_pairs(len(u), diagonal):
         t = scale * dot(u[i], u[j])
-        likelihood.append(softplus(t) - share_a_label(labels[i], labels[j]) * t)
+        weight = weights[0 if share_a_label(labels[i], labels[j]) else 1]
+        likelihood.append(weight * (softplus(t) - share_a_label(labels[i], labels[j]) * t))
         quantization.append(sum(log_cosh(abs(float(x)) - 1) for row in (u[i], u[j]) for x in row) / bits)
     return {"likelihood": mean(likelihood), "quantization": mean(quantization)}
 
@@ -164,10 +166,10 @@ def hashnet(u, labels, *, alpha=1.0, beta=None, weights=None, multi_label=False,
     return {"likelihood": mean(values)}
 
 
-def dsdh(u, labels, *, bank, codes, all_labels, index):
+def dsdh(u, labels, *, bank, codes, all_labels, index, weights=(1.0, 1.0)):
     """DSDH, what reaches the network: likelihood of p / 2 against the whole set, squared distance to the learned codes."""
     return {
-        "likelihood": against_set(u, labels, bank, all_labels, lambda a, b: dot(a, b) / 2),
+        "likelihood": against_set(u, labels, bank, all_labels, lambda a, b: dot(a, b) / 2, weights),
         "quantization": squared_errors(u, [codes[i] for i in index]),
     }
 

@@ -105,14 +105,16 @@ def of_dsh(problem, *, margin, alpha):
     return {"similar + dissimilar": terms["contrastive"], "quantization": alpha * terms["quantization"]}
 
 
-def of_dpsh(problem, *, eta):
+def of_dpsh(problem, *, eta, weighted):
     known = {**problem.known, "bank": problem.u, "all_labels": problem.labels}  # pairs of the batch
+    known["weights"] = problem.pair_weights() if weighted else (1.0, 1.0)
     terms = oracles.dpsh(problem.u, problem.labels, **known)
     return {"likelihood": terms["likelihood"], "quantization": eta * terms["quantization"]}
 
 
-def of_dhn(problem, *, quantization):
-    terms = oracles.dhn(problem.u, problem.labels)
+def of_dhn(problem, *, quantization, weighted):
+    weights = problem.pair_weights() if weighted else (1.0, 1.0)
+    terms = oracles.dhn(problem.u, problem.labels, weights=weights)
     return {"likelihood": terms["likelihood"], "quantization": quantization * terms["quantization"]}
 
 
@@ -122,8 +124,9 @@ def of_hashnet(problem, *, scale, last_beta):
     return oracles.hashnet(problem.u, problem.labels, alpha=scale / problem.bits, beta=beta, weights=weights, multi_label=True)
 
 
-def of_dsdh(problem, *, mu, nu, eta):
+def of_dsdh(problem, *, mu, nu, eta, weighted):
     known = {**problem.known, "bank": problem.u, "all_labels": problem.labels}  # pairs of the batch
+    known["weights"] = problem.pair_weights() if weighted else (1.0, 1.0)
     terms = oracles.dsdh(problem.u, problem.labels, **known)
     return {"likelihood": terms["likelihood"], "quantization": eta * terms["quantization"]}
 
@@ -205,9 +208,10 @@ ORACLES = {name.removeprefix("of_"): function for name, function in list(globals
 @pytest.mark.parametrize(("kind", "bits"), CASES)
 @pytest.mark.parametrize("name", METHODS)
 def test_loss_is_its_oracles(name, kind, bits):
-    """Every term, with the settings that a run starts from and those that the comparison tries, is the double loop's."""
+    """Every term, with the settings that a run starts from, those of unweighted pairs and those tried, is the double loop's."""
     problem, module = Problem(kind, bits), METHODS[name]
-    for changes in ({}, *module.TRIED):
+    papers = {knob: 0.0 for knob in ("balanced", "weighted") if knob in module.SETTINGS}
+    for changes in ({}, papers, *module.TRIED):
         knobs = {**module.SETTINGS, **changes}
         terms = module.method(**knobs).loss(problem.seen())
         assert all(value.shape == () and value.dtype == jnp.float32 for value in terms.values())
