@@ -1,6 +1,6 @@
 """The methods under one harness: the same nets, data, budget, tuning and metric, one small JSON a run.
 
-    python -m benchmarks.compare --config=configs/stamps.py --methods=all --bits=12,24,48 --seeds=0,1,2
+    python -m benchmarks.compare --config=configs/stamps.py --validation=200 --methods=all --bits=12,24,48 --seeds=0,1,2
     python -m benchmarks.report --write
 
 First each method is tuned: four trials, two learning rates by the two choices that its file names (TRIED), on training images
@@ -64,7 +64,7 @@ ADSQ_TRIED = (  # who is nearer than whom; or each pair alone, and each bit's li
 )
 TRIAL_BITS, TRIAL_SEED = 24, 0
 HELD_OUT = 0.2  # of the training set, if --validation isn't given
-OWN_KNOBS = ("method", "bits", "seed", "data.validation")  # of each task: not for --set
+OWN_KNOBS = ("method", "bits", "seed", "data.validation", "eval.query_net", "objective.twin")  # of each task: not for --set
 
 
 class Task(NamedTuple):
@@ -90,7 +90,7 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--bits", type=numbers, default=(12, 24, 48))
     parser.add_argument("--seeds", type=numbers, default=(0, 1, 2))
     instead = parser.add_mutually_exclusive_group()
-    instead.add_argument("--beyond", type=lambda text: text.split(","), default=(), help=", ".join(conditions.NAMES))
+    instead.add_argument("--beyond", type=names, default=(), help=", ".join(conditions.NAMES))
     instead.add_argument("--variants", default="", help="all, or names of benchmarks/variants.py: changed ADSQs")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a knob for all runs")
     parser.add_argument("--validation", type=int, default=0, help="training images held out for the trials; 0: a fifth")
@@ -105,6 +105,11 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--work", type=Path, default=WORK, help="where runs are while they last, and features of frozen trunks")
     return parser.parse_args(given)
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Reads `noise20,few20`."""
+    return tuple(dict.fromkeys(text.split(",")))
 
 
 def numbers(text: str) -> tuple[int, ...]:
@@ -142,9 +147,12 @@ def check(given: argparse.Namespace, methods: list[str]) -> None:
     """
     if given.jobs < 1:
         raise InputError(f"--jobs={given.jobs} must be at least 1")
-    own = [key for key, _ in map(read_knob, given.set) if key in OWN_KNOBS]
+    tried = {key for method in methods for task in trials(method, Path(), validation=0, split={}) for key in task.changes}
+    own = [key for key, _ in map(read_knob, given.set) if key in tried.union(OWN_KNOBS)]
     if own:
-        raise InputError(f"--set {own[0]}: give --methods, --bits, --seeds or --validation, from which each run has its own")
+        raise InputError(
+            f"--set {own[0]}: each run has its own, by --methods, --bits, --seeds, --validation or its method's trials"
+        )
     others = [key for key, _ in map(read_knob, given.held_out) if not key.startswith("data.")]
     if others:
         raise InputError(f"--held-out {others[0]}: expected a knob of config.data, as data.lists=FOLDER")
@@ -167,11 +175,10 @@ def chosen_methods(text: str) -> list[str]:
     """The methods that --methods names."""
     if text == "all":
         return [ADSQ, *baselines.METHODS]
-    names = list(dict.fromkeys(text.split(",")))
-    for name in names:
+    for name in names(text):
         if name != ADSQ:
             baselines.find(name)
-    return names
+    return list(names(text))
 
 
 def held_out(given: argparse.Namespace, method: str, *, split: Mapping[str, Any]) -> int:
@@ -266,11 +273,11 @@ def variant_tasks(folder: Path, trial: Task, given: argparse.Namespace) -> list[
 
 def chosen_variants(text: str) -> list[str]:
     """The variants that --variants names."""
-    names = list(variants.VARIANTS) if text == "all" else list(dict.fromkeys(text.split(",")))
-    unknown = [name for name in names if name not in variants.VARIANTS]
+    chosen = list(variants.VARIANTS) if text == "all" else list(names(text))
+    unknown = [name for name in chosen if name not in variants.VARIANTS]
     if unknown:
         raise InputError(f"--variants: no {', '.join(unknown)} in benchmarks/variants.py: give {', '.join(variants.VARIANTS)}")
-    return names
+    return chosen
 
 
 def config_of(task: Task, given: argparse.Namespace) -> ConfigDict:
@@ -287,6 +294,8 @@ def config_of(task: Task, given: argparse.Namespace) -> ConfigDict:
         raise
     except Exception as error:  # whatever a file of Python may raise
         raise InputError(f"--config={path} gives no config: {type(error).__name__}: {error}") from error
+    if not isinstance(config, ConfigDict):
+        raise InputError(f"--config={path}: get_config gives {type(config).__name__}, not a ConfigDict of ml_collections")
     config.seed = task.seed
     config.host_devices = 1
     config.data.validation = 0 if task.held_out else task.validation
@@ -316,7 +325,7 @@ def read_knob(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals:
         raise InputError(f"{text!r}: expected KEY=VALUE, as optim.learning_rate=1e-3")
-    with contextlib.suppress(ValueError, SyntaxError):
+    with contextlib.suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         value = ast.literal_eval(value)
     return key, value
 

@@ -9,7 +9,14 @@ from adsq_jax.data.datasets import Dataset
 from adsq_jax.data.labels import Labels
 from adsq_jax.errors import InputError
 
-NAMES = ("noise20", "noise40", "few100", "few50", "few20", "unseen")
+NAMES = {
+    "noise20": "a fifth of the training images have the labels of others among them, which may be the same",
+    "noise40": "two fifths of the training images have the labels of others among them, which may be the same",
+    "few100": "training images in a drawn order, each left out if all of its classes have 100 already",
+    "few50": "training images in a drawn order, each left out if all of its classes have 50 already",
+    "few20": "training images in a drawn order, each left out if all of its classes have 20 already",
+    "unseen": "no training image of a quarter of the classes; queries, database and relevance are of these alone",
+}
 SEED = 0  # of what a condition draws: the same for all methods and seeds
 
 
@@ -24,10 +31,7 @@ def apply(condition: str, dataset: Dataset) -> Pair:
     """Changes a data set.
 
     Args:
-      condition: one of NAMES, or "" for the data set as it is. noiseP: P percent of the training images have the labels of
-        others, drawn among them; fewN: training images in a drawn order, each left out if all of its classes have N already,
-        so that with several labels a class may have more; unseen: a
-        quarter of the classes is in no training image, and queries, database and relevance are of these classes alone.
+      condition: one of NAMES, which say what it is, or "" for the data set as it is.
       dataset: as loaded.
 
     Returns:

@@ -27,6 +27,7 @@ QUERY_NETS = {
     "sum": "the sum of f and g for both",
 }
 NUMBER = (int, float)
+LARGEST = 1e15
 RUN_KEYS: dict[str, Any] = {
     **dict.fromkeys(("set", "method", "map_at", "query_net", "protocol", "split_sha256", "machine", "date"), str),
     **dict.fromkeys(("code_sha256", "config_sha256"), str),
@@ -34,7 +35,7 @@ RUN_KEYS: dict[str, Any] = {
     **dict.fromkeys(("map", "precision_radius2", "empty_balls", "seconds", "memory_mib"), NUMBER),
     **dict.fromkeys(("map_by_query_net", "precision_at", "precision_recall", "settings", "versions"), dict),
     "ap": list,
-    "trial": (int, type(None)),  # None: nothing to choose
+    "trial": int,
 }
 TRIAL_KEYS: dict[str, Any] = {
     **dict.fromkeys(("method", "date"), str),
@@ -140,11 +141,14 @@ def read_json(path: Path, keys: dict[str, Any]) -> dict[str, Any]:
       InputError: it can't be read, or lacks a key.
     """
 
-    def refuse(name: str):
-        raise ValueError(f"{name} is no number")
+    def number(text: str) -> float:
+        value = int(text) if text.removeprefix("-").isdecimal() else float(text)
+        if not abs(value) < LARGEST:
+            raise ValueError(f"{text[:50]} is no number that a run gives")
+        return value
 
     try:
-        found = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+        found = json.loads(path.read_text(encoding="utf-8"), parse_constant=number, parse_float=number, parse_int=number)
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} can't be read as JSON ({error}): run that part again") from error
     for key, kind in keys.items():
@@ -182,6 +186,8 @@ def read_run(path: Path) -> dict[str, Any]:
     folder = path.parents[2 if path.parents[1].name == "beyond" else 1].name
     if run["set"] != folder:
         raise InputError(f"{path} is of {run['set']!r} and lies in the folder of {folder!r}: move it")
+    if path.parents[1].name == "beyond" and run.get("condition") != path.parent.name:
+        raise InputError(f"{path} is of condition {str(run.get('condition'))[:50]!r} and lies in {path.parent.name!r}: move it")
     nets = {"ap": run["ap"]}
     if run["method"] == "adsq":
         for net in QUERY_NETS if run["query_net"] == "sum" else ("ff",):
@@ -195,9 +201,16 @@ def read_run(path: Path) -> dict[str, Any]:
         if not isinstance(values, list) or len(values) != run["n_query"] or any(type(value) is not int for value in values):
             raise InputError(f"{path}: {key} is not a list of {run['n_query']} whole numbers, one a query: run that part again")
     curve = [run["precision_recall"].get(key) for key in ("radius", "precision", "recall")]
-    if not all(isinstance(values, list) and len(values) == len(curve[0]) for values in curve):
+    if not all(isinstance(values, list) and len(values) == len(curve[0]) and numbers(values) for values in curve):
         raise InputError(f"{path}: precision_recall lacks lists of one length (radius, precision, recall): run that part again")
+    if not (all(n.isdecimal() for n in run["precision_at"]) and numbers(run["precision_at"].values())):
+        raise InputError(f"{path}: precision_at has something else than numbers: run that part again")
     return run
+
+
+def numbers(values: Iterable[Any]) -> bool:
+    """Whether all are numbers."""
+    return all(isinstance(value, NUMBER) for value in values)
 
 
 def check_together(runs: list[dict[str, Any]]) -> None:

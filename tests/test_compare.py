@@ -484,7 +484,11 @@ BAD = {
     "--set=train.rounds=1.5": "train.rounds=1.5 can't be set",
     "--set=train.rounds=0": "config.train.rounds=0 must be at least 1",
     "--set=train=1": "train=1 can't be set",
-    "--set=bits=12": "--set bits: give --methods, --bits",
+    "--set=train.rounds={[]:1}": "train.rounds='{[]:1}' can't be set",
+    f"--set=train.rounds={20_000 * '-'}1": "can't be set",
+    "--set=bits=12": "--set bits: each run has its own, by --methods, --bits",
+    "--set=optim.learning_rate=0.5": "--set optim.learning_rate: each run has its own",
+    "--set=eval.query_net=ff": "--set eval.query_net: each run has its own",
     "--validation=101": "--validation=101 must be an even number",
     "--validation=-2": "--validation=-2 must be an even number",
     "--validation=100000": "--validation=100000 must be an even number, at least 2 and below the 1000",
@@ -514,6 +518,19 @@ def test_bad_input(tmp_path, monkeypatch, capsys, bad, expected):
         compare.run(compare.arguments(command(tmp_path, bad)))
     assert expected in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("gives", "said"), [("None", "NoneType"), ("{}", "dict")])
+def test_a_config_that_is_none(tmp_path, gives, said):
+    """A file whose get_config gives something else is told."""
+    (tmp_path / "wrong.py").write_text(f"def get_config(argument):\n    return {gives}\n")
+    with pytest.raises(InputError, match=f"get_config gives {said}, not a ConfigDict"):
+        compare.run(compare.arguments(command(tmp_path, f"--config={tmp_path / 'wrong.py'}")))
+
+
+def test_conditions_are_run_once(tmp_path):
+    """A condition that is given twice is one."""
+    assert compare.arguments(command(tmp_path, "--beyond=few20,unseen,few20")).beyond == ("few20", "unseen")
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "3", '{"map": "x", "config_sha256": ""}', '{"map": 1.0}'])
