@@ -27,5 +27,5 @@ stamps --methods=adsq,orthohash,dseh,csq --bits=24 --beyond=$conditions
 emoji --methods=adsq --bits=24 --variants=all
 stamps --methods=adsq --bits=24 --variants=all
 fashion --methods=adsq,greedyhash,classify,dadh,adsh,orthohash,hashnet --bits=24
-fashion --methods=adsq,RIVAL --bits=12,48
+fashion --methods=adsq,greedyhash --bits=12,48
 python -m benchmarks.report --write
