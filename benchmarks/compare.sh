@@ -22,7 +22,7 @@ stamps
 emoji
 python -m benchmarks.compare --jobs="$jobs" --config=configs/digits.py --validation=300
 conditions=noise20,noise40,few100,few50,few20,unseen
-emoji --methods=adsq,classify,greedyhash,dsh --bits=24 --beyond=$conditions
+emoji --methods=adsq,classify,dsh,dhn,greedyhash --bits=24 --beyond=$conditions
 stamps --methods=adsq,orthohash,dseh,csq --bits=24 --beyond=$conditions
 emoji --methods=adsq --bits=24 --variants=all
 stamps --methods=adsq --bits=24 --variants=all

@@ -285,7 +285,7 @@ def section(one: Set, place: Path) -> str:
     return text
 
 
-BEYOND = """ADSQ and three baselines, chosen by the mAP of unchanged data, with the settings that were chosen there. What a
+BEYOND = """ADSQ and the baselines nearest by the mAP of unchanged data, with the settings that were chosen there. What a
 condition changes is drawn once, alike for all methods and seeds. Their runs were trained and tested so:
 """
 
