@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 MAX_BITS = 256
+BIT_ORDER = "little; 1 is +1; padding is 0"  # of packed codes, for manifests
 MAX_SWEEPS = 20
 _BLOCK = 1024  # label sets compared at a time: bounds the similarity matrix to _BLOCK x m
 

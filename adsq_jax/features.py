@@ -19,7 +19,7 @@ from adsq_jax import workdir
 from adsq_jax.checkpoint import sha256
 from adsq_jax.data import storage
 from adsq_jax.data.datasets import Dataset
-from adsq_jax.encode import Encoder
+from adsq_jax.encoder import Encoder
 from adsq_jax.errors import InputError, Stopped
 
 _EVERY = 5.0  # seconds from one note of what is on the disk to the next

@@ -15,7 +15,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from adsq_jax import command_line, parallel, processes, results, workdir
+from adsq_jax import command_line, model, parallel, processes, results, workdir
 from adsq_jax import config as config_module
 from adsq_jax.data import datasets, storage
 from adsq_jax.errors import InputError, Stopped
@@ -187,6 +187,7 @@ def run(trainer: Trainer, directory: Path, *, began: float) -> dict[str, Any]:
     trained = time.monotonic()
     with _stopping(directory):
         found = measured(state, directory)
+        trained_state = trainer.outside(state)
     result = {
         **found,
         **results.environment(),
@@ -200,6 +201,8 @@ def run(trainer: Trainer, directory: Path, *, began: float) -> dict[str, Any]:
         "machine": trainer.parallel.describe(),
     }
     if processes.leads():
+        account = trainer.pretrained.account if trainer.pretrained else None
+        model.save(directory, trained_state, config=config, account=account, bounded=trainer.method.bounded)
         workdir.write_json(directory / "result.json", result)
     return result
 

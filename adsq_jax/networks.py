@@ -1,5 +1,6 @@
 """The ImgNets of a config: built, and their trunk filled with pretrained weights."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +11,8 @@ from adsq_jax import weights
 from adsq_jax.models import backbones, pretrained
 from adsq_jax.models.img_net import ImgNet
 from adsq_jax.models.layers import Layers
+
+MEAN, DEVIATION = pretrained.NONE.mean, pretrained.NONE.deviation  # of a trunk that starts from random weights
 
 
 class Pretrained(NamedTuple):
@@ -39,9 +42,11 @@ def build(config: ConfigDict, *, bounded: bool, axis_name: str) -> tuple[ImgNet,
     if model.pretrained:
         file = weights.read(model.pretrained)
         layout = pretrained.layout_of(file.arrays, backbone=model.backbone, source=file.source)
-    backbone = backbones.build(model.backbone, width=model.width, layers=layers, **layout.options)
-    img_net = ImgNet(
-        backbone=backbone,
+    img_net = of_sizes(
+        layers=layers,
+        backbone=model.backbone,
+        width=model.width,
+        options=dict(layout.options),
         bits=config.bits,
         features=model.features,
         mean=tuple(model.mean) or layout.mean,
@@ -50,6 +55,7 @@ def build(config: ConfigDict, *, bounded: bool, axis_name: str) -> tuple[ImgNet,
     )
     if not model.pretrained:
         return img_net, None
+    backbone: Any = img_net.backbone
     images = jax.ShapeDtypeStruct((1, config.data.image_size, config.data.image_size, 3), jnp.float32)
     shapes = jax.eval_shape(lambda x: backbone.init(jax.random.key(0), x, train=False), images)
     placed = pretrained.place(file.arrays, layout=layout, shapes=shapes, source=file.source)
@@ -61,10 +67,49 @@ def build(config: ConfigDict, *, bounded: bool, axis_name: str) -> tuple[ImgNet,
         "skipped": placed.skipped,
         "initial": ["semantic", "hash"],
         "n_loaded": sum(x.size for x in jax.tree.leaves(placed.variables)),
+        "options": dict(layout.options),
         "mean": list(img_net.mean),
         "deviation": list(img_net.deviation),
     }
     return img_net, Pretrained(placed.variables, account)
+
+
+def of_sizes(
+    *,
+    layers: Layers,
+    backbone: str,
+    width: int,
+    options: dict[str, Any],
+    bits: int,
+    features: int,
+    mean: Sequence[float],
+    deviation: Sequence[float],
+    bounded: bool,
+) -> ImgNet:
+    """Builds the ImgNet module of what a folder of a trained model says of it.
+
+    Args:
+      layers: how the backbone computes.
+      backbone: its name.
+      width: channels of its first stage; 0: as published.
+      options: what the layout of its pretrained weights asks of it.
+      bits: the code length.
+      features: size of the semantic features.
+      mean: of the images' three channels, in [0, 1].
+      deviation: of the same.
+      bounded: whether relaxed codes go through tanh.
+
+    Returns:
+      The module.
+    """
+    return ImgNet(
+        backbone=backbones.build(backbone, width=width, layers=layers, **options),
+        bits=bits,
+        features=features,
+        mean=tuple(mean),
+        deviation=tuple(deviation),
+        bounded=bounded,
+    )
 
 
 def told(account: dict[str, Any]) -> str:

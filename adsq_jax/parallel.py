@@ -117,6 +117,11 @@ class Local:
         return jax.device_put(batch, NamedSharding(self._mesh, PartitionSpec(AXIS)))
 
 
+def of_this_process() -> Local:
+    """All devices of this process."""
+    return Local(jax.local_devices())
+
+
 class DataParallel:
     """Runs one step on several devices at once, of one process or of many, each with its share of the batch."""
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from adsq_jax import __version__, codes, processes, retrieval, workdir
 from adsq_jax.data.datasets import Dataset, described, retrieval_labels
-from adsq_jax.encode import Encoder, HeadEncoder
+from adsq_jax.encoder import Encoder, HeadEncoder
 from adsq_jax.errors import InputError
 from adsq_jax.retrieval.blocks import OneDevice
 from adsq_jax.train_state import ImgNetState
@@ -192,7 +192,7 @@ def _write_codes(
         workdir.write_array(directory / f"{name}.npy", array)
     manifest = {
         "bits": bits,
-        "bit_order": "little; 1 is +1; padding is 0",
+        "bit_order": codes.BIT_ORDER,
         "labels": "class ids" if labels["query"].ndim == 1 else "multi-hot",
         "rows": "of the source, in its fixed order",
         "split_sha256": split_sha256,

@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 from adsq_jax import adsq, baselines, codes, features, networks, objective, optimizer, processes
 from adsq_jax.data import pipeline, storage
 from adsq_jax.data.datasets import Dataset, labels_of
-from adsq_jax.encode import Encoder, HeadEncoder
+from adsq_jax.encoder import Encoder, HeadEncoder
 from adsq_jax.errors import InputError, Stopped
 from adsq_jax.features import Features
 from adsq_jax.method import Method, RenewCodes

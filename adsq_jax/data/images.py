@@ -1,7 +1,9 @@
 """From a file's bytes to pixels: every picture that can be shown is, every other is refused by name."""
 
 import io
+import os
 import warnings
+from pathlib import Path
 
 import numpy as np
 import simplejpeg
@@ -57,6 +59,51 @@ def decode(content: bytes, *, shorter_side: int) -> np.ndarray:
         said = str(error).split(" <_io.BytesIO")[0].strip().splitlines() or [type(error).__name__]
         raise BadImage(f"is no whole picture ({said[0][:100]}): restore it, or convert it to JPEG or PNG") from error
     return resize(pixels, shorter_side=shorter_side)
+
+
+def of_picture(picture: Image.Image, *, shorter_side: int) -> np.ndarray:
+    """The same of a picture that Pillow has open already.
+
+    Args:
+      picture: of any mode.
+      shorter_side: as of `decode`.
+
+    Returns:
+      uint8[h, w, 3].
+
+    Raises:
+      BadImage: as `decode`.
+    """
+    try:
+        _check_size(picture.size, shorter_side=shorter_side)
+        return resize(_by_pillow(picture, shorter_side=0), shorter_side=shorter_side)
+    except (BadImage, MemoryError):
+        raise
+    except Exception as error:  # as above
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise BadImage(f"is no whole picture ({said[0][:100]}): give another") from error
+
+
+def file(path: Path) -> bytes:
+    """A picture's file.
+
+    Raises:
+      BadImage: it isn't there, or can't be read.
+    """
+    try:
+        if not path.is_file():  # to open a pipe would wait for ever
+            raise BadImage("is no file: give a picture" if os.path.lexists(path) else "isn't there: give the path of a picture")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a path with a null byte
+        if isinstance(error, BadImage):
+            raise
+        raise BadImage(f"can't be read ({getattr(error, 'strerror', None) or error}): give another picture") from error
+
+
+def centre(image: np.ndarray, *, side: int) -> np.ndarray:
+    """The square in the middle of an image, uint8[h, w, 3] -> uint8[side, side, 3]."""
+    top, left = ((length - side) // 2 for length in image.shape[:2])
+    return image[top : top + side, left : left + side]
 
 
 def _check_size(size: tuple[int, int], *, shorter_side: int) -> None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import grain
 import numpy as np
 
+from adsq_jax.data import images
 from adsq_jax.data.sources import Source
 from adsq_jax.errors import InputError
 
@@ -74,9 +75,7 @@ class _CentreCrop(grain.transforms.Map):
         self._side = view.image_size
 
     def map(self, element: dict[str, Any]) -> dict[str, Any]:
-        image = element["inputs"]
-        top, left = ((side - self._side) // 2 for side in image.shape[:2])
-        return {"inputs": image[top : top + self._side, left : left + self._side], "index": element["index"]}
+        return {"inputs": images.centre(element["inputs"], side=self._side), "index": element["index"]}
 
 
 class _ChooseView(grain.transforms.RandomMap):

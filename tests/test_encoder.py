@@ -7,7 +7,7 @@ import mock_data
 import numpy as np
 import pytest
 
-from adsq_jax.encode import Encoder, HeadEncoder
+from adsq_jax.encoder import Encoder, HeadEncoder
 from adsq_jax.parallel import DataParallel, Local
 from adsq_jax.trainer import Trainer
 

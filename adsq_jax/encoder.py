@@ -28,7 +28,7 @@ class Encoder:
           view: how the network sees an image.
           reading: threads and worker processes.
         """
-        self._batch_size, self._bits = _even(batch_size, local), model.bits
+        self._batch_size, self._bits = even(batch_size, local), model.bits
         self._local, self._source, self._view, self._reading = local, source, view, reading
         self.codes = jax.jit(lambda variables, images: model.apply(variables, images, train=False)[1])
         self.trunk = jax.jit(lambda variables, images: model.apply(variables, images, train=False, method=model.trunk))
@@ -74,7 +74,7 @@ class Encoder:
             start=start,
         )
         inputs = (batch["inputs"] for batch in batches)
-        return _computed(function, variables, inputs, count=len(rows) - start, local=self._local)
+        return _whole(computed(function, variables, inputs, local=self._local), count=len(rows) - start)
 
 
 class HeadEncoder:
@@ -89,7 +89,7 @@ class HeadEncoder:
           local: the devices of this process.
           batch_size: images a batch, rounded up to share them out evenly.
         """
-        self._batch_size, self._bits = _even(batch_size, local), model.bits
+        self._batch_size, self._bits = even(batch_size, local), model.bits
         self._local, self._lookup = local, lookup
         self.codes = jax.jit(lambda variables, features: model.apply(variables, features, train=False)[1])
 
@@ -97,26 +97,41 @@ class HeadEncoder:
         """See `Encoder`."""
         variables, starts = {"params": state.params}, range(0, len(rows), self._batch_size)
         inputs = (pipeline.filled(self._lookup(rows[start : start + self._batch_size]), self._batch_size) for start in starts)
-        outputs = _computed(self.codes, variables, inputs, count=len(rows), local=self._local)
+        outputs = _whole(computed(self.codes, variables, inputs, local=self._local), count=len(rows))
         return np.concatenate([np.zeros((0, self._bits), np.float32), *outputs])
 
 
-def _even(batch_size: int, local: Local) -> int:
+def even(batch_size: int, local: Local) -> int:
+    """A number of images, rounded up so that all devices get as many."""
     devices = len(local.devices)
     return -(-batch_size // devices) * devices
 
 
-def _computed(
-    function: Callable[..., jax.Array], variables: Any, inputs: Iterable[np.ndarray], *, count: int, local: Local
-) -> Iterator[np.ndarray]:
-    """Outputs of batches, `count` rows in all; one batch computes while the next is read: bounded memory, no idle device."""
+def computed(function: Callable[..., Any], variables: Any, inputs: Iterable[np.ndarray], *, local: Local) -> Iterator[Any]:
+    """What a compiled function gives for batch after batch; one computes while the next is read, in bounded memory.
+
+    Args:
+      function: of variables and a batch.
+      variables: a tree of arrays.
+      inputs: batches, whose first axis all devices can share evenly.
+      local: the devices of this process.
+
+    Returns:
+      A tree of arrays for each batch, in their order.
+    """
     variables = local.replicate(variables)
-    running: jax.Array | None = None
+    running: Any = None
     for batch in inputs:
         following = function(variables, local.shard(batch))
         if running is not None:
-            yield np.asarray(running)
-            count -= len(running)
+            yield running
         running = following
     if running is not None:
-        yield np.asarray(running)[:count]
+        yield running
+
+
+def _whole(outputs: Iterable[jax.Array], *, count: int) -> Iterator[np.ndarray]:
+    """The first `count` rows of batches, as NumPy has them."""
+    for output in outputs:
+        yield np.asarray(output)[:count]
+        count -= len(output)

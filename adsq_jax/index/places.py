@@ -1,0 +1,82 @@
+"""Where an index is, and which engine keeps it: a folder of this machine, by LanceDB and faiss."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adsq_jax.errors import InputError
+from adsq_jax.index.protocol import CodeIndex, Manifest
+
+if TYPE_CHECKING:
+    from adsq_jax.index.embedded import EmbeddedIndex
+
+
+def create(place: str, manifest: Manifest) -> CodeIndex:
+    """Opens the index of a place for adding; makes it first, where there is none.
+
+    Args:
+      place: a folder.
+      manifest: what codes it holds, or is to hold.
+
+    Returns:
+      The index.
+
+    Raises:
+      InputError: there is an index of other codes, or something else, or the extra `index` isn't installed.
+    """
+    found = _engine().create(_folder(place), manifest)
+    check_same(found, manifest, place=place)
+    return found
+
+
+def open_index(place: str) -> CodeIndex:
+    """Opens the index of a place.
+
+    Args:
+      place: a folder.
+
+    Returns:
+      The index.
+
+    Raises:
+      InputError: there is none, it is damaged or of another version, or the extra `index` isn't installed.
+    """
+    return _engine().open(_folder(place))
+
+
+def check_same(found: CodeIndex, manifest: Manifest, *, place: str) -> None:
+    """Says whether a model's codes belong into an index, or can be looked for there.
+
+    Args:
+      found: the index; closed if not.
+      manifest: of the model's codes.
+      place: of the index, for the message.
+
+    Raises:
+      InputError: the index holds codes of another length or of another model.
+    """
+    theirs = found.manifest
+    if theirs == manifest:
+        return
+    found.close()
+    if theirs.bits != manifest.bits:
+        raise InputError(f"{place} holds codes of {theirs.bits} bits, and the model makes {manifest.bits}: give another index")
+    raise InputError(
+        f"{place} holds codes of another model ({theirs.model_sha256[:12] or 'from elsewhere'}, and this one is "
+        f"{manifest.model_sha256[:12]}), which can't be compared: give that model, or another index"
+    )
+
+
+def _folder(place: str) -> Path:
+    if not place:
+        raise InputError("the index is empty: give the path of a folder")
+    if "://" in place:
+        raise InputError(f"{place} is no folder of this machine: give a path")
+    return Path(place)
+
+
+def _engine() -> "type[EmbeddedIndex]":
+    try:
+        from adsq_jax.index.embedded import EmbeddedIndex  # a second to import, and an extra
+    except ImportError as error:
+        raise InputError(f"an index needs LanceDB and faiss ({error.name} is missing): pip install -e '.[index]'") from error
+    return EmbeddedIndex
