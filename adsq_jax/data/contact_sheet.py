@@ -2,6 +2,7 @@
 
 import io
 import unicodedata
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -10,6 +11,7 @@ from adsq_jax.data.datasets import Dataset
 from adsq_jax.data.images import BadImage
 
 _SIDE, _COLUMNS, _LINES, _GAP = 112, 10, 2, 8  # pixels of an image; images a line; lines a part; pixels between images
+_TITLE = 140  # characters
 _TEXT = 26  # pixels below an image, for two lines of text
 
 
@@ -25,24 +27,10 @@ def draw(dataset: Dataset) -> bytes:
     Raises:
       Nothing.
     """
-    parts = {name: _spaced(rows) for name, rows in dataset.split._asdict().items()}
-    lines = {name: -(-len(rows) // _COLUMNS) for name, rows in parts.items()}
-    cell = (_SIDE + _GAP, _SIDE + _TEXT + _GAP)
-    height = sum(28 + count * cell[1] for count in lines.values())
-    sheet = Image.new("RGB", (_GAP + _COLUMNS * cell[0], height + _GAP), "white")
-    canvas = ImageDraw.Draw(sheet)
-    top = _GAP
-    for name, rows in parts.items():
-        title = f"{name}: {len(getattr(dataset.split, name)):,} images"
-        canvas.text((_GAP, top), title, fill="black", font=ImageFont.load_default(16))
-        top += 28
-        for number, row in enumerate(rows.tolist()):
-            line, column = divmod(number, _COLUMNS)
-            _paste(sheet, canvas, dataset, row, left=_GAP + column * cell[0], top=top + line * cell[1])
-        top += lines[name] * cell[1]
-    buffer = io.BytesIO()
-    sheet.save(buffer, "PNG")
-    return buffer.getvalue()
+    sections = {}
+    for part, rows in dataset.split._asdict().items():
+        sections[f"{part}: {len(rows):,} images"] = [_cell(dataset, row) for row in _spaced(rows).tolist()]
+    return drawn(sections)
 
 
 def _spaced(rows: np.ndarray) -> np.ndarray:
@@ -50,27 +38,63 @@ def _spaced(rows: np.ndarray) -> np.ndarray:
     return rows[np.linspace(0, len(rows) - 1, count).astype(np.int64)] if count else rows
 
 
-def _paste(sheet: Image.Image, canvas: ImageDraw.ImageDraw, dataset: Dataset, row: int, *, left: int, top: int) -> None:
-    corner = (left + _SIDE - 1, top + _SIDE - 1)
+def _cell(dataset: Dataset, row: int) -> tuple[np.ndarray | None, str]:
+    source = dataset.source
+    names = ", ".join(source.classes[k] for k in np.flatnonzero(source.labels[row])) or "(no label)"
     try:
-        picture = Image.fromarray(np.ascontiguousarray(dataset.source.image(row, shorter_side=0)))
+        return source.image(row, shorter_side=0), names
+    except BadImage:
+        return None, names
+
+
+def drawn(sections: Mapping[str, Sequence[tuple[np.ndarray | None, str]]]) -> bytes:
+    """Draws pictures, ten a line, below the titles of their sections.
+
+    Args:
+      sections: by title, pictures uint8[h, w, 3] with a text each; None for one that can't be shown, which is a crossed frame.
+
+    Returns:
+      A PNG file's bytes.
+    """
+    lines = {title: -(-len(cells) // _COLUMNS) for title, cells in sections.items()}
+    cell = (_SIDE + _GAP, _SIDE + _TEXT + _GAP)
+    height = sum(28 + count * cell[1] for count in lines.values())
+    sheet = Image.new("RGB", (_GAP + _COLUMNS * cell[0], height + _GAP), "white")
+    canvas = ImageDraw.Draw(sheet)
+    top = _GAP
+    for title, cells in sections.items():
+        canvas.text((_GAP, top), _plain(title)[:_TITLE], fill="black", font=ImageFont.load_default(16))
+        top += 28
+        for number, (pixels, text) in enumerate(cells):
+            line, column = divmod(number, _COLUMNS)
+            _paste(sheet, canvas, pixels, text, left=_GAP + column * cell[0], top=top + line * cell[1])
+        top += lines[title] * cell[1]
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _paste(
+    sheet: Image.Image, canvas: ImageDraw.ImageDraw, pixels: np.ndarray | None, text: str, *, left: int, top: int
+) -> None:
+    corner, frame = (left + _SIDE - 1, top + _SIDE - 1), "#cccccc"
+    if pixels is None:
+        frame = "red"
+        canvas.line([(left, top), corner], fill=frame)
+        canvas.line([(left, corner[1]), (corner[0], top)], fill=frame)
+    else:
+        picture = Image.fromarray(np.ascontiguousarray(pixels))
         small = max(picture.size) <= _SIDE // 2  # a tiny image is shown in whole pixels, not in a blur
         scale = _SIDE / max(picture.size)
         size = [max(1, round(side * scale)) for side in picture.size]
         picture = picture.resize(size, Image.Resampling.NEAREST if small else Image.Resampling.LANCZOS)
         sheet.paste(picture, (left + (_SIDE - size[0]) // 2, top + (_SIDE - size[1]) // 2))
-        frame = "#cccccc"
-    except BadImage:
-        frame = "red"
-        canvas.line([(left, top), corner], fill=frame)
-        canvas.line([(left, corner[1]), (corner[0], top)], fill=frame)
     canvas.rectangle([(left, top), corner], outline=frame)
-    names = [dataset.source.classes[k] for k in np.flatnonzero(dataset.source.labels[row])]
-    text, font = _plain(", ".join(names)) or "(no label)", ImageFont.load_default(10)
+    rest, font = _plain(text), ImageFont.load_default(10)
     for line in (0, 1):
-        fits = next(n for n in range(len(text), -1, -1) if canvas.textlength(text[:n], font=font) <= _SIDE)
-        canvas.text((left, top + _SIDE + 1 + 12 * line), text[:fits], fill="black", font=font)
-        text = text[fits:]
+        fits = next(n for n in range(len(rest), -1, -1) if canvas.textlength(rest[:n], font=font) <= _SIDE)
+        canvas.text((left, top + _SIDE + 1 + 12 * line), rest[:fits], fill="black", font=font)
+        rest = rest[fits:]
 
 
 def _plain(text: str) -> str:

@@ -18,6 +18,7 @@ class Manifest(NamedTuple):
 
     bits: int  # 1 to 256
     model_sha256: str  # of the model that makes them; "" for codes from elsewhere
+    model: str = ""  # where that model was when the index was made: the run's folder
 
     def as_dict(self) -> dict[str, Any]:
         """What is kept with the codes, as JSON can hold it."""
@@ -36,10 +37,10 @@ class Manifest(NamedTuple):
         """
         if not isinstance(kept, dict) or kept.get("format") != FORMAT or kept.get("bit_order") != codes.BIT_ORDER:
             raise InputError(f"{place} is no index of format {FORMAT}: it was made by another version; encode into a new one")
-        bits, sha256 = kept.get("bits"), kept.get("model_sha256")
-        if not isinstance(bits, int) or not 1 <= bits <= codes.MAX_BITS or not isinstance(sha256, str):
+        bits, texts = kept.get("bits"), {name: kept.get(name) for name in ("model_sha256", "model")}
+        if type(bits) is not int or not 1 <= bits <= codes.MAX_BITS or not all(isinstance(x, str) for x in texts.values()):
             raise InputError(f"{place} has a damaged manifest: encode into a new index")
-        return cls(bits=bits, model_sha256=sha256)
+        return cls(bits=bits, **{name: str(text) for name, text in texts.items()})
 
     @property
     def width(self) -> int:

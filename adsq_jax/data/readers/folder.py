@@ -36,6 +36,7 @@ OTHER_FILES, LOOSE_FILES, LINKS = (
     "links to folders, not followed",
 )
 _EXTENSIONS = frozenset(map(os.fsencode, EXTENSIONS))
+_ANY = f"expected pictures, at any depth ({' '.join(EXTENSIONS)}); give another folder"
 _LAYOUT = "expected DIRECTORY/CLASS/PICTURE, one folder a class"
 
 
@@ -79,6 +80,28 @@ def read(directory: Path) -> FileSource:
     labels = Labels.of_ids(found.folders, classes=len(folders))
     classes = [shown(name) for name in folders]
     return FileSource(directory, labels, classes=classes, names=Names(found.names), notes={**found.notes, **loose})
+
+
+def read_all(directory: Path) -> FileSource:
+    """Reads all pictures of a folder at any depth, one label each at most: the first folder below it that a picture is in.
+
+    What is passed over, and links, are as in `read`.
+
+    Args:
+      directory: the folder.
+
+    Returns:
+      The pictures, by path; of those that are in no folder below it the class is named "".
+
+    Raises:
+      InputError: the folder isn't there or holds no picture, or a name can't be used; the text says which.
+    """
+    names = [name.removeprefix(b"./") for name in pictures_of(directory, [b"."], advice=_ANY).names]
+    folders = [name.partition(b"/")[0] if b"/" in name else b"" for name in names]
+    classes = sorted(set(folders))
+    number = {name: k for k, name in enumerate(classes)}
+    labels = Labels.of_ids(np.array([number[name] for name in folders]), classes=len(classes))
+    return FileSource(directory, labels, classes=[shown(name) for name in classes], names=Names(names))
 
 
 def pictures_of(root: Path, folders: Sequence[bytes], *, advice: str) -> Pictures:

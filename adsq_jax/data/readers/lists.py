@@ -55,6 +55,24 @@ def read(directory: Path, *, lists: Path) -> FileSource:
     return FileSource(directory, labels, classes=_classes_of(lists, classes), names=Names(rows), parts=parts)
 
 
+def read_one(path: Path, *, directory: Path) -> FileSource:
+    """Reads one list, whatever its name.
+
+    Args:
+      path: the list.
+      directory: the paths in it begin here.
+
+    Returns:
+      Its images, in its order; classes as `read` names them, by the classes.txt beside it.
+
+    Raises:
+      InputError: as `read`.
+    """
+    names, packed, classes = parse(path)
+    labels = Labels.of_packed(packed, classes=classes)
+    return FileSource(directory, labels, classes=_classes_of(path.parent, classes), names=Names(names))
+
+
 def _list_of(lists: Path, part: str) -> Path:
     there = [lists / name for name in FILES[part] if storage.is_file(lists / name)]
     if len(there) != 1:

@@ -1,0 +1,496 @@
+"""What every engine promises, against a scan in NumPy: exact distances, items, filters, upserts, deletions, durability."""
+
+import numpy as np
+import pytest
+from engines import ENGINES
+
+from adsq_jax import codes, index
+from adsq_jax.errors import InputError
+from adsq_jax.index import NOTHING, Item, Manifest, parse
+
+N = 300
+LABELS = ("cat", "dog", "polar bear", "it's", 'say "a"', "Größe", "a%b_c", "\\")
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request, tmp_path):
+    return ENGINES[request.param](tmp_path)
+
+
+def packed(n, *, bits, seed=0, alike=False):
+    """Random codes; alike: few different ones, as hash codes are."""
+    random = np.random.default_rng(seed)
+    signs = random.choice((-1, 1), (n, bits)).astype(np.int8)
+    return codes.pack(signs[random.integers(0, 7, n)] if alike else signs)
+
+
+def items(n, *, prefix="/pictures/"):
+    return [Item(f"{prefix}{i:04d}.jpg", (LABELS[i % len(LABELS)],), f"{i:064x}") for i in range(n)]
+
+
+def distances_of(query, database):
+    """The slow way: bit by bit."""
+    return np.unpackbits(query[:, None] ^ database[None], axis=2).sum(axis=2, dtype=np.int32)
+
+
+def filled(engine, *, bits=64, n=N, alike=False):
+    opened, database = engine.create(bits=bits), packed(n, bits=bits, alike=alike)
+    opened.add(items(n), database)
+    return opened, database
+
+
+@pytest.mark.parametrize("bits", [1, 7, 8, 12, 24, 32, 48, 63, 64, 65, 128, 255, 256])
+@pytest.mark.parametrize("alike", [False, True], ids=["random", "alike"])
+def test_distances_are_exact_for_every_code_length(engine, bits, alike):
+    """Distances of the nearest ten are those of a scan, and each key is an item at that distance; K need not be whole bytes."""
+    opened, database = filled(engine, bits=bits, alike=alike)
+    query = packed(20, bits=bits, seed=1)
+    with opened:
+        found = opened.search(query, k=10)
+        wanted = distances_of(query, database)
+        assert found.distances.dtype == np.int32
+        assert found.keys.dtype == np.int64
+        assert np.array_equal(found.distances, np.sort(wanted, axis=1)[:, :10])
+        for row in range(len(query)):
+            named = [int(item.id[-8:-4]) for item in opened.items(found.keys[row])]
+            assert len(set(named)) == 10
+            assert np.array_equal(wanted[row, named], found.distances[row])
+
+
+def test_of_equal_distances_keys_come_in_order(engine):
+    """(distance, key) ascends, so that the same search gives the same answer."""
+    opened, _ = filled(engine, bits=12, alike=True)
+    with opened:
+        found = opened.search(packed(20, bits=12, seed=1), k=100)
+        pairs = found.distances.astype(np.int64) << 40 | found.keys
+        assert (np.diff(pairs, axis=1) > 0).all()
+        again = opened.search(packed(20, bits=12, seed=1), k=100)
+        assert np.array_equal(found.keys, again.keys)
+
+
+def test_k_above_the_count_gives_all(engine):
+    opened, database = filled(engine)
+    with opened:
+        found = opened.search(database[:3], k=10 * N)
+        assert found.keys.shape == (3, N)
+        assert all(len(set(row)) == N for row in found.keys.tolist())
+
+
+def test_radius_leaves_out_what_is_farther(engine):
+    """Within the radius, the bound included, all and nothing else; what is left of a row is NOTHING."""
+    opened, database = filled(engine, bits=12)
+    query = packed(20, bits=12, seed=1)
+    with opened:
+        found = opened.search(query, k=N, radius=3)
+        wanted = distances_of(query, database)
+        for row in range(len(query)):
+            there = found.keys[row] != NOTHING
+            assert np.array_equal(found.distances[row][there], np.sort(wanted[row][wanted[row] <= 3]))
+            assert (found.distances[row][~there] == NOTHING).all()
+        assert (found.keys == NOTHING).any()
+
+
+def test_radius_0_finds_the_same_codes(engine):
+    opened, database = filled(engine, alike=True)
+    with opened:
+        found = opened.search(database[:1], k=N, radius=0)
+        assert (found.keys[0] != NOTHING).sum() == (database == database[0]).all(axis=1).sum()
+
+
+def test_k_counts_within_the_radius(engine):
+    opened, database = filled(engine, alike=True)
+    with opened:
+        assert opened.search(database[:1], k=2, radius=0).distances.tolist() == [[0, 0]]
+
+
+def test_empty_index(engine):
+    """Nothing is found in it, and it says so; it can be closed, opened, and added to."""
+    with engine.create(bits=12) as opened:
+        assert opened.count() == 0
+        assert opened.search(packed(3, bits=12), k=5).keys.shape == (3, 0)
+        assert opened.search(packed(3, bits=12), k=5, where=parse("label=cat")).keys.shape == (3, 0)
+        assert opened.items([]) == []
+        assert list(opened.ids()) == []
+        assert opened.find(["/a"]) == {}
+        assert opened.delete(["/a"]) == 0
+    with engine.open() as opened:
+        assert opened.count() == 0
+        opened.add(items(1), packed(1, bits=12))
+        assert opened.search(packed(1, bits=12), k=5).distances.tolist() == [[0]]
+
+
+def test_no_query(engine):
+    opened, _ = filled(engine, bits=12)
+    with opened:
+        assert opened.search(np.zeros((0, 2), np.uint8), k=5).keys.shape == (0, 5)
+
+
+def test_nothing_to_add(engine):
+    with engine.create(bits=12) as opened:
+        opened.add([], np.zeros((0, 2), np.uint8))
+        assert opened.count() == 0
+
+
+def test_items_come_in_the_order_of_their_keys(engine):
+    """Any order, any number of times."""
+    opened, database = filled(engine)
+    with opened:
+        keys = opened.search(database[:1], k=50).keys[0]
+        wanted = np.concatenate([keys[::-1], keys[:7]])
+        by_key = dict(zip(keys.tolist(), opened.items(keys), strict=True))
+        assert opened.items(wanted) == [by_key[key] for key in wanted.tolist()]
+        assert set(by_key.values()) <= set(items(N))
+
+
+@pytest.mark.parametrize("key", [-1, N, 10**12])
+def test_keys_of_nothing_are_refused(engine, key):
+    opened, _ = filled(engine)
+    with opened, pytest.raises(InputError, match="none of this index"):
+        opened.items([0, key])
+
+
+def test_find(engine):
+    """Items by id, with labels and hash; ids that aren't there are passed over, more than a question's worth too."""
+    opened, _ = filled(engine)
+    with opened:
+        everything = items(N)
+        asked = [item.id for item in everything] + [f"/other/{i}" for i in range(3_000)]
+        assert opened.find(asked) == {item.id: item for item in everything}
+        assert opened.find([]) == {}
+
+
+def test_an_id_that_is_there_is_replaced(engine):
+    """Code, labels and hash are the new ones, and it is there once."""
+    opened, database = filled(engine)
+    new = Item(items(N)[5].id, ("new", "two"), "f" * 64)
+    with opened:
+        opened.add([new], ~database[5:6])
+        assert opened.count() == N
+        assert opened.find([new.id]) == {new.id: new}
+        assert opened.items(opened.search(~database[5:6], k=1).keys[0]) == [new]
+        assert opened.search(database[5:6], k=1, radius=0).keys.tolist() == [[NOTHING]]
+        assert opened.count(where=parse("label=new and label=two")) == 1
+
+
+def test_of_two_with_one_id_the_last_counts(engine):
+    with engine.create(bits=64) as opened:
+        database = packed(2, bits=64)
+        opened.add([Item("/a", ("first",)), Item("/a", ("last",))], database)
+        assert opened.count() == 1
+        assert opened.items(opened.search(database[1:], k=1, radius=0).keys[0]) == [Item("/a", ("last",))]
+
+
+def test_adding_the_same_again_changes_nothing(engine):
+    opened, database = filled(engine)
+    with opened:
+        for _ in range(3):
+            opened.add(items(N), database)
+        assert opened.count() == N
+        assert sorted(opened.ids()) == [item.id for item in items(N)]
+        assert np.array_equal(
+            opened.search(database[:9], k=20).distances, np.sort(distances_of(database[:9], database))[:, :20]
+        )
+
+
+def test_the_same_code_under_many_ids(engine):
+    """Duplicates, which hash codes have many of, are all found."""
+    with engine.create(bits=24) as opened:
+        opened.add(items(200), np.repeat(packed(1, bits=24), 200, axis=0))
+        found = opened.search(packed(1, bits=24), k=200)
+        assert len(set(found.keys[0].tolist())) == 200
+        assert not found.distances.any()
+
+
+def test_delete(engine):
+    """What is deleted isn't found, nor counted; the others stay; deleting it again does nothing."""
+    opened, database = filled(engine)
+    gone = [item.id for item in items(N)[::3]]
+    with opened:
+        assert opened.delete([*gone, "/other"]) == len(gone)
+        assert opened.count() == N - len(gone)
+        assert set(opened.ids()) == {item.id for item in items(N)} - set(gone)
+        left = np.delete(database, np.arange(0, N, 3), axis=0)
+        found = opened.search(database[:9], k=20)
+        assert np.array_equal(found.distances, np.sort(distances_of(database[:9], left))[:, :20])
+        assert not {item.id for item in opened.items(found.keys.reshape(-1))} & set(gone)
+        assert opened.delete(gone) == 0
+
+
+def test_delete_many(engine):
+    """More than a question's worth."""
+    with engine.create(bits=12) as opened:
+        opened.add(items(2_500), packed(2_500, bits=12))
+        assert opened.delete([item.id for item in items(2_499)]) == 2_499
+        assert list(opened.ids()) == [items(2_500)[-1].id]
+
+
+def test_what_was_deleted_can_be_added_again(engine):
+    opened, database = filled(engine)
+    with opened:
+        opened.delete([items(N)[0].id])
+        opened.add(items(1), database[:1])
+        assert opened.count() == N
+        assert opened.items(opened.search(database[:1], k=1).keys[0]) == items(1)
+
+
+def test_several_adds_are_one_index(engine):
+    """As encoding does it, batch by batch, with searches between."""
+    database = packed(N, bits=12)
+    with engine.create(bits=12) as opened:
+        for start in range(0, N, 30):
+            opened.add(items(N)[start : start + 30], database[start : start + 30])
+            assert opened.search(database[:1], k=N).keys.shape == (1, start + 30)
+        assert np.array_equal(
+            opened.search(database[:9], k=20).distances, np.sort(distances_of(database[:9], database))[:, :20]
+        )
+
+
+def test_closed_and_opened_it_is_the_same(engine):
+    opened, database = filled(engine, bits=12)
+    before = opened.search(database[:9], k=20)
+    opened.close()
+    with engine.open() as again:
+        after = again.search(database[:9], k=20)
+        assert np.array_equal(before.distances, after.distances)
+        assert again.manifest == Manifest(12, "m" * 64)
+        assert again.count() == N
+        again.add([Item("/new")], database[:1])  # what was opened can be added to
+        assert again.count() == N + 1
+
+
+def test_others_see_it_after_refresh(engine):
+    """An open handle keeps its keys until it is refreshed, and then sees what was added and deleted meanwhile."""
+    opened, database = filled(engine, bits=12)
+    with opened, engine.open() as reader:
+        keys = reader.search(database[:1], k=N).keys[0]
+        before = reader.items(keys)
+        opened.add([Item("/new")], database[:1])
+        opened.delete([items(N)[1].id])
+        assert reader.items(keys) == before
+        reader.refresh()
+        assert reader.count() == N
+        assert {"/new"} == set(reader.ids()) - {item.id for item in items(N)}
+        assert reader.search(database[:1], k=2 * N).keys.shape == (1, N)
+        reader.refresh()
+
+
+FILTERS = {
+    "label=cat": lambda item: "cat" in item.labels,
+    "label!=cat": lambda item: "cat" not in item.labels,
+    "not label=cat": lambda item: "cat" not in item.labels,
+    'label="polar bear" or label=dog': lambda item: bool({"polar bear", "dog"} & set(item.labels)),
+    'label="it\'s"': lambda item: "it's" in item.labels,
+    "label='say \"a\"'": lambda item: 'say "a"' in item.labels,
+    "label=Größe": lambda item: "Größe" in item.labels,
+    "label=a%b_c": lambda item: "a%b_c" in item.labels,
+    "label=aXb_c": lambda item: False,
+    "label=\\": lambda item: "\\" in item.labels,
+    "label=cat and label=dog": lambda item: False,
+    "path=/pictures/0001.jpg": lambda item: item.id == "/pictures/0001.jpg",
+    "path=/pictures/0001": lambda item: False,
+    "path=*1.jpg": lambda item: item.id.endswith("1.jpg"),
+    "path=/pictures/00*": lambda item: item.id.startswith("/pictures/00"),
+    "path=*/00*9.jpg": lambda item: item.id.startswith("/pictures/00") and item.id.endswith("9.jpg"),
+    "path=/pictures/000?.jpg": lambda item: False,
+    "path=/pictures/0001xjpg": lambda item: False,
+    "path=/pictures/000_*": lambda item: False,
+    "path=*": lambda item: True,
+    "path!=*1.jpg and (label=cat or label=dog)": lambda item: (
+        not item.id.endswith("1.jpg") and item.labels[0] in ("cat", "dog")
+    ),
+    "not (label=cat or not path=*5.jpg)": lambda item: "cat" not in item.labels and item.id.endswith("5.jpg"),
+}
+
+
+@pytest.mark.parametrize("text", FILTERS)
+def test_filters(engine, text):
+    """A filtered search is the search of the items that the filter lets through, chosen here by Python."""
+    opened, database = filled(engine)
+    chosen = [row for row, item in enumerate(items(N)) if FILTERS[text](item)]
+    with opened:
+        assert opened.count(where=parse(text)) == len(chosen)
+        found = opened.search(database[:5], k=N, where=parse(text))
+        assert np.array_equal(found.distances, np.sort(distances_of(database[:5], database[chosen]), axis=1))
+        assert {item.id for item in opened.items(found.keys.reshape(-1))} == {items(N)[row].id for row in chosen}
+
+
+def test_filter_and_radius_together(engine):
+    opened, database = filled(engine, alike=True)
+    with opened:
+        found = opened.search(database[:1], k=N, radius=0, where=parse("label=cat"))
+        named = [item.labels for item in opened.items(found.keys[found.keys != NOTHING])]
+        assert named
+        assert set(named) == {("cat",)}
+
+
+def test_items_without_labels_and_with_many(engine):
+    database = packed(2, bits=12)
+    with engine.create(bits=12) as opened:
+        many = tuple(f"label {i}" for i in range(200))
+        opened.add([Item("/none"), Item("/many", many)], database)
+        assert opened.find(["/none", "/many"]) == {"/none": Item("/none"), "/many": Item("/many", many)}
+        assert opened.count(where=parse('label="label 199"')) == 1
+        assert opened.count(where=parse('label!="label 199"')) == 1
+
+
+NAMES = (
+    "/Bilder/Größe.jpg",
+    "/写真/猫.jpg",
+    "/a b/c'd\"e.jpg",
+    "/%/_/*.jpg",
+    "/emoji/😀.png",
+    "/back\\slash",
+    "/line\nend",
+    "x" * 4_096,
+)
+
+
+def test_names_of_any_kind(engine):
+    """Unicode, quotes, SQL's and glob's own characters, line ends, the longest: kept, found, filtered and deleted."""
+    with engine.create(bits=12) as opened:
+        kept = [Item(name, (name[:100],)) for name in NAMES]
+        opened.add(kept, packed(len(NAMES), bits=12))
+        assert opened.find(NAMES) == {item.id: item for item in kept}
+        assert set(opened.ids()) == set(NAMES)
+        for item in kept[:2] + kept[4:6]:
+            assert opened.count(where=parse(f"path='{item.id}'")) == 1
+            assert opened.count(where=parse(f"label='{item.id}'")) == 1
+        assert opened.delete(NAMES[:3]) == 3
+        assert set(opened.ids()) == set(NAMES[3:])
+
+
+def test_unicode_places(engine):
+    with engine.create("Größe 猫 'x'", bits=12) as opened:
+        opened.add(items(3), packed(3, bits=12))
+    with engine.open("Größe 猫 'x'") as opened:
+        assert opened.count() == 3
+
+
+@pytest.mark.parametrize("prefix", ["/pictures/", "/pictures/00", "/pictures/0001.jpg", "/picture_/", "/other", "", "%"])
+def test_ids_by_prefix(engine, prefix):
+    opened, _ = filled(engine)
+    with opened:
+        assert sorted(opened.ids(prefix=prefix)) == [item.id for item in items(N) if item.id.startswith(prefix)]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.zeros((2, 8), np.int8),
+        np.zeros((2, 8), np.float32),
+        np.zeros((2, 7), np.uint8),
+        np.zeros((2, 9), np.uint8),
+        np.zeros(8, np.uint8),
+        np.zeros((1, 2, 8), np.uint8),
+    ],
+    ids=str,
+)
+def test_codes_of_another_kind_are_refused(engine, wrong):
+    """By `add` and by `search`, with a line that says what was expected; nothing is added."""
+    opened, _ = filled(engine)
+    with opened:
+        for attempt in (lambda: opened.add(items(2), wrong), lambda: opened.search(wrong, k=1)):
+            with pytest.raises(InputError, match="codes of 64 bits: expected packed codes"):
+                attempt()
+        assert opened.count() == N
+
+
+def test_padding_must_be_zero(engine):
+    """Codes in the other bit order, which would be found at wrong distances, are noticed by their padding."""
+    wrong = np.packbits(np.ones((2, 12), bool), axis=1)  # big bit order
+    with engine.create(bits=12) as opened:
+        for attempt in (lambda: opened.add(items(2), wrong), lambda: opened.search(wrong, k=1)):
+            with pytest.raises(InputError, match="more than 12 set"):
+                attempt()
+
+
+@pytest.mark.parametrize("wrong", ["", "a\0b", "\udcff", "ä" * 2_049, 7, None, b"a"])
+def test_items_that_cannot_be_kept_are_refused(engine, wrong):
+    """As an id, and as a label; the others of the same call aren't added either."""
+    with engine.create(bits=12) as opened:
+        for bad in (Item(wrong), Item("/good", (wrong,))):
+            if bad == Item("/good", ("",)):
+                continue
+            with pytest.raises(InputError, match="can't be kept"):
+                opened.add([Item("/other"), bad], packed(2, bits=12))
+        assert opened.count() == 0
+
+
+def test_other_numbers_of_items_and_codes(engine):
+    with engine.create(bits=12) as opened, pytest.raises(InputError, match="3 items and 2 codes"):
+        opened.add(items(3), packed(2, bits=12))
+
+
+@pytest.mark.parametrize("sha256", ["ab", "x" * 63])
+def test_half_hashes_are_refused(engine, sha256):
+    with engine.create(bits=12) as opened, pytest.raises(InputError, match="64 hexadecimal digits"):
+        opened.add([Item("/a", (), sha256)], packed(1, bits=12))
+
+
+@pytest.mark.parametrize("k", [0, -1, 1.5, True, None])
+def test_wrong_k(engine, k):
+    opened, database = filled(engine)
+    with opened, pytest.raises(InputError, match="expected a whole number from 1"):
+        opened.search(database[:1], k=k)
+
+
+@pytest.mark.parametrize("radius", [-1, 1.5, True])
+def test_wrong_radius(engine, radius):
+    opened, database = filled(engine)
+    with opened, pytest.raises(InputError, match="expected a whole number of bits"):
+        opened.search(database[:1], k=1, radius=radius)
+
+
+def test_codes_of_another_length_or_model_are_refused(engine):
+    """What was there stays, and is opened by its own model afterwards, wherever that is now."""
+    engine.create(bits=12, model="/runs/a").close()
+    with pytest.raises(InputError, match="holds codes of 12 bits, and the model makes 24"):
+        engine.create(bits=24)
+    with pytest.raises(InputError, match="codes of another model"):
+        engine.create(bits=12, model_sha256="n" * 64)
+    with engine.create(bits=12, model="/runs/b") as opened:
+        assert opened.manifest == Manifest(12, "m" * 64, "/runs/a")
+
+
+def test_an_index_that_isnt_there(engine):
+    with pytest.raises(InputError, match="holds no index"):
+        engine.open("nowhere")
+
+
+def test_two_writers(engine):
+    """The second is refused in one line while the first writes, and may write when it has closed."""
+    first = engine.create(bits=12)
+    with pytest.raises(InputError, match="being written by another process"):
+        engine.create(bits=12)
+    second = engine.open()
+    with pytest.raises(InputError, match="being written by another process"):
+        second.add(items(1), packed(1, bits=12))
+    first.add(items(3), packed(3, bits=12))
+    first.close()
+    second.add(items(4)[3:], packed(4, bits=12)[3:])
+    assert second.count() == 4
+    second.close()
+    with engine.create(bits=12) as opened:
+        assert opened.count() == 4
+
+
+def test_many_small_adds_end_joined(engine):
+    """After more adds than are kept apart, closing joins them; the index is the same, and its readers keep theirs."""
+    database = packed(50, bits=12)
+    with engine.create(bits=12) as opened:
+        for row in range(50):
+            opened.add(items(50)[row : row + 1], database[row : row + 1])
+        reader = engine.open()
+        keys = reader.search(database[:1], k=50).keys[0]
+        before = reader.items(keys)
+    assert reader.items(keys) == before
+    reader.refresh()
+    assert reader.count() == 50
+    reader.close()
+    with engine.open() as opened:
+        assert np.array_equal(opened.search(database, k=50).distances, np.sort(distances_of(database, database), axis=1))
+
+
+def test_public_names():
+    """What users need stands in the package itself."""
+    assert set(index.__all__) >= {"create", "open_index", "Item", "Manifest", "Found", "CodeIndex", "parse", "NOTHING"}

@@ -1,0 +1,105 @@
+"""The index in a folder: killed, damaged, without room, and beside others."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from engines import embedded
+
+from adsq_jax.errors import InputError
+from adsq_jax.index import Item
+
+KILLS = Path(__file__).parents[2] / "benchmarks" / "index_kills.py"
+
+
+def filled(folder, n=100):
+    engine = embedded(folder)
+    with engine.create(bits=16) as opened:
+        opened.add([Item(f"/{i}") for i in range(n)], np.arange(2 * n, dtype=np.uint8).reshape(n, 2))
+    return engine
+
+
+def test_killed_while_adding(tmp_path):
+    """kill -9 at random moments: every batch that was acknowledged is there, none twice, and the index opens and goes on."""
+    done = subprocess.run(
+        [sys.executable, KILLS, "--kills=3", f"--folder={tmp_path}", "--out="], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 kills" in done.stdout
+
+
+def test_killed_while_it_is_made(tmp_path):
+    """What is left of a folder whose making was cut short doesn't stand in the way."""
+    (tmp_path / "index" / "codes.lance" / "data").mkdir(parents=True)
+    (tmp_path / "index" / ".lock").touch()
+    with pytest.raises(InputError, match="holds no index"):
+        embedded(tmp_path).open()
+    filled(tmp_path)
+    with embedded(tmp_path).open() as opened:
+        assert opened.count() == 100
+
+
+@pytest.mark.parametrize("of", ["_versions", "data"])
+@pytest.mark.parametrize("damage", ["cut", "noise", "gone"])
+def test_damaged(tmp_path, of, damage):
+    """Files that are cut, overwritten or gone: one line, when it is opened or looked into; never a crash."""
+    engine = filled(tmp_path)
+    for path in (tmp_path / "index" / "codes.lance" / of).iterdir():
+        content = path.read_bytes()
+        if damage == "gone":
+            path.unlink()
+        else:
+            path.write_bytes(content[: len(content) // 2] if damage == "cut" else os.urandom(len(content)))
+    with pytest.raises(InputError) as raised:
+        engine.open().search(np.zeros((1, 2), np.uint8), k=1)
+    assert "\n" not in str(raised.value)
+    assert str(tmp_path) in str(raised.value)
+
+
+def test_padding_that_isnt_zero_is_noticed_where_codes_are_read(tmp_path, monkeypatch):
+    """Codes that got in by another way than `add`."""
+    with embedded(tmp_path).create(bits=12) as opened:
+        with monkeypatch.context() as patched:
+            patched.setattr("adsq_jax.index.embedded.check_codes", lambda codes, manifest: codes)
+            opened.add([Item("/a")], np.full((1, 2), 255, np.uint8))
+        with pytest.raises(InputError, match="is damaged"):
+            opened.search(np.zeros((1, 2), np.uint8), k=1)
+
+
+def test_no_room(tmp_path):
+    """A disk that is full, by a limit on files' sizes in a process of its own: one line, and what was added before is there."""
+    engine = filled(tmp_path)
+    program = f"""
+import resource, signal, sys
+import numpy as np
+from adsq_jax import index
+from adsq_jax.errors import InputError
+from adsq_jax.index import Item
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+opened = index.open_index({engine.place("index")!r})
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+try:
+    opened.add([Item(f"/more/{{i}}") for i in range(5000)], np.zeros((5000, 2), np.uint8))
+except InputError as error:
+    sys.exit(str(error))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1
+    assert "can't be written (File too large (os error 27)): make room" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    with engine.open() as opened:
+        assert opened.count() == 100
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    """Its reader works; to add is one line."""
+    engine = filled(tmp_path)
+    (tmp_path / "index" / ".lock").unlink()
+    (tmp_path / "index" / ".lock").mkdir()  # stands for what the system doesn't let be opened, to root too
+    with engine.open() as opened:
+        assert opened.count() == 100
+        with pytest.raises(InputError, match="can't be written"):
+            opened.add([Item("/more")], np.zeros((1, 2), np.uint8))

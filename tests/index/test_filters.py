@@ -1,0 +1,120 @@
+"""Filters: what is written is what is meant, whatever the names; what can't be read is refused with the place."""
+
+import contextlib
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from adsq_jax.errors import InputError
+from adsq_jax.index import parse
+from adsq_jax.index.filters import Either, Every, Label, Not, Path
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8).filter(
+    lambda text: not {"'", '"'} <= set(text)
+)
+TERMS = st.one_of(TEXTS.map(Label), TEXTS.map(Path))
+
+
+def several(kind):
+    return lambda inner: st.lists(inner, min_size=2, max_size=3).map(lambda parts: kind(tuple(parts)))
+
+
+FILTERS = st.recursive(
+    TERMS, lambda inner: st.one_of(inner.map(Not), several(Every)(inner), several(Either)(inner)), max_leaves=8
+)
+
+
+def written(found):
+    """A filter as text, with parentheses everywhere."""
+    match found:
+        case Label(name):
+            return f"label={quoted(name)}"
+        case Path(pattern):
+            return f"path={quoted(pattern)}"
+        case Not(of):
+            return f"not ({written(of)})"
+        case Every(of):
+            return " and ".join(f"({written(one)})" for one in of)
+        case Either(of):
+            return " or ".join(f"({written(one)})" for one in of)
+
+
+def quoted(text):
+    return f"'{text}'" if '"' in text else f'"{text}"'
+
+
+@given(FILTERS)
+def test_what_is_written_is_read(found):
+    assert parse(written(found)) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("label=cat", Label("cat")),
+        ("  label = cat  ", Label("cat")),
+        ("label!=cat", Not(Label("cat"))),
+        ("path=/a/b.jpg", Path("/a/b.jpg")),
+        ("label=and-so-on", Label("and-so-on")),
+        ("label='and'", Label("and")),
+        ("not not label=a", Not(Not(Label("a")))),
+        ("label=a or label=b and label=c", Either((Label("a"), Every((Label("b"), Label("c")))))),
+        ("(label=a or label=b) and label=c", Every((Either((Label("a"), Label("b"))), Label("c")))),
+        ("not label=a and label=b", Every((Not(Label("a")), Label("b")))),
+        ("label=a and label=b and label=c", Every((Label("a"), Label("b"), Label("c")))),
+    ],
+)
+def test_binding(text, found):
+    """`not` before `and` before `or`; spaces don't count; words of the language can be names in quotes."""
+    assert parse(text) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("", "at its end"),
+        ("   ", "at its end"),
+        ("label", "at its end"),
+        ("label=", "at its end"),
+        ("label==cat", "'=cat'"),
+        ("label cat", "'cat'"),
+        ("colour=red", "'colour=red'"),
+        ("label=cat and", "at its end"),
+        ("and label=cat", "'and label=cat'"),
+        ("label=cat label=dog", "'label=dog'"),
+        ("label=polar bear", "'bear'"),
+        ("label=and", "'and'"),
+        ("(label=cat", "at its end"),
+        ("label=cat)", "')'"),
+        ("()", "')'"),
+        ("label='cat", '"\'cat"'),
+        ("label=''", "\"''\""),
+        ("label<cat", "'label<cat'"),
+        ("1=1; drop table codes", "'1=1; drop table codes'"),
+        ("label=a or 1=1", "'1=1'"),
+    ],
+)
+def test_what_cannot_be_read(text, place):
+    """One line says where, and what was expected."""
+    with pytest.raises(InputError, match="expected label=NAME") as raised:
+        parse(text)
+    assert place in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_too_deep_and_too_long():
+    """No text makes Python's stack overflow."""
+    assert parse("(" * 40 + "label=a" + ")" * 40) == Label("a")
+    for text in ("(" * 60 + "label=a" + ")" * 60, "not " * 1_000 + "label=a"):
+        with pytest.raises(InputError, match="more than 50 levels"):
+            parse(text)
+    with pytest.raises(InputError, match="at most 10,000"):
+        parse("label=" + "a" * 10_000)
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_read_or_refused(text):
+    """Nothing but InputError comes of it."""
+    with contextlib.suppress(InputError):
+        assert parse(text)
