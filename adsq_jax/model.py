@@ -21,11 +21,12 @@ from adsq_jax.data import storage
 from adsq_jax.data.images import BadImage
 from adsq_jax.encoder import computed, even
 from adsq_jax.errors import InputError
-from adsq_jax.models.layers import Layers
+from adsq_jax.models.layers import DTYPES, Layers
 from adsq_jax.results import QUERY_NETS
 from adsq_jax.train_state import TrainState
 
 FOLDER = "model"  # of a run's
+_FORMAT = 1
 _DESCRIPTION, _WEIGHTS = "model.json", "weights.safetensors"
 _TRUNK = "trunk"  # what stands for a network's name before the variables of a frozen trunk
 Part = Literal["query", "database"]
@@ -234,7 +235,7 @@ def save(directory: Path, state: TrainState, *, config: ConfigDict, account: dic
     }
     content = safetensors.numpy.save(arrays)
     description = {
-        "format": 1,
+        "format": _FORMAT,
         "bits": config.bits,
         "bit_order": codes.BIT_ORDER,
         "query_net": config.eval.query_net,
@@ -289,6 +290,7 @@ def load(directory: str | Path) -> Model:
         raise InputError(f"{directory} holds no trained model: finish the run with adsq_jax.main, or give another folder")
     description = workdir.read_json(folder / _DESCRIPTION)
     try:
+        _check(description)
         content = storage.read(folder / _WEIGHTS)
         if description["sha256"] != _identity(description):
             raise ValueError("model.json was changed")
@@ -302,6 +304,14 @@ def load(directory: str | Path) -> Model:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise InputError(f"{folder} is no whole model ({said}): restore it, or train again") from error
     return model
+
+
+def _check(description: Any) -> None:
+    """Looks at what the network itself doesn't; the rest is found out by building it."""
+    if description["format"] != _FORMAT or description["bit_order"] != codes.BIT_ORDER:
+        raise ValueError(f"it is of another version than format {_FORMAT}")
+    if type(description["batch_size"]) is not int or description["batch_size"] < 1 or description["dtype"] not in DTYPES:
+        raise ValueError("batch_size or dtype is out of range")
 
 
 def _tree(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
