@@ -76,6 +76,16 @@ def s3_server():
         process.stdin.close()
 
 
+@pytest.fixture(scope="session")
+def colours(tmp_path_factory):
+    """Pictures of three colours, and a run that has learned them: two folders, not to be written into."""
+    import mock_data  # with NumPy and JAX, after what this file sets
+
+    folder = tmp_path_factory.mktemp("colours")
+    pictures = mock_data.pictures(folder / "pictures")
+    return pictures, mock_data.run_on_pictures(pictures, folder / "run")
+
+
 @pytest.fixture
 def bucket(s3_server, monkeypatch):
     """s3://BUCKET, new and empty; address and credentials stand in the environment, which other processes inherit."""

@@ -1,9 +1,12 @@
 """Small data sets and small configs that the tests of the whole loop share."""
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from adsq_jax.data import datasets, protocols, sources, storage
 from adsq_jax.data.labels import Labels
@@ -70,3 +73,25 @@ def dataset(*, image_size: int = 8, multi_label: bool = False, protocol: str = "
     names = [str(k) for k in range(classes)]
     source = sources.ArraySource(images.astype(np.uint8), Labels.of_multi_hot(labels), classes=names)
     return datasets.divided(source, split, protocol=protocol, map_at="all", validation=0, seed=0, allow_overlap=False)
+
+
+def pictures(folder: Path, *, each: int = 12) -> Path:
+    """Pictures of 24x18 pixels in folders named for their colour, each with some noise; PNG, so that pixels stay."""
+    random = np.random.default_rng(0)
+    for label, colour in {"red": (220, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 220)}.items():
+        (folder / label).mkdir(parents=True)
+        for number in range(each):
+            noisy = random.integers(0, 60, (18, 24, 3)) + np.array(colour) - 30
+            Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / label / f"{number:02d}.png")
+    return folder
+
+
+def run_on_pictures(folder: Path, workdir: Path, *arguments: str) -> Path:
+    """A short run of configs/folder.py, by the command line; its folder."""
+    small = ("model.width=4", "model.features=16", "label_net.hidden=16", "label_net.steps=20", "train.batch_size=16")
+    small += ("train.rounds=3", "train.epochs_per_round=2", "data.resize=10", "data.image_size=8", "eval.batch_size=16")
+    command = [sys.executable, "-m", "adsq_jax.main", "--config=configs/folder.py:bits=12", f"--workdir={workdir}"]
+    command += [f"--config.data.directory={folder}", *(f"--config.{knob}" for knob in small), *arguments]
+    done = subprocess.run(command, cwd=CONFIGS[0].parent.parent, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return workdir

@@ -447,7 +447,7 @@ def test_stopped(tmp_path, number):
         os.killpg(process.pid, number) if number == signal.SIGINT else process.terminate()
         began = time.monotonic()
         told = process.communicate(timeout=120)[1]
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 60  # a second, on a machine of its own
         wait_for(lambda: not alive(process.pid), seconds=10)
     assert process.returncode == 128 + number
     assert "Traceback" not in told

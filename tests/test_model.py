@@ -1,4 +1,4 @@
-"""A trained model apart from its run: the run's own codes bit for bit, from arrays, paths and PIL alike; what is damaged is refused."""
+"""A trained model apart from its run: the run's own codes bit for bit, from arrays, paths and PIL alike."""
 
 import json
 import shutil
@@ -148,7 +148,7 @@ def test_what_is_no_image(trained, image, said):
 
 def test_a_file_that_is_no_picture(trained, tmp_path):
     (tmp_path / "cat.jpg").write_text("not a cat")
-    with pytest.raises(InputError, match="cat.jpg is no whole picture"):
+    with pytest.raises(InputError, match=r"cat\.jpg is no whole picture"):
         adsq_jax.load(trained[0]).encode(tmp_path / "cat.jpg")
 
 
@@ -165,7 +165,9 @@ def test_no_run(tmp_path, place):
 
 
 def damages(description):
-    yield from ((key, {**description, key: other}) for key in description for other in (None, "x", -1, [], {}) if key != "method")
+    yield from (
+        (key, {**description, key: other}) for key in description for other in (None, "x", -1, [], {}) if key != "method"
+    )
     yield "empty", {}
     yield "list", []
 
@@ -185,7 +187,9 @@ def test_a_description_that_was_changed(trained, tmp_path, resigned):
             adsq_jax.load(tmp_path)
 
 
-@pytest.mark.parametrize("damage", [lambda x: x[:-1], lambda x: x[:-1] + bytes([x[-1] ^ 1]), lambda x: b"", lambda x: b"x" * 100])
+@pytest.mark.parametrize(
+    "damage", [lambda x: x[:-1], lambda x: x[:-1] + bytes([x[-1] ^ 1]), lambda x: b"", lambda x: b"x" * 100]
+)
 def test_weights_that_were_changed(trained, tmp_path, damage):
     shutil.copytree(trained[0] / "model", tmp_path / "model")
     path = tmp_path / "model" / "weights.safetensors"

@@ -17,7 +17,7 @@ import pyarrow as pa
 os.environ.setdefault("LANCEDB_LOG", "error")  # it warns of every new folder
 import lancedb
 
-from adsq_jax.errors import InputError
+from adsq_jax.errors import InputError, Stopped
 from adsq_jax.index import filters
 from adsq_jax.index.filters import Filter
 from adsq_jax.index.protocol import NOTHING, Found, Item, Manifest, check_codes, check_items, check_search
@@ -333,7 +333,7 @@ def _told(folder: Path, what: str, remedy: str) -> Iterator[None]:
     """Says in one line what LanceDB says in many, by exceptions of many kinds."""
     try:
         yield
-    except (InputError, MemoryError, GeneratorExit):
+    except (InputError, Stopped, MemoryError, GeneratorExit):
         raise
     except Exception as error:
         said = " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,117 @@
+"""Pictures to encode: every picture of a folder, list or TFDS set once, under a name that is the same whoever asks."""
+
+import os
+
+import mock_data
+import numpy as np
+import pytest
+from PIL import Image
+
+from adsq_jax.data import gallery
+from adsq_jax.errors import InputError
+
+
+def picture(path, shade=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((4, 6, 3), shade, np.uint8)).save(path)
+
+
+def shown(found):
+    return [(found.id(row), found.labels(row)) for row in range(len(found))]
+
+
+def test_a_folder(tmp_path):
+    """Pictures at any depth, by path; the label is the first folder; other files, hidden ones and linked folders aren't."""
+    for name in ("b/deep/er/1.png", "a/2.JPG", "top.gif", "b/3.webp"):
+        picture(tmp_path / name)
+    (tmp_path / "a" / "notes.txt").write_text("no picture")
+    picture(tmp_path / ".hidden" / "4.png")
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    found = gallery.read(str(tmp_path), directory="")
+    wanted = [("a/2.JPG", ("a",)), ("b/3.webp", ("b",)), ("b/deep/er/1.png", ("b",)), ("top.gif", ())]
+    assert shown(found) == [(f"{tmp_path}/{name}", labels) for name, labels in wanted]
+    assert found.is_folder
+    assert found.prefix == f"{tmp_path}/"
+    assert found.source.content(3) == (tmp_path / "top.gif").read_bytes()
+
+
+def test_the_way_to_a_folder_doesnt_matter(tmp_path, monkeypatch):
+    """With a slash or without, relative or not: the ids are absolute paths."""
+    picture(tmp_path / "a" / "1.png")
+    monkeypatch.chdir(tmp_path)
+    wanted = shown(gallery.read(str(tmp_path), directory=""))
+    assert wanted == [(f"{tmp_path}/a/1.png", ("a",))]
+    for way in (f"{tmp_path}/", ".", "./", "a/.."):
+        assert shown(gallery.read(way, directory="")) == wanted
+
+
+def test_one_label_only(tmp_path):
+    """A folder in which no picture has a label, and one in which all have the same."""
+    picture(tmp_path / "flat" / "1.png")
+    assert shown(gallery.read(str(tmp_path / "flat"), directory="")) == [(f"{tmp_path}/flat/1.png", ())]
+    assert shown(gallery.read(str(tmp_path), directory="")) == [(f"{tmp_path}/flat/1.png", ("flat",))]
+
+
+def test_a_list(tmp_path):
+    """Paths begin beside the list, or where it is said; classes.txt names the labels."""
+    (tmp_path / "mine.txt").write_text("x/1.png 1 1 0\ny/2.png 0 0 0\n")
+    found = gallery.read(str(tmp_path / "mine.txt"), directory="")
+    assert shown(found) == [(f"{tmp_path}/x/1.png", ("0", "1")), (f"{tmp_path}/y/2.png", ())]
+    assert not found.is_folder
+    (tmp_path / "classes.txt").write_text("cat\npolar bear\ndog\n")
+    found = gallery.read(str(tmp_path / "mine.txt"), directory="/other")
+    assert shown(found) == [("/other/x/1.png", ("cat", "polar bear")), ("/other/y/2.png", ())]
+
+
+def test_tfds(monkeypatch):
+    """Names say set, split and row; the reader is asked for that split."""
+    asked = []
+
+    def read(name, directory, *, splits):
+        asked.append((name, directory, splits))
+        return mock_data.dataset().source
+
+    monkeypatch.setattr("adsq_jax.data.readers.tfds_sets.read", read)
+    found = gallery.read("tfds:cifar10@test", directory="/data")
+    assert found.id(7) == "tfds:cifar10@test#7"
+    assert found.labels(7) == ("2",)
+    assert gallery.read("tfds:coco/2014", directory="").id(0) == "tfds:coco/2014#0"
+    assert asked == [("cifar10", "/data", ["test"]), ("coco/2014", "", None)]
+
+
+def test_in_an_object_store(tmp_path, bucket):
+    picture(tmp_path / "a" / "1.png")
+    mock_data.upload(tmp_path, f"{bucket}/pictures")
+    for place in (f"{bucket}/pictures", f"{bucket}/pictures/"):
+        assert shown(gallery.read(place, directory="")) == [(f"{bucket}/pictures/a/1.png", ("a",))]
+
+
+@pytest.mark.parametrize(
+    ("images", "directory", "said"),
+    [
+        ("", "", "--images is empty"),
+        ("nowhere", "", "--images=nowhere isn't there"),
+        ("empty", "", "holds no picture"),
+        ("empty", "/data", "goes with a list file or TFDS"),
+        ("list.txt", "", "line 1"),
+        ("tfds:", "", "is no name of a TFDS data set"),
+        ("ftp://host/x", "", "expected a path of this machine"),
+    ],
+)
+def test_what_cannot_be_read(tmp_path, monkeypatch, images, directory, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "list.txt").write_text("no labels here\n")
+    with pytest.raises(InputError, match=said) as raised:
+        gallery.read(images, directory=directory)
+    assert "\n" not in str(raised.value)
+
+
+def test_names_that_are_no_text(tmp_path):
+    """A name of a file that isn't UTF-8 doesn't stand in the way of the others; its id has what os.fsdecode makes of it."""
+    picture(tmp_path / "1.png")
+    os.link(os.fsencode(tmp_path / "1.png"), os.fsencode(tmp_path) + b"/\xff.png")
+    found = gallery.read(str(tmp_path), directory="")
+    assert [os.fsencode(found.id(row)) for row in range(2)] == [
+        os.fsencode(tmp_path) + name for name in (b"/1.png", b"/\xff.png")
+    ]
