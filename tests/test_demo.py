@@ -354,13 +354,9 @@ def pictures(browser, below):
     return {button.get_attribute("data-id"): button.text for button in buttons}
 
 
-def told(browser):
-    return browser.find_element("css selector", "[role=status].told:not(.strip *)").text
-
-
 def status(browser):
     """What is said above the hits."""
-    return browser.find_elements("css selector", "[role=status]")[-1].text
+    return browser.find_elements("css selector", ".told")[-1].text
 
 
 def pick(browser, path):
@@ -448,7 +444,7 @@ def test_hits_can_be_picked_and_one_that_is_gone_is_told_of(opened, place):
 
 @pytest.mark.system
 def test_the_page_runs_no_name_and_asks_nobody_else(opened, served, place):
-    """In a browser: code in names and labels stands there as text, no alert comes up, and nothing is asked of another machine."""
+    """In a browser: code in names and labels is text, no alert comes up, and nothing is asked of another machine."""
     pick(opened, next(iter(pictures(opened, ".strip"))))
     put(opened, "k", "100")
     wait(opened, lambda: len(pictures(opened, ".grid")) == 36)
@@ -458,5 +454,5 @@ def test_the_page_runs_no_name_and_asks_nobody_else(opened, served, place):
     asked = opened.execute_script("return performance.getEntriesByType('resource').map(x => x.name)")
     assert len(asked) > 10
     assert {name for name in asked if not name.startswith((f"http://{host}:{port}/", "data:", "blob:"))} == set()
-    assert opened.execute_script("return getComputedStyle(document.body).fontFamily").startswith("system-ui")
+    assert opened.execute_script("return getComputedStyle(document.querySelector('.gradio-container')).fontFamily").startswith("system-ui")
     assert opened.get_log("browser") == []

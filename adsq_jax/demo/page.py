@@ -129,7 +129,7 @@ def _strip(samples: Sequence[str]) -> str:
     if not samples:
         return _line("The index has no picture that can be shown.")
     buttons = "".join(_button(name, picture, []) for name, picture in zip(samples, _pictures(samples), strict=True))
-    return f'{_line("Or try one of these:")}<div class="strip">{buttons}</div>'
+    return f'<p>Or try one of these:</p><div class="strip">{buttons}</div>'
 
 
 def _panel(query: Query, bits: int) -> str:

@@ -1,0 +1,165 @@
+"""Makes an encoder to ship of a trained model: a file that takes images and gives packed codes, without this package.
+
+`python -m adsq_jax.export --workdir=DIR --out=encoder`
+"""
+
+import hashlib
+import importlib.util
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+from adsq_jax import __version__, codes, command_line, workdir
+from adsq_jax import model as model_module
+from adsq_jax.errors import InputError
+from adsq_jax.model import Model, Part
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "A finished run's folder: its model is exported.")
+_OUT = flags.DEFINE_string("out", None, "The encoder's folder; must not be there, or be empty.")
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+_PREPROCESSING = (
+    "EXIF orientation applied; RGB, transparent on white, grey in three equal channels; if resize is not 0: the shorter side "
+    "resized to it in proportion, the longer one rounded, bilinear with antialiasing (Pillow's BILINEAR, reducing_gap=3.0; "
+    "JPEG read at a half, a quarter or an eighth of its size while that is large enough); the centre cut out, image_size pixels "
+    "a side, offsets (length - image_size) // 2; uint8, [batch, image_size, image_size, 3]"
+)
+_EXAMPLE = '''"""Codes of pictures by the encoder beside this file: python example.py PICTURE... (needs jax, numpy, Pillow)."""
+
+import json
+import sys
+from pathlib import Path
+
+import jax.export
+import numpy as np
+from PIL import Image, ImageOps
+
+folder = Path(__file__).parent
+manifest = json.loads((folder / "manifest.json").read_text())
+encoder = jax.export.deserialize((folder / manifest["files"]["query"]["name"]).read_bytes())
+
+
+def seen(path):
+    """What the network sees of a picture, uint8[side, side, 3]."""
+    picture, side, shorter = Image.open(path), manifest["image_size"], manifest["resize"]
+    if shorter and picture.getexif().get(0x0112, 1) == 1:
+        picture.draft("RGB", (shorter, shorter))
+    picture = ImageOps.exif_transpose(picture)
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
+    picture = picture.convert("RGB")
+    if shorter and min(picture.size) != shorter:
+        size = [max(shorter, round(length * shorter / min(picture.size))) for length in picture.size]
+        picture = picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)
+    left, top = ((length - side) // 2 for length in picture.size)
+    return np.asarray(picture)[top : top + side, left : left + side]
+
+
+codes = np.asarray(encoder.call(np.stack([seen(path) for path in sys.argv[1:]])))  # uint8[n, ceil(bits / 8)]
+for path, code in zip(sys.argv[1:], codes):
+    print(code.tobytes().hex(), int(np.unpackbits(code ^ codes[0]).sum()), "bits from the first:", path)
+'''
+
+
+def main() -> None:
+    """Reads the flags, exports and tells."""
+    if not (_WORKDIR.value and _OUT.value):
+        raise InputError("--workdir=DIR and --out=FOLDER are both needed")
+    if importlib.util.find_spec("flatbuffers") is None:
+        raise InputError("an export needs flatbuffers: pip install -e '.[export]'")
+    out = _free(Path(_OUT.value))
+    model = model_module.load(_WORKDIR.value)
+    try:
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+            write(model, Path(folder))
+            Path(folder).chmod(0o755)
+            os.replace(folder, out)  # whole or not at all; an empty folder may be in its place
+            os.mkdir(folder)  # for its end
+    except OSError as error:
+        raise InputError(f"--out={out} can't be written ({error.strerror}): give another folder") from error
+    size = sum(path.stat().st_size for path in out.iterdir())
+    print(f"{out}: {size / 2**20:.1f} MiB; python {out}/example.py PICTURE... shows how to use it")
+
+
+def _free(out: Path) -> Path:
+    """The folder, if nothing is in it."""
+    try:
+        if os.path.lexists(out) and (out.is_symlink() or not out.is_dir() or any(out.iterdir())):
+            raise InputError(f"--out={out} is there already: give a new or an empty folder; nothing was overwritten")
+        out.absolute().parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out={out} can't be used ({error.strerror}): give another folder") from error
+    return out.absolute()
+
+
+def write(model: Model, folder: Path) -> None:
+    """Writes the encoder's files.
+
+    Args:
+      model: the trained model.
+      folder: an empty one.
+    """
+    names = {"query": "encoder.bin", "database": "encoder.bin"}
+    if model.networks["query"] != model.networks["database"]:
+        names = {"query": "query.bin", "database": "database.bin"}
+    described = {}
+    parts: tuple[Part, Part] = ("query", "database")
+    for part in parts:
+        path = folder / names[part]
+        if not path.exists():
+            workdir.write_bytes(path, exported(model, part=part).serialize())
+        described[part] = {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    workdir.write_bytes(folder / "example.py", _EXAMPLE.encode())
+    workdir.write_json(folder / "manifest.json", _manifest(model, described))
+
+
+def exported(model: Model, *, part: Part) -> jax.export.Exported:
+    """The function from images to packed codes, for any number of images, with the weights in it.
+
+    Args:
+      model: the trained model.
+      part: "query" or "database".
+
+    Returns:
+      Of uint8[batch, image_size, image_size, 3] -> uint8[batch, ceil(bits / 8)], for PLATFORMS.
+
+    Source: this project; jax.export of JAX.
+    """
+
+    def encode(images: jax.Array) -> jax.Array:
+        total = sum(model.relaxed_codes(model.variables, images, part=part), jnp.zeros((), jnp.float32))  # [batch, bits]
+        return jnp.packbits(total >= 0, axis=1, bitorder="little")  # sgn(0) = +1
+
+    (batch,) = jax.export.symbolic_shape("batch")
+    images = jax.ShapeDtypeStruct((batch, model.image_size, model.image_size, 3), np.uint8)
+    return jax.export.export(jax.jit(encode), platforms=PLATFORMS)(images)
+
+
+def _manifest(model: Model, files: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "format": 1,
+        "files": files,
+        "takes": f"uint8[batch, {model.image_size}, {model.image_size}, 3]",
+        "gives": f"uint8[batch, {-(-model.bits // 8)}], packed codes",
+        "bits": model.bits,
+        "bit_order": codes.BIT_ORDER,
+        "image_size": model.image_size,
+        "resize": model.resize,
+        "preprocessing": _PREPROCESSING,
+        "method": model.description["method"],
+        "model_sha256": model.sha256,
+        "platforms": PLATFORMS,
+        "versions": {"adsq_jax": __version__, "jax": jax.__version__},
+        "needs": f"jax {jax.__version__} or newer",
+    }
+
+
+if __name__ == "__main__":
+    command_line.run(main)

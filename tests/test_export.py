@@ -1,0 +1,203 @@
+"""The encoder to ship: the model's codes without this package, for every platform and any number of images."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.export
+import mock_data
+import numpy as np
+import pytest
+import skimage.data
+from PIL import Image
+
+import adsq_jax
+from adsq_jax import export
+from adsq_jax import model as model_module
+from adsq_jax.parallel import DataParallel
+from adsq_jax.trainer import Trainer
+
+ROOT = Path(__file__).parent.parent
+ALONE = """
+import sys
+class Refused:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("adsq_jax", "flax", "optax", "orbax", "ml_collections"):
+            raise ImportError(f"{name} is not to be imported")
+sys.meta_path.insert(0, Refused())
+import runpy
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def command(run, out):
+    return [sys.executable, "-m", "adsq_jax.export", f"--workdir={run}", f"--out={out}"]
+
+
+def ran(*arguments, **options):
+    return subprocess.run(arguments, capture_output=True, text=True, timeout=300, **options)
+
+
+@pytest.fixture(scope="module")
+def encoder(colours, tmp_path_factory):
+    """The folder that the command writes."""
+    out = tmp_path_factory.mktemp("export") / "below" / "encoder"
+    done = ran(*command(colours[1], out), cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def loaded(folder, part="query"):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    return jax.export.deserialize((folder / manifest["files"][part]["name"]).read_bytes())
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 33])
+def test_the_models_codes_for_any_number_of_images(encoder, colours, count):
+    """Bit for bit those of `Model.encode` on the same pixels."""
+    model = adsq_jax.load(colours[1])
+    images = np.random.default_rng(count).integers(0, 256, (count, 10, 10, 3), np.uint8)  # of the size that isn't resized
+    found = np.asarray(loaded(encoder).call(images[:, 1:9, 1:9]))
+    assert found.dtype == np.uint8
+    assert np.array_equal(found, model.encode(images))
+
+
+def test_manifest(encoder, colours):
+    """Files by part with their hashes, the form of codes and images, the model's hash; and the versions."""
+    manifest = json.loads((encoder / "manifest.json").read_text())
+    model = adsq_jax.load(colours[1])
+    assert manifest["model_sha256"] == model.sha256
+    assert (manifest["bits"], manifest["image_size"], manifest["resize"]) == (12, 8, 10)
+    assert manifest["versions"]["jax"] == jax.__version__
+    assert manifest["files"]["query"] == manifest["files"]["database"]
+    for file in manifest["files"].values():
+        assert hashlib.sha256((encoder / file["name"]).read_bytes()).hexdigest() == file["sha256"]
+    assert {path.name for path in encoder.iterdir()} == {"encoder.bin", "manifest.json", "example.py"}
+    assert tuple(manifest["platforms"]) == loaded(encoder).platforms == ("cpu", "cuda", "tpu")
+
+
+def photographs(folder):
+    """Pictures of every kind that the example reads: JPEG far larger than what is wanted, turned, grey, transparent."""
+    pictures = {"cat.jpg": skimage.data.chelsea(), "astronaut.png": skimage.data.astronaut(), "grey.png": skimage.data.camera()}
+    for name, pixels in pictures.items():
+        Image.fromarray(pixels).save(folder / name, quality=90)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.fromarray(pictures["astronaut.png"]).save(folder / "turned.jpg", exif=turned)
+    clear = Image.fromarray(pictures["cat.jpg"]).convert("RGBA")
+    clear.putalpha(Image.fromarray(np.tile(np.arange(clear.width) % 256, (clear.height, 1)).astype(np.uint8)))
+    clear.save(folder / "clear.png")
+    clear.quantize(64).save(folder / "palette.gif", transparency=3)
+    return sorted(str(path) for path in folder.iterdir())
+
+
+def test_the_example_alone(encoder, colours, tmp_path):
+    """In a process that can import neither this package nor Flax, the example gives the codes of `Model.encode`."""
+    paths = photographs(tmp_path)
+    done = ran(sys.executable, "-c", ALONE, encoder / "example.py", *paths, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    wanted = adsq_jax.load(colours[1]).encode(paths)
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert [line[0] for line in lines] == [code.tobytes().hex() for code in wanted]
+    assert [int(line[1]) for line in lines] == np.unpackbits(wanted ^ wanted[0], axis=1).sum(axis=1).tolist()
+    assert len({line[0] for line in lines}) > 1
+
+
+def test_the_example_on_larger_pictures(tmp_path):
+    """The same where a JPEG is read at a fraction of its size and cut, by a network that sees 64 pixels a side."""
+    folder = tmp_path / "run"
+    untrained(folder, image_size=64, resize=72)
+    done = ran(*command(folder, tmp_path / "encoder"), cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "pictures").mkdir()
+    paths = photographs(tmp_path / "pictures")
+    done = ran(sys.executable, "-c", ALONE, tmp_path / "encoder" / "example.py", *paths)
+    assert done.returncode == 0, done.stderr
+    wanted = adsq_jax.load(folder).encode(paths)
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [code.tobytes().hex() for code in wanted]
+
+
+def untrained(folder, *, image_size=8, resize=0, **knobs):
+    """A run's folder with the model that training begins with."""
+    config = mock_data.small_config(image_size=image_size)
+    config.update_from_flattened_dict({"data.resize": resize, **knobs})
+    trainer = Trainer(config, mock_data.dataset(image_size=max(image_size, resize)), parallel=DataParallel("shard_map"))
+    folder.mkdir()
+    state = trainer.outside(trainer.init())
+    model_module.save(folder, state, config=config, account=None, bounded=trainer.method.bounded)
+    return adsq_jax.load(folder)
+
+
+KINDS = {
+    "frozen trunk": {"optim.trunk_lr_scale": 0.0},
+    "bfloat16": {"model.dtype": "bfloat16"},
+    "one network": {"objective.twin": False, "eval.query_net": "ff"},
+    "f and g": {"eval.query_net": "fg"},
+    "resnet18": {"model.backbone": "resnet18"},
+    "efficientnet_lite0": {"model.backbone": "efficientnet_lite0", "model.width": 0},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_model(tmp_path, kind):
+    """Lowered for all platforms; on this one its codes are the model's, of queries and of the database."""
+    model = untrained(tmp_path / "run", **KINDS[kind])
+    (tmp_path / "encoder").mkdir()
+    export.write(model, tmp_path / "encoder")
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), np.uint8)
+    for part in ("query", "database"):
+        found = np.asarray(loaded(tmp_path / "encoder", part).call(pixels))
+        assert np.unpackbits(found ^ model.encode(pixels, part=part)).sum() <= (3 if kind == "bfloat16" else 0)
+    assert (tmp_path / "encoder" / "database.bin").exists() == (kind == "f and g")
+
+
+def test_other_shapes_are_refused_by_jax(encoder):
+    for shape, dtype in (((2, 9, 8, 3), np.uint8), ((8, 8, 3), np.uint8), ((2, 8, 8, 3), np.float32)):
+        with pytest.raises(ValueError, match=r"[Mm]ismatch|expected|incompatible|different|Shape"):
+            loaded(encoder).call(np.zeros(shape, dtype))
+
+
+def test_the_same_model_gives_the_same_file(encoder, colours, tmp_path):
+    """In another process too: the artifact can be compared by its hash."""
+    done = ran(*command(colours[1], tmp_path / "again"), cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "again" / "encoder.bin").read_bytes() == (encoder / "encoder.bin").read_bytes()
+
+
+def test_nothing_is_overwritten(encoder, colours, tmp_path):
+    """A folder with anything in it, a file, a link: refused, and as it was; an empty folder is filled."""
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to(encoder)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").write_text("mine")
+    for name in ("file", "link", "full", "file/below"):
+        done = ran(*command(colours[1], tmp_path / name), cwd=ROOT)
+        assert done.returncode == 2
+        assert len(done.stderr.strip().splitlines()) == 1
+    assert sorted(os.listdir(tmp_path)) == ["file", "full", "link"]
+    assert os.listdir(tmp_path / "full") == ["mine"]
+    (tmp_path / "empty").mkdir()
+    assert ran(*command(colours[1], tmp_path / "empty"), cwd=ROOT).returncode == 0
+    assert sorted(os.listdir(tmp_path)) == ["empty", "file", "full", "link"]
+
+
+@pytest.mark.parametrize(("run", "out", "said"), [("", "x", "both needed"), ("/nowhere", "x", "holds no trained model")])
+def test_bad_flags(tmp_path, run, out, said):
+    done = ran(*command(run, tmp_path / out), cwd=ROOT)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert not (tmp_path / out).exists()
+
+
+def test_without_flatbuffers(colours, tmp_path):
+    """One line says what to install."""
+    hide = "import sys; sys.modules['flatbuffers'] = None; sys.argv = sys.argv[1:]; import runpy; "
+    hide += "runpy.run_module('adsq_jax.export', run_name='__main__', alter_sys=True)"
+    done = ran(sys.executable, "-c", hide, "export", f"--workdir={colours[1]}", f"--out={tmp_path}/encoder", cwd=ROOT)
+    assert done.returncode == 2
+    assert "pip install -e '.[export]'" in done.stderr
