@@ -28,8 +28,8 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 _PREPROCESSING = (
     "EXIF orientation applied; RGB, transparent on white, grey in three equal channels; if resize is not 0: the shorter side "
     "resized to it in proportion, the longer one rounded, bilinear with antialiasing (Pillow's BILINEAR, reducing_gap=3.0; "
-    "JPEG read at a half, a quarter or an eighth of its size while that is large enough); the centre cut out, image_size pixels "
-    "a side, offsets (length - image_size) // 2; uint8, [batch, image_size, image_size, 3]"
+    "JPEG read at a half, a quarter or an eighth of its size while that is large enough); the centre cut out, image_size "
+    "pixels a side, offsets (length - image_size) // 2; uint8, [batch, image_size, image_size, 3]"
 )
 _EXAMPLE = '''"""Codes of pictures by the encoder beside this file: python example.py PICTURE... (needs jax, numpy, Pillow)."""
 
@@ -109,12 +109,12 @@ def write(model: Model, folder: Path) -> None:
     names = {"query": "encoder.bin", "database": "encoder.bin"}
     if model.networks["query"] != model.networks["database"]:
         names = {"query": "query.bin", "database": "database.bin"}
-    described = {}
+    described: dict[str, Any] = {}
     parts: tuple[Part, Part] = ("query", "database")
     for part in parts:
         path = folder / names[part]
         if not path.exists():
-            workdir.write_bytes(path, exported(model, part=part).serialize())
+            workdir.write_bytes(path, bytes(exported(model, part=part).serialize()))
         described[part] = {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     workdir.write_bytes(folder / "example.py", _EXAMPLE.encode())
     workdir.write_json(folder / "manifest.json", _manifest(model, described))

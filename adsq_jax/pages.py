@@ -13,7 +13,8 @@ _MARKS = {"": "", "right": "✓", "wrong": "✗"}  # not told by colour alone
 _STYLE = """
 :root { color-scheme: light; --line: #d0d4da; --right: #0072b2; --wrong: #d55e00; }
 body { font: 15px/1.45 system-ui, sans-serif; margin: 0 auto; max-width: 1240px; padding: 16px; color: #1c2430; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin: 1.6rem 0 .6rem; overflow-wrap: anywhere; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin: 1.8rem 0 .5rem; }
+h3 { font-size: 1rem; margin: 1.1rem 0 .4rem; overflow-wrap: anywhere; }
 table { border-collapse: collapse; } td { padding: 2px 16px 2px 0; vertical-align: top; overflow-wrap: anywhere; }
 td:first-child { color: #5a6472; white-space: nowrap; }
 .row { display: flex; flex-wrap: wrap; gap: 10px; }
@@ -96,6 +97,11 @@ def paragraph(text: str) -> str:
     return f"<p>{html.escape(text)}</p>" if text else ""
 
 
+def section(heading: str) -> str:
+    """The beginning of a section, with its heading as text."""
+    return f"<h2>{html.escape(heading)}</h2>"
+
+
 def row(parts: Sequence[str], *, heading: str) -> str:
     """Pieces side by side, below a heading.
 
@@ -106,7 +112,7 @@ def row(parts: Sequence[str], *, heading: str) -> str:
     Returns:
       HTML.
     """
-    return f'<h2>{html.escape(heading)}</h2>\n<div class="row">{"".join(parts)}</div>'
+    return f'<h3>{html.escape(heading)}</h3>\n<div class="row">{"".join(parts)}</div>'
 
 
 def table(rows: Sequence[tuple[str, str]]) -> str:

@@ -373,6 +373,7 @@ def put(browser, knob, text):
 
     box = browser.find_element("css selector", f"#{knob} input:not([type=range])")
     box.send_keys(Keys.CONTROL, "a")
+    box.send_keys(Keys.DELETE)  # of a number nothing is left for a while
     box.send_keys(text, Keys.ENTER)
 
 
@@ -391,9 +392,11 @@ def test_a_picture_that_is_picked_finds_itself(opened, place):
     wait(opened, lambda: len(pictures(opened, ".grid")) == 36)
     shown = pictures(opened, ".grid")
     assert {hit: int(shown[hit].split(" · ")[1].split()[0]) for hit in wanted} == wanted
+    put(opened, "k", "1000")
     put(opened, "radius", "0")
     wait(opened, lambda: pictures(opened, ".grid").keys() & wanted.keys() == {hit for hit in wanted if not wanted[hit]})
     assert path in pictures(opened, ".grid")
+    assert not opened.find_elements("css selector", ".toast-body")
     put(opened, "radius", "12")
     put(opened, "where", "label=blue")
     wait(opened, lambda: {text.split("\n")[1] for text in pictures(opened, ".grid").values()} == {"blue"})
@@ -454,5 +457,6 @@ def test_the_page_runs_no_name_and_asks_nobody_else(opened, served, place):
     asked = opened.execute_script("return performance.getEntriesByType('resource').map(x => x.name)")
     assert len(asked) > 10
     assert {name for name in asked if not name.startswith((f"http://{host}:{port}/", "data:", "blob:"))} == set()
-    assert opened.execute_script("return getComputedStyle(document.querySelector('.gradio-container')).fontFamily").startswith("system-ui")
+    font = "return getComputedStyle(document.querySelector('.gradio-container')).fontFamily"
+    assert opened.execute_script(font).startswith("system-ui")
     assert opened.get_log("browser") == []

@@ -23,7 +23,7 @@ ABOVE = {
     "train": {"main"},
     "trainer": {"main", "train"},
     "evaluate": set(),
-    "results": {"main", "evaluate", "config", "model"},
+    "results": {"main", "evaluate", "config", "model", "report"},
     "features": {"trainer"},
     "model": {"main", "encode", "hits", "demo", "export", ""},
     "networks": {"train", "trainer", "model"},

@@ -70,7 +70,8 @@ def build(finder: Finder) -> tuple[Any, dict[str, Any]]:
             with gr.Column(scale=3, min_width=300):
                 line = gr.HTML(shown(None, 1, 0, "")[0], **plain)
                 found = gr.HTML(js_on_load=_PICKED, elem_id="hits", **plain)
-        limits, private = [k, radius, where], {"api_visibility": "private", "trigger_mode": "always_last"}
+        limits = [k, radius, where]
+        private = {"api_visibility": "private", "trigger_mode": "always_last", "js": _BOUNDED % (_MOST_SHOWN, finder.bits)}
         drop.upload(given, limits, [query, panel, line, found], show_progress_on=[line], **private)
         gr.on([samples.select, found.select], picked, limits, [query, panel, line, found], show_progress_on=[line], **private)
         again = [k.change, radius.change, where.submit]
@@ -163,12 +164,17 @@ element.addEventListener('click', event => {
   if (button) trigger('select', {id: button.dataset.id});
 });
 """
+# A number that is half typed, nothing or too much, counts as the nearest that can be.
+_BOUNDED = """(...all) => {
+  const [k, radius, where] = all.splice(-3);
+  return [...all, Math.min(Math.max(k, 1), %d), Math.min(Math.max(radius, 0), %d), where];
+}"""
 _STYLE = """
 .drop { display: block; padding: 1.5rem 1rem; text-align: center; cursor: pointer; color: var(--body-text-color);
   border: 2px dashed var(--border-color-primary); border-radius: 8px; }
 .drop:focus-within, .drop:hover { border-color: var(--color-accent); }
 .drop input { position: absolute; opacity: 0; width: 1px; height: 1px; }
-.told { margin: 0; overflow-wrap: anywhere; } .told.bad { color: #c22; font-weight: 600; }
+.told { margin: 0; overflow-wrap: anywhere; } .told.bad { color: var(--error-text-color); font-weight: 600; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(128px, 1fr)); gap: 12px; }
 .strip { display: grid; grid-template-columns: repeat(4, 1fr); gap: 6px; padding-top: 6px; }
 .picture { display: flex; flex-direction: column; min-width: 0; padding: 0; text-align: left; cursor: pointer;

@@ -1,0 +1,123 @@
+"""What a report tells of a run's codes: of each query, of each bit, of each code."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from adsq_jax import codes, retrieval
+from adsq_jax.retrieval.blocks import OneDevice
+from adsq_jax.retrieval.hamming import distance_histograms
+from adsq_jax.retrieval.metrics import average_precision
+
+_ROWS = 1 << 16  # codes unpacked at a time
+
+
+class Measured(NamedTuple):
+    """Of one retrieval."""
+
+    average_precision: np.ndarray  # of each query at the run's cutoff, ties averaged, float64[n_query]
+    similar: np.ndarray  # pairs of query and database that share a label, by distance, int64[bits + 1]
+    dissimilar: np.ndarray  # the other pairs, int64[bits + 1]
+    ones: np.ndarray  # share of +1 of each bit over the database, float64[bits]
+    correlation: np.ndarray  # between the bits over the database, float64[bits, bits]; 0 where a bit never changes
+    usage: np.ndarray  # images of each code that the database has, most first, int64[codes]
+    nearest: np.ndarray  # rows of the ten nearest items of each query, int64[n_query, 10 or less]
+    distances: np.ndarray  # theirs, in bits, int32[n_query, 10 or less]
+
+
+def measure(
+    query: np.ndarray,
+    database: np.ndarray,
+    *,
+    labels: dict[str, np.ndarray],
+    bits: int,
+    cutoff: str,
+    top: int,
+    spread: OneDevice,
+) -> Measured:
+    """Measures what the report shows and `result.json` doesn't have.
+
+    Args:
+      query: packed codes, uint8[n_query, ceil(bits / 8)].
+      database: packed codes, uint8[n_database, ceil(bits / 8)].
+      labels: "query" and "database", class ids [n] or multi-hot [n, c].
+      bits: the code length.
+      cutoff: of average precision, "all" or a rank.
+      top: nearest items wanted.
+      spread: the devices.
+
+    Returns:
+      The figures.
+
+    Source: `retrieval/` for average precision and distances; the rest this project.
+    """
+    counts, relevant = distance_histograms(
+        query, database, query_labels=labels["query"], database_labels=labels["database"], bits=bits, spread=spread
+    )
+    found = retrieval.search(query, database, min(top, len(database)), bits=bits, spread=spread)
+    ones, correlation = bit_statistics(database, bits=bits)
+    return Measured(
+        average_precision=average_precision(counts, relevant, cutoff=None if cutoff == "all" else int(cutoff)),
+        similar=relevant.sum(axis=0),
+        dissimilar=(counts - relevant).sum(axis=0),
+        ones=ones,
+        correlation=correlation,
+        usage=code_usage(database),
+        nearest=found[1],
+        distances=found[0],
+    )
+
+
+def bit_statistics(packed: np.ndarray, *, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """Balance of the bits, and correlation between them.
+
+    Args:
+      packed: codes, uint8[n, ceil(bits / 8)].
+      bits: the code length.
+
+    Returns:
+      Share of +1, float64[bits], and Pearson's correlation, float64[bits, bits], 0 where a bit has one value only.
+    """
+    total, products = np.zeros(bits), np.zeros((bits, bits))
+    for start in range(0, len(packed), _ROWS):
+        signs = codes.unpack(packed[start : start + _ROWS], bits=bits).astype(np.float64)  # [rows, bits]
+        total += signs.sum(axis=0)
+        products += signs.T @ signs
+    mean = total / len(packed)
+    deviation = np.sqrt(np.maximum(1 - mean**2, 0))
+    scale = deviation[:, None] * deviation[None]
+    covariance = products / len(packed) - mean[:, None] * mean[None]
+    return (1 + mean) / 2, np.divide(covariance, scale, out=np.zeros((bits, bits)), where=scale > 0)
+
+
+def code_usage(packed: np.ndarray) -> np.ndarray:
+    """How many images have each of the codes that there are, most first.
+
+    Args:
+      packed: codes, uint8[n, ceil(bits / 8)].
+
+    Returns:
+      int64[codes].
+    """
+    whole = np.ascontiguousarray(packed).view(np.dtype((np.void, packed.shape[1])))[:, 0]  # a code as one value
+    return np.sort(np.unique(whole, return_counts=True)[1])[::-1]
+
+
+def examples(labels: np.ndarray, *, count: int) -> np.ndarray:
+    """Queries to show: drawn from a fixed seed, one of each class before a second of any.
+
+    Args:
+      labels: of the queries, class ids [n] or multi-hot [n, c].
+      count: how many.
+
+    Returns:
+      Rows of the queries, int64[count or less].
+    """
+    order = np.random.default_rng(0).permutation(len(labels))
+    first = labels if labels.ndim == 1 else labels.argmax(axis=1)
+    seen: dict[int, int] = {}
+    place = np.empty(len(labels), np.int64)  # of each query among those of its class
+    for row in order.tolist():
+        place[row] = seen.setdefault(int(first[row]), 0)
+        seen[int(first[row])] += 1
+    return order[np.argsort(place[order], kind="stable")][:count]
