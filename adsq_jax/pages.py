@@ -17,10 +17,11 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin: 1.8rem 0 .5rem; }
 h3 { font-size: 1rem; margin: 1.1rem 0 .4rem; overflow-wrap: anywhere; }
 table { border-collapse: collapse; } td { padding: 2px 16px 2px 0; vertical-align: top; overflow-wrap: anywhere; }
 td:first-child { color: #5a6472; white-space: nowrap; }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(480px, 100%), 1fr)); gap: 0 24px; }
 .row { display: flex; flex-wrap: wrap; gap: 10px; }
-figure { margin: 0; width: 112px; font-size: 12px; overflow-wrap: anywhere; }
-figure .frame { height: 112px; border: 2px solid var(--line); display: grid; place-items: center; position: relative; }
-figure img { max-width: 100%; max-height: 112px; } figure .gone { color: #5a6472; }
+figure { margin: 0; width: 102px; font-size: 12px; overflow-wrap: anywhere; }
+figure .frame { height: 102px; border: 2px solid var(--line); display: grid; place-items: center; position: relative; }
+figure img { max-width: 100%; max-height: 98px; } figure .gone { color: #5a6472; }
 figure.right .frame { border-color: var(--right); } figure.wrong .frame { border: 2px dashed var(--wrong); }
 figure b { position: absolute; top: 0; right: 0; padding: 0 5px; color: #fff; }
 figure.right b { background: var(--right); } figure.wrong b { background: var(--wrong); }
@@ -89,7 +90,19 @@ def plot(png: bytes, *, heading: str, note: str) -> str:
       HTML.
     """
     image = f'<img class="plot" alt="{html.escape(heading)}" src="{_inline(png, "png")}">'
-    return f"<h2>{html.escape(heading)}</h2>\n{paragraph(note)}\n{image}"
+    return f"<section><h2>{html.escape(heading)}</h2>\n{paragraph(note)}\n{image}</section>"
+
+
+def plots(parts: Sequence[str]) -> str:
+    """Plots, two beside one another where there is room.
+
+    Args:
+      parts: HTML, from `plot`.
+
+    Returns:
+      HTML.
+    """
+    return f'<div class="plots">{"".join(parts)}</div>'
 
 
 def paragraph(text: str) -> str:

@@ -30,7 +30,10 @@ _OUT = flags.DEFINE_string("out", None, "The report's folder; DIR/report if not 
 _TOP, _SHOWN = 10, 10  # hits of a query; queries of each kind
 _PAGE = "index.html"
 _PLOTS = {  # file, heading and what to see in it
-    "loss.png": ("Loss terms", "Each as it goes into the loss, before its weight; means over the updates between two lines."),
+    "loss.png": (
+        "Loss terms",
+        "Each times its weight, so that they add up to the loss; means over the updates between two lines.",
+    ),
     "validation.png": ("mAP on held-out training images", "Measured at each checkpoint; never on the queries."),
     "precision_recall.png": ("Precision and recall", "A point a Hamming radius; an empty ball has precision 0."),
     "precision_at.png": ("Precision of the first N", "Averaged over the orders of equal distances."),
@@ -39,6 +42,7 @@ _PLOTS = {  # file, heading and what to see in it
     "correlation.png": ("Correlation between bits", "Over the database: bits that go together say the same twice."),
     "usage.png": ("Code usage", ""),
 }
+_NO_VALIDATION = "No mAP over time: it is measured on training images that are held out, here none (data.validation)."
 
 
 def main() -> None:
@@ -213,8 +217,10 @@ def page_of(
     """
     table = [tuple(line.split("  ", 1)) for line in results.table(result).splitlines()]
     texts = {name: text for name, (_, text) in _PLOTS.items()} | {"usage.png": _usage(found)}
-    parts = [pages.table([(name, value.strip()) for name, value in table]), pages.paragraph(note)]
-    parts += [pages.plot(content, heading=_PLOTS[name][0], note=texts[name]) for name, content in plots.items()]
+    drawn = {name: pages.plot(content, heading=_PLOTS[name][0], note=texts[name]) for name, content in plots.items()}
+    parts = [pages.table([(name, value.strip()) for name, value in table]), pages.paragraph(note), drawn.pop("loss.png", "")]
+    parts.append(pages.plots(list(drawn.values())))
+    parts.append(pages.paragraph("" if "validation.png" in drawn else _NO_VALIDATION))
     worst = np.argsort(found.average_precision, kind="stable")[:_SHOWN]
     for title, queries in (("Examples", measures.examples(labels["query"], count=_SHOWN)), ("Worst queries", worst)):
         parts.append(pages.section(title))

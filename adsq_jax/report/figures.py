@@ -66,9 +66,9 @@ def losses(lines: Sequence[dict[str, Any]]) -> bytes | None:
                 axes.set_yscale("log")
             axes.set_title(title)
             _plain(axes, x="update", y="")
-            axes.legend(fontsize=7, frameon=False)
+            axes.legend(fontsize=7, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.16))
 
-    return _drawn(draw, size=(4.6 * len(curves), 3.8), columns=len(curves))
+    return _drawn(draw, size=(4.6 * len(curves), 4.2), columns=len(curves))
 
 
 def validation(lines: Sequence[dict[str, Any]]) -> bytes | None:
@@ -96,7 +96,7 @@ def precision_recall(points: dict[str, Any]) -> bytes:
         for radius in (0, 2):
             if radius < len(points["recall"]):
                 place = (points["recall"][radius], points["precision"][radius])
-                axes.annotate(f"radius {radius}", place, xytext=(6, 6), textcoords="offset points", fontsize=8)
+                axes.annotate(f"radius {radius}", place, xytext=(4, -14), textcoords="offset points", fontsize=8)
         axes.set_ylim(0, 1.02)
         _plain(axes, x="recall", y="precision")
 

@@ -1,0 +1,93 @@
+"""The plots show the numbers that they were given, and are PNG."""
+
+import io
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from adsq_jax.report import figures
+from adsq_jax.report.measures import Measured
+
+FOUND = Measured(
+    average_precision=np.array([0.5]),
+    similar=np.array([3, 1, 0]),
+    dissimilar=np.array([0, 2, 6]),
+    ones=np.array([0.25, 0.75]),
+    correlation=np.array([[1, -0.5], [-0.5, 1]]),
+    usage=np.array([5, 2]),
+    nearest=np.zeros((1, 1), int),
+    distances=np.zeros((1, 1), int),
+)
+LINES = [
+    {"phase": "label_net", "step": 10, "loss": 2.0, "likelihood": 1.5, "grad_norm": 9.0, "images_per_second": 100.0},
+    {"phase": "label_net", "step": 20, "loss": 1.0, "likelihood": 0.5, "grad_norm": 9.0, "images_per_second": 100.0},
+    {"phase": "img_net", "net": "f", "step": 10, "loss": 3.0, "guidance": 0.0, "input_share": 0.5},
+    {"phase": "img_net", "net": "g", "step": 10, "loss": 4.0, "guidance": 0.5, "input_share": 0.5},
+    {"phase": "validation", "step": 10, "map": 0.25},
+    {"phase": "validation", "step": 20, "map": 0.75},
+    {"phase": "codes", "step": 20, "changed": 3},
+]
+
+
+@pytest.fixture
+def axes(monkeypatch):
+    """The axes of each figure that is saved."""
+    saved, save = [], Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **k: (saved.extend(figure.axes), save(figure, *a, **k))[1])
+    return saved
+
+
+def opened(png):
+    return Image.open(io.BytesIO(png), formats=["PNG"])
+
+
+def test_losses(axes):
+    """Every term of every network by step, and nothing that isn't a term; a logarithm only where all are positive."""
+    assert opened(figures.losses(LINES)).width > 1000
+    drawn = {of.get_title(): {line.get_label(): line.get_xydata().tolist() for line in of.lines} for of in axes}
+    assert drawn == {
+        "LabelNet": {"loss": [[10, 2], [20, 1]], "likelihood": [[10, 1.5], [20, 0.5]]},
+        "ImgNet f": {"loss": [[10, 3]], "guidance": [[10, 0]]},
+        "ImgNet g": {"loss": [[10, 4]], "guidance": [[10, 0.5]]},
+    }
+    assert {of.get_title(): of.get_yscale() for of in axes} == {"LabelNet": "log", "ImgNet f": "linear", "ImgNet g": "log"}
+
+
+def test_one_network_alone(axes):
+    """A method without LabelNet and twin has one plot of its terms."""
+    figures.losses([line for line in LINES if line.get("net") == "f"])
+    assert [of.get_title() for of in axes] == ["ImgNet f"]
+
+
+def test_validation(axes):
+    """mAP by step."""
+    opened(figures.validation(LINES))
+    assert axes[0].lines[0].get_xydata().tolist() == [[10, 0.25], [20, 0.75]]
+
+
+def test_nothing_to_draw():
+    """Without lines there are no plots of them."""
+    assert figures.losses(LINES[4:]) is None
+    assert figures.validation(LINES[:4]) is None
+
+
+def test_curves(axes):
+    """Precision over recall by radius, and precision by rank."""
+    opened(figures.precision_recall({"recall": [0.1, 0.5, 1.0], "precision": [1.0, 0.75, 0.2]}))
+    opened(figures.precision_at({"1": 0.9, "10": 0.5}))
+    assert axes[0].lines[0].get_xydata().tolist() == [[0.1, 1], [0.5, 0.75], [1, 0.2]]
+    assert [text.get_text() for text in axes[0].texts] == ["radius 0", "radius 2"]
+    assert axes[1].lines[0].get_xydata().tolist() == [[1, 0.9], [10, 0.5]]
+
+
+def test_codes(axes):
+    """Distances as shares of their own kind, the bits, their correlation, and how many images have a code."""
+    for draw in (figures.distances, figures.bit_balance, figures.usage, figures.correlation):
+        opened(draw(FOUND))
+    heights = [[bar.get_height() for bar in bars] for bars in axes[0].containers]
+    assert heights == [[0.75, 0.25, 0], [0, 0.25, 0.75]]
+    assert [bar.get_height() for bar in axes[1].patches] == [0.25, 0.75]
+    assert axes[2].lines[0].get_xydata().tolist() == [[1, 5], [2, 2]]
+    np.testing.assert_array_equal(axes[3].images[0].get_array(), FOUND.correlation)
