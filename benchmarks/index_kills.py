@@ -7,7 +7,9 @@ is there. After a kill the index is opened, counted, compared code by code with 
 """
 
 import argparse
+import datetime
 import json
+import platform
 import random
 import signal
 import subprocess
@@ -105,7 +107,8 @@ def main() -> None:
     print(f"{given.kills} kills: nothing lost, nothing twice")
     if given.out:
         Path(given.out).parent.mkdir(parents=True, exist_ok=True)
-        Path(given.out).write_text(json.dumps({"kills": moments}, indent=1) + "\n")
+        told = {"date": datetime.datetime.now(datetime.UTC).date().isoformat(), "machine": platform.machine(), "kills": moments}
+        Path(given.out).write_text(json.dumps(told, indent=1) + "\n")
 
 
 if __name__ == "__main__":

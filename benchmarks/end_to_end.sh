@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# From folders of pictures to hits on a screen: trains, encodes, indexes, searches, reports, shows the page, exports; and checks
+# that each step has the answer of the one before. Needs pip install -e '.[pretrained,index,report,demo,export]', curl, and to
+# look at the page as a person would, chromium.
+#
+#   benchmarks/end_to_end.sh [FOLDER [PICTURES [--config.KEY=VALUE ...]]]
+#
+# FOLDER for what is made, runs/end_to_end if left out; PICTURES in folders, those of the package tuxpaint-stamps-default if left out.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+folder=${1:-runs/end_to_end}
+pictures=${2:-/usr/share/tuxpaint/stamps}
+knobs=("${@:3}")
+
+fails() {
+  echo "end_to_end.sh: $1" >&2
+  exit 1
+}
+
+mkdir -p "$folder"
+python -m adsq_jax.main --config=configs/stamps.py --config.data.directory="$pictures" "${knobs[@]}" --workdir="$folder/run"
+
+python -m adsq_jax.encode --workdir="$folder/run" --images="$pictures" --index="$folder/index"
+again=$(python -m adsq_jax.encode --workdir="$folder/run" --images="$pictures" --index="$folder/index")
+[[ $again == "0 images encoded, "* ]] || fails "a second time there was something to encode: $again"
+
+read -r query other < <(python - "$pictures" <<'END'
+import sys
+from adsq_jax.data import gallery
+found = gallery.read(sys.argv[1], directory="")
+print(found.id(0), found.id(len(found) - 1))
+END
+)
+rm -f "$folder"/hits.*
+python -m adsq_jax.search --index="$folder/index" --query="$query" --query="$other" --k=10 --out="$folder/hits.html"
+python -m adsq_jax.search --index="$folder/index" --query="$query" --k=10 --radius=2 --out="$folder/hits.png" >/dev/null
+python -m adsq_jax.search --index="$folder/index" --query="$query" --query="$other" --k=100000 --json >"$folder/hits.json"
+
+python -m adsq_jax.report --workdir="$folder/run"
+
+python -m adsq_jax.demo --index="$folder/index" --port=0 >"$folder/demo.txt" &
+demo=$!
+trap 'kill $demo 2>/dev/null || true' EXIT
+for _ in {1..120}; do
+  [[ ! -s $folder/demo.txt ]] || break
+  kill -0 $demo || fails "the page isn't served"
+  sleep 0.5
+done
+address=$(grep -o '^http://[^ ]*' "$folder/demo.txt")
+curl --silent --show-error --fail --output /dev/null --retry 10 --retry-connrefused "$address"
+if [[ -n $(command -v chromium) ]]; then
+  chromium --headless --no-sandbox --disable-gpu --window-size=1300,900 --virtual-time-budget=10000 \
+    --screenshot="$folder/demo.png" "$address" 2>/dev/null
+fi
+kill $demo
+wait $demo || fails "the page ended with status $?"
+
+rm -rf "$folder/encoder"
+python -m adsq_jax.export --workdir="$folder/run" --out="$folder/encoder"
+apart=$(python "$folder/encoder/example.py" "$other" "$query" | awk 'NR == 2 {print $2}')
+python - "$folder/hits.json" "$query" "$apart" <<'END'
+import json
+import sys
+
+(near, far) = json.load(open(sys.argv[1]))
+assert near["hits"][0]["distance"] == 0, "a picture isn't at distance 0 from itself"
+(found,) = (hit["distance"] for hit in far["hits"] if hit["id"] == sys.argv[2])
+assert found == int(sys.argv[3]), f"the index says {found} bits, the exported encoder {sys.argv[3]}"
+print(f"all agree; the two pictures are {found} bits apart")
+END
+echo "look at $folder/hits.html, $folder/run/report/index.html, $folder/demo.png"

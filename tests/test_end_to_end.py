@@ -1,0 +1,35 @@
+"""From folders of photographs to hits on a screen, by one script, on a sample of Tux Paint's stamps."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "end_to_end.sh"
+STAMPS = Path("/usr/share/tuxpaint/stamps")
+SMALL = ("data.feature_views=1", "train.rounds=4", "train.batch_size=8", "label_net.steps=60")
+
+
+@pytest.mark.system
+def test_the_script_finds_what_is_alike(tmp_path):
+    """Trains, encodes, searches, reports, serves and exports; nine in ten of the nearest ten are of the picture's own folder."""
+    for name in ("animals", "food", "space"):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for path in sorted((STAMPS / name).rglob("*.png"))[:11]:
+            shutil.copy(path, tmp_path / "pictures" / name)
+    command = [SCRIPT, tmp_path / "made", tmp_path / "pictures", *(f"--config.{knob}" for knob in SMALL)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "all agree" in done.stdout
+    found = json.loads((tmp_path / "made" / "hits.json").read_text())
+    assert [len(one["hits"]) for one in found] == [33, 33]
+    right = [hit["labels"] == [one["query"].split("/")[-2]] for one in found for hit in one["hits"][:10]]
+    assert sum(right) >= 18
+    assert (tmp_path / "made" / "hits.html").read_text().count("data:image/jpeg") == 22
+    assert (tmp_path / "made" / "run" / "report" / "index.html").stat().st_size > 100_000
+    for name in ("hits.png", "demo.png"):
+        with Image.open(tmp_path / "made" / name) as picture:
+            assert len(picture.convert("RGB").getcolors(2**24)) > 100
