@@ -59,6 +59,7 @@ class Case:
     images: int = 1_000  # of the training set, and so of the bank
     bits: int = 24
     width: int = 0  # of the backbone; 0: as published
+    dtype: str = "float32"  # that the backbone computes in
 
 
 CASES = {
@@ -82,7 +83,7 @@ def trainer_of(case: Case) -> Trainer:
     config = config_module.default()
     config.bits, config.seed = case.bits, SEED
     config.data.image_size = case.side
-    config.model.backbone, config.model.width = case.backbone, case.width
+    config.model.backbone, config.model.width, config.model.dtype = case.backbone, case.width, case.dtype
     config.train.batch_size = config.eval.batch_size = case.batch
     data = datasets.Dataset(source, split, protocol="digits", split_sha256="", map_at="all")
     devices = parallel.sharing(case.batch)

@@ -178,7 +178,31 @@ def scaling_rows(path: Path = ROOT / "benchmarks" / "results" / "scaling" / "sca
     )
 
 
+def index_rows(folder: Path = ROOT / "benchmarks" / "results" / "index") -> str:
+    """The table of the index's speed, of encoding, and of kills."""
+    search, encode, kills = (json.loads((folder / f"{name}.json").read_text()) for name in ("search", "encode", "kills"))
+    large, per_second = search["large"], search["queries_a_second"]
+    network, encoding = (encode["images_a_second"][name] for name in ("network", "encode"))
+    rows_ = {
+        "codes added, each batch kept": f"{search['codes_added_a_second']:,.0f} a second",
+        "opened, to the first answer": f"{search['seconds_to_open']:.2f} s",
+        f"nearest {search['k']}": f"{per_second['index']:,.0f} queries a second, {search['ratio']:.2f} of bare faiss",
+        f"{large['codes']:,} codes": f"{large['codes_added_a_second']:,.0f} added a second, opened in "
+        f"{large['seconds_to_open']:.1f} s, memory {large['times_the_codes']:.1f} times the codes at most",
+        f"{encode['images']} pictures encoded, {encode['backbone']}, {encode['image_size']}x{encode['image_size']}": (
+            f"{encoding:.0f} a second, {encode['ratio']:.2f} of the bare network ({network:.0f})"
+        ),
+        f"{len(kills['kills'])} times `kill -9` while adding": "nothing lost, nothing twice",
+    }
+    return (
+        f"| {search['codes']:,} codes of {search['bits']} bits | {search['machine']}, {search['date']} |\n|---|---|\n"
+        + "".join(f"| {name} | {text} |\n" for name, text in rows_.items())
+        + "\nMade by `benchmarks/search.py`, `benchmarks/encode.py` and `benchmarks/index_kills.py`.\n"
+    )
+
+
 TABLES = {
+    "index": index_rows,
     "backbones": backbone_rows,
     "results": rows,
     "emoji": emoji_rows,
