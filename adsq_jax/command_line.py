@@ -1,16 +1,18 @@
 """What all entry points share: flags in, one line and exit status 2 for bad input."""
 
+import contextlib
 import re
+import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
 
 import jax
 from absl import app, flags, logging
 
 from adsq_jax import processes
-from adsq_jax.errors import InputError
+from adsq_jax.errors import InputError, Stopped
 
 _LONGEST = 2_000  # characters of a message: a damaged file can hold a line of any length
 
@@ -49,6 +51,28 @@ def run(main: Callable[[], None]) -> None:
             sys.exit(130)
 
     app.run(guarded, flags_parser=_parse)
+
+
+@contextlib.contextmanager
+def stoppable(*, first: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Makes SIGTERM end what is done inside.
+
+    Args:
+      first: is called before, in the handler.
+
+    Raises:
+      Stopped: the signal came.
+    """
+
+    def handler(number: int, frame: Any) -> None:
+        first()
+        raise Stopped(number)
+
+    previous = signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _parse(argv: Sequence[str]) -> list[str]:

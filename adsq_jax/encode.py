@@ -6,7 +6,6 @@
 import hashlib
 import itertools
 import os
-import signal
 import sys
 import time
 from collections import deque
@@ -19,10 +18,10 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from adsq_jax import command_line, index, parallel
+from adsq_jax import command_line, index, parallel, workdir
 from adsq_jax import model as model_module
 from adsq_jax.data import gallery as galleries
-from adsq_jax.data import images
+from adsq_jax.data import images, storage
 from adsq_jax.data.gallery import Gallery
 from adsq_jax.data.images import BadImage
 from adsq_jax.errors import InputError, Stopped
@@ -34,7 +33,6 @@ _IMAGES = flags.DEFINE_string("images", None, "A folder of pictures, a list file
 _DIRECTORY = flags.DEFINE_string("directory", "", "Where a list's paths begin, if not beside it; or TFDS's data_dir.")
 _INDEX = flags.DEFINE_string("index", None, "The index's folder; made if it isn't there.")
 _PRUNE = flags.DEFINE_bool("prune", False, "Takes out of the index what is no longer in the folder.")
-_THREADS = flags.DEFINE_integer("threads", 0, "That read and decode; 0: one a core, and one that waits for the disk.")
 
 _ASKED = 1_000  # images looked up in the index at a time
 _TOLD = 20  # images that were left out, told one by one
@@ -53,40 +51,38 @@ def main() -> None:
     """Reads the flags, encodes and tells."""
     if not (_WORKDIR.value and _IMAGES.value and _INDEX.value):
         raise InputError("--workdir=DIR, --images=FOLDER and --index=INDEX are all needed")
-    if _THREADS.value < 0:
-        raise InputError(f"--threads={_THREADS.value}: expected 0 or more")
-    signal.signal(signal.SIGTERM, _stopped)
     began, counts = time.monotonic(), Counts()
     try:
-        parallel.use_all_cores()
-        model = model_module.load(_WORKDIR.value)
-        gallery = galleries.read(_IMAGES.value, directory=_DIRECTORY.value)
-        if _PRUNE.value and not gallery.is_folder:
-            raise InputError("--prune goes with a folder: what isn't in a list may still be wanted")
-        manifest = Manifest(bits=model.bits, model_sha256=model.sha256, model=os.path.abspath(_WORKDIR.value))
-        with index.create(_INDEX.value, manifest) as opened:
-            with _bar(len(gallery)) as bar:
-                encode(model, gallery, opened, counts=counts, threads=parallel.reading_threads(_THREADS.value), told=bar.update)
-            pruned = prune(gallery, opened) if _PRUNE.value else 0
-            total = opened.count()
+        with command_line.stoppable():
+            pruned, total = _run(counts)
     except (KeyboardInterrupt, Stopped) as error:
         print(f"stopped: {counts.encoded:,} images were added to {_INDEX.value}; the same command goes on", file=sys.stderr)
         sys.exit(0 if isinstance(error, Stopped) else 130)
-    seconds = time.monotonic() - began
     for text in counts.bad[:_TOLD]:
         print(f"left out: {text}", file=sys.stderr)
     if len(counts.bad) > _TOLD:
         print(f"left out: {len(counts.bad) - _TOLD:,} more", file=sys.stderr)
     print(
         f"{counts.encoded:,} images encoded, {counts.unchanged:,} unchanged, {len(counts.bad):,} left out, "
-        f"{pruned:,} taken out, in {seconds:.0f} s; {_INDEX.value} holds {total:,}"
+        f"{pruned:,} taken out, in {time.monotonic() - began:.0f} s; {_INDEX.value} holds {total:,}"
     )
-    if counts.bad and len(counts.bad) == len(gallery):
-        raise InputError(f"none of the {len(gallery):,} images of --images={_IMAGES.value} can be used: see above")
+    if counts.bad and not counts.encoded + counts.unchanged:
+        raise InputError(f"none of the {len(counts.bad):,} images of --images={_IMAGES.value} can be used: see above")
 
 
-def _stopped(number: int, frame: Any) -> None:
-    raise Stopped(number)
+def _run(counts: Counts) -> tuple[int, int]:
+    """How many images were taken out, and how many the index has then."""
+    parallel.use_all_cores()
+    model = model_module.load(_WORKDIR.value)
+    gallery = galleries.read(_IMAGES.value, directory=_DIRECTORY.value)
+    if _PRUNE.value and not gallery.is_folder:
+        raise InputError("--prune goes with a folder: what isn't in a list may still be wanted")
+    run = workdir.path(_WORKDIR.value)
+    manifest = Manifest(model.bits, model.sha256, str(run) if storage.is_remote(run) else os.path.abspath(run))
+    with index.create(_INDEX.value, manifest) as opened:
+        with _bar(len(gallery)) as bar:
+            encode(model, gallery, opened, counts=counts, threads=parallel.reading_threads(0), told=bar.update)
+        return prune(gallery, opened) if _PRUNE.value else 0, opened.count()
 
 
 def _bar(count: int) -> "tqdm[Any]":
@@ -135,8 +131,9 @@ def _changed(
     def wanted() -> Iterator[tuple[int, Item | None]]:
         for start in range(0, len(gallery), _ASKED):
             rows = range(start, min(start + _ASKED, len(gallery)))
-            known = opened.find([gallery.id(row) for row in rows if _is_text(gallery.id(row))])
-            yield from ((row, known.get(gallery.id(row))) for row in rows)
+            names = [gallery.id(row) for row in rows]
+            known = opened.find([name for name in names if index.is_text(name)])
+            yield from ((row, known.get(name)) for row, name in zip(rows, names, strict=True))
 
     # A batch is read ahead, so that it is there when the one before has been computed.
     for result in _ahead(
@@ -155,7 +152,7 @@ def _changed(
 def _read(model: Model, gallery: Gallery, row: int, known: Item | None) -> tuple[Item, np.ndarray] | str | None:
     """An item with its pixels; None where it is in the index as it is; or why it can't be used."""
     source, name = gallery.source, gallery.id(row)
-    if not _is_text(name):
+    if not index.is_text(name):
         return f"{source.place(row)} has a name that isn't UTF-8: rename it"
     try:
         content = source.content(row)
@@ -168,10 +165,6 @@ def _read(model: Model, gallery: Gallery, row: int, known: Item | None) -> tuple
         return f"{source.place(row)} {error}"
     except InputError as error:  # of another size than the network wants
         return str(error)
-
-
-def _is_text(name: str) -> bool:
-    return name.isprintable() or not any("\ud800" <= char <= "\udfff" for char in name)
 
 
 def _ahead(

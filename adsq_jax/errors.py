@@ -8,5 +8,8 @@ class InputError(ValueError):
     """
 
 
-class Stopped(Exception):
-    """A signal ended a run early; the same command goes on from what is on the disk. Its argument is the signal's number."""
+class Stopped(BaseException):
+    """A signal ended a run early; the same command goes on from what is on the disk. Its argument is the signal's number.
+
+    Like KeyboardInterrupt it is no error, and passes by whoever takes all errors for something else.
+    """

@@ -8,7 +8,6 @@ import numpy as np
 from adsq_jax import index, pages
 from adsq_jax import model as model_module
 from adsq_jax.data import contact_sheet, images, storage
-from adsq_jax.data.images import BadImage
 from adsq_jax.errors import InputError
 from adsq_jax.index import NOTHING, CodeIndex, Filter
 from adsq_jax.model import ImageLike, Model
@@ -71,7 +70,28 @@ def nearest(
     Raises:
       InputError: a query can't be read; k or radius is out of range.
     """
-    found = opened.search(model.encode(list(queries), part="query"), k=k, radius=radius, where=where)
+    return of_codes(opened, model.encode(list(queries), part="query"), k=k, radius=radius, where=where)
+
+
+def of_codes(
+    opened: CodeIndex, packed_codes: np.ndarray, *, k: int, radius: int | None, where: Filter | None
+) -> list[list[Hit]]:
+    """The same of queries that are encoded.
+
+    Args:
+      opened: the index.
+      packed_codes: of the queries, uint8[n, ceil(bits / 8)].
+      k: as of `nearest`.
+      radius: as of `nearest`.
+      where: as of `nearest`.
+
+    Returns:
+      The hits of each query, nearest first.
+
+    Raises:
+      InputError: k or radius is out of range.
+    """
+    found = opened.search(packed_codes, k=k, radius=radius, where=where)
     there = found.keys != NOTHING
     items = iter(opened.items(found.keys[there]))
     return [
@@ -114,12 +134,12 @@ def pixels_of(picture: str) -> np.ndarray | None:
     """
     try:
         return images.decode(storage.read(storage.path(picture)), shorter_side=_SIDE)
-    except (BadImage, InputError, OSError, ValueError):  # a path that has vanished; a record of TFDS has none
+    except (OSError, ValueError):  # BadImage and InputError are such: a path that has vanished; a record of TFDS has none
         return None
 
 
 def _told(hit: Hit) -> str:
-    return f"{hit.rank}: {hit.distance} bit{'' if hit.distance == 1 else 's'}"
+    return f"{hit.rank}: {pages.bits(hit.distance)}"
 
 
 def page(queries: Sequence[str], found: Sequence[Sequence[Hit]]) -> bytes:
@@ -138,7 +158,7 @@ def page(queries: Sequence[str], found: Sequence[Sequence[Hit]]) -> bytes:
         for hit in hits:
             shown.append(pages.picture(pixels_of(hit.id), name=hit.id, lines=[_told(hit), ", ".join(hit.labels)], mark=""))
         parts.append(pages.row(shown, heading=query))
-    return pages.document("Nearest pictures", parts).encode()
+    return pages.document("Nearest pictures", parts)
 
 
 def sheet(queries: Sequence[str], found: Sequence[Sequence[Hit]]) -> bytes:

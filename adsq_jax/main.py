@@ -7,7 +7,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,7 @@ def _result(config: ConfigDict, directory: Path, content: dict[str, Any], *, beg
         print(f"{processes.name()}: runs on {parallel.Spread().describe()}", file=sys.stderr, flush=True)
     processes.check_same(config=config_module.sha256(config), code=results.code_sha256())
     # Of several processes JAX notes a signal from the start on; to put a handler in the place of its own would end that one.
-    with _stopping(directory) if processes.count() == 1 else contextlib.nullcontext():
+    with command_line.stoppable() if processes.count() == 1 else contextlib.nullcontext():
         trainer = processes.together(lambda: _trainer(config))
     pretrained = trainer.pretrained.account["sha256"] if trainer.pretrained else ""
     processes.check_same(split=trainer.dataset.split_sha256, pretrained_weights=pretrained)
@@ -135,21 +135,11 @@ def _tell_stopped(directory: Path) -> None:
     print(f"stopped: what is saved is in {directory}; resume with the same command", file=sys.stderr, flush=True)
 
 
-@contextlib.contextmanager
-def _stopping(directory: Path) -> Iterator[None]:
-    """Ends at SIGTERM, where there is nothing to save."""
-
-    def handler(number: int, frame: Any) -> None:
-        if processes.count() > 1:  # the others have their own signal, and may wait for this process
-            _tell_stopped(directory)
-            processes.leave(0)
-        raise Stopped(number)
-
-    previous = signal.signal(signal.SIGTERM, handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+def _leave_stopped(directory: Path) -> None:
+    """Ends this process of several at once: the others have their own signal, and may wait for this one."""
+    if processes.count() > 1:
+        _tell_stopped(directory)
+        processes.leave(0)
 
 
 def run(trainer: Trainer, directory: Path, *, began: float) -> dict[str, Any]:
@@ -185,7 +175,7 @@ def run(trainer: Trainer, directory: Path, *, began: float) -> dict[str, Any]:
 
     state, seconds = train(trainer, directory=directory, began=began, validate=validate if config.data.validation else None)
     trained = time.monotonic()
-    with _stopping(directory):
+    with command_line.stoppable(first=partial(_leave_stopped, directory)):  # nothing to save
         found = measured(state, directory)
         trained_state = trainer.outside(state)
     result = {
@@ -201,8 +191,8 @@ def run(trainer: Trainer, directory: Path, *, began: float) -> dict[str, Any]:
         "machine": trainer.parallel.describe(),
     }
     if processes.leads():
-        account = trainer.pretrained.account if trainer.pretrained else None
-        model.save(directory, trained_state, config=config, account=account, bounded=trainer.method.bounded)
+        options = trainer.pretrained.account["options"] if trainer.pretrained else {}
+        model.save(directory, trained_state, config=config, img_net=trainer.whole_net, options=options)
         workdir.write_json(directory / "result.json", result)
     return result
 

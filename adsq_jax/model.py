@@ -21,6 +21,7 @@ from adsq_jax.data import storage
 from adsq_jax.data.images import BadImage
 from adsq_jax.encoder import computed, even
 from adsq_jax.errors import InputError
+from adsq_jax.models.img_net import ImgNet
 from adsq_jax.models.layers import DTYPES, Layers
 from adsq_jax.results import QUERY_NETS
 from adsq_jax.train_state import TrainState
@@ -48,7 +49,7 @@ class Model:
         self.sha256: str = description["sha256"]  # codes of models of one hash can be compared, and no others
         self.image_size: int = description["view"]["image_size"]  # pixels a side of what the network sees
         self.resize: int = description["view"]["resize"]  # pixels of the shorter side before the centre is cut; 0: as it is
-        self._variables, self._local = variables, parallel.of_this_process()
+        self.variables, self._local = variables, parallel.of_this_process()  # of all networks, for `relaxed_codes`
         self.batch_size: int = even(description["batch_size"], self._local)
         self.networks = dict(zip(("query", "database"), QUERY_NETS[description["query_net"]], strict=True))  # f, g or sum
         whole = networks.of_sizes(layers=Layers(dtype=description["dtype"]), bits=self.bits, **description["network"])
@@ -67,17 +68,12 @@ class Model:
         """
         return list(self._relaxed[self.networks[part]](variables, images))
 
-    @property
-    def variables(self) -> dict[str, Any]:
-        """Of all networks, for `relaxed_codes`."""
-        return self._variables
-
     def encode(self, images: ImageLike | Sequence[ImageLike] | np.ndarray, *, part: Part = "database") -> np.ndarray:
         """Hash codes of images.
 
         Args:
-          images: one, or several: a path; a PIL image; an array uint8[h, w, 3] or, grey, uint8[h, w]; many of the same size may
-            be one array, uint8[n, h, w, 3].
+          images: one, or several: a path, of this machine or of an object store; a PIL image; an array uint8[h, w, 3] or, grey,
+            uint8[h, w]; many of the same size may be one array, uint8[n, h, w, 3].
           part: "database", or "query" for what is looked for there. They differ where a run has `eval.query_net="fg"` alone.
 
         Returns:
@@ -115,7 +111,7 @@ class Model:
                 room = devices if len(batch) <= devices else self.batch_size
                 yield np.concatenate([batch, np.repeat(batch[:1], room - len(batch), axis=0)])
 
-        for relaxed in computed(function, self._variables, filled(), local=self._local):
+        for relaxed in computed(function, self.variables, filled(), local=self._local):
             total = sum(map(np.asarray, relaxed), np.zeros((1, self.bits), np.float32))  # [batch, bits]
             yield codes.pack(codes.binarize(total[: lengths.pop(0)]))
 
@@ -172,12 +168,12 @@ def _relaxed(whole: Any, nets: Sequence[str], variables: dict[str, Any], images:
     return [whole.apply(variables[net], images, train=False)[1] for net in nets]
 
 
-def _several(images: Any) -> Sequence[ImageLike]:
+def _several(images: Any) -> Sequence[Any]:
     if isinstance(images, np.ndarray):
         if images.ndim == 4:
             return list(images)
         return [images] if images.dtype != object else list(images)
-    if isinstance(images, str | Path | Image.Image):
+    if isinstance(images, str | bytes | Path | Image.Image):
         return [images]
     try:
         return list(images)
@@ -189,7 +185,7 @@ def _several(images: Any) -> Sequence[ImageLike]:
 
 def _pixels(image: ImageLike, *, shorter_side: int) -> np.ndarray:
     if isinstance(image, str | Path):
-        return pictures.decode(pictures.file(Path(image)), shorter_side=shorter_side)
+        return pictures.decode(_content(str(image)), shorter_side=shorter_side)
     if isinstance(image, Image.Image):
         return pictures.of_picture(image, shorter_side=shorter_side)
     if isinstance(image, bytes):
@@ -202,20 +198,31 @@ def _pixels(image: ImageLike, *, shorter_side: int) -> np.ndarray:
     return pictures.resize(array, shorter_side=shorter_side)
 
 
+def _content(place: str) -> bytes:
+    try:
+        return storage.read(storage.path(place))
+    except FileNotFoundError as error:
+        raise BadImage("isn't there: give the path of a picture") from error
+    except OSError as error:
+        raise BadImage(f"can't be read ({error.strerror}): give another picture") from error
+    except ValueError as error:  # a path with a null byte; or InputError
+        raise BadImage(f"can't be read ({error}): give another picture") from error
+
+
 def _batched(images: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
     while batch := list(itertools.islice(images, size)):
         yield np.stack(batch)
 
 
-def save(directory: Path, state: TrainState, *, config: ConfigDict, account: dict[str, Any] | None, bounded: bool) -> None:
+def save(directory: Path, state: TrainState, *, config: ConfigDict, img_net: ImgNet, options: dict[str, Any]) -> None:
     """Writes a trained model: `weights.safetensors`, and `model.json`, which says what they are.
 
     Args:
       directory: the run's folder.
       state: of the end of training, NumPy arrays.
       config: of the run.
-      account: of its pretrained weights; None without any.
-      bounded: whether relaxed codes go through tanh.
+      img_net: the whole network.
+      options: what the layout of its pretrained weights asked of the backbone.
 
     Source: this project.
     """
@@ -234,6 +241,15 @@ def save(directory: Path, state: TrainState, *, config: ConfigDict, account: dic
         "/".join(key.key for key in path): np.ascontiguousarray(x) for path, x in jax.tree_util.tree_leaves_with_path(trees)
     }
     content = safetensors.numpy.save(arrays)
+    network = {
+        "backbone": config.model.backbone,
+        "width": config.model.width,
+        "options": options,
+        "features": img_net.features,
+        "mean": list(img_net.mean),
+        "deviation": list(img_net.deviation),
+        "bounded": img_net.bounded,
+    }
     description = {
         "format": _FORMAT,
         "bits": config.bits,
@@ -243,24 +259,11 @@ def save(directory: Path, state: TrainState, *, config: ConfigDict, account: dic
         "batch_size": config.eval.batch_size,
         "dtype": config.model.dtype,
         "view": {"resize": config.data.resize, "image_size": config.data.image_size},
-        "network": _network(config, account, bounded=bounded),
+        "network": network,
         "weights_sha256": hashlib.sha256(content).hexdigest(),
     }
     workdir.write_bytes(folder / _WEIGHTS, content)
     workdir.write_json(folder / _DESCRIPTION, {**description, "sha256": _identity(description)})
-
-
-def _network(config: ConfigDict, account: dict[str, Any] | None, *, bounded: bool) -> dict[str, Any]:
-    model, found = config.model, account or {"options": {}, "mean": networks.MEAN, "deviation": networks.DEVIATION}
-    return {
-        "backbone": model.backbone,
-        "width": model.width,
-        "options": found["options"],
-        "features": model.features,
-        "mean": list(model.mean or found["mean"]),
-        "deviation": list(model.deviation or found["deviation"]),
-        "bounded": bounded,
-    }
 
 
 def _identity(description: dict[str, Any]) -> str:

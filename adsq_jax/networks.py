@@ -12,8 +12,6 @@ from adsq_jax.models import backbones, pretrained
 from adsq_jax.models.img_net import ImgNet
 from adsq_jax.models.layers import Layers
 
-MEAN, DEVIATION = pretrained.NONE.mean, pretrained.NONE.deviation  # of a trunk that starts from random weights
-
 
 class Pretrained(NamedTuple):
     """A trunk's weights from a file."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-_SIDE = 160  # pixels of a thumbnail, at most
+_SIDE = 160  # pixels of a small picture's longer side, at most
 _MARKS = {"": "", "right": "✓", "wrong": "✗"}  # not told by colour alone
 _STYLE = """
 :root { color-scheme: light; --line: #d0d4da; --right: #0072b2; --wrong: #d55e00; }
@@ -29,7 +29,7 @@ figcaption div:first-child { color: #5a6472; } img.plot { max-width: 100%; heigh
 """
 
 
-def document(title: str, parts: Sequence[str]) -> str:
+def document(title: str, parts: Sequence[str]) -> bytes:
     """A whole page.
 
     Args:
@@ -37,11 +37,12 @@ def document(title: str, parts: Sequence[str]) -> str:
       parts: pieces of HTML, from the other functions here.
 
     Returns:
-      HTML.
+      HTML, as the bytes of a file; names that aren't UTF-8 show their bytes.
     """
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>'
     body = "\n".join((f"<h1>{html.escape(title)}</h1>", *parts))
-    return f'<!doctype html>\n<html lang="en"><head>{head}<style>{_STYLE}</style></head>\n<body>{body}\n</body></html>\n'
+    whole = f'<!doctype html>\n<html lang="en"><head>{head}<style>{_STYLE}</style></head>\n<body>{body}\n</body></html>\n'
+    return whole.encode(errors="backslashreplace")
 
 
 def picture(pixels: np.ndarray | None, *, name: str, lines: Sequence[str], mark: str) -> str:
@@ -60,22 +61,38 @@ def picture(pixels: np.ndarray | None, *, name: str, lines: Sequence[str], mark:
       KeyError: another mark.
     """
     sign = f"<b>{_MARKS[mark]}</b>" if _MARKS[mark] else ""
-    shown = '<span class="gone">not there</span>' if pixels is None else f'<img alt="" src="{_thumbnail(pixels)}">'
+    shown = (
+        '<span class="gone">not there</span>' if pixels is None else f'<img alt="" src="{data_uri(pixels, longer_side=_SIDE)}">'
+    )
     below = "".join(f"<div>{html.escape(line)}</div>" for line in (*lines, name.rpartition("/")[2]) if line)
     frame = f'<div class="frame">{shown}{sign}</div><figcaption>{below}</figcaption>'
     return f'<figure class="{mark}" title="{html.escape(name)}">{frame}</figure>'
 
 
-def _thumbnail(pixels: np.ndarray) -> str:
+def data_uri(pixels: np.ndarray, *, longer_side: int) -> str:
+    """A picture as text that stands for its file.
+
+    Args:
+      pixels: uint8[h, w, 3].
+      longer_side: in pixels, at most; larger ones are made smaller.
+
+    Returns:
+      For the `src` of an `<img>`.
+    """
     small = Image.fromarray(np.ascontiguousarray(pixels))
-    small.thumbnail((_SIDE, _SIDE))
+    small.thumbnail((longer_side, longer_side))
     buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=80)
+    small.save(buffer, "JPEG", quality=85)
     return _inline(buffer.getvalue(), "jpeg")
 
 
 def _inline(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def bits(distance: int) -> str:
+    """A distance in words."""
+    return f"{distance} bit{'' if distance == 1 else 's'}"
 
 
 def plot(png: bytes, *, heading: str, note: str) -> str:

@@ -15,8 +15,8 @@ from adsq_jax.errors import InputError
 
 _INDEX = flags.DEFINE_string("index", None, "The index's folder, that adsq_jax.encode made.")
 _QUERY = flags.DEFINE_multi_string("query", [], "A picture, or a folder of pictures; may be given several times.")
-_K = flags.DEFINE_integer("k", 20, "How many pictures to find for each query, at most.")
-_RADIUS = flags.DEFINE_integer("radius", None, "The greatest distance, in bits; any if not given.")
+_K = flags.DEFINE_integer("k", 20, "How many pictures to find for each query, at most.", lower_bound=1)
+_RADIUS = flags.DEFINE_integer("radius", None, "The greatest distance, in bits; any if not given.", lower_bound=0)
 _WHERE = flags.DEFINE_string("where", None, "Which pictures to look at: 'label=cat and not path=*/drafts/*'.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run whose model the index is of, if it isn't where it was any more.")
 _OUT = flags.DEFINE_string("out", None, "A page of pictures to write: hits.html or hits.png.")

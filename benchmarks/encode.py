@@ -7,7 +7,6 @@ benchmarks/results/index/encode.json.
 """
 
 import argparse
-import datetime
 import json
 import platform
 import statistics
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from adsq_jax import index, model, parallel
+from adsq_jax import index, model, parallel, results
 from adsq_jax.data import gallery
 from adsq_jax.encode import Counts, encode
 
@@ -48,7 +47,7 @@ def main() -> None:
             assert counts.encoded == len(found)
     speeds = {name: len(found) / statistics.median(several[1:]) for name, several in seconds.items()}
     result = {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        **results.environment(),
         "machine": f"{platform.machine()}, {parallel.cores()} cores",
         "backbone": loaded.description["network"]["backbone"],
         "image_size": loaded.image_size,

@@ -24,13 +24,14 @@ python -m adsq_jax.encode --workdir="$folder/run" --images="$pictures" --index="
 again=$(python -m adsq_jax.encode --workdir="$folder/run" --images="$pictures" --index="$folder/index")
 [[ $again == "0 images encoded, "* ]] || fails "a second time there was something to encode: $again"
 
-read -r query other < <(python - "$pictures" <<'END'
+mapfile -t ends < <(python - "$pictures" <<'END'
 import sys
 from adsq_jax.data import gallery
 found = gallery.read(sys.argv[1], directory="")
-print(found.id(0), found.id(len(found) - 1))
+print(found.id(0), found.id(len(found) - 1), sep="\n")
 END
 )
+query=${ends[0]} other=${ends[1]}
 rm -f "$folder"/hits.*
 python -m adsq_jax.search --index="$folder/index" --query="$query" --query="$other" --k=10 --out="$folder/hits.html"
 python -m adsq_jax.search --index="$folder/index" --query="$query" --k=10 --radius=2 --out="$folder/hits.png" >/dev/null

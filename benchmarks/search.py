@@ -1,15 +1,15 @@
 """An index of codes against bare faiss: adding, opening, searching, and memory.
 
-    python benchmarks/search.py [--codes=1000000] [--bits=64] [--turns=7] [--memory=10000000] [--out=FILE]
+    python benchmarks/search.py [--codes=1000000] [--turns=7] [--memory=10000000] [--out=FILE]
 
-Random codes, and ids as paths have them. Adding counts until each batch of 65,536 is kept; opening is a process of its own, up
-to the first answer. Searching alternates between the index and `faiss.IndexBinaryFlat` on the same codes, queries and threads;
-the ratio is of the medians. Memory is that of a process that opens an index of `--memory` codes and searches, less what it has
-after its imports. Kept in benchmarks/results/index/search.json.
+Random codes, and ids as paths have them. Adding counts until each batch of 65,536 is kept; of a tenth of the codes, also until
+each batch of 64 is, as encoding adds them. Opening is a process of its own, up to the first answer. Searching alternates
+between the index and `faiss.IndexBinaryFlat` on the same codes, queries and threads; the ratio is of the medians. Memory is
+that of a process that opens an index of `--memory` codes and searches, less what it has after its imports. Kept in
+benchmarks/results/index/search.json.
 """
 
 import argparse
-import datetime
 import json
 import platform
 import statistics
@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from adsq_jax import index, parallel
+from adsq_jax import index, parallel, results
 from adsq_jax.index import Item, Manifest
 
-BATCH, QUERIES, K = 65_536, 500, 100
+BITS, BATCH, SMALL, QUERIES, K = 64, 65_536, 64, 500, 100
 _MEMORY = r"""
 import re, sys, time
 import faiss, lancedb, numpy, pyarrow
@@ -40,13 +40,13 @@ with index.open_index(sys.argv[1]) as opened:
 """
 
 
-def filled(place: str, *, count: int, bits: int) -> tuple[np.ndarray, float]:
+def filled(place: str, *, count: int, batch: int) -> tuple[np.ndarray, float]:
     """Makes an index of random codes; the codes, and the seconds that adding took."""
     random, seconds, all_codes = np.random.default_rng(0), 0.0, []
-    with index.create(place, Manifest(bits=bits, model_sha256="m" * 64)) as opened:
-        for start in range(0, count, BATCH):
-            rows = range(start, min(start + BATCH, count))
-            codes = random.integers(0, 256, (len(rows), bits // 8), np.uint8)
+    with index.create(place, Manifest(bits=BITS, model_sha256="m" * 64)) as opened:
+        for start in range(0, count, batch):
+            rows = range(start, min(start + batch, count))
+            codes = random.integers(0, 256, (len(rows), BITS // 8), np.uint8)
             items = [Item(f"/pictures/{row // 1000:05d}/{row:08d}.jpg", ("cat",), "0" * 64) for row in rows]
             began = time.perf_counter()
             opened.add(items, codes)
@@ -55,9 +55,9 @@ def filled(place: str, *, count: int, bits: int) -> tuple[np.ndarray, float]:
     return np.concatenate(all_codes), seconds
 
 
-def opening(place: str, *, bits: int) -> tuple[float, int, int]:
+def opening(place: str) -> tuple[float, int, int]:
     """Seconds from opening to the first answer in a process of its own, and its bytes at most and at the end."""
-    done = subprocess.run([sys.executable, "-c", _MEMORY, place, str(bits // 8)], check=True, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", _MEMORY, place, str(BITS // 8)], check=True, capture_output=True, text=True)
     seconds, most, last = done.stdout.split()
     return float(seconds), int(most), int(last)
 
@@ -86,28 +86,30 @@ def main() -> None:
     """Measures, prints and writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--codes", type=int, default=1_000_000)
-    parser.add_argument("--bits", type=int, default=64)
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--memory", type=int, default=10_000_000, help="codes of the second index; 0: none")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/index/search.json"))
     given = parser.parse_args()
     result: dict[str, Any] = {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        **results.environment(),
         "machine": f"{platform.machine()}, {parallel.cores()} cores",
         "codes": given.codes,
-        "bits": given.bits,
+        "bits": BITS,
         "k": K,
     }
     with tempfile.TemporaryDirectory() as folder:
         place = str(Path(folder) / "index")
-        codes, seconds = filled(place, count=given.codes, bits=given.bits)
+        codes, seconds = filled(place, count=given.codes, batch=BATCH)
         result["codes_added_a_second"] = given.codes / seconds
-        result["seconds_to_open"] = statistics.median(opening(place, bits=given.bits)[0] for _ in range(given.turns))
+        result["seconds_to_open"] = statistics.median(opening(place)[0] for _ in range(given.turns))
         result |= searching(place, codes, turns=given.turns)
+    with tempfile.TemporaryDirectory() as folder:
+        count = given.codes // 10
+        result["codes_added_a_second_by_64"] = count / filled(f"{folder}/index", count=count, batch=SMALL)[1]
     if given.memory:
         with tempfile.TemporaryDirectory() as folder:
-            codes, seconds = filled(str(Path(folder) / "index"), count=given.memory, bits=given.bits)
-            opened, most, last = opening(str(Path(folder) / "index"), bits=given.bits)
+            codes, seconds = filled(str(Path(folder) / "index"), count=given.memory, batch=BATCH)
+            opened, most, last = opening(str(Path(folder) / "index"))
             result["large"] = {
                 "codes": given.memory,
                 "codes_added_a_second": given.memory / seconds,

@@ -86,6 +86,21 @@ def colours(tmp_path_factory):
     return pictures, mock_data.run_on_pictures(pictures, folder / "run")
 
 
+@pytest.fixture(scope="session")
+def filled(colours, tmp_path_factory):
+    """Paths of those pictures, the model of that run, and the place of an index of them, not to be written into."""
+    import adsq_jax
+    from adsq_jax import index
+
+    folder, run = colours
+    place = str(tmp_path_factory.mktemp("filled") / "index")
+    model = adsq_jax.load(run)
+    paths = sorted(str(path) for path in folder.rglob("*.png"))
+    with index.create(place, index.Manifest(model.bits, model.sha256, str(run))) as opened:
+        opened.add([index.Item(path, (path.split("/")[-2],)) for path in paths], model.encode(paths))
+    return paths, model, place
+
+
 @pytest.fixture
 def bucket(s3_server, monkeypatch):
     """s3://BUCKET, new and empty; address and credentials stand in the environment, which other processes inherit."""

@@ -1,6 +1,7 @@
 """Small data sets and small configs that the tests of the whole loop share."""
 
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -95,3 +96,40 @@ def run_on_pictures(folder: Path, workdir: Path, *arguments: str) -> Path:
     done = subprocess.run(command, cwd=CONFIGS[0].parent.parent, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return workdir
+
+
+_FORKS = """
+import importlib, json, os, sys, tempfile
+from adsq_jax import command_line
+module, answers = importlib.import_module(sys.argv[1]), []
+for arguments in json.load(sys.stdin):
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        pid = os.fork()
+        if not pid:
+            os.dup2(out.fileno(), 1)
+            os.dup2(err.fileno(), 2)
+            sys.argv[1:] = arguments
+            command_line.run(module.main)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        answers.append([status, *(file.seek(0) or file.read() for file in (out, err))])
+json.dump(answers, sys.stdout)
+"""
+
+
+def commands(module: str, calls: list[list[str]]) -> list[subprocess.CompletedProcess]:
+    """Runs an entry point once for each list of arguments, in processes that import it but once."""
+    child = [sys.executable, "-W", "ignore", "-c", _FORKS, module]
+    root = CONFIGS[0].parent.parent
+    done = subprocess.run(child, input=json.dumps(calls), cwd=root, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return [subprocess.CompletedProcess(call, *answer) for call, answer in zip(calls, json.loads(done.stdout), strict=True)]
+
+
+def assert_refused(module: str, cases: list[tuple[dict[str, object], str]], given: dict[str, object]) -> None:
+    """Each change of the given flags is refused by one line with a text, and exit status 2."""
+    calls = [[f"{name}={value}" for name, value in {**given, **changed}.items()] for changed, _ in cases]
+    for (changed, said), done in zip(cases, commands(module, calls), strict=True):
+        assert done.returncode == 2, (changed, done)
+        assert said in done.stderr, (changed, done)
+        assert len(done.stderr.strip().splitlines()) == 1, (changed, done)
+        assert not done.stdout, (changed, done)

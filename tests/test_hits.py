@@ -7,24 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import adsq_jax
 from adsq_jax import hits, index
 from adsq_jax.errors import InputError
 from adsq_jax.hits import Hit
 
 EVIL = '<img src=x onerror="alert(1)">.png'
-
-
-@pytest.fixture(scope="module")
-def filled(colours, tmp_path_factory):
-    """Pictures, model, and an index of them."""
-    folder, run = colours
-    place = str(tmp_path_factory.mktemp("hits") / "index")
-    model = adsq_jax.load(run)
-    paths = sorted(str(path) for path in folder.rglob("*.png"))
-    with index.create(place, index.Manifest(model.bits, model.sha256, str(run))) as opened:
-        opened.add([index.Item(path, (path.split("/")[-2],)) for path in paths], model.encode(paths))
-    return paths, model, place
 
 
 def nearest(place, model, queries, *, k=5, radius=None, where=None):

@@ -32,7 +32,7 @@ ABOVE = {
     "encode": set(),
     "search": set(),
     "hits": {"search", "demo"},
-    "pages": {"hits", "report"},
+    "pages": {"hits", "report", "demo"},
     "report": set(),
     "demo": set(),
     "export": set(),

@@ -6,10 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-import adsq_jax
-from adsq_jax import index
+import mock_data
 
 ROOT = Path(__file__).parent.parent
 
@@ -21,21 +18,9 @@ def search(*arguments, check=True):
     return done
 
 
-@pytest.fixture(scope="module")
-def filled(colours, tmp_path_factory):
-    """Pictures, and an index of them."""
-    folder, run = colours
-    place = str(tmp_path_factory.mktemp("search") / "index")
-    model = adsq_jax.load(run)
-    paths = sorted(str(path) for path in folder.rglob("*.png"))
-    with index.create(place, index.Manifest(model.bits, model.sha256, str(run))) as opened:
-        opened.add([index.Item(path, (path.split("/")[-2],)) for path in paths], model.encode(paths))
-    return folder, place
-
-
-def test_a_query_and_pages(filled, tmp_path):
+def test_a_query_and_pages(filled, colours, tmp_path):
     """A table with the picture itself at distance 0, and the page that was asked for."""
-    folder, place = filled
+    folder, place = colours[0], filled[2]
     query = f"{folder}/red/00.png"
     done = search(f"--index={place}", f"--query={query}", "--k=36", f"--out={tmp_path}/hits.html")
     lines = done.stdout.splitlines()
@@ -46,9 +31,9 @@ def test_a_query_and_pages(filled, tmp_path):
     assert (tmp_path / "hits.html").read_text().count("data:image/jpeg") == 37
 
 
-def test_many_queries_as_json(filled, tmp_path):
+def test_many_queries_as_json(filled, colours, tmp_path):
     """Pictures and folders of them together, within a radius and by a filter; the sheet beside it."""
-    folder, place = filled
+    folder, place = colours[0], filled[2]
     done = search(
         *(f"--index={place}", f"--query={folder}/red/00.png", f"--query={folder}/blue", "--radius=3", "--k=5"),
         *("--where=label=blue and path!=*/03.png", "--json", f"--out={tmp_path}/hits.png"),
@@ -63,36 +48,33 @@ def test_many_queries_as_json(filled, tmp_path):
     assert (tmp_path / "hits.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize(
-    ("changed", "said"),
-    [
+def test_bad_flags(filled, colours):
+    cases = [
         ({"--index": ""}, "are both needed"),
         ({"--index": "/nowhere"}, "/nowhere holds no index"),
         ({"--query": "/nowhere.png"}, "/nowhere.png isn't there"),
         ({"--query": "setup.cfg"}, "setup.cfg is no whole picture"),
         ({"--query": "configs"}, "holds no picture"),
-        ({"--k": "0"}, "k=0: expected a whole number from 1"),
-        ({"--radius": "-1"}, "radius=-1: expected"),
+        ({"--k": "0"}, "not a positive integer"),
+        ({"--radius": "-1"}, "not a non-negative integer"),
         ({"--where": "colour=red"}, "the filter 'colour=red' can't be read"),
         ({"--workdir": "/nowhere"}, "/nowhere holds no trained model"),
         ({"--out": "hits.gif"}, "ends with .html or .png"),
         ({"--out": "README.png/hits.html"}, "in a folder that is there"),
-    ],
-)
-def test_bad_flags(filled, changed, said):
-    given = {"--index": filled[1], "--query": f"{filled[0]}/red/00.png"} | changed
-    done = search(*(f"{name}={value}" for name, value in given.items()), check=False)
-    assert done.returncode == 2
-    assert said in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert not done.stdout
+    ]
+    mock_data.assert_refused("adsq_jax.search", cases, {"--index": filled[2], "--query": f"{colours[0]}/red/00.png"})
 
 
-def test_a_page_that_is_there_stays(filled, tmp_path):
+def test_a_name_that_is_not_utf_8(filled, colours, tmp_path):
+    """A query of any name is searched for, told and shown."""
+    os.link(f"{colours[0]}/red/00.png", os.fsencode(tmp_path) + b"/caf\xe9.png")
+    search(f"--index={filled[2]}", f"--query={tmp_path}", f"--out={tmp_path}/hits.html")
+    assert "caf\\udce9.png" in (tmp_path / "hits.html").read_text()
+
+
+def test_a_page_that_is_there_stays(filled, colours, tmp_path):
     (tmp_path / "hits.html").write_text("mine")
     os.symlink("/nowhere", tmp_path / "link.png")
-    for name in ("hits.html", "link.png"):
-        done = search(f"--index={filled[1]}", f"--query={filled[0]}/red/00.png", f"--out={tmp_path / name}", check=False)
-        assert done.returncode == 2
-        assert "is there already" in done.stderr
+    cases = [({"--out": f"{tmp_path}/{name}"}, "is there already") for name in ("hits.html", "link.png")]
+    mock_data.assert_refused("adsq_jax.search", cases, {"--index": filled[2], "--query": f"{colours[0]}/red/00.png"})
     assert (tmp_path / "hits.html").read_text() == "mine"

@@ -3,10 +3,8 @@
 `python -m adsq_jax.demo --index=INDEX`
 """
 
-import signal
 import sys
 import tempfile
-from typing import Any, NoReturn
 
 from absl import flags
 
@@ -25,9 +23,9 @@ def main() -> None:
     """Reads the flags and serves the page until a signal comes."""
     if not _INDEX.value:
         raise InputError("--index=INDEX is needed: the folder that adsq_jax.encode made")
-    signal.signal(signal.SIGTERM, _stopped)
     try:
         with (
+            command_line.stoppable(),
             server.listening(_HOST.value, _PORT.value) as listener,
             index.open_index(_INDEX.value) as opened,
             tempfile.TemporaryDirectory(prefix="adsq_jax_demo_") as temporary,
@@ -36,10 +34,6 @@ def main() -> None:
             server.serve(Finder(opened, model), listener, place=_INDEX.value, temporary=temporary)
     except Stopped:
         print("stopped", file=sys.stderr)
-
-
-def _stopped(number: int, frame: Any) -> NoReturn:
-    raise Stopped(number)
 
 
 if __name__ == "__main__":

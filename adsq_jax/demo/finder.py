@@ -13,7 +13,7 @@ from adsq_jax.data import images, storage
 from adsq_jax.data.images import BadImage
 from adsq_jax.errors import InputError
 from adsq_jax.hits import Hit
-from adsq_jax.index import NOTHING, CodeIndex
+from adsq_jax.index import CodeIndex
 from adsq_jax.model import Model
 
 _SIDE = 160  # pixels of a picture's shorter side, as it is shown
@@ -105,13 +105,8 @@ class Finder:
         with self._lock:
             self._opened.refresh()
             began = time.perf_counter()
-            found = self._opened.search(query.code, k=k, radius=radius, where=only)
-            there = found.keys[0] != NOTHING
-            items = self._opened.items(found.keys[0][there])
-            seconds = time.perf_counter() - began
-            count = self._opened.count()
-        near = zip(found.distances[0][there].tolist(), items, strict=True)
-        return [Hit(rank, bits, item.id, item.labels) for rank, (bits, item) in enumerate(near, start=1)], seconds, count
+            (found,) = hits.of_codes(self._opened, query.code, k=k, radius=radius, where=only)
+            return found, time.perf_counter() - began, self._opened.count()
 
     def samples(self, count: int) -> list[str]:
         """Some pictures to pick from.
@@ -125,4 +120,5 @@ class Finder:
         with self._lock:
             ids = sorted(itertools.islice(self._opened.ids(), _DRAWN_FROM))
         drawn = random.Random(0).sample(ids, min(len(ids), 3 * count))  # more than needed: files may be gone
-        return [name for name in drawn if hits.pixels_of(name) is not None][:count]
+        there = (name for name in drawn if hits.pixels_of(name) is not None)
+        return list(itertools.islice(there, count))

@@ -2,16 +2,14 @@
 
 import base64
 import html
-import io
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from adsq_jax import codes, hits
+from adsq_jax import codes, hits, pages
 from adsq_jax.demo.finder import Finder, Query
 from adsq_jax.errors import InputError
 from adsq_jax.hits import Hit
@@ -89,14 +87,11 @@ def _uploaded(event: Any) -> tuple[str, bytes]:
 def _pictures(ids: Sequence[str]) -> list[str | None]:
     """Data URIs of pictures of the index; None for those that can't be shown any more."""
     with ThreadPoolExecutor(4) as pool:
-        return [None if pixels is None else _data_uri(pixels) for pixels in pool.map(hits.pixels_of, ids)]
+        return [None if pixels is None else _src(pixels) for pixels in pool.map(hits.pixels_of, ids)]
 
 
-def _data_uri(pixels: np.ndarray) -> str:
-    picture, buffer = Image.fromarray(np.ascontiguousarray(pixels)), io.BytesIO()
-    picture.thumbnail((_LONGER, _LONGER))
-    picture.save(buffer, "JPEG", quality=85)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+def _src(pixels: np.ndarray) -> str:
+    return pages.data_uri(pixels, longer_side=_LONGER)
 
 
 def _told(found: Sequence[Hit], seconds: float, count: int) -> str:
@@ -121,7 +116,7 @@ def _grid(found: Sequence[Hit]) -> str:
     pictures = _pictures([hit.id for hit in found])
     parts = []
     for hit, picture in zip(found, pictures, strict=True):
-        far = f"{hit.rank} · {hit.distance} bit{'' if hit.distance == 1 else 's'}"
+        far = f"{hit.rank} · {pages.bits(hit.distance)}"
         parts.append(_button(hit.id, picture, [far, ", ".join(hit.labels), os.path.basename(hit.id)]))
     return f'<div class="grid">{"".join(parts)}</div>'
 
@@ -137,7 +132,7 @@ def _panel(query: Query, bits: int) -> str:
     """The query with its code: a square for each bit, full for +1."""
     squares = "".join(f'<i class="{"on" if bit > 0 else ""}"></i>' for bit in codes.unpack(query.code, bits=bits)[0].tolist())
     name = f'<span title="{html.escape(query.name)}">{html.escape(os.path.basename(query.name))}</span>'
-    return f'<div class="query"><img alt="" src="{_data_uri(query.pixels)}">{name}<div class="bits">{squares}</div></div>'
+    return f'<div class="query"><img alt="" src="{_src(query.pixels)}">{name}<div class="bits">{squares}</div></div>'
 
 
 _DROP = """<label class="drop">Drop a picture here, or click to choose one

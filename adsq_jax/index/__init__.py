@@ -2,6 +2,18 @@
 
 from adsq_jax.index.filters import Filter, parse
 from adsq_jax.index.places import check_same, create, open_index
-from adsq_jax.index.protocol import NOTHING, CodeIndex, Found, Item, Manifest
+from adsq_jax.index.protocol import NOTHING, CodeIndex, Found, Item, Manifest, is_text
 
-__all__ = ["NOTHING", "CodeIndex", "Filter", "Found", "Item", "Manifest", "check_same", "create", "open_index", "parse"]
+__all__ = [
+    "NOTHING",
+    "CodeIndex",
+    "Filter",
+    "Found",
+    "Item",
+    "Manifest",
+    "check_same",
+    "create",
+    "is_text",
+    "open_index",
+    "parse",
+]

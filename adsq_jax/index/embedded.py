@@ -17,7 +17,7 @@ import pyarrow as pa
 os.environ.setdefault("LANCEDB_LOG", "error")  # it warns of every new folder
 import lancedb
 
-from adsq_jax.errors import InputError, Stopped
+from adsq_jax.errors import InputError
 from adsq_jax.index import filters
 from adsq_jax.index.filters import Filter
 from adsq_jax.index.protocol import NOTHING, Found, Item, Manifest, check_codes, check_items, check_search
@@ -26,7 +26,8 @@ _TABLE = "codes"
 _METADATA = b"adsq_jax"  # of the table's schema: the manifest, so that there is never one without the other
 _ALL = 2**31 - 1  # rows: LanceDB wants a limit
 _TOGETHER = 1_000  # ids in one question
-_MANY_ADDS = 32  # after which small pieces are joined at the end
+_MANY_ADDS = 32  # after which their pieces are joined: each add looks through all of them
+_OLD = datetime.timedelta(days=1)  # as long what others have open stays readable
 
 
 class EmbeddedIndex:
@@ -55,9 +56,8 @@ class EmbeddedIndex:
         lock = _locked(folder)
         try:
             with _readable(folder):
-                database = lancedb.connect(folder)
-                if _TABLE not in database.list_tables().tables or not _finished(folder):
-                    database.create_table(_TABLE, schema=_schema(manifest), mode="overwrite")
+                if not _finished(folder):
+                    lancedb.connect(folder).create_table(_TABLE, schema=_schema(manifest), mode="overwrite")
             found = cls.open(folder)
         except BaseException:
             os.close(lock)
@@ -72,7 +72,9 @@ class EmbeddedIndex:
         Raises:
           InputError: see `places.open_index`.
         """
-        if not _finished(folder):
+        with _readable(folder):
+            finished = _finished(folder)
+        if not finished:
             raise InputError(f"{folder} holds no index: make one with adsq_jax.encode, or give another folder")
         with _readable(folder):
             table = lancedb.connect(folder).open_table(_TABLE)
@@ -101,12 +103,14 @@ class EmbeddedIndex:
         with self._writing():
             upsert = self._table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
             upsert.execute(content)
-        self._adds += 1
+            self._adds += 1
+            if self._adds % _MANY_ADDS == 0:
+                self._table.optimize(cleanup_older_than=_OLD)
 
     def delete(self, ids: Sequence[str]) -> int:
         """See `CodeIndex.delete`."""
-        there = list(self.find(ids))
-        with self._writing() if there else contextlib.nullcontext():
+        with self._writing():
+            there = list(self.find(ids))  # now, when nobody else writes
             for start in range(0, len(there), _TOGETHER):
                 self._table.delete(_among(there[start : start + _TOGETHER]))
         return len(there)
@@ -176,10 +180,6 @@ class EmbeddedIndex:
     def close(self) -> None:
         """See `CodeIndex.close`."""
         if self._lock is not None:
-            if self._adds >= _MANY_ADDS:
-                with _writable(self._folder):
-                    # what others have open stays readable for a day
-                    self._table.optimize(cleanup_older_than=datetime.timedelta(days=1))
             os.close(self._lock)
             self._lock = None
         self._scanner = None
@@ -281,11 +281,17 @@ def _quoted(text: str) -> str:
 
 
 def _finished(folder: Path) -> bool:
-    """Whether a table was made there to the end."""
-    try:
-        return any((folder / f"{_TABLE}.lance" / "_versions").iterdir())
-    except OSError:
-        return False
+    """Whether a table was made there to the end; what was begun holds nothing yet.
+
+    Raises:
+      InputError: it was, and has lost what says what it holds.
+    """
+    versions, data = (folder / f"{_TABLE}.lance" / name for name in ("_versions", "data"))
+    if versions.is_dir() and any(versions.iterdir()):
+        return True
+    if data.is_dir() and any(data.iterdir()):
+        raise InputError(f"{folder} is damaged, its versions are gone: restore it, or encode into a new index")
+    return False
 
 
 def _check_free(folder: Path) -> None:
@@ -333,7 +339,7 @@ def _told(folder: Path, what: str, remedy: str) -> Iterator[None]:
     """Says in one line what LanceDB says in many, by exceptions of many kinds."""
     try:
         yield
-    except (InputError, Stopped, MemoryError, GeneratorExit):
+    except (InputError, MemoryError):
         raise
     except Exception as error:
         said = " ".join(str(error).split()) or type(error).__name__

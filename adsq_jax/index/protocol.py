@@ -67,7 +67,7 @@ class Found(NamedTuple):
 
 
 class CodeIndex(Protocol):
-    """An index that is open. `index.create` makes one and `index.open` opens it; close it, or use it with `with`."""
+    """An index that is open. `index.create` makes one and `index.open_index` opens it; close it, or use it with `with`."""
 
     manifest: Manifest
 
@@ -179,17 +179,19 @@ def check_items(items: Sequence[Item], *, codes: int) -> None:
         texts = (item.id, *item.labels)
         if not item.id or not all(isinstance(text, str) and "\0" not in text for text in texts):
             raise InputError(f"{item!r:.200} can't be kept: expected an id and labels that are texts without a null")
-        if any(len(text.encode(errors="surrogatepass")) > MOST_ID for text in texts) or not _encodable(texts):
+        if any(len(text.encode(errors="surrogatepass")) > MOST_ID for text in texts) or not all(map(is_text, texts)):
             raise InputError(f"{item!r:.200} can't be kept: expected texts of UTF-8, of {MOST_ID} bytes at most; rename it")
         if len(item.sha256) not in (0, 64):
             raise InputError(f"{item!r:.200} can't be kept: its sha256 must have 64 hexadecimal digits, or none")
 
 
-def _encodable(texts: Sequence[str]) -> bool:
+def is_text(name: str) -> bool:
+    """Whether a name can be kept as UTF-8; names of files may be any bytes."""
     try:
-        return all(text.encode() is not None for text in texts)
-    except UnicodeEncodeError:  # names of files that aren't UTF-8
+        name.encode()
+    except UnicodeEncodeError:
         return False
+    return True
 
 
 def check_search(k: int, radius: int | None) -> None:

@@ -29,18 +29,43 @@ _OUT = flags.DEFINE_string("out", None, "The report's folder; DIR/report if not 
 
 _TOP, _SHOWN = 10, 10  # hits of a query; queries of each kind
 _PAGE = "index.html"
-_PLOTS = {  # file, heading and what to see in it
+_PLOTS: dict[str, tuple[str, str, Callable[..., bytes | None]]] = {  # file; heading; what to see in it; what draws it
     "loss.png": (
         "Loss terms",
         "Each times its weight, so that they add up to the loss; means over the updates between two lines.",
+        lambda lines, found, result: figures.losses(lines),
     ),
-    "validation.png": ("mAP on held-out training images", "Measured at each checkpoint; never on the queries."),
-    "precision_recall.png": ("Precision and recall", "A point a Hamming radius; an empty ball has precision 0."),
-    "precision_at.png": ("Precision of the first N", "Averaged over the orders of equal distances."),
-    "distances.png": ("Distances", "The less the two overlap, the better a radius tells similar from dissimilar."),
-    "balance.png": ("Bit balance", "Share of +1 over the database: a bit says most where it is half."),
-    "correlation.png": ("Correlation between bits", "Over the database: bits that go together say the same twice."),
-    "usage.png": ("Code usage", ""),
+    "validation.png": (
+        "mAP on held-out training images",
+        "Measured at each checkpoint; never on the queries.",
+        lambda lines, found, result: figures.validation(lines),
+    ),
+    "precision_recall.png": (
+        "Precision and recall",
+        "A point a Hamming radius; an empty ball has precision 0.",
+        lambda lines, found, result: figures.precision_recall(result["precision_recall"]),
+    ),
+    "precision_at.png": (
+        "Precision of the first N",
+        "Averaged over the orders of equal distances.",
+        lambda lines, found, result: figures.precision_at(result["precision_at"]),
+    ),
+    "distances.png": (
+        "Distances",
+        "The less the two overlap, the better a radius tells similar from dissimilar.",
+        lambda lines, found, result: figures.distances(found),
+    ),
+    "balance.png": (
+        "Bit balance",
+        "Share of +1 over the database: a bit says most where it is half.",
+        lambda lines, found, result: figures.bit_balance(found),
+    ),
+    "correlation.png": (
+        "Correlation between bits",
+        "Over the database: bits that go together say the same twice.",
+        lambda lines, found, result: figures.correlation(found),
+    ),
+    "usage.png": ("Code usage", "", lambda lines, found, result: figures.usage(found)),
 }
 _NO_VALIDATION = "No mAP over time: it is measured on training images that are held out, here none (data.validation)."
 
@@ -50,7 +75,7 @@ def main() -> None:
     if not _WORKDIR.value:
         raise InputError("--workdir=DIR is needed: a finished run's folder")
     directory = workdir.path(_WORKDIR.value)
-    out = Path(_OUT.value) if _OUT.value else Path(directory) / "report"
+    out = workdir.path(_OUT.value) if _OUT.value else directory / "report"
     if storage.is_remote(out):
         raise InputError(f"{out} can't hold a report: give a folder of this machine with --out")
     _check_out(out)
@@ -59,7 +84,6 @@ def main() -> None:
     packed, labels, bits = results.read_codes(directory / "codes")
     query_net, database_net = results.QUERY_NETS[result["query_net"]]
     codes = {"query": packed["query"][query_net], "database": packed["database"][database_net]}
-    spread = parallel.Spread()
     found = measures.measure(
         codes["query"],
         codes["database"],
@@ -67,24 +91,16 @@ def main() -> None:
         bits=bits,
         cutoff=result["map_at"],
         top=_TOP,
-        spread=spread,
+        spread=parallel.Spread(),
     )
-    curves = retrieval.measure(
-        codes["query"],
-        codes["database"],
-        query_labels=labels["query"],
-        database_labels=labels["database"],
-        bits=bits,
-        spread=spread,
-    )
-    plots = draw(lines, found, curves)
-    source, note = source_of(directory, result, labels)
+    plots = draw(lines, found, result)
+    rows = rows_of(directory)
+    source, note = source_of(result, labels, rows=rows)
     with _writing(out):
         out.mkdir(parents=True, exist_ok=True)
         for name, content in plots.items():
             workdir.write_bytes(out / name, content)
-        page = page_of(result, plots, found, labels, rows=rows_of(directory), source=source, note=note)
-        workdir.write_bytes(out / _PAGE, page.encode())
+        workdir.write_bytes(out / _PAGE, page_of(result, plots, found, labels, rows=rows, source=source, note=note))
     print(f"written to {out / _PAGE}")
 
 
@@ -130,7 +146,8 @@ def read_run(directory: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     try:
         results.table(result)
         retrieval.check_cutoffs([result["map_at"]])
-        if result["query_net"] not in result["map_by_query_net"] or not isinstance(result["config"], dict):
+        kinds = [isinstance(result[key], dict) for key in ("config", "precision_at", "precision_recall")]
+        if result["query_net"] not in result["map_by_query_net"] or not all(kinds):
             raise ValueError
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{directory / 'result.json'} is no result of a run: restore it, or train again") from error
@@ -141,19 +158,18 @@ def read_run(directory: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return result, [line for line in lines if isinstance(line, dict) and isinstance(line.get("step"), int)]
 
 
-def draw(lines: list[dict[str, Any]], found: Measured, curves: dict[str, Any]) -> dict[str, bytes]:
-    """All plots of which there is something to show, by the name of their file."""
-    plots: dict[str, Callable[[], bytes | None]] = {
-        "loss.png": lambda: figures.losses(lines),
-        "validation.png": lambda: figures.validation(lines),
-        "precision_recall.png": lambda: figures.precision_recall(curves["precision_recall"]),
-        "precision_at.png": lambda: figures.precision_at(curves["precision_at"]),
-        "distances.png": lambda: figures.distances(found),
-        "balance.png": lambda: figures.bit_balance(found),
-        "correlation.png": lambda: figures.correlation(found),
-        "usage.png": lambda: figures.usage(found),
-    }
-    drawn = {name: plot() for name, plot in plots.items()}
+def draw(lines: list[dict[str, Any]], found: Measured, result: dict[str, Any]) -> dict[str, bytes]:
+    """All plots of which there is something to show, by the name of their file.
+
+    Args:
+      lines: of metrics.jsonl.
+      found: what `measures.measure` returns.
+      result: of result.json.
+
+    Returns:
+      PNGs.
+    """
+    drawn = {name: plot(lines, found, result) for name, (_, _, plot) in _PLOTS.items()}
     return {name: content for name, content in drawn.items() if content is not None}
 
 
@@ -165,22 +181,23 @@ def rows_of(directory: Path) -> dict[str, np.ndarray]:
     }
 
 
-def source_of(directory: Path, result: dict[str, Any], labels: dict[str, np.ndarray]) -> tuple[Source | None, str]:
+def source_of(
+    result: dict[str, Any], labels: dict[str, np.ndarray], *, rows: dict[str, np.ndarray]
+) -> tuple[Source | None, str]:
     """Opens the images of a run, if they are still where they were.
 
     Args:
-      directory: the run's folder.
       result: its result.json.
       labels: of its codes; those of the images must be the same.
+      rows: of the source.
 
     Returns:
       The images and ""; or None and a line that says why not.
     """
     try:
         source = datasets.open_source(config_module.data_settings(ConfigDict(result["config"])))
-        for part, rows in rows_of(directory).items():
-            theirs = labels[part]
-            same = source.labels.ids(rows) if theirs.ndim == 1 else source.labels[rows]
+        for part, theirs in labels.items():
+            same = source.labels.ids(rows[part]) if theirs.ndim == 1 else source.labels[rows[part]]
             if same is None or not np.array_equal(same, theirs):
                 raise InputError("the data set has other labels now")
     except (InputError, LookupError, TypeError, ValueError, OSError) as error:
@@ -200,7 +217,7 @@ def page_of(
     rows: dict[str, np.ndarray],
     source: Source | None,
     note: str,
-) -> str:
+) -> bytes:
     """The page: summary, plots, and queries with their nearest items.
 
     Args:
@@ -213,10 +230,10 @@ def page_of(
       note: why not.
 
     Returns:
-      HTML.
+      HTML, as the bytes of a file.
     """
     table = [tuple(line.split("  ", 1)) for line in results.table(result).splitlines()]
-    texts = {name: text for name, (_, text) in _PLOTS.items()} | {"usage.png": _usage(found)}
+    texts = {name: text for name, (_, text, _) in _PLOTS.items()} | {"usage.png": _usage(found)}
     drawn = {name: pages.plot(content, heading=_PLOTS[name][0], note=texts[name]) for name, content in plots.items()}
     parts = [pages.table([(name, value.strip()) for name, value in table]), pages.paragraph(note), drawn.pop("loss.png", "")]
     parts.append(pages.plots(list(drawn.values())))
@@ -242,7 +259,7 @@ def _of_query(
     for item, distance in zip(found.nearest[query].tolist(), found.distances[query].tolist(), strict=True):
         ours, theirs = labels["query"][query], labels["database"][item]
         right = bool(ours == theirs) if labels["query"].ndim == 1 else bool((ours & theirs).any())
-        told, mark = f"{distance} bit{'' if distance == 1 else 's'}", "right" if right else "wrong"
+        told, mark = pages.bits(distance), "right" if right else "wrong"
         shown.append(_picture("database", item, told, labels, rows=rows, source=source, mark=mark))
     return pages.row(shown, heading=f"Average precision {found.average_precision[query]:.3f}")
 

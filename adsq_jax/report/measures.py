@@ -21,8 +21,8 @@ class Measured(NamedTuple):
     ones: np.ndarray  # share of +1 of each bit over the database, float64[bits]
     correlation: np.ndarray  # between the bits over the database, float64[bits, bits]; 0 where a bit never changes
     usage: np.ndarray  # images of each code that the database has, most first, int64[codes]
-    nearest: np.ndarray  # rows of the ten nearest items of each query, int64[n_query, 10 or less]
-    distances: np.ndarray  # theirs, in bits, int32[n_query, 10 or less]
+    nearest: np.ndarray  # rows of the nearest items of each query, int64[n_query, top or less]
+    distances: np.ndarray  # theirs, in bits, int32[n_query, top or less]
 
 
 def measure(

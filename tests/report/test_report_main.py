@@ -1,5 +1,6 @@
 """The command that makes a report: what it shows, and what it refuses."""
 
+import html
 import json
 import os
 import re
@@ -20,13 +21,6 @@ def report(workdir, *arguments, path=()):
     command = [sys.executable, "-m", "adsq_jax.report", f"--workdir={workdir}", *arguments]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (*path, ROOT)))}
     return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, cwd=ROOT)
-
-
-def refused(done, *, text):
-    """One line, exit status 2."""
-    assert (done.returncode, done.stdout) == (2, "")
-    assert len(done.stderr.splitlines()) == 1
-    assert text in done.stderr
 
 
 @pytest.fixture
@@ -69,25 +63,33 @@ def test_a_report(run):
     assert page.count("data:image/jpeg") == sum(1 + len(hits) for _, hits in shown)
 
 
-def test_evil_names_and_validation(tmp_path):
-    """Names of folders and files are shown as text; with held-out images there is a plot of mAP."""
-    folder = mock_data.pictures(tmp_path / "pictures")
-    (folder / "red").rename(folder / EVIL.replace("/", "_"))
-    (folder / "blue" / "00.png").rename(folder / "blue" / f"{EVIL.replace('/', '_')}.png")
-    knobs = ("--config.data.validation=6", "--config.checkpoint.every_rounds=1")
-    run = mock_data.run_on_pictures(folder, tmp_path / "run", *knobs)
-    assert report(run, f"--out={tmp_path}/page").returncode == 0
-    page = (tmp_path / "page" / "index.html").read_text()
+def test_evil_names(colours, run):
+    """Names of folders and files are shown as text."""
+    folder = shutil.copytree(colours[0], run.parent / "pictures")
+    evil = EVIL.replace("/", "_")
+    for path in sorted(folder.iterdir()):
+        for number in range(12):
+            (path / f"{number:02d}.png").rename(path / f"{number:02d}{evil}.png")
+        path.rename(path.with_name(f"{path.name}{evil}"))
+    moved(run, folder)
+    assert report(run, f"--out={run.parent}/page").returncode == 0
+    page = (run.parent / "page" / "index.html").read_text()
+    assert "data:image/jpeg" in page
     assert "<script" not in page
-    assert "&lt;script&gt;alert(1)&lt;_script&gt;&amp;" in page
-    assert (tmp_path / "page" / "validation.png").stat().st_size > 1000
+    assert f"<div>red{html.escape(evil)}</div>" in page
+    assert f"<div>03{html.escape(evil)}.png</div>" in page
+
+
+def moved(run, place):
+    """A run whose data set is said to be elsewhere."""
+    result = json.loads((run / "result.json").read_text())
+    result["config"]["data"]["directory"] = str(place)
+    (run / "result.json").write_text(json.dumps(result))
 
 
 def test_without_the_pictures(run):
     """Without the data set, and with a last line of metrics that a kill has cut: a page without pictures that says why."""
-    result = json.loads((run / "result.json").read_text())
-    result["config"]["data"]["directory"] = f"/nowhere/{EVIL}"
-    (run / "result.json").write_text(json.dumps(result))
+    moved(run, f"/nowhere/{EVIL}")
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"phase": "img_n')
     done = report(run)
@@ -104,36 +106,39 @@ def test_other_labels_mean_other_pictures(colours, run):
     """Pictures of a data set that has changed since aren't shown as those of the codes."""
     pictures = shutil.copytree(colours[0], run.parent / "pictures")
     (pictures / "red" / "00.png").rename(pictures / "green" / "other.png")
-    result = json.loads((run / "result.json").read_text())
-    result["config"]["data"]["directory"] = str(pictures)
-    (run / "result.json").write_text(json.dumps(result))
+    moved(run, pictures)
     done = report(run)
     assert done.returncode == 0
     assert "Without pictures" in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("damage", "text"),
-    [
-        (lambda run: (run / "result.json").unlink(), "no finished run"),
-        (lambda run: (run / "result.json").write_text("{}"), "result.json is no result"),
-        (lambda run: (run / "result.json").write_text("{"), "result.json"),
-        (lambda run: shutil.rmtree(run / "codes"), "codes"),
-        (lambda run: (run / "report").mkdir() or (run / "report" / "mine.txt").write_text("kept"), "nothing was overwritten"),
-        (lambda run: (run / "report").write_text("kept"), "give another --out"),
-    ],
-    ids=["unfinished", "empty", "cut", "codes", "others", "file"],
-)
-def test_refused(run, damage, text):
+DAMAGES = {
+    "holds no finished run": lambda run: (run / "result.json").unlink(),
+    "result.json is no result": lambda run: (run / "result.json").write_text("{}"),
+    "result.json can't be read": lambda run: (run / "result.json").write_text("{"),
+    "codes": lambda run: shutil.rmtree(run / "codes"),
+    "nothing was overwritten": lambda run: (run / "report").mkdir() or (run / "report" / "mine.txt").write_text("kept"),
+    "can't be used for a report": lambda run: (run / "report").write_text("kept"),
+}
+
+
+def test_refused(colours, tmp_path):
     """What isn't a finished run, and a folder that holds something else: one line, and nothing is touched."""
-    damage(run)
-    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    refused(report(run), text=text)
-    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    cases = [({"--out": "s3://bucket/report"}, "can't hold a report"), ({"--workdir": ""}, "is needed")]
+    for number, (said, damage) in enumerate(DAMAGES.items()):
+        run = Path(shutil.copytree(colours[1], tmp_path / str(number)))
+        damage(run)
+        cases.append(({"--workdir": run}, said))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    mock_data.assert_refused("adsq_jax.report.__main__", cases, {"--workdir": colours[1]})
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_without_matplotlib(run, tmp_path):
     """The extra that is missing is named."""
     (tmp_path / "matplotlib.py").write_text("raise ImportError('not there')")
-    refused(report(run, path=[tmp_path]), text="pip install -e '.[report]'")
+    done = report(run, path=[tmp_path])
+    assert done.returncode == 2
+    assert "pip install -e '.[report]'" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
     assert not (run / "report").exists()

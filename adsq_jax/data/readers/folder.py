@@ -189,6 +189,6 @@ def _passed_over(name: bytes) -> bool:
 
 def _refuse(error: OSError) -> NoReturn:
     raise InputError(
-        f"{shown(os.fsencode(error.filename))} can't be read as a folder ({error.strerror}): {_LAYOUT}; give it with "
-        "--config.data.directory, or change its permissions"
+        f"{shown(os.fsencode(error.filename))} can't be read as a folder ({error.strerror}): give a folder of pictures, or "
+        "change its permissions"
     ) from error

@@ -94,7 +94,7 @@ def read(name: str, directory: str, *, splits: Sequence[str] | None) -> Source:
         raise InputError(
             f"{root} is prepared as {form}, which has no random access: convert it once, beside what is there, after pip "
             f"install tensorflow apache-beam mlcroissant: tfds convert_format --dataset_version_dir={root} "
-            "--out_file_format=array_record; or give another --config.data.directory, and it will be prepared there"
+            "--out_file_format=array_record; or give another directory, and it will be prepared there"
         )
     prepare(builder, config=None, advice=f"pip install tensorflow && tfds build {name} --file_format=array_record")
     whole = of_builder(builder, splits=splits, remedy=f"remove {builder.data_dir} and prepare it again")

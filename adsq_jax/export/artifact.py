@@ -1,12 +1,6 @@
-"""Makes an encoder to ship of a trained model: a file that takes images and gives packed codes, without this package.
-
-`python -m adsq_jax.export --workdir=DIR --out=encoder`
-"""
+"""A trained model as files that need neither this package nor Flax: the function by jax.export, manifest, example."""
 
 import hashlib
-import importlib.util
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +8,22 @@ import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 
-from adsq_jax import __version__, codes, command_line, workdir
-from adsq_jax import model as model_module
-from adsq_jax.errors import InputError
+from adsq_jax import __version__, codes, workdir
 from adsq_jax.model import Model, Part
-
-_WORKDIR = flags.DEFINE_string("workdir", None, "A finished run's folder: its model is exported.")
-_OUT = flags.DEFINE_string("out", None, "The encoder's folder; must not be there, or be empty.")
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 _PREPROCESSING = (
-    "EXIF orientation applied; RGB, transparent on white, grey in three equal channels; if resize is not 0: the shorter side "
-    "resized to it in proportion, the longer one rounded, bilinear with antialiasing (Pillow's BILINEAR, reducing_gap=3.0; "
-    "JPEG read at a half, a quarter or an eighth of its size while that is large enough); the centre cut out, image_size "
-    "pixels a side, offsets (length - image_size) // 2; uint8, [batch, image_size, image_size, 3]"
+    "EXIF orientation applied; RGB, transparent on white, grey in three equal channels, the upper 8 of 16 bits, an "
+    "animation's first frame; if resize is not 0: the shorter side resized to it in proportion, the longer one rounded, "
+    "bilinear with antialiasing (Pillow's BILINEAR, reducing_gap=3.0; JPEG read at a half, a quarter or an eighth of its size "
+    "while that is large enough); the centre cut out, image_size pixels a side, offsets (length - image_size) // 2; uint8, "
+    "[batch, image_size, image_size, 3]"
 )
-_EXAMPLE = '''"""Codes of pictures by the encoder beside this file: python example.py PICTURE... (needs jax, numpy, Pillow)."""
+_EXAMPLE = '''"""Codes of pictures by the encoder beside this file: python example.py PICTURE...
+
+Needs jax, flatbuffers, numpy and Pillow.
+"""
 
 import json
 import sys
@@ -52,6 +44,8 @@ def seen(path):
     if shorter and picture.getexif().get(0x0112, 1) == 1:
         picture.draft("RGB", (shorter, shorter))
     picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith("I;16"):
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     if "A" in picture.getbands() or "transparency" in picture.info:
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
     picture = picture.convert("RGB")
@@ -66,37 +60,6 @@ codes = np.asarray(encoder.call(np.stack([seen(path) for path in sys.argv[1:]]))
 for path, code in zip(sys.argv[1:], codes):
     print(code.tobytes().hex(), int(np.unpackbits(code ^ codes[0]).sum()), "bits from the first:", path)
 '''
-
-
-def main() -> None:
-    """Reads the flags, exports and tells."""
-    if not (_WORKDIR.value and _OUT.value):
-        raise InputError("--workdir=DIR and --out=FOLDER are both needed")
-    if importlib.util.find_spec("flatbuffers") is None:
-        raise InputError("an export needs flatbuffers: pip install -e '.[export]'")
-    out = _free(Path(_OUT.value))
-    model = model_module.load(_WORKDIR.value)
-    try:
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
-            write(model, Path(folder))
-            Path(folder).chmod(0o755)
-            os.replace(folder, out)  # whole or not at all; an empty folder may be in its place
-            os.mkdir(folder)  # for its end
-    except OSError as error:
-        raise InputError(f"--out={out} can't be written ({error.strerror}): give another folder") from error
-    size = sum(path.stat().st_size for path in out.iterdir())
-    print(f"{out}: {size / 2**20:.1f} MiB; python {out}/example.py PICTURE... shows how to use it")
-
-
-def _free(out: Path) -> Path:
-    """The folder, if nothing is in it."""
-    try:
-        if os.path.lexists(out) and (out.is_symlink() or not out.is_dir() or any(out.iterdir())):
-            raise InputError(f"--out={out} is there already: give a new or an empty folder; nothing was overwritten")
-        out.absolute().parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out={out} can't be used ({error.strerror}): give another folder") from error
-    return out.absolute()
 
 
 def write(model: Model, folder: Path) -> None:
@@ -157,9 +120,5 @@ def _manifest(model: Model, files: dict[str, Any]) -> dict[str, Any]:
         "model_sha256": model.sha256,
         "platforms": PLATFORMS,
         "versions": {"adsq_jax": __version__, "jax": jax.__version__},
-        "needs": f"jax {jax.__version__} or newer",
+        "needs": f"flatbuffers, and jax {jax.__version__} or newer, as long as that reads older exports (docs.jax.dev)",
     }
-
-
-if __name__ == "__main__":
-    command_line.run(main)
