@@ -1,12 +1,15 @@
 """What all entry points share: flags in, one line and exit status 2 for bad input."""
 
 import contextlib
+import errno
+import os
 import re
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NoReturn
+from types import FrameType
+from typing import NoReturn
 
 import jax
 from absl import app, flags, logging
@@ -14,6 +17,7 @@ from absl import app, flags, logging
 from adsq_jax import processes
 from adsq_jax.errors import InputError, Stopped
 
+_DEAF = {"_xla_gc_callback", "__del__"}  # functions out of which Python lets no exception come
 _LONGEST = 2_000  # characters of a message: a damaged file can hold a line of any length
 
 
@@ -30,7 +34,9 @@ def run(main: Callable[[], None]) -> None:
         logging.set_verbosity(logging.WARNING)  # orbax tells every rename
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names in a terminal of another encoding
         try:
-            main()
+            with _raised(signal.SIGINT, first=lambda: None), stoppable():
+                main()
+            sys.stdout.flush()
         except InputError as error:
             _tell(str(error))
             if not isinstance(error, processes.AgreedError):
@@ -41,14 +47,19 @@ def run(main: Callable[[], None]) -> None:
                 raise
             _tell(f"{processes.name()}: another process ended ({_last_line(error)[:200]}); resume with the same command on all")
             processes.leave(1)
-        except Exception:  # a defect; the others would wait for this process, and it, at an orderly end, for them
+        except BrokenPipeError:  # whoever read our output has gone: nobody is left to tell
+            leave(1)
+        except Exception as error:  # a defect; the others would wait for this process, and it, at an orderly end, for them
+            if _is_of_output(error):
+                _tell(f"the standard output can't be written ({os.strerror(errno.ENOSPC)}): make room")
+                leave(2)
             if processes.count() == 1:
                 raise
             traceback.print_exc()
             processes.leave(1)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Stopped) as error:
             print("stopped", file=sys.stderr)
-            sys.exit(130)
+            leave(130 if isinstance(error, KeyboardInterrupt) else 143)
 
     app.run(guarded, flags_parser=_parse)
 
@@ -63,16 +74,57 @@ def stoppable(*, first: Callable[[], None] = lambda: None) -> Iterator[None]:
     Raises:
       Stopped: the signal came.
     """
+    with _raised(signal.SIGTERM, first=first):
+        yield
 
-    def handler(number: int, frame: Any) -> None:
+
+@contextlib.contextmanager
+def _raised(number: int, *, first: Callable[[], None]) -> Iterator[None]:
+    """Makes a signal an exception, wherever it comes."""
+
+    def handler(_: int, frame: FrameType | None) -> None:
+        if _is_deaf(frame):  # a moment later, then
+            signal.signal(signal.SIGALRM, handler)
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+            return
         first()
-        raise Stopped(number)
+        raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)
 
-    previous = signal.signal(signal.SIGTERM, handler)
+    if signal.getsignal(number) is signal.SIG_IGN:  # as nohup and shells want it
+        yield
+        return
+    previous = signal.signal(number, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        signal.signal(number, previous)
+
+
+def _is_deaf(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_name in _DEAF:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def leave(status: int) -> NoReturn:
+    """Ends the process without the interpreter's own end, which XLA's threads, if they still compute, don't survive.
+
+    Args:
+      status: the exit status.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # it is ending
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(status)
+
+
+def _is_of_output(error: Exception) -> bool:
+    """Whether the disk that the standard output goes to is full; entry points see to the files that they write."""
+    return isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None
 
 
 def _parse(argv: Sequence[str]) -> list[str]:

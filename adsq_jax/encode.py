@@ -57,7 +57,7 @@ def main() -> None:
             pruned, total = _run(counts)
     except (KeyboardInterrupt, Stopped) as error:
         print(f"stopped: {counts.encoded:,} images were added to {_INDEX.value}; the same command goes on", file=sys.stderr)
-        sys.exit(0 if isinstance(error, Stopped) else 130)
+        command_line.leave(0 if isinstance(error, Stopped) else 130)
     for text in counts.bad[:_TOLD]:
         print(f"left out: {text}", file=sys.stderr)
     if len(counts.bad) > _TOLD:
@@ -194,6 +194,8 @@ def prune(gallery: Gallery, opened: CodeIndex) -> int:
     Returns:
       How many images.
     """
+    if not index.is_text(gallery.prefix):
+        return 0  # nothing of it can be in an index
     there = {gallery.id(row) for row in range(len(gallery))}
     gone: Sequence[str] = [name for name in opened.ids(prefix=gallery.prefix) if name not in there]
     return opened.delete(gone)

@@ -58,7 +58,7 @@ def main() -> None:
             found = _of_files(given, cutoffs=cutoffs or ["all"], spread=spread)
     except KeyboardInterrupt:
         print("stopped: nothing was written", file=sys.stderr)
-        sys.exit(130)
+        command_line.leave(130)
     found |= {**results.environment(), "machine": spread.describe(), "seconds_evaluate": time.monotonic() - began}
     print(results.table_of_measures(found))
     if out is not None:

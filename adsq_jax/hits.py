@@ -1,5 +1,6 @@
 """What a search finds in an index: the nearest pictures of a query, as a list, a table, a page and a sheet."""
 
+import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -8,6 +9,7 @@ import numpy as np
 from adsq_jax import index, pages
 from adsq_jax import model as model_module
 from adsq_jax.data import contact_sheet, images, storage
+from adsq_jax.data.readers import folder
 from adsq_jax.errors import InputError
 from adsq_jax.index import NOTHING, CodeIndex, Filter
 from adsq_jax.model import ImageLike, Model
@@ -114,13 +116,16 @@ def table(query: str, hits: Sequence[Hit]) -> str:
     Returns:
       A few lines of text.
     """
+    head = folder.shown(os.fsencode(query))
     if not hits:
-        return f"{query}\nnothing found"
+        return f"{head}\nnothing found"
     rows = [("rank", "bits", "labels", "path")]
-    rows += [(str(hit.rank), str(hit.distance), ", ".join(hit.labels), hit.id) for hit in hits]
+    for hit in hits:
+        labels, path = (folder.shown(text.encode()) for text in (", ".join(hit.labels), hit.id))
+        rows.append((str(hit.rank), str(hit.distance), labels, path))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = [f"{rank:>{widths[0]}}  {bits:>{widths[1]}}  {labels:<{widths[2]}}  {path}" for rank, bits, labels, path in rows]
-    return "\n".join([query, *lines])
+    return "\n".join([head, *lines])
 
 
 def pixels_of(picture: str) -> np.ndarray | None:
@@ -133,7 +138,7 @@ def pixels_of(picture: str) -> np.ndarray | None:
       uint8[h, w, 3], or None.
     """
     try:
-        return images.decode(storage.read(storage.path(picture)), shorter_side=_SIDE)
+        return images.decode(images.read(storage.path(picture)), shorter_side=_SIDE)
     except (OSError, ValueError):  # BadImage and InputError are such: a path that has vanished; a record of TFDS has none
         return None
 

@@ -28,6 +28,7 @@ from adsq_jax.train_state import TrainState
 
 FOLDER = "model"  # of a run's
 _FORMAT = 1
+_MOST_AT_ONCE = 2**20  # images
 _DESCRIPTION, _WEIGHTS = "model.json", "weights.safetensors"
 _TRUNK = "trunk"  # what stands for a network's name before the variables of a frozen trunk
 Part = Literal["query", "database"]
@@ -84,7 +85,7 @@ class Model:
 
         Source: this project.
         """
-        if part not in self.networks:
+        if part not in ("query", "database"):
             raise InputError(f"part={part!r}: expected query or database")
         several = _several(images)
         found = self.stream(_batched(map(self.seen, several, itertools.count()), self.batch_size), part=part)
@@ -169,7 +170,8 @@ def _relaxed(whole: Any, nets: Sequence[str], variables: dict[str, Any], images:
 
 
 def _several(images: Any) -> Sequence[Any]:
-    if isinstance(images, np.ndarray):
+    if hasattr(images, "__array__") and not isinstance(images, Image.Image):  # NumPy's, JAX's, torch's
+        images = _array(images)
         if images.ndim == 4:
             return list(images)
         return [images] if images.dtype != object else list(images)
@@ -185,28 +187,27 @@ def _several(images: Any) -> Sequence[Any]:
 
 def _pixels(image: ImageLike, *, shorter_side: int) -> np.ndarray:
     if isinstance(image, str | Path):
-        return pictures.decode(_content(str(image)), shorter_side=shorter_side)
+        if "\0" in str(image):
+            raise BadImage("has a null in its name: give the path of a picture")
+        return pictures.decode(pictures.read(storage.path(str(image))), shorter_side=shorter_side)
     if isinstance(image, Image.Image):
         return pictures.of_picture(image, shorter_side=shorter_side)
     if isinstance(image, bytes):
         raise BadImage("is bytes: expected a path, a PIL image or an array; PIL.Image.open(io.BytesIO(...)) makes one of them")
-    array = np.asarray(image)
+    array = _array(image)
     if array.ndim == 2:
         array = np.repeat(array[..., None], 3, axis=2)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
         raise BadImage(f"is {array.dtype}{list(array.shape)}: expected a path, a PIL image or an array uint8[h, w, 3]")
+    pictures.check_size(array.shape[1::-1], shorter_side=shorter_side)
     return pictures.resize(array, shorter_side=shorter_side)
 
 
-def _content(place: str) -> bytes:
+def _array(image: Any) -> np.ndarray:
     try:
-        return storage.read(storage.path(place))
-    except FileNotFoundError as error:
-        raise BadImage("isn't there: give the path of a picture") from error
-    except OSError as error:
-        raise BadImage(f"can't be read ({error.strerror}): give another picture") from error
-    except ValueError as error:  # a path with a null byte; or InputError
-        raise BadImage(f"can't be read ({error}): give another picture") from error
+        return np.asarray(image)
+    except (TypeError, ValueError) as error:
+        raise BadImage(f"is no image ({error}): expected a path, a PIL image or an array uint8[h, w, 3]") from error
 
 
 def _batched(images: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
@@ -313,8 +314,11 @@ def _check(description: Any) -> None:
     """Looks at what the network itself doesn't; the rest is found out by building it."""
     if description["format"] != _FORMAT or description["bit_order"] != codes.BIT_ORDER:
         raise ValueError(f"it is of another version than format {_FORMAT}")
-    if type(description["batch_size"]) is not int or description["batch_size"] < 1 or description["dtype"] not in DTYPES:
+    batch_size, method = description["batch_size"], description["method"]
+    if type(batch_size) is not int or not 1 <= batch_size <= _MOST_AT_ONCE or description["dtype"] not in DTYPES:
         raise ValueError("batch_size or dtype is out of range")
+    if not isinstance(method, str):
+        raise ValueError("method is no name")
 
 
 def _tree(arrays: dict[str, np.ndarray]) -> dict[str, Any]:

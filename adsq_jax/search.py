@@ -3,8 +3,11 @@
 `python -m adsq_jax.search --index=INDEX --query=cat.jpg --k=20 --out=hits.html`
 """
 
+import contextlib
 import json
 import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from absl import flags
@@ -25,7 +28,7 @@ _JSON = flags.DEFINE_bool("json", False, "Prints JSON, not a table.")
 
 def main() -> None:
     """Reads the flags, searches and tells."""
-    if not (_INDEX.value and _QUERY.value):
+    if not (_INDEX.value and _QUERY.value and all(_QUERY.value)):
         raise InputError("--index=INDEX and --query=PICTURE are both needed")
     out = _place_of_page()
     where = None if _WHERE.value is None else index.parse(_WHERE.value)
@@ -33,6 +36,10 @@ def main() -> None:
         queries = [picture for place in _QUERY.value for picture in _pictures(place)]
         model = hits.model_of(opened, place=_INDEX.value, directory=_WORKDIR.value)
         found = hits.nearest(opened, model, queries, k=_K.value, radius=_RADIUS.value, where=where)
+    if out is not None:
+        draw = hits.sheet if out.suffix == ".png" else hits.page
+        with _writing(out):
+            workdir.write_bytes(out, draw(queries, found))
     if _JSON.value:
         content = [
             {"query": query, "hits": [hit._asdict() for hit in some]} for query, some in zip(queries, found, strict=True)
@@ -40,9 +47,14 @@ def main() -> None:
         print(json.dumps(content, indent=2))
     else:
         print("\n\n".join(hits.table(query, some) for query, some in zip(queries, found, strict=True)))
-    if out is not None:
-        draw = hits.sheet if out.suffix == ".png" else hits.page
-        workdir.write_bytes(out, draw(queries, found))
+
+
+@contextlib.contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"--out={out} can't be written ({error.strerror}): give another file") from error
 
 
 def _place_of_page() -> Path | None:
@@ -53,8 +65,9 @@ def _place_of_page() -> Path | None:
         raise InputError(f"--out={out}: expected a name that ends with .html or .png")
     if os.path.lexists(out):
         raise InputError(f"--out={out} is there already: give another file, or remove it; nothing was overwritten")
-    if not out.parent.is_dir():
-        raise InputError(f"--out={out}: expected a file in a folder that is there: make it first")
+    with _writing(out):
+        if not stat.S_ISDIR(os.stat(out.parent).st_mode):
+            raise InputError(f"--out={out}: expected a file in a folder that is there: make it first")
     return out
 
 

@@ -178,7 +178,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     if storage.is_remote(path):
         storage.write(path, content)
         return
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:50]}.")  # a name can be as long as names may be
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)

@@ -152,3 +152,49 @@ def test_main(tmp_path, arguments, words):
     """The real entry point says the same of its own flags and of values out of range, and leaves no folder behind."""
     assert_one_line(start(["-m", "adsq_jax.main", *arguments], tmp_path), *words)
     assert list(tmp_path.iterdir()) == []
+
+
+STOPPED = """
+import os, signal, sys, time
+from adsq_jax import command_line
+
+
+def _xla_gc_callback():
+    try:
+        os.kill(os.getpid(), signal.{name})
+        time.sleep(0.05)
+    except BaseException as error:
+        print("lost:", error)
+
+
+def main():
+    print("out")
+    {call}
+    time.sleep(20)
+    print("went on")
+
+
+command_line.run(main)
+"""
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", 130)])
+@pytest.mark.parametrize("call", ["os.kill(os.getpid(), signal.{name})", "_xla_gc_callback()"], ids=["plain", "callback"])
+def test_a_signal_ends_it(tmp_path, name, status, call):
+    """In one line, and also where it comes in a callback of JAX's garbage collection, out of which no exception gets."""
+    (tmp_path / "script.py").write_text(STOPPED.format(name=name, call=call.format(name=name)))
+    assert start([str(tmp_path / "script.py")], tmp_path) == (status, "out\n", "stopped\n")
+
+
+@pytest.mark.parametrize(("target", "status", "said"), [("/dev/full", 2, "can't be written (No space left"), ("pipe", 1, "")])
+def test_output_that_nobody_takes(tmp_path, target, status, said):
+    """A full disk is told in one line; a reader that has gone in none."""
+    (tmp_path / "script.py").write_text(SCRIPT.replace("print(100", 'print("x" * 100_000 + str(100').replace("- 7))", "- 7)))"))
+    (tmp_path / "config.py").write_text(CONFIG)
+    read, write = os.pipe()
+    os.close(read)
+    with open(target, "w") if target != "pipe" else os.fdopen(write, "w") as out:
+        command = [sys.executable, tmp_path / "script.py", f"--config={tmp_path}/config.py"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True, timeout=100, env=environment)
+    assert (done.returncode, said in done.stderr, len(done.stderr.splitlines())) == (status, True, int(bool(said)))

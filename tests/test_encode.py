@@ -95,19 +95,22 @@ def test_bad_pictures_are_left_out_by_name(pictures, tmp_path):
     (folder / "red" / "01.png").write_bytes(b"")
     (folder / "red" / "02.png").write_text("<html>")
     os.link(os.fsencode(folder / "red" / "03.png"), os.fsencode(folder / "red") + b"/\xff.png")
+    with (folder / "red" / "huge.png").open("wb") as file:
+        file.truncate(2**41)  # of holes
     done = encode(run, folder, tmp_path / "index")
-    assert "33 images encoded, 0 unchanged, 4 left out" in done.stdout
+    assert "33 images encoded, 0 unchanged, 5 left out" in done.stdout
     left_out = [line for line in done.stderr.splitlines() if line.startswith("left out: ")]
-    assert len(left_out) == 4
+    assert len(left_out) == 5
     for name, reason in (
         ("00.png", "no whole picture"),
         ("01.png", "is empty"),
         ("02.png", "no whole picture"),
         ("\\xff.png", "UTF-8"),
+        ("huge.png", "more than 1,024 MiB"),
     ):
         assert any(name in line and reason in line for line in left_out)
     shutil.copy(folder / "red" / "04.png", folder / "red" / "00.png")
-    assert "1 images encoded, 33 unchanged, 3 left out" in encode(run, folder, tmp_path / "index").stdout
+    assert "1 images encoded, 33 unchanged, 4 left out" in encode(run, folder, tmp_path / "index").stdout
     (tmp_path / "bad").mkdir()
     (folder / "red" / "02.png").rename(tmp_path / "bad" / "02.png")
     done = encode(run, tmp_path / "bad", tmp_path / "index", check=False)

@@ -60,7 +60,10 @@ def test_bad_flags(filled, colours):
         ({"--where": "colour=red"}, "the filter 'colour=red' can't be read"),
         ({"--workdir": "/nowhere"}, "/nowhere holds no trained model"),
         ({"--out": "hits.gif"}, "ends with .html or .png"),
-        ({"--out": "README.png/hits.html"}, "in a folder that is there"),
+        ({"--out": "/nowhere/hits.html"}, "can't be written (No such file or directory)"),
+        ({"--out": "README.md/hits.html"}, "in a folder that is there"),
+        ({"--out": f"/tmp/{'a' * 260}.html"}, "can't be written (File name too long)"),
+        ({"--query": ""}, "are both needed"),
     ]
     mock_data.assert_refused("adsq_jax.search", cases, {"--index": filled[2], "--query": f"{colours[0]}/red/00.png"})
 
@@ -70,6 +73,13 @@ def test_a_name_that_is_not_utf_8(filled, colours, tmp_path):
     os.link(f"{colours[0]}/red/00.png", os.fsencode(tmp_path) + b"/caf\xe9.png")
     search(f"--index={filled[2]}", f"--query={tmp_path}", f"--out={tmp_path}/hits.html")
     assert "caf\\udce9.png" in (tmp_path / "hits.html").read_text()
+
+
+def test_long_names(filled, colours, tmp_path):
+    """The longest that the system takes."""
+    name = f"{'a' * 250}.html"
+    search(f"--index={filled[2]}", f"--query={colours[0]}/red/00.png", f"--out={tmp_path}/{name}")
+    assert (tmp_path / name).stat().st_size > 1000
 
 
 def test_a_page_that_is_there_stays(filled, colours, tmp_path):

@@ -1,15 +1,19 @@
 """From a file's bytes to pixels: every picture that can be shown is, every other is refused by name."""
 
 import io
+import os
 import warnings
+from pathlib import Path
 
 import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps
 
+from adsq_jax.data import storage
 from adsq_jax.errors import InputError
 
 MOST_PIXELS = 89_478_485  # a quarter of a GiB in three channels: Pillow's own limit
+_MOST_BYTES = 2**30  # of a file: that many pixels of four channels of 16 bits, and some
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")  # of Pillow's, those that start no other program
 _ORIENTATION = 0x0112  # EXIF's tag
 _MAY_BE_TURNED = (b"Exif\0\0", b"tiff:Orientation")  # what begins EXIF, and XMP's name of the same
@@ -47,7 +51,7 @@ def decode(content: bytes, *, shorter_side: int) -> np.ndarray:
         pixels = _plain_jpeg(content, shorter_side=shorter_side)
         if pixels is None:
             with Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
-                _check_size(picture.size, shorter_side=shorter_side)
+                check_size(picture.size, shorter_side=shorter_side)
                 pixels = _by_pillow(picture, shorter_side=shorter_side)
     except (BadImage, MemoryError):
         raise
@@ -75,7 +79,7 @@ def of_picture(picture: Image.Image, *, shorter_side: int) -> np.ndarray:
       BadImage: as `decode`.
     """
     try:
-        _check_size(picture.size, shorter_side=shorter_side)
+        check_size(picture.size, shorter_side=shorter_side)
         return resize(_by_pillow(picture, shorter_side=0), shorter_side=shorter_side)
     except (BadImage, MemoryError):
         raise
@@ -84,13 +88,49 @@ def of_picture(picture: Image.Image, *, shorter_side: int) -> np.ndarray:
         raise BadImage(f"is no whole picture ({said[0][:100]}): give another") from error
 
 
+def read(path: Path) -> bytes:
+    """A picture's file, of this machine or of an object store.
+
+    Raises:
+      BadImage: it isn't there, can't be read, or is larger than any picture that may be.
+    """
+    try:
+        if not storage.is_remote(path) and not path.is_file():  # to open a pipe would wait for ever
+            raise BadImage("is no file: give a picture" if os.path.lexists(path) else "isn't there: give the path of a picture")
+        check_bytes(storage.size(path))
+        return storage.read(path)
+    except FileNotFoundError as error:
+        raise BadImage("isn't there: give the path of a picture") from error
+    except OSError as error:
+        raise BadImage(f"can't be read ({error.strerror}): give another picture") from error
+
+
+def check_bytes(size: int) -> None:
+    """Says whether a file may be read whole.
+
+    Raises:
+      BadImage: it is larger than a picture of MOST_PIXELS is in any format.
+    """
+    if size > _MOST_BYTES:
+        raise BadImage(f"has more than {_MOST_BYTES >> 20:,} MiB: make it smaller")
+
+
 def centre(image: np.ndarray, *, side: int) -> np.ndarray:
     """The square in the middle of an image, uint8[h, w, 3] -> uint8[side, side, 3]."""
     top, left = ((length - side) // 2 for length in image.shape[:2])
     return image[top : top + side, left : left + side]
 
 
-def _check_size(size: tuple[int, int], *, shorter_side: int) -> None:
+def check_size(size: tuple[int, int], *, shorter_side: int) -> None:
+    """Says whether a picture has, and would have once it is resized, at most MOST_PIXELS.
+
+    Args:
+      size: width and height.
+      shorter_side: what it is to be resized to; 0: it isn't.
+
+    Raises:
+      BadImage: it has more.
+    """
     narrow = shorter_side / max(1, min(size))  # a line of pixels would become a broad band
     if size[0] * size[1] * max(1, narrow) ** 2 > MOST_PIXELS:
         raise BadImage(_too_large())
@@ -108,7 +148,7 @@ def _plain_jpeg(content: bytes, *, shorter_side: int) -> np.ndarray | None:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
         if colours not in ("YCbCr", "Gray", "RGB"):
             return None
-        _check_size((width, height), shorter_side=shorter_side)
+        check_size((width, height), shorter_side=shorter_side)
         height, width = _least_size((width, height), shorter_side=shorter_side)
         return simplejpeg.decode_jpeg(content, min_height=height, min_width=width, min_factor=1)
     except BadImage:

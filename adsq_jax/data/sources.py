@@ -220,6 +220,7 @@ class FileSource(EncodedSource):
             if not os.path.isfile(path):  # to open a pipe would wait for ever
                 raise BadImage("is no file: restore it" if os.path.lexists(path) else "is missing: bring it")
             with open(path, "rb") as file:
+                images.check_bytes(os.fstat(file.fileno()).st_size)
                 return file.read()
         except OSError as error:
             raise BadImage(f"can't be read ({error.strerror}): change its permissions, or restore it") from error

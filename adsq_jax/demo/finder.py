@@ -77,13 +77,13 @@ class Finder:
         """
         with self._lock:
             self._opened.refresh()
-            there = self._opened.find([name])
+            there = self._opened.find([name]) if index.is_text(name) else {}
         if name not in there:
-            raise InputError(f"{name} isn't in the index: pick another picture")
+            raise InputError(f"{name!r:.200} isn't in the index: pick another picture")
         try:
-            content = storage.read(storage.path(name))
-        except OSError as error:
-            raise InputError(f"{name} can't be read ({error.strerror}): pick another picture") from error
+            content = images.read(storage.path(name))
+        except BadImage as error:
+            raise InputError(f"{name} {error}") from error
         return self.query(name, content)
 
     def hits(self, query: Query, *, k: int, radius: int, where: str) -> tuple[list[Hit], float, int]:

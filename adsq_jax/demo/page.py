@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from adsq_jax import codes, hits, pages
+from adsq_jax import codes, hits, index, pages
 from adsq_jax.demo.finder import Finder, Query
 from adsq_jax.errors import InputError
 from adsq_jax.hits import Hit
@@ -44,7 +44,7 @@ def build(finder: Finder) -> tuple[Any, dict[str, Any]]:
         return answered(lambda: finder.query(*_uploaded(event)), k, radius, where)
 
     def picked(k: int, radius: int, where: str, event: gr.EventData) -> Any:
-        return answered(lambda: finder.indexed(event.id), k, radius, where)
+        return answered(lambda: finder.indexed(_of(event, "id", str)), k, radius, where)
 
     def answered(query_of: Callable[[], Query], *limits: Any) -> Any:
         try:
@@ -79,9 +79,21 @@ def build(finder: Finder) -> tuple[Any, dict[str, Any]]:
 
 
 def _uploaded(event: Any) -> tuple[str, bytes]:
-    if event.size > MOST_BYTES:  # its content wasn't sent
-        raise InputError(f"{event.name} has more than {MOST_BYTES >> 20} MiB: make it smaller")
-    return event.name, base64.b64decode(event.content)
+    name, size, content = (_of(event, key, kind) for key, kind in (("name", str), ("size", int), ("content", str)))
+    if size > MOST_BYTES:  # its content wasn't sent
+        raise InputError(f"{name} has more than {MOST_BYTES >> 20} MiB: make it smaller")
+    try:
+        return name, base64.b64decode(content)
+    except ValueError as error:
+        raise InputError(f"{name} came in part: give it again") from error
+
+
+def _of(event: Any, key: str, kind: type) -> Any:
+    """What the page sends with an event; whoever sends something else isn't the page."""
+    data = event._data if isinstance(event._data, dict) else {}
+    if type(data.get(key)) is not kind or (kind is str and not index.is_text(data[key])):
+        raise InputError(f"the page has sent no {key}: load it anew")
+    return data[key]
 
 
 def _pictures(ids: Sequence[str]) -> list[str | None]:

@@ -36,8 +36,10 @@ def listening(host: str, port: int) -> socket.socket:
     """
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        raise InputError(f"--host={host} --port={port} can't be listened on ({error.strerror}): give another port") from error
+    except (OSError, TypeError, UnicodeError) as error:  # a name that is none: TypeError
+        number = getattr(error, "errno", None) or 0  # of names that aren't found below 0
+        said = os.strerror(number) if number > 0 else "no such address"
+        raise InputError(f"--host={host} --port={port} can't be listened on ({said}): give another host or port") from error
 
 
 def serve(finder: Finder, listener: socket.socket, *, place: str, temporary: str) -> None:

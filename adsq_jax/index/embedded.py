@@ -76,6 +76,7 @@ class EmbeddedIndex:
             finished = _finished(folder)
         if not finished:
             raise InputError(f"{folder} holds no index: make one with adsq_jax.encode, or give another folder")
+        _check_kinds(folder)
         with _readable(folder):
             table = lancedb.connect(folder).open_table(_TABLE)
             kept = json.loads((table.schema.metadata or {}).get(_METADATA, b"null"))
@@ -294,6 +295,14 @@ def _finished(folder: Path) -> bool:
     return False
 
 
+def _check_kinds(folder: Path) -> None:
+    """Says that there are files and folders alone: LanceDB would wait at a pipe for ever."""
+    for path, _, files in os.walk(folder / f"{_TABLE}.lance"):
+        for name in files:
+            if not os.path.isfile(os.path.join(path, name)):
+                raise InputError(f"{os.path.join(path, name)} is no regular file: restore the index, or encode into a new one")
+
+
 def _check_free(folder: Path) -> None:
     """Says that a folder is an index, or can become one."""
     try:
@@ -344,4 +353,6 @@ def _told(folder: Path, what: str, remedy: str) -> Iterator[None]:
     except Exception as error:
         said = " ".join(str(error).split()) or type(error).__name__
         system = re.search(r"[A-Z][a-z ]+ \(os error \d+\)", said)  # of all that it says what a person can act upon
+        if system is None and ("panicked" in said or "LanceError" in said):  # with the places in its source, over pages
+            what, said, remedy = "is damaged", "LanceDB can't make sense of its files", "restore it, or encode into a new index"
         raise InputError(f"{folder} {what} ({system[0] if system else said[:200]}): {remedy}") from error

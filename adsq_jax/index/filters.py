@@ -68,11 +68,22 @@ def parse(text: str) -> Filter:
     """
     if len(text) > _LONGEST:
         raise InputError(f"a filter of {len(text):,} characters: expected at most {_LONGEST:,}; use a * in a path")
+    if not is_text(text):
+        raise InputError(f"the filter {text!r:.100} isn't UTF-8: {_EXPECTED}")
     parser = _Parser(text)
     found = parser.either(0)
     if parser.kind is not None:
         parser.refuse()
     return found
+
+
+def is_text(name: str) -> bool:
+    """Whether a name can be kept as UTF-8; names of files may be any bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class _Parser:

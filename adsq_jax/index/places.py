@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adsq_jax.errors import InputError
+from adsq_jax.index.filters import is_text
 from adsq_jax.index.protocol import CodeIndex, Manifest
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ def check_same(found: CodeIndex, manifest: Manifest, *, place: str) -> None:
 def _folder(place: str) -> Path:
     if not place:
         raise InputError("the index is empty: give the path of a folder")
+    if not is_text(place):
+        raise InputError(f"{place!r} isn't UTF-8: give another name for the index")
     if "://" in place:
         raise InputError(f"{place} is no folder of this machine: give a path")
     return Path(place)

@@ -7,7 +7,7 @@ import numpy as np
 
 from adsq_jax import codes
 from adsq_jax.errors import InputError
-from adsq_jax.index.filters import Filter
+from adsq_jax.index.filters import Filter, is_text
 
 FORMAT = 1
 NOTHING = -1  # distance and key where there is no further item
@@ -183,15 +183,6 @@ def check_items(items: Sequence[Item], *, codes: int) -> None:
             raise InputError(f"{item!r:.200} can't be kept: expected texts of UTF-8, of {MOST_ID} bytes at most; rename it")
         if len(item.sha256) not in (0, 64):
             raise InputError(f"{item!r:.200} can't be kept: its sha256 must have 64 hexadecimal digits, or none")
-
-
-def is_text(name: str) -> bool:
-    """Whether a name can be kept as UTF-8; names of files may be any bytes."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def check_search(k: int, radius: int | None) -> None:

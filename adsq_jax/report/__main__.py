@@ -28,6 +28,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "A finished run's folder.")
 _OUT = flags.DEFINE_string("out", None, "The report's folder; DIR/report if not given. An earlier report there is replaced.")
 
 _TOP, _SHOWN = 10, 10  # hits of a query; queries of each kind
+_MOST = 1e100  # that a plot can show
 _PAGE = "index.html"
 _PLOTS: dict[str, tuple[str, str, Callable[..., bytes | None]]] = {  # file; heading; what to see in it; what draws it
     "loss.png": (
@@ -83,6 +84,8 @@ def main() -> None:
     result, lines = read_run(directory)
     packed, labels, bits = results.read_codes(directory / "codes")
     query_net, database_net = results.QUERY_NETS[result["query_net"]]
+    if query_net not in packed["query"] or database_net not in packed["database"]:
+        raise InputError(f"{directory / 'codes'} lacks those by {result['query_net']}: restore it, or train again")
     codes = {"query": packed["query"][query_net], "database": packed["database"][database_net]}
     found = measures.measure(
         codes["query"],
@@ -106,7 +109,9 @@ def main() -> None:
 
 def _check_out(out: Path) -> None:
     try:
-        others = sorted(set(os.listdir(out)) - {_PAGE, *_PLOTS})
+        own = {_PAGE, *_PLOTS}
+        left = tuple(f".{name}." for name in own)  # by a kill
+        others = sorted(name for name in os.listdir(out) if name not in own and not name.startswith(left))
     except FileNotFoundError:
         return
     except OSError as error:
@@ -147,7 +152,7 @@ def read_run(directory: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         results.table(result)
         retrieval.check_cutoffs([result["map_at"]])
         kinds = [isinstance(result[key], dict) for key in ("config", "precision_at", "precision_recall")]
-        if result["query_net"] not in result["map_by_query_net"] or not all(kinds):
+        if not all(kinds) or result["query_net"] not in results.QUERY_NETS or not isinstance(result["method"], str):
             raise ValueError
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{directory / 'result.json'} is no result of a run: restore it, or train again") from error
@@ -155,7 +160,17 @@ def read_run(directory: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     for line in text.splitlines():
         with contextlib.suppress(ValueError, RecursionError):
             lines.append(json.loads(line))
-    return result, [line for line in lines if isinstance(line, dict) and isinstance(line.get("step"), int)]
+    return result, [line for line in lines if _is_whole(line)]
+
+
+def _is_whole(line: Any) -> bool:
+    """Whether a line of metrics can be drawn: its values are finite numbers, of a net that there is."""
+    if not isinstance(line, dict) or line.get("phase") not in ("label_net", "img_net", "validation"):
+        return False
+    if (line["phase"] == "img_net") != (line.get("net") in ("f", "g")) or (line["phase"] == "validation") != ("map" in line):
+        return False
+    numbers = [line.get("step"), *(value for name, value in line.items() if name not in ("phase", "net", "step"))]
+    return all(type(x) in (int, float) and abs(x) < _MOST for x in numbers)
 
 
 def draw(lines: list[dict[str, Any]], found: Measured, result: dict[str, Any]) -> dict[str, bytes]:
@@ -200,7 +215,7 @@ def source_of(
             same = source.labels.ids(rows[part]) if theirs.ndim == 1 else source.labels[rows[part]]
             if same is None or not np.array_equal(same, theirs):
                 raise InputError("the data set has other labels now")
-    except (InputError, LookupError, TypeError, ValueError, OSError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OSError) as error:
         said = str(error).strip().splitlines() or [type(error).__name__]
         note = f"Without pictures, since the data can't be opened: {said[0][:300]}"
         print(note, file=sys.stderr)

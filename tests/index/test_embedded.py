@@ -60,6 +60,16 @@ def test_damaged(tmp_path, of, damage):
         assert str(tmp_path) in str(raised.value)
 
 
+def test_a_pipe_in_the_place_of_a_file(tmp_path):
+    """Nothing waits for it."""
+    engine = filled(tmp_path)
+    (path,) = (tmp_path / "index" / "codes.lance" / "data").iterdir()
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(InputError, match="is no regular file"):
+        engine.open()
+
+
 def test_padding_that_isnt_zero_is_noticed_where_codes_are_read(tmp_path, monkeypatch):
     """Codes that got in by another way than `add`."""
     with embedded(tmp_path).create(bits=12) as opened:

@@ -82,15 +82,31 @@ def test_evil_names(colours, run):
 
 def moved(run, place):
     """A run whose data set is said to be elsewhere."""
-    result = json.loads((run / "result.json").read_text())
-    result["config"]["data"]["directory"] = str(place)
-    (run / "result.json").write_text(json.dumps(result))
+    config = json.loads((run / "result.json").read_text())["config"]
+    config["data"]["directory"] = str(place)
+    changed(run, config=config)
+
+
+def changed(run, **entries):
+    (run / "result.json").write_text(json.dumps({**json.loads((run / "result.json").read_text()), **entries}))
+
+
+def without(run, name):
+    path = run / "codes" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["files"][name]
+    path.write_text(json.dumps(manifest))
 
 
 def test_without_the_pictures(run):
     """Without the data set, and with a last line of metrics that a kill has cut: a page without pictures that says why."""
     moved(run, f"/nowhere/{EVIL}")
+    (run / "report").mkdir()
+    (run / "report" / ".index.html.abc123").touch()  # a kill has left it
     with (run / "metrics.jsonl").open("a") as file:
+        for value in ('"x"', "null", "[1]", "NaN", "1e308", "1" * 400):  # none of which can be drawn
+            file.write(f'{{"phase": "img_net", "net": "f", "step": 9, "loss": {value}}}\n')
+        file.write('{"phase": "img_net", "net": "z", "step": 9, "loss": 1.0}\n{"phase": "validation", "step": 9}\n')
         file.write('{"phase": "img_n')
     done = report(run)
     assert done.returncode == 0
@@ -116,7 +132,10 @@ DAMAGES = {
     "holds no finished run": lambda run: (run / "result.json").unlink(),
     "result.json is no result": lambda run: (run / "result.json").write_text("{}"),
     "result.json can't be read": lambda run: (run / "result.json").write_text("{"),
+    "is no result of a run": lambda run: changed(run, query_net="zz", map_by_query_net={"zz": 0.5}),
+    "no result of a run": lambda run: changed(run, method=None),
     "codes": lambda run: shutil.rmtree(run / "codes"),
+    "lacks those by sum": lambda run: without(run, "query_sum.npy"),
     "nothing was overwritten": lambda run: (run / "report").mkdir() or (run / "report" / "mine.txt").write_text("kept"),
     "can't be used for a report": lambda run: (run / "report").write_text("kept"),
 }
