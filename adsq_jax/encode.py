@@ -53,8 +53,7 @@ def main() -> None:
         raise InputError("--workdir=DIR, --images=FOLDER and --index=INDEX are all needed")
     began, counts = time.monotonic(), Counts()
     try:
-        with command_line.stoppable():
-            pruned, total = _run(counts)
+        pruned, total = _run(counts)
     except (KeyboardInterrupt, Stopped) as error:
         print(f"stopped: {counts.encoded:,} images were added to {_INDEX.value}; the same command goes on", file=sys.stderr)
         command_line.leave(0 if isinstance(error, Stopped) else 130)

@@ -96,9 +96,7 @@ def _result(config: ConfigDict, directory: Path, content: dict[str, Any], *, beg
     if processes.count() > 1:
         print(f"{processes.name()}: runs on {parallel.Spread().describe()}", file=sys.stderr, flush=True)
     processes.check_same(config=config_module.sha256(config), code=results.code_sha256())
-    # Of several processes JAX notes a signal from the start on; to put a handler in the place of its own would end that one.
-    with command_line.stoppable() if processes.count() == 1 else contextlib.nullcontext():
-        trainer = processes.together(lambda: _trainer(config))
+    trainer = processes.together(lambda: _trainer(config))
     pretrained = trainer.pretrained.account["sha256"] if trainer.pretrained else ""
     processes.check_same(split=trainer.dataset.split_sha256, pretrained_weights=pretrained)
     with contextlib.ExitStack() as claimed:

@@ -201,8 +201,31 @@ def index_rows(folder: Path = ROOT / "benchmarks" / "results" / "index") -> str:
     )
 
 
+def gpu_rows(folder: Path = ROOT / "benchmarks" / "results" / "gpu") -> str:
+    """The table of what a GPU has shown."""
+    found, evaluator = (json.loads((folder / f"{name}.json").read_text()) for name in ("gpu", "evaluator"))
+    digits, pictures = found["digits"], found["pictures"]
+    rows_ = {
+        "`configs/digits.py` twice, and killed and resumed": f"{digits['bits_that_differ_in_a_second_run']} and "
+        f"{digits['bits_that_differ_after_a_kill']} of {digits['bits']:,} bits differ; without the flag "
+        f"{digits['bits_that_differ_without_the_flag']}",
+        "`configs/stamps.py`": f"mAP@all {pictures['map']:.4f} in {pictures['seconds']:.0f} s",
+        "its exported encoder, as CUDA": f"{pictures['bits_of_the_exported_encoder_that_differ']} of {pictures['bits']:,} bits "
+        "differ from the model's",
+    }
+    ends = ", float32: images a second"
+    for name in (name.removesuffix(ends) for name in found if name.endswith(ends)):
+        single, half = (found[f"{name}, {dtype}: images a second"] for dtype in ("float32", "bfloat16"))
+        rows_[f"{name}, 224x224"] = f"{single:,.0f} images a second; bfloat16 {half:,.0f}"
+    for case in evaluator["cases"]:
+        rows_[f"evaluator, {case['case']}"] = f"{case['seconds']:.3f} s"
+    head = f"| on a GPU | {found['machine']}, jax {found['versions']['jax']}, {found['date']} |\n|---|---|\n"
+    return head + "".join(f"| {name} | {text} |\n" for name, text in rows_.items())
+
+
 TABLES = {
     "index": index_rows,
+    "gpu": gpu_rows,
     "backbones": backbone_rows,
     "results": rows,
     "emoji": emoji_rows,

@@ -201,6 +201,22 @@ def test_only_parallel_knows_of_devices(module):
     assert device_names(TREES[module]) == own
 
 
+@pytest.mark.parametrize(
+    ("library", "knows"),
+    [
+        ("lancedb", {"adsq_jax.index.embedded"}),
+        ("faiss", {"adsq_jax.index.embedded"}),
+        ("pyarrow", {"adsq_jax.index.embedded"}),
+        ("gradio", {"adsq_jax.demo.page", "adsq_jax.demo.server"}),
+        ("matplotlib", {"adsq_jax.report.figures"}),
+    ],
+)
+def test_extras_stand_in_one_place(library, knows):
+    """What only an extra installs is imported by those who need it."""
+    found = {module for module, tree in TREES.items() for name in imports_of(tree) if name.split(".")[0] == library}
+    assert found == knows
+
+
 @pytest.mark.parametrize("module", [module for module in TREES if module != "adsq_jax.processes"])
 def test_only_processes_knows_of_processes(module):
     """What is between processes is named in processes.py and nowhere else."""

@@ -9,6 +9,7 @@ import types
 from pathlib import Path
 
 import mock_data
+import numpy as np
 
 from adsq_jax.baselines import METHODS
 from adsq_jax.config import default
@@ -89,6 +90,22 @@ def test_the_method_in_readme_is_one(monkeypatch):
         losses.append(float(metrics["loss"]))
     assert losses[-1] < losses[0]
     assert len(source.splitlines()) < 100
+
+
+def test_the_search_in_readme_finds(filled, colours, capsys):
+    """README's lines on a model and an index, of another run, index and pictures: a picture is found at distance 0."""
+    paths, model, place = filled
+    [source] = re.findall(r"```python\n(import adsq_jax\n.*?)```", README, re.DOTALL)
+    names = {"runs/pictures_index": place, "runs/pictures": str(colours[1]), "cat.jpg": paths[0], "dog.jpg": paths[-1]}
+    for name, other in names.items():
+        assert f'"{name}"' in source
+        source = source.replace(f'"{name}"', f'"{other}"')
+    made = {}
+    exec(source, made)
+    np.testing.assert_array_equal(made["codes"], model.encode([paths[0], paths[-1]]))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 20
+    assert f"0 {paths[0]} ('blue',)" in lines
 
 
 def test_results_md_is_made_from_the_runs():

@@ -25,7 +25,6 @@ def main() -> None:
         raise InputError("--index=INDEX is needed: the folder that adsq_jax.encode made")
     try:
         with (
-            command_line.stoppable(),
             server.listening(_HOST.value, _PORT.value) as listener,
             index.open_index(_INDEX.value) as opened,
             tempfile.TemporaryDirectory(prefix="adsq_jax_demo_") as temporary,
