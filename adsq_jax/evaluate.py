@@ -4,12 +4,10 @@
 `python -m adsq_jax.evaluate --query_codes=Q.npy --database_codes=D.npy --query_labels=QL.npy --database_labels=DL.npy`.
 """
 
-import contextlib
 import json
 import os
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +60,7 @@ def main() -> None:
     found |= {**results.environment(), "machine": spread.describe(), "seconds_evaluate": time.monotonic() - began}
     print(results.table_of_measures(found))
     if out is not None:
-        with _writing(out):
+        with workdir.writing(out):
             workdir.write_json(out, found)
         print(f"written to {out}")
 
@@ -72,25 +70,16 @@ def _place_of_result() -> Path | None:
     if _OUT.value is None:
         return None if _WORKDIR.value is None else workdir.path(_WORKDIR.value) / "evaluation.json"
     out = workdir.path(_OUT.value)
-    with _writing(out):
+    with workdir.writing(out):
         there = storage.is_file(out) if storage.is_remote(out) else os.path.lexists(out)
     if there:
         raise InputError(f"--out={out} is there already: give another file, or remove it; nothing was overwritten")
     if not (storage.is_remote(out) or os.path.isdir(out.parent)) or _OUT.value.endswith("/"):
         raise InputError(f"--out={out}: expected a file in a folder that is there: make it first")
-    with _writing(out), storage.reached(out):  # finds out before the work whether it can be done after it
+    with workdir.writing(out), storage.reached(out):  # finds out before the work whether it can be done after it
         workdir.write_bytes(out, b"")
         out.unlink()
     return out
-
-
-@contextlib.contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    """Says in one line that a file can't be written."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"{out} can't be written ({error.strerror}): give another --out") from error
 
 
 def _of_files(paths: dict[str, str], *, cutoffs: list[str], spread: parallel.Spread) -> dict[str, Any]:

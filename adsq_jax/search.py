@@ -3,11 +3,9 @@
 `python -m adsq_jax.search --index=INDEX --query=cat.jpg --k=20 --out=hits.html`
 """
 
-import contextlib
 import json
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 from absl import flags
@@ -38,7 +36,7 @@ def main() -> None:
         found = hits.nearest(opened, model, queries, k=_K.value, radius=_RADIUS.value, where=where)
     if out is not None:
         draw = hits.sheet if out.suffix == ".png" else hits.page
-        with _writing(out):
+        with workdir.writing(out):
             workdir.write_bytes(out, draw(queries, found))
     if _JSON.value:
         content = [
@@ -49,14 +47,6 @@ def main() -> None:
         print("\n\n".join(hits.table(query, some) for query, some in zip(queries, found, strict=True)))
 
 
-@contextlib.contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"--out={out} can't be written ({error.strerror}): give another file") from error
-
-
 def _place_of_page() -> Path | None:
     if _OUT.value is None:
         return None
@@ -65,7 +55,7 @@ def _place_of_page() -> Path | None:
         raise InputError(f"--out={out}: expected a name that ends with .html or .png")
     if os.path.lexists(out):
         raise InputError(f"--out={out} is there already: give another file, or remove it; nothing was overwritten")
-    with _writing(out):
+    with workdir.writing(out):
         if not stat.S_ISDIR(os.stat(out.parent).st_mode):
             raise InputError(f"--out={out}: expected a file in a folder that is there: make it first")
     return out

@@ -1,11 +1,13 @@
 """The folder of a run, on a disk or in an object store: whose it is, and files that are whole or not there."""
 
+import contextlib
 import fcntl
 import io
 import json
 import os
 import tempfile
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -189,6 +191,19 @@ def write_bytes(path: Path, content: bytes) -> None:
     except BaseException:
         Path(name).unlink()
         raise
+
+
+@contextlib.contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Says in one line that what `--out` names can't be written.
+
+    Raises:
+      InputError: of an `OSError` that was raised within.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"--out={str(out)[:200]} can't be written ({error.strerror}): give another place") from error
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -365,3 +365,17 @@ def test_a_pipe_in_place_of_a_file(name, tmp_path):
     os.mkfifo(tmp_path / name)
     with pytest.raises(InputError, match=str(tmp_path)):
         workdir.claim(tmp_path, {"a": 1})
+
+
+def test_writing_tells_the_systems_reason(tmp_path):
+    """Where a file can't be written, one line has the place, cut where it is long, and the reason."""
+    with (
+        pytest.raises(InputError, match=r"^--out=\S*/nowhere/x can't be written \(No such file or directory\): give another"),
+        workdir.writing(tmp_path / "nowhere" / "x"),
+    ):
+        workdir.write_bytes(tmp_path / "nowhere" / "x", b"")
+    with (
+        pytest.raises(InputError, match=r"^--out=a{200} can't be written \(File name too long\)"),
+        workdir.writing(Path(300 * "a")),
+    ):
+        os.stat(300 * "a")

@@ -59,7 +59,7 @@ def main() -> None:
 
 def _checked_out(out: Path, settings: Settings) -> dict[str, Any] | None:
     """The manifest that is there already, if one is; what else would be overwritten, or can't be written, is an error."""
-    try:
+    with workdir.writing(out):
         if os.path.lexists(out) and not out.is_dir():
             raise InputError(f"--out={out} is no folder: give one, or a new name")
         if settings.name == "folder" and Path(settings.directory).resolve() in (out.resolve(), *out.resolve().parents):
@@ -72,8 +72,6 @@ def _checked_out(out: Path, settings: Settings) -> dict[str, Any] | None:
         there = next(path for path in (out, *out.resolve().parents) if path.exists())
         workdir.write_bytes(there / ".adsq_jax", b"")
         (there / ".adsq_jax").unlink()
-    except OSError as error:
-        raise InputError(f"--out={str(out)[:200]} can't be written ({error.strerror}): give another folder") from error
     return theirs
 
 
@@ -118,12 +116,10 @@ def _write(out: Path, content: dict[str, Any], dataset: Dataset, *, theirs: dict
         if theirs.get("images_sha256") and content["images_sha256"] is None:
             raise InputError(f"{path} knows the images, which were not read now: give another --out; nothing was overwritten")
     sheet = contact_sheet.draw(dataset)
-    try:
+    with workdir.writing(out):
         out.mkdir(parents=True, exist_ok=True)
         workdir.write_bytes(out / "contact_sheet.png", sheet)
         workdir.write_json(path, content)
-    except OSError as error:
-        raise InputError(f"{out} can't be written ({error.strerror}): give another --out") from error
     print(f"written to {path} and {out / 'contact_sheet.png'}")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from absl import flags
 
-from adsq_jax import command_line
+from adsq_jax import command_line, workdir
 from adsq_jax import model as model_module
 from adsq_jax.data import storage
 from adsq_jax.errors import InputError
@@ -30,13 +30,10 @@ def main() -> None:
         raise InputError(f"--out={_OUT.value} is no folder of this machine: give a path")
     out = _free(Path(_OUT.value))
     model = model_module.load(_WORKDIR.value)
-    try:
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
-            artifact.write(model, Path(folder))
-            Path(folder).chmod(0o755)
-            os.replace(folder, out)  # whole or not at all; an empty folder may be in its place
-    except OSError as error:
-        raise InputError(f"--out={out} can't be written ({error.strerror}): give another folder") from error
+    with workdir.writing(out), tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+        artifact.write(model, Path(folder))
+        Path(folder).chmod(0o755)
+        os.replace(folder, out)  # whole or not at all; an empty folder may be in its place
     size = sum(path.stat().st_size for path in out.iterdir())
     print(f"{out}: {size / 2**20:.1f} MiB; python {out}/example.py PICTURE... shows how to use it")
 

@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,7 @@ def main() -> None:
     plots = draw(lines, found, result)
     rows = rows_of(directory)
     source, note = source_of(result, labels, rows=rows)
-    with _writing(out):
+    with workdir.writing(out):
         out.mkdir(parents=True, exist_ok=True)
         for name, content in plots.items():
             workdir.write_bytes(out / name, content)
@@ -118,14 +118,6 @@ def _check_out(out: Path) -> None:
         raise InputError(f"{out} can't be used for a report ({error.strerror}): give another --out") from error
     if others:
         raise InputError(f"{out} holds other files ({others[0]!r:.100}): give another --out; nothing was overwritten")
-
-
-@contextlib.contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"{out} can't be written ({error.strerror}): give another --out") from error
 
 
 def read_run(directory: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
