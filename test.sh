@@ -38,12 +38,14 @@ else
   python=$PWD/$place/bin/python
 fi
 
+workers=(--numprocesses=2 --dist=loadfile) # one alone leaves half of two cores idle; files share what their tests prepare
+
 "$python" -m pip install --quiet --disable-pip-version-check -e ".[${all:+dev,reference,}test]"
 "$python" -c 'import sys, jax; print("Python", sys.version.split()[0], "with jax", jax.__version__)'
 if [[ -n $all ]]; then
   "$python" -m ruff check .
   "$python" -m ruff format --check .
   "$python" -m mypy
-  exec "$python" -m pytest --no-skips "$@"
+  exec "$python" -m pytest "${workers[@]}" --no-skips "$@"
 fi
-exec "$python" -m pytest -m "not slow and not system and not reference" "$@"
+exec "$python" -m pytest "${workers[@]}" -m "not slow and not system and not reference" "$@"

@@ -1,8 +1,10 @@
 """From folders of photographs to hits on a screen, by one script, on a sample of Tux Paint's stamps."""
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,7 +25,8 @@ def test_the_script_finds_what_is_alike(tmp_path):
     first = min((tmp_path / "pictures" / "animals").iterdir())
     first.rename(first.with_name(f"a {first.name}"))  # spaces are usual
     command = [SCRIPT, tmp_path / "made", tmp_path / "pictures", *(f"--config.{knob}" for knob in SMALL)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))  # the script's `python` is this one
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env={**os.environ, "PATH": path})
     assert done.returncode == 0, done.stdout + done.stderr
     assert "all agree" in done.stdout
     found = json.loads((tmp_path / "made" / "hits.json").read_text())

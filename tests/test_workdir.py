@@ -189,6 +189,12 @@ def test_write_json(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_name_as_long_as_names_may_be(tmp_path):
+    """The unfinished file beside it doesn't ask for a longer one."""
+    workdir.write_bytes(tmp_path / (255 * "a"), b"content")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [(255 * "a", b"content")]
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float32])
 def test_write_array(tmp_path, dtype):
     """An array comes back with its values, shape and dtype."""

@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -157,14 +158,14 @@ def _class_folders(directory: Path) -> tuple[list[bytes], Counter[str]]:
                 else:
                     loose[LOOSE_FILES] += 1
     except OSError as error:
-        _refuse(error)
+        _refuse(error, advice="give another folder with --config.data.directory")
     return sorted(folders), loose
 
 
 def _below(folder: bytes, *, notes: Counter[str]) -> list[bytes]:
     """Pictures in a folder and its subfolders, as paths below it; counts what it leaves out."""
     found = []
-    for path, folders, files in os.walk(folder, onerror=_refuse):
+    for path, folders, files in os.walk(folder, onerror=partial(_refuse, advice="give a folder of pictures")):
         folders[:] = [name for name in folders if not _passed_over(name)]
         links = sum(os.path.islink(os.path.join(path, name)) for name in folders)
         files = [name for name in files if not _passed_over(name)]
@@ -187,8 +188,6 @@ def _passed_over(name: bytes) -> bool:
     return name.startswith(b".") or name == b"__MACOSX"
 
 
-def _refuse(error: OSError) -> NoReturn:
-    raise InputError(
-        f"{shown(os.fsencode(error.filename))} can't be read as a folder ({error.strerror}): give a folder of pictures, or "
-        "change its permissions"
-    ) from error
+def _refuse(error: OSError, *, advice: str) -> NoReturn:
+    name = shown(os.fsencode(error.filename))
+    raise InputError(f"{name} can't be read as a folder ({error.strerror}): {advice}, or change its permissions") from error
