@@ -38,7 +38,7 @@ else
   python=$PWD/$place/bin/python
 fi
 
-workers=(--numprocesses=2 --dist=loadfile) # one alone leaves half of two cores idle; files share what their tests prepare
+workers=(--numprocesses=2 --dist=worksteal) # one alone leaves half of two cores idle
 
 "$python" -m pip install --quiet --disable-pip-version-check -e ".[${all:+dev,reference,}test]"
 "$python" -c 'import sys, jax; print("Python", sys.version.split()[0], "with jax", jax.__version__)'
