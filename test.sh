@@ -4,7 +4,7 @@
 #   ./test.sh                  what every change must pass
 #   ./test.sh --all            also lint, types, slow tests, those that compare with PyTorch or need system packages; no skips
 #   ./test.sh --python=3.12    with that Python, in an environment of its own (.venv-test-3.12)
-#   ./test.sh [...] ARGUMENTS  what follows goes to pytest: ./test.sh tests/test_codes.py -k pack
+#   ./test.sh [...] ARGUMENTS  what follows goes to pytest: ./test.sh tests/test_codes.py -k pack; with --pdb it wants -n0 too
 #
 # Takes the active virtual environment; without one, or with --python, makes .venv-test-VERSION.
 set -euo pipefail
@@ -38,14 +38,14 @@ else
   python=$PWD/$place/bin/python
 fi
 
-workers=(--numprocesses=2 --dist=worksteal) # one alone leaves half of two cores idle
-
 "$python" -m pip install --quiet --disable-pip-version-check -e ".[${all:+dev,reference,}test]"
 "$python" -c 'import sys, jax; print("Python", sys.version.split()[0], "with jax", jax.__version__)'
+tests=(-m "not slow and not system and not reference")
 if [[ -n $all ]]; then
   "$python" -m ruff check .
   "$python" -m ruff format --check .
   "$python" -m mypy
-  exec "$python" -m pytest "${workers[@]}" --no-skips "$@"
+  tests=(--no-skips)
 fi
-exec "$python" -m pytest "${workers[@]}" -m "not slow and not system and not reference" "$@"
+# One process alone leaves half of two cores idle.
+exec "$python" -m pytest --numprocesses=2 --dist=worksteal "${tests[@]}" "$@"

@@ -74,9 +74,8 @@ def program(bench, name, script):
 
 
 def start(*command, cwd=ROOT):
-    """Starts a command in a session of its own, where Ctrl-C and a hangup count even if they don't for the tests (nohup)."""
-    restore = "for number in (signal.SIGINT, signal.SIGHUP): signal.signal(number, signal.SIG_DFL)"
-    code = f"import os, signal, sys\n{restore}\nos.execvp(sys.argv[1], sys.argv[1:])"
+    """Starts a command in a session of its own, where a hangup counts even if it doesn't for the tests (nohup)."""
+    code = "import os, signal, sys\nsignal.signal(signal.SIGHUP, signal.SIG_DFL)\nos.execvp(sys.argv[1], sys.argv[1:])"
     pipe = subprocess.PIPE
     command = [sys.executable, "-c", code, *map(str, command)]
     return subprocess.Popen(command, cwd=cwd, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
