@@ -81,6 +81,27 @@ def s3_server():
 
 
 @pytest.fixture(scope="session")
+def milvus_server(tmp_path_factory):
+    """The address of a Milvus server that lets nobody in without a token, as its processes, which end with this one."""
+    import milvus_local
+
+    server = milvus_local.Server(tmp_path_factory.mktemp("milvus"))
+    server.start()
+    yield server.address
+    server.kill()
+
+
+@pytest.fixture
+def milvus(milvus_server, monkeypatch):
+    """The address of a Milvus server, whose token stands in the environment; what the test makes there is dropped."""
+    import milvus_local
+
+    monkeypatch.setenv("MILVUS_TOKEN", milvus_local.TOKEN)
+    yield milvus_server
+    milvus_local.drop_all(milvus_server)
+
+
+@pytest.fixture(scope="session")
 def colours(tmp_path_factory):
     """Pictures of three colours, and a run that has learned them: two folders, not to be written into."""
     import mock_data  # with NumPy and JAX, after what this file sets

@@ -165,6 +165,12 @@ class EmbeddedIndex:
         for batch in self._rows(["id"], where=where):
             yield from batch["id"].to_pylist()
 
+    def scan(self) -> Iterator[tuple[list[Item], np.ndarray]]:
+        """See `CodeIndex.scan`."""
+        for batch in self._rows(["id", "labels", "sha256", "code"]):
+            codes = batch["code"].flatten().to_numpy().reshape(-1, self.manifest.width)
+            yield [_item(row) for row in batch.select(["id", "labels", "sha256"]).to_pylist()], codes
+
     def count(self, *, where: Filter | None = None) -> int:
         """See `CodeIndex.count`."""
         with _readable(self._folder):

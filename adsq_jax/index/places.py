@@ -1,4 +1,4 @@
-"""Where an index is, and which engine keeps it: a folder of this machine, by LanceDB and faiss."""
+"""Where an index is, and which engine keeps it: a folder of this machine, by LanceDB and faiss, or a Milvus server."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,22 +9,26 @@ from adsq_jax.index.protocol import CodeIndex, Manifest
 
 if TYPE_CHECKING:
     from adsq_jax.index.embedded import EmbeddedIndex
+    from adsq_jax.index.milvus import MilvusIndex
 
 
 def create(place: str, manifest: Manifest) -> CodeIndex:
     """Opens the index of a place for adding; makes it first, where there is none.
 
     Args:
-      place: a folder.
+      place: a folder, or `http[s]://HOST[:PORT][/COLLECTION][?nlist=N][&nprobe=N]` of a Milvus server: see README.
       manifest: what codes it holds, or is to hold.
 
     Returns:
       The index.
 
     Raises:
-      InputError: there is an index of other codes, or something else, or the extra `index` isn't installed.
+      InputError: there is an index of other codes, or something else, the server can't be reached, or the extra `index` or
+        `milvus` isn't installed.
     """
-    found = _engine().create(_folder(place), manifest)
+    found: CodeIndex = (
+        _of_servers().create(place, manifest) if _is_address(place) else _of_folders().create(_folder(place), manifest)
+    )
     check_same(found, manifest, place=place)
     return found
 
@@ -33,15 +37,16 @@ def open_index(place: str) -> CodeIndex:
     """Opens the index of a place.
 
     Args:
-      place: a folder.
+      place: as of `create`.
 
     Returns:
       The index.
 
     Raises:
-      InputError: there is none, it is damaged or of another version, or the extra `index` isn't installed.
+      InputError: there is none, it is damaged or of another version, the server can't be reached, or the extra `index` or
+        `milvus` isn't installed.
     """
-    return _engine().open(_folder(place))
+    return _of_servers().open(place) if _is_address(place) else _of_folders().open(_folder(place))
 
 
 def check_same(found: CodeIndex, manifest: Manifest, *, place: str) -> None:
@@ -67,19 +72,31 @@ def check_same(found: CodeIndex, manifest: Manifest, *, place: str) -> None:
     )
 
 
+def _is_address(place: str) -> bool:
+    return place.startswith(("http://", "https://"))
+
+
 def _folder(place: str) -> Path:
     if not place:
-        raise InputError("the index is empty: give the path of a folder")
+        raise InputError("the index is empty: give the path of a folder, or the address of a Milvus server")
     if not is_text(place):
         raise InputError(f"{place!r} isn't UTF-8: give another name for the index")
     if "://" in place:
-        raise InputError(f"{place} is no folder of this machine: give a path")
+        raise InputError(f"{place} is no folder of this machine: give a path, or http://HOST:19530 of a Milvus server")
     return Path(place)
 
 
-def _engine() -> "type[EmbeddedIndex]":
+def _of_folders() -> "type[EmbeddedIndex]":
     try:
         from adsq_jax.index.embedded import EmbeddedIndex  # a second to import, and an extra
     except ImportError as error:
         raise InputError(f"an index needs LanceDB and faiss ({error.name} is missing): pip install -e '.[index]'") from error
     return EmbeddedIndex
+
+
+def _of_servers() -> "type[MilvusIndex]":
+    try:
+        from adsq_jax.index.milvus import MilvusIndex
+    except ImportError as error:
+        raise InputError(f"a Milvus server needs pymilvus ({error.name} is missing): pip install -e '.[milvus]'") from error
+    return MilvusIndex

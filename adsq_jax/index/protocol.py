@@ -79,7 +79,8 @@ class CodeIndex(Protocol):
           packed_codes: uint8[n, ceil(bits / 8)], little bit order, 1 = +1, padding zero.
 
         Raises:
-          InputError: codes or items are not as they should be, another process writes, or the disk is full.
+          InputError: codes or items are not as they should be, or they can't be written: the disk is full, the server is gone,
+            another process writes and the engine lets one do so at a time. What was added before stays; the same again mends.
         """
 
     def delete(self, ids: Sequence[str]) -> int:
@@ -106,14 +107,14 @@ class CodeIndex(Protocol):
           which k are reached, which ones are in is the engine's choice.
 
         Raises:
-          InputError: codes, k or radius are not as they should be.
+          InputError: codes, k or radius are not as they should be, or the engine can't find so many or filter so.
         """
 
     def items(self, keys: Sequence[int] | np.ndarray) -> list[Item]:
         """What is kept of items.
 
         Args:
-          keys: of `search`, valid until the next `add`, `delete` or `refresh`; none of them NOTHING.
+          keys: of the last `search`, valid until the next `add`, `delete` or `refresh`; none of them NOTHING.
 
         Returns:
           The items, in the order of the keys.
@@ -124,6 +125,13 @@ class CodeIndex(Protocol):
 
     def ids(self, *, prefix: str = "") -> Iterator[str]:
         """The ids that begin with a text, in no order; all, if none is given."""
+
+    def scan(self) -> Iterator[tuple[list[Item], np.ndarray]]:
+        """All items with their codes, each once, in no order, some at a time.
+
+        Yields:
+          n items, and their packed codes, uint8[n, ceil(bits / 8)].
+        """
 
     def count(self, *, where: Filter | None = None) -> int:
         """How many items there are, or how many of them `where` lets through."""

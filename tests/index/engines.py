@@ -1,5 +1,7 @@
 """The engines that the contract is held against: how to make, open and count the indexes of each."""
 
+import hashlib
+import uuid
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -22,4 +24,6 @@ def embedded(folder):
     return Engine(place=lambda name: str(folder / name))
 
 
-ENGINES = {"embedded": embedded}
+def milvus(server):
+    own = uuid.uuid4().hex  # collections of a test: their names take letters and digits only
+    return Engine(place=lambda name: f"{server}/test_{own}_{hashlib.sha256(name.encode()).hexdigest()[:8]}")

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from engines import ENGINES
+from engines import embedded, milvus
 
 from adsq_jax import codes
 from adsq_jax.errors import InputError
@@ -12,9 +12,9 @@ N = 300
 LABELS = ("cat", "dog", "polar bear", "it's", 'say "a"', "Größe", "a%b_c", "\\")
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=["embedded", pytest.param("milvus", marks=pytest.mark.system)])
 def engine(request, tmp_path):
-    return ENGINES[request.param](tmp_path)
+    return embedded(tmp_path) if request.param == "embedded" else milvus(request.getfixturevalue("milvus"))
 
 
 def packed(n, *, bits, seed=0, alike=False):
@@ -147,6 +147,21 @@ def test_keys_of_nothing_are_refused(engine, key):
     opened, _ = filled(engine)
     with opened, pytest.raises(InputError, match="none of this index"):
         opened.items([0, key])
+
+
+def test_scan(engine):
+    """All items with their codes, each once; what was replaced or deleted as it is now."""
+    opened, database = filled(engine, bits=12)
+    with opened:
+        opened.add([Item(items(N)[0].id, ("new",), "f" * 64)], database[7:8])
+        opened.delete([items(N)[1].id])
+        wanted = {item.id: (item, database[row].tobytes()) for row, item in enumerate(items(N)) if row != 1}
+        wanted[items(N)[0].id] = (Item(items(N)[0].id, ("new",), "f" * 64), database[7].tobytes())
+        found = [(item, code.tobytes()) for some, packed in opened.scan() for item, code in zip(some, packed, strict=True)]
+        assert len(found) == len(wanted)
+        assert {item.id: (item, code) for item, code in found} == wanted
+    with engine.create("empty", bits=12) as empty:
+        assert [some for some, _ in empty.scan() if some] == []
 
 
 def test_find(engine):
@@ -468,23 +483,6 @@ def test_codes_of_another_length_or_model_are_refused(engine):
 def test_an_index_that_isnt_there(engine):
     with pytest.raises(InputError, match="holds no index"):
         engine.open("nowhere")
-
-
-def test_two_writers(engine):
-    """The second is refused in one line while the first writes, and may write when it has closed."""
-    first = engine.create(bits=12)
-    with pytest.raises(InputError, match="being written by another process"):
-        engine.create(bits=12)
-    second = engine.open()
-    with pytest.raises(InputError, match="being written by another process"):
-        second.add(items(1), packed(1, bits=12))
-    first.add(items(3), packed(3, bits=12))
-    first.close()
-    second.add(items(4)[3:], packed(4, bits=12)[3:])
-    assert second.count() == 4
-    second.close()
-    with engine.create(bits=12) as opened:
-        assert opened.count() == 4
 
 
 def test_many_small_adds(engine):

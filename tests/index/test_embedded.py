@@ -124,3 +124,21 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         assert opened.count() == 100
         with pytest.raises(InputError, match="can't be written"):
             opened.add([Item("/more")], np.zeros((1, 2), np.uint8))
+
+
+def test_two_writers(tmp_path):
+    """The second is refused in one line while the first writes, and may write when it has closed."""
+    engine = embedded(tmp_path)
+    first = engine.create(bits=12)
+    with pytest.raises(InputError, match="being written by another process"):
+        engine.create(bits=12)
+    second = engine.open()
+    with pytest.raises(InputError, match="being written by another process"):
+        second.add([Item("/0")], np.zeros((1, 2), np.uint8))
+    first.add([Item(f"/{i}") for i in range(3)], np.zeros((3, 2), np.uint8))
+    first.close()
+    second.add([Item("/3")], np.zeros((1, 2), np.uint8))
+    assert second.count() == 4
+    second.close()
+    with engine.create(bits=12) as opened:
+        assert opened.count() == 4

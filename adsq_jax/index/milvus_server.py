@@ -1,0 +1,171 @@
+"""A Milvus server, as an index sees it: an address, and calls about one collection, with a bound of time."""
+
+import logging
+import os
+import re
+import sys
+import time
+import urllib.parse
+from typing import Any, NamedTuple
+
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it tells of each attempt to connect
+import grpc
+from pymilvus import MilvusClient, MilvusException
+from pymilvus.client.types import LoadState
+
+from adsq_jax.errors import InputError
+
+logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs the traceback of whatever it raises
+
+_FORM = "http[s]://HOST[:PORT][/COLLECTION][?nlist=N][&nprobe=N]"
+_COLLECTION = "adsq_jax"  # where the address names none
+_PORTS = {"http": 19_530, "https": 443}
+_MOST_LISTS = 65_536  # of BIN_IVF_FLAT, Milvus's bound
+_PATIENCE = 60.0  # seconds that a call may take with all its repetitions, or that loading may stand still
+_CONNECTING = 10.0  # seconds
+_PAUSE = 0.5  # seconds before a call is repeated
+_QUIET = 5.0  # seconds of loading of which nothing is said
+# What passes when a server has started, a node has gone or the load gets less: Milvus's own codes, 2.3 to 2.6.
+_PASSING = {1, 2, 3, 4, 5, 8, 9, 101, 102, 103, 106, 201, 503, 504, 600, 601, 603, 901, 902, 903, 904}
+_AWAY = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
+
+
+class Address(NamedTuple):
+    """Where on which server an index is, taken apart."""
+
+    place: str  # as it was given
+    uri: str  # of the server
+    collection: str
+    nlist: int | None  # lists of BIN_IVF_FLAT to make; None for BIN_FLAT, which is exact
+    nprobe: int | None  # lists to look through; None for all, which is exact
+
+    @classmethod
+    def of(cls, place: str) -> "Address":
+        """Takes apart `http[s]://HOST[:PORT][/COLLECTION][?nlist=N][&nprobe=N]`.
+
+        Raises:
+          InputError: it isn't of this form.
+        """
+        try:
+            parts = urllib.parse.urlsplit(place)
+            host, port = parts.hostname, parts.port or _PORTS[parts.scheme]
+            options = dict(urllib.parse.parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
+        except (ValueError, KeyError) as error:
+            raise InputError(f"{place!r:.200} is no address of an index: expected {_FORM}") from error
+        if parts.username is not None or parts.password is not None:  # which would be shown in messages, and kept by shells
+            raise InputError("the address of the index has a name or password in it: give MILVUS_TOKEN=NAME:PASSWORD instead")
+        collection = parts.path.removeprefix("/") or _COLLECTION
+        if not host or parts.fragment or not options.keys() <= {"nlist", "nprobe"}:
+            raise InputError(f"{place!r:.200} is no address of an index: expected {_FORM}")
+        if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]{0,254}", collection):
+            raise InputError(f"{collection!r:.300} can't name a collection: expected letters, digits and _, no digit first")
+        for name, text in options.items():
+            if not re.fullmatch("[0-9]{1,5}", text) or not 1 <= int(text) <= _MOST_LISTS:
+                raise InputError(f"{name}={text!r:.50} in {place!r:.200}: expected a whole number from 1 to {_MOST_LISTS:,}")
+        numbers = {name: int(options[name]) if name in options else None for name in ("nlist", "nprobe")}
+        name = f"[{host}]" if ":" in host else host
+        return cls(place, f"{parts.scheme}://{name}:{port}", collection, **numbers)
+
+
+class TooLargeError(InputError):
+    """An answer is larger than server and client pass on."""
+
+
+class Calls:
+    """Calls of a server about one collection, each within a bound of time, and again where what failed may pass."""
+
+    def __init__(self, address: Address):
+        self.address = address
+        token = os.environ.get("MILVUS_TOKEN", "")
+        try:
+            self._client = MilvusClient(uri=address.uri, token=token, timeout=_CONNECTING, dedicated=True)
+        except (MilvusException, grpc.RpcError) as error:
+            raise self._told(error) from error
+
+    def __call__(self, name: str, *arguments: Any, **named: Any) -> Any:
+        """Calls a method of `MilvusClient`.
+
+        Raises:
+          InputError: the server refuses it, or isn't there for as long as the bound.
+        """
+        ends = time.monotonic() + _PATIENCE
+        while True:
+            left = max(1.0, ends - time.monotonic())
+            try:
+                return getattr(self._client, name)(self.address.collection, *arguments, timeout=left, **named)
+            except (MilvusException, grpc.RpcError) as error:
+                if not _passes(error) or time.monotonic() + _PAUSE > ends:
+                    raise self._told(error) from error
+            time.sleep(_PAUSE)
+
+    def _told(self, error: Exception) -> InputError:
+        """The one line for what pymilvus raises."""
+        status, place = _status(error), self.address.place
+        said = " ".join(str(getattr(error, "message", "") or getattr(error, "details", lambda: "")() or error).split())
+        if status == grpc.StatusCode.RESOURCE_EXHAUSTED or "larger than max" in said:
+            return TooLargeError(
+                f"{place} has an answer larger than the server passes on ({said[:100]}): ask for less at a time"
+            )
+        if status == grpc.StatusCode.UNAUTHENTICATED or "auth check failure" in said:
+            given = "MILVUS_TOKEN isn't right" if os.environ.get("MILVUS_TOKEN") else "MILVUS_TOKEN isn't set"
+            return InputError(
+                f"{place} lets nobody in without a name and password, and {given}: set MILVUS_TOKEN=NAME:PASSWORD"
+            )
+        if status == grpc.StatusCode.PERMISSION_DENIED or "permission deny" in said:
+            return InputError(f"{place} doesn't allow this ({said[:200]}): ask for the permission, or set another MILVUS_TOKEN")
+        if status in _AWAY or status == grpc.StatusCode.UNIMPLEMENTED or "UNIMPLEMENTED" in said:
+            why = "no Milvus answers there" if status is not None and status not in _AWAY else _reason(error)
+            return InputError(
+                f"{self.address.uri} can't be reached ({why}): check the address and that the server runs, and give the same "
+                "command again; what was added before is kept"
+            )
+        return InputError(f"{place} can't be used (Milvus says: {said[:200]}): give the same command again when it is mended")
+
+    def load(self) -> None:
+        """Has the server take the index into its memory, and waits as long as that goes on.
+
+        Raises:
+          InputError: it stands still.
+        """
+        self("load_collection", _async=True)
+        progress, ends, told = -1, time.monotonic() + _PATIENCE, False
+        while (state := self("get_load_state"))["state"] != LoadState.Loaded:
+            if state.get("progress", 0) != progress:
+                progress, ends = state.get("progress", 0), time.monotonic() + _PATIENCE
+            if time.monotonic() > ends:
+                raise InputError(
+                    f"{self.address.place} isn't loaded after {_PATIENCE:.0f} s ({progress} %): give the server more memory"
+                )
+            if time.monotonic() > ends - _PATIENCE + 5 and not told:
+                print(f"{self.address.place} is being loaded by the server", file=sys.stderr)
+                told = True
+            time.sleep(0.1)
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._client.close()
+
+
+def _status(error: BaseException | None) -> grpc.StatusCode | None:
+    """gRPC's status of what was raised, or of what that was raised from."""
+    while error is not None:
+        if isinstance(error, grpc.RpcError):
+            return error.code()
+        if isinstance(code := getattr(error, "code", None), grpc.StatusCode):
+            return code
+        error = error.__cause__
+    return None
+
+
+def _reason(error: BaseException | None) -> str:
+    """What the network said, without the addresses that gRPC repeats."""
+    while error is not None and not isinstance(error, grpc.RpcError):
+        error = error.__cause__
+    said = " ".join(str(error.details() or "").split()) if error is not None else ""
+    return said.split("; ")[-1].split(": ")[-1][:100] or "it doesn't answer"
+
+
+def _passes(error: Exception) -> bool:
+    """Whether the same call may go well a little later."""
+    status = _status(error)
+    return status in _AWAY if status is not None else getattr(error, "code", None) in _PASSING
