@@ -21,21 +21,22 @@ _DEAF = {"_xla_gc_callback", "__del__"}  # functions out of which Python lets no
 _LONGEST = 2_000  # characters of a message: a damaged file can hold a line of any length
 
 
-def run(main: Callable[[], None]) -> None:
+def run(main: Callable[..., None], *, arguments: Sequence[str] = ()) -> None:
     """Parses the command line and runs an entry point; the only way out with a traceback is a defect.
 
     Args:
-      main: reads its flags and does the work.
+      main: reads its flags and does the work; takes what stands without a flag.
+      arguments: what that is, for people.
     """
 
     def guarded(argv: Sequence[str]) -> None:
-        if len(argv) > 1:
-            _stop(f"{argv[1]!r} is not a flag: give --name=value")
+        if len(argv) - 1 != len(arguments):
+            _stop(f"expected {' '.join(arguments)}" if arguments else f"{argv[1]!r} is not a flag: give --name=value")
         logging.set_verbosity(logging.WARNING)  # orbax tells every rename
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names in a terminal of another encoding
         try:
             with _raised(signal.SIGINT, first=lambda: None), stoppable():
-                main()
+                main(*argv[1:])
             sys.stdout.flush()
         except InputError as error:
             _tell(str(error))

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from adsq_jax import index, results
+from adsq_jax.errors import InputError
 from adsq_jax.index import Item, Manifest
 
 MANIFEST = Manifest(bits=64, model_sha256="m" * 64)
@@ -39,6 +40,15 @@ def ingest(place: str, first: int, version: int) -> None:
         for number in range(first, first + BATCHES):
             opened.add(*batch(number, version=version))
             print(number, flush=True)
+
+
+def run(place: str, first: int, version: int) -> None:
+    """The same as a process: bad input is one line and status 2."""
+    try:
+        ingest(place, first, version)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def killed(place: str, *, first: int, version: int, after: float) -> list[int]:
@@ -79,7 +89,7 @@ def check(place: str, acknowledged: dict[int, int], *, under_way: dict[int, int]
 def main() -> None:
     """Kills, checks, and writes the figures."""
     if sys.argv[1:2] == ["--ingest"]:
-        ingest(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+        run(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)

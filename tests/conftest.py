@@ -82,23 +82,22 @@ def s3_server():
 
 @pytest.fixture(scope="session")
 def milvus_server(tmp_path_factory):
-    """The address of a Milvus server that lets nobody in without a token, as its processes, which end with this one."""
-    import milvus_local
+    """A Milvus server that lets nobody in without a token, as processes that end with this one."""
+    import test_benchmarks
 
-    server = milvus_local.Server(tmp_path_factory.mktemp("milvus"))
-    server.start()
-    yield server.address
-    server.kill()
+    with test_benchmarks.load("milvus_local").Server(tmp_path_factory.mktemp("milvus")) as server:
+        yield server
 
 
 @pytest.fixture
 def milvus(milvus_server, monkeypatch):
-    """The address of a Milvus server, whose token stands in the environment; what the test makes there is dropped."""
-    import milvus_local
+    """Its address; the token stands in the environment, and what the test makes there is dropped, unless it is named stock_."""
+    import test_benchmarks
 
-    monkeypatch.setenv("MILVUS_TOKEN", milvus_local.TOKEN)
-    yield milvus_server
-    milvus_local.drop_all(milvus_server)
+    local = test_benchmarks.load("milvus_local")
+    monkeypatch.setenv("MILVUS_TOKEN", local.TOKEN)
+    yield milvus_server.address
+    local.drop_all(milvus_server.address, but="stock_")
 
 
 @pytest.fixture(scope="session")

@@ -181,7 +181,7 @@ def test_refused(colours, tmp_path):
         ({"--index": "gs://bucket/index"}, "is no folder of this machine"),
         ({"--index": "/proc/index"}, "/proc/index can't be made"),
         ({"--index": tmp_path / "other"}, "codes of another model"),
-        ({"--index": tmp_path / "longer"}, "codes of 24 bits, and the model makes 12"),
+        ({"--index": tmp_path / "longer"}, "codes of 24 bits, and these have 12"),
     ]
     given = {"--workdir": run, "--images": folder, "--index": tmp_path / "index"}
     mock_data.assert_refused("adsq_jax.encode", cases, given)

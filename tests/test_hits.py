@@ -55,7 +55,7 @@ def test_the_model_of_an_index(filled, colours, tmp_path):
         (index.Manifest(12, model.sha256, ""), None, "doesn't say where its model is"),
         (index.Manifest(12, model.sha256, "/gone"), None, "/gone holds no trained model.*give the run's folder with --workdir"),
         (index.Manifest(12, "0" * 64, ""), str(colours[1]), "codes of another model"),
-        (index.Manifest(24, model.sha256, ""), str(colours[1]), "codes of 24 bits, and the model makes 12"),
+        (index.Manifest(24, model.sha256, ""), str(colours[1]), "codes of 24 bits, and these have 12"),
     ):
         shutil.rmtree(tmp_path / "index", ignore_errors=True)
         with index.create(str(tmp_path / "index"), manifest) as opened, pytest.raises(InputError, match=said):

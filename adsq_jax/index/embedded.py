@@ -169,7 +169,8 @@ class EmbeddedIndex:
         """See `CodeIndex.scan`."""
         for batch in self._rows(["id", "labels", "sha256", "code"]):
             codes = batch["code"].flatten().to_numpy().reshape(-1, self.manifest.width)
-            yield [_item(row) for row in batch.select(["id", "labels", "sha256"]).to_pylist()], codes
+            columns = (batch[name].to_pylist() for name in ("id", "labels", "sha256"))
+            yield [Item(name, tuple(labels), sha256) for name, labels, sha256 in zip(*columns, strict=True)], codes
 
     def count(self, *, where: Filter | None = None) -> int:
         """See `CodeIndex.count`."""

@@ -1,12 +1,15 @@
 """An index on a Milvus server or cluster, through pymilvus. Beside `milvus_server.py` no other file knows of it."""
 
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it tells of each attempt to connect
 from pymilvus import DataType, MilvusClient
 
 from adsq_jax.errors import InputError
@@ -97,7 +100,7 @@ class MilvusIndex:
         for item in items:
             if len(item.labels) > _MOST_LABELS:
                 raise InputError(
-                    f"{item!r:.200} can't be kept: it has {len(item.labels):,} labels; at most {_MOST_LABELS:,} fit"
+                    f"{item.id!r:.200} can't be kept: it has {len(item.labels):,} labels; at most {_MOST_LABELS:,} fit"
                 )
         last = {item.id: row for row, item in enumerate(items)}  # of two with one id the last
         rows, size = list[dict[str, Any]](), 0
@@ -170,9 +173,10 @@ class MilvusIndex:
             distances[row, : len(hits)] = [round(hit["distance"]) for hit in hits]
             keys[row, : len(hits)] = [places[hit["id"]] for hit in hits]
         order = np.lexsort((keys, distances))
-        distances, keys = (np.take_along_axis(x, order, axis=1) for x in (distances, keys))
+        distances, keys = np.take_along_axis(distances, order, axis=1), np.take_along_axis(keys, order, axis=1)
         beyond = (keys == NOTHING) | (distances > (8 * self.manifest.width if radius is None else radius))
-        return Found(np.where(beyond, NOTHING, distances).astype(np.int32), np.where(beyond, NOTHING, keys))
+        distances[beyond], keys[beyond] = NOTHING, NOTHING
+        return Found(distances, keys)
 
     def items(self, keys: Sequence[int] | np.ndarray) -> list[Item]:
         """See `CodeIndex.items`."""
@@ -269,11 +273,11 @@ class MilvusIndex:
                 return "(" + " or ".join(map(self._expression, several)) + ")"
 
     def _of_path(self, path: filters.Path) -> str:
-        first, *others = path.parts
-        if not others:
+        first, *more = path.parts
+        if not more:
             return f"(id == {_quoted(first)})"
         below = _beginning(first)
-        if not any(others):
+        if not any(more):
             return below or '(id != "")'
         # Milvus 2.3 knows only the beginnings of texts, so what lies below is compared here.
         count = self._count(below)
@@ -282,7 +286,8 @@ class MilvusIndex:
                 f"path={path.pattern} is compared path by path, and {count:,} begin as it does: at most {_MOST_LISTED:,} may; "
                 "write more before its first *, or use label="
             )
-        form, there, others = re.compile("(?s)" + ".*".join(map(re.escape, path.parts))), [], []
+        form = re.compile("(?s)" + ".*".join(map(re.escape, path.parts)))
+        there, others = list[str](), list[str]()
         for name in self.ids(prefix=first):
             (there if form.fullmatch(name) else others).append(name)
         named = min(there, others, key=len)

@@ -6,9 +6,9 @@ import re
 import sys
 import time
 import urllib.parse
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it tells of each attempt to connect
 import grpc
 from pymilvus import MilvusClient, MilvusException
 from pymilvus.client.types import LoadState
@@ -113,11 +113,10 @@ class Calls:
             )
         if status == grpc.StatusCode.PERMISSION_DENIED or "permission deny" in said:
             return InputError(f"{place} doesn't allow this ({said[:200]}): ask for the permission, or set another MILVUS_TOKEN")
-        if status in _AWAY or status == grpc.StatusCode.UNIMPLEMENTED or "UNIMPLEMENTED" in said:
-            why = "no Milvus answers there" if status is not None and status not in _AWAY else _reason(error)
+        if status in _AWAY or status == grpc.StatusCode.UNIMPLEMENTED or "UNIMPLEMENTED" in said or "Fail connecting" in said:
             return InputError(
-                f"{self.address.uri} can't be reached ({why}): check the address and that the server runs, and give the same "
-                "command again; what was added before is kept"
+                f"{self.address.uri} can't be reached ({_reason(error)}): check the address and that the server runs, and give "
+                "the same command again; what was added before is kept"
             )
         return InputError(f"{place} can't be used (Milvus says: {said[:200]}): give the same command again when it is mended")
 
@@ -146,23 +145,37 @@ class Calls:
         self._client.close()
 
 
-def _status(error: BaseException | None) -> grpc.StatusCode | None:
-    """gRPC's status of what was raised, or of what that was raised from."""
-    while error is not None:
-        if isinstance(error, grpc.RpcError):
-            return error.code()
-        if isinstance(code := getattr(error, "code", None), grpc.StatusCode):
-            return code
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception, and what it was raised from; pymilvus raises some from themselves."""
+    seen = set[int]()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
         error = error.__cause__
+
+
+def _status(error: BaseException) -> grpc.StatusCode | None:
+    """gRPC's status of what was raised, or of what that was raised from."""
+    for one in _causes(error):
+        code = one.code() if isinstance(one, grpc.RpcError) else getattr(one, "code", None)
+        if isinstance(code, grpc.StatusCode):
+            return code
     return None
 
 
-def _reason(error: BaseException | None) -> str:
-    """What the network said, without the addresses that gRPC repeats."""
-    while error is not None and not isinstance(error, grpc.RpcError):
-        error = error.__cause__
-    said = " ".join(str(error.details() or "").split()) if error is not None else ""
-    return said.split("; ")[-1].split(": ")[-1][:100] or "it doesn't answer"
+def _reason(error: BaseException) -> str:
+    """Why there is no connection, of what gRPC says with all the addresses that it tried."""
+    found = [one for one in _causes(error) if isinstance(one, grpc.RpcError)]
+    if not found:
+        return "it doesn't answer"
+    said = " ".join(str(found[-1].details()).split())
+    if "CERTIFICATE_VERIFY_FAILED" in said:
+        return "its certificate isn't trusted; GRPC_DEFAULT_SSL_ROOTS_FILE_PATH names a file of those that are"
+    if "handshake failed" in said:
+        return "it doesn't speak TLS, as https:// wants"
+    if _status(error) not in _AWAY:
+        return "something else than Milvus answers"
+    return said.split("; ")[-1].split(": ")[-1].rstrip("]")[:100]
 
 
 def _passes(error: Exception) -> bool:

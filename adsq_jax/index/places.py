@@ -65,7 +65,7 @@ def check_same(found: CodeIndex, manifest: Manifest, *, place: str) -> None:
         return
     found.close()
     if theirs.bits != manifest.bits:
-        raise InputError(f"{place} holds codes of {theirs.bits} bits, and the model makes {manifest.bits}: give another index")
+        raise InputError(f"{place} holds codes of {theirs.bits} bits, and these have {manifest.bits}: give another index")
     raise InputError(
         f"{place} holds codes of another model ({theirs.model_sha256[:12] or 'from elsewhere'}, and this one is "
         f"{manifest.model_sha256[:12]}), which can't be compared: give that model, or another index"

@@ -24,6 +24,6 @@ def embedded(folder):
     return Engine(place=lambda name: str(folder / name))
 
 
-def milvus(server):
-    own = uuid.uuid4().hex  # collections of a test: their names take letters and digits only
-    return Engine(place=lambda name: f"{server}/test_{own}_{hashlib.sha256(name.encode()).hexdigest()[:8]}")
+def milvus(server, *, prefix="test"):
+    own = f"{prefix}_{uuid.uuid4().hex}"  # of collections, whose names take letters and digits only
+    return Engine(place=lambda name: f"{server}/{own}_{hashlib.sha256(name.encode()).hexdigest()[:8]}")

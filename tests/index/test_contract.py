@@ -17,6 +17,31 @@ def engine(request, tmp_path):
     return embedded(tmp_path) if request.param == "embedded" else milvus(request.getfixturevalue("milvus"))
 
 
+@pytest.fixture(scope="module")
+def stock():
+    """What read-only tests share, by engine and kind of codes: a server takes seconds to make an index."""
+    return {}
+
+
+@pytest.fixture
+def stocked(request, engine, stock, tmp_path_factory):
+    """Opens an index of N items that nobody writes to, and gives its codes."""
+
+    def opened(*, bits=64, alike=False):
+        kind = (request.node.callspec.params["engine"], bits, alike)
+        if kind not in stock:
+            folder = kind[0] == "embedded"
+            stock[kind] = (
+                embedded(tmp_path_factory.mktemp("stock"))
+                if folder
+                else milvus(request.getfixturevalue("milvus"), prefix="stock")
+            )
+            filled(stock[kind], bits=bits, alike=alike)[0].close()
+        return stock[kind].open(), packed(N, bits=bits, alike=alike)
+
+    return opened
+
+
 def packed(n, *, bits, seed=0, alike=False):
     """Random codes; alike: few different ones, as hash codes are."""
     random = np.random.default_rng(seed)
@@ -41,9 +66,9 @@ def filled(engine, *, bits=64, n=N, alike=False):
 
 @pytest.mark.parametrize("bits", [1, 7, 8, 12, 24, 32, 48, 63, 64, 65, 128, 255, 256])
 @pytest.mark.parametrize("alike", [False, True], ids=["random", "alike"])
-def test_distances_are_exact_for_every_code_length(engine, bits, alike):
+def test_distances_are_exact_for_every_code_length(stocked, bits, alike):
     """Distances of the nearest ten are those of a scan, and each key is an item at that distance; K need not be whole bytes."""
-    opened, database = filled(engine, bits=bits, alike=alike)
+    opened, database = stocked(bits=bits, alike=alike)
     query = packed(20, bits=bits, seed=1)
     with opened:
         found = opened.search(query, k=10)
@@ -57,9 +82,9 @@ def test_distances_are_exact_for_every_code_length(engine, bits, alike):
             assert np.array_equal(wanted[row, named], found.distances[row])
 
 
-def test_of_equal_distances_keys_come_in_order(engine):
+def test_of_equal_distances_keys_come_in_order(stocked):
     """(distance, key) ascends, so that the same search gives the same answer."""
-    opened, _ = filled(engine, bits=12, alike=True)
+    opened, _ = stocked(bits=12, alike=True)
     with opened:
         found = opened.search(packed(20, bits=12, seed=1), k=100)
         pairs = found.distances.astype(np.int64) << 40 | found.keys
@@ -68,17 +93,17 @@ def test_of_equal_distances_keys_come_in_order(engine):
         assert np.array_equal(found.keys, again.keys)
 
 
-def test_k_above_the_count_gives_all(engine):
-    opened, database = filled(engine)
+def test_k_above_the_count_gives_all(stocked):
+    opened, database = stocked()
     with opened:
         found = opened.search(database[:3], k=10 * N)
         assert found.keys.shape == (3, N)
         assert all(len(set(row)) == N for row in found.keys.tolist())
 
 
-def test_radius_leaves_out_what_is_farther(engine):
+def test_radius_leaves_out_what_is_farther(stocked):
     """Within the radius, the bound included, all and nothing else; what is left of a row is NOTHING."""
-    opened, database = filled(engine, bits=12)
+    opened, database = stocked(bits=12)
     query = packed(20, bits=12, seed=1)
     with opened:
         found = opened.search(query, k=N, radius=3)
@@ -90,15 +115,15 @@ def test_radius_leaves_out_what_is_farther(engine):
         assert (found.keys == NOTHING).any()
 
 
-def test_radius_0_finds_the_same_codes(engine):
-    opened, database = filled(engine, alike=True)
+def test_radius_0_finds_the_same_codes(stocked):
+    opened, database = stocked(alike=True)
     with opened:
         found = opened.search(database[:1], k=N, radius=0)
         assert (found.keys[0] != NOTHING).sum() == (database == database[0]).all(axis=1).sum()
 
 
-def test_k_counts_within_the_radius(engine):
-    opened, database = filled(engine, alike=True)
+def test_k_counts_within_the_radius(stocked):
+    opened, database = stocked(alike=True)
     with opened:
         assert opened.search(database[:1], k=2, radius=0).distances.tolist() == [[0, 0]]
 
@@ -119,8 +144,8 @@ def test_empty_index(engine):
         assert opened.search(packed(1, bits=12), k=5).distances.tolist() == [[0]]
 
 
-def test_no_query(engine):
-    opened, _ = filled(engine, bits=12)
+def test_no_query(stocked):
+    opened, _ = stocked(bits=12)
     with opened:
         assert opened.search(np.zeros((0, 2), np.uint8), k=5).keys.shape == (0, 5)
 
@@ -131,9 +156,9 @@ def test_nothing_to_add(engine):
         assert opened.count() == 0
 
 
-def test_items_come_in_the_order_of_their_keys(engine):
+def test_items_come_in_the_order_of_their_keys(stocked):
     """Any order, any number of times."""
-    opened, database = filled(engine)
+    opened, database = stocked()
     with opened:
         keys = opened.search(database[:1], k=50).keys[0]
         wanted = np.concatenate([keys[::-1], keys[:7]])
@@ -143,8 +168,8 @@ def test_items_come_in_the_order_of_their_keys(engine):
 
 
 @pytest.mark.parametrize("key", [-1, N, 10**12])
-def test_keys_of_nothing_are_refused(engine, key):
-    opened, _ = filled(engine)
+def test_keys_of_nothing_are_refused(stocked, key):
+    opened, _ = stocked()
     with opened, pytest.raises(InputError, match="none of this index"):
         opened.items([0, key])
 
@@ -164,9 +189,9 @@ def test_scan(engine):
         assert [some for some, _ in empty.scan() if some] == []
 
 
-def test_find(engine):
+def test_find(stocked):
     """Items by id, with labels and hash; ids that aren't there are passed over, more than a question's worth too."""
-    opened, _ = filled(engine)
+    opened, _ = stocked()
     with opened:
         everything = items(N)
         asked = [item.id for item in everything] + [f"/other/{i}" for i in range(3_000)]
@@ -331,9 +356,9 @@ FILTERS = {
 
 
 @pytest.mark.parametrize("text", FILTERS)
-def test_filters(engine, text):
+def test_filters(stocked, text):
     """A filtered search is the search of the items that the filter lets through, chosen here by Python."""
-    opened, database = filled(engine)
+    opened, database = stocked()
     chosen = [row for row, item in enumerate(items(N)) if FILTERS[text](item)]
     with opened:
         assert opened.count(where=parse(text)) == len(chosen)
@@ -342,8 +367,8 @@ def test_filters(engine, text):
         assert {item.id for item in opened.items(found.keys.reshape(-1))} == {items(N)[row].id for row in chosen}
 
 
-def test_filter_and_radius_together(engine):
-    opened, database = filled(engine, alike=True)
+def test_filter_and_radius_together(stocked):
+    opened, database = stocked(alike=True)
     with opened:
         found = opened.search(database[:1], k=N, radius=0, where=parse("label=cat"))
         named = [item.labels for item in opened.items(found.keys[found.keys != NOTHING])]
@@ -395,8 +420,8 @@ def test_unicode_places(engine):
 
 
 @pytest.mark.parametrize("prefix", ["/pictures/", "/pictures/00", "/pictures/0001.jpg", "/picture_/", "/other", "", "%"])
-def test_ids_by_prefix(engine, prefix):
-    opened, _ = filled(engine)
+def test_ids_by_prefix(stocked, prefix):
+    opened, _ = stocked()
     with opened:
         assert sorted(opened.ids(prefix=prefix)) == [item.id for item in items(N) if item.id.startswith(prefix)]
 
@@ -413,9 +438,9 @@ def test_ids_by_prefix(engine, prefix):
     ],
     ids=str,
 )
-def test_codes_of_another_kind_are_refused(engine, wrong):
+def test_codes_of_another_kind_are_refused(stocked, wrong):
     """By `add` and by `search`, with a line that says what was expected; nothing is added."""
-    opened, _ = filled(engine)
+    opened, _ = stocked()
     with opened:
         for attempt in (lambda: opened.add(items(2), wrong), lambda: opened.search(wrong, k=1)):
             with pytest.raises(InputError, match="codes of 64 bits: expected packed codes"):
@@ -456,15 +481,15 @@ def test_half_hashes_are_refused(engine, sha256):
 
 
 @pytest.mark.parametrize("k", [0, -1, 1.5, True, None])
-def test_wrong_k(engine, k):
-    opened, database = filled(engine)
+def test_wrong_k(stocked, k):
+    opened, database = stocked()
     with opened, pytest.raises(InputError, match="expected a whole number from 1"):
         opened.search(database[:1], k=k)
 
 
 @pytest.mark.parametrize("radius", [-1, 1.5, True])
-def test_wrong_radius(engine, radius):
-    opened, database = filled(engine)
+def test_wrong_radius(stocked, radius):
+    opened, database = stocked()
     with opened, pytest.raises(InputError, match="expected a whole number of bits"):
         opened.search(database[:1], k=1, radius=radius)
 
@@ -472,7 +497,7 @@ def test_wrong_radius(engine, radius):
 def test_codes_of_another_length_or_model_are_refused(engine):
     """What was there stays, and is opened by its own model afterwards, wherever that is now."""
     engine.create(bits=12, model="/runs/a").close()
-    with pytest.raises(InputError, match="holds codes of 12 bits, and the model makes 24"):
+    with pytest.raises(InputError, match="holds codes of 12 bits, and these have 24"):
         engine.create(bits=24)
     with pytest.raises(InputError, match="codes of another model"):
         engine.create(bits=12, model_sha256="n" * 64)

@@ -10,7 +10,7 @@ from adsq_jax.errors import InputError
 MANIFEST = index.Manifest(12, "m" * 64)
 
 
-@pytest.mark.parametrize("place", ["", "gs://bucket/index", "http://host:19530"])
+@pytest.mark.parametrize("place", ["", "gs://bucket/index", "milvus://host:19530"])
 def test_no_folders(place):
     for attempt in (lambda: index.create(place, MANIFEST), lambda: index.open_index(place)):
         with pytest.raises(InputError, match=r"folder|path"):

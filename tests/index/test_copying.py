@@ -1,0 +1,172 @@
+"""Copies of indexes: whole, resumed, compared item by item; by the command."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from engines import embedded, milvus
+
+from adsq_jax.errors import InputError
+from adsq_jax.index import Item, copying
+
+ROOT = Path(__file__).parents[2]
+N = 1_000
+
+
+@pytest.fixture(params=["embedded", pytest.param("milvus", marks=pytest.mark.system)])
+def other(request, tmp_path):
+    """Where copies go to, and come back from."""
+    return embedded(tmp_path / "other") if request.param == "embedded" else milvus(request.getfixturevalue("milvus"))
+
+
+@pytest.fixture
+def source(tmp_path):
+    engine = embedded(tmp_path)
+    (tmp_path / "other").mkdir()
+    with engine.create(bits=12, model="/run") as opened:
+        opened.add(made(), codes())
+        yield opened
+
+
+def made():
+    return [Item(f"/ä {i}", ("cat", "")[: i % 3] if i % 3 else (), f"{i:064x}" if i % 2 else "") for i in range(N)]
+
+
+def codes():
+    packed = np.random.default_rng(0).integers(0, 256, (N, 2), np.uint8)
+    packed[:, 1] &= 15
+    return packed
+
+
+def content(opened):
+    return {item.id: (item, code.tobytes()) for some, packed in opened.scan() for item, code in zip(some, packed, strict=True)}
+
+
+def copy(source, target):
+    told = []
+    return copying.copy(source, target, told=told.append), sum(told)
+
+
+def test_there_and_back(source, other, tmp_path):
+    """Every item with labels, hash and code; a second time nothing is added."""
+    with other.create(bits=12) as target:
+        assert copy(source, target) == ((N, 0, 0), N)
+        assert content(target) == content(source)
+        assert copy(source, target) == ((0, N, 0), N)
+        with embedded(tmp_path).create("back", bits=12) as back:
+            assert copy(target, back) == ((N, 0, 0), N)
+            assert content(back) == content(source)
+
+
+def test_only_what_differs_is_sent(source, other):
+    """New items, and those of another code, label or hash; what the target has besides stays, and is counted."""
+    items, packed = made(), codes()
+    with other.create(bits=12) as target:
+        target.add(items[:900], packed[:900])
+        target.add([items[0], items[1]._replace(labels=("x",)), items[2]._replace(sha256="f" * 64)], packed[[5, 1, 2]])
+        target.add([Item("/more")], packed[:1])
+        assert copy(source, target) == ((103, 897, 1), N)
+        assert content(target).items() >= content(source).items()
+
+
+def test_a_copy_of_nothing(tmp_path):
+    engine = embedded(tmp_path)
+    with engine.create("a", bits=12) as source, engine.create("b", bits=12) as target:
+        assert copy(source, target) == ((0, 0, 0), 0)
+
+
+def test_what_gets_lost_on_the_way_is_noticed(source, tmp_path, monkeypatch):
+    """A target that keeps another code than it was given, or not all."""
+    for name, order in (("fewer", slice(0, -1)), ("others", slice(None, None, -1))):
+        with embedded(tmp_path).create(name, bits=12) as target:
+            add = target.add
+            monkeypatch.setattr(
+                target, "add", lambda items, packed, add=add, order=order: add(items[: N - 1], packed[order][: N - 1])
+            )
+            with pytest.raises(InputError, match=r"of 1,000 items aren't in the copy as they were read"):
+                copy(source, target)
+
+
+def test_marks_tell_items_apart():
+    """Items that a careless joining of their texts would take for the same."""
+    code = np.zeros((1, 2), np.uint8)
+    alike = [Item("a", ("b", "c")), Item("a", ("bc",)), Item("a", ("b", "c", "")), Item("a", ("b",), "c"), Item("ab", ("c",))]
+    marks = np.concatenate([copying._marks([item], code) for item in alike] + [copying._marks(alike[:1], code + 1)])
+    assert len(np.unique(marks)) == 6
+    assert copying._among(marks, np.sort(marks[1:])).tolist() == [False] + 5 * [True]
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "adsq_jax.index", *map(str, arguments)]
+
+
+def run(*arguments):
+    return subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+def test_the_command(source, tmp_path):
+    done = run("copy", tmp_path / "index", tmp_path / "copied")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "1,000 items copied, 0 were there already; all compared, the same\n"
+    with embedded(tmp_path).open("copied") as opened:
+        assert opened.manifest == source.manifest
+        assert content(opened) == content(source)
+        opened.add([Item("/more")], codes()[:1])
+    done = run("copy", tmp_path / "index", tmp_path / "copied")
+    assert f"0 items copied, 1,000 were there already; all compared, the same; {tmp_path}/copied has 1 others" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "expected copy FROM TO"),
+        (("copy", "a"), "expected copy FROM TO"),
+        (("move", "a", "b"), "'move' is no command"),
+        (("copy", "a", "a"), "can't be copied to itself"),
+        (("copy", "/nowhere", "b"), "/nowhere holds no index"),
+        (("copy", "{index}", "{folder}"), "holds other files"),
+        (("copy", "{index}", "{longer}"), "holds codes of 16 bits, and these have 12"),
+        (("copy", "{index}", "gs://bucket/index"), "is no folder of this machine"),
+        (("copy", "{index}", "http://host/1"), "can't name a collection"),
+        (("copy", "{index}", "--k=3", "b"), "Unknown command line flag"),
+    ],
+)
+def test_bad_input(source, tmp_path, arguments, said):
+    """One line and status 2, and nothing is made."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "mine").touch()
+    embedded(tmp_path).create("longer", bits=16).close()
+    places = {name: tmp_path / name for name in ("index", "folder", "longer")}
+    done = run(*(argument.format(**places) for argument in arguments))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0), (signal.SIGKILL, -9)])
+def test_stopped_it_goes_on(tmp_path, number, status):
+    """Stopped in the midst, by whatever signal; the same command adds what is missing."""
+    engine, count = embedded(tmp_path), 300_000
+    items = [Item(f"/{i}") for i in range(count)]
+    with engine.create("large", bits=16) as opened:
+        opened.add(items, np.arange(2 * count).astype(np.uint8).reshape(count, 2))
+    arguments = ("copy", tmp_path / "large", tmp_path / "copied")
+    process = subprocess.Popen(command(*arguments), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    versions, ends = tmp_path / "copied" / "codes.lance" / "_versions", time.monotonic() + 100
+    while not versions.is_dir() or len(list(versions.iterdir())) < 3:  # made, and two adds
+        assert time.monotonic() < ends
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=100)
+    assert process.returncode == status, said
+    assert number == signal.SIGKILL or "the same command goes on" in said.splitlines()[-1]
+    done = run(*arguments)
+    assert done.returncode == 0, done.stderr
+    added = int(done.stdout.split()[0].replace(",", ""))
+    assert 0 < added < count
+    with engine.open("copied") as opened:
+        assert opened.count() == count

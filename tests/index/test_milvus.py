@@ -1,0 +1,385 @@
+"""The index on a Milvus server: addresses, limits, consistency, IVF, a server that is away or killed, and the commands."""
+
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import test_benchmarks
+from engines import milvus as engine_of
+from hypothesis import given
+
+from adsq_jax import index
+from adsq_jax.errors import InputError
+from adsq_jax.index import Item, Manifest, parse
+from adsq_jax.index import milvus as milvus_module
+from adsq_jax.index.milvus_server import Address
+
+ROOT = Path(__file__).parents[2]
+local = test_benchmarks.load("milvus_local")
+
+
+@pytest.mark.parametrize(
+    ("place", "wanted"),
+    [
+        ("http://host", ("http://host:19530", "adsq_jax", None, None)),
+        ("http://host/", ("http://host:19530", "adsq_jax", None, None)),
+        ("https://host", ("https://host:443", "adsq_jax", None, None)),
+        ("http://10.0.0.1:7/a_1", ("http://10.0.0.1:7", "a_1", None, None)),
+        ("https://[::1]:7/a?nlist=16", ("https://[::1]:7", "a", 16, None)),
+        ("http://host?nprobe=3&nlist=65536", ("http://host:19530", "adsq_jax", 65_536, 3)),
+    ],
+)
+def test_addresses(place, wanted):
+    assert Address.of(place) == (place, *wanted)
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("http://", "is no address of an index"),
+        ("http://host:port", "is no address of an index"),
+        ("http://host:99999", "is no address of an index"),
+        ("http://[::1", "is no address of an index"),
+        ("http://host/a/b", "can't name a collection"),
+        ("http://host/1a", "can't name a collection"),
+        ("http://host/Größe", "can't name a collection"),
+        ("http://host/" + "a" * 256, "can't name a collection"),
+        ("http://host/a#b", "is no address of an index"),
+        ("http://host/a?nprobes=1", "is no address of an index"),
+        ("http://host/a?nprobe", "is no address of an index"),
+        ("http://host/a?nprobe=", "nprobe=''"),
+        ("http://host/a?nprobe=0", "nprobe='0'"),
+        ("http://host/a?nlist=-1", "nlist='-1'"),
+        ("http://host/a?nlist=65537", "expected a whole number from 1 to 65,536"),
+        ("http://host/a?nlist=1e3", "nlist='1e3'"),
+        ("http://name:secret@host/a", "give MILVUS_TOKEN=NAME:PASSWORD instead"),
+    ],
+)
+def test_wrong_addresses(place, said):
+    """One line, and no word of a password."""
+    for attempt in (lambda: index.open_index(place), lambda: index.create(place, Manifest(12, "m"))):
+        with pytest.raises(InputError, match=said) as raised:
+            attempt()
+        assert "secret" not in str(raised.value)
+        assert "\n" not in str(raised.value)
+
+
+TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=6)
+
+
+@given(TEXTS, TEXTS, TEXTS)
+def test_beginnings_as_a_range_of_bytes(prefix, following, other):
+    """`id >= prefix and id < end`, as the server compares texts by their bytes, holds for what begins so, and nothing else."""
+    expression = milvus_module._beginning(prefix)
+    bounds = [json.loads(part.split(" ", 2)[2]) for part in expression.strip("()").split(" and id")] if expression else []
+
+    def within(text):
+        return all(
+            text.encode() >= bound.encode() if place == 0 else text.encode() < bound.encode()
+            for place, bound in enumerate(bounds)
+        )
+
+    for text in (prefix, prefix + following):
+        assert within(text)
+    for text in (other, prefix[:-1], other + prefix):
+        if text and not text.startswith(prefix) and chr(sys.maxunicode) not in prefix:
+            assert not within(text)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "end"),
+    [("a", "b"), ("\ud7ff", "\ue000"), ("a" + chr(sys.maxunicode), "b"), ("\x7f", "\x80"), ("z\uffff", "z\U00010000")],
+)
+def test_ends_of_beginnings(prefix, end):
+    """The character after the last; surrogates, which no text has, are left out."""
+    assert milvus_module._beginning(prefix).endswith(f"id < {json.dumps(end, ensure_ascii=False)})")
+
+
+def test_nobody_there():
+    """A port where nothing listens, and a name that isn't one: within seconds."""
+    for place in (f"http://127.0.0.1:{closed_port()}/a", "http://host.invalid/a"):
+        began = time.monotonic()
+        with pytest.raises(InputError, match="can't be reached") as raised:
+            index.open_index(place)
+        assert time.monotonic() - began < 20
+        assert "\n" not in str(raised.value)
+
+
+def closed_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def test_somebody_else_there():
+    """One who takes the connection and says nothing: within the time that connecting may take."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        began = time.monotonic()
+        with pytest.raises(InputError, match="can't be reached"):
+            index.open_index(f"http://127.0.0.1:{listener.getsockname()[1]}/a")
+        assert time.monotonic() - began < 30
+
+
+def test_without_the_extra(monkeypatch):
+    """One line says what to install."""
+    for name in ("adsq_jax.index.milvus", "adsq_jax.index.milvus_server"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "pymilvus", None)
+    with pytest.raises(InputError, match=r"pip install -e '.\[milvus\]'"):
+        index.open_index("http://host/a")
+
+
+@pytest.fixture
+def engine(milvus):
+    return engine_of(milvus)
+
+
+def items(n):
+    return [Item(f"/{i:05d}", (str(i % 3),)) for i in range(n)]
+
+
+def packed(n, *, width=8, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (n, width), np.uint8)
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("token", ["", "root:wrong", "nobody:Milvus", "rubbish"])
+def test_wrong_tokens(milvus, monkeypatch, token):
+    """Says which variable, and not what is in it."""
+    monkeypatch.setenv("MILVUS_TOKEN", token)
+    with pytest.raises(InputError, match="set MILVUS_TOKEN=NAME:PASSWORD") as raised:
+        index.create(f"{milvus}/a", Manifest(12, "m"))
+    assert not token or token not in str(raised.value)
+
+
+@pytest.mark.system
+def test_two_writers(engine):
+    """Both write at once; of one id the later code counts."""
+    with engine.create() as first, engine.create() as second:
+        first.add(items(10), packed(10))
+        second.add(items(20)[5:], packed(15, seed=1))
+        first.add([Item("/last")], packed(1))
+        for opened in (first, second):
+            opened.refresh()
+            assert opened.count() == 21
+            assert opened.search(packed(15, seed=1)[:1], k=1, radius=0).distances.tolist() == [[0]]
+
+
+@pytest.mark.system
+def test_collections_of_others(engine, milvus):
+    """What somebody else made under that name is refused, and stays as it is."""
+    client = local.client(milvus)
+    client.create_collection("theirs", dimension=8)
+    for attempt in (lambda: index.open_index(f"{milvus}/theirs"), lambda: index.create(f"{milvus}/theirs", Manifest(64, "m"))):
+        with pytest.raises(InputError, match="is no index of this library"):
+            attempt()
+    other = json.dumps(Manifest(64, "m").as_dict())
+    schema = client.create_schema(auto_id=False, description=other)
+    for field in client.describe_collection("theirs")["fields"]:
+        schema.add_field(field["name"], field["type"], is_primary=field.get("is_primary", False), **field["params"])
+    client.create_collection("columns", schema=schema)
+    with pytest.raises(InputError, match="has other columns"):
+        index.open_index(f"{milvus}/columns")
+    assert sorted(client.list_collections()) == ["columns", "theirs"]
+    client.close()
+
+
+@pytest.mark.system
+def test_made_in_part(engine, milvus, monkeypatch):
+    """A process that ended between the collection and its index, or before it was loaded, is no hindrance to the next."""
+    with monkeypatch.context() as patched:
+        patched.setattr(milvus_module, "_indexed", lambda calls: sys.exit("killed"))
+        with pytest.raises(SystemExit):
+            engine.create()
+    with engine.create() as opened:
+        opened.add(items(3), packed(3))
+    client = local.client(milvus)
+    (name,) = client.list_collections()
+    client.release_collection(name)
+    client.close()
+    with engine.open() as opened:
+        assert opened.count() == 3
+
+
+@pytest.mark.system
+def test_lists_are_looked_through_as_far_as_asked(engine, milvus):
+    """BIN_IVF_FLAT: exact, unless nprobe says to look less; what is found then is as far as it says."""
+    place, codes = engine.place("lists"), packed(3_000, width=2)
+    with index.create(f"{place}?nlist=32", Manifest(16, "m")) as opened:
+        opened.add(items(3_000), codes)
+    client = local.client(milvus)
+    client.flush(place.split("/")[-1])
+    ends = time.monotonic() + 60
+    while not (state := client.describe_index(place.split("/")[-1], "code"))["indexed_rows"]:
+        assert time.monotonic() < ends, state
+        time.sleep(0.5)
+    client.release_collection(place.split("/")[-1])  # loaded again, it has the index
+    client.close()
+    query = packed(20, width=2, seed=1)
+    apart = np.unpackbits(query[:, None] ^ codes[None], axis=2).sum(axis=2)
+    shares = []
+    for options in ("", "?nprobe=32", "?nprobe=60000", "?nlist=32&nprobe=1"):
+        with index.open_index(place + options) as opened:
+            found = opened.search(query, k=50)
+            rows = np.array([int(item.id[1:]) for item in opened.items(found.keys[found.keys >= 0])])
+            assert np.array_equal(np.repeat(np.arange(20), (found.keys >= 0).sum(1)), np.nonzero(found.keys >= 0)[0])
+            assert np.array_equal(apart[np.nonzero(found.keys >= 0)[0], rows], found.distances[found.keys >= 0])
+            wanted = np.sort(apart, axis=1)[:, :50]
+            shares.append((found.distances == wanted[:, : found.distances.shape[1]]).mean())
+    assert shares[:3] == [1, 1, 1]
+    assert shares[3] < 1
+    with pytest.raises(InputError, match="was made with nlist=32: leave nlist out"):
+        index.open_index(f"{place}?nlist=64")
+
+
+@pytest.mark.system
+def test_limits_of_the_server(engine):
+    """More neighbours, or labels, than Milvus has room for: one line, and nothing of that call is added."""
+    with engine.create(bits=8) as opened:
+        opened.add(items(16_385), np.zeros((16_385, 1), np.uint8))
+        assert opened.search(np.zeros((1, 1), np.uint8), k=16_384).keys.shape == (1, 16_384)
+        with pytest.raises(InputError, match="finds at most 16,384 items of a query"):
+            opened.search(np.zeros((1, 1), np.uint8), k=16_385)
+        assert opened.search(np.zeros((1, 1), np.uint8), k=10**6, where=parse("label=0")).keys.shape == (1, 5_462)
+        with pytest.raises(InputError, match="it has 4,097 labels; at most 4,096 fit"):
+            opened.add([Item("/a"), Item("/b", tuple(map(str, range(4_097))))], np.zeros((2, 1), np.uint8))
+        assert opened.count() == 16_385
+        opened.add([Item("/b", tuple(map(str, range(4_096))))], np.zeros((1, 1), np.uint8))
+        assert len(opened.find(["/b"])["/b"].labels) == 4_096
+
+
+@pytest.mark.system
+def test_long_rows(engine):
+    """More than a message holds, 100 MB of labels: added, and read page by page."""
+    long = [Item(f"/{i}", tuple(f"{i} {k} " + "x" * 4_000 for k in range(500))) for i in range(50)]
+    with engine.create(bits=8) as opened:
+        opened.add(long, np.arange(50, dtype=np.uint8)[:, None])
+        found = [item for some, _ in opened.scan() for item in some]
+        assert sorted(found) == sorted(long)
+        with pytest.raises(InputError, match="an answer larger than the server passes on") as raised:
+            opened.search(np.zeros((1, 1), np.uint8), k=50)
+        assert "\n" not in str(raised.value)
+
+
+@pytest.mark.system
+def test_patterns_are_bounded(engine, monkeypatch):
+    """Milvus 2.3 compares beginnings alone; what is compared here has bounds, and says so. A beginning has none."""
+    with engine.create() as opened:
+        opened.add(items(100), packed(100))
+        assert opened.count(where=parse("path=*5")) == 10
+        assert opened.count(where=parse("path=/0*5")) == 10
+        assert opened.count(where=parse("not path=/0*5")) == 90
+        monkeypatch.setattr(milvus_module, "_MOST_NAMED", 10)
+        assert opened.count(where=parse("path=*5")) == 10
+        assert opened.count(where=parse("path=/*0*")) == 100  # those that are kept out are named, none
+        with pytest.raises(InputError, match="lets 19 items through and keeps 81 out"):
+            opened.count(where=parse("path=/*5*"))
+        monkeypatch.setattr(milvus_module, "_MOST_LISTED", 10)
+        with pytest.raises(InputError, match="path=\\*5 is compared path by path, and 100 begin as it does"):
+            opened.search(packed(1), k=1, where=parse("path=*5"))
+        assert opened.count(where=parse("path=/0001*5")) == 1
+        assert opened.count(where=parse("path=/0*")) == 100
+
+
+@pytest.mark.system
+def test_filters_take_any_text(engine):
+    """Whatever stands in ids and labels, no filter is misread, and none gets out of its quotes."""
+    texts = [chr(code) for code in range(1, 0x300)] + [
+        '" or id != "',
+        "\\\\",
+        '\\"',
+        "\\n",
+        "' or 1 == 1",
+        "\u2028",
+        "$x",
+        "{a}",
+    ]
+    with engine.create(bits=8) as opened:
+        opened.add([Item(text, (text,)) for text in texts], np.zeros((len(texts), 1), np.uint8))
+        assert opened.find(texts).keys() == set(texts)
+        for text in texts[:0x80] + texts[-10:]:
+            assert opened.count(where=index.Filter.__args__[0](text)) == 1, text
+            assert list(opened.ids(prefix=text)) == sorted(other for other in texts if other.startswith(text)), text
+
+
+@pytest.mark.system
+def test_a_server_that_is_killed(tmp_path):
+    """kill -9 while codes are added, and started again: the client comes to its end, and nothing that was kept is lost.
+
+    Where it stays away, the client ends with one line.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.milvus_kills", "--kills=1", "--out="],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 kills: nothing lost, nothing twice" in done.stdout
+    assert "HOST:PORT can't be reached (" in done.stdout
+
+
+def command(module, *arguments, status=0):
+    done = subprocess.run(
+        [sys.executable, "-m", f"adsq_jax.{module}", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == status, done.stderr
+    return done
+
+
+@pytest.mark.system
+def test_the_commands(milvus, filled, colours, tmp_path):
+    """encode, search and the copy to a folder, with a server's address where a folder stood: the same hits, in JSON."""
+    folder, run = colours
+    place = f"{milvus}/colours"
+    for wanted in ("36 images encoded, 0 unchanged", "0 images encoded, 36 unchanged"):
+        done = command("encode", f"--workdir={run}", f"--images={folder}", f"--index={place}")
+        assert wanted in done.stdout
+    asked = (f"--query={folder}/red/00.png", "--k=36", "--where=label=red and path!=*/03.png", "--radius=6", "--json")
+    hits = [json.loads(command("search", f"--index={of}", *asked).stdout)[0]["hits"] for of in (place, filled[2])]
+    assert hits[0]
+    for hit in (hit for some in hits for hit in some):
+        del hit["rank"]  # among equal distances
+    assert sorted(hits[0], key=json.dumps) == sorted(hits[1], key=json.dumps)
+    copied = command("index", "copy", place, str(tmp_path / "copy"))
+    assert "36 items copied, 0 were there already; all compared, the same" in copied.stdout
+    wrong = command("search", f"--index={place}", f"--query={folder}/red/00.png", "--where=label", status=2)
+    assert len(wrong.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.system
+def test_the_demo(milvus, filled):
+    """What the page asks of an index, asked of a server: the same distances, samples of what is there."""
+    from adsq_jax.demo.finder import Finder
+
+    paths, model, place = filled
+    with index.open_index(place) as source, index.create(f"{milvus}/demo", source.manifest) as opened:
+        for some, codes in source.scan():
+            opened.add(some, codes)
+        finders = [Finder(each, model) for each in (opened, source)]
+        found = [finder.hits(finder.indexed(paths[3]), k=36, radius=12, where="label=red or label=blue") for finder in finders]
+        one, two = ([hit.distance for hit in hits] for hits, _, _ in found)
+        assert one == two
+        assert found[0][2] == 36
+        assert set(finders[0].samples(5)) <= set(map(str, paths))
+
+
+@pytest.mark.system
+def test_stopped_while_it_waits(milvus, monkeypatch):
+    """Ctrl-C isn't swallowed on its way through pymilvus."""
+    opened = index.create(f"{milvus}/stopped", Manifest(8, "m"))
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with opened, contextlib.suppress(KeyboardInterrupt):
+        monkeypatch.setattr(opened._calls._client._get_connection()._stub, "Query", interrupted)
+        opened.count()
+        pytest.fail("it was swallowed")
