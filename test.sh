@@ -2,7 +2,8 @@
 # Runs the tests. Needs a Python of 3.11 or 3.12 and pip, nothing else.
 #
 #   ./test.sh                  what every change must pass
-#   ./test.sh --all            also lint, types, slow tests, those that compare with PyTorch or need system packages; no skips
+#   ./test.sh --all            also lint, types, slow tests, those that compare with PyTorch or need system packages or a Milvus
+#                              server (which they install and start by launch/milvus/local.py); no skips
 #   ./test.sh --python=3.12    with that Python, in an environment of its own (.venv-test-3.12)
 #   ./test.sh [...] ARGUMENTS  what follows goes to pytest: ./test.sh tests/test_codes.py -k pack; with --pdb it wants -n0 too
 #
@@ -41,6 +42,7 @@ fi
 "$python" -m pip install --quiet --disable-pip-version-check -e ".[${all:+dev,reference,}test]"
 "$python" -c 'import sys, jax; print("Python", sys.version.split()[0], "with jax", jax.__version__)'
 tests=(-m "not slow and not system and not reference")
+[[ -n $all ]] || echo "leaves out what takes minutes, or needs system packages, PyTorch or a Milvus server: ./test.sh --all"
 if [[ -n $all ]]; then
   "$python" -m ruff check .
   "$python" -m ruff format --check .

@@ -1,13 +1,13 @@
 """README's tables, from benchmarks/results/: `python benchmarks/rows.py`.
 
-With --write it puts them into README, each between the comments of its name.
+With --write it puts them into README, and that of launch/milvus, each between the comments of its name.
 """
 
 import argparse
 import json
 import re
 from pathlib import Path
-from statistics import mean
+from statistics import linear_regression, mean
 
 ROOT = Path(__file__).parent.parent
 HEAD = (
@@ -201,6 +201,70 @@ def index_rows(folder: Path = ROOT / "benchmarks" / "results" / "index") -> str:
     )
 
 
+def milvus_rows(folder: Path = ROOT / "benchmarks" / "results" / "milvus") -> str:
+    """The table of an index on a Milvus server."""
+    found, kills = (json.loads((folder / f"{name}.json").read_text()) for name in ("milvus", "kills"))
+    (size,) = (size for size in found["sizes"] if "alternating" in size)
+    both, one, lists = size["alternating"], size["one_query_seconds"], size["lists"]
+    rows_ = {
+        "codes added, each batch kept": f"{size['codes_added_a_second']:,.0f} a second",
+        f"nearest {found['k']} and their items, many queries at a time": f"{both['server']:,.0f} queries a second "
+        f"(in a folder, without their items, {both['folder']:,.0f}: {both['folder'] / both['server']:.1f} times as many); the "
+        "same distances",
+        "one query by itself": f"{1000 * one['bounded']:.0f} ms; just after others have written {1000 * one['strong']:.0f} ms",
+        f"with lists, nlist {lists['nlist']}, nprobe {lists['nprobe']}": f"{lists['queries_a_second']:,.0f} queries a second",
+        "copied into a folder, and back, every item compared": f"{size['seconds_to_copy_out']:.0f} s and "
+        f"{size['copied_back']['seconds']:.0f} s",
+        f"{len(kills['kills'])} times `kill -9` of the server while codes were added": "nothing lost, nothing twice; the "
+        f"client went on by itself after {max(kill['waited'] or 0 for kill in kills['kills']):.0f} s at most",
+        "the same, and it stayed away": f"one line after {kills['left_alone']['seconds']:.0f} s",
+    }
+    return (
+        f"| {size['codes']:,} codes of {found['bits']} bits, {found['server']} | {found['machine']}, {found['date']} |\n"
+        + "|---|---|\n"
+        + "".join(f"| {name} | {text} |\n" for name, text in rows_.items())
+        + "\nMade by `python -m benchmarks.milvus` and `python -m benchmarks.milvus_kills`, client and server on one machine.\n"
+    )
+
+
+def recall_rows(path: Path = ROOT / "benchmarks" / "results" / "milvus" / "milvus.json") -> str:
+    """The table of what BIN_IVF_FLAT finds."""
+    all_ = json.loads(path.read_text())
+    found = all_["recall"]
+    lines = [f"| {row['nprobe']} | {row['recall']:.4f} | {row['queries_a_second']:,.0f} |\n" for row in found["by_nprobe"]]
+    return (
+        f"| nprobe, of {found['nlist']} lists | recall of the nearest {all_['k']} | queries a second |\n|---|---|---|\n"
+        + "".join(lines)
+        + f"\n{found['items']:,} items, {found['distinct_codes']:,} different codes of {found['bits']} bits "
+        f"({all_['machine']}, {all_['date']}); recall counts what lies no farther than the true {all_['k']}th.\n"
+    )
+
+
+def sizing_rows(path: Path = ROOT / "benchmarks" / "results" / "milvus" / "milvus.json") -> str:
+    """What larger indexes ask for, by the slopes that were measured."""
+    found = json.loads(path.read_text())
+    counts = [size["codes"] for size in found["sizes"]]
+    memory, work = (
+        linear_regression(counts, [size[name] for size in found["sizes"]]).slope for name in ("bytes", "core_seconds_a_query")
+    )
+    (lists,) = (size["lists"] for size in found["sizes"] if "lists" in size)
+    share = lists["nprobe"] / lists["nlist"]
+    lines = [
+        f"| {count:.0e} | {count * memory / 1e9:,.0f} GB | {count * found['bits'] / 8e9:,.1f} GB | {count * work:,.2f} "
+        f"| {count * work * share:,.3f} |\n"
+        for count in (1e8, 1e9, 1e10)
+    ]
+    return (
+        "| codes | memory, all in it | of that codes | core-seconds a query, BIN_FLAT | BIN_IVF_FLAT, nprobe / nlist = "
+        f"{lists['nprobe']} / {lists['nlist']} |\n|---|---|---|---|---|\n"
+        + "".join(lines)
+        + f"\nExtrapolated from {counts[0]:,} to {counts[-1]:,} codes of {found['bits']} bits, with ids of 29 characters, a "
+        f"label and a hash ({found['server']}, {found['machine']}, {found['date']}): {memory:.0f} bytes of memory a code, "
+        f"{1e9 * work:.2f} core-seconds a query for 1e9 codes; for BIN_IVF_FLAT that times the share of the lists that is "
+        "looked through, without what choosing them takes. The memory of each process by itself comes on top.\n"
+    )
+
+
 def gpu_rows(folder: Path = ROOT / "benchmarks" / "results" / "gpu") -> str:
     """The table of what a GPU has shown."""
     found, evaluator = (json.loads((folder / f"{name}.json").read_text()) for name in ("gpu", "evaluator"))
@@ -225,6 +289,9 @@ def gpu_rows(folder: Path = ROOT / "benchmarks" / "results" / "gpu") -> str:
 
 TABLES = {
     "index": index_rows,
+    "milvus": milvus_rows,
+    "recall": recall_rows,
+    "sizing": sizing_rows,
     "gpu": gpu_rows,
     "backbones": backbone_rows,
     "results": rows,
@@ -236,8 +303,11 @@ TABLES = {
 }
 
 
+PAGES = (ROOT / "README.md", ROOT / "launch" / "milvus" / "README.md")
+
+
 def with_rows(readme: str) -> str:
-    """README's text with the tables put in."""
+    """A page's text with its tables put in."""
     for name, table in TABLES.items():
         text = table()
         pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
@@ -247,8 +317,8 @@ def with_rows(readme: str) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="put the table into README.md")
+    parser.add_argument("--write", action="store_true", help="put the tables into the pages")
     if parser.parse_args().write:
-        path = ROOT / "README.md"
-        path.write_text(with_rows(path.read_text()))
+        for path in PAGES:
+            path.write_text(with_rows(path.read_text()))
     print(*(table() for table in TABLES.values()), sep="\n", end="")

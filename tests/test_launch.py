@@ -1,13 +1,16 @@
 """The files of launch/ do what they say, as far as one machine without a cluster can tell."""
 
+import importlib.util
 import json
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import sysconfig
+import threading
 import time
 from pathlib import Path
 
@@ -18,7 +21,8 @@ import yaml
 from adsq_jax.config import default
 
 ROOT = Path(__file__).parents[1]
-LAUNCH = sorted((ROOT / "launch").iterdir())
+LAUNCH = sorted(path for path in (ROOT / "launch").iterdir() if path.is_file())
+MILVUS = ROOT / "launch" / "milvus"
 SCRIPTS = [
     *(ROOT / "launch").glob("*.sh"),
     *(ROOT / "benchmarks").glob("*.sh"),
@@ -378,3 +382,42 @@ def test_local_refuses(bench, arguments):
     assert err.startswith("local.sh: ")
     assert "give the number of processes" in err
     assert list(bench.glob("*.started")) == []
+
+
+def test_milvus_values():
+    """They say what to do with them, and are what Helm can read; the settings inside are those that README names."""
+    text = (MILVUS / "values.yaml").read_text()
+    assert re.findall(r"^#   (\w+): ", text, re.MULTILINE) == ["Edit", "Run", "Stop", "Resume"]
+    values = yaml.safe_load(text)
+    inner = yaml.safe_load(values["extraConfigFiles"]["user.yaml"])
+    assert inner["common"]["security"]["authorizationEnabled"] is True
+    assert inner["queryNode"]["mmap"]["scalarField"] is True
+    readme = (MILVUS / "README.md").read_text()
+    for name in ("common.security.authorizationEnabled", "queryNode.mmap.scalarField"):
+        assert f"`{name}`" in readme
+
+
+def test_milvus_passes_connections_on():
+    """What local.py puts between its port and the server: every byte both ways, and the end of either side."""
+    spec = importlib.util.spec_from_file_location("local", MILVUS / "local.py")
+    local = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(local)
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_server(("127.0.0.1", 0)) as front:
+        client = socket.create_connection(front.getsockname())
+        thread = threading.Thread(target=local.connect, args=(front.accept()[0], server.getsockname()[1]))
+        thread.start()
+        behind, _ = server.accept()
+        with client, behind:
+            for one, other in ((client, behind), (behind, client)):
+                sent = os.urandom(3 * local.PIECE + 7)
+                writer = threading.Thread(target=one.sendall, args=(sent,))
+                writer.start()
+                found = b""
+                while len(found) < len(sent):
+                    found += other.recv(1 << 20)
+                writer.join()
+                assert found == sent
+            behind.shutdown(socket.SHUT_RDWR)
+            assert client.recv(1) == b""
+        thread.join(60)
+        assert not thread.is_alive()

@@ -119,12 +119,26 @@ spread = Spread()
 counts, relevant = retrieval.distance_histograms(**data, spread=spread)
 distances, indices = retrieval.search(data["query_codes"], data["database_codes"], 9, spread=spread)
 one = retrieval.search(data["query_codes"], data["database_codes"][:1], 1, spread=spread)
-np.savez(f"{folder}/{process}.npz", counts=counts, relevant=relevant, distances=distances, indices=indices, one=one[1])
+class Watched(np.memmap):
+    rows = set()
+    def __getitem__(self, key):
+        if isinstance(key, slice):
+            Watched.rows |= set(range(*key.indices(len(self))))
+        return super().__getitem__(key)
+mapped = np.load(f"{folder}/database.npy", mmap_mode="r").view(Watched)
+packed = retrieval.search(np.load(f"{folder}/query.npy"), mapped, 9, bits=24, spread=spread)
+np.savez(
+    f"{folder}/{process}.npz", counts=counts, relevant=relevant, distances=distances, indices=indices, one=one[1],
+    packed_distances=packed[0], packed_indices=packed[1], read=sorted(Watched.rows),
+)
 """
 
 
 def test_two_processes_share_a_database(tmp_path):
-    """Each process sees to its part; both get the histograms and neighbours of one device, exactly."""
+    """Each process sees to its part; both get the histograms and neighbours of one device, exactly.
+
+    Of a mapped file of packed codes, each reads its own half and nothing else.
+    """
     random = np.random.default_rng(0)
     data = {
         "query_codes": random.choice([-1, 1], (5, 24)),
@@ -133,6 +147,8 @@ def test_two_processes_share_a_database(tmp_path):
         "database_labels": (random.random((1_003, 6)) < 0.4).astype(np.uint8),
     }
     np.savez(tmp_path / "data.npz", **data)
+    for part in ("query", "database"):
+        np.save(tmp_path / f"{part}.npy", np.packbits(data[f"{part}_codes"] > 0, axis=1, bitorder="little"))
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         address = f"localhost:{probe.getsockname()[1]}"
@@ -156,6 +172,9 @@ def test_two_processes_share_a_database(tmp_path):
         np.testing.assert_array_equal(found["distances"], distances)
         np.testing.assert_array_equal(found["indices"], indices)
         assert (found["one"] == 0).all()  # the second process has no item at all
+        np.testing.assert_array_equal(found["packed_distances"], distances)
+        np.testing.assert_array_equal(found["packed_indices"], indices)
+        assert found["read"].tolist() == list(range(502) if process == 0 else range(502, 1_003))
 
 
 def test_a_spread_names_its_platform_and_devices():

@@ -26,7 +26,9 @@ PLACE = Path(__file__).parents[2] / ".venv-milvus"
 PACKAGES = ("milvus==2.3.5", "setuptools", "protobuf<5", "marshmallow<4")
 INSIDE = "ADSQ_JAX_MILVUS_LISTENER"  # the number of the listening socket, where this file runs beside the server
 PIECE = 1 << 16  # bytes
-TICK = 50  # milliseconds, not 200: a strongly consistent answer waits for the next
+# A strongly consistent answer waits for the next tick, in milliseconds (200 by default); a server that was killed and is started
+# again waits until its former self is taken for dead, in seconds (30).
+SOONER = {"proxy.timeTickInterval": 50, "common.session.ttl": 5}
 SET_FLAGS, UP = 0x8914, 1  # SIOCSIFFLAGS and IFF_UP of Linux
 
 
@@ -66,7 +68,8 @@ def inside(arguments: argparse.Namespace) -> None:
         fcntl.ioctl(any_socket, SET_FLAGS, struct.pack("16sh", b"lo", UP))
     server = MilvusServer(data_dir=arguments.data)
     server.config.set("authorization_enabled", arguments.token)
-    server.config.set("proxy.timeTickInterval", TICK)
+    for name, value in SOONER.items():
+        server.config.set(name, value)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         server.start()  # returns when it answers
