@@ -31,7 +31,7 @@ from adsq_jax.model import Model
 _WORKDIR = flags.DEFINE_string("workdir", None, "A finished run's folder: its model encodes.")
 _IMAGES = flags.DEFINE_string("images", None, "A folder of pictures, a list file, or tfds:NAME or tfds:NAME@SPLIT.")
 _DIRECTORY = flags.DEFINE_string("directory", "", "Where a list's paths begin, if not beside it; or TFDS's data_dir.")
-_INDEX = flags.DEFINE_string("index", None, "The index's folder; made if it isn't there.")
+_INDEX = flags.DEFINE_string("index", None, "The index's folder, or its address on a Milvus server; made if it isn't there.")
 _PRUNE = flags.DEFINE_bool("prune", False, "Takes out of the index what is no longer in the folder.")
 
 _ASKED = 1_000  # images looked up in the index at a time

@@ -14,7 +14,7 @@ from adsq_jax import command_line, hits, index, workdir
 from adsq_jax.data import gallery
 from adsq_jax.errors import InputError
 
-_INDEX = flags.DEFINE_string("index", None, "The index's folder, that adsq_jax.encode made.")
+_INDEX = flags.DEFINE_string("index", None, "The index of adsq_jax.encode: its folder, or its address on a Milvus server.")
 _QUERY = flags.DEFINE_multi_string("query", [], "A picture, or a folder of pictures; may be given several times.")
 _K = flags.DEFINE_integer("k", 20, "How many pictures to find for each query, at most.", lower_bound=1)
 _RADIUS = flags.DEFINE_integer("radius", None, "The greatest distance, in bits; any if not given.", lower_bound=0)

@@ -13,7 +13,7 @@ from adsq_jax.demo import server
 from adsq_jax.demo.finder import Finder
 from adsq_jax.errors import InputError, Stopped
 
-_INDEX = flags.DEFINE_string("index", None, "The index's folder, that adsq_jax.encode made.")
+_INDEX = flags.DEFINE_string("index", None, "The index of adsq_jax.encode: its folder, or its address on a Milvus server.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run whose model the index is of, if it isn't where it was any more.")
 _HOST = flags.DEFINE_string("host", "127.0.0.1", "The address to listen on; 0.0.0.0 lets other machines in.")
 _PORT = flags.DEFINE_integer("port", 7860, "The port to listen on; 0: any that is free.", lower_bound=0, upper_bound=65_535)
@@ -22,7 +22,7 @@ _PORT = flags.DEFINE_integer("port", 7860, "The port to listen on; 0: any that i
 def main() -> None:
     """Reads the flags and serves the page until a signal comes."""
     if not _INDEX.value:
-        raise InputError("--index=INDEX is needed: the folder that adsq_jax.encode made")
+        raise InputError("--index=INDEX is needed: what adsq_jax.encode made")
     try:
         with (
             server.listening(_HOST.value, _PORT.value) as listener,

@@ -26,7 +26,7 @@ _CONNECTING = 10.0  # seconds
 _PAUSE = 0.5  # seconds before a call is repeated
 _QUIET = 5.0  # seconds of loading of which nothing is said
 # What passes when a server has started, a node has gone or the load gets less: Milvus's own codes, 2.3 to 2.6.
-_PASSING = {1, 2, 3, 4, 5, 8, 9, 101, 102, 103, 106, 201, 503, 504, 600, 601, 603, 901, 902, 903, 904}
+_PASSING = {1, 2, 3, 4, 5, 8, 9, 101, 103, 106, 201, 202, 500, 501, 503, 504, 600, 601, 602, 901, 902, 903, 904, 905}
 _AWAY = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 
 
@@ -181,4 +181,7 @@ def _reason(error: BaseException) -> str:
 def _passes(error: Exception) -> bool:
     """Whether the same call may go well a little later."""
     status = _status(error)
-    return status in _AWAY if status is not None else getattr(error, "code", None) in _PASSING
+    if status is not None:
+        return status in _AWAY
+    defect = "Unexpected error, message=<" in str(error)  # pymilvus's words for an exception of its own, with the code 1
+    return not defect and (getattr(error, "retriable", False) or getattr(error, "code", None) in _PASSING)

@@ -26,8 +26,8 @@ PLACE = Path(__file__).parents[2] / ".venv-milvus"
 PACKAGES = ("milvus==2.3.5", "setuptools", "protobuf<5", "marshmallow<4")
 INSIDE = "ADSQ_JAX_MILVUS_LISTENER"  # the number of the listening socket, where this file runs beside the server
 PIECE = 1 << 16  # bytes
-# A strongly consistent answer waits for the next tick, in milliseconds (200 by default); a server that was killed and is started
-# again waits until its former self is taken for dead, in seconds (30).
+# A strongly consistent answer waits for the next tick, in milliseconds (200 by default); a server that was killed and is
+# started again waits until its former self is taken for dead, in seconds (30).
 SOONER = {"proxy.timeTickInterval": 50, "common.session.ttl": 5}
 SET_FLAGS, UP = 0x8914, 1  # SIOCSIFFLAGS and IFF_UP of Linux
 

@@ -383,3 +383,26 @@ def test_stopped_while_it_waits(milvus, monkeypatch):
         monkeypatch.setattr(opened._calls._client._get_connection()._stub, "Query", interrupted)
         opened.count()
         pytest.fail("it was swallowed")
+
+
+@pytest.mark.system
+def test_the_benchmark(tmp_path):
+    """On a small sample, codes of a run that there never was: every figure is a positive number, and recall ends with 1."""
+    (tmp_path / "run" / "codes").mkdir(parents=True)
+    (tmp_path / "run" / "config.json").write_text('{"bits": 16}')
+    for part, count in (("query", 10), ("database", 1_500)):
+        np.save(tmp_path / "run" / "codes" / f"{part}_sum.npy", packed(count, width=2))
+    out = tmp_path / "out" / "milvus.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.milvus", f"--run={tmp_path}/run", "--sizes=1500", "--turns=1", f"--out={out}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(out.read_text())
+    assert found["recall"]["by_nprobe"][-1]["recall"] == 1
+    (size,) = found["sizes"]
+    numbers = [size, size["one_query_seconds"], size["alternating"], size["copied_back"], size["lists"]]
+    assert all(value > 0 for some in numbers for value in some.values() if not isinstance(value, dict))
