@@ -2,12 +2,13 @@
 
     python -m benchmarks.milvus --run=runs/fashion64 [--sizes=500000,1000000,2000000] [--turns=5] [--out=FILE]
 
-The server is that of launch/milvus/local.py. Random codes of 64 bits, with ids as paths have them. Of each size: codes added a
-second, in batches of 50,000, until each is kept; then, with all of them sealed, indexed (BIN_FLAT) and loaded by a server that
-was started anew, its memory, and its core-seconds and queries a second for the nearest 100 and their items, 500 queries at a
-time. At the second size also: the same queries to an index in a folder (LanceDB and faiss), alternating, whose distances must
-be the same; the time of one query, strongly consistent and not; the codes copied into a folder and back; BIN_IVF_FLAT. Recall
-is measured on the codes of a finished run: of the nearest 100, the share that lies no farther than the true 100th.
+The server is that of launch/milvus/local.py, which ticks each 50 ms (200 by default). Random codes of 64 bits, with ids as
+paths have them. Of each size: codes added a second, in batches of 50,000, until each is kept; then, with all of them sealed,
+indexed (BIN_FLAT) and loaded by a server that was started anew, its memory, and its core-seconds and queries a second for the
+nearest 100 and their items, 500 queries at a time. At the second size also: the same queries to an index in a folder (LanceDB
+and faiss), alternating, whose distances must be the same; the time of one query, strongly consistent and not; the codes copied
+into a folder and back; BIN_IVF_FLAT. Recall is measured on the codes of a finished run: of the nearest 100, the share that lies
+no farther than the true 100th.
 """
 
 import argparse

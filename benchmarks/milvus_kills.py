@@ -51,6 +51,7 @@ def killed(server: Server, place: str, *, first: int, version: int, after: float
     time.sleep(after)
     server.kill()
     kill, before = time.monotonic(), len(moments)
+    assert before < index_kills.BATCHES, "it had come to its end before: give it more to do"
     time.sleep(1)
     server.start()
     assert process.stderr is not None

@@ -24,7 +24,7 @@ _MOST_FOUND = 16_384  # items of one query, Milvus's bound
 _HITS = 100_000  # in one answer
 _QUERIES = 1_000  # in one question
 _ROWS, _BYTES = 5_000, 1 << 22  # sent at once
-_PAGE = 5_000  # rows asked for at once, fewer where they are long
+_PAGE = 10_000  # rows asked for at once, fewer where they are long
 _TOGETHER = 1_000  # ids in one question
 _MOST_LISTED = 1_000_000  # paths that a pattern is compared with here
 _MOST_NAMED = 100_000  # ids in one expression
@@ -81,13 +81,16 @@ class MilvusIndex:
         """An index that is loaded; making one may have been cut short at any point before."""
         place, kept = calls.address.place, calls("describe_collection")
         try:
-            manifest = Manifest.of_dict(json.loads(kept["description"] or "null"), place=place)
-        except ValueError as error:  # InputError is one
-            raise InputError(f"{place} is no index of this library: give the name of another collection") from error
+            content = json.loads(kept["description"] or "null")
+        except ValueError:
+            content = None
+        if not isinstance(content, dict):
+            raise InputError(f"{place} is no index of this library: give the name of another collection")
+        manifest = Manifest.of_dict(content, place=place)
         if _columns(kept["fields"]) != _columns(_schema(manifest).to_dict()["fields"]):
             raise InputError(f"{place} has other columns than an index: it was made by another version; encode into a new one")
         if wanted is None or (wanted.bits, wanted.model_sha256) == (manifest.bits, manifest.model_sha256):
-            lists = _indexed(calls)
+            lists = _indexed(calls, make=wanted is not None)
             calls.load()
         else:
             lists = None  # whoever asked will refuse it
@@ -104,24 +107,24 @@ class MilvusIndex:
                 )
         last = {item.id: row for row, item in enumerate(items)}  # of two with one id the last
         rows, size = list[dict[str, Any]](), 0
+        self._newest = True
         for row in last.values():
             item, code = items[row], packed_codes[row].tobytes()
             rows.append({"id": item.id, "code": code, "labels": list(item.labels), "sha256": item.sha256})
             size += sum(4 * len(text) for text in (item.id, *item.labels))  # bytes at most
             if len(rows) == _ROWS or size >= _BYTES:
-                self._calls("upsert", rows)
+                self._calls("upsert", data=rows)
                 rows, size = [], 0
         if rows:
-            self._calls("upsert", rows)
-        self._newest = True
+            self._calls("upsert", data=rows)
 
     def delete(self, ids: Sequence[str]) -> int:
         """See `CodeIndex.delete`."""
         self.refresh()
         there = list(self.find(ids))
+        self._newest = True
         for start in range(0, len(there), _TOGETHER):
             self._calls("delete", filter=_among(there[start : start + _TOGETHER]))
-        self._newest = True
         return len(there)
 
     def search(self, packed_codes: np.ndarray, *, k: int, radius: int | None = None, where: Filter | None = None) -> Found:
@@ -136,24 +139,31 @@ class MilvusIndex:
                     f"k={k:,}: a Milvus server finds at most {_MOST_FOUND:,} items of a query; give less, or a filter"
                 )
         k = max(1, int(k))
-        step = max(1, min(_QUERIES, _HITS // k))
+        step, level = max(1, min(_QUERIES, _HITS // k)), self._level()
         rows: list[Any] = []
         for start in range(0, len(query), step):
-            rows += self._nearest(query[start : start + step], k=k, expression=expression)
+            rows += self._nearest(query[start : start + step], k=k, expression=expression, level=level)
         return self._sorted(rows, radius=radius, columns=max(map(len, rows)) if rows else min(k, self._count(expression)))
 
-    def _nearest(self, query: np.ndarray, *, k: int, expression: str) -> list[list[Any]]:
+    def _nearest(self, query: np.ndarray, *, k: int, expression: str, level: str) -> list[list[Any]]:
         """Of each query what the server found."""
-        found = self._calls(
-            "search",
-            data=[code.tobytes() for code in query],
-            anns_field="code",
-            limit=k,
-            filter=expression,
-            output_fields=list(_FIELDS[1:]),
-            search_params={"metric_type": "HAMMING", "params": self._probed()},
-            consistency_level=self._level(),
-        )
+        try:
+            found = self._calls(
+                "search",
+                data=[code.tobytes() for code in query],
+                anns_field="code",
+                limit=k,
+                filter=expression,
+                output_fields=list(_FIELDS[1:]),
+                search_params={"metric_type": "HAMMING", "params": self._probed()},
+                consistency_level=level,
+            )
+        except TooLargeError:
+            if len(query) == 1:
+                raise
+            half = len(query) // 2
+            parts = (self._nearest(part, k=k, expression=expression, level=level) for part in (query[:half], query[half:]))
+            return [hits for part in parts for hits in part]
         self._newest = False
         return [list(hits) for hits in found]
 
@@ -174,7 +184,7 @@ class MilvusIndex:
             keys[row, : len(hits)] = [places[hit["id"]] for hit in hits]
         order = np.lexsort((keys, distances))
         distances, keys = np.take_along_axis(distances, order, axis=1), np.take_along_axis(keys, order, axis=1)
-        beyond = (keys == NOTHING) | (distances > (8 * self.manifest.width if radius is None else radius))
+        beyond = keys == NOTHING if radius is None else (keys == NOTHING) | (distances > radius)
         distances[beyond], keys[beyond] = NOTHING, NOTHING
         return Found(distances, keys)
 
@@ -187,12 +197,20 @@ class MilvusIndex:
 
     def find(self, ids: Sequence[str]) -> dict[str, Item]:
         """See `CodeIndex.find`."""
-        wanted, found = list(dict.fromkeys(ids)), dict[str, Item]()
+        wanted, found, level = list(dict.fromkeys(ids)), dict[str, Item](), self._level()
         for start in range(0, len(wanted), _TOGETHER):
-            among = _among(wanted[start : start + _TOGETHER])
-            for row in self._asked(among, fields=_FIELDS):
+            for row in self._of_ids(wanted[start : start + _TOGETHER], level=level):
                 found[row["id"]] = Item(row["id"], *_kept(row))
         return found
+
+    def _of_ids(self, ids: Sequence[str], *, level: str) -> list[dict[str, Any]]:
+        try:
+            return self._asked(_among(ids), fields=_FIELDS, level=level)
+        except TooLargeError:
+            if len(ids) == 1:
+                raise
+            half = len(ids) // 2
+            return self._of_ids(ids[:half], level=level) + self._of_ids(ids[half:], level=level)
 
     def ids(self, *, prefix: str = "") -> Iterator[str]:
         """See `CodeIndex.ids`."""
@@ -225,27 +243,28 @@ class MilvusIndex:
         self.close()
 
     def _level(self) -> str:
-        """Strong waits until the server has seen everything, a fifth of a second or so; Bounded lags behind by seconds."""
+        """The consistency of the answers that follow: the same for all parts of a question.
+
+        Strong waits until a server has seen all that was kept, a fifth of a second or so; Bounded may lag behind by seconds.
+        """
         return "Strong" if self._newest else "Bounded"
 
-    def _asked(self, expression: str, *, fields: Sequence[str], **arguments: Any) -> list[dict[str, Any]]:
-        found = self._calls(
-            "query", filter=expression, output_fields=list(fields), consistency_level=self._level(), **arguments
-        )
+    def _asked(self, expression: str, *, fields: Sequence[str], level: str, **arguments: Any) -> list[dict[str, Any]]:
+        found = self._calls("query", filter=expression, output_fields=list(fields), consistency_level=level, **arguments)
         self._newest = False
         return list(found)
 
     def _count(self, expression: str) -> int:
-        return int(self._asked(expression, fields=["count(*)"])[0]["count(*)"])
+        return int(self._asked(expression, fields=["count(*)"], level=self._level())[0]["count(*)"])
 
     def _pages(self, expression: str, *, fields: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
         """Rows in the order of their ids, as many at a time as one answer holds."""
-        last, size = "", _PAGE
+        last, size, level = "", _PAGE, self._level()
         while True:
             beyond = f"id > {_quoted(last)}"
             try:
                 wanted = f"{expression} and {beyond}" if expression else beyond
-                rows = self._asked(wanted, fields=fields, limit=size, reduce_stop_for_best=True)
+                rows = self._asked(wanted, fields=fields, level=level, limit=size, reduce_stop_for_best=True)
             except TooLargeError:
                 if size == 1:
                     raise
@@ -302,17 +321,19 @@ class MilvusIndex:
         return f"({everything} and not ({_among(others)}))" if others else everything
 
 
-def _indexed(calls: Calls) -> int | None:
+def _indexed(calls: Calls, *, make: bool) -> int | None:
     """Sees to it that the codes have an index; the lists of BIN_IVF_FLAT, None for BIN_FLAT."""
-    wanted, names = calls.address.nlist, calls("list_indexes")
+    wanted, names = calls.address.nlist, calls("list_indexes", field_name="code")
+    if not names and not make:
+        raise InputError(f"{calls.address.place} was not made to its end: give the command again that began it")
     if not names:
         kinds = MilvusClient.prepare_index_params()
         if wanted is None:
             kinds.add_index("code", index_type="BIN_FLAT", metric_type="HAMMING")
         else:
             kinds.add_index("code", index_type="BIN_IVF_FLAT", metric_type="HAMMING", params={"nlist": wanted})
-        calls("create_index", index_params=kinds)
-        names = calls("list_indexes")
+        calls("create_index", index_params=kinds, sync=False)
+        names = calls("list_indexes", field_name="code")
     kept = calls("describe_index", index_name=names[0])
     lists = int(kept["nlist"]) if kept.get("index_type") == "BIN_IVF_FLAT" else None
     if wanted is not None and wanted != lists:
@@ -321,9 +342,7 @@ def _indexed(calls: Calls) -> int | None:
 
 
 def _schema(manifest: Manifest) -> Any:
-    kept = MilvusClient.create_schema(
-        auto_id=False, enable_dynamic_field=False, description=json.dumps(manifest.as_dict(), ensure_ascii=False)
-    )
+    kept = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False, description=json.dumps(manifest.as_dict()))
     kept.add_field("id", DataType.VARCHAR, is_primary=True, max_length=MOST_ID)
     kept.add_field("code", DataType.BINARY_VECTOR, dim=8 * manifest.width)
     kept.add_field("labels", DataType.ARRAY, element_type=DataType.VARCHAR, max_length=MOST_ID, max_capacity=_MOST_LABELS)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import grpc
 from pymilvus import MilvusClient, MilvusException
 from pymilvus.client.types import LoadState
+from pymilvus.grpc_gen import common_pb2
 
 from adsq_jax.errors import InputError
 
@@ -25,8 +26,9 @@ _PATIENCE = 60.0  # seconds that a call may take with all its repetitions, or th
 _CONNECTING = 10.0  # seconds
 _PAUSE = 0.5  # seconds before a call is repeated
 _QUIET = 5.0  # seconds of loading of which nothing is said
-# What passes when a server has started, a node has gone or the load gets less: Milvus's own codes, 2.3 to 2.6.
-_PASSING = {1, 2, 3, 4, 5, 8, 9, 101, 103, 106, 201, 202, 500, 501, 503, 504, 600, 601, 602, 901, 902, 903, 904, 905}
+# What passes when a server has started, a node has gone or the load gets less: Milvus's own codes, of 2.3; 2 is pymilvus's too,
+# where it can't connect.
+_PASSING = {2, 4, 5, 8, 101, 103, 106, 201, 202, 401, 500, 501, 503, 504, 600, 601, 602, 901, 902, 903, 904, 905}
 _AWAY = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 
 
@@ -63,8 +65,9 @@ class Address(NamedTuple):
             if not re.fullmatch("[0-9]{1,5}", text) or not 1 <= int(text) <= _MOST_LISTS:
                 raise InputError(f"{name}={text!r:.50} in {place!r:.200}: expected a whole number from 1 to {_MOST_LISTS:,}")
         numbers = {name: int(options[name]) if name in options else None for name in ("nlist", "nprobe")}
-        name = f"[{host}]" if ":" in host else host
-        return cls(place, f"{parts.scheme}://{name}:{port}", collection, **numbers)
+        if ":" in host:  # pymilvus loses the brackets
+            raise InputError(f"{place!r:.200} is an address of IPv6 in numbers: give the server's name")
+        return cls(place, f"{parts.scheme}://{host}:{port}", collection, **numbers)
 
 
 class TooLargeError(InputError):
@@ -72,7 +75,10 @@ class TooLargeError(InputError):
 
 
 class Calls:
-    """Calls of a server about one collection, each within a bound of time, and again where what failed may pass."""
+    """Calls of a server about one collection, each within a bound of time, and again where what failed may pass.
+
+    To connect is tried once: a wrong address shall be told at once.
+    """
 
     def __init__(self, address: Address):
         self.address = address
@@ -82,7 +88,7 @@ class Calls:
         except (MilvusException, grpc.RpcError) as error:
             raise self._told(error) from error
 
-    def __call__(self, name: str, *arguments: Any, **named: Any) -> Any:
+    def __call__(self, name: str, **named: Any) -> Any:
         """Calls a method of `MilvusClient`.
 
         Raises:
@@ -90,9 +96,10 @@ class Calls:
         """
         ends = time.monotonic() + _PATIENCE
         while True:
-            left = max(1.0, ends - time.monotonic())
+            # pymilvus repeats a call itself as long as this, and lets the last one take as long again.
+            timeout = max(1.0, (ends - time.monotonic()) / 2)
             try:
-                return getattr(self._client, name)(self.address.collection, *arguments, timeout=left, **named)
+                return getattr(self._client, name)(self.address.collection, timeout=timeout, **named)
             except (MilvusException, grpc.RpcError) as error:
                 if not _passes(error) or time.monotonic() + _PAUSE > ends:
                     raise self._told(error) from error
@@ -100,12 +107,10 @@ class Calls:
 
     def _told(self, error: Exception) -> InputError:
         """The one line for what pymilvus raises."""
-        status, place = _status(error), self.address.place
-        said = " ".join(str(getattr(error, "message", "") or getattr(error, "details", lambda: "")() or error).split())
+        status, place, said = _status(error), self.address.place, _said(error)
         if status == grpc.StatusCode.RESOURCE_EXHAUSTED or "larger than max" in said:
-            return TooLargeError(
-                f"{place} has an answer larger than the server passes on ({said[:100]}): ask for less at a time"
-            )
+            what = "a question" if "grpc: received" in said else "an answer"
+            return TooLargeError(f"{place}: {what} larger than the server passes on ({said[:100]}): ask for less at a time")
         if status == grpc.StatusCode.UNAUTHENTICATED or "auth check failure" in said:
             given = "MILVUS_TOKEN isn't right" if os.environ.get("MILVUS_TOKEN") else "MILVUS_TOKEN isn't set"
             return InputError(
@@ -113,7 +118,7 @@ class Calls:
             )
         if status == grpc.StatusCode.PERMISSION_DENIED or "permission deny" in said:
             return InputError(f"{place} doesn't allow this ({said[:200]}): ask for the permission, or set another MILVUS_TOKEN")
-        if status in _AWAY or status == grpc.StatusCode.UNIMPLEMENTED or "UNIMPLEMENTED" in said or "Fail connecting" in said:
+        if status is not None or "Fail connecting" in said:
             return InputError(
                 f"{self.address.uri} can't be reached ({_reason(error)}): check the address and that the server runs, and give "
                 "the same command again; what was added before is kept"
@@ -126,8 +131,11 @@ class Calls:
         Raises:
           InputError: it stands still.
         """
-        self("load_collection", _async=True)
-        progress, ends, told = -1, time.monotonic() + _PATIENCE, False
+        if (
+            self("get_load_state")["state"] == LoadState.NotLoad
+        ):  # one that is loaded may have more replicas than asked for here
+            self("load_collection", _async=True)
+        began, progress, ends, told = time.monotonic(), -1, time.monotonic() + _PATIENCE, False
         while (state := self("get_load_state"))["state"] != LoadState.Loaded:
             if state.get("progress", 0) != progress:
                 progress, ends = state.get("progress", 0), time.monotonic() + _PATIENCE
@@ -135,7 +143,7 @@ class Calls:
                 raise InputError(
                     f"{self.address.place} isn't loaded after {_PATIENCE:.0f} s ({progress} %): give the server more memory"
                 )
-            if time.monotonic() > ends - _PATIENCE + 5 and not told:
+            if time.monotonic() > began + _QUIET and not told:
                 print(f"{self.address.place} is being loaded by the server", file=sys.stderr)
                 told = True
             time.sleep(0.1)
@@ -146,16 +154,16 @@ class Calls:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An exception, and what it was raised from; pymilvus raises some from themselves."""
-    seen = set[int]()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
+    """An exception, and what it came of; pymilvus raises some from themselves."""
+    seen = list[BaseException]()
+    while error is not None and error not in seen:
+        seen.append(error)
         yield error
-        error = error.__cause__
+        error = error.__context__ if error.__cause__ is None or error.__cause__ in seen else error.__cause__
 
 
 def _status(error: BaseException) -> grpc.StatusCode | None:
-    """gRPC's status of what was raised, or of what that was raised from."""
+    """gRPC's status of what was raised, or of what that came of."""
     for one in _causes(error):
         code = one.code() if isinstance(one, grpc.RpcError) else getattr(one, "code", None)
         if isinstance(code, grpc.StatusCode):
@@ -163,17 +171,24 @@ def _status(error: BaseException) -> grpc.StatusCode | None:
     return None
 
 
+def _said(error: BaseException) -> str:
+    """The words of what was raised, in one line."""
+    words = error.details() if isinstance(error, grpc.RpcError) else getattr(error, "message", "")
+    return " ".join(str(words or error).split())
+
+
 def _reason(error: BaseException) -> str:
     """Why there is no connection, of what gRPC says with all the addresses that it tried."""
-    found = [one for one in _causes(error) if isinstance(one, grpc.RpcError)]
-    if not found:
-        return "it doesn't answer"
-    said = " ".join(str(found[-1].details()).split())
+    said, status = " ".join(_said(one) for one in _causes(error) if isinstance(one, grpc.RpcError)), _status(error)
     if "CERTIFICATE_VERIFY_FAILED" in said:
         return "its certificate isn't trusted; GRPC_DEFAULT_SSL_ROOTS_FILE_PATH names a file of those that are"
     if "handshake failed" in said:
         return "it doesn't speak TLS, as https:// wants"
-    if _status(error) not in _AWAY:
+    if "not ready" in said:
+        return "it is starting"
+    if not said or status == grpc.StatusCode.DEADLINE_EXCEEDED:
+        return "no answer in time; it is away, or has too much to do"
+    if status not in _AWAY:
         return "something else than Milvus answers"
     return said.split("; ")[-1].split(": ")[-1].rstrip("]")[:100]
 
@@ -182,6 +197,7 @@ def _passes(error: Exception) -> bool:
     """Whether the same call may go well a little later."""
     status = _status(error)
     if status is not None:
-        return status in _AWAY
-    defect = "Unexpected error, message=<" in str(error)  # pymilvus's words for an exception of its own, with the code 1
-    return not defect and (getattr(error, "retriable", False) or getattr(error, "code", None) in _PASSING)
+        return status in _AWAY or "not ready" in _said(error)
+    code = getattr(error, "code", 0) & 0xFFFF  # early servers put flags before it
+    starting = code == 1 and getattr(error, "compatible_code", None) == common_pb2.NotReadyServe  # 1 is pymilvus's for anything
+    return starting or code in _PASSING

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Starts a Milvus server on this machine, for trying and for tests: no Docker, nobody else can reach it.
+"""Starts a Milvus server on this machine, for trying and for tests: no Docker, no other machine can reach it.
 
     python launch/milvus/local.py [--port=19530] [--data=FOLDER] [--token]
+    python launch/milvus/local.py --install    installs it, and no more
 
 The server is PyPI's `milvus` (2.3.5), installed on first use into an environment of its own, .venv-milvus. It would listen on
 all of the machine's addresses, so it runs in a network of its own (unshare, of util-linux), and one port of 127.0.0.1 is passed
@@ -21,6 +22,7 @@ import tempfile
 import threading
 import venv
 from pathlib import Path
+from typing import Any
 
 PLACE = Path(__file__).parents[2] / ".venv-milvus"
 PACKAGES = ("milvus==2.3.5", "setuptools", "protobuf<5", "marshmallow<4")
@@ -71,15 +73,21 @@ def inside(arguments: argparse.Namespace) -> None:
     for name, value in SOONER.items():
         server.config.set(name, value)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    listener = socket.socket(fileno=int(os.environ[INSIDE]))
+    threading.Thread(target=accept, args=(listener, server), daemon=True).start()
     try:
         server.start()  # returns when it answers
-        listener = socket.socket(fileno=int(os.environ[INSIDE]))
         print(f"http://127.0.0.1:{listener.getsockname()[1]} is Milvus; Ctrl-C ends it", flush=True)
-        while True:
-            accepted, _ = listener.accept()
-            threading.Thread(target=connect, args=(accepted, server.listen_port), daemon=True).start()
+        server.server_proc.wait()
     finally:
         server.stop()
+
+
+def accept(listener: socket.socket, server: Any) -> None:
+    """Passes on who comes; one who comes before the server answers is sent away, as by any server that starts."""
+    while True:
+        accepted, _ = listener.accept()
+        threading.Thread(target=connect, args=(accepted, server.listen_port), daemon=True).start()
 
 
 def connect(accepted: socket.socket, port: int) -> None:

@@ -169,9 +169,11 @@ def test_items_come_in_the_order_of_their_keys(stocked):
 
 @pytest.mark.parametrize("key", [-1, N, 10**12])
 def test_keys_of_nothing_are_refused(stocked, key):
-    opened, _ = stocked()
-    with opened, pytest.raises(InputError, match="none of this index"):
-        opened.items([0, key])
+    opened, database = stocked()
+    with opened:
+        opened.search(database[:1], k=N)
+        with pytest.raises(InputError, match="none of this index"):
+            opened.items([0, key])
 
 
 def test_scan(engine):

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -81,14 +82,23 @@ def test_a_copy_of_nothing(tmp_path):
 
 def test_what_gets_lost_on_the_way_is_noticed(source, tmp_path, monkeypatch):
     """A target that keeps another code than it was given, or not all."""
-    for name, order in (("fewer", slice(0, -1)), ("others", slice(None, None, -1))):
+    wrong = {
+        "fewer": (lambda add, items, packed: add(items[:-1], packed[:-1]), "^1 of 1,000"),
+        "others": (lambda add, items, packed: add(items, packed[::-1]), "of 1,000"),
+    }
+    for name, (how, said) in wrong.items():
         with embedded(tmp_path).create(name, bits=12) as target:
-            add = target.add
-            monkeypatch.setattr(
-                target, "add", lambda items, packed, add=add, order=order: add(items[: N - 1], packed[order][: N - 1])
-            )
-            with pytest.raises(InputError, match=r"of 1,000 items aren't in the copy as they were read"):
+            monkeypatch.setattr(target, "add", partial(how, target.add))
+            with pytest.raises(InputError, match=rf"{said} items aren't in the copy as they were read"):
                 copy(source, target)
+
+
+def test_items_that_a_source_forgets_are_noticed(source, tmp_path, monkeypatch):
+    """One that doesn't give all that it counts."""
+    scan = source.scan
+    monkeypatch.setattr(source, "scan", lambda: ((items[1:], packed[1:]) for items, packed in scan()))
+    with embedded(tmp_path).create("target", bits=12) as target, pytest.raises(InputError, match=r"^1 of 999 items"):
+        copy(source, target)
 
 
 def test_marks_tell_items_apart():
