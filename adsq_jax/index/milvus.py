@@ -131,19 +131,21 @@ class MilvusIndex:
         """See `CodeIndex.search`; at most 16,384 items a query. With `nprobe` below `nlist` some may be missed."""
         query = check_codes(packed_codes, self.manifest)
         check_search(k, radius)
+        level = self._level()  # before a filter asks questions of its own
         expression = self._expression(where)
         if k > _MOST_FOUND:
-            k = min(int(k), self._count(expression))
+            k = min(int(k), self._count(expression, level=level))
             if k > _MOST_FOUND:
                 raise InputError(
                     f"k={k:,}: a Milvus server finds at most {_MOST_FOUND:,} items of a query; give less, or a filter"
                 )
         k = max(1, int(k))
-        step, level = max(1, min(_QUERIES, _HITS // k)), self._level()
+        step = max(1, min(_QUERIES, _HITS // k))
         rows: list[Any] = []
         for start in range(0, len(query), step):
             rows += self._nearest(query[start : start + step], k=k, expression=expression, level=level)
-        return self._sorted(rows, radius=radius, columns=max(map(len, rows)) if rows else min(k, self._count(expression)))
+        columns = max(map(len, rows)) if rows else min(k, self._count(expression, level=level))
+        return self._sorted(rows, radius=radius, columns=columns)
 
     def _nearest(self, query: np.ndarray, *, k: int, expression: str, level: str) -> list[list[Any]]:
         """Of each query what the server found."""
@@ -226,7 +228,8 @@ class MilvusIndex:
 
     def count(self, *, where: Filter | None = None) -> int:
         """See `CodeIndex.count`."""
-        return self._count(self._expression(where))
+        level = self._level()
+        return self._count(self._expression(where), level=level)
 
     def refresh(self) -> None:
         """See `CodeIndex.refresh`."""
@@ -254,8 +257,8 @@ class MilvusIndex:
         self._newest = False
         return list(found)
 
-    def _count(self, expression: str) -> int:
-        return int(self._asked(expression, fields=["count(*)"], level=self._level())[0]["count(*)"])
+    def _count(self, expression: str, *, level: str) -> int:
+        return int(self._asked(expression, fields=["count(*)"], level=level)[0]["count(*)"])
 
     def _pages(self, expression: str, *, fields: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
         """Rows in the order of their ids, as many at a time as one answer holds."""
@@ -299,7 +302,7 @@ class MilvusIndex:
         if not any(more):
             return below or '(id != "")'
         # Milvus 2.3 knows only the beginnings of texts, so what lies below is compared here.
-        count = self._count(below)
+        count = self._count(below, level=self._level())
         if count > _MOST_LISTED:
             raise InputError(
                 f"path={path.pattern} is compared path by path, and {count:,} begin as it does: at most {_MOST_LISTED:,} may; "
