@@ -9,10 +9,11 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
 from absl import app, flags, logging
+from tqdm import tqdm
 
 from adsq_jax import processes
 from adsq_jax.errors import InputError, Stopped
@@ -107,6 +108,19 @@ def _is_deaf(frame: FrameType | None) -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+def progress(count: int, *, unit: str) -> "tqdm[Any]":
+    """Progress on stderr: how many, how many a second, time left.
+
+    Args:
+      count: how many there are.
+      unit: what they are, in the plural.
+
+    Returns:
+      A bar, to be used with `with`; its `update` takes how many were done since.
+    """
+    return tqdm(total=count, unit=f" {unit}", delay=1, mininterval=0.5, dynamic_ncols=True)
 
 
 def leave(status: int) -> NoReturn:

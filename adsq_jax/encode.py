@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from absl import flags
-from tqdm import tqdm
 
 from adsq_jax import command_line, index, parallel, workdir
 from adsq_jax import model as model_module
@@ -79,14 +78,9 @@ def _run(counts: Counts) -> tuple[int, int]:
     run = workdir.path(_WORKDIR.value)
     manifest = Manifest(model.bits, model.sha256, str(run) if storage.is_remote(run) else os.path.abspath(run))
     with index.create(_INDEX.value, manifest) as opened:
-        with _bar(len(gallery)) as bar:
+        with command_line.progress(len(gallery), unit="images") as bar:
             encode(model, gallery, opened, counts=counts, threads=parallel.reading_threads(0), told=bar.update)
         return prune(gallery, opened) if _PRUNE.value else 0, opened.count()
-
-
-def _bar(count: int) -> "tqdm[Any]":
-    """Progress on stderr: images, images a second, time left."""
-    return tqdm(total=count, unit=" images", delay=1, mininterval=0.5, dynamic_ncols=True)
 
 
 def encode(

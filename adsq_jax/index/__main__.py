@@ -4,9 +4,6 @@
 """
 
 import sys
-from typing import Any
-
-from tqdm import tqdm
 
 from adsq_jax import command_line
 from adsq_jax.errors import InputError, Stopped
@@ -28,18 +25,13 @@ def main(command: str, source: str, target: str) -> None:
 
     with places.open_index(source) as opened, places.create(target, opened.manifest) as made:
         try:
-            with _bar(opened.count()) as bar:
+            with command_line.progress(opened.count(), unit="items") as bar:
                 copied = copying.copy(opened, made, told=told)
         except (KeyboardInterrupt, Stopped) as error:
             print(f"stopped: {done:,} items are in {target}; the same command goes on", file=sys.stderr)
             command_line.leave(0 if isinstance(error, Stopped) else 130)
     more = f"; {target} has {copied.others:,} others as well" if copied.others else ""
     print(f"{copied.added:,} items copied, {copied.unchanged:,} were there already; all compared, the same{more}")
-
-
-def _bar(count: int) -> "tqdm[Any]":
-    """Progress on stderr: items, items a second, time left."""
-    return tqdm(total=count, unit=" items", delay=1, mininterval=0.5, dynamic_ncols=True)
 
 
 if __name__ == "__main__":

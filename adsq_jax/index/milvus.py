@@ -176,7 +176,7 @@ class MilvusIndex:
 
     def _sorted(self, rows: Sequence[Sequence[Any]], *, radius: int | None, columns: int) -> Found:
         """Hits by (distance, key); a key is the place of an item among those that the search found, in order of ids."""
-        by_id = {hit["id"]: Item(hit["id"], *_kept(hit["entity"])) for hits in rows for hit in hits}
+        by_id = {hit["id"]: _item(hit["id"], hit["entity"]) for hits in rows for hit in hits}
         self._found = [by_id[name] for name in sorted(by_id)]
         places = {item.id: place for place, item in enumerate(self._found)}
         shape = (len(rows), columns)
@@ -202,7 +202,7 @@ class MilvusIndex:
         wanted, found, level = list(dict.fromkeys(ids)), dict[str, Item](), self._level()
         for start in range(0, len(wanted), _TOGETHER):
             for row in self._of_ids(wanted[start : start + _TOGETHER], level=level):
-                found[row["id"]] = Item(row["id"], *_kept(row))
+                found[row["id"]] = _item(row["id"], row)
         return found
 
     def _of_ids(self, ids: Sequence[str], *, level: str) -> list[dict[str, Any]]:
@@ -223,7 +223,7 @@ class MilvusIndex:
         """See `CodeIndex.scan`."""
         for rows in self._pages("", fields=[*_FIELDS, "code"]):
             packed = b"".join(row["code"][0] for row in rows)
-            items = [Item(row["id"], *_kept(row)) for row in rows]
+            items = [_item(row["id"], row) for row in rows]
             yield items, np.frombuffer(packed, np.uint8).reshape(len(rows), self.manifest.width)
 
     def count(self, *, where: Filter | None = None) -> int:
@@ -366,8 +366,8 @@ def _columns(fields: Sequence[dict[str, Any]]) -> dict[str, tuple[Any, ...]]:
     }
 
 
-def _kept(row: Any) -> tuple[tuple[str, ...], str]:
-    return tuple(row["labels"]), row["sha256"]
+def _item(name: str, row: Any) -> Item:
+    return Item(name, tuple(row["labels"]), row["sha256"])
 
 
 def _among(ids: Sequence[str]) -> str:

@@ -71,7 +71,7 @@ class Address(NamedTuple):
 
 
 class TooLargeError(InputError):
-    """An answer is larger than server and client pass on."""
+    """A question or an answer is larger than server and client pass on."""
 
 
 class Calls:
@@ -131,9 +131,8 @@ class Calls:
         Raises:
           InputError: it stands still.
         """
-        if (
-            self("get_load_state")["state"] == LoadState.NotLoad
-        ):  # one that is loaded may have more replicas than asked for here
+        # What is loaded is left alone: the server refuses to load it again where it has more replicas.
+        if self("get_load_state")["state"] == LoadState.NotLoad:
             self("load_collection", _async=True)
         began, progress, ends, told = time.monotonic(), -1, time.monotonic() + _PATIENCE, False
         while (state := self("get_load_state"))["state"] != LoadState.Loaded:
