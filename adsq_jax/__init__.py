@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from adsq_jax.model import Model
+    from adsq_jax.inference.model import Model
 
 __version__ = "0.1.0"
 
@@ -22,6 +22,6 @@ def load(directory: "str | Path") -> "Model":
     Raises:
       InputError: the folder holds no finished run, or its model is damaged.
     """
-    from adsq_jax import model  # JAX takes seconds to import: only where it is wanted
+    from adsq_jax.inference import model  # JAX takes seconds to import: only where it is wanted
 
     return model.load(directory)

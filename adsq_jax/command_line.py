@@ -15,7 +15,7 @@ import jax
 from absl import app, flags, logging
 from tqdm import tqdm
 
-from adsq_jax import processes
+from adsq_jax.devices import processes
 from adsq_jax.errors import InputError, Stopped
 
 _DEAF = {"_xla_gc_callback", "__del__"}  # functions out of which Python lets no exception come

@@ -9,11 +9,14 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from adsq_jax import baselines, optimizer, parallel, results
+from adsq_jax import methods
 from adsq_jax.codes import MAX_BITS
 from adsq_jax.data import datasets, protocols
+from adsq_jax.devices import data_parallel
 from adsq_jax.errors import InputError
+from adsq_jax.inference import evaluation
 from adsq_jax.models import backbones, layers, pretrained
+from adsq_jax.training import optimizer
 
 
 def default(*, method: str = "adsq", several_labels: bool = False) -> ConfigDict:
@@ -46,7 +49,7 @@ def default(*, method: str = "adsq", several_labels: bool = False) -> ConfigDict
         config.label_net = _label_net()
         config.objective = _objective(several_labels=several_labels)
     else:
-        found = baselines.find(method)
+        found = methods.find(method)
         config.baseline = ConfigDict(found.SETTINGS)
         if found.method(**found.SETTINGS).label_net:
             config.label_net = _label_net()
@@ -243,12 +246,12 @@ def _three_numbers(value: Sequence[Any]) -> bool:
 
 
 _RULES: dict[str, Rule] = {
-    r"method": _one_of("adsq", *baselines.METHODS),
+    r"method": _one_of("adsq", *methods.METHODS),
     r"bits": (lambda value: 1 <= value <= MAX_BITS, f"1 to {MAX_BITS}"),
     r"seed": (lambda value: 0 <= value < 2**32, "0 to 4294967295"),  # what JAX tells apart
     r"data\.(split_seed|crop_padding|validation|resize|keep_mib|threads|workers|feature_views)": _at_least(0),
     r"host_devices|checkpoint\.every_steps": _at_least(0),
-    r"parallel": _one_of(*parallel.KINDS),
+    r"parallel": _one_of(*data_parallel.KINDS),
     r"data\.name": _one_of(*datasets.PROTOCOLS_OF),
     r"data\.reader": _one_of(*sorted({reader for readers in datasets.READERS_OF.values() for reader in readers})),
     r"data\.protocol": _one_of(*protocols.PROTOCOLS, protocols.OWN),
@@ -269,7 +272,7 @@ _RULES: dict[str, Rule] = {
     r"objective\.neighbour_scale": (lambda value: 0 < value <= 30, "above 0, up to 30"),
     r".*learning_rate|(objective|label_net)\..*_scale|baseline\.(gamma|scale|cosine_scale|last_beta)": _above(0),
     r"optim\.schedule": _one_of(*optimizer.SCHEDULES),
-    r"eval\.query_net": _one_of(*results.QUERY_NETS),
+    r"eval\.query_net": _one_of(*evaluation.QUERY_NETS),
 }
 
 
@@ -343,7 +346,7 @@ def _check_query_net(config: ConfigDict) -> None:
             f"config.eval.query_net={config.eval.query_net!r} needs the twin: give --config.eval.query_net=ff with "
             "--config.objective.twin=False"
         )
-    if not baselines.find(config.method).method(**config.baseline.to_dict()).twin:
+    if not methods.find(config.method).method(**config.baseline.to_dict()).twin:
         raise InputError(
             f"config.eval.query_net={config.eval.query_net!r} needs two networks, and {config.method} has one: give "
             "--config.eval.query_net=ff"

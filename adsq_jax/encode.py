@@ -17,15 +17,17 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from adsq_jax import command_line, index, parallel, workdir
-from adsq_jax import model as model_module
+from adsq_jax import command_line, index, storage
 from adsq_jax.data import gallery as galleries
-from adsq_jax.data import images, storage
+from adsq_jax.data import images
 from adsq_jax.data.gallery import Gallery
 from adsq_jax.data.images import BadImage
+from adsq_jax.devices import data_parallel
 from adsq_jax.errors import InputError, Stopped
 from adsq_jax.index import CodeIndex, Item, Manifest
-from adsq_jax.model import Model
+from adsq_jax.inference import model as model_module
+from adsq_jax.inference.model import Model
+from adsq_jax.run import workdir
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A finished run's folder: its model encodes.")
 _IMAGES = flags.DEFINE_string("images", None, "A folder of pictures, a list file, or tfds:NAME or tfds:NAME@SPLIT.")
@@ -70,7 +72,7 @@ def main() -> None:
 
 def _run(counts: Counts) -> tuple[int, int]:
     """How many images were taken out, and how many the index has then."""
-    parallel.use_all_cores()
+    data_parallel.use_all_cores()
     model = model_module.load(_WORKDIR.value)
     gallery = galleries.read(_IMAGES.value, directory=_DIRECTORY.value)
     if _PRUNE.value and not gallery.is_folder:
@@ -79,7 +81,7 @@ def _run(counts: Counts) -> tuple[int, int]:
     manifest = Manifest(model.bits, model.sha256, str(run) if storage.is_remote(run) else os.path.abspath(run))
     with index.create(_INDEX.value, manifest) as opened:
         with command_line.progress(len(gallery), unit="images") as bar:
-            encode(model, gallery, opened, counts=counts, threads=parallel.reading_threads(0), told=bar.update)
+            encode(model, gallery, opened, counts=counts, threads=data_parallel.reading_threads(0), told=bar.update)
         return prune(gallery, opened) if _PRUNE.value else 0, opened.count()
 
 

@@ -14,9 +14,11 @@ from typing import Any
 from absl import flags
 from tqdm import tqdm
 
-from adsq_jax import command_line, parallel, results, retrieval, workdir
-from adsq_jax.data import storage
+from adsq_jax import command_line, retrieval, storage
+from adsq_jax.devices import data_parallel
 from adsq_jax.errors import InputError
+from adsq_jax.inference import evaluation
+from adsq_jax.run import workdir
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A finished run's folder: measures its codes again.")
 _ARRAYS = {
@@ -46,10 +48,10 @@ def main() -> None:
     cutoffs = [] if _MAP_AT.value is None else [cutoff.strip() for cutoff in _MAP_AT.value.split(",")]
     retrieval.check_cutoffs(cutoffs)
     out = _place_of_result()
-    parallel.use_all_cores()
+    data_parallel.use_all_cores()
     began = time.monotonic()
     try:
-        spread = parallel.Spread()
+        spread = data_parallel.Spread()
         if _WORKDIR.value is not None:
             found = _of_run(workdir.path(_WORKDIR.value), cutoffs=cutoffs, spread=spread)
         else:
@@ -57,8 +59,8 @@ def main() -> None:
     except KeyboardInterrupt:
         print("stopped: nothing was written", file=sys.stderr)
         command_line.leave(130)
-    found |= {**results.environment(), "machine": spread.describe(), "seconds_evaluate": time.monotonic() - began}
-    print(results.table_of_measures(found))
+    found |= {**evaluation.environment(), "machine": spread.describe(), "seconds_evaluate": time.monotonic() - began}
+    print(evaluation.table_of_measures(found))
     if out is not None:
         with workdir.writing(out):
             workdir.write_json(out, found)
@@ -82,7 +84,7 @@ def _place_of_result() -> Path | None:
     return out
 
 
-def _of_files(paths: dict[str, str], *, cutoffs: list[str], spread: parallel.Spread) -> dict[str, Any]:
+def _of_files(paths: dict[str, str], *, cutoffs: list[str], spread: data_parallel.Spread) -> dict[str, Any]:
     arrays = {name: workdir.read_array(workdir.path(path), what=f"--{name}") for name, path in paths.items()}
     pairs = len(arrays["query_codes"]) * len(arrays["database_codes"]) if all(x.ndim for x in arrays.values()) else 0
     with _bar(pairs * (2 if _LEGACY.value else 1)) as bar:
@@ -100,7 +102,7 @@ def _of_files(paths: dict[str, str], *, cutoffs: list[str], spread: parallel.Spr
     return {**found, "files": paths}
 
 
-def _of_run(directory: Path, *, cutoffs: list[str], spread: parallel.Spread) -> dict[str, Any]:
+def _of_run(directory: Path, *, cutoffs: list[str], spread: data_parallel.Spread) -> dict[str, Any]:
     try:
         finished = storage.is_file(directory / "result.json")
     except OSError as error:
@@ -108,8 +110,8 @@ def _of_run(directory: Path, *, cutoffs: list[str], spread: parallel.Spread) -> 
     if not finished:
         raise InputError(f"--workdir={directory} holds no finished run: finish it with adsq_jax.main, or give another folder")
     result = workdir.read_json(directory / "result.json")
-    packed, labels, bits = results.read_codes(directory / "codes")
-    nets = results.nets_of(packed)
+    packed, labels, bits = evaluation.read_codes(directory / "codes")
+    nets = evaluation.nets_of(packed)
     try:
         query_net, map_at = result["query_net"], result["map_at"]
         known = {name: result[name] for name in ("protocol", "split_sha256", "seed", "method", "config_sha256", "n_train")}
@@ -120,7 +122,7 @@ def _of_run(directory: Path, *, cutoffs: list[str], spread: parallel.Spread) -> 
         raise InputError(f"{directory / 'result.json'} is no result of a run: restore it, or train again") from error
     pairs = len(labels["query"]) * len(labels["database"])
     with _bar(pairs * (len(nets) + bool(_LEGACY.value))) as bar:
-        found = results.measure(
+        found = evaluation.measure(
             packed,
             labels,
             bits=bits,

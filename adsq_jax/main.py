@@ -15,13 +15,16 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from adsq_jax import command_line, model, parallel, processes, results, workdir
+from adsq_jax import command_line, storage
 from adsq_jax import config as config_module
-from adsq_jax.data import datasets, storage
+from adsq_jax.data import datasets
+from adsq_jax.devices import data_parallel, processes
 from adsq_jax.errors import InputError, Stopped
-from adsq_jax.train import train
-from adsq_jax.train_state import TrainState
-from adsq_jax.trainer import Trainer
+from adsq_jax.inference import evaluation, model
+from adsq_jax.run import workdir
+from adsq_jax.training.loop import train
+from adsq_jax.training.rounds import Trainer
+from adsq_jax.training.state import TrainState
 
 _OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO} | {
     errno.EEXIST,  # a file where a folder should be, or the other way round
@@ -50,7 +53,7 @@ def main() -> None:
     if storage.is_file(directory / "result.json"):
         print(f"{directory} is finished.\n{_table(directory / 'result.json')}")
         return
-    parallel.split_host(batch_size=config.train.batch_size, host_devices=config.host_devices)
+    data_parallel.split_host(batch_size=config.train.batch_size, host_devices=config.host_devices)
     processes.connect(coordinator=_COORDINATOR.value, processes=_PROCESSES.value, process=_PROCESS.value)
     try:
         result = _result(config, directory, content, began=began)
@@ -67,13 +70,13 @@ def main() -> None:
             f"{error.filename or directory} can't be used ({error.strerror}): put that right, and give the same command again"
         ) from error
     if processes.leads():
-        print(results.table(result))
+        print(evaluation.table(result))
     processes.disconnect()
 
 
 def _table(path: Path) -> str:
     try:
-        return results.table(workdir.read_json(path))
+        return evaluation.table(workdir.read_json(path))
     except InputError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError) as error:
@@ -94,8 +97,8 @@ def _check_processes() -> None:
 def _result(config: ConfigDict, directory: Path, content: dict[str, Any], *, began: float) -> dict[str, Any]:
     """The result of a run, in every process."""
     if processes.count() > 1:
-        print(f"{processes.name()}: runs on {parallel.Spread().describe()}", file=sys.stderr, flush=True)
-    processes.check_same(config=config_module.sha256(config), code=results.code_sha256())
+        print(f"{processes.name()}: runs on {data_parallel.Spread().describe()}", file=sys.stderr, flush=True)
+    processes.check_same(config=config_module.sha256(config), code=evaluation.code_sha256())
     trainer = processes.together(lambda: _trainer(config))
     pretrained = trainer.pretrained.account["sha256"] if trainer.pretrained else ""
     processes.check_same(split=trainer.dataset.split_sha256, pretrained_weights=pretrained)
@@ -125,8 +128,8 @@ def _check_shared(directory: Path) -> None:
 
 def _trainer(config: ConfigDict) -> Trainer:
     dataset = datasets.load(config_module.data_settings(config))
-    devices = parallel.sharing(config.train.batch_size)
-    return Trainer(config, dataset, parallel=parallel.DataParallel(config.parallel, devices=devices))
+    devices = data_parallel.sharing(config.train.batch_size)
+    return Trainer(config, dataset, parallel=data_parallel.DataParallel(config.parallel, devices=devices))
 
 
 def _tell_stopped(directory: Path) -> None:
@@ -155,10 +158,10 @@ def run(trainer: Trainer, directory: Path, *, began: float) -> dict[str, Any]:
       InputError: a loss term is not finite.
       Stopped: a signal ended training early; the state is saved.
     """
-    config, spread = trainer.config, parallel.Spread()
+    config, spread = trainer.config, data_parallel.Spread()
 
     def measured(state: TrainState, kept_in: Path | None) -> dict[str, Any]:
-        return results.evaluate(
+        return evaluation.evaluate(
             trainer.encoder,
             state.img_nets,
             trainer.dataset,
@@ -178,7 +181,7 @@ def run(trainer: Trainer, directory: Path, *, began: float) -> dict[str, Any]:
         trained_state = trainer.outside(state)
     result = {
         **found,
-        **results.environment(),
+        **evaluation.environment(),
         "method": config.method,
         "pretrained": None if trainer.pretrained is None else trainer.pretrained.account,
         "seed": config.seed,

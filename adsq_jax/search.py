@@ -10,9 +10,11 @@ from pathlib import Path
 
 from absl import flags
 
-from adsq_jax import command_line, hits, index, workdir
+from adsq_jax import command_line, index
 from adsq_jax.data import gallery
 from adsq_jax.errors import InputError
+from adsq_jax.inference import hits
+from adsq_jax.run import workdir
 
 _INDEX = flags.DEFINE_string("index", None, "The index of adsq_jax.encode: its folder, or its address on a Milvus server.")
 _QUERY = flags.DEFINE_multi_string("query", [], "A picture, or a folder of pictures; may be given several times.")

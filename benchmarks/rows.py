@@ -197,7 +197,7 @@ def index_rows(folder: Path = ROOT / "benchmarks" / "results" / "index") -> str:
     return (
         f"| {search['codes']:,} codes of {search['bits']} bits | {search['machine']}, {search['date']} |\n|---|---|\n"
         + "".join(f"| {name} | {text} |\n" for name, text in rows_.items())
-        + "\nMade by `benchmarks/search.py`, `benchmarks/encode.py` and `benchmarks/index_kills.py`.\n"
+        + "\nMade by `benchmarks/speed/search.py`, `benchmarks/speed/encode.py` and `benchmarks/robustness/index_kills.py`.\n"
     )
 
 
@@ -224,7 +224,8 @@ def milvus_rows(folder: Path = ROOT / "benchmarks" / "results" / "milvus") -> st
         f"| {size['codes']:,} codes of {found['bits']} bits, {found['server']} | {found['machine']}, {found['date']} |\n"
         + "|---|---|\n"
         + "".join(f"| {name} | {text} |\n" for name, text in rows_.items())
-        + "\nMade by `python -m benchmarks.milvus` and `python -m benchmarks.milvus_kills`, client and server on one machine.\n"
+        + "\nMade by `python -m benchmarks.speed.milvus` and `python -m benchmarks.robustness.milvus_kills`, client and server "
+        "on one machine.\n"
     )
 
 

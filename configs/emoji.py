@@ -1,6 +1,6 @@
 """Emoji, real pictures with several labels, as list files: an example of configs/lists.py that runs on a laptop.
 
-    python benchmarks/emoji_lists.py --out=data/emoji
+    python -m benchmarks.methods.emoji_lists --out=data/emoji
     python -m adsq_jax.data --config=configs/emoji.py --out=runs/emoji_data
     python -m adsq_jax.main --config=configs/emoji.py --workdir=runs/emoji
 

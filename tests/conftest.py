@@ -130,7 +130,7 @@ def bucket(s3_server, monkeypatch):
     """s3://BUCKET, new and empty; address and credentials stand in the environment, which other processes inherit."""
     import fsspec  # with its client of S3 it takes a second: only where it is wanted
 
-    from adsq_jax.data import storage
+    from adsq_jax import storage
 
     for name, value in {**_NOBODY, "AWS_ENDPOINT_URL": s3_server}.items():
         monkeypatch.setenv(name, value)

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from adsq_jax.data import datasets, protocols, sources, storage
+from adsq_jax import storage
+from adsq_jax.data import datasets, protocols, sources
 from adsq_jax.data.labels import Labels
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))

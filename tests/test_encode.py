@@ -15,8 +15,9 @@ import pytest
 from PIL import Image
 
 import adsq_jax
-from adsq_jax import hits, index
+from adsq_jax import index
 from adsq_jax.errors import InputError
+from adsq_jax.inference import hits
 
 ROOT = Path(__file__).parent.parent
 

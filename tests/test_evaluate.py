@@ -11,8 +11,9 @@ import mock_data
 import numpy as np
 import pytest
 
-from adsq_jax import results, retrieval, workdir
-from adsq_jax.data import storage
+from adsq_jax import retrieval, storage
+from adsq_jax.inference import evaluation
+from adsq_jax.run import workdir
 
 ROOT = Path(__file__).parent.parent
 BITS = 20
@@ -248,7 +249,7 @@ def test_a_run_in_a_store(folder, bucket):
     packed = {part: {"f": np.packbits(x >= 0, axis=1, bitorder="little")} for part, x in codes.items()}
     rows = {part: np.arange(len(x)) for part, x in codes.items()}
     directory = storage.path(f"{bucket}/run")
-    results._write_codes(directory / "codes", packed, labels, rows, bits=BITS, split_sha256="0")
+    evaluation._write_codes(directory / "codes", packed, labels, rows, bits=BITS, split_sha256="0")
     known = dict.fromkeys(("protocol", "split_sha256", "seed", "method", "config_sha256", "n_train"), 0)
     assert "holds no finished run" in in_store(f"--workdir={directory}", folder=folder).stderr
     workdir.write_json(directory / "result.json", {**known, "query_net": "ff", "map_at": "all"})

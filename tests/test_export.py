@@ -16,10 +16,10 @@ import skimage.data
 from PIL import Image
 
 import adsq_jax
-from adsq_jax import model as model_module
+from adsq_jax.devices.data_parallel import DataParallel
 from adsq_jax.export import artifact
-from adsq_jax.parallel import DataParallel
-from adsq_jax.trainer import Trainer
+from adsq_jax.inference import model as model_module
+from adsq_jax.training.rounds import Trainer
 
 ROOT = Path(__file__).parent.parent
 ALONE = """

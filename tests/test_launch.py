@@ -25,7 +25,7 @@ LAUNCH = sorted(path for path in (ROOT / "launch").iterdir() if path.is_file())
 MILVUS = ROOT / "launch" / "milvus"
 SCRIPTS = [
     *(ROOT / "launch").glob("*.sh"),
-    *(ROOT / "benchmarks").glob("*.sh"),
+    *(ROOT / "benchmarks").rglob("*.sh"),
     ROOT / "test.sh",
     ROOT / ".ci" / "run",
 ]

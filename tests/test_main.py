@@ -17,7 +17,7 @@ import mock_data
 import numpy as np
 import pytest
 
-from adsq_jax.data import storage
+from adsq_jax import storage
 
 ROOT = Path(__file__).parent.parent
 SMALL = (

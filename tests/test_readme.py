@@ -11,15 +11,15 @@ from pathlib import Path
 import mock_data
 import numpy as np
 
-from adsq_jax.baselines import METHODS
 from adsq_jax.config import default
-from adsq_jax.parallel import DataParallel
-from adsq_jax.trainer import TARGET_PLACES, Trainer
+from adsq_jax.devices.data_parallel import DataParallel
+from adsq_jax.methods import METHODS
+from adsq_jax.training.rounds import TARGET_PLACES, Trainer
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 sys.path.insert(0, str(ROOT))
-report = importlib.import_module("benchmarks.report")
+report = importlib.import_module("benchmarks.methods.report")
 
 
 def test_the_table_of_results_is_made_from_the_results():
@@ -65,7 +65,7 @@ def test_the_results_are_of_the_config_in_the_repository():
 def test_every_file_and_knob_that_readme_names_is_there():
     """Paths exist, but for the file of one's own; each --config key is one of default()'s, or of a baseline's."""
     for path in re.findall(r"(?:configs|benchmarks|adsq_jax)/[\w./]+\w", README):
-        assert (ROOT / path).exists() != (path == "adsq_jax/baselines/mine.py"), path
+        assert (ROOT / path).exists() != (path == "adsq_jax/methods/mine.py"), path
     keys = set(re.findall(r"--config\.([a-z_.]+)=", README)) - {"baseline.pull"}
     assert len(keys) > 5
     for key in keys:
@@ -110,6 +110,6 @@ def test_the_search_in_readme_finds(filled, colours, capsys):
 
 
 def test_results_md_is_made_from_the_runs():
-    """RESULTS.md is what benchmarks/report.py makes of the JSON in the repository."""
+    """RESULTS.md is what benchmarks/methods/report.py makes of the JSON in the repository."""
     folder = ROOT / "benchmarks" / "results" / "compare"
     assert report.report(report.read(folder), place=folder.relative_to(ROOT)) == (ROOT / "RESULTS.md").read_text()

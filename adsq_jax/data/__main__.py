@@ -9,11 +9,13 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 from tqdm import tqdm
 
-from adsq_jax import command_line, parallel, workdir
+from adsq_jax import command_line, storage
 from adsq_jax import config as config_module
-from adsq_jax.data import contact_sheet, datasets, inspection, manifest, storage
+from adsq_jax.data import contact_sheet, datasets, inspection, manifest
 from adsq_jax.data.datasets import Dataset, Settings
+from adsq_jax.devices import data_parallel
 from adsq_jax.errors import InputError
+from adsq_jax.run import workdir
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/, as for adsq_jax.main.")
 _OUT = flags.DEFINE_string("out", None, "A folder for manifest.json and contact_sheet.png; another split there stays.")
@@ -91,7 +93,7 @@ def _images(dataset: Dataset, config: ConfigDict) -> inspection.Images | None:
             dataset.source,
             rows,
             shorter_side=config.data.resize,
-            threads=parallel.reading_threads(config.data.threads),
+            threads=data_parallel.reading_threads(config.data.threads),
             told=bar.update,
         )
 

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from adsq_jax.data import manifest, protocols, storage
+from adsq_jax import storage
+from adsq_jax.data import manifest, protocols
 from adsq_jax.data.protocols import OWN, Split
 from adsq_jax.data.readers import cifar10, coco, digits, fashion_mnist, folder, imagenet100, lists, mirflickr25k
 from adsq_jax.data.sources import ArraySource, Kept, Source

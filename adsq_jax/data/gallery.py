@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from adsq_jax.data import storage
+from adsq_jax import storage
 from adsq_jax.data.readers import folder, lists
 from adsq_jax.data.sources import FileSource, Source
 from adsq_jax.errors import InputError

@@ -9,7 +9,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps
 
-from adsq_jax.data import storage
+from adsq_jax import storage
 from adsq_jax.errors import InputError
 
 MOST_PIXELS = 89_478_485  # a quarter of a GiB in three channels: Pillow's own limit

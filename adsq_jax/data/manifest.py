@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from adsq_jax.data import storage
+from adsq_jax import storage
 from adsq_jax.errors import InputError
 
 _LARGEST = 2**30  # bytes

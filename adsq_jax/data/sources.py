@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from adsq_jax.data import images, storage
+from adsq_jax import storage
+from adsq_jax.data import images
 from adsq_jax.data.images import BadImage
 from adsq_jax.data.labels import Labels
 from adsq_jax.errors import InputError

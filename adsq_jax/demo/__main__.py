@@ -8,10 +8,11 @@ import tempfile
 
 from absl import flags
 
-from adsq_jax import command_line, hits, index
+from adsq_jax import command_line, index
 from adsq_jax.demo import server
 from adsq_jax.demo.finder import Finder
 from adsq_jax.errors import InputError, Stopped
+from adsq_jax.inference import hits
 
 _INDEX = flags.DEFINE_string("index", None, "The index of adsq_jax.encode: its folder, or its address on a Milvus server.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run whose model the index is of, if it isn't where it was any more.")

@@ -8,13 +8,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from adsq_jax import hits, index
-from adsq_jax.data import images, storage
+from adsq_jax import index, storage
+from adsq_jax.data import images
 from adsq_jax.data.images import BadImage
 from adsq_jax.errors import InputError
-from adsq_jax.hits import Hit
 from adsq_jax.index import CodeIndex
-from adsq_jax.model import Model
+from adsq_jax.inference import hits
+from adsq_jax.inference.hits import Hit
+from adsq_jax.inference.model import Model
 
 _SIDE = 160  # pixels of a picture's shorter side, as it is shown
 _DRAWN_FROM = 100_000  # ids, at most, that samples are drawn from

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from adsq_jax import codes, hits, index, pages
+from adsq_jax import codes, index
 from adsq_jax.demo.finder import Finder, Query
 from adsq_jax.errors import InputError
-from adsq_jax.hits import Hit
+from adsq_jax.inference import hits, html_page
+from adsq_jax.inference.hits import Hit
 
 MOST_BYTES = 20 * 2**20  # of a picture that is given
 _MOST_SHOWN = 100  # pictures
@@ -103,7 +104,7 @@ def _pictures(ids: Sequence[str]) -> list[str | None]:
 
 
 def _src(pixels: np.ndarray) -> str:
-    return pages.data_uri(pixels, longer_side=_LONGER)
+    return html_page.data_uri(pixels, longer_side=_LONGER)
 
 
 def _told(found: Sequence[Hit], seconds: float, count: int) -> str:
@@ -128,7 +129,7 @@ def _grid(found: Sequence[Hit]) -> str:
     pictures = _pictures([hit.id for hit in found])
     parts = []
     for hit, picture in zip(found, pictures, strict=True):
-        far = f"{hit.rank} · {pages.bits(hit.distance)}"
+        far = f"{hit.rank} · {html_page.bits(hit.distance)}"
         parts.append(_button(hit.id, picture, [far, ", ".join(hit.labels), os.path.basename(hit.id)]))
     return f'<div class="grid">{"".join(parts)}</div>'
 

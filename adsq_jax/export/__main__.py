@@ -10,11 +10,11 @@ from pathlib import Path
 
 from absl import flags
 
-from adsq_jax import command_line, workdir
-from adsq_jax import model as model_module
-from adsq_jax.data import storage
+from adsq_jax import command_line, storage
 from adsq_jax.errors import InputError
 from adsq_jax.export import artifact
+from adsq_jax.inference import model as model_module
+from adsq_jax.run import workdir
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A finished run's folder: its model is exported.")
 _OUT = flags.DEFINE_string("out", None, "The encoder's folder; must not be there, or be empty.")

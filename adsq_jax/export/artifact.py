@@ -9,8 +9,9 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from adsq_jax import __version__, codes, workdir
-from adsq_jax.model import Model, Part
+from adsq_jax import __version__, codes
+from adsq_jax.inference.model import Model, Part
+from adsq_jax.run import workdir
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 _PREPROCESSING = (

@@ -2,7 +2,7 @@
 
 On a CPU, XLA has a library's convolution for some cases only, and loops that are tens of times slower for the others: a kernel
 for each channel, and images of a few pixels. There a convolution is written as a sum over the places of its kernel, or as one
-product of matrices; elsewhere it is XLA's own. `benchmarks/backbones.py --layers` measures both.
+product of matrices; elsewhere it is XLA's own. `benchmarks/speed/backbones.py --layers` measures both.
 """
 
 from collections.abc import Sequence

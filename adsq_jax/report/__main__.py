@@ -15,14 +15,17 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from adsq_jax import command_line, pages, parallel, results, retrieval, workdir
+from adsq_jax import command_line, retrieval, storage
 from adsq_jax import config as config_module
-from adsq_jax.data import datasets, storage
+from adsq_jax.data import datasets
 from adsq_jax.data.images import BadImage
 from adsq_jax.data.sources import Source
+from adsq_jax.devices import data_parallel
 from adsq_jax.errors import InputError
+from adsq_jax.inference import evaluation, html_page
 from adsq_jax.report import figures, measures
 from adsq_jax.report.measures import Measured
+from adsq_jax.run import workdir
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A finished run's folder.")
 _OUT = flags.DEFINE_string("out", None, "The report's folder; DIR/report if not given. An earlier report there is replaced.")
@@ -80,10 +83,10 @@ def main() -> None:
     if storage.is_remote(out):
         raise InputError(f"{out} can't hold a report: give a folder of this machine with --out")
     _check_out(out)
-    parallel.use_all_cores()
+    data_parallel.use_all_cores()
     result, lines = read_run(directory)
-    packed, labels, bits = results.read_codes(directory / "codes")
-    query_net, database_net = results.QUERY_NETS[result["query_net"]]
+    packed, labels, bits = evaluation.read_codes(directory / "codes")
+    query_net, database_net = evaluation.QUERY_NETS[result["query_net"]]
     if query_net not in packed["query"] or database_net not in packed["database"]:
         raise InputError(f"{directory / 'codes'} lacks those by {result['query_net']}: restore it, or train again")
     codes = {"query": packed["query"][query_net], "database": packed["database"][database_net]}
@@ -94,7 +97,7 @@ def main() -> None:
         bits=bits,
         cutoff=result["map_at"],
         top=_TOP,
-        spread=parallel.Spread(),
+        spread=data_parallel.Spread(),
     )
     plots = draw(lines, found, result)
     rows = rows_of(directory)
@@ -141,10 +144,10 @@ def read_run(directory: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         raise InputError(f"--workdir={directory} holds no finished run: finish it with adsq_jax.main, or give another folder")
     result = workdir.read_json(directory / "result.json")
     try:
-        results.table(result)
+        evaluation.table(result)
         retrieval.check_cutoffs([result["map_at"]])
         kinds = [isinstance(result[key], dict) for key in ("config", "precision_at", "precision_recall")]
-        if not all(kinds) or result["query_net"] not in results.QUERY_NETS or not isinstance(result["method"], str):
+        if not all(kinds) or result["query_net"] not in evaluation.QUERY_NETS or not isinstance(result["method"], str):
             raise ValueError
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{directory / 'result.json'} is no result of a run: restore it, or train again") from error
@@ -239,17 +242,21 @@ def page_of(
     Returns:
       HTML, as the bytes of a file.
     """
-    table = [tuple(line.split("  ", 1)) for line in results.table(result).splitlines()]
+    table = [tuple(line.split("  ", 1)) for line in evaluation.table(result).splitlines()]
     texts = {name: text for name, (_, text, _) in _PLOTS.items()} | {"usage.png": _usage(found)}
-    drawn = {name: pages.plot(content, heading=_PLOTS[name][0], note=texts[name]) for name, content in plots.items()}
-    parts = [pages.table([(name, value.strip()) for name, value in table]), pages.paragraph(note), drawn.pop("loss.png", "")]
-    parts.append(pages.plots(list(drawn.values())))
-    parts.append(pages.paragraph("" if "validation.png" in drawn else _NO_VALIDATION))
+    drawn = {name: html_page.plot(content, heading=_PLOTS[name][0], note=texts[name]) for name, content in plots.items()}
+    parts = [
+        html_page.table([(name, value.strip()) for name, value in table]),
+        html_page.paragraph(note),
+        drawn.pop("loss.png", ""),
+    ]
+    parts.append(html_page.plots(list(drawn.values())))
+    parts.append(html_page.paragraph("" if "validation.png" in drawn else _NO_VALIDATION))
     worst = np.argsort(found.average_precision, kind="stable")[:_SHOWN]
     for title, queries in (("Examples", measures.examples(labels["query"], count=_SHOWN)), ("Worst queries", worst)):
-        parts.append(pages.section(title))
+        parts.append(html_page.section(title))
         parts += [_of_query(int(query), found, labels, rows=rows, source=source) for query in queries]
-    return pages.document(f"{result['method']}, {result['bits']} bits, {result['protocol']}", parts)
+    return html_page.document(f"{result['method']}, {result['bits']} bits, {result['protocol']}", parts)
 
 
 def _usage(found: Measured) -> str:
@@ -266,9 +273,9 @@ def _of_query(
     for item, distance in zip(found.nearest[query].tolist(), found.distances[query].tolist(), strict=True):
         ours, theirs = labels["query"][query], labels["database"][item]
         right = bool(ours == theirs) if labels["query"].ndim == 1 else bool((ours & theirs).any())
-        told, mark = pages.bits(distance), "right" if right else "wrong"
+        told, mark = html_page.bits(distance), "right" if right else "wrong"
         shown.append(_picture("database", item, told, labels, rows=rows, source=source, mark=mark))
-    return pages.row(shown, heading=f"Average precision {found.average_precision[query]:.3f}")
+    return html_page.row(shown, heading=f"Average precision {found.average_precision[query]:.3f}")
 
 
 def _picture(
@@ -289,7 +296,7 @@ def _picture(
         with contextlib.suppress(BadImage):  # gone since
             pixels = source.image(row, shorter_side=0)
     name = f"row {row}" if source is None else source.name(row)
-    return pages.picture(pixels, name=name, lines=[told, ", ".join(names)], mark=mark)
+    return html_page.picture(pixels, name=name, lines=[told, ", ".join(names)], mark=mark)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ _BLOCK = 8192  # items whose distances a core holds at a time: within its cache
 
 
 class OneDevice:
-    """Where the database lies: on one device of one process. `adsq_jax.parallel.Spread` has the same methods for many."""
+    """Where the database lies: on one device of one process. `data_parallel.Spread` has the same methods for many."""
 
     devices = 1
 

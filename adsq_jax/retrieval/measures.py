@@ -39,7 +39,7 @@ def measure(
       cutoffs: "all", or ranks.
       with_legacy: whether to add the figures of published code, by a slower pass.
       distances_by: "popcount" or "matmul"; None for what suits the platform.
-      spread: the devices; all of them with `adsq_jax.parallel.Spread()`.
+      spread: the devices; all of them with `adsq_jax.devices.data_parallel.Spread()`.
       told: is called on the way with the number of pairs done since; there are n_query x n_database, twice that `with_legacy`.
 
     Returns:

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adsq_jax.data import datasets, storage
+from adsq_jax import storage
+from adsq_jax.data import datasets
 from adsq_jax.data.datasets import Settings
 from adsq_jax.errors import InputError
 

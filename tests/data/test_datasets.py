@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adsq_jax.data import datasets, protocols, storage
+from adsq_jax import storage
+from adsq_jax.data import datasets, protocols
 from adsq_jax.data.datasets import Settings
 from adsq_jax.data.images import BadImage
 from adsq_jax.data.readers import digits, tfds_sets

@@ -12,7 +12,7 @@ from engines import embedded
 from adsq_jax.errors import InputError
 from adsq_jax.index import Item
 
-KILLS = Path(__file__).parents[2] / "benchmarks" / "index_kills.py"
+KILLS = Path(__file__).parents[2] / "benchmarks" / "robustness" / "index_kills.py"
 
 
 def filled(folder, n=100):

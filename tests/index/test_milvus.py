@@ -319,7 +319,7 @@ def test_a_server_that_is_killed(tmp_path):
     Where it stays away, the client ends with one line.
     """
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.milvus_kills", "--kills=1", "--out="],
+        [sys.executable, "-m", "benchmarks.robustness.milvus_kills", "--kills=1", "--out="],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -427,7 +427,7 @@ def test_the_benchmark(tmp_path):
         np.save(tmp_path / "run" / "codes" / f"{part}_sum.npy", packed(count, width=2))
     out = tmp_path / "out" / "milvus.json"
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.milvus", f"--run={tmp_path}/run", "--sizes=1500", "--turns=1", f"--out={out}"],
+        [sys.executable, "-m", "benchmarks.speed.milvus", f"--run={tmp_path}/run", "--sizes=1500", "--turns=1", f"--out={out}"],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from adsq_jax import codes
-from adsq_jax.parallel import Spread
+from adsq_jax.devices.data_parallel import Spread
 from adsq_jax.report import measures
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adsq_jax.parallel import Spread
+from adsq_jax.devices.data_parallel import Spread
 from adsq_jax.retrieval import blocks
 
 

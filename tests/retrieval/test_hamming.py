@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from adsq_jax.devices.data_parallel import Spread
 from adsq_jax.errors import InputError
-from adsq_jax.parallel import Spread
 from adsq_jax.retrieval import blocks, hamming
 
 # bits, queries, items, classes, chance of a label

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
+from adsq_jax.devices.data_parallel import Spread
 from adsq_jax.errors import InputError
-from adsq_jax.parallel import Spread
 from adsq_jax.retrieval import POINTS, blocks, check_cutoffs, hamming, legacy, measure
 
 LABELS = pathlib.Path(__file__).parent / "data" / "nuswide_21_labels.npz"

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from adsq_jax.devices.data_parallel import Spread
 from adsq_jax.errors import InputError
-from adsq_jax.parallel import Spread
 from adsq_jax.retrieval import blocks, nearest
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from adsq_jax.data import storage
+from adsq_jax import storage
 from adsq_jax.data.labels import Labels
 from adsq_jax.data.sources import ArraySource
 from adsq_jax.errors import InputError

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from adsq_jax.data import storage
+from adsq_jax import storage
 from adsq_jax.data.labels import Labels
 from adsq_jax.data.sources import FileSource, Names, Subset
 from adsq_jax.errors import InputError

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from adsq_jax.data import images, storage
+from adsq_jax import storage
+from adsq_jax.data import images
 from adsq_jax.data.readers import folder
 from adsq_jax.errors import InputError
 

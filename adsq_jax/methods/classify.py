@@ -1,0 +1,25 @@
+"""Plain classification, and the signs of what the classifier looks at: what a hashing method has to be better than.
+
+Source: this project; Sablayrolles et al., ICASSP 2017, say why it belongs beside supervised hashing.
+"""
+
+from functools import partial
+
+from adsq_jax.methods.classification import classifier, cross_entropy, logits
+from adsq_jax.methods.method import Method, Seen
+from adsq_jax.methods.objective import Terms
+
+SETTINGS = {"smoothing": 0.0}  # share of the target that all classes have alike
+TRIED = ({"smoothing": 0.0}, {"smoothing": 0.1})
+
+
+def loss(seen: Seen, *, smoothing: float) -> Terms:
+    """Softmax cross-entropy of a linear classifier on codes through tanh."""
+    scores, labels = logits(seen.parameters, seen.relaxed_codes), seen.labels
+    target = (1 - smoothing) * labels / labels.sum(axis=1, keepdims=True).clip(1) + smoothing / labels.shape[1]
+    return {"classification": cross_entropy(scores, target)}
+
+
+def method(*, smoothing: float) -> Method:
+    """Classification."""
+    return Method(loss=partial(loss, smoothing=smoothing), parameters=classifier)

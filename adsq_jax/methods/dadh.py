@@ -1,0 +1,44 @@
+"""DADH: Li, Li, Zhang, Xue and Zhang, Dual Asymmetric Deep Hashing Learning, arXiv 1801.08360, section 3.
+
+Two networks and discrete codes: pair likelihood of one network against the other, difference loss of each against the codes,
+quantization and bit balance; the codes are renewed from both networks, bit by bit. Codes of an image are the sign of the sum.
+Deviations: means over pairs and bits, where the paper has sums; -r may stand for the -1 of dissimilar pairs, as in `adsh.py`.
+Neither the paper nor code of it was at hand: equations and weights are from what is told of it elsewhere.
+"""
+
+from functools import partial
+
+from adsq_jax.methods.adsh import renew_codes
+from adsq_jax.methods.method import Method, Seen
+from adsq_jax.methods.objective import (
+    Terms,
+    balance_loss,
+    difference_loss,
+    likelihood_loss,
+    quantization_loss,
+    signed_similarity,
+)
+
+SETTINGS = {"likelihood": 0.01, "quantization": 0.01, "balance": 0.1, "balanced": 1.0}  # tau, gamma, eta; as of ADSH
+TRIED = ({"quantization": 0.01}, {"quantization": 0.1})
+
+
+def loss(seen: Seen, *, likelihood: float, quantization: float, balance: float, balanced: float) -> Terms:
+    """The objective of one network while the other's codes are fixed."""
+    u, bits = seen.relaxed_codes, seen.relaxed_codes.shape[1]
+    target = signed_similarity(seen.similar, ratio=seen.statistics.ratio if balanced else 1.0)
+    return {
+        "difference": difference_loss(u @ seen.bank_codes.T / bits, target, weights=seen.shares),
+        "likelihood": likelihood * likelihood_loss(u @ seen.bank.T / 2, seen.similar, weights=seen.shares),
+        "quantization": quantization * seen.devices * quantization_loss(seen.errors),
+        "balance": balance * balance_loss(u.mean(axis=0)),
+    }
+
+
+def method(*, likelihood: float, quantization: float, balance: float, balanced: float) -> Method:
+    """DADH."""
+    return Method(
+        loss=partial(loss, likelihood=likelihood, quantization=quantization, balance=balance, balanced=balanced),
+        renew_codes=partial(renew_codes, quantization=quantization, balanced=balanced),
+        twin=True,
+    )

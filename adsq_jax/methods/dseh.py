@@ -1,0 +1,38 @@
+"""DSEH: Li, Li, Deng, Liu and Gao, Deep Joint Semantic-Embedding Hashing, IJCAI 2018, equations 8 to 14.
+
+LabelNet is trained first, without ADSQ's difference and balance; then one ImgNet by the pair likelihood of its semantic
+features against LabelNet's, and by the cross-entropy of each bit towards LabelNet's hash codes. Deviations: semantic features
+are compared by scaled cosines, as in ADSQ, since inner products grow with their length; similar pairs have half of the weight
+(the paper counts them five times, with one label); the two nets take one turn, not several; u in [-1, 1] stands for
+2 sigmoid - 1.
+"""
+
+from functools import partial
+
+import jax.numpy as jnp
+
+from adsq_jax.methods.method import Method, Seen
+from adsq_jax.methods.objective import Terms, guidance_loss
+
+SETTINGS = {"semantic": 1.0, "codes": 1.0, "cosine_scale": 10.0}  # weights of the two terms; the logits' scale
+TRIED = ({"semantic": 0.1}, {"semantic": 1.0})
+
+
+def loss(seen: Seen, *, semantic: float, codes: float, cosine_scale: float) -> Terms:
+    """Equation 12, means over pairs, images and bits."""
+    label_net, u = seen.guidance, seen.relaxed_codes
+    if label_net is None:
+        raise ValueError("DSEH needs LabelNet: its method says label_net=True")
+    signs = jnp.where(label_net.relaxed_codes < 0, -1.0, 1.0)[seen.label_set]  # [batch, bits]
+    return {
+        "semantic": semantic
+        * guidance_loss(
+            seen.semantic, label_net, similar=seen.similar_sets, statistics=seen.statistics, cosine_scale=cosine_scale
+        ),
+        "codes": -codes * jnp.mean(jnp.log(jnp.maximum((1 + u * signs) / 2, 1e-6))),
+    }
+
+
+def method(*, semantic: float, codes: float, cosine_scale: float) -> Method:
+    """DSEH."""
+    return Method(loss=partial(loss, semantic=semantic, codes=codes, cosine_scale=cosine_scale), label_net=True)

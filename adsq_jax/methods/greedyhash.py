@@ -1,0 +1,32 @@
+"""GreedyHash: Su, Zhang, Han and Tian, Greedy Hash: Towards Fast Optimization for Accurate Hash Coding in CNN, NeurIPS 2018.
+
+Classification from sgn(z), whose gradient is handed to z unchanged, and a penalty on | |z| - 1 |^3 (equations 9 to 11 and
+section 3.3). Deviations: several labels share the softmax's target; the classifier has a bias.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from adsq_jax.methods.classification import classifier, cross_entropy, logits
+from adsq_jax.methods.method import Method, Seen
+from adsq_jax.methods.objective import Terms
+
+SETTINGS = {"alpha": 0.1}  # weight of the penalty
+TRIED = ({"alpha": 0.01}, {"alpha": 0.1})
+
+
+def loss(seen: Seen, *, alpha: float) -> Terms:
+    """Cross-entropy of the binary codes, and the penalty, a mean over images and bits."""
+    z = seen.relaxed_codes
+    signs = z + jax.lax.stop_gradient(jnp.where(z < 0, -1.0, 1.0) - z)
+    return {
+        "classification": cross_entropy(logits(seen.parameters, signs), seen.labels),
+        "penalty": alpha * jnp.mean(jnp.abs(jnp.abs(z) - 1) ** 3),
+    }
+
+
+def method(*, alpha: float) -> Method:
+    """GreedyHash; its codes are not bounded."""
+    return Method(loss=partial(loss, alpha=alpha), bounded=False, parameters=classifier)

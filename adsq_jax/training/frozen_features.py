@@ -1,0 +1,186 @@
+"""A frozen trunk's features: computed once, kept on disk, and shared by all runs that have the same trunk and images."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import logging
+from tqdm import tqdm
+
+from adsq_jax import storage
+from adsq_jax.data.datasets import Dataset
+from adsq_jax.errors import InputError, Stopped
+from adsq_jax.inference.encoder import Encoder
+from adsq_jax.run import workdir
+from adsq_jax.run.checkpoint import sha256
+
+_EVERY = 5.0  # seconds from one note of what is on the disk to the next
+
+
+class Features(NamedTuple):
+    """What a trunk makes of the images of a split; the arrays are mapped from the disk."""
+
+    rows: np.ndarray  # of the source, ascending, int64[m]
+    centre: np.ndarray  # of the centre of each, float32[m, width]
+    views: list[np.ndarray]  # augmented views of the training set, in its order, each float32[n, width]
+
+    def of_rows(self, rows: np.ndarray) -> np.ndarray:
+        """Features of the centres of some rows of the source, int[n] -> float32[n, width]."""
+        return np.asarray(self.centre[np.searchsorted(self.rows, rows)])
+
+
+def compute(
+    encoder: Encoder,
+    trunk: Any,
+    dataset: Dataset,
+    *,
+    views: int,
+    identity: Any,
+    directory: Path,
+    stop: Callable[[], bool],
+) -> Features:
+    """Runs a trunk over all images of a split, or finds what an earlier run has kept.
+
+    Args:
+      encoder: of the images.
+      trunk: its variables.
+      dataset: source and split.
+      views: augmented views of the training set to make beside the centres.
+      identity: what decides the features beside trunk and images, as JSON can hold it.
+      directory: where they are kept, below a hash of all that decides them.
+      stop: asked after each batch.
+
+    Returns:
+      The features.
+
+    Raises:
+      InputError: the folder can't be used.
+      Stopped: `stop` said so; the same call goes on with what is on the disk.
+    """
+    if storage.is_remote(directory):
+        raise InputError(
+            f"{directory} can't hold a frozen trunk's features, which are mapped from a disk: give a folder of this machine "
+            "with --config.data.feature_cache and a new --workdir"
+        )
+    rows = np.unique(np.concatenate(dataset.split))
+    key = {"trunk": sha256(trunk), "images": dataset.source.stamp(rows), "rows": rows.tolist(), "of": identity}
+    train = dataset.split.train
+    folder = directory / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]
+    with _locked(folder, stop), tqdm(unit=" images", delay=2, mininterval=1, dynamic_ncols=True, leave=False) as bar:
+        bar.total = len(rows) + views * len(train)
+        bar.set_description("frozen trunk")
+
+        def kept(name: str, which: np.ndarray, seed: int | None) -> np.ndarray:
+            return _kept(
+                folder / name,
+                len(which),
+                lambda start: encoder.features(trunk, which, seed=seed, start=start),
+                stop=stop,
+                told=bar.update,
+            )
+
+        # The seed is a view's own number, and training images are hashed in their order: another split makes other views.
+        order = hashlib.sha256(np.ascontiguousarray(train, np.int64).tobytes()).hexdigest()[:8]
+        return Features(rows, kept("centre", rows, None), [kept(f"view{k}_{order}", train, k) for k in range(views)])
+
+
+def _kept(
+    path: Path,
+    count: int,
+    batches: Callable[[int], Iterator[np.ndarray]],
+    *,
+    stop: Callable[[], bool],
+    told: Callable[[int], Any],
+) -> np.ndarray:
+    """Rows of features, in PATH.f32 as they are, with their number and hash in PATH.json; what is whole of them is kept."""
+    data = path.with_suffix(".f32")
+    done, digest, width = _found(path, count)
+    told(done)
+    if done < count:
+        with data.open("r+b" if done else "wb") as file:
+            file.truncate(done * width * 4)
+            file.seek(done * width * 4)
+            noted = time.monotonic()
+            for batch in batches(done):
+                content = np.ascontiguousarray(batch, np.float32).tobytes()
+                file.write(content)
+                digest.update(content)
+                done, width = done + len(batch), batch.shape[1]
+                told(len(batch))
+                stopping = stop()
+                if done == count or stopping or time.monotonic() - noted > _EVERY:
+                    file.flush()
+                    os.fsync(file.fileno())
+                    workdir.write_json(
+                        path.with_suffix(".json"), {"rows": done, "width": width, "sha256": _signed(digest, done, width)}
+                    )
+                    noted = time.monotonic()
+                if done < count and stopping:
+                    raise Stopped
+    return np.memmap(data, np.float32, mode="r", shape=(count, width))
+
+
+def _signed(digest: Any, done: int, width: int) -> str:
+    """The hash of a note: of the rows, their number and width."""
+    signed = digest.copy()
+    signed.update(f"{done} {width}".encode())
+    return signed.hexdigest()
+
+
+def _found(path: Path, count: int) -> tuple[int, Any, int]:
+    """How many rows are on the disk and whole, the hash of them, and their width; none where any of it doesn't fit."""
+    try:
+        note = json.loads(path.with_suffix(".json").read_text())
+        done, width, digest = int(note["rows"]), int(note["width"]), hashlib.sha256()
+        with path.with_suffix(".f32").open("rb") as file:
+            if 0 < done <= count and width > 0 and done * width * 4 <= os.fstat(file.fileno()).st_size:
+                for _ in range(done):
+                    digest.update(file.read(width * 4))
+                if _signed(digest, done, width) == note["sha256"]:
+                    return done, digest, width
+        logging.warning("features in %s are damaged: they are computed again", path)
+    except FileNotFoundError:
+        pass
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        logging.warning("features in %s are damaged: they are computed again", path)
+    return 0, hashlib.sha256(), 0
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, stop: Callable[[], bool]) -> Iterator[None]:
+    """Makes a folder, and lets one run at a time into it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise InputError(
+            f"{folder} can't be used for features ({error.strerror}): give another --config.data.feature_cache and a new "
+            "--workdir"
+        ) from error
+    with lock:
+        waiting = False
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:  # another run computes the same
+                if not waiting:
+                    print(f"waits for another run that computes the same features in {folder}", file=sys.stderr, flush=True)
+                waiting = True
+                if stop():
+                    raise Stopped from None
+                time.sleep(0.2)
+            except OSError as error:  # some network disks have no locks
+                raise InputError(
+                    f"{folder} can't be locked ({error.strerror}): give a --config.data.feature_cache on a local disk and a "
+                    "new --workdir"
+                ) from error
+        yield

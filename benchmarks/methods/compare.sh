@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# What RESULTS.md is made of: every method on two sets with a frozen trunk and on digits; what is beyond mAP for ADSQ and its
+# nearest rivals; changed ADSQs; last Fashion-MNIST end to end, for ADSQ and the six baselines that RESULTS.md has at the head of
+# its ranking by then. Can be stopped and given again at any time.
+# Needs dataset-fashion-mnist, tuxpaint-stamps-default, npm, and pip install -e '.[pretrained,test]'.
+#
+#   benchmarks/methods/compare.sh [JOBS]     runs at a time, 2 if left out
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+jobs=${1:-2}
+[[ -d data/emoji/validation ]] || python -m benchmarks.methods.emoji_lists --out=data/emoji
+
+stamps() { python -m benchmarks.methods.compare --jobs="$jobs" --config=configs/stamps.py --validation=200 "$@"; }
+emoji() {
+  python -m benchmarks.methods.compare --jobs="$jobs" --config=configs/emoji_frozen.py --held-out=data.lists=data/emoji/validation "$@"
+}
+fashion() { # 12 epochs a network, of the config's 30
+  python -m benchmarks.methods.compare --jobs="$jobs" --config=configs/fashion_mnist.py --validation=1000 --set=train.rounds=4 "$@"
+}
+
+stamps
+emoji
+python -m benchmarks.methods.compare --jobs="$jobs" --config=configs/digits.py --validation=300
+conditions=noise20,noise40,few100,few50,few20,unseen
+emoji --methods=adsq,classify,dsh,dhn,greedyhash --bits=24 --beyond=$conditions
+stamps --methods=adsq,orthohash,dseh,csq --bits=24 --beyond=$conditions
+emoji --methods=adsq --bits=24 --variants=all
+stamps --methods=adsq --bits=24 --variants=all
+fashion --methods=adsq,greedyhash,classify,dadh,adsh,orthohash,hashnet --bits=24
+fashion --methods=adsq,greedyhash --bits=12,48
+python -m benchmarks.methods.report --write

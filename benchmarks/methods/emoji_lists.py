@@ -1,0 +1,110 @@
+"""Real pictures with several labels, small and free: emoji as list files, for configs/emoji.py.
+
+    python -m benchmarks.methods.emoji_lists --out=data/emoji       (npm fetches two packages, 136 MB; 45 MB stay)
+
+Takes the npm packages emoji-datasource-google and emoji-datasource-twitter, version 16.0.0: 3,786 pictures of 64x64 in each, of
+1,911 emoji, the others being skin tones of them. A picture's labels are its emoji's subcategory and the words of its name, as
+far as eight emoji have them. All pictures of an emoji, of either vendor and of any skin tone, stay in the same part: a tenth of
+the emoji are queries, the rest is the database, four tenths are trained on. OUT/validation has lists to tune on, drawn from
+these four tenths in the same way.
+
+Licences: the packages' code and emoji.json are MIT (Cal Henderson); Google's pictures (Noto) are Apache-2.0, Twitter's
+(Twemoji) CC BY 4.0. They are fetched, and not part of this repository.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+VENDORS, VERSION = ("google", "twitter"), "16.0.0"
+FEWEST = 8  # emoji of a class
+NO_WORDS = {"with", "and", "in", "of", "the", "for", "on", "at", "no", "symbol", "sign", "unified", "st", "s", "a", "to"}
+
+
+def fetch(out: Path) -> list[dict]:
+    """Unpacks the pictures to OUT/VENDOR/*.png; returns what emoji.json says of each emoji."""
+    with tempfile.TemporaryDirectory() as folder:
+        packages = [f"emoji-datasource-{vendor}@{VERSION}" for vendor in VENDORS]
+        subprocess.run(["npm", "pack", "--silent", *packages], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        for vendor in VENDORS:
+            with tarfile.open(Path(folder) / f"emoji-datasource-{vendor}-{VERSION}.tgz") as archive:
+                unpack(archive, vendor, out)
+    return json.loads((out / "emoji.json").read_text())
+
+
+def unpack(archive: tarfile.TarFile, vendor: str, out: Path) -> None:
+    """Writes a package's small pictures, its emoji.json and its licence, and nothing else."""
+    (out / vendor).mkdir(parents=True, exist_ok=True)
+    for member in archive:
+        picture = re.fullmatch(rf"package/img/{vendor}/64/([0-9a-f-]+\.png)", member.name)
+        known = {"package/emoji.json": out / "emoji.json", "package/LICENSE": out / vendor / "LICENSE"}
+        path = out / vendor / picture[1] if picture else known.get(member.name)
+        if path is not None and member.isfile():
+            path.write_bytes(archive.extractfile(member).read())
+
+
+def words_of(emoji: dict) -> set[str]:
+    """What an emoji may be labelled with: its subcategory, and the words of its name."""
+    words = set(re.findall(r"[a-z]+", emoji["name"].lower())) - NO_WORDS
+    return {f"({emoji['subcategory']})", *words}
+
+
+PARTS = {  # of the emoji in a drawn order, from 0 to 1: where each list begins and ends
+    "query": (0.0, 0.1),
+    "train": (0.1, 0.5),
+    "database": (0.1, 1.0),
+    "validation/query": (0.1, 0.14),  # a fifth of those to train on is held out, half of it as queries
+    "validation/train": (0.18, 0.5),
+    "validation/database": (0.14, 0.212),  # four ninths of it are trained on, as of the whole database
+}
+
+
+def lists_of(emojis: list[dict], *, seed: int = 0) -> tuple[list[str], dict[str, list[str]]]:
+    """The classes, and the lines of each list of PARTS."""
+    counts = Counter(word for emoji in emojis for word in words_of(emoji))
+    classes = sorted(word for word, count in counts.items() if count >= FEWEST)
+    labelled = [emoji for emoji in emojis if words_of(emoji) & set(classes)]
+    order = np.random.default_rng(seed).permutation(len(labelled))
+    place = np.empty(len(order))
+    place[order] = np.arange(len(order)) / len(order)  # of each emoji, from 0 to 1
+    lists: dict[str, list[str]] = {part: [] for part in PARTS}
+    for emoji, at in zip(labelled, place, strict=True):
+        labels = " ".join(str(int(word in words_of(emoji))) for word in classes)
+        pictures = [emoji, *emoji.get("skin_variations", {}).values()]
+        for vendor in VENDORS:
+            lines = [f"{vendor}/{p['image']} {labels}" for p in pictures if p[f"has_img_{vendor}"]]
+            for part, (first, last) in PARTS.items():
+                lists[part] += lines if first <= at < last else []
+    return classes, lists
+
+
+def main() -> None:
+    """Fetches, and writes query.txt, train.txt, database.txt and classes.txt."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="a new folder")
+    out = parser.parse_args().out
+    if out.exists():
+        sys.exit(f"error: {out} is there already: give a new folder")
+    try:
+        emojis = fetch(out)
+    except (OSError, subprocess.CalledProcessError) as error:
+        sys.exit(f"error: npm couldn't fetch the packages ({error}): install npm, and see that it reaches a registry")
+    classes, lists = lists_of(emojis)
+    for folder in (out, out / "validation"):
+        folder.mkdir(exist_ok=True)
+        (folder / "classes.txt").write_text("\n".join(classes) + "\n")
+    for part, lines in lists.items():
+        (out / f"{part}.txt").write_text("\n".join(lines) + "\n")
+    print(f"{len(classes)} classes; " + ", ".join(f"{part} {len(lines):,}" for part, lines in lists.items()))
+
+
+if __name__ == "__main__":
+    main()

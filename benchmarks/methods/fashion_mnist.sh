@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Fashion-MNIST, 24 and 48 bits, seeds 0, 1 and 2: trains, and keeps each result.json in benchmarks/results/.
+# One run at a time: with a 2-core machine to itself each takes some minutes. Go on after a stop with the same command.
+#
+#   benchmarks/methods/fashion_mnist.sh [FOLDER]      FOLDER for the runs themselves, runs/benchmark if left out
+#   python benchmarks/rows.py                 README's rows, from what was kept
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+folder=${1:-runs/benchmark}
+for seed in 0 1 2; do
+  for bits in 24 48; do
+    name=fashion_mnist_${bits}bits_seed$seed
+    python -m adsq_jax.main --config=configs/fashion_mnist.py:bits="$bits" --config.seed="$seed" --workdir="$folder/$name"
+    mkdir -p benchmarks/results
+    cp "$folder/$name/result.json" "benchmarks/results/$name.json"
+  done
+done

@@ -1,0 +1,226 @@
+"""Whether 1, 2 and 4 processes on 1, 4 and 8 devices each train alike: `python -m benchmarks.robustness.processes [--out=DIR]`.
+
+Every topology runs configs/digits.py with toy sizes through `python -m adsq_jax.main`, all processes on this machine, on fake
+devices of its CPU, for STEPS updates in two rounds and more. Against one process on one device: each update's loss must agree
+to TOLERANCE, and mAP to MAP_TOLERANCE; else the exit status is 1.
+
+Seconds are of processes that share the cores and speak by loopback: they say nothing of machines of their own.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[2]
+STEPS, TOLERANCE, MAP_TOLERANCE = 50, 1e-5, 0.005
+PROCESSES, DEVICES = (1, 2, 4), (1, 4, 8)
+SMALL = (
+    f"--config={ROOT / 'configs' / 'digits.py'}:bits=12",
+    "--config.model.width=4",
+    "--config.model.features=16",
+    "--config.label_net.hidden=16",
+    "--config.label_net.steps=20",
+    "--config.train.epochs_per_round=1",
+    "--config.train.log_every=1",
+    # Adam divides the gradient of a channel that hardly lives, which is rounding, by its own size: it would grow to what flips
+    # a bit in the B-step. What is left to compare is what another order of summation does to the losses.
+    "--config.optim.arguments={'eps': 1e-4}",
+)
+
+
+class Started(NamedTuple):
+    """Processes that train together, and where each one's output goes, standard error included."""
+
+    processes: list[subprocess.Popen]
+    logs: list[Path]
+
+    def wait(self, *, timeout: float) -> list[int]:
+        """Exit statuses of all, by number.
+
+        Raises:
+          subprocess.TimeoutExpired: one goes on.
+        """
+        deadline = time.monotonic() + timeout
+        return [process.wait(max(0.0, deadline - time.monotonic())) for process in self.processes]
+
+    def said(self) -> list[str]:
+        """What each has told so far."""
+        return [log.read_text() for log in self.logs]
+
+
+@contextlib.contextmanager
+def started(
+    count: int,
+    workdir: Path,
+    *arguments: str,
+    logs: Path,
+    base: Sequence[str] = SMALL,
+    own: Mapping[int, Sequence[str]] | None = None,
+    folders: Mapping[int, Path] | None = None,
+) -> Iterator[Started]:
+    """Starts processes of one run; at the end of the block none of them is left.
+
+    Args:
+      count: how many; one alone gets no coordinator.
+      workdir: the run's folder.
+      *arguments: flags of all.
+      logs: a folder for their output; made if it isn't there.
+      base: flags of all too: the config.
+      own: by process, further flags that only that one gets.
+      folders: by process, where it is started; the repository's root without.
+
+    Yields:
+      The processes, by number.
+    """
+    with socket.create_server(("localhost", 0)) as server:
+        port = server.getsockname()[1]
+    logs.mkdir(parents=True, exist_ok=True)
+    found = Started([], [logs / f"{process}.log" for process in range(count)])
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}  # one may start elsewhere
+    try:
+        for process, log in enumerate(found.logs):
+            among = [f"--coordinator=localhost:{port}", f"--processes={count}", f"--process={process}"] if count > 1 else []
+            command = [sys.executable, "-m", "adsq_jax.main", *base, *arguments, *(own or {}).get(process, ()), *among]
+            with log.open("w") as file:
+                found.processes.append(
+                    subprocess.Popen(
+                        [*command, f"--workdir={workdir}"],
+                        cwd=(folders or {}).get(process, ROOT),
+                        env=environment,
+                        stdout=file,
+                        stderr=file,
+                    )
+                )
+        yield found
+    finally:
+        for process in found.processes:
+            process.kill()
+        for process in found.processes:
+            process.wait()
+
+
+def run(count: int, workdir: Path, *arguments: str, logs: Path, timeout: float = 600) -> float:
+    """Runs processes to the end of a run; returns the seconds it took.
+
+    Raises:
+      RuntimeError: one of them failed; with what it said last.
+    """
+    began = time.monotonic()
+    with started(count, workdir, *arguments, logs=logs) as found:
+        statuses = found.wait(timeout=timeout)
+        for status, said in zip(statuses, found.said(), strict=True):
+            if status:
+                raise RuntimeError(f"statuses {statuses}: {said[-2000:]}")
+    return time.monotonic() - began
+
+
+def losses(workdir: Path) -> dict[int, float]:
+    """The loss of every update of the ImgNets, by step."""
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return {line["step"]: line["loss"] for line in lines if line["phase"] == "img_net"}
+
+
+def mean_average_precision(workdir: Path) -> float:
+    """The run's result."""
+    return json.loads((workdir / "result.json").read_text())["map"]
+
+
+def difference(found: Mapping[int, float], expected: Mapping[int, float]) -> float:
+    """The greatest relative difference of losses.
+
+    Raises:
+      ValueError: they are not of the same steps.
+    """
+    if found.keys() != expected.keys():
+        raise ValueError(f"losses of other steps: {sorted(found.keys() ^ expected.keys())}")
+    return max(abs(found[step] - expected[step]) / abs(expected[step]) for step in expected)
+
+
+def sizes(count: int, devices: int, *, steps: int, batch_size: int) -> list[str]:
+    """Flags of a topology, for so many steps or a few more.
+
+    Args:
+      count: processes.
+      devices: of each.
+      steps: at least so many, in rounds of all training images.
+      batch_size: a multiple of the devices of all.
+    """
+    if batch_size % (count * devices):
+        raise ValueError(f"a batch of {batch_size} is no multiple of {count} x {devices} devices")
+    rounds = -(-steps // (2 * (1_000 // batch_size)))  # of f and g, on 1,000 images
+    return [f"--config.train.rounds={rounds}", f"--config.train.batch_size={batch_size}", f"--config.host_devices={devices}"]
+
+
+def compare(folder: Path, processes: Sequence[int], devices: Sequence[int], *, steps: int, batch_size: int) -> list[dict]:
+    """Runs every topology, in a folder, one process on one device first.
+
+    Returns:
+      Of each: processes, devices of each, steps, loss_difference and map_difference from the first, map, seconds, agrees.
+    """
+    found: list[dict] = []
+    topologies = sorted({(1, 1), *((count, each) for count in processes for each in devices)})
+    first = folder / "1x1"
+    for count, each in topologies:
+        workdir = folder / f"{count}x{each}"
+        flags = sizes(count, each, steps=steps, batch_size=batch_size)
+        seconds = run(count, workdir, *flags, logs=folder / f"logs_{workdir.name}")
+        loss_difference = difference(losses(workdir), losses(first))
+        map_difference = mean_average_precision(workdir) - mean_average_precision(first)
+        row = {
+            "processes": count,
+            "devices_of_each": each,
+            "steps": len(losses(workdir)),
+            "loss_difference": loss_difference,
+            "map": mean_average_precision(workdir),
+            "map_difference": map_difference,
+            "seconds": seconds,
+            "agrees": loss_difference <= TOLERANCE and abs(map_difference) <= MAP_TOLERANCE,
+        }
+        print(json.dumps(row), file=sys.stderr, flush=True)
+        found.append(row)
+    return found
+
+
+def main() -> None:
+    """Measures, tells, and writes."""
+    from adsq_jax.devices import data_parallel
+    from adsq_jax.inference import evaluation  # here, since the tests use the rest without a JAX of their own
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "processes", help="folder of JSON")
+    parser.add_argument("--processes", type=int, nargs="+", default=PROCESSES, help="how many")
+    parser.add_argument("--devices", type=int, nargs="+", default=DEVICES, help="of each process")
+    parser.add_argument("--steps", type=int, default=STEPS, help="updates, at least")
+    parser.add_argument("--batch_size", type=int, default=96, help="a multiple of all devices")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="adsq_jax_processes_") as folder:
+        rows = compare(
+            Path(folder), arguments.processes, arguments.devices, steps=arguments.steps, batch_size=arguments.batch_size
+        )
+    agree = all(row["agrees"] for row in rows)
+    content = {
+        **evaluation.environment(),
+        "machine": f"{os.uname().machine}, {data_parallel.cores()} cores",
+        "batch_size": arguments.batch_size,
+        "tolerance": TOLERANCE,
+        "map_tolerance": MAP_TOLERANCE,
+        "agree": agree,
+        "topologies": rows,
+    }
+    print(json.dumps(content, indent=2))
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "processes.json").write_text(json.dumps(content, indent=2) + "\n")
+    sys.exit(0 if agree else 1)
+
+
+if __name__ == "__main__":
+    main()

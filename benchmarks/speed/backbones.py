@@ -1,0 +1,433 @@
+"""Speed of the backbones on a CPU, beside torch, in one run: `python -m benchmarks.speed.backbones [--layers] [--out=DIR]`.
+
+    pip install -e . torch efficientnet_lite_pytorch          (torch's build for CPUs)
+
+One training step of twin ResNet-18s, an update of f and one of g, and encoding with EfficientNet-Lite0; both from uint8 images
+in memory. torch does the same work with the same cores, with NCHW and with channels_last; the better of the two counts. Each
+side has a process of its own, and they take turns. With --layers, each convolution alone: this package's beside XLA's own.
+
+On a machine with other work, seconds compare badly: torch's threads wait for each other at every layer, and spin. There,
+`taskset -c 0 python -m benchmarks.speed.backbones` gives each side the same one core, and seconds of the CPU are the ones to
+compare.
+Processes of their own, since threads of one library may still be spinning on the cores while the other's turn is timed.
+
+Tried on one core, ResNet-18's forward and gradients, 16 images of 64x64, milliseconds of CPU, lowest of ten or twenty turns:
+maxima over rows, then columns (kept): 188, all nine places of a pooling window at once: 209. Lost: products for each place of
+the kernel, without the padding, for images of a few pixels: 195 against 189 of one product of patches, although each
+layer alone gained a fifth; the same up to 8x8 pixels: 211; lax.optimization_barrier around the pooling: no change.
+BatchNorm with running averages instead of the batch's: no change, so its statistics cost nothing that could be saved.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from adsq_jax import config as config_module
+from adsq_jax.data import datasets, protocols, sources
+from adsq_jax.data.labels import Labels
+from adsq_jax.devices import data_parallel
+from adsq_jax.inference import evaluation
+from adsq_jax.models import backbones, layers
+from adsq_jax.training.rounds import TARGET_PLACES, Trainer
+
+ROOT = Path(__file__).parents[2]
+SEED, TURNS, CLASSES = 0, 9, 10
+SIDES = ("adsq_jax", "torch", "torch, channels_last")
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is timed."""
+
+    backbone: str
+    side: int  # pixels
+    batch: int
+    calls: int  # a turn
+    train: bool  # a step of both networks; otherwise encoding
+    images: int = 1_000  # of the training set, and so of the bank
+    bits: int = 24
+    width: int = 0  # of the backbone; 0: as published
+    dtype: str = "float32"  # that the backbone computes in
+
+
+CASES = {
+    "training step, twin ResNet-18, 64x64": Case("resnet18", 64, 32, 6, True),
+    "encoding, EfficientNet-Lite0, 224x224": Case("efficientnet_lite0", 224, 32, 6, False, images=64),
+}
+QUICK = {
+    "training step": Case("resnet18", 16, 8, 1, True, images=40, bits=8, width=4),
+    "encoding": Case("efficientnet_lite0", 32, 4, 1, False, images=40, bits=8),
+}
+
+
+def trainer_of(case: Case) -> Trainer:
+    """The package's own run of random images, on the devices that `adsq_jax.main` takes."""
+    random = np.random.default_rng(SEED)
+    pixels = random.integers(0, 256, (case.images, case.side, case.side, 3), dtype=np.uint8)
+    labels = Labels.of_ids(np.arange(case.images) % CLASSES, classes=CLASSES)
+    source = sources.ArraySource(pixels, labels, classes=[str(k) for k in range(CLASSES)])
+    everything = np.arange(case.images)
+    split = protocols.Split(query=everything[:0], train=everything, database=everything)
+    config = config_module.default()
+    config.bits, config.seed = case.bits, SEED
+    config.data.image_size = case.side
+    config.model.backbone, config.model.width, config.model.dtype = case.backbone, case.width, case.dtype
+    config.train.batch_size = config.eval.batch_size = case.batch
+    data = datasets.Dataset(source, split, protocol="digits", split_sha256="", map_at="all")
+    devices = data_parallel.sharing(case.batch)
+    return Trainer(config, data, parallel=data_parallel.DataParallel(config.parallel, devices=devices))
+
+
+class Ours:
+    """This package."""
+
+    def __init__(self, case: Case):
+        self.trainer, self.case = trainer_of(case), case
+        self.state, self.metrics = self.trainer.init(), {}
+        self.pixels = np.stack([self.trainer.dataset.source.image(row, shorter_side=0) for row in range(case.images)])
+        _, label_codes = self.trainer.guidance(self.state)
+        bank = label_codes[self.trainer.sets.set_index]
+        codes = np.where(bank < 0, -1, 1).astype(np.int8)
+        self.targets = replace(self.trainer.targets(self.state, "f"), bank=bank, codes=codes)
+        enter, places = self.trainer.parallel.enter, self.trainer.places.img_nets
+        self.entered = enter(self.targets, TARGET_PLACES)
+        self.nets = {name: enter(net, places[name]) for name, net in self.state.img_nets.items()}
+        net = self.state.img_nets["f"]
+        self.variables = self.trainer.parallel.local.replicate({"params": net.params, "batch_stats": net.batch_stats})
+
+    def batch(self, call: int) -> dict[str, np.ndarray]:
+        """A batch, as the input gives it."""
+        index = (np.arange(self.case.batch) + call * self.case.batch) % self.case.images
+        return {"inputs": self.pixels[index], "index": index.astype(np.int32)}
+
+    def step(self, call: int) -> None:
+        """One update of each network, against the same targets."""
+        for name, net in self.nets.items():
+            batch = self.trainer.split(self.batch(call))
+            self.nets[name], self.metrics[name] = self.trainer.img_net_step(net, self.entered, batch)
+
+    def encode(self, call: int) -> np.ndarray:
+        """Relaxed codes of a batch."""
+        images = self.trainer.parallel.local.shard(self.batch(call)["inputs"])
+        return np.asarray(self.trainer.encoder.codes(self.variables, images))
+
+    def run(self, calls: int) -> None:
+        """Does so many calls of the case, and waits for them."""
+        for call in range(calls):
+            self.step(call) if self.case.train else self.encode(call)
+        jax.block_until_ready(self.nets)
+
+
+def torch_resnet18(width: int):
+    """torchvision's, without its classifier; layers are named as this package's."""
+    from torch import nn
+
+    def conv(cin: int, out: int, size: int, stride: int):
+        return nn.Conv2d(cin, out, size, stride, size // 2, bias=False)
+
+    class Block(nn.Module):
+        def __init__(self, cin: int, out: int, stride: int):
+            super().__init__()
+            self.conv1, self.norm1 = conv(cin, out, 3, stride), nn.BatchNorm2d(out)
+            self.conv2, self.norm2 = conv(out, out, 3, 1), nn.BatchNorm2d(out)
+            self.relu, self.changes = nn.ReLU(inplace=True), stride != 1 or cin != out
+            if self.changes:
+                self.shortcut, self.shortcut_norm = conv(cin, out, 1, stride), nn.BatchNorm2d(out)
+
+        def forward(self, x):
+            y = self.norm2(self.conv2(self.relu(self.norm1(self.conv1(x)))))
+            return self.relu(y + (self.shortcut_norm(self.shortcut(x)) if self.changes else x))
+
+    parts = {"stem": conv(3, width, 7, 2), "stem_norm": nn.BatchNorm2d(width), "relu": nn.ReLU(inplace=True)}
+    parts["pool"] = nn.MaxPool2d(3, 2, 1)
+    cin = width
+    for stage in range(4):
+        for block in range(2):
+            out = width * 2**stage
+            parts[f"stage{stage + 1}_block{block}"] = Block(cin, out, 2 if stage and not block else 1)
+            cin = out
+    net = nn.Sequential()
+    for name, part in parts.items():
+        net.add_module(name, part)
+    return net
+
+
+def torch_lite0():
+    """The package efficientnet_lite_pytorch's, up to the mean over the image."""
+    from efficientnet_lite_pytorch import EfficientNet
+    from torch import nn
+
+    class Features(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = EfficientNet.from_name("efficientnet-lite0")
+
+        def forward(self, x):
+            return self.net.extract_features(x)
+
+    return Features()
+
+
+class Torch:
+    """torch, with the same heads, loss terms, optimiser and targets."""
+
+    def __init__(self, case: Case, *, channels_last: bool):
+        import torch
+        from torch import nn
+
+        torch.manual_seed(SEED)
+        torch.set_num_threads(data_parallel.cores())
+        self.ours, self.case = Ours(case), case
+        self.format = torch.channels_last if channels_last else torch.contiguous_format
+        config = self.ours.trainer.config
+        width = 1280 if case.backbone == "efficientnet_lite0" else 8 * (case.width or 64)
+        self.nets, self.optimizers, self.terms = {}, {}, {}
+        for name in self.ours.nets:
+            trunk = torch_resnet18(case.width or 64) if case.train else torch_lite0()
+            net = nn.ModuleDict({"backbone": trunk, "semantic": nn.Linear(width, config.model.features)})
+            net["hash"] = nn.Linear(config.model.features, case.bits)
+            self.nets[name] = net.to(memory_format=self.format).train(case.train)
+            decayed = [[p for p in net.parameters() if (p.ndim > 1) == large] for large in (True, False)]
+            groups = [
+                {"params": decayed[0], "weight_decay": config.optim.weight_decay},
+                {"params": decayed[1], "weight_decay": 0},
+            ]
+            self.optimizers[name] = torch.optim.AdamW(groups, lr=config.optim.learning_rate, fused=True)
+        targets = self.ours.targets
+        sets = self.ours.trainer.sets
+        self.labels, self.sets, self.codes, self.bank, *self.guidance = (
+            torch.tensor(np.array(x), dtype=torch.float32)
+            for x in (sets.sets[sets.set_index], sets.sets, targets.codes, targets.bank, *targets.guidance)
+        )
+
+    def forward(self, name: str, images: np.ndarray):
+        """Semantic features and relaxed codes."""
+        import torch
+
+        net = self.nets[name]
+        x = torch.from_numpy(images).permute(0, 3, 1, 2).to(torch.float32).contiguous(memory_format=self.format)
+        features = net["backbone"]((x / 255 - 0.5) / 0.5).mean((2, 3))
+        semantic = net["semantic"](features)
+        return semantic, torch.tanh(net["hash"](torch.relu(semantic)))
+
+    def loss_terms(self, semantic, relaxed, index: np.ndarray) -> dict:
+        """`adsq.loss`."""
+        import torch
+        from torch.nn import functional
+
+        trainer = self.ours.trainer
+        statistics, settings = trainer.statistics, trainer.config.objective
+        index, bits = torch.from_numpy(index).long(), self.case.bits
+        labels = self.labels[index]
+
+        def likelihood(logits, similar):
+            weights = torch.where(similar, statistics.similar_weight, statistics.dissimilar_weight)
+            return weights * (functional.softplus(logits) - torch.where(similar, logits, 0.0))
+
+        similar = labels @ self.labels.T > 0
+        products = relaxed @ self.codes.T / bits
+        features, _, frequencies = self.guidance
+        cosines = settings.cosine_scale * functional.normalize(semantic) @ functional.normalize(features).T
+        guided = likelihood(cosines, labels @ self.sets.T > 0) * frequencies
+        terms = {
+            "likelihood": likelihood(settings.likelihood_scale / bits * relaxed @ self.bank.T, similar).mean(),
+            "difference": ((products - torch.where(similar, 1.0, -statistics.ratio)) ** 2).mean(),
+            "quantization": ((relaxed - self.codes[index]) ** 2).mean(),
+            "balance": (relaxed.mean(0) ** 2).mean(),
+            "guidance": guided.sum() / len(labels),
+        }
+        return {name: settings.weights[name] * term for name, term in terms.items()}
+
+    def step(self, call: int) -> None:
+        """One update of each network."""
+        import torch
+
+        config = self.ours.trainer.config
+        for name, net in self.nets.items():
+            batch = self.ours.batch(call)
+            terms = self.loss_terms(*self.forward(name, batch["inputs"]), batch["index"])
+            loss = sum(terms.values())
+            self.optimizers[name].zero_grad()
+            loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_(net.parameters(), config.optim.clip_norm)
+            self.optimizers[name].step()
+            self.terms[name] = {**terms, "loss": loss, "grad_norm": norm}
+
+    def encode(self, call: int) -> np.ndarray:
+        """Relaxed codes of a batch."""
+        import torch
+
+        with torch.inference_mode():
+            return self.forward("f", self.ours.batch(call)["inputs"])[1].numpy()
+
+    def run(self, calls: int) -> None:
+        """Does so many calls of the case."""
+        for call in range(calls):
+            self.step(call) if self.case.train else self.encode(call)
+
+
+def serve(case: Case, side: str) -> None:
+    """A side's process: prints the seconds, and those of the CPU, of each turn that the standard input asks for."""
+    data_parallel.split_host(batch_size=case.batch, host_devices=0)
+    made = Ours(case) if side == SIDES[0] else Torch(case, channels_last=side == SIDES[2])
+    made.run(3)  # compiles; torch chooses its kernels
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        began = time.perf_counter(), time.process_time()
+        made.run(case.calls)
+        ended = time.perf_counter(), time.process_time()
+        print(*((stop - start) / case.calls for start, stop in zip(began, ended, strict=True)), flush=True)
+
+
+def compared(name: str, *, quick: bool, turns: int) -> dict:
+    """All sides on one case, taking turns."""
+    case = (QUICK if quick else CASES)[name]
+    command = [sys.executable, __file__, f"--case={name}", *(["--quick"] if quick else [])]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    served = {side: subprocess.Popen([*command, f"--side={side}"], **pipes) for side in SIDES}
+    try:
+        for side, process in served.items():
+            if process.stdout.readline() != "ready\n":
+                raise SystemExit(f"{side}: its process ended; what it said is above")
+        wall, cpu = ({side: [] for side in SIDES} for _ in range(2))
+        for _ in range(turns):
+            for side, process in served.items():
+                process.stdin.write("turn\n")
+                process.stdin.flush()
+                took, of_cpu = map(float, process.stdout.readline().split())
+                wall[side].append(took)
+                cpu[side].append(of_cpu)
+    finally:
+        for process in served.values():
+            process.stdin.close()
+            process.wait()
+            process.stdout.close()
+    best, best_cpu = (min(SIDES[1:], key=lambda side: median(found[side])) for found in (wall, cpu))
+    images = case.batch * (2 if case.train else 1)
+    return {
+        "case": name,
+        "batch": case.batch,
+        "seconds": {side: median(found) for side, found in wall.items()},
+        "images_per_second": {side: images / median(found) for side, found in wall.items()},
+        "best_of_torch": best,
+        "adsq_jax_times_as_fast": median(b / a for a, b in zip(wall[SIDES[0]], wall[best], strict=True)),
+        "cpu_seconds": {side: median(found) for side, found in cpu.items()},
+        "adsq_jax_times_as_fast_by_cpu_seconds": median(b / a for a, b in zip(cpu[SIDES[0]], cpu[best_cpu], strict=True)),
+        "turns": wall,
+        "cpu_turns": cpu,
+    }
+
+
+def convolutions(case: Case) -> list[dict]:
+    """The distinct convolutions of a case's backbone, in order; of EfficientNet those with a kernel for each channel."""
+    found: dict[str, dict] = {}
+
+    def note(following: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext):
+        conv = context.module
+        if isinstance(conv, layers.Conv) and conv.depthwise is not case.train:
+            sides, size = args[0].shape[1:3], conv.size
+            padding = layers._padding(conv.padding, sides, size=size, stride=conv.stride)
+            name = f"{size}x{size}/{conv.stride}, {' x '.join(map(str, args[0].shape[1:]))} -> {conv.features}"
+            kernel = (size, size, 1 if conv.depthwise else args[0].shape[3], conv.features)
+            row = {"name": name, "x": args[0].shape, "kernel": kernel, "stride": conv.stride, "padding": padding, "times": 0}
+            found.setdefault(name, row)["times"] += 1
+        return following(*args, **kwargs)
+
+    net = backbones.build(case.backbone, width=case.width, layers=layers.Layers())
+    images = jax.ShapeDtypeStruct((case.batch, case.side, case.side, 3), jnp.float32)
+    with nn.intercept_methods(note):
+        jax.eval_shape(lambda x: net.init(jax.random.key(0), x, train=False), images)
+    return list(found.values())
+
+
+def layer_times(row: dict, spread: data_parallel.DataParallel, *, turns: int) -> dict:
+    """Milliseconds of one convolution, ours and XLA's own taking turns: forward, and forward with both gradients."""
+    random = np.random.default_rng(SEED)
+    x, kernel = (random.normal(size=row[part]).astype(np.float32) for part in ("x", "kernel"))
+    options = {"stride": row["stride"], "padding": row["padding"]}
+    x, kernel = spread.local.shard(x), spread.local.replicate(kernel / np.sqrt(kernel[..., 0].size))
+    ways: dict[str, Callable] = {}
+    for way, function in (("adsq_jax", layers.convolve), ("xla", layers._convolve_by_xla)):
+        forward = partial(function, **options)
+
+        def both(x, kernel, forward=forward):
+            if x.shape[3] == 3:  # images get no gradient
+                y, pull = jax.vjp(partial(forward, x), kernel)
+            else:
+                y, pull = jax.vjp(forward, x, kernel)
+            return pull(y)
+
+        ways[f"{way} forward"], ways[f"{way} with gradients"] = jax.jit(forward), jax.jit(both)
+    took: dict[str, list[float]] = {way: [] for way in ways}
+    for turn in range(turns + 1):
+        for way, function in ways.items():
+            began = time.perf_counter()
+            jax.block_until_ready(function(x, kernel))
+            if turn:  # the first one compiles
+                took[way].append(1e3 * (time.perf_counter() - began))
+    return {
+        "layer": row["name"],
+        "times": row["times"],
+        **{way: median(found) for way, found in took.items()},
+        **{f"{way}, least": min(found) for way, found in took.items()},
+    }
+
+
+def main() -> None:
+    """Measures, tells, and writes; or, as a side's process, takes its turns."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "backbones", help="folder of JSON")
+    parser.add_argument("--layers", action="store_true", help="each convolution alone, beside XLA's own")
+    parser.add_argument("--turns", type=int, default=TURNS, help="of each side")
+    parser.add_argument("--quick", action="store_true", help="toy sizes: to see that it runs")
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--case", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    cases = QUICK if arguments.quick else CASES
+    if arguments.side:
+        serve(cases[arguments.case], arguments.side)
+        return
+    about = {**evaluation.environment(), "machine": f"{os.uname().machine}, {data_parallel.cores()} cores", "seed": SEED}
+    if arguments.layers:
+        found, path = all_layers(cases, turns=arguments.turns), arguments.out / "layers.json"
+    else:
+        for package in ("torch", "efficientnet_lite_pytorch"):
+            about["versions"][package] = importlib.metadata.version(package)
+        found, path = (
+            [compared(name, quick=arguments.quick, turns=arguments.turns) for name in cases],
+            arguments.out / "speed.json",
+        )
+    content = {**about, "cases": found}
+    print(json.dumps(content, indent=2))
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def all_layers(cases: dict[str, Case], *, turns: int) -> list[dict]:
+    """`layer_times` of every convolution of the cases' backbones."""
+    found = []
+    for name, case in cases.items():
+        if not found:  # before JAX starts
+            data_parallel.split_host(batch_size=case.batch, host_devices=0)
+        spread = data_parallel.DataParallel("shard_map", devices=data_parallel.sharing(case.batch))
+        rows = [layer_times(row, spread, turns=turns) for row in convolutions(case)]
+        found.append({"case": name, "backbone": case.backbone, "batch": case.batch, "layers": rows})
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""Encoding pictures into an index, from files to what is kept, against the bare network on pixels that are in memory.
+
+    python -m benchmarks.speed.encode --workdir=RUN --images=FOLDER [--turns=5]
+
+Both alternate over the same images; the first turn of each compiles, and isn't counted. Kept in
+benchmarks/results/index/encode.json.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from adsq_jax import index
+from adsq_jax.data import gallery
+from adsq_jax.devices import data_parallel
+from adsq_jax.encode import Counts, encode
+from adsq_jax.inference import evaluation, model
+
+
+def main() -> None:
+    """Measures, prints and writes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workdir", required=True)
+    parser.add_argument("--images", required=True)
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/index/encode.json"))
+    given = parser.parse_args()
+    data_parallel.use_all_cores()
+    loaded = model.load(given.workdir)
+    found = gallery.read(given.images, directory="")
+    pixels = np.stack([loaded.seen(found.id(row), row) for row in range(len(found))])
+    seconds: dict[str, list[float]] = {"encode": [], "network": []}
+    for _ in range(given.turns + 1):
+        began = time.perf_counter()
+        starts = range(0, len(pixels), loaded.batch_size)
+        list(loaded.stream((pixels[start : start + loaded.batch_size] for start in starts), part="database"))
+        seconds["network"].append(time.perf_counter() - began)
+        with tempfile.TemporaryDirectory() as folder:
+            began, counts = time.perf_counter(), Counts()
+            with index.create(f"{folder}/index", index.Manifest(loaded.bits, loaded.sha256)) as opened:
+                encode(loaded, found, opened, counts=counts, threads=data_parallel.reading_threads(0), told=lambda done: None)
+            seconds["encode"].append(time.perf_counter() - began)
+            assert counts.encoded == len(found)
+    speeds = {name: len(found) / statistics.median(several[1:]) for name, several in seconds.items()}
+    result = {
+        **evaluation.environment(),
+        "machine": f"{platform.machine()}, {data_parallel.cores()} cores",
+        "backbone": loaded.description["network"]["backbone"],
+        "image_size": loaded.image_size,
+        "images": len(found),
+        "images_a_second": speeds,
+        "ratio": speeds["encode"] / speeds["network"],
+    }
+    print(json.dumps(result, indent=1))
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""The benchmarks, on small samples: they run, and what is set beside this package does the same work."""
+
+import importlib.util
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from adsq_jax import retrieval
+from adsq_jax.devices import data_parallel
+from adsq_jax.devices.data_parallel import Spread
+
+
+def load(name):
+    (path,) = (Path(__file__).parents[2] / "benchmarks").rglob(f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    return load("evaluator")
+
+
+@pytest.mark.parametrize("labels", [0, 21])
+def test_the_sort_beside_the_evaluator_lies_within_its_bounds(benchmark, labels):
+    """The sort's mAP, of some order of ties, is between the worst and the best order."""
+    data = benchmark.made_up(50, 500, 16, labels)
+    ready = benchmark.unpacked(data, bits=16, label_dtype=np.int64)
+    found = retrieval.measure(**benchmark.data_of(data), bits=16)["metrics"]["all"]
+    assert found["map_worst"] <= benchmark.sort_based(ready, n_query=50) <= found["map_best"]
+
+
+def test_the_bare_pass_adds_up_all_distances(benchmark):
+    """XOR and population count of every pair: for each query the sum of its histogram's distances."""
+    data = benchmark.made_up(20, 400, 64, 0)
+    labels = {name: data[name] for name in ("query_labels", "database_labels")}
+    counts, _ = retrieval.distance_histograms(data["query_codes"], data["database_codes"], bits=64, **labels)
+    np.testing.assert_array_equal(benchmark.bare_pass(data, Spread())(), counts @ np.arange(65))
+
+
+def test_a_case_and_the_scale_run(benchmark, monkeypatch, tmp_path):
+    """Every figure measured is a positive number; the files of the large database are gone afterwards."""
+    monkeypatch.setitem(benchmark.CASES, "small", (20, 400, 64, 21, 5))
+    monkeypatch.setattr(benchmark, "TURNS", 2)
+    figures = [benchmark.compare("small", Spread()), benchmark.scale(5_000, Spread(), tmp_path)]
+    for found in figures:
+        # what is extrapolated from so little is noise
+        assert all(value > 0 for name, value in found.items() if name != "case" and "extrapolated" not in name), found
+    assert list(tmp_path.iterdir()) == []
+
+
+def emoji_archive(path, vendor):
+    """A package as npm packs it, with three emoji, a skin tone, and members that lead out of it."""
+    emojis = [
+        {"name": "RED CAT FACE", "image": "1.png", "subcategory": "cat-face", "has_img_google": True, "has_img_twitter": True},
+        {"name": "Waving Cat", "image": "2.png", "subcategory": "hand", "has_img_google": True, "has_img_twitter": False},
+        {"name": "Dog & Cat", "image": "3.png", "subcategory": "hand", "has_img_google": True, "has_img_twitter": True},
+    ]
+    emojis[2]["skin_variations"] = {"1F3FB": {"image": "3-a.png", "has_img_google": True, "has_img_twitter": True}}
+    files = {f"img/{vendor}/64/{name}.png": b"png" for name in ("1", "2", "3", "3-a")}
+    files |= {"emoji.json": json.dumps(emojis).encode(), "LICENSE": b"MIT", "package.json": b"{}"}
+    files |= {f"img/{vendor}/64/../../../../../out.png": b"no", f"img/{vendor}/sheets/1.png": b"no"}
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(f"package/{name}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return emojis
+
+
+def test_emoji_lists(tmp_path, monkeypatch):
+    """Of a package only its small pictures, emoji.json and licence are unpacked; all pictures of an emoji are in one part."""
+    module = load("emoji_lists")
+    out = tmp_path / "out"
+    for vendor in module.VENDORS:
+        emojis = emoji_archive(tmp_path / f"{vendor}.tgz", vendor)
+        with tarfile.open(tmp_path / f"{vendor}.tgz") as archive:
+            module.unpack(archive, vendor, out)
+    found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    pictures = {f"out/{vendor}/{name}.png" for vendor in module.VENDORS for name in ("1", "2", "3", "3-a")}
+    extra = {"out/emoji.json", "out/google/LICENSE", "out/twitter/LICENSE", "google.tgz", "twitter.tgz"}
+    assert found == pictures | extra
+    monkeypatch.setattr(module, "FEWEST", 2)
+    many = [json.loads(json.dumps(emoji).replace('"image": "', f'"image": "{k}-')) for k in range(20) for emoji in emojis]
+    classes, lists = module.lists_of(many)
+    assert classes == ["(cat-face)", "(hand)", "cat", "dog", "face", "red", "waving"]
+    parts = {part: {line.split()[0] for line in lines} for part, lines in lists.items()}
+    assert not parts["query"] & parts["database"]
+    assert parts["train"] < parts["database"]
+    tuned = {part: parts[f"validation/{part}"] for part in ("query", "train", "database")}
+    emoji = {
+        part: {name.split("/")[1].removesuffix(".png").removesuffix("-a") for name in names} for part, names in tuned.items()
+    }
+    assert not emoji["query"] & (emoji["train"] | emoji["database"])
+    assert all(tuned.values())
+    assert set().union(*tuned.values()) == parts["train"]
+    assert len(lists["query"]) + len(lists["database"]) == 20 * (2 + 1 + 4)
+    lines = dict(line.split(" ", 1) for line in lists["query"] + lists["database"])
+    assert lines["google/0-1.png"] == lines["twitter/0-1.png"] == "1 0 1 0 1 1 0"
+    assert "twitter/0-2.png" not in lines
+    assert lines["google/0-3.png"] == "0 1 1 1 0 0 0"
+
+
+def is_crop_of(view, wholes):
+    """Whether a view is cut out of one of the images, found by six pixels of its first row."""
+    for whole in wholes:
+        rows = np.lib.stride_tricks.sliding_window_view(whole, 6, axis=1).transpose(0, 1, 3, 2)  # [h, w - 5, 6, 3]
+        for top, left in np.argwhere((rows == view[0, :6]).all(axis=(2, 3))):
+            if np.array_equal(whole[top : top + 224, left : left + 224], view):
+                return True
+    return False
+
+
+def test_the_reader_that_is_timed_does_the_work(tmp_path, monkeypatch):
+    """It gives batches of crops of the files, some mirrored and some not; a long list is read whole."""
+    module = load("input")
+    monkeypatch.setattr(module, "IMAGES", 70)
+    names = module.pictures(tmp_path)
+    batch = next(module.ours(tmp_path, names))
+    assert batch.shape == (64, 224, 224, 3)
+    wholes = [np.asarray(Image.open(tmp_path / name)) for name in names]
+    as_they_are = [is_crop_of(view, wholes) for view in batch[:8]]
+    mirrored = [is_crop_of(view[:, ::-1], wholes) for view in batch[:8]]
+    assert np.logical_xor(as_they_are, mirrored).all()
+    assert any(as_they_are)
+    assert any(mirrored)
+    monkeypatch.setattr(module, "LINES", 1_000)
+    found = module.long_list(tmp_path)
+    assert found["lines"] == 1_000
+    assert found["bytes_per_image"] < 100
+
+
+def test_layers_are_those_of_the_networks():
+    """ResNet-18 has 20 convolutions, EfficientNet-Lite0 16 with a kernel for each channel; a layer's times are positive."""
+    module = load("backbones")
+    resnet, lite = (module.convolutions(case) for case in module.CASES.values())
+    assert sum(row["times"] for row in resnet) == 20
+    assert sum(row["times"] for row in lite) == 16
+    assert all(row["kernel"][2] == 1 for row in lite)
+    spread = data_parallel.DataParallel("shard_map", devices=jax.devices()[:2])
+    found = module.layer_times({**resnet[0], "x": (2, 8, 8, 3), "kernel": (7, 7, 3, 4)}, spread, turns=2)
+    assert found.pop("layer").startswith("7x7/2")
+    assert all(value > 0 for value in found.values())
+
+
+def test_the_backbones_beside_torch_as_a_table(tmp_path):
+    """The better layout of torch stands in README."""
+    case = {
+        "case": "encoding",
+        "batch": 32,
+        "images_per_second": {"adsq_jax": 20.0, "torch": 5.0, "torch, channels_last": 10.0},
+        "best_of_torch": "torch, channels_last",
+        "adsq_jax_times_as_fast": 2.0,
+        "adsq_jax_times_as_fast_by_cpu_seconds": 1.9,
+    }
+    (tmp_path / "speed.json").write_text(json.dumps({"cases": [case], "machine": "a machine", "date": "today"}))
+    lines = load("rows").backbone_rows(tmp_path / "speed.json").splitlines()
+    assert lines[2:] == ["| encoding, batch 32 | 20 | 10 | 2.00 | 1.90 |", "", "a machine, today."]
+
+
+if importlib.util.find_spec("torch"):  # which isn't among the packages of the extra `test`
+
+    def test_torch_beside_the_training_step_does_the_same_work():
+        """From the same weights: every loss term, the loss, and the gradient's norm of both networks."""
+        import torch
+
+        module = load("backbones")
+        case = module.QUICK["training step"]
+        side = module.Torch(case, channels_last=True)
+        side.ours.run(1)
+        for name, net in side.nets.items():
+            params = side.ours.trainer.init().img_nets[name].params
+            given = {}
+            for path, value in jax.tree.leaves_with_path(params):
+                *parts, kind = (key.key for key in path)
+                value = np.asarray(value)
+                value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
+                kind = {"kernel": "weight", "scale": "weight"}.get(kind, kind)
+                given[".".join([*parts, kind])] = torch.tensor(np.array(value))
+            found = net.load_state_dict(given, strict=False)
+            assert not found.unexpected_keys
+            assert all("running" in key or "num_batches" in key for key in found.missing_keys)
+        side.run(1)
+        for name, terms in side.terms.items():
+            ours = side.ours.metrics[name]
+            assert terms.keys() == ours.keys()
+            for term, value in terms.items():
+                np.testing.assert_allclose(float(value.detach()), np.mean(ours[term]), rtol=1e-3, atol=1e-6, err_msg=term)

@@ -1,0 +1,207 @@
+"""Devices."""
+
+import socket
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from adsq_jax import retrieval
+from adsq_jax.devices import data_parallel
+from adsq_jax.devices.data_parallel import AXIS, DataParallel, Place
+from adsq_jax.errors import InputError
+
+
+@pytest.mark.parametrize("kind", data_parallel.KINDS)
+def test_a_step_sees_its_share_and_returns_what_all_agree_on(kind):
+    """Each of 4 devices gets a quarter of batch and rows, and all of the rest; a psum sees all; leave undoes enter."""
+    run = DataParallel(kind, devices=jax.devices()[:4])
+
+    def gradients(state, targets, batch):
+        summed = jax.lax.psum(jnp.sum(batch["x"]), AXIS)
+        sizes = jnp.array([batch["x"].shape[0], state["rows"].shape[0], targets.shape[0]], jnp.float32)
+        return summed, state["rows"] + jnp.float32(jax.lax.axis_index(AXIS)), {"sizes": jax.lax.pmean(sizes, AXIS)}
+
+    def update(state, summed, rows):
+        return {"same": state["same"] + summed, "rows": rows}
+
+    places = {"same": Place.SAME, "rows": Place.ROWS}
+    step = run.step(gradients, update, state=places, targets=Place.ROWS)
+    state = run.enter({"same": np.ones(3, np.float32), "rows": np.zeros((8, 2), np.float32)}, places)
+    targets = run.enter(np.zeros((12, 1), np.float32), Place.ROWS)
+    state, metrics = step(state, targets, run.split({"x": np.arange(8, dtype=np.float32)}))
+    state = run.leave(state, places)
+    assert np.array_equal(state["same"], np.full(3, 29.0))
+    assert np.array_equal(state["rows"], np.repeat(np.arange(4), 2)[:, None] * np.ones(2))
+    assert np.array_equal(np.asarray(metrics["sizes"]).reshape(-1, 3)[0], [2, 2, 3])
+
+
+def test_places():
+    """SAME is whole everywhere; ROWS has a quarter on each device, filled with zeros; PARTS one of the longest axis it can."""
+    run = DataParallel("shard_map", devices=jax.devices()[:4])
+
+    def shapes(place, *shape):
+        return {shard.data.shape for shard in run.put(np.ones(shape, np.float32), place).addressable_shards}
+
+    assert shapes(Place.SAME, 10, 3) == {(10, 3)}
+    assert shapes(Place.ROWS, 10, 3) == {(3, 3)}
+    assert shapes(Place.PARTS, 200, 100) == {(50, 100)}
+    assert shapes(Place.PARTS, 201, 100) == {(201, 25)}
+    assert shapes(Place.PARTS, 201, 101) == {(201, 101)}  # can't be parted
+    assert shapes(Place.PARTS, 8, 4) == {(8, 4)}  # isn't worth it
+    rows = run.put(np.arange(20).reshape(10, 2), Place.ROWS)
+    assert np.array_equal(rows, [*np.arange(20).reshape(10, 2), [0, 0], [0, 0]])
+    assert np.array_equal(run.own_rows(rows, size=10), np.arange(20).reshape(10, 2))
+
+
+def test_local_devices():
+    """A replicated array is whole on each; a sharded one has a quarter on each."""
+    local = DataParallel("shard_map", devices=jax.devices()[:4]).local
+    x = np.arange(8)
+    assert {shard.data.shape for shard in local.replicate(x).addressable_shards} == {(8,)}
+    assert {shard.data.shape for shard in local.shard(x).addressable_shards} == {(2,)}
+
+
+def test_what_a_checkpoint_takes_is_a_copy():
+    """It stays what it was when the run's next step takes over the state's buffers, or NumPy's are written to."""
+    run = DataParallel("shard_map", devices=jax.devices()[:1])
+    state = {"bank": run.put(np.arange(1000, dtype=np.float32), Place.SAME), "step": np.array(7)}
+    kept = run.outside(state, Place.SAME)
+    jax.block_until_ready(jax.jit(lambda x: x * 0 - 1, donate_argnums=0)(state["bank"]))
+    assert state["bank"].is_deleted()
+    state["step"][...] = 8
+    np.testing.assert_array_equal(kept["bank"], np.arange(1000))
+    assert kept["step"] == 7
+
+
+def test_bad_input():
+    """An unknown kind and an uneven batch are refused."""
+    with pytest.raises(ValueError, match="shard_map, pmap"):
+        DataParallel("pjit")
+    with pytest.raises(InputError, match="a multiple of 4"):
+        DataParallel("shard_map", devices=jax.devices()[:4]).check_batch(10)
+
+
+@pytest.mark.parametrize(("batch_size", "devices"), [(8, 4), (9, 3), (10, 2), (7, 1)])
+def test_as_many_devices_as_can_share_a_batch(batch_size, devices):
+    """Of four devices, the largest number that divides the batch."""
+    assert len(data_parallel.sharing(batch_size)) == devices
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "cores", "host_devices", "devices"),
+    [(100, 4, 0, 4), (100, 3, 0, 2), (7, 4, 0, 1), (128, 2, 8, 8), (128, 96, 0, 8)],
+)
+def test_the_host_is_split(batch_size, cores, host_devices, devices):
+    """One device a core as far as the batch can be shared out evenly, or as many as asked for."""
+    code = (
+        "import jax\nfrom adsq_jax.devices import data_parallel as parallel\n"
+        f"parallel.cores = lambda: {cores}\n"
+        f"parallel.split_host(batch_size={batch_size}, host_devices={host_devices})\nprint(len(jax.devices('cpu')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.split() == [str(devices)]
+
+
+WORKER = """
+import sys
+import jax
+import numpy as np
+address, process, folder = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+jax.config.update("jax_num_cpu_devices", 2)
+jax.distributed.initialize(address, 2, process, initialization_timeout=60)
+from adsq_jax import retrieval
+from adsq_jax.devices.data_parallel import Spread
+data = dict(np.load(f"{folder}/data.npz"))
+spread = Spread()
+counts, relevant = retrieval.distance_histograms(**data, spread=spread)
+distances, indices = retrieval.search(data["query_codes"], data["database_codes"], 9, spread=spread)
+one = retrieval.search(data["query_codes"], data["database_codes"][:1], 1, spread=spread)
+class Watched(np.memmap):
+    rows = set()
+    def __getitem__(self, key):
+        if isinstance(key, slice):
+            Watched.rows |= set(range(*key.indices(len(self))))
+        return super().__getitem__(key)
+mapped = np.load(f"{folder}/database.npy", mmap_mode="r").view(Watched)
+packed = retrieval.search(np.load(f"{folder}/query.npy"), mapped, 9, bits=24, spread=spread)
+np.savez(
+    f"{folder}/{process}.npz", counts=counts, relevant=relevant, distances=distances, indices=indices, one=one[1],
+    packed_distances=packed[0], packed_indices=packed[1], read=sorted(Watched.rows),
+)
+"""
+
+
+def test_two_processes_share_a_database(tmp_path):
+    """Each process sees to its part; both get the histograms and neighbours of one device, exactly.
+
+    Of a mapped file of packed codes, each reads its own half and nothing else.
+    """
+    random = np.random.default_rng(0)
+    data = {
+        "query_codes": random.choice([-1, 1], (5, 24)),
+        "database_codes": random.choice([-1, 1], (1_003, 24)),
+        "query_labels": (random.random((5, 6)) < 0.4).astype(np.uint8),
+        "database_labels": (random.random((1_003, 6)) < 0.4).astype(np.uint8),
+    }
+    np.savez(tmp_path / "data.npz", **data)
+    for part in ("query", "database"):
+        np.save(tmp_path / f"{part}.npy", np.packbits(data[f"{part}_codes"] > 0, axis=1, bitorder="little"))
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        address = f"localhost:{probe.getsockname()[1]}"
+    workers = [
+        subprocess.Popen([sys.executable, "-c", WORKER, address, str(process), str(tmp_path)], stderr=subprocess.PIPE)
+        for process in range(2)
+    ]
+    try:
+        for worker in workers:
+            _, said = worker.communicate(timeout=120)
+            assert worker.returncode == 0, said.decode()
+    finally:
+        for worker in workers:
+            worker.kill()
+    counts, relevant = retrieval.distance_histograms(**data)
+    distances, indices = retrieval.search(data["query_codes"], data["database_codes"], 9)
+    for process in range(2):
+        found = np.load(tmp_path / f"{process}.npz")
+        np.testing.assert_array_equal(found["counts"], counts)
+        np.testing.assert_array_equal(found["relevant"], relevant)
+        np.testing.assert_array_equal(found["distances"], distances)
+        np.testing.assert_array_equal(found["indices"], indices)
+        assert (found["one"] == 0).all()  # the second process has no item at all
+        np.testing.assert_array_equal(found["packed_distances"], distances)
+        np.testing.assert_array_equal(found["packed_indices"], indices)
+        assert found["read"].tolist() == list(range(502) if process == 0 else range(502, 1_003))
+
+
+def test_a_spread_names_its_platform_and_devices():
+    """The default of distances follows the platform; a result names the machine."""
+    assert data_parallel.Spread().platform == "cpu"
+    assert data_parallel.Spread(jax.devices()[:2]).describe().startswith("2 x cpu")
+
+
+EIGHT = """
+import jax
+import numpy as np
+jax.config.update("jax_num_cpu_devices", 8)
+from adsq_jax import retrieval
+from adsq_jax.devices.data_parallel import Spread
+random = np.random.default_rng(0)
+codes, labels = random.integers(0, 256, (1_003, 8), dtype=np.uint8), random.integers(0, 9, 1_003)
+one, *more = (
+    retrieval.distance_histograms(codes[:7], codes, query_labels=labels[:7], database_labels=labels, bits=64, spread=spread)
+    for spread in (Spread(jax.devices()[:1]), Spread(jax.devices()[:2]), Spread())
+)
+assert len(jax.devices()) == 8 and len(more) == 2
+assert all((np.array(one) == np.array(other)).all() for other in more)
+"""
+
+
+def test_one_two_and_eight_devices_count_the_same():
+    """The same histograms, exactly, with the database on 1, 2 and 8 devices."""
+    done = subprocess.run([sys.executable, "-c", EIGHT], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr

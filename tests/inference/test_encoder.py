@@ -1,0 +1,75 @@
+"""Encoding."""
+
+from dataclasses import replace
+
+import jax
+import mock_data
+import numpy as np
+import pytest
+
+from adsq_jax.devices.data_parallel import DataParallel, Local
+from adsq_jax.inference.encoder import Encoder, HeadEncoder
+from adsq_jax.training.rounds import Trainer
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 24, 500])
+@pytest.mark.parametrize("devices", [1, 4])
+def test_rows_come_in_order_whatever_the_batch(batch_size, devices):
+    """Any batch size and number of devices gives what one image at a time gives, in the order asked for."""
+    trainer = Trainer(mock_data.small_config(), mock_data.dataset(), parallel=DataParallel("shard_map"))
+    net = trainer.init().img_nets["f"]
+    source, rows = trainer.dataset.source, np.array([7, 3, 99, 0, 139, 12, 55])
+    encoder = Encoder(
+        trainer.img_net,
+        source,
+        local=Local(jax.devices()[:devices]),
+        batch_size=batch_size,
+        view=trainer.view,
+        reading=trainer.reading,
+    )
+    found = encoder(net, rows)
+    variables = {"params": net.params, "batch_stats": net.batch_stats}
+    alone = [trainer.img_net.apply(variables, source[int(i)]["image"][None], train=False)[1][0] for i in rows]
+    assert found.dtype == np.float32
+    assert encoder(net, rows[:0]).shape == (0, 12)
+    np.testing.assert_allclose(found, alone, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 500])
+@pytest.mark.parametrize("devices", [1, 4])
+def test_a_frozen_trunks_heads_give_what_the_whole_network_gives(batch_size, devices):
+    """From features looked up by row, whatever the batch and the devices; the features come in order, from any place on."""
+    parallel = DataParallel("shard_map", devices=jax.devices()[:devices])
+    whole, heads, net, found = networks(batch_size, parallel)
+    rows = np.array([7, 3, 99, 0, 139, 12, 55])
+    assert heads(net["heads"], rows).dtype == np.float32
+    np.testing.assert_allclose(heads(net["heads"], rows), whole(net["whole"], rows), rtol=1e-5, atol=1e-6)
+    assert len(heads(net["heads"], rows[:1])) == 1
+    for start in (0, 3, 6):
+        features = np.concatenate(list(whole.features(net["trunk"], rows, seed=None, start=start)))
+        np.testing.assert_allclose(features, found(rows[start:]), rtol=1e-5, atol=1e-6)
+
+
+def networks(batch_size, parallel):
+    """Encoders of one network, as a whole and as heads on a frozen trunk; their states; and features of rows, one by one."""
+    config = mock_data.small_config()
+    config.optim.trunk_lr_scale = 0.0
+    trainer = Trainer(config, mock_data.dataset(), parallel=parallel)
+    state, source = trainer.init(), trainer.dataset.source
+    heads = state.img_nets["f"]
+    net = replace(heads, params={**state.trunk["params"], **heads.params}, batch_stats=state.trunk["batch_stats"])
+    trunk = jax.jit(lambda x: trainer.whole_net.apply(state.trunk, x[None], train=False, method="trunk")[0])
+
+    def features(rows):
+        return np.stack([trunk(source[int(row)]["image"]) for row in rows])
+
+    whole = Encoder(
+        trainer.whole_net,
+        source,
+        local=parallel.local,
+        batch_size=batch_size,
+        view=trainer.view,
+        reading=trainer.reading,
+    )
+    encoder = HeadEncoder(trainer.img_net, features, local=parallel.local, batch_size=batch_size)
+    return whole, encoder, {"whole": net, "heads": heads, "trunk": state.trunk}, features

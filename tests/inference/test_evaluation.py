@@ -1,0 +1,178 @@
+"""Results of runs: codes on disk, the measures of them, and the tables that people read."""
+
+import hashlib
+import json
+
+import mock_data
+import numpy as np
+import pytest
+
+from adsq_jax import codes, retrieval, storage
+from adsq_jax.data.datasets import labels_of
+from adsq_jax.devices.data_parallel import Spread
+from adsq_jax.errors import InputError
+from adsq_jax.inference import evaluation
+from adsq_jax.run import workdir
+
+BITS = 12
+
+
+class StandInEncoder:
+    """Gives each image codes that its row and the network's name fix."""
+
+    def __call__(self, state, rows):
+        table = np.random.default_rng(state).normal(size=(140, BITS)).astype(np.float32)  # of mock_data's 140 images
+        return table[rows]
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_codes_are_written_by_row_and_the_manifest_is_true(multi_label, tmp_path):
+    """The files hold the signs of f, g and f + g in the split's order, with labels; the manifest's hashes are theirs."""
+    data = mock_data.dataset(multi_label=multi_label)
+    evaluation.evaluate(
+        StandInEncoder(), {"f": 1, "g": 2}, data, bits=BITS, query_net="sum", directory=tmp_path, spread=Spread()
+    )
+    manifest = json.loads((tmp_path / "codes" / "manifest.json").read_text())
+    assert len(manifest["files"]) == 10
+    for part in ("query", "database"):
+        rows = getattr(data.split, part)
+        tables = {name: np.random.default_rng(seed).normal(size=(140, BITS))[rows] for name, seed in (("f", 1), ("g", 2))}
+        tables["sum"] = tables["f"] + tables["g"]
+        for name, table in tables.items():
+            packed = np.load(tmp_path / "codes" / f"{part}_{name}.npy")
+            assert np.array_equal(codes.unpack(packed, bits=BITS), np.where(table < 0, -1, 1))
+        assert np.array_equal(np.load(tmp_path / "codes" / f"{part}_rows.npy"), rows)
+        labels = np.load(tmp_path / "codes" / f"{part}_labels.npy")
+        expected = labels_of(data, part)
+        assert np.array_equal(labels, expected if multi_label else np.nonzero(expected)[1])
+    for name, entry in manifest["files"].items():
+        array = np.load(tmp_path / "codes" / name)
+        assert entry["sha256"] == hashlib.sha256(array.tobytes()).hexdigest()
+
+
+def test_each_query_net_sets_its_own_codes_against_the_database(tmp_path):
+    """ff, gg, fg and sum are each the mAP of the codes that they name, as measured from the files."""
+    data = mock_data.dataset()
+    result = evaluation.evaluate(
+        StandInEncoder(), {"f": 1, "g": 2}, data, bits=BITS, query_net="fg", directory=tmp_path, spread=Spread()
+    )
+    labels = {part: labels_of(data, part) for part in ("query", "database")}
+    for name, (query, database) in {"ff": "ff", "gg": "gg", "fg": "fg", "sum": ("sum", "sum")}.items():
+        found = retrieval.measure(
+            np.load(tmp_path / "codes" / f"query_{query}.npy"),
+            np.load(tmp_path / "codes" / f"database_{database}.npy"),
+            query_labels=labels["query"],
+            database_labels=labels["database"],
+            bits=BITS,
+        )
+        assert result["map_by_query_net"][name] == found["metrics"]["all"]["map"]
+    assert result["map"] == result["map_by_query_net"]["fg"] == result["metrics"]["all"]["map"]
+    assert result["database_holds_train"]
+    assert result["n_query_in_database"] == 0
+
+
+def written(tmp_path, **options):
+    """A folder of codes, and what was measured of them."""
+    data = mock_data.dataset(**options)
+    return evaluation.evaluate(
+        StandInEncoder(), {"f": 1, "g": 2}, data, bits=BITS, query_net="sum", directory=tmp_path, spread=Spread()
+    )
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_codes_read_back_measure_the_same(multi_label, tmp_path):
+    """What read_codes gives is what evaluate measured; other cutoffs and the legacy figures come where asked for."""
+    result = written(tmp_path, multi_label=multi_label)
+    packed, labels, bits = evaluation.read_codes(tmp_path / "codes")
+    again = evaluation.measure(
+        packed, labels, bits=bits, query_net="sum", map_at="all", cutoffs=["7"], with_legacy=True, spread=Spread()
+    )
+    assert again["map_by_query_net"] == result["map_by_query_net"]
+    assert list(again["metrics"]) == ["all", "7"]
+    assert result["metrics"]["all"].items() <= again["metrics"]["all"].items()
+    assert "map_legacy_hashnet" in again["metrics"]["7"]
+    assert ("ndcg" in again["metrics"]["7"]) == multi_label
+
+
+def change_a_bit(folder):
+    array = np.load(folder / "query_f.npy")
+    array[0, 0] ^= 1
+    np.save(folder / "query_f.npy", array)
+
+
+def change_the_manifest(**changes):
+    def change(folder):
+        workdir.write_json(folder / "manifest.json", {**workdir.read_json(folder / "manifest.json"), **changes})
+
+    return change
+
+
+DAMAGE = {
+    "labels of the same bytes in another shape": (
+        lambda folder: np.save(folder / "query_labels.npy", np.load(folder / "query_labels.npy")[:, None]),
+        "is not what manifest.json says",
+    ),
+    "bits that are no whole number": (change_the_manifest(bits=12.5), "no manifest of codes"),
+    "nothing but brackets": (lambda folder: (folder / "manifest.json").write_text("[" * 200_000), "can't be read as JSON"),
+    "a number too long": (lambda folder: (folder / "manifest.json").write_text("1" * 5_000), "can't be read as JSON"),
+    "a bit flipped": (change_a_bit, "is not what manifest.json says"),
+    "a file gone": (lambda folder: (folder / "database_sum.npy").unlink(), "can't be read"),
+    "no manifest": (lambda folder: (folder / "manifest.json").unlink(), "can't be read as JSON"),
+    "an empty manifest": (lambda folder: (folder / "manifest.json").write_text("{}"), "no manifest of codes"),
+    "a list for a manifest": (lambda folder: (folder / "manifest.json").write_text("[1]"), "no manifest of codes"),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGE.values(), ids=DAMAGE.keys())
+def test_damaged_codes_are_refused(damage, message, tmp_path):
+    """Files that are missing, or not those of the manifest, end in one line."""
+    written(tmp_path)
+    damage(tmp_path / "codes")
+    with pytest.raises(InputError, match=message):
+        evaluation.read_codes(tmp_path / "codes")
+
+
+def test_a_manifest_does_not_lead_out_of_its_folder(tmp_path):
+    """A file name with a path is looked for in the folder itself, and nowhere else."""
+    written(tmp_path)
+    outside = tmp_path / "outside.npy"
+    (tmp_path / "codes" / "query_f.npy").rename(outside)
+    manifest = workdir.read_json(tmp_path / "codes" / "manifest.json")
+    manifest["files"]["../outside.npy"] = manifest["files"].pop("query_f.npy")
+    workdir.write_json(tmp_path / "codes" / "manifest.json", manifest)
+    with pytest.raises(InputError, match="can't be read"):
+        evaluation.read_codes(tmp_path / "codes")
+
+
+def test_the_table_of_measures_shows_each_figure(tmp_path):
+    """Every figure by cutoff stands in the table, to four digits, and none of a mean over nothing."""
+    written(tmp_path, multi_label=True)
+    packed, labels, bits = evaluation.read_codes(tmp_path / "codes")
+    found = evaluation.measure(
+        packed, labels, bits=bits, query_net="sum", map_at="all", cutoffs=["7"], with_legacy=True, spread=Spread()
+    )
+    found["metrics"]["7"]["map_answerable"] = None
+    text = evaluation.table_of_measures(found)
+    assert "none" in text
+    for figures in found["metrics"].values():
+        assert all(f"{value:.4f}" in text for value in figures.values() if value is not None)
+    assert f"{found['precision_radius2']:.4f}" in text
+
+
+def test_codes_in_a_store(bucket, tmp_path):
+    """The same codes as on a disk, which measure the same; what isn't what the manifest says is refused."""
+    there = workdir.path(f"{bucket}/run")
+    result = written(there)
+    assert result == written(tmp_path)
+    files = {path.name: path.read_bytes() for path in (tmp_path / "codes").iterdir()}
+    assert {name: storage.read(there / "codes" / name) for name in storage.entries(there / "codes")} == files
+    packed, labels, bits = evaluation.read_codes(there / "codes")
+    again = evaluation.measure(
+        packed, labels, bits=bits, query_net="sum", map_at="all", cutoffs=(), with_legacy=False, spread=Spread()
+    )
+    assert again["map_by_query_net"] == result["map_by_query_net"]
+    workdir.write_array(there / "codes" / "query_f.npy", np.zeros((20, 2), np.uint8))
+    with pytest.raises(InputError, match=r"is not what manifest\.json says"):
+        evaluation.read_codes(there / "codes")
+    with pytest.raises(InputError, match=r"manifest\.json can't be read"):
+        evaluation.read_codes(there)

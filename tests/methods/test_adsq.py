@@ -1,0 +1,160 @@
+"""ADSQ: its loss against a float64 double loop over all images, and what its settings switch off."""
+
+from functools import partial
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_objective import BITS, COSINE_SCALE, FEATURES, LABELS, check_gradient, pair_targets, plain_cosine, plain_likelihood
+
+from adsq_jax import codes
+from adsq_jax.methods import adsq, objective
+from adsq_jax.methods.method import Seen
+
+BATCH = np.array([4, 0, 8, 5])  # rows of the training set
+LIKELIHOOD_SCALE, NEIGHBOUR_SCALE = 5.0, 7.0
+TERMS = ("likelihood", "neighbours", "guidance", "difference", "quantization", "bit_likelihood", "balance")
+WEIGHTS = {"likelihood": 1.0, "guidance": 0.3, "difference": 2.0, "quantization": 0.5, "bit_likelihood": 0.2, "balance": 0.25}
+WEIGHTS |= {"neighbours": 0.4, "label_codes": 0.7}
+SCALES = {"likelihood_scale": LIKELIHOOD_SCALE, "neighbour_scale": NEIGHBOUR_SCALE, "cosine_scale": COSINE_SCALE}
+SWITCHES = {"label_net": True, "twin": True, "difference": True, "update_codes": True}
+
+
+def plain_img_net(relaxed_codes, semantic, *, bank, bank_codes, label_semantic):
+    """Each term times its weight in float64: the batch against all images; LabelNet's features are by image."""
+    n, batch = len(LABELS), len(BATCH)
+    terms = dict.fromkeys(TERMS, 0.0)
+    for i, row in enumerate(BATCH):
+        nearness = {True: 0.0, False: 0.0}
+        for j in range(n):
+            similar, target, weight = pair_targets(LABELS[row], LABELS[j])
+            logit = LIKELIHOOD_SCALE / BITS * float(relaxed_codes[i] @ bank[j])
+            cosine = COSINE_SCALE * plain_cosine(semantic[i], label_semantic[j])
+            terms["likelihood"] += weight * plain_likelihood(logit, similar) / (batch * n)
+            terms["guidance"] += weight * plain_likelihood(cosine, similar) / (batch * n)
+            terms["difference"] += (float(relaxed_codes[i] @ bank_codes[j]) / BITS - target) ** 2 / (batch * n)
+            nearness[bool(similar)] += np.exp(NEIGHBOUR_SCALE / BITS * float(relaxed_codes[i] @ bank[j]))
+        if nearness[True]:
+            terms["neighbours"] -= np.log(nearness[True] / (nearness[True] + nearness[False])) / batch
+        terms["quantization"] += sum((relaxed_codes[i] - bank_codes[row]) ** 2) / BITS / batch
+        terms["bit_likelihood"] -= sum(np.log((1 + relaxed_codes[i] * bank_codes[row]) / 2)) / BITS / batch
+    terms["balance"] = sum((sum(relaxed_codes[:, k]) / batch) ** 2 for k in range(BITS)) / BITS
+    return {name: WEIGHTS[name] * value for name, value in terms.items()}
+
+
+@pytest.fixture(scope="module")
+def img_net():
+    """The package's and the plain terms of an ImgNet as functions of its outputs, and such outputs."""
+    sets = objective.label_sets(LABELS)
+    random = np.random.default_rng(1)
+    n, batch = len(LABELS), len(BATCH)
+    outputs = [np.tanh(random.normal(size=(batch, BITS))), random.normal(size=(batch, FEATURES))]
+    outputs = [output.astype(np.float32) for output in outputs]
+    bank = np.tanh(random.normal(size=(n, BITS))).astype(np.float32)
+    bank_codes = random.choice([-1, 1], (n, BITS)).astype(np.float32)
+    features = random.normal(size=(len(sets.sets), FEATURES)).astype(np.float32)
+    guidance = objective.Guidance(features, bank_codes[: len(features)], (sets.counts / n).astype(np.float32))
+    loss = partial(adsq.loss, **SCALES, weights=WEIGHTS)
+
+    def terms(relaxed_codes, semantic, *, guided=True, loss=loss):
+        return loss(
+            Seen(
+                relaxed_codes=jnp.asarray(relaxed_codes),
+                labels=LABELS[BATCH].astype(np.float32),
+                similar=objective.similarity(LABELS[BATCH], LABELS),
+                bank=bank,
+                bank_codes=bank_codes,
+                shares=np.full((1, n), 1 / (batch * n), np.float32),
+                errors=relaxed_codes - bank_codes[BATCH],
+                devices=1,
+                total=lambda x: x,
+                semantic=semantic,
+                similar_sets=objective.similarity(LABELS[BATCH], sets.sets),
+                label_set=sets.set_index[BATCH],
+                guidance=guidance if guided else None,
+                parameters=None,
+                progress=np.float32(0),
+                statistics=objective.pair_statistics(sets),
+                seed=0,
+            )
+        )
+
+    def plain(*outputs):
+        return plain_img_net(*outputs, bank=bank, bank_codes=bank_codes, label_semantic=features[sets.set_index])
+
+    return terms, plain, outputs
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_term_equals_double_loop_over_images(name, img_net):
+    """A batch against the whole training set gives the mean over all of its pairs, times the term's weight."""
+    terms, plain, outputs = img_net
+    value = terms(*outputs)[name]
+    assert value.shape == ()
+    assert value.dtype == jnp.float32
+    np.testing.assert_allclose(value, plain(*(x.astype(np.float64) for x in outputs))[name], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_gradient_equals_finite_differences(name, img_net):
+    """The gradient of each of an ImgNet's terms is that of the double loop."""
+    check_gradient(*img_net, name)
+
+
+def test_without_label_net_there_is_no_guidance(img_net):
+    """Without LabelNet the guidance term is left out, and the others stay as they are."""
+    terms, _, outputs = img_net
+    everything, unguided = terms(*outputs), terms(*outputs, guided=False)
+    assert sorted(everything) == sorted(TERMS)
+    assert unguided == {name: value for name, value in everything.items() if name != "guidance"}
+
+
+def made(**switches):
+    return adsq.method(**{**SWITCHES, **switches}, **SCALES, weights=WEIGHTS)
+
+
+@pytest.mark.parametrize("difference", [True, False])
+def test_the_method_is_the_loss_and_the_b_step_with_their_weights(difference, img_net):
+    """The method's loss has the settings it was given, its step those weights; without difference that term is left out."""
+    terms, _, outputs = img_net
+    method = made(difference=difference)
+    wanted = terms(*outputs)
+    found = terms(*outputs, loss=method.loss)
+    assert found == {name: value for name, value in wanted.items() if difference or name != "difference"}
+    random = np.random.default_rng(2)
+    sets = objective.label_sets(LABELS)
+    arguments = {
+        "label_codes": random.uniform(-1, 1, (len(sets.sets), BITS)),
+        "label_sets": sets.sets,
+        "set_index": sets.set_index,
+        "ratio": 0.5,
+        "size": len(LABELS),
+        "total": np.asarray,
+    }
+    start = random.choice([-1, 1], (len(LABELS), BITS)).astype(np.int8)
+    banks = [random.uniform(-1, 1, (len(LABELS), BITS)) for _ in range(2)]
+    expected = codes.update_codes(
+        start,
+        banks,
+        difference_weight=2.0 if difference else 0.0,
+        quantization_weight=0.5,
+        bit_likelihood_weight=0.2,
+        label_code_weight=0.7,
+        **arguments,
+    )
+    update = method.renew_codes(start, banks, **arguments)
+    assert np.array_equal(update.codes, expected.codes)
+    assert update.objectives == expected.objectives
+
+
+@pytest.mark.parametrize(
+    ("switch", "attribute"), [("label_net", "label_net"), ("twin", "twin"), ("update_codes", "every_round")]
+)
+def test_each_switch_turns_off_its_own_part(switch, attribute):
+    """label_net, twin and update_codes each change one property of the method; codes are bounded, nothing else is learned."""
+    for value in (True, False):
+        method = made(**{switch: value})
+        parts = {name: getattr(method, name) for name in ("label_net", "twin", "every_round")}
+        assert parts == {**dict.fromkeys(parts, True), attribute: value}
+        assert method.bounded
+        assert method.parameters is None

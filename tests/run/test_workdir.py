@@ -1,0 +1,387 @@
+"""A run's folder: who may have it, what is said to others, and files that are whole or not there."""
+
+import io
+import json
+import os
+import stat
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adsq_jax import storage
+from adsq_jax.errors import InputError
+from adsq_jax.run import workdir
+
+CONFIG = {"bits": 24, "data": {"name": "digits", "mean": (0.5, 0.25)}, "arguments": {}}
+
+
+def error_of(function, directory, config=CONFIG):
+    with pytest.raises(InputError) as caught:
+        function(directory, config)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert str(directory) in text
+    return text
+
+
+both = pytest.mark.parametrize("function", [workdir.claim, workdir.check])
+
+
+def test_new_folder(tmp_path):
+    """A folder that isn't there is made, with its parents, and holds the config."""
+    directory = tmp_path / "runs" / "one"
+    with workdir.claim(directory, CONFIG):
+        assert json.loads((directory / "config.json").read_text()) == json.loads(json.dumps(CONFIG))
+
+
+def test_check_writes_nothing(tmp_path):
+    """Asking leaves no trace, whether the folder is there or not."""
+    workdir.check(tmp_path / "new", CONFIG)
+    workdir.check(tmp_path, CONFIG)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_same_config_again(tmp_path):
+    """The same config may come back, with tuples where JSON has lists, and the file stays as it was."""
+    workdir.claim(tmp_path, CONFIG).close()
+    before = (tmp_path / "config.json").stat()
+    (tmp_path / "metrics.jsonl").write_text("")
+    workdir.check(tmp_path, CONFIG)
+    workdir.claim(tmp_path, CONFIG).close()
+    assert (tmp_path / "config.json").stat().st_mtime_ns == before.st_mtime_ns
+
+
+@both
+def test_other_config(tmp_path, function):
+    """Another config is refused; the text has each key that differs, with both values."""
+    workdir.claim(tmp_path, CONFIG).close()
+    content = (tmp_path / "config.json").read_bytes()
+    other = {**CONFIG, "bits": 48, "data": {**CONFIG["data"], "name": "cifar10"}}
+    text = error_of(function, tmp_path, other)
+    assert "bits is 24 there and 48 here" in text
+    assert "data.name is 'digits' there and 'cifar10' here" in text
+    assert "mean" not in text
+    assert (tmp_path / "config.json").read_bytes() == content
+
+
+@both
+@pytest.mark.parametrize("arguments", [{"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}])
+def test_key_more_or_less(tmp_path, function, arguments):
+    """A key that only one of the two configs has is a difference, either way round."""
+    for number, (ours, theirs) in enumerate([(arguments, {}), ({}, arguments)]):
+        directory = tmp_path / str(number)
+        workdir.claim(directory, {**CONFIG, "arguments": ours}).close()
+        assert "arguments.momentum" in error_of(function, directory, {**CONFIG, "arguments": theirs})
+
+
+def test_many_differences(tmp_path):
+    """Of many differences three are told, and how many more there are."""
+    workdir.claim(tmp_path, {str(k): 0 for k in range(10)}).close()
+    text = error_of(workdir.check, tmp_path, {str(k): 1 for k in range(10)})
+    assert text.count("there and") == 3
+    assert "and 7 more" in text
+
+
+@both
+def test_file_in_place_of_a_folder(tmp_path, function):
+    """A file is refused and stays."""
+    path = tmp_path / "notes.txt"
+    path.write_text("mine")
+    assert "is a file" in error_of(function, path)
+    assert path.read_text() == "mine"
+
+
+@both
+def test_folder_with_other_files(tmp_path, function):
+    """A folder that holds something else is refused, and nothing in it changes."""
+    (tmp_path / "thesis.tex").write_text("mine")
+    assert "holds other files" in error_of(function, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_dotfiles_are_not_foreign(tmp_path):
+    """What a killed start leaves behind, a lock and a half-written config, doesn't make the folder foreign."""
+    (tmp_path / ".lock").touch()
+    (tmp_path / ".config.json.k3x_").write_text('{"bi')
+    workdir.claim(tmp_path, CONFIG).close()
+    assert workdir.read_json(tmp_path / "config.json")["bits"] == 24
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [("file.txt/run", "is a file, or below one"), ("/proc/run", "can't be used"), ("n" * 300, "can't be used")],
+)
+def test_folder_that_cannot_be_made(tmp_path, place, message):
+    """A folder below a file, or where nothing can be made, is refused with the system's reason."""
+    (tmp_path / "file.txt").touch()
+    assert message in error_of(workdir.claim, tmp_path / place)
+
+
+def test_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    """Where the config can't be written, the disk full for instance, the claim fails with the system's reason."""
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    assert "No space left on device" in error_of(workdir.claim, tmp_path)
+
+
+def test_in_use(tmp_path):
+    """While one claim holds, a second fails; when it is closed, the next one succeeds."""
+    with workdir.claim(tmp_path, CONFIG):
+        assert "in use" in error_of(workdir.claim, tmp_path)
+        workdir.check(tmp_path, CONFIG)
+    workdir.claim(tmp_path, CONFIG).close()
+
+
+def test_in_use_by_another_process(tmp_path):
+    """A claim of another process counts, and ends when that process is killed."""
+    code = "import sys, pathlib\nfrom adsq_jax.run import workdir; "
+    code += "lock = workdir.claim(pathlib.Path(sys.argv[1]), {'bits': 24}); print('claimed', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(
+        command, cwd=Path(__file__).parents[2], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout.readline() == "claimed\n"
+            assert "in use" in error_of(workdir.claim, tmp_path, {"bits": 24})
+        finally:
+            process.kill()
+    workdir.claim(tmp_path, {"bits": 24}).close()
+
+
+@both
+@pytest.mark.parametrize("content", [b"", b'{"bits": 2', b"\xff\xfe\x00", b"[1]", b"null"])
+def test_damaged_config(tmp_path, function, content):
+    """A config.json that is cut short, no text, or no config is refused and stays as it is."""
+    (tmp_path / "config.json").write_bytes(content)
+    error_of(function, tmp_path)
+    assert (tmp_path / "config.json").read_bytes() == content
+
+
+def test_config_json_is_a_folder(tmp_path):
+    """A folder named config.json can't be read, which is said in one line."""
+    (tmp_path / "config.json").mkdir()
+    assert "can't be read as JSON" in error_of(workdir.check, tmp_path)
+
+
+def test_read_json_of_a_missing_file(tmp_path):
+    """A missing file is an error that names it."""
+    with pytest.raises(InputError, match=r"result\.json can't be read"):
+        workdir.read_json(tmp_path / "result.json")
+
+
+def test_write_json(tmp_path):
+    """What is written is read back, is text with sorted keys, and others may read it; a second write takes its place."""
+    path = tmp_path / "result.json"
+    workdir.write_json(path, {"b": 1, "a": [0.1, None, "x"]})
+    workdir.write_json(path, {"b": 2, "a": [0.1, None, "x"]})
+    assert workdir.read_json(path) == {"a": [0.1, None, "x"], "b": 2}
+    assert path.read_text().index('"a"') < path.read_text().index('"b"')
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_name_as_long_as_names_may_be(tmp_path):
+    """The unfinished file beside it doesn't ask for a longer one."""
+    workdir.write_bytes(tmp_path / (255 * "a"), b"content")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [(255 * "a", b"content")]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float32])
+def test_write_array(tmp_path, dtype):
+    """An array comes back with its values, shape and dtype."""
+    array = np.arange(12).reshape(3, 4).astype(dtype)
+    workdir.write_array(tmp_path / "codes.npy", array)
+    found = np.load(tmp_path / "codes.npy", allow_pickle=False)
+    np.testing.assert_array_equal(found, array)
+    assert found.dtype == dtype
+
+
+def test_write_array_of_objects(tmp_path):
+    """An array that only pickle could write is refused, and leaves no file."""
+    with pytest.raises(ValueError, match="allow_pickle"):
+        workdir.write_array(tmp_path / "codes.npy", np.array([{}], dtype=object))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("at", ["replace", "fsync"])
+@pytest.mark.parametrize("there", [False, True])
+def test_a_write_that_fails(tmp_path, monkeypatch, at, there):
+    """A write that fails at any point leaves the old file as it was, or none, and nothing half-written."""
+
+    def fail(*args):
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "result.json"
+    if there:
+        workdir.write_json(path, {"map": 0.5})
+    monkeypatch.setattr(os, at, fail)
+    with pytest.raises(OSError, match="No space left"):
+        workdir.write_json(path, {"map": 0.75})
+    with pytest.raises(OSError, match="No space left"):
+        workdir.write_array(path, np.zeros(3))
+    assert list(tmp_path.iterdir()) == ([path] if there else [])
+    assert not there or workdir.read_json(path) == {"map": 0.5}
+
+
+def test_a_write_shows_all_at_once(tmp_path, monkeypatch):
+    """Until the moment the new file takes its place, readers see the old one whole; then the new one whole."""
+    path, replace, seen = tmp_path / "result.json", os.replace, []
+
+    def watch(source, target):
+        seen.append((workdir.read_json(path), json.loads(Path(source).read_text())))
+        replace(source, target)
+
+    workdir.write_json(path, {"map": 0.5})
+    monkeypatch.setattr(os, "replace", watch)
+    workdir.write_json(path, {"map": 0.75})
+    assert seen == [({"map": 0.5}, {"map": 0.75})]
+    assert workdir.read_json(path) == {"map": 0.75}
+
+
+@settings(max_examples=300)
+@given(st.lists(st.tuples(st.integers(0, 127), st.integers(0, 255)), min_size=1, max_size=3), st.integers(0, 700))
+def test_a_damaged_array_is_read_or_refused_in_one_line(changes, cut):
+    """Bytes of the header changed, and the end cut off: an array of what is there, or one line; never another exception."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.arange(100.0))
+    damaged = bytearray(buffer.getvalue()[: len(buffer.getvalue()) - max(0, cut - 350)])
+    for place, value in changes:
+        damaged[place % len(damaged)] = value
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x.npy"
+        path.write_bytes(damaged)
+        try:
+            assert isinstance(workdir.read_array(path, what="numbers"), np.ndarray)
+        except InputError as error:
+            assert "\n" not in str(error)  # noqa: PT017 - either outcome is right
+
+
+def test_an_array_that_numpy_gives_up_on_is_refused(tmp_path):
+    """A header whose length is wrong, on which NumPy lets an error of Python's tokenizer through; and a pipe."""
+    np.save(tmp_path / "x.npy", np.zeros((20, 16), np.float32))
+    content = bytearray((tmp_path / "x.npy").read_bytes())
+    content[8] = 149
+    content[10] = 151
+    (tmp_path / "x.npy").write_bytes(content)
+    os.mkfifo(tmp_path / "pipe.npy")
+    for name in ("x.npy", "pipe.npy"):
+        with pytest.raises(InputError, match="can't be read as numbers"):
+            workdir.read_array(tmp_path / name, what="numbers")
+
+
+def test_a_folder_of_a_store(bucket):
+    """A folder of an object store holds the config, is given again to the same one, and to no other."""
+    directory = workdir.path(f"{bucket}/runs/one")
+    workdir.check(directory, CONFIG)
+    for _ in range(2):
+        with workdir.claim(directory, CONFIG):
+            assert workdir.read_json(directory / "config.json") == json.loads(json.dumps(CONFIG))
+    assert storage.entries(directory) == {"config.json": False}
+    for function in (workdir.claim, workdir.check):
+        assert "bits is 24 there and 48 here" in error_of(function, directory, {**CONFIG, "bits": 48})
+
+
+def test_a_folder_of_a_store_that_others_claim_too(bucket, monkeypatch):
+    """A run that writes its config between another's look and its writing is found: one of the two is refused."""
+    directory, write_json = workdir.path(f"{bucket}/runs/one"), workdir.write_json
+
+    def late(path, content):
+        write_json(path, content)
+        write_json(path, {**content, "bits": 48})
+
+    monkeypatch.setattr(workdir, "write_json", late)
+    assert "bits is 48 there and 24 here" in error_of(workdir.claim, directory)
+
+
+@both
+def test_a_folder_of_a_store_that_is_not_a_run_s(bucket, function):
+    """A folder of a store that holds something else is refused, and nothing is written there."""
+    directory = workdir.path(f"{bucket}/pictures")
+    storage.write(directory / "cats" / "1.png", b"1")
+    assert "holds other files and no config.json" in error_of(function, directory)
+    storage.write(directory / "config.json", b'{"bits": 2')
+    assert "can't be read as JSON" in error_of(function, directory)
+    assert list(storage.objects(directory)) == [b"cats/1.png", b"config.json"]
+
+
+@both
+def test_a_store_that_refuses(refused, function):
+    """Where the store can't be used, one line says why."""
+    assert "can't be used (Unable to locate credentials)" in error_of(function, workdir.path(f"{refused}/runs/one"))
+
+
+def test_a_bucket_that_is_not_there(bucket):
+    """Nothing is in it, which `check` may take for a new folder; `claim` says that it is missing."""
+    assert "The specified bucket does not exist" in error_of(workdir.claim, workdir.path("s3://no-such-bucket/one"))
+
+
+@pytest.mark.parametrize(
+    "array", [np.arange(12, dtype=np.uint8).reshape(3, 4), np.asfortranarray(np.eye(3)), np.float32(3), np.ones((0, 3))]
+)
+def test_arrays_in_a_store(bucket, array):
+    """An array comes back with its values, shape and dtype, and can't be written into, as where it is mapped from a disk."""
+    path = workdir.path(f"{bucket}/codes.npy")
+    workdir.write_array(path, np.asarray(array))
+    found = workdir.read_array(path, what="codes")
+    np.testing.assert_array_equal(found, array)
+    assert found.dtype == np.asarray(array).dtype
+    assert not found.flags.writeable
+
+
+def bytes_of(array, **kwargs):
+    buffer = io.BytesIO()
+    np.save(buffer, array, **kwargs)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"1 0 1", bytes_of(np.arange(100))[:-8], bytes_of(np.array([{}]), allow_pickle=True)],
+    ids=["no bytes", "text", "cut short", "objects"],
+)
+def test_what_is_no_array_in_a_store(bucket, tmp_path, content):
+    """What is refused on a disk is refused in a store, in one line; and a missing file."""
+    for path in (tmp_path / "x.npy", workdir.path(f"{bucket}/x.npy")):
+        workdir.write_bytes(path, content)
+        with pytest.raises(InputError, match="can't be read as codes") as caught:
+            workdir.read_array(path, what="codes")
+        assert "\n" not in str(caught.value)
+        with pytest.raises(InputError, match="it is no file"):
+            workdir.read_array(path.parent / "none.npy", what="codes")
+
+
+def test_an_array_in_a_store_that_refuses(refused):
+    """Not to know whether a file is there is another error than that it isn't."""
+    with pytest.raises(InputError, match=r"can't be read as codes \(Unable to locate credentials\)"):
+        workdir.read_array(workdir.path(f"{refused}/x.npy"), what="codes")
+
+
+@pytest.mark.parametrize("name", ["config.json", ".lock"])
+def test_a_pipe_in_place_of_a_file(name, tmp_path):
+    """It is refused, and not waited for."""
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(InputError, match=str(tmp_path)):
+        workdir.claim(tmp_path, {"a": 1})
+
+
+def test_writing_tells_the_systems_reason(tmp_path):
+    """Where a file can't be written, one line has the place, cut where it is long, and the reason."""
+    with (
+        pytest.raises(InputError, match=r"^--out=\S*/nowhere/x can't be written \(No such file or directory\): give another"),
+        workdir.writing(tmp_path / "nowhere" / "x"),
+    ):
+        workdir.write_bytes(tmp_path / "nowhere" / "x", b"")
+    with (
+        pytest.raises(InputError, match=r"^--out=a{200} can't be written \(File name too long\)"),
+        workdir.writing(Path(300 * "a")),
+    ):
+        os.stat(300 * "a")
