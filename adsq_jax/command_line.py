@@ -42,26 +42,26 @@ def run(main: Callable[..., None], *, arguments: Sequence[str] = ()) -> None:
         except InputError as error:
             _tell(str(error))
             if not isinstance(error, processes.AgreedError):
-                processes.leave(2)
+                processes.hard_exit(2)
             sys.exit(2)
         except jax.errors.JaxRuntimeError as error:
             if processes.count() == 1:
                 raise
             _tell(f"{processes.name()}: another process ended ({_last_line(error)[:200]}); resume with the same command on all")
-            processes.leave(1)
+            processes.hard_exit(1)
         except BrokenPipeError:  # whoever read our output has gone: nobody is left to tell
-            leave(1)
+            hard_exit(1)
         except Exception as error:  # a defect; the others would wait for this process, and it, at an orderly end, for them
             if _is_of_output(error):
                 _tell(f"the standard output can't be written ({os.strerror(errno.ENOSPC)}): make room")
-                leave(2)
+                hard_exit(2)
             if processes.count() == 1:
                 raise
             traceback.print_exc()
-            processes.leave(1)
+            processes.hard_exit(1)
         except (KeyboardInterrupt, Stopped) as error:
             print("stopped", file=sys.stderr)
-            leave(130 if isinstance(error, KeyboardInterrupt) else 143)
+            hard_exit(130 if isinstance(error, KeyboardInterrupt) else 143)
 
     app.run(guarded, flags_parser=_parse)
 
@@ -110,7 +110,7 @@ def _is_deaf(frame: FrameType | None) -> bool:
     return False
 
 
-def progress(count: int, *, unit: str) -> "tqdm[Any]":
+def progress_bar(count: int, *, unit: str) -> "tqdm[Any]":
     """Progress on stderr: how many, how many a second, time left.
 
     Args:
@@ -123,7 +123,7 @@ def progress(count: int, *, unit: str) -> "tqdm[Any]":
     return tqdm(total=count, unit=f" {unit}", delay=1, mininterval=0.5, dynamic_ncols=True)
 
 
-def leave(status: int) -> NoReturn:
+def hard_exit(status: int) -> NoReturn:
     """Ends the process without the interpreter's own end, which XLA's threads, if they still compute, don't survive.
 
     Args:

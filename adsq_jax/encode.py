@@ -22,7 +22,7 @@ from adsq_jax.data import gallery as galleries
 from adsq_jax.data import images
 from adsq_jax.data.gallery import Gallery
 from adsq_jax.data.images import BadImage
-from adsq_jax.devices import data_parallel
+from adsq_jax.devices import host
 from adsq_jax.errors import InputError, Stopped
 from adsq_jax.index import CodeIndex, Item, Manifest
 from adsq_jax.inference import model as model_module
@@ -57,7 +57,7 @@ def main() -> None:
         pruned, total = _run(counts)
     except (KeyboardInterrupt, Stopped) as error:
         print(f"stopped: {counts.encoded:,} images were added to {_INDEX.value}; the same command goes on", file=sys.stderr)
-        command_line.leave(0 if isinstance(error, Stopped) else 130)
+        command_line.hard_exit(0 if isinstance(error, Stopped) else 130)
     for text in counts.bad[:_TOLD]:
         print(f"left out: {text}", file=sys.stderr)
     if len(counts.bad) > _TOLD:
@@ -72,7 +72,7 @@ def main() -> None:
 
 def _run(counts: Counts) -> tuple[int, int]:
     """How many images were taken out, and how many the index has then."""
-    data_parallel.use_all_cores()
+    host.use_all_cores()
     model = model_module.load(_WORKDIR.value)
     gallery = galleries.read(_IMAGES.value, directory=_DIRECTORY.value)
     if _PRUNE.value and not gallery.is_folder:
@@ -80,13 +80,13 @@ def _run(counts: Counts) -> tuple[int, int]:
     run = workdir.path(_WORKDIR.value)
     manifest = Manifest(model.bits, model.sha256, str(run) if storage.is_remote(run) else os.path.abspath(run))
     with index.create(_INDEX.value, manifest) as opened:
-        with command_line.progress(len(gallery), unit="images") as bar:
-            encode(model, gallery, opened, counts=counts, threads=data_parallel.reading_threads(0), told=bar.update)
+        with command_line.progress_bar(len(gallery), unit="images") as bar:
+            encode(model, gallery, opened, counts=counts, threads=host.reading_threads(0), on_progress=bar.update)
         return prune(gallery, opened) if _PRUNE.value else 0, opened.count()
 
 
 def encode(
-    model: Model, gallery: Gallery, opened: CodeIndex, *, counts: Counts, threads: int, told: Callable[[int], Any]
+    model: Model, gallery: Gallery, opened: CodeIndex, *, counts: Counts, threads: int, on_progress: Callable[[int], Any]
 ) -> None:
     """Encodes what is new or has changed; a batch that was added stays, whatever happens after.
 
@@ -96,7 +96,7 @@ def encode(
       opened: the index.
       counts: is counted up on the way. An image that can't be read is left out, and counted with the reason.
       threads: that read and decode.
-      told: is called on the way with the number of images done since.
+      on_progress: is called on the way with the number of images done since.
 
     Raises:
       InputError: the index can't be written.
@@ -106,7 +106,7 @@ def encode(
     added: deque[list[Item]] = deque()
 
     def batches() -> Iterator[np.ndarray]:
-        changed = _changed(model, gallery, opened, counts=counts, threads=threads, told=told)
+        changed = _changed(model, gallery, opened, counts=counts, threads=threads, on_progress=on_progress)
         while batch := list(itertools.islice(changed, model.batch_size)):
             added.append([item for item, _ in batch])
             yield np.stack([pixels for _, pixels in batch])
@@ -115,11 +115,11 @@ def encode(
         items = added.popleft()
         opened.add(items, codes)
         counts.encoded += len(items)
-        told(len(items))
+        on_progress(len(items))
 
 
 def _changed(
-    model: Model, gallery: Gallery, opened: CodeIndex, *, counts: Counts, threads: int, told: Callable[[int], Any]
+    model: Model, gallery: Gallery, opened: CodeIndex, *, counts: Counts, threads: int, on_progress: Callable[[int], Any]
 ) -> Iterator[tuple[Item, np.ndarray]]:
     """Of what isn't in the index as it is now: the item, and what the network sees of it."""
 
@@ -136,10 +136,10 @@ def _changed(
     ):
         if isinstance(result, str):
             counts.bad.append(result)
-            told(1)
+            on_progress(1)
         elif result is None:
             counts.unchanged += 1
-            told(1)
+            on_progress(1)
         else:
             yield result
 

@@ -15,10 +15,10 @@ from absl import flags
 from tqdm import tqdm
 
 from adsq_jax import command_line, retrieval, storage
-from adsq_jax.devices import data_parallel
+from adsq_jax.devices import host, sharded_database
 from adsq_jax.errors import InputError
 from adsq_jax.inference import evaluation
-from adsq_jax.run import workdir
+from adsq_jax.run import codes_folder, environment, tables, workdir
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A finished run's folder: measures its codes again.")
 _ARRAYS = {
@@ -48,19 +48,19 @@ def main() -> None:
     cutoffs = [] if _MAP_AT.value is None else [cutoff.strip() for cutoff in _MAP_AT.value.split(",")]
     retrieval.check_cutoffs(cutoffs)
     out = _place_of_result()
-    data_parallel.use_all_cores()
+    host.use_all_cores()
     began = time.monotonic()
     try:
-        spread = data_parallel.Spread()
+        devices = sharded_database.ShardedDatabase()
         if _WORKDIR.value is not None:
-            found = _of_run(workdir.path(_WORKDIR.value), cutoffs=cutoffs, spread=spread)
+            found = _of_run(workdir.path(_WORKDIR.value), cutoffs=cutoffs, devices=devices)
         else:
-            found = _of_files(given, cutoffs=cutoffs or ["all"], spread=spread)
+            found = _of_files(given, cutoffs=cutoffs or ["all"], devices=devices)
     except KeyboardInterrupt:
         print("stopped: nothing was written", file=sys.stderr)
-        command_line.leave(130)
-    found |= {**evaluation.environment(), "machine": spread.describe(), "seconds_evaluate": time.monotonic() - began}
-    print(evaluation.table_of_measures(found))
+        command_line.hard_exit(130)
+    found |= {**environment.environment(), "machine": devices.describe(), "seconds_evaluate": time.monotonic() - began}
+    print(tables.measures_table(found))
     if out is not None:
         with workdir.writing(out):
             workdir.write_json(out, found)
@@ -84,7 +84,7 @@ def _place_of_result() -> Path | None:
     return out
 
 
-def _of_files(paths: dict[str, str], *, cutoffs: list[str], spread: data_parallel.Spread) -> dict[str, Any]:
+def _of_files(paths: dict[str, str], *, cutoffs: list[str], devices: sharded_database.ShardedDatabase) -> dict[str, Any]:
     arrays = {name: workdir.read_array(workdir.path(path), what=f"--{name}") for name, path in paths.items()}
     pairs = len(arrays["query_codes"]) * len(arrays["database_codes"]) if all(x.ndim for x in arrays.values()) else 0
     with _bar(pairs * (2 if _LEGACY.value else 1)) as bar:
@@ -96,13 +96,13 @@ def _of_files(paths: dict[str, str], *, cutoffs: list[str], spread: data_paralle
             bits=_BITS.value,
             cutoffs=cutoffs,
             with_legacy=_LEGACY.value,
-            spread=spread,
-            told=bar.update,
+            devices=devices,
+            on_progress=bar.update,
         )
     return {**found, "files": paths}
 
 
-def _of_run(directory: Path, *, cutoffs: list[str], spread: data_parallel.Spread) -> dict[str, Any]:
+def _of_run(directory: Path, *, cutoffs: list[str], devices: sharded_database.ShardedDatabase) -> dict[str, Any]:
     try:
         finished = storage.is_file(directory / "result.json")
     except OSError as error:
@@ -110,8 +110,8 @@ def _of_run(directory: Path, *, cutoffs: list[str], spread: data_parallel.Spread
     if not finished:
         raise InputError(f"--workdir={directory} holds no finished run: finish it with adsq_jax.main, or give another folder")
     result = workdir.read_json(directory / "result.json")
-    packed, labels, bits = evaluation.read_codes(directory / "codes")
-    nets = evaluation.nets_of(packed)
+    packed, labels, bits = codes_folder.read(directory / "codes")
+    nets = evaluation.available_query_nets(packed)
     try:
         query_net, map_at = result["query_net"], result["map_at"]
         known = {name: result[name] for name in ("protocol", "split_sha256", "seed", "method", "config_sha256", "n_train")}
@@ -130,8 +130,8 @@ def _of_run(directory: Path, *, cutoffs: list[str], spread: data_parallel.Spread
             map_at=map_at,
             cutoffs=cutoffs,
             with_legacy=_LEGACY.value,
-            spread=spread,
-            told=bar.update,
+            devices=devices,
+            on_progress=bar.update,
         )
     return {**known, **found}
 

@@ -15,13 +15,13 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from adsq_jax import command_line, storage
+from adsq_jax import command_line, config_check, storage
 from adsq_jax import config as config_module
 from adsq_jax.data import datasets
-from adsq_jax.devices import data_parallel, processes
+from adsq_jax.devices import data_parallel, host, processes, sharded_database
 from adsq_jax.errors import InputError, Stopped
 from adsq_jax.inference import evaluation, model
-from adsq_jax.run import workdir
+from adsq_jax.run import environment, tables, workdir
 from adsq_jax.training.loop import train
 from adsq_jax.training.rounds import Trainer
 from adsq_jax.training.state import TrainState
@@ -46,21 +46,21 @@ def main() -> None:
     if not isinstance(_CONFIG.value, ConfigDict) or not _WORKDIR.value:
         raise InputError("--config=FILE.py and --workdir=DIR are both needed, and the file must be there")
     config, directory = _CONFIG.value, workdir.path(_WORKDIR.value)
-    config_module.check(config)
+    config_check.check(config)
     _check_processes()
     content = json.loads(config.to_json())
     workdir.check(directory, content)
     if storage.is_file(directory / "result.json"):
         print(f"{directory} is finished.\n{_table(directory / 'result.json')}")
         return
-    data_parallel.split_host(batch_size=config.train.batch_size, host_devices=config.host_devices)
+    host.split_into_devices(batch_size=config.train.batch_size, host_devices=config.host_devices)
     processes.connect(coordinator=_COORDINATOR.value, processes=_PROCESSES.value, process=_PROCESS.value)
     try:
         result = _result(config, directory, content, began=began)
     except (Stopped, KeyboardInterrupt) as error:
         _tell_stopped(directory)
         if isinstance(error, KeyboardInterrupt):
-            processes.leave(130)
+            processes.hard_exit(130)
         processes.disconnect()  # all stop at the same step
         sys.exit(0 if error.args and error.args[0] == signal.SIGTERM else 130)
     except OSError as error:
@@ -70,13 +70,13 @@ def main() -> None:
             f"{error.filename or directory} can't be used ({error.strerror}): put that right, and give the same command again"
         ) from error
     if processes.leads():
-        print(evaluation.table(result))
+        print(tables.result_table(result))
     processes.disconnect()
 
 
 def _table(path: Path) -> str:
     try:
-        return evaluation.table(workdir.read_json(path))
+        return tables.result_table(workdir.read_json(path))
     except InputError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError) as error:
@@ -97,13 +97,13 @@ def _check_processes() -> None:
 def _result(config: ConfigDict, directory: Path, content: dict[str, Any], *, began: float) -> dict[str, Any]:
     """The result of a run, in every process."""
     if processes.count() > 1:
-        print(f"{processes.name()}: runs on {data_parallel.Spread().describe()}", file=sys.stderr, flush=True)
-    processes.check_same(config=config_module.sha256(config), code=evaluation.code_sha256())
-    trainer = processes.together(lambda: _trainer(config))
+        print(f"{processes.name()}: runs on {sharded_database.ShardedDatabase().describe()}", file=sys.stderr, flush=True)
+    processes.check_same(config=config_module.sha256(config), code=environment.code_sha256())
+    trainer = processes.run_on_all(lambda: _trainer(config))
     pretrained = trainer.pretrained.account["sha256"] if trainer.pretrained else ""
     processes.check_same(split=trainer.dataset.split_sha256, pretrained_weights=pretrained)
     with contextlib.ExitStack() as claimed:
-        processes.together(lambda: claimed.enter_context(workdir.claim(directory, content)) if processes.leads() else None)
+        processes.run_on_all(lambda: claimed.enter_context(workdir.claim(directory, content)) if processes.leads() else None)
         _check_shared(directory)
         return run(trainer, directory, began=began)
 
@@ -112,9 +112,9 @@ def _check_shared(directory: Path) -> None:
     """Says that all processes have the same folder before them, and not one of the same name each."""
     if processes.count() == 1:
         return
-    token = processes.of_first(np.random.default_rng().integers(2**31, size=4, dtype=np.int32)).tolist()
+    token = processes.broadcast_from_0(np.random.default_rng().integers(2**31, size=4, dtype=np.int32)).tolist()
     path = directory / ".token.json"
-    processes.together(lambda: workdir.write_json(path, token) if processes.leads() else None)
+    processes.run_on_all(lambda: workdir.write_json(path, token) if processes.leads() else None)
 
     def seen() -> None:
         for _ in range(100):  # disks that several machines share show late what is new
@@ -123,12 +123,12 @@ def _check_shared(directory: Path) -> None:
             time.sleep(0.1)
         raise InputError(f"--workdir={directory} is another folder than that of process 0: give one that all processes see")
 
-    processes.together(seen)
+    processes.run_on_all(seen)
 
 
 def _trainer(config: ConfigDict) -> Trainer:
     dataset = datasets.load(config_module.data_settings(config))
-    devices = data_parallel.sharing(config.train.batch_size)
+    devices = data_parallel.devices_for_batch(config.train.batch_size)
     return Trainer(config, dataset, parallel=data_parallel.DataParallel(config.parallel, devices=devices))
 
 
@@ -140,7 +140,7 @@ def _leave_stopped(directory: Path) -> None:
     """Ends this process of several at once: the others have their own signal, and may wait for this one."""
     if processes.count() > 1:
         _tell_stopped(directory)
-        processes.leave(0)
+        processes.hard_exit(0)
 
 
 def run(trainer: Trainer, directory: Path, *, began: float) -> dict[str, Any]:
@@ -158,7 +158,7 @@ def run(trainer: Trainer, directory: Path, *, began: float) -> dict[str, Any]:
       InputError: a loss term is not finite.
       Stopped: a signal ended training early; the state is saved.
     """
-    config, spread = trainer.config, data_parallel.Spread()
+    config, devices = trainer.config, sharded_database.ShardedDatabase()
 
     def measured(state: TrainState, kept_in: Path | None) -> dict[str, Any]:
         return evaluation.evaluate(
@@ -168,7 +168,7 @@ def run(trainer: Trainer, directory: Path, *, began: float) -> dict[str, Any]:
             bits=config.bits,
             query_net=config.eval.query_net,
             directory=kept_in,
-            spread=spread,
+            devices=devices,
         )
 
     def validate(state: TrainState) -> float:
@@ -181,7 +181,7 @@ def run(trainer: Trainer, directory: Path, *, began: float) -> dict[str, Any]:
         trained_state = trainer.outside(state)
     result = {
         **found,
-        **evaluation.environment(),
+        **environment.environment(),
         "method": config.method,
         "pretrained": None if trainer.pretrained is None else trainer.pretrained.account,
         "seed": config.seed,

@@ -74,7 +74,7 @@ def dataset(*, image_size: int = 8, multi_label: bool = False, protocol: str = "
     split = protocols.Split(np.arange(20), np.arange(20, 84), np.arange(20, n))
     names = [str(k) for k in range(classes)]
     source = sources.ArraySource(images.astype(np.uint8), Labels.of_multi_hot(labels), classes=names)
-    return datasets.divided(source, split, protocol=protocol, map_at="all", validation=0, seed=0, allow_overlap=False)
+    return datasets.make_dataset(source, split, protocol=protocol, map_at="all", validation=0, seed=0, allow_overlap=False)
 
 
 def pictures(folder: Path, *, each: int = 12) -> Path:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adsq_jax import codes
+from adsq_jax.methods import b_step
 
 
 @given(hnp.arrays(np.float32, hnp.array_shapes(max_dims=3), elements=st.floats(-1, 1, width=32)))
@@ -78,7 +79,7 @@ def test_signed_similarity_product_equals_the_dense_matrix(block, monkeypatch):
     labels = (random.random((60, 4)) < 0.3).astype(np.uint8)
     sets, index = np.unique(labels, axis=0, return_inverse=True)
     matrix = random.normal(size=(60, 5))
-    found = codes.signed_similarity_product(matrix, label_sets=sets, set_index=index.ravel(), ratio=0.4, total=np.asarray)
+    found = b_step.signed_similarity_product(matrix, label_sets=sets, set_index=index.ravel(), ratio=0.4, total=np.asarray)
     np.testing.assert_allclose(found, dense_signed_similarity(labels, 0.4) @ matrix, rtol=1e-12, atol=1e-12)
 
 
@@ -97,7 +98,7 @@ class Problem:
 
     def update(self, start=None, *, rows=slice(None), total=np.asarray):
         """What the package does, for all rows or for those of one process."""
-        return codes.update_codes(
+        return b_step.update_codes(
             (self.start if start is None else start)[rows],
             [bank[rows] for bank in self.banks],
             label_codes=self.label_codes,
@@ -187,7 +188,7 @@ PROBLEMS = st.builds(
 def test_the_objective_never_rises(problem):
     """Neither the values that a B-step reports rise over its sweeps, nor the objective itself; both fall by the same."""
     update = problem.update()
-    assert 1 <= update.sweeps <= codes.MAX_SWEEPS
+    assert 1 <= update.sweeps <= b_step.MAX_SWEEPS
     assert len(update.objectives) == update.sweeps + 1
     assert (np.diff(update.objectives) <= 1e-12).all()
     fall = problem.objective(problem.start) - problem.objective(update.codes)
@@ -199,7 +200,7 @@ def test_the_objective_never_rises(problem):
 def test_no_flip_of_a_bit_improves_a_fixed_point(problem):
     """At the end of the descent each of the n x bits codes that differ in one bit is as bad or worse, and it stays there."""
     update = problem.update()
-    assert update.sweeps < codes.MAX_SWEEPS  # or there is no fixed point to look at
+    assert update.sweeps < b_step.MAX_SWEEPS  # or there is no fixed point to look at
     flips = update.codes * (1 - 2 * np.eye(update.codes.size, dtype=np.int8).reshape(-1, *update.codes.shape))
     assert (problem.objective(flips) >= problem.objective(update.codes) - 1e-12).all()
     again = problem.update(start=update.codes)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from adsq_jax import config as config_module
+from adsq_jax import config_check
 from adsq_jax.data import datasets, protocols
 from adsq_jax.errors import InputError
 from adsq_jax.models import backbones
@@ -61,7 +62,7 @@ def set_to(key, value):
 
 def error_of(config, *words):
     with pytest.raises(InputError) as caught:
-        config_module.check(config)
+        config_check.check(config)
     text = str(caught.value)
     assert "\n" not in text
     for word in words:
@@ -71,7 +72,7 @@ def error_of(config, *words):
 
 def test_default_is_valid():
     """The starting values are themselves a valid config."""
-    config_module.check(config_module.default())
+    config_check.check(config_module.default())
 
 
 @pytest.mark.parametrize("argument", ARGUMENTS)
@@ -79,7 +80,7 @@ def test_default_is_valid():
 def test_files_are_valid(path, argument):
     """Every file loads, with and without bits, passes the check, and knows its own data set and protocol."""
     config = load(path, argument)
-    config_module.check(config)
+    config_check.check(config)
     assert config.bits == (int(argument[5:]) if argument else 24)
     assert config.data.name == {"emoji": "lists", "emoji_frozen": "lists", "stamps": "folder"}.get(path.stem, path.stem)
     assert config.data.protocol in {*protocols.PROTOCOLS, protocols.OWN}
@@ -103,7 +104,7 @@ def test_every_protocol_can_be_had(protocol):
     path = next(path for path in FILES if path.stem == protocol.split("-")[0])
     config = load(path) if protocol == path.stem else load(path, f"protocol={protocol}")
     assert config.data.protocol == protocol
-    config_module.check(config)
+    config_check.check(config)
 
 
 # Parameters of the published networks without their classifiers: 11,689,512 and 25,557,032 less 1,000 x (width + 1).
@@ -229,7 +230,7 @@ def test_wrong_value(key, value, expectation):
 )
 def test_edge_of_a_range(key, value):
     """The first and last value of a range will do."""
-    config_module.check(set_to(key, value))
+    config_check.check(set_to(key, value))
 
 
 @pytest.mark.parametrize(("key", "value"), [("bits", 24.5), ("bits", "24"), ("optim.learning_rate", "fast"), ("data.flip", 1)])
@@ -247,7 +248,7 @@ def test_nothing_to_minimise(part):
         config.objective.weights.label_codes = 1.0
     error_of(config, f"config.{part}.weights are all 0")
     config[part].weights.difference = 1.0
-    config_module.check(config)
+    config_check.check(config)
     config.objective.difference = False
     error_of(config, f"config.{part}.weights are all 0")
 
@@ -279,7 +280,7 @@ def test_query_net_without_the_twin(query_net):
     config.eval.query_net = query_net
     error_of(config, f"config.eval.query_net='{query_net}'", "--config.eval.query_net=ff")
     config.eval.query_net = "ff"
-    config_module.check(config)
+    config_check.check(config)
 
 
 @pytest.mark.parametrize("name", ["adamm", "__name__", "clip", "chain", "os", ""])
@@ -309,7 +310,7 @@ def test_optimizers(name, arguments):
     config = config_module.default()
     config.optim.name = name
     config.optim.arguments.update(arguments)
-    config_module.check(config)
+    config_check.check(config)
 
 
 @pytest.mark.parametrize(
@@ -376,7 +377,7 @@ def test_dropout_where_nothing_is_dropped(backbone, scale):
     config = config_module.default()
     config.data.image_size, config.model.dropout = 64, 0.5
     config.model.backbone, config.optim.trunk_lr_scale = "alexnet", 1.0
-    config_module.check(config)
+    config_check.check(config)
     config.model.backbone, config.optim.trunk_lr_scale = backbone, scale
     error_of(config, "config.model.dropout=0.5", "alexnet or vgg16")
 

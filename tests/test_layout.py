@@ -1,6 +1,7 @@
 """The shape of the package, read from its source: imports only go down, and each subject is known in one place."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -126,7 +127,7 @@ def test_what_only_an_extra_installs_is_imported_in_one_place():
 
 
 def test_files_are_readable():
-    """Each file says what it is for, its functions are short, and what is public has a docstring that begins with a sentence."""
+    """Each file says what it is for, its functions are short, what is public has a docstring of a sentence first."""
     assert len([path for path in TREES if len(path.parts) == 1]) <= 13
     for path, tree in TREES.items():
         assert ast.get_docstring(tree) or not tree.body, f"{path} doesn't say what it is for"
@@ -134,4 +135,4 @@ def test_files_are_readable():
         assert not long, f"{path}: {long} are longer than {LONGEST_FUNCTION} lines"
         for node in public_of(tree):
             first = (ast.get_docstring(node) or "").split("\n\n")[0]
-            assert first and "\n" not in first and first[-1] in ".:?", f"{path}: {node.name}: {first!r}"
+            assert re.fullmatch(r"[^\n]+[.:?]", first), f"{path}: {node.name}: {first!r}"

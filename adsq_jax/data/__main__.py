@@ -9,11 +9,11 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 from tqdm import tqdm
 
-from adsq_jax import command_line, storage
+from adsq_jax import command_line, config_check, storage
 from adsq_jax import config as config_module
 from adsq_jax.data import contact_sheet, datasets, inspection, manifest
 from adsq_jax.data.datasets import Dataset, Settings
-from adsq_jax.devices import data_parallel
+from adsq_jax.devices import host
 from adsq_jax.errors import InputError
 from adsq_jax.run import workdir
 
@@ -30,14 +30,14 @@ def main() -> None:
     given = [value for value in (_OUT.value, _VERIFY.value) if value is not None]
     if not isinstance(config, ConfigDict) or len(given) != 1 or not given[0]:
         raise InputError("give --config=FILE.py, and --out=DIR to write a manifest or --verify=FILE to compare with one")
-    config_module.check(config)
+    config_check.check(config)
     settings = config_module.data_settings(config)
     out = None if _OUT.value is None else workdir.path(_OUT.value)
     if out is not None and storage.is_remote(out):
         raise InputError(f"--out={out} is in an object store: give a folder of this machine, and copy it there")
     # what is wrong with what was given is found before the work
     theirs = manifest.read(workdir.path(_VERIFY.value)) if out is None else _checked_out(out, settings)
-    dataset = datasets.drawn(settings)
+    dataset = datasets.draw(settings)
     images = _images(dataset, config)
     if images is not None and settings.on_bad_image == "skip":
         dataset = datasets.without(dataset, np.array(sorted(images.bad), np.int64), settings=settings)
@@ -93,8 +93,8 @@ def _images(dataset: Dataset, config: ConfigDict) -> inspection.Images | None:
             dataset.source,
             rows,
             shorter_side=config.data.resize,
-            threads=data_parallel.reading_threads(config.data.threads),
-            told=bar.update,
+            threads=host.reading_threads(config.data.threads),
+            on_progress=bar.update,
         )
 
 

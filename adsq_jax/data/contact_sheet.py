@@ -30,7 +30,7 @@ def draw(dataset: Dataset) -> bytes:
     sections = {}
     for part, rows in dataset.split._asdict().items():
         sections[f"{part}: {len(rows):,} images"] = [_cell(dataset, row) for row in _spaced(rows).tolist()]
-    return drawn(sections)
+    return draw_sections(sections)
 
 
 def _spaced(rows: np.ndarray) -> np.ndarray:
@@ -47,7 +47,7 @@ def _cell(dataset: Dataset, row: int) -> tuple[np.ndarray | None, str]:
         return None, names
 
 
-def drawn(sections: Mapping[str, Sequence[tuple[np.ndarray | None, str]]]) -> bytes:
+def draw_sections(sections: Mapping[str, Sequence[tuple[np.ndarray | None, str]]]) -> bytes:
     """Draws pictures, ten a line, below the titles of their sections.
 
     Args:

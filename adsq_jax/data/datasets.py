@@ -10,7 +10,7 @@ from adsq_jax import storage
 from adsq_jax.data import manifest, protocols
 from adsq_jax.data.protocols import OWN, Split
 from adsq_jax.data.readers import cifar10, coco, digits, fashion_mnist, folder, imagenet100, lists, mirflickr25k
-from adsq_jax.data.sources import ArraySource, Kept, Source
+from adsq_jax.data.sources import ArraySource, CachedSource, Source
 from adsq_jax.errors import InputError
 
 READERS_OF = {  # each data set, and the forms in which it can be had: its own files, list files with images, TFDS
@@ -132,7 +132,7 @@ def _of_tfds(settings: Settings) -> Source:
     return tfds_sets.BENCHMARKS[settings.name](settings.directory)
 
 
-def drawn(settings: Settings) -> Dataset:
+def draw(settings: Settings) -> Dataset:
     """Opens a data set and divides it; says nothing yet of images that can't be read.
 
     Args:
@@ -153,7 +153,7 @@ def drawn(settings: Settings) -> Dataset:
         train_share=settings.train_share,
     )
     protocols.check_disjoint(split, source.names, allow_overlap=settings.allow_overlap)
-    return divided(
+    return make_dataset(
         source,
         split,
         protocol=settings.protocol,
@@ -164,7 +164,7 @@ def drawn(settings: Settings) -> Dataset:
     )
 
 
-def divided(
+def make_dataset(
     source: Source, split: Split, *, protocol: str, map_at: str, validation: int, seed: int, allow_overlap: bool
 ) -> Dataset:
     """Puts a source and a protocol's split together, with a part held out if asked for."""
@@ -194,7 +194,7 @@ def load(settings: Settings) -> Dataset:
     Raises:
       InputError: as `drawn`; an image is missing; or the split isn't the manifest's.
     """
-    dataset = drawn(settings)
+    dataset = draw(settings)
     if settings.on_bad_image == "skip" and not settings.manifest:
         raise InputError(
             "config.data.on_bad_image='skip' wants to know which images are bad: python -m adsq_jax.data --config=... finds "
@@ -211,7 +211,7 @@ def load(settings: Settings) -> Dataset:
     check_present(dataset)
     if isinstance(dataset.source, ArraySource):
         return dataset
-    kept = Kept(dataset.source, dataset.split.train, most_bytes=settings.keep_mib * 2**20)
+    kept = CachedSource(dataset.source, dataset.split.train, most_bytes=settings.keep_mib * 2**20)
     return dataset._replace(source=kept)
 
 
@@ -265,7 +265,7 @@ def used_rows(split: Split) -> np.ndarray:
     return np.unique(np.concatenate(split))
 
 
-def labels_of(dataset: Dataset, part: str) -> np.ndarray:
+def part_labels(dataset: Dataset, part: str) -> np.ndarray:
     """Labels of `query`, `train` or `database`, uint8[n, c]."""
     return dataset.source.labels[getattr(dataset.split, part)]
 
@@ -275,10 +275,10 @@ def retrieval_labels(dataset: Dataset) -> dict[str, np.ndarray]:
     ids = {part: dataset.source.labels.ids(getattr(dataset.split, part)) for part in ("query", "database")}
     if all(array is not None for array in ids.values()):
         return {part: np.asarray(array) for part, array in ids.items()}
-    return {part: labels_of(dataset, part) for part in ids}
+    return {part: part_labels(dataset, part) for part in ids}
 
 
-def described(dataset: Dataset) -> dict[str, Any]:
+def facts(dataset: Dataset) -> dict[str, Any]:
     """What a result says of its data, beside the sizes of queries and database."""
     split, found = dataset.split, protocols.overlaps(dataset.split, dataset.source.names)
     return {

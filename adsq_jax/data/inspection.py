@@ -25,7 +25,9 @@ class Images(NamedTuple):
     bad: dict[int, str]  # row: what is wrong with it
 
 
-def read_images(source: Source, rows: np.ndarray, *, shorter_side: int, threads: int, told: Callable[[int], None]) -> Images:
+def read_images(
+    source: Source, rows: np.ndarray, *, shorter_side: int, threads: int, on_progress: Callable[[int], None]
+) -> Images:
     """Reads and decodes images as training would.
 
     Args:
@@ -33,7 +35,7 @@ def read_images(source: Source, rows: np.ndarray, *, shorter_side: int, threads:
       rows: int[n], ascending.
       shorter_side: what training resizes them to; 0: nothing.
       threads: how many read at once.
-      told: is called on the way with the number of images done since.
+      on_progress: is called on the way with the number of images done since.
 
     Returns:
       What it found; nothing is raised for a bad image.
@@ -58,7 +60,7 @@ def read_images(source: Source, rows: np.ndarray, *, shorter_side: int, threads:
                 digests.append(digest)
                 if wrong is not None:
                     bad[row] = wrong
-            told(len(block))
+            on_progress(len(block))
     return Images(rows, np.frombuffer(b"".join(digests), np.uint8).reshape(-1, _DIGEST), bad)
 
 

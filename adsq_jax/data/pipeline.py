@@ -15,7 +15,7 @@ from adsq_jax.data.sources import Source
 from adsq_jax.errors import InputError
 
 
-class View(NamedTuple):
+class Preprocessing(NamedTuple):
     """How the network sees an image."""
 
     resize: int  # pixels of the shorter side, before an image is cropped; 0: images have `image_size` already
@@ -25,7 +25,7 @@ class View(NamedTuple):
     erase: float = 0.0  # training: greatest side of a black square on half of the images, as a share of the image's side
 
 
-class Reading(NamedTuple):
+class ReadOptions(NamedTuple):
     """Who reads: it changes the speed, and nothing else."""
 
     threads: int  # that read and decode, in each process
@@ -37,42 +37,42 @@ class Reading(NamedTuple):
 class _Rows:
     """Some rows of a source, each with its place among them: what ties an image to its row of the bank."""
 
-    def __init__(self, source: Source, rows: np.ndarray, view: View):
-        self._source, self._rows, self._view = source, rows, view
+    def __init__(self, source: Source, rows: np.ndarray, preprocessing: Preprocessing):
+        self._source, self._rows, self._preprocessing = source, rows, preprocessing
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, index: Any) -> dict[str, Any]:
-        return {"inputs": resized(self._source, int(self._rows[index]), self._view), "index": np.int32(index)}
+        return {"inputs": resized(self._source, int(self._rows[index]), self._preprocessing), "index": np.int32(index)}
 
 
-def resized(source: Source, row: int, view: View) -> np.ndarray:
+def resized(source: Source, row: int, preprocessing: Preprocessing) -> np.ndarray:
     """One image before it is cropped, uint8[h, w, 3].
 
     Raises:
       InputError: it can't be read; or it isn't to be resized, and has another size than the network wants.
     """
-    image = source.image(row, shorter_side=view.resize)
-    if not view.resize and image.shape[:2] != (view.image_size, view.image_size):
+    image, side = source.image(row, shorter_side=preprocessing.resize), preprocessing.image_size
+    if not preprocessing.resize and image.shape[:2] != (side, side):
         raise InputError(
-            f"{source.place(row)} is {image.shape[0]}x{image.shape[1]}, and the network wants {view.image_size}x"
-            f"{view.image_size}: set --config.data.image_size to it, or resize with --config.data.resize={view.image_size}"
+            f"{source.place(row)} is {image.shape[0]}x{image.shape[1]}, and the network wants {side}x{side}: "
+            f"set --config.data.image_size to it, or resize with --config.data.resize={side}"
         )
     return image
 
 
 class _Augment(grain.transforms.RandomMap):
-    def __init__(self, view: View):
-        self._view = view
+    def __init__(self, preprocessing: Preprocessing):
+        self._preprocessing = preprocessing
 
     def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        return {"inputs": _augment(element["inputs"], rng, self._view), "index": element["index"]}
+        return {"inputs": _augment(element["inputs"], rng, self._preprocessing), "index": element["index"]}
 
 
 class _CentreCrop(grain.transforms.Map):
-    def __init__(self, view: View):
-        self._side = view.image_size
+    def __init__(self, preprocessing: Preprocessing):
+        self._side = preprocessing.image_size
 
     def map(self, element: dict[str, Any]) -> dict[str, Any]:
         return {"inputs": images.centre(element["inputs"], side=self._side), "index": element["index"]}
@@ -88,18 +88,25 @@ class _ChooseView(grain.transforms.RandomMap):
 
 
 def train_batches(
-    source: Source, rows: np.ndarray, *, view: View, batch_size: int, seed: int, start: int, reading: Reading
+    source: Source,
+    rows: np.ndarray,
+    *,
+    preprocessing: Preprocessing,
+    batch_size: int,
+    seed: int,
+    start: int,
+    read_options: ReadOptions,
 ) -> Generator[dict[str, np.ndarray]]:
     """Shuffled, augmented batches without end. Each pass shuffles anew and leaves out what doesn't fill a batch.
 
     Args:
       source: of images.
       rows: the training set's rows of the source, int[n].
-      view: resized, cropped at random, mirrored and erased as it says.
+      preprocessing: resized, cropped at random, mirrored and erased as it says.
       batch_size: images a batch, at most n, over all processes; a multiple of their number.
       seed: of order and augmentation.
       start: the step to begin at.
-      reading: threads and processes. Of `processes`, process p gets images p, p + processes, ... of each batch.
+      read_options: threads and processes. Of `processes`, process p gets images p, p + processes, ... of each batch.
 
     Returns:
       Batches {inputs: uint8[batch, image_size, image_size, 3], index: int32[batch]} of this process; no index stands twice.
@@ -110,12 +117,14 @@ def train_batches(
 
     Source: crop and flip as in He et al., CVPR 2016; squares as in DeVries and Taylor, arXiv 1708.04552.
     """
-    dataset = grain.MapDataset.source(_Rows(source, rows, view)).seed(seed).shuffle().random_map(_Augment(view))
-    return _repeated(dataset, batch_size=batch_size, start=start, reading=reading)
+    dataset = (
+        grain.MapDataset.source(_Rows(source, rows, preprocessing)).seed(seed).shuffle().random_map(_Augment(preprocessing))
+    )
+    return _repeated(dataset, batch_size=batch_size, start=start, read_options=read_options)
 
 
 def train_feature_batches(
-    views: Sequence[np.ndarray], *, batch_size: int, seed: int, start: int, reading: Reading
+    views: Sequence[np.ndarray], *, batch_size: int, seed: int, start: int, read_options: ReadOptions
 ) -> Generator[dict[str, np.ndarray]]:
     """The same of a frozen trunk's features: shuffled batches without end, each image by one of its views at random.
 
@@ -124,29 +133,31 @@ def train_feature_batches(
       batch_size: as `train_batches`.
       seed: of order and choice.
       start: the step to begin at.
-      reading: threads and processes; there are no workers, since nothing is decoded.
+      read_options: threads and processes; there are no workers, since nothing is decoded.
 
     Returns:
       Batches {inputs: float32[batch, width], index: int32[batch]} of this process; no index stands twice.
     """
     dataset = grain.MapDataset.range(len(views[0])).seed(seed).shuffle().random_map(_ChooseView(views))
-    return _repeated(dataset, batch_size=batch_size, start=start, reading=reading._replace(workers=0))
+    return _repeated(dataset, batch_size=batch_size, start=start, read_options=read_options._replace(workers=0))
 
 
-def _repeated(dataset: Any, *, batch_size: int, start: int, reading: Reading) -> Generator[dict[str, np.ndarray]]:
+def _repeated(dataset: Any, *, batch_size: int, start: int, read_options: ReadOptions) -> Generator[dict[str, np.ndarray]]:
     """This process's share of whole batches, pass after pass."""
     whole = len(dataset) // batch_size * batch_size
-    dataset = dataset[reading.process : whole : reading.processes].batch(batch_size // reading.processes).repeat()
-    return _taken(_iterated(dataset[start:], reading))
+    dataset = (
+        dataset[read_options.process : whole : read_options.processes].batch(batch_size // read_options.processes).repeat()
+    )
+    return _closing(_read_ahead(dataset[start:], read_options))
 
 
 def in_order(
     source: Source,
     rows: np.ndarray,
     *,
-    view: View,
+    preprocessing: Preprocessing,
     batch_size: int,
-    reading: Reading,
+    read_options: ReadOptions,
     seed: int | None = None,
     start: int = 0,
 ) -> Iterator[dict[str, np.ndarray]]:
@@ -155,9 +166,9 @@ def in_order(
     Args:
       source: of images.
       rows: int[n].
-      view: resized, and cropped to the centre; or as for training, where a seed is given.
+      preprocessing: resized, and cropped to the centre; or as for training, where a seed is given.
       batch_size: images a batch.
-      reading: threads and worker processes.
+      read_options: threads and worker processes.
       seed: of the augmentation; None: the centre. An image's augmentation depends on it and on the image's place in `rows`.
       start: the place in `rows` to begin at, below n.
 
@@ -168,18 +179,20 @@ def in_order(
     Raises:
       InputError: as `train_batches`.
     """
-    dataset = grain.MapDataset.source(_Rows(source, rows, view))
-    dataset = dataset.map(_CentreCrop(view)) if seed is None else dataset.seed(seed).random_map(_Augment(view))
-    for batch in _taken(_iterated(dataset[start:].batch(batch_size, drop_remainder=False), reading)):
-        yield {name: filled(x, batch_size) for name, x in batch.items()}
+    dataset = grain.MapDataset.source(_Rows(source, rows, preprocessing))
+    dataset = (
+        dataset.map(_CentreCrop(preprocessing)) if seed is None else dataset.seed(seed).random_map(_Augment(preprocessing))
+    )
+    for batch in _closing(_read_ahead(dataset[start:].batch(batch_size, drop_remainder=False), read_options)):
+        yield {name: padded(x, batch_size) for name, x in batch.items()}
 
 
-def filled(x: np.ndarray, batch_size: int) -> np.ndarray:
+def padded(x: np.ndarray, batch_size: int) -> np.ndarray:
     """A last batch in full size, [n, ...] -> [batch_size, ...]: copies of its first row follow."""
     return np.concatenate([x, np.repeat(x[:1], batch_size - len(x), axis=0)])
 
 
-def _taken(batches: Any) -> Generator[dict[str, np.ndarray]]:
+def _closing(batches: Any) -> Generator[dict[str, np.ndarray]]:
     """All batches; threads and workers end when the iterator is closed."""
     iterator = iter(batches)
     try:
@@ -188,13 +201,13 @@ def _taken(batches: Any) -> Generator[dict[str, np.ndarray]]:
         iterator.close()
 
 
-def _iterated(dataset: Any, reading: Reading) -> Any:
+def _read_ahead(dataset: Any, read_options: ReadOptions) -> Any:
     """Reads ahead by threads, or by worker processes of as many threads."""
-    ahead = max(2, 2 * reading.threads // max(1, reading.workers))  # batches
-    iterated = dataset.to_iter_dataset(grain.ReadOptions(num_threads=reading.threads, prefetch_buffer_size=ahead))
-    if not reading.workers:
+    ahead = max(2, 2 * read_options.threads // max(1, read_options.workers))  # batches
+    iterated = dataset.to_iter_dataset(grain.ReadOptions(num_threads=read_options.threads, prefetch_buffer_size=ahead))
+    if not read_options.workers:
         return iterated
-    return iterated.mp_prefetch(grain.MultiprocessingOptions(num_workers=reading.workers), worker_init_fn=_begin_worker)
+    return iterated.mp_prefetch(grain.MultiprocessingOptions(num_workers=read_options.workers), worker_init_fn=_begin_worker)
 
 
 def _begin_worker(index: int, count: int) -> None:
@@ -211,8 +224,8 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _augment(image: np.ndarray, random: np.random.Generator, view: View) -> np.ndarray:
-    padding, side = view.crop_padding, view.image_size
+def _augment(image: np.ndarray, random: np.random.Generator, preprocessing: Preprocessing) -> np.ndarray:
+    padding, side = preprocessing.crop_padding, preprocessing.image_size
     height, width, channels = image.shape
     if padding:
         room = np.zeros((height + 2 * padding, width + 2 * padding, channels), np.uint8)
@@ -221,11 +234,11 @@ def _augment(image: np.ndarray, random: np.random.Generator, view: View) -> np.n
     if (height, width) != (side, side):
         top, left = int(random.integers(0, height - side + 1)), int(random.integers(0, width - side + 1))
         image = image[top : top + side, left : left + side]
-    if view.flip and random.random() < 0.5:
+    if preprocessing.flip and random.random() < 0.5:
         image = _mirrored(image)
-    if view.erase and random.random() < 0.5:
+    if preprocessing.erase and random.random() < 0.5:
         image = image.copy()
-        square = int(random.integers(1, max(2, round(view.erase * side) + 1)))
+        square = int(random.integers(1, max(2, round(preprocessing.erase * side) + 1)))
         top, left = random.integers(0, (side, side))
         spans: Sequence[slice] = [slice(max(0, centre - square // 2), centre + -(-square // 2)) for centre in (top, left)]
         image[spans[0], spans[1]] = 0

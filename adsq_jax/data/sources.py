@@ -280,7 +280,7 @@ class FileSource(EncodedSource):
         return np.array(gone, np.int64)
 
 
-class _Other(Source):
+class WrappedSource(Source):
     """What it doesn't say itself, it asks another source."""
 
     _source: Source
@@ -305,7 +305,7 @@ class _Other(Source):
         return index
 
 
-class Subset(_Other):
+class Subset(WrappedSource):
     """Some images of another source, maybe with other labels."""
 
     def __init__(
@@ -333,7 +333,7 @@ class Subset(_Other):
         return rows[np.isin(self._rows[rows], gone)]
 
 
-class Kept(_Other):
+class CachedSource(WrappedSource):
     """Keeps decoded and resized images of some rows in memory, up to a number of bytes, from when they are first asked for.
 
     Training looks at each image of the training set several times a round. What fits is decoded once; what doesn't is decoded

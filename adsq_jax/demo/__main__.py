@@ -34,7 +34,7 @@ def main() -> None:
             server.serve(Finder(opened, model), listener, place=_INDEX.value, temporary=temporary)
     except Stopped:
         print("stopped", file=sys.stderr)
-        command_line.leave(0)
+        command_line.hard_exit(0)
 
 
 if __name__ == "__main__":

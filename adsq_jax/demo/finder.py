@@ -106,7 +106,7 @@ class Finder:
         with self._lock:
             self._opened.refresh()
             began = time.perf_counter()
-            (found,) = hits.of_codes(self._opened, query.code, k=k, radius=radius, where=only)
+            (found,) = hits.search_codes(self._opened, query.code, k=k, radius=radius, where=only)
             return found, time.perf_counter() - began, self._opened.count()
 
     def samples(self, count: int) -> list[str]:

@@ -1,22 +1,19 @@
 """Devices: the only file that knows of them. One pure step, run data-parallel by shard_map or by pmap."""
 
 import enum
-import os
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 from adsq_jax.devices import processes
+from adsq_jax.devices.host import largest_divisor
+from adsq_jax.devices.mesh import AXIS, describe, make_mesh
 from adsq_jax.errors import InputError
-from adsq_jax.retrieval.blocks import OneDevice
 
-AXIS = "devices"
 KINDS = ("shard_map", "pmap")
-_LEAST_SHARE = 16  # images a step: less than that keeps no core busy
 _LEAST_PART = 1 << 14  # numbers in an array: less than that isn't worth sharing out
 
 
@@ -28,42 +25,7 @@ class Place(enum.Enum):
     PARTS = "an axis in equal parts on the devices, if one can be parted evenly; whole while a step needs it"
 
 
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def reading_threads(wanted: int) -> int:
-    """Threads that read and decode images: as many as wanted, or, for 0, one a core and one that waits for the disk."""
-    return wanted or cores() + 1
-
-
-def split_host(*, batch_size: int, host_devices: int) -> None:
-    """Splits the CPU into devices, before JAX starts. Without an accelerator that lets XLA use every core.
-
-    XLA runs many CPU operations on one core; with a device a core each works on its own share of the batch.
-
-    Args:
-      batch_size: images a step.
-      host_devices: how many; 0 for one a core, as far as each gets a whole and equal share of 16 images or more.
-
-    Raises:
-      RuntimeError: JAX has started already.
-    """
-    most = max(1, min(cores(), batch_size // _LEAST_SHARE))
-    jax.config.update("jax_num_cpu_devices", host_devices or _largest_divisor(batch_size, most))
-
-
-def use_all_cores() -> None:
-    """Makes a device of each core of the CPU, before JAX starts: a scatter of XLA's runs on one core.
-
-    Raises:
-      RuntimeError: JAX has started already.
-    """
-    jax.config.update("jax_num_cpu_devices", cores())
-
-
-def sharing(batch_size: int) -> list[jax.Device]:
+def devices_for_batch(batch_size: int) -> list[jax.Device]:
     """The devices of all processes, the same number of each, as many as can share a batch evenly.
 
     Raises:
@@ -73,21 +35,8 @@ def sharing(batch_size: int) -> list[jax.Device]:
     if batch_size % count:
         raise InputError(f"train.batch_size={batch_size} can't be shared by {count} processes: give a multiple of {count}")
     of_process = [[device for device in jax.devices() if device.process_index == p] for p in range(count)]
-    each = _largest_divisor(batch_size // count, min(map(len, of_process)))
+    each = largest_divisor(batch_size // count, min(map(len, of_process)))
     return [device for own in of_process for device in own[:each]]
-
-
-def _largest_divisor(number: int, most: int) -> int:
-    return max(d for d in range(1, most + 1) if number % d == 0)
-
-
-def _described(device: jax.Device, count: int) -> str:
-    several = f", {processes.count()} processes" if processes.count() > 1 else ""
-    return f"{count} x {device.device_kind} ({platform.machine()}, {cores()} cores{several})"
-
-
-def _mesh_of(devices: Sequence[jax.Device]) -> Mesh:
-    return Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
 
 
 class Local:
@@ -96,7 +45,7 @@ class Local:
     def __init__(self, devices: Sequence[jax.Device]):
         """Takes devices of this process."""
         self.devices = list(devices)
-        self._mesh = _mesh_of(self.devices)
+        self._mesh = make_mesh(self.devices)
 
     def replicate(self, tree: Any) -> Any:
         """Puts a whole copy on each of the devices, of arrays that may lie on those of other processes too."""
@@ -117,7 +66,7 @@ class Local:
         return jax.device_put(batch, NamedSharding(self._mesh, PartitionSpec(AXIS)))
 
 
-def of_this_process() -> Local:
+def local_devices() -> Local:
     """All devices of this process."""
     return Local(jax.local_devices())
 
@@ -140,12 +89,12 @@ class DataParallel:
         self.kind = kind
         self.devices = list(jax.devices() if devices is None else devices)
         self.process, self.processes = processes.index(), processes.count()
-        self._mesh = _mesh_of(self.devices)
+        self._mesh = make_mesh(self.devices)
         self.local = Local([device for device in self.devices if device.process_index == self.process])
 
     def describe(self) -> str:
         """For people, of a result's machine: `2 x cpu (x86_64, 2 cores)`."""
-        return _described(self.devices[0], len(self.devices))
+        return describe(self.devices[0], len(self.devices))
 
     def check_batch(self, batch_size: int) -> None:
         """Raises InputError where a batch can't be shared out evenly."""
@@ -157,7 +106,7 @@ class DataParallel:
 
     def share(self, size: int) -> slice:
         """Which of `size` rows lie on the devices of this process."""
-        start, stop = processes.share(self._filled(size), self.process)
+        start, stop = processes.local_range(self._filled(size), self.process)
         return slice(min(start, size), min(stop, size))
 
     def _filled(self, size: int) -> int:
@@ -316,59 +265,3 @@ def _of_this_process(x: jax.Array) -> np.ndarray:
 def _placed(function: Callable[[Place, Any], Any], places: Any, tree: Any) -> Any:
     """Maps `(place, array)` over a tree whose parts have places."""
     return jax.tree.map(lambda place, part: jax.tree.map(lambda x: function(place, x), part), places, tree)
-
-
-class Spread(OneDevice):
-    """Spreads a database over the devices of this process, and over all processes."""
-
-    def __init__(self, devices: Sequence[jax.Device] | None = None):
-        """Takes devices.
-
-        Args:
-          devices: which; None for all of this process. In every process, take the same part in each retrieval.
-        """
-        super().__init__()
-        own = list(jax.local_devices() if devices is None else devices)
-        self.devices = len(own)
-        self._mesh = _mesh_of(own)
-
-    def describe(self) -> str:
-        """For people, of a result's machine: `2 x cpu (x86_64, 2 cores)`."""
-        return _described(self._mesh.devices.flat[0], self.devices)
-
-    @property
-    def platform(self) -> str:
-        """JAX's name of it: cpu, gpu or tpu."""
-        return self._mesh.devices.flat[0].platform
-
-    def share(self, size: int) -> tuple[int, int]:
-        """The rows of a database of `size` that this process sees to: start and stop."""
-        return processes.share(size, processes.index())
-
-    def shard(self, words: np.ndarray) -> jax.Array:
-        """Puts a share of the last axis, which is a multiple of `devices`, on each device."""
-        return jax.device_put(words, NamedSharding(self._mesh, PartitionSpec(None, AXIS)))
-
-    def replicate(self, words: np.ndarray) -> jax.Array:
-        """Puts a whole copy on every device."""
-        return jax.device_put(words, NamedSharding(self._mesh, PartitionSpec()))
-
-    def gather(self, array: np.ndarray) -> np.ndarray:
-        """The same array of every process, [processes, ...]."""
-        return processes.gather(array)
-
-    def build(self, function: Callable[..., Any], *, add: bool) -> Callable[..., Any]:
-        """What `compiled` keeps."""
-
-        def summed(same: Any, shards: Any) -> Any:
-            return jax.lax.psum(function(same, shards), AXIS)
-
-        return jax.jit(
-            jax.shard_map(
-                summed if add else function,
-                mesh=self._mesh,
-                in_specs=(PartitionSpec(), PartitionSpec(None, AXIS)),
-                out_specs=PartitionSpec() if add else PartitionSpec(None, None, AXIS),
-                check_vma=False,  # each device counts its own from zero
-            )
-        )

@@ -78,7 +78,7 @@ def _check_free(coordinator: str) -> None:
         raise InputError(f"--coordinator={coordinator} can't be used ({error.strerror}): give another port, to all") from error
 
 
-def leave(status: int) -> None:
+def hard_exit(status: int) -> None:
     """Ends this process at once, if there are others: an orderly end would wait for them, and they may wait for this one."""
     if count() > 1:
         sys.stderr.flush()
@@ -106,7 +106,7 @@ def leads() -> bool:
     return index() == 0
 
 
-def share(size: int, process: int) -> tuple[int, int]:
+def local_range(size: int, process: int) -> tuple[int, int]:
     """The rows of an array of `size` that a process sees to: start and stop."""
     each = -(-size // count())
     start = min(process * each, size)
@@ -139,19 +139,19 @@ def total(array: Any) -> np.ndarray:
     return gather(array.astype(np.float64 if array.dtype.kind == "f" else np.int64)).sum(axis=0)
 
 
-def of_first(tree: Any) -> Any:
+def broadcast_from_0(tree: Any) -> Any:
     """Process 0's arrays, for all."""
     return multihost_utils.broadcast_one_to_all(tree) if count() > 1 else tree
 
 
-def _told_by_all(text: str) -> list[str]:
+def _notes_of_all(text: str) -> list[str]:
     """A short text of every process."""
     note = text.encode()[:_LONGEST_NOTE]
     notes = gather(np.frombuffer(note.ljust(_LONGEST_NOTE), np.uint32))
     return [x.tobytes().rstrip().decode(errors="ignore") for x in notes]
 
 
-def together(function: Callable[[], _Outcome]) -> _Outcome:
+def run_on_all(function: Callable[[], _Outcome]) -> _Outcome:
     """Calls a function in every process; where it fails in one, all say so and stop, and none waits for ever.
 
     Raises:
@@ -164,7 +164,7 @@ def together(function: Callable[[], _Outcome]) -> _Outcome:
         if count() == 1:
             raise
         said = str(error)
-    for process, text in enumerate(_told_by_all(said)):
+    for process, text in enumerate(_notes_of_all(said)):
         if text:
             raise AgreedError(text if process == index() else f"process {process} says: {text}")
     return outcome  # type: ignore[return-value]  # it did not fail
@@ -179,7 +179,7 @@ def check_same(**values: str) -> None:
     Raises:
       InputError: in every process, that one has another.
     """
-    first, *others = (json.loads(text) for text in _told_by_all(json.dumps(values)))
+    first, *others = (json.loads(text) for text in _notes_of_all(json.dumps(values)))
     for process, theirs in enumerate(others, start=1):
         for name in values:
             if theirs[name] != first[name]:
@@ -212,12 +212,12 @@ def agreed_stop(asked: Callable[[], bool]) -> Callable[[], bool]:
     return stop
 
 
-def sees_to(number: int) -> bool:
+def jax_handles(number: int) -> bool:
     """Whether JAX has a handler of its own for a signal: SIGTERM, where several processes must agree on when to stop."""
     return count() > 1 and number == signal.SIGTERM
 
 
-def pass_on() -> None:
+def propagate_signal() -> None:
     """Makes a signal that came to this process one that all processes learn of."""
     if count() > 1:
         os.kill(os.getpid(), signal.SIGTERM)

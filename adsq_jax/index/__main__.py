@@ -18,18 +18,18 @@ def main(command: str, source: str, target: str) -> None:
         raise InputError(f"{source} can't be copied to itself: give another place")
     done = 0
 
-    def told(count: int) -> None:
+    def on_progress(count: int) -> None:
         nonlocal done
         done += count
         bar.update(count)
 
     with places.open_index(source) as opened, places.create(target, opened.manifest) as made:
         try:
-            with command_line.progress(opened.count(), unit="items") as bar:
-                copied = copying.copy(opened, made, told=told)
+            with command_line.progress_bar(opened.count(), unit="items") as bar:
+                copied = copying.copy(opened, made, on_progress=on_progress)
         except (KeyboardInterrupt, Stopped) as error:
             print(f"stopped: {done:,} items are in {target}; the same command goes on", file=sys.stderr)
-            command_line.leave(0 if isinstance(error, Stopped) else 130)
+            command_line.hard_exit(0 if isinstance(error, Stopped) else 130)
     more = f"; {target} has {copied.others:,} others as well" if copied.others else ""
     print(f"{copied.added:,} items copied, {copied.unchanged:,} were there already; all compared, the same{more}")
 

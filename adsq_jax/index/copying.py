@@ -21,7 +21,7 @@ class Copied(NamedTuple):
     others: int  # that the target has beside them
 
 
-def copy(source: CodeIndex, target: CodeIndex, *, told: Callable[[int], Any]) -> Copied:
+def copy(source: CodeIndex, target: CodeIndex, *, on_progress: Callable[[int], Any]) -> Copied:
     """Adds to an index what another one has and it hasn't, and then makes sure of each item, its labels, hash and code.
 
     What is there already isn't sent again, so that a copy which was cut short goes on. Takes about 100 bytes of memory an item.
@@ -29,7 +29,7 @@ def copy(source: CodeIndex, target: CodeIndex, *, told: Callable[[int], Any]) ->
     Args:
       source: an open index.
       target: another one, of the same bits and model.
-      told: is called on the way with the number of items done since.
+      on_progress: is called on the way with the number of items done since.
 
     Returns:
       How many items were added, and how many not.
@@ -47,7 +47,7 @@ def copy(source: CodeIndex, target: CodeIndex, *, told: Callable[[int], Any]) ->
             target.add([items[row] for row in new], codes[new])
         wanted.append(marks)
         added += len(new)
-        told(len(items))
+        on_progress(len(items))
     source.refresh()
     target.refresh()
     after, marks = _marks_of(target), np.concatenate(wanted)

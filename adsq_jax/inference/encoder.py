@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from adsq_jax.data import pipeline
-from adsq_jax.data.pipeline import Reading, View
+from adsq_jax.data.pipeline import Preprocessing, ReadOptions
 from adsq_jax.data.sources import Source
 from adsq_jax.devices.data_parallel import Local
 from adsq_jax.models.img_net import ImgNet
@@ -17,7 +17,16 @@ from adsq_jax.training.state import ImgNetState
 class Encoder:
     """Encodes images; compiled once, used for both ImgNets."""
 
-    def __init__(self, model: ImgNet, source: Source, *, local: Local, batch_size: int, view: View, reading: Reading):
+    def __init__(
+        self,
+        model: ImgNet,
+        source: Source,
+        *,
+        local: Local,
+        batch_size: int,
+        preprocessing: Preprocessing,
+        read_options: ReadOptions,
+    ):
         """Takes the network and its images.
 
         Args:
@@ -25,11 +34,11 @@ class Encoder:
           source: of images.
           local: the devices of this process.
           batch_size: images a batch, rounded up to share them out evenly.
-          view: how the network sees an image.
-          reading: threads and worker processes.
+          preprocessing: how the network sees an image.
+          read_options: threads and worker processes.
         """
         self._batch_size, self._bits = even(batch_size, local), model.bits
-        self._local, self._source, self._view, self._reading = local, source, view, reading
+        self._local, self._source, self._preprocessing, self._read_options = local, source, preprocessing, read_options
         self.codes = jax.jit(lambda variables, images: model.apply(variables, images, train=False)[1])
         self.trunk = jax.jit(lambda variables, images: model.apply(variables, images, train=False, method=model.trunk))
 
@@ -67,9 +76,9 @@ class Encoder:
         batches = pipeline.in_order(
             self._source,
             rows,
-            view=self._view,
+            preprocessing=self._preprocessing,
             batch_size=self._batch_size,
-            reading=self._reading,
+            read_options=self._read_options,
             seed=seed,
             start=start,
         )
@@ -96,7 +105,7 @@ class HeadEncoder:
     def __call__(self, state: ImgNetState, rows: np.ndarray) -> np.ndarray:
         """See `Encoder`."""
         variables, starts = {"params": state.params}, range(0, len(rows), self._batch_size)
-        inputs = (pipeline.filled(self._lookup(rows[start : start + self._batch_size]), self._batch_size) for start in starts)
+        inputs = (pipeline.padded(self._lookup(rows[start : start + self._batch_size]), self._batch_size) for start in starts)
         outputs = _whole(computed(self.codes, variables, inputs, local=self._local), count=len(rows))
         return np.concatenate([np.zeros((0, self._bits), np.float32), *outputs])
 

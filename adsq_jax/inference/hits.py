@@ -73,10 +73,10 @@ def nearest(
     Raises:
       InputError: a query can't be read; k or radius is out of range.
     """
-    return of_codes(opened, model.encode(list(queries), part="query"), k=k, radius=radius, where=where)
+    return search_codes(opened, model.encode(list(queries), part="query"), k=k, radius=radius, where=where)
 
 
-def of_codes(
+def search_codes(
     opened: CodeIndex, packed_codes: np.ndarray, *, k: int, radius: int | None, where: Filter | None
 ) -> list[list[Hit]]:
     """The same of queries that are encoded.
@@ -117,12 +117,12 @@ def table(query: str, hits: Sequence[Hit]) -> str:
     Returns:
       A few lines of text.
     """
-    head = folder.shown(os.fsencode(query))
+    head = folder.printable(os.fsencode(query))
     if not hits:
         return f"{head}\nnothing found"
     rows = [("rank", "bits", "labels", "path")]
     for hit in hits:
-        labels, path = (folder.shown(text.encode()) for text in (", ".join(hit.labels), hit.id))
+        labels, path = (folder.printable(text.encode()) for text in (", ".join(hit.labels), hit.id))
         rows.append((str(hit.rank), str(hit.distance), labels, path))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = [f"{rank:>{widths[0]}}  {bits:>{widths[1]}}  {labels:<{widths[2]}}  {path}" for rank, bits, labels, path in rows]
@@ -144,7 +144,7 @@ def pixels_of(picture: str) -> np.ndarray | None:
         return None
 
 
-def _told(hit: Hit) -> str:
+def _caption(hit: Hit) -> str:
     return f"{hit.rank}: {html_page.bits(hit.distance)}"
 
 
@@ -162,7 +162,9 @@ def page(queries: Sequence[str], found: Sequence[Sequence[Hit]]) -> bytes:
     for query, hits in zip(queries, found, strict=True):
         shown: list[Any] = [html_page.picture(pixels_of(query), name=query, lines=["query"], mark="")]
         for hit in hits:
-            shown.append(html_page.picture(pixels_of(hit.id), name=hit.id, lines=[_told(hit), ", ".join(hit.labels)], mark=""))
+            shown.append(
+                html_page.picture(pixels_of(hit.id), name=hit.id, lines=[_caption(hit), ", ".join(hit.labels)], mark="")
+            )
         parts.append(html_page.row(shown, heading=query))
     return html_page.document("Nearest pictures", parts)
 
@@ -180,6 +182,6 @@ def sheet(queries: Sequence[str], found: Sequence[Sequence[Hit]]) -> bytes:
     sections = {}
     for number, (query, hits) in enumerate(zip(queries, found, strict=True), start=1):
         cells = [(pixels_of(query), "query")]
-        cells += [(pixels_of(hit.id), ", ".join((_told(hit), *hit.labels))) for hit in hits]
+        cells += [(pixels_of(hit.id), ", ".join((_caption(hit), *hit.labels))) for hit in hits]
         sections[f"{number}. {query}"] = cells
-    return contact_sheet.drawn(sections)
+    return contact_sheet.draw_sections(sections)

@@ -16,12 +16,12 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from adsq_jax import codes, storage
+from adsq_jax.codes import QUERY_NETS
 from adsq_jax.data import images as pictures
 from adsq_jax.data.images import BadImage
 from adsq_jax.devices import data_parallel
 from adsq_jax.errors import InputError
 from adsq_jax.inference.encoder import computed, even
-from adsq_jax.inference.evaluation import QUERY_NETS
 from adsq_jax.models import build
 from adsq_jax.models.img_net import ImgNet
 from adsq_jax.models.layers import DTYPES, Layers
@@ -52,10 +52,10 @@ class Model:
         self.sha256: str = description["sha256"]  # codes of models of one hash can be compared, and no others
         self.image_size: int = description["view"]["image_size"]  # pixels a side of what the network sees
         self.resize: int = description["view"]["resize"]  # pixels of the shorter side before the centre is cut; 0: as it is
-        self.variables, self._local = variables, data_parallel.of_this_process()  # of all networks, for `relaxed_codes`
+        self.variables, self._local = variables, data_parallel.local_devices()  # of all networks, for `relaxed_codes`
         self.batch_size: int = even(description["batch_size"], self._local)
         self.networks = dict(zip(("query", "database"), QUERY_NETS[description["query_net"]], strict=True))  # f, g or sum
-        whole = build.of_sizes(layers=Layers(dtype=description["dtype"]), bits=self.bits, **description["network"])
+        whole = build.make_img_net(layers=Layers(dtype=description["dtype"]), bits=self.bits, **description["network"])
         self._relaxed = {name: jax.jit(partial(_relaxed, whole, _nets(name))) for name in set(self.networks.values())}
 
     def relaxed_codes(self, variables: Any, images: jax.Array, *, part: Part) -> list[jax.Array]:

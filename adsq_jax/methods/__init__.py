@@ -1,7 +1,7 @@
 """Other methods over one ImgNet: the same nets, data, loop and metric as ADSQ. One file a method, one line a file in METHODS.
 
-A file holds SETTINGS, the method's own knobs with their starting values; TRIED, the two choices of them that the comparison
-tries on held-out images, each at two learning rates, as for every method; `loss`, from what a step sees to terms; and `method`.
+A file holds SETTINGS, the method's own knobs with their starting values; TUNING_GRID, the two choices of them that the
+comparison tries on held-out images, each at two learning rates, as for every method; `loss`; and `method`.
 """
 
 from types import ModuleType

@@ -9,15 +9,15 @@ dissimilar pairs, r the similar over the dissimilar pairs: both are here (`balan
 from functools import partial
 from typing import Any
 
-from adsq_jax import codes
-from adsq_jax.methods.method import Method, Seen
+from adsq_jax.methods import b_step
+from adsq_jax.methods.method import LossInputs, Method
 from adsq_jax.methods.objective import Terms, difference_loss, quantization_loss, signed_similarity
 
 SETTINGS = {"quantization": 0.01, "balanced": 1.0}  # gamma (the paper's 200 is .002); whether -r is for -1
-TRIED = ({"quantization": 0.002}, {"quantization": 0.01})
+TUNING_GRID = ({"quantization": 0.002}, {"quantization": 0.01})
 
 
-def loss(seen: Seen, *, quantization: float, balanced: float) -> Terms:
+def loss(seen: LossInputs, *, quantization: float, balanced: float) -> Terms:
     """Equation 2."""
     u = seen.relaxed_codes
     target = signed_similarity(seen.similar, ratio=seen.statistics.ratio if balanced else 1.0)
@@ -27,9 +27,9 @@ def loss(seen: Seen, *, quantization: float, balanced: float) -> Terms:
     }
 
 
-def renew_codes(*arrays: Any, quantization: float, balanced: float, ratio: float, **known: Any) -> codes.CodesUpdate:
+def update_codes(*arrays: Any, quantization: float, balanced: float, ratio: float, **known: Any) -> b_step.CodesUpdate:
     """The discrete step of equation 9, to its fixed point, over one network or more."""
-    return codes.update_codes(
+    return b_step.update_codes(
         *arrays,
         ratio=ratio if balanced else 1.0,
         difference_weight=1.0,
@@ -44,5 +44,5 @@ def method(*, quantization: float, balanced: float) -> Method:
     """ADSH."""
     return Method(
         loss=partial(loss, quantization=quantization, balanced=balanced),
-        renew_codes=partial(renew_codes, quantization=quantization, balanced=balanced),
+        update_codes=partial(update_codes, quantization=quantization, balanced=balanced),
     )

@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from adsq_jax import codes
-from adsq_jax.methods import objective
-from adsq_jax.methods.method import Method, Seen
+from adsq_jax.methods import b_step, objective
+from adsq_jax.methods.method import LossInputs, Method
 
 
 def loss(
-    seen: Seen, *, likelihood_scale: float, neighbour_scale: float, cosine_scale: float, weights: Mapping[str, float]
+    seen: LossInputs, *, likelihood_scale: float, neighbour_scale: float, cosine_scale: float, weights: Mapping[str, float]
 ) -> objective.Terms:
     """The objective of an ImgNet.
 
@@ -96,10 +95,10 @@ def method(
         weights=used,
     )
     step: Any = partial(
-        codes.update_codes,
+        b_step.update_codes,
         difference_weight=used["difference"],
         quantization_weight=used["quantization"],
         bit_likelihood_weight=used["bit_likelihood"],
         label_code_weight=used["label_codes"],
     )
-    return Method(loss=terms, renew_codes=step, every_round=update_codes, twin=twin, label_net=label_net)
+    return Method(loss=terms, update_codes=step, every_round=update_codes, twin=twin, label_net=label_net)

@@ -6,14 +6,14 @@ Source: this project; Sablayrolles et al., ICASSP 2017, say why it belongs besid
 from functools import partial
 
 from adsq_jax.methods.classification import classifier, cross_entropy, logits
-from adsq_jax.methods.method import Method, Seen
+from adsq_jax.methods.method import LossInputs, Method
 from adsq_jax.methods.objective import Terms
 
 SETTINGS = {"smoothing": 0.0}  # share of the target that all classes have alike
-TRIED = ({"smoothing": 0.0}, {"smoothing": 0.1})
+TUNING_GRID = ({"smoothing": 0.0}, {"smoothing": 0.1})
 
 
-def loss(seen: Seen, *, smoothing: float) -> Terms:
+def loss(seen: LossInputs, *, smoothing: float) -> Terms:
     """Softmax cross-entropy of a linear classifier on codes through tanh."""
     scores, labels = logits(seen.parameters, seen.relaxed_codes), seen.labels
     target = (1 - smoothing) * labels / labels.sum(axis=1, keepdims=True).clip(1) + smoothing / labels.shape[1]

@@ -13,14 +13,14 @@ import jax.numpy as jnp
 
 from adsq_jax.methods.classification import centres, coins
 from adsq_jax.methods.dhn import log_cosh
-from adsq_jax.methods.method import Method, Seen
+from adsq_jax.methods.method import LossInputs, Method
 from adsq_jax.methods.objective import Terms
 
 SETTINGS = {"central": 1.0, "quantization": 1e-4}  # weights of the two terms; lambda is the second
-TRIED = ({"quantization": 1e-4}, {"quantization": 0.1})
+TUNING_GRID = ({"quantization": 1e-4}, {"quantization": 0.1})
 
 
-def loss(seen: Seen, *, central: float, quantization: float) -> Terms:
+def loss(seen: LossInputs, *, central: float, quantization: float) -> Terms:
     """Equation 6."""
     u, labels = seen.relaxed_codes, seen.labels
     votes = labels @ centres(labels.shape[1], u.shape[1], seed=seen.seed)  # [batch, bits]

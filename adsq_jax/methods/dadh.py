@@ -8,8 +8,8 @@ Neither the paper nor code of it was at hand: equations and weights are from wha
 
 from functools import partial
 
-from adsq_jax.methods.adsh import renew_codes
-from adsq_jax.methods.method import Method, Seen
+from adsq_jax.methods.adsh import update_codes
+from adsq_jax.methods.method import LossInputs, Method
 from adsq_jax.methods.objective import (
     Terms,
     balance_loss,
@@ -20,10 +20,10 @@ from adsq_jax.methods.objective import (
 )
 
 SETTINGS = {"likelihood": 0.01, "quantization": 0.01, "balance": 0.1, "balanced": 1.0}  # tau, gamma, eta; as of ADSH
-TRIED = ({"quantization": 0.01}, {"quantization": 0.1})
+TUNING_GRID = ({"quantization": 0.01}, {"quantization": 0.1})
 
 
-def loss(seen: Seen, *, likelihood: float, quantization: float, balance: float, balanced: float) -> Terms:
+def loss(seen: LossInputs, *, likelihood: float, quantization: float, balance: float, balanced: float) -> Terms:
     """The objective of one network while the other's codes are fixed."""
     u, bits = seen.relaxed_codes, seen.relaxed_codes.shape[1]
     target = signed_similarity(seen.similar, ratio=seen.statistics.ratio if balanced else 1.0)
@@ -39,6 +39,6 @@ def method(*, likelihood: float, quantization: float, balance: float, balanced: 
     """DADH."""
     return Method(
         loss=partial(loss, likelihood=likelihood, quantization=quantization, balance=balance, balanced=balanced),
-        renew_codes=partial(renew_codes, quantization=quantization, balanced=balanced),
+        update_codes=partial(update_codes, quantization=quantization, balanced=balanced),
         twin=True,
     )

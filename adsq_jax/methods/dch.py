@@ -9,14 +9,14 @@ from functools import partial
 
 import jax.numpy as jnp
 
-from adsq_jax.methods.method import Method, Seen
+from adsq_jax.methods.method import LossInputs, Method
 from adsq_jax.methods.objective import Terms, pair_weights, scaled_cosines, similarity
 
 SETTINGS = {"gamma": 10.0, "quantization": 0.1}  # Cauchy's scale, in bits; lambda
-TRIED = ({"gamma": 5.0}, {"gamma": 20.0})
+TUNING_GRID = ({"gamma": 5.0}, {"gamma": 20.0})
 
 
-def loss(seen: Seen, *, gamma: float, quantization: float) -> Terms:
+def loss(seen: LossInputs, *, gamma: float, quantization: float) -> Terms:
     """Equation 9."""
     u, half = seen.relaxed_codes, seen.relaxed_codes.shape[1] / 2
     similar = similarity(seen.labels, seen.labels)

@@ -10,11 +10,11 @@ from functools import partial
 import jax.numpy as jnp
 
 from adsq_jax.methods.dpsh import batch_likelihood
-from adsq_jax.methods.method import Method, Seen
+from adsq_jax.methods.method import LossInputs, Method
 from adsq_jax.methods.objective import Terms
 
 SETTINGS = {"quantization": 0.1, "weighted": 1.0}  # lambda; as of DPSH
-TRIED = ({"quantization": 0.1}, {"quantization": 0.3})
+TUNING_GRID = ({"quantization": 0.1}, {"quantization": 0.3})
 
 
 def log_cosh(x: jnp.ndarray) -> jnp.ndarray:
@@ -22,7 +22,7 @@ def log_cosh(x: jnp.ndarray) -> jnp.ndarray:
     return jnp.logaddexp(x, -x) - jnp.log(2.0)
 
 
-def loss(seen: Seen, *, quantization: float, weighted: float) -> Terms:
+def loss(seen: LossInputs, *, quantization: float, weighted: float) -> Terms:
     """Equation 6."""
     return {
         "likelihood": batch_likelihood(seen, scale=1.0, weighted=weighted),

@@ -13,21 +13,21 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from adsq_jax.methods.method import Method, Seen
+from adsq_jax.methods.method import LossInputs, Method
 from adsq_jax.methods.objective import Terms, likelihood_loss, pair_weights, quantization_loss, similarity
 
 SETTINGS = {"eta": 0.1, "weighted": 1.0}  # weight of the quantization; whether pairs are weighted
-TRIED = ({"eta": 0.05}, {"eta": 0.2})
+TUNING_GRID = ({"eta": 0.05}, {"eta": 0.2})
 
 
-def batch_likelihood(seen: Seen, *, scale: float, weighted: float) -> jax.Array:
+def batch_likelihood(seen: LossInputs, *, scale: float, weighted: float) -> jax.Array:
     """The likelihood of all pairs of a batch, with the logits scale u_i . u_j: float32[], the mean over the pairs."""
     similar = similarity(seen.labels, seen.labels)
     weights = pair_weights(similar, statistics=seen.statistics) if weighted else jnp.float32(1)
     return likelihood_loss(scale * seen.relaxed_codes @ seen.relaxed_codes.T, similar, weights=weights / similar.size)
 
 
-def loss(seen: Seen, *, eta: float, weighted: float) -> Terms:
+def loss(seen: LossInputs, *, eta: float, weighted: float) -> Terms:
     """Equation 4."""
     u = seen.relaxed_codes
     return {

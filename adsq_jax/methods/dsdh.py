@@ -13,16 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from adsq_jax import codes as hash_codes
+from adsq_jax.methods import b_step
 from adsq_jax.methods.dpsh import batch_likelihood
-from adsq_jax.methods.method import Method, Seen
+from adsq_jax.methods.method import LossInputs, Method
 from adsq_jax.methods.objective import Terms, quantization_loss
 
 SETTINGS = {"mu": 1.0, "nu": 0.1, "eta": 0.1, "weighted": 1.0}  # weights of the regression, its ridge, |u - b|^2; as of DPSH
-TRIED = ({"eta": 0.1}, {"eta": 0.3})
+TUNING_GRID = ({"eta": 0.1}, {"eta": 0.3})
 
 
-def loss(seen: Seen, *, eta: float, weighted: float) -> Terms:
+def loss(seen: LossInputs, *, eta: float, weighted: float) -> Terms:
     """Equation 7, the network's part."""
     return {
         "likelihood": batch_likelihood(seen, scale=0.5, weighted=weighted),
@@ -30,7 +30,7 @@ def loss(seen: Seen, *, eta: float, weighted: float) -> Terms:
     }
 
 
-def renew_codes(
+def update_codes(
     codes: np.ndarray,
     relaxed_codes: list[np.ndarray],
     *,
@@ -42,13 +42,13 @@ def renew_codes(
     nu: float,
     eta: float,
     **unused: Any,
-) -> hash_codes.CodesUpdate:
+) -> b_step.CodesUpdate:
     """Minimises mu |Y - B W|^2 + nu |W|^2 + eta n / K |B - U|^2, over W and then over B."""
     bits = codes.shape[1]
     labels, b = label_sets.astype(np.float64)[set_index], codes.astype(np.float64)
     w, *_ = np.linalg.lstsq(mu * total(b.T @ b) + nu * np.eye(bits), mu * total(b.T @ labels))  # [bits, c]
     pull = eta * size / bits * np.asarray(relaxed_codes[0], np.float64)
-    return hash_codes.descend(
+    return b_step.descend(
         codes, mu * labels @ w.T + pull, quadratic=mu * w @ w.T, pull=pull, scale=size, size=size, total=total
     )
 
@@ -58,5 +58,5 @@ def method(*, mu: float, nu: float, eta: float, weighted: float) -> Method:
     return Method(
         loss=partial(loss, eta=eta, weighted=weighted),
         bounded=False,
-        renew_codes=partial(renew_codes, mu=mu, nu=nu, eta=eta),
+        update_codes=partial(update_codes, mu=mu, nu=nu, eta=eta),
     )

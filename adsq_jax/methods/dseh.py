@@ -11,14 +11,14 @@ from functools import partial
 
 import jax.numpy as jnp
 
-from adsq_jax.methods.method import Method, Seen
+from adsq_jax.methods.method import LossInputs, Method
 from adsq_jax.methods.objective import Terms, guidance_loss
 
 SETTINGS = {"semantic": 1.0, "codes": 1.0, "cosine_scale": 10.0}  # weights of the two terms; the logits' scale
-TRIED = ({"semantic": 0.1}, {"semantic": 1.0})
+TUNING_GRID = ({"semantic": 0.1}, {"semantic": 1.0})
 
 
-def loss(seen: Seen, *, semantic: float, codes: float, cosine_scale: float) -> Terms:
+def loss(seen: LossInputs, *, semantic: float, codes: float, cosine_scale: float) -> Terms:
     """Equation 12, means over pairs, images and bits."""
     label_net, u = seen.guidance, seen.relaxed_codes
     if label_net is None:

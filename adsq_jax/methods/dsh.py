@@ -8,14 +8,14 @@ from functools import partial
 
 import jax.numpy as jnp
 
-from adsq_jax.methods.method import Method, Seen
+from adsq_jax.methods.method import LossInputs, Method
 from adsq_jax.methods.objective import Terms, similarity
 
 SETTINGS = {"margin": 2.0, "alpha": 0.01}  # m / K; weight of the regulariser
-TRIED = ({"alpha": 0.01}, {"alpha": 0.1})
+TUNING_GRID = ({"alpha": 0.01}, {"alpha": 0.1})
 
 
-def loss(seen: Seen, *, margin: float, alpha: float) -> Terms:
+def loss(seen: LossInputs, *, margin: float, alpha: float) -> Terms:
     """Equation 5, as means over all pairs of the batch and over bits."""
     u = seen.relaxed_codes
     similar = similarity(seen.labels, seen.labels)

@@ -10,14 +10,14 @@ import jax
 import jax.numpy as jnp
 
 from adsq_jax.methods.classification import classifier, cross_entropy, logits
-from adsq_jax.methods.method import Method, Seen
+from adsq_jax.methods.method import LossInputs, Method
 from adsq_jax.methods.objective import Terms
 
 SETTINGS = {"alpha": 0.1}  # weight of the penalty
-TRIED = ({"alpha": 0.01}, {"alpha": 0.1})
+TUNING_GRID = ({"alpha": 0.01}, {"alpha": 0.1})
 
 
-def loss(seen: Seen, *, alpha: float) -> Terms:
+def loss(seen: LossInputs, *, alpha: float) -> Terms:
     """Cross-entropy of the binary codes, and the penalty, a mean over images and bits."""
     z = seen.relaxed_codes
     signs = z + jax.lax.stop_gradient(jnp.where(z < 0, -1.0, 1.0) - z)

@@ -11,14 +11,14 @@ from functools import partial
 
 import jax.numpy as jnp
 
-from adsq_jax.methods.method import Method, Seen
+from adsq_jax.methods.method import LossInputs, Method
 from adsq_jax.methods.objective import Terms, likelihood_loss, pair_weights, similarity
 
 SETTINGS = {"scale": 10.0, "last_beta": 7.0}  # alpha K of the sigmoid; beta after the last round
-TRIED = ({"scale": 5.0}, {"scale": 10.0})
+TUNING_GRID = ({"scale": 5.0}, {"scale": 10.0})
 
 
-def loss(seen: Seen, *, scale: float, last_beta: float) -> Terms:
+def loss(seen: LossInputs, *, scale: float, last_beta: float) -> Terms:
     """Equation 4; c_ij of equation 2 is the labels' intersection over their union."""
     z, labels = seen.relaxed_codes, seen.labels
     h = jnp.tanh(jnp.sqrt(1 + (last_beta**2 - 1) * seen.progress) * z)

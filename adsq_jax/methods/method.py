@@ -7,11 +7,11 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
-from adsq_jax.codes import CodesUpdate
+from adsq_jax.methods.b_step import CodesUpdate
 from adsq_jax.methods.objective import Guidance, PairStatistics, Terms
 
 
-class Seen(NamedTuple):
+class LossInputs(NamedTuple):
     """What a loss may look at: the whole batch, and this device's rows of the training set.
 
     A loss is computed on every device; the mean over the devices is what is minimised. What is of the batch is the same on all
@@ -37,10 +37,10 @@ class Seen(NamedTuple):
     seed: int  # of the run, for what is drawn once
 
 
-Loss = Callable[[Seen], Terms]  # pure; the terms add up to what is minimised
+Loss = Callable[[LossInputs], Terms]  # pure; the terms add up to what is minimised
 
 
-class RenewCodes(Protocol):
+class UpdateCodes(Protocol):
     """A discrete step, in NumPy float64. Each of several processes sees to its own rows of the training set."""
 
     def __call__(
@@ -67,6 +67,6 @@ class Method:
     bounded: bool = True  # relaxed codes are the hash layer's outputs through tanh; False: as they are
     twin: bool = False  # two ImgNets
     label_net: bool = False  # a LabelNet is trained first; hash codes and banks start as its codes
-    renew_codes: RenewCodes | None = None  # the discrete step, after each round, and before the first without a LabelNet
+    update_codes: UpdateCodes | None = None  # the discrete step, after each round, and before the first without a LabelNet
     every_round: bool = True  # False: not after the rounds
     parameters: Callable[[jax.Array, int, int], Any] | None = None  # (key, bits, classes) -> its own, learned with the network

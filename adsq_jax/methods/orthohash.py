@@ -7,14 +7,14 @@ several labels share the target. Deviations: no batch normalisation before the s
 from functools import partial
 
 from adsq_jax.methods.classification import centres, cross_entropy
-from adsq_jax.methods.method import Method, Seen
+from adsq_jax.methods.method import LossInputs, Method
 from adsq_jax.methods.objective import Terms, scaled_cosines
 
 SETTINGS = {"scale": 8.0, "margin": 0.2}  # s, m
-TRIED = ({"scale": 8.0}, {"scale": 16.0})
+TUNING_GRID = ({"scale": 8.0}, {"scale": 16.0})
 
 
-def loss(seen: Seen, *, scale: float, margin: float) -> Terms:
+def loss(seen: LossInputs, *, scale: float, margin: float) -> Terms:
     """Equation 7."""
     u, labels = seen.relaxed_codes, seen.labels
     cosines = scaled_cosines(u, centres(labels.shape[1], u.shape[1], seed=seen.seed), scale=scale)

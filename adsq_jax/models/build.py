@@ -39,7 +39,7 @@ def build(config: ConfigDict, *, bounded: bool, axis_name: str) -> tuple[ImgNet,
     if model.pretrained:
         file = weight_files.read(model.pretrained)
         layout = pretrained.layout_of(file.arrays, backbone=model.backbone, source=file.source)
-    img_net = of_sizes(
+    img_net = make_img_net(
         layers=layers,
         backbone=model.backbone,
         width=model.width,
@@ -71,7 +71,7 @@ def build(config: ConfigDict, *, bounded: bool, axis_name: str) -> tuple[ImgNet,
     return img_net, Pretrained(placed.variables, account)
 
 
-def of_sizes(
+def make_img_net(
     *,
     layers: Layers,
     backbone: str,
@@ -109,7 +109,7 @@ def of_sizes(
     )
 
 
-def told(account: dict[str, Any]) -> str:
+def format_account(account: dict[str, Any]) -> str:
     """A line for people on what became of a file of weights.
 
     Args:

@@ -17,15 +17,16 @@ from ml_collections import ConfigDict
 
 from adsq_jax import command_line, retrieval, storage
 from adsq_jax import config as config_module
+from adsq_jax.codes import QUERY_NETS
 from adsq_jax.data import datasets
 from adsq_jax.data.images import BadImage
 from adsq_jax.data.sources import Source
-from adsq_jax.devices import data_parallel
+from adsq_jax.devices import host, sharded_database
 from adsq_jax.errors import InputError
-from adsq_jax.inference import evaluation, html_page
+from adsq_jax.inference import html_page
 from adsq_jax.report import figures, measures
 from adsq_jax.report.measures import Measured
-from adsq_jax.run import workdir
+from adsq_jax.run import codes_folder, tables, workdir
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A finished run's folder.")
 _OUT = flags.DEFINE_string("out", None, "The report's folder; DIR/report if not given. An earlier report there is replaced.")
@@ -83,10 +84,10 @@ def main() -> None:
     if storage.is_remote(out):
         raise InputError(f"{out} can't hold a report: give a folder of this machine with --out")
     _check_out(out)
-    data_parallel.use_all_cores()
+    host.use_all_cores()
     result, lines = read_run(directory)
-    packed, labels, bits = evaluation.read_codes(directory / "codes")
-    query_net, database_net = evaluation.QUERY_NETS[result["query_net"]]
+    packed, labels, bits = codes_folder.read(directory / "codes")
+    query_net, database_net = QUERY_NETS[result["query_net"]]
     if query_net not in packed["query"] or database_net not in packed["database"]:
         raise InputError(f"{directory / 'codes'} lacks those by {result['query_net']}: restore it, or train again")
     codes = {"query": packed["query"][query_net], "database": packed["database"][database_net]}
@@ -97,7 +98,7 @@ def main() -> None:
         bits=bits,
         cutoff=result["map_at"],
         top=_TOP,
-        spread=data_parallel.Spread(),
+        devices=sharded_database.ShardedDatabase(),
     )
     plots = draw(lines, found, result)
     rows = rows_of(directory)
@@ -144,10 +145,10 @@ def read_run(directory: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         raise InputError(f"--workdir={directory} holds no finished run: finish it with adsq_jax.main, or give another folder")
     result = workdir.read_json(directory / "result.json")
     try:
-        evaluation.table(result)
+        tables.result_table(result)
         retrieval.check_cutoffs([result["map_at"]])
         kinds = [isinstance(result[key], dict) for key in ("config", "precision_at", "precision_recall")]
-        if not all(kinds) or result["query_net"] not in evaluation.QUERY_NETS or not isinstance(result["method"], str):
+        if not all(kinds) or result["query_net"] not in QUERY_NETS or not isinstance(result["method"], str):
             raise ValueError
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{directory / 'result.json'} is no result of a run: restore it, or train again") from error
@@ -242,7 +243,7 @@ def page_of(
     Returns:
       HTML, as the bytes of a file.
     """
-    table = [tuple(line.split("  ", 1)) for line in evaluation.table(result).splitlines()]
+    table = [tuple(line.split("  ", 1)) for line in tables.result_table(result).splitlines()]
     texts = {name: text for name, (_, text, _) in _PLOTS.items()} | {"usage.png": _usage(found)}
     drawn = {name: html_page.plot(content, heading=_PLOTS[name][0], note=texts[name]) for name, content in plots.items()}
     parts = [

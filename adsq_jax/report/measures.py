@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from adsq_jax import codes, retrieval
-from adsq_jax.retrieval.blocks import OneDevice
+from adsq_jax.retrieval.blocks import SingleDevice
 from adsq_jax.retrieval.hamming import distance_histograms
 from adsq_jax.retrieval.metrics import average_precision
 
@@ -33,7 +33,7 @@ def measure(
     bits: int,
     cutoff: str,
     top: int,
-    spread: OneDevice,
+    devices: SingleDevice,
 ) -> Measured:
     """Measures what the report shows and `result.json` doesn't have.
 
@@ -44,7 +44,7 @@ def measure(
       bits: the code length.
       cutoff: of average precision, "all" or a rank.
       top: nearest items wanted.
-      spread: the devices.
+      devices: the devices.
 
     Returns:
       The figures.
@@ -52,9 +52,9 @@ def measure(
     Source: `retrieval/` for average precision and distances; the rest this project.
     """
     counts, relevant = distance_histograms(
-        query, database, query_labels=labels["query"], database_labels=labels["database"], bits=bits, spread=spread
+        query, database, query_labels=labels["query"], database_labels=labels["database"], bits=bits, devices=devices
     )
-    found = retrieval.search(query, database, min(top, len(database)), bits=bits, spread=spread)
+    found = retrieval.search(query, database, min(top, len(database)), bits=bits, devices=devices)
     ones, correlation = bit_statistics(database, bits=bits)
     return Measured(
         average_precision=average_precision(counts, relevant, cutoff=None if cutoff == "all" else int(cutoff)),

@@ -16,10 +16,10 @@ _ITEMS = 1 << 20  # items a device holds at a time, at most
 _BLOCK = 8192  # items whose distances a core holds at a time: within its cache
 
 
-class OneDevice:
-    """Where the database lies: on one device of one process. `data_parallel.Spread` has the same methods for many."""
+class SingleDevice:
+    """Where the database lies: on one device of one process. `data_parallel.ShardedDatabase` has the same methods for many."""
 
-    devices = 1
+    count = 1
 
     def __init__(self) -> None:
         self._compiled: dict[Any, Callable[..., Any]] = {}
@@ -66,7 +66,7 @@ class OneDevice:
         return jax.jit(function)
 
 
-ONE_DEVICE = OneDevice()
+SINGLE_DEVICE = SingleDevice()
 
 
 class Chunk(NamedTuple):
@@ -78,7 +78,7 @@ class Chunk(NamedTuple):
     block: int  # how many a device takes at a time
 
 
-def of_queries(size: int, *, most: int) -> Iterator[tuple[slice, int]]:
+def query_blocks(size: int, *, most: int) -> Iterator[tuple[slice, int]]:
     """About equal parts of the queries: which, and how many rows each has with its filling.
 
     Args:
@@ -94,29 +94,29 @@ def of_queries(size: int, *, most: int) -> Iterator[tuple[slice, int]]:
         yield slice(start, min(start + rows, size)), rows
 
 
-def of_database(size: int, *, spread: OneDevice) -> Iterator[Chunk]:
+def database_chunks(size: int, *, devices: SingleDevice) -> Iterator[Chunk]:
     """About equal parts of the rows that this process sees to, so that one compilation serves all and little is filling.
 
     Args:
       size: the items of the whole database.
-      spread: the devices.
+      devices: the devices.
 
     Yields:
       The parts, in order; none where there are more processes than rows.
     """
-    start, stop = spread.share(size)
+    start, stop = devices.share(size)
     if start == stop:
         return
-    chunks = -(-(stop - start) // (_ITEMS * spread.devices))
-    each = -(-(stop - start) // (chunks * spread.devices))  # rows a device
+    chunks = -(-(stop - start) // (_ITEMS * devices.count))
+    each = -(-(stop - start) // (chunks * devices.count))  # rows a device
     count = -(-each // _BLOCK)
     block = -(-each // count)
-    rows = count * block * spread.devices
+    rows = count * block * devices.count
     for first in range(start, stop, rows):
         yield Chunk(first, min(first + rows, stop), rows, block)
 
 
-def filled(words: np.ndarray, size: int, *, value: np.ndarray | int = 0) -> np.ndarray:
+def padded(words: np.ndarray, size: int, *, value: np.ndarray | int = 0) -> np.ndarray:
     """Fills up the last axis.
 
     Args:

@@ -9,7 +9,7 @@ import numpy as np
 
 from adsq_jax.retrieval import blocks
 from adsq_jax.retrieval.arrays import Codes, Labels, pair_of_codes, pair_of_labels
-from adsq_jax.retrieval.blocks import ONE_DEVICE, OneDevice
+from adsq_jax.retrieval.blocks import SINGLE_DEVICE, SingleDevice
 
 DISTANCES_BY = ("popcount", "matmul")
 _BINS = 1 << 22  # counts held at a time, at most: fewer queries where each has more
@@ -24,7 +24,7 @@ def distance_histograms(
     database_labels: np.ndarray,
     bits: int | None = None,
     distances_by: str | None = None,
-    spread: OneDevice = ONE_DEVICE,
+    devices: SingleDevice = SINGLE_DEVICE,
 ) -> tuple[np.ndarray, np.ndarray]:
     """For each query, how many items lie at each distance, and how many of them are relevant.
 
@@ -36,7 +36,7 @@ def distance_histograms(
       bits: K of packed codes; None where they are not packed.
       distances_by: "popcount" (XOR and population count) or "matmul" (products of +1 and -1); None for what suits the
         platform. Both are exact.
-      spread: the devices.
+      devices: the devices.
 
     Returns:
       Two int64[n_query, K + 1]: all items, and relevant items, at distances 0 to K (in bits).
@@ -49,7 +49,7 @@ def distance_histograms(
     """
     query, database = pair_of_codes(query_codes, database_codes, bits=bits)
     labels = pair_of_labels(query_labels, database_labels, n_query=len(query), n_database=len(database))
-    parts = [part for _, part in histograms_by_block(query, database, labels, distances_by=distances_by, spread=spread)]
+    parts = [part for _, part in histograms_by_block(query, database, labels, distances_by=distances_by, devices=devices)]
     joint = np.concatenate(parts)
     return joint.sum(axis=2), joint[:, :, 1:].sum(axis=2)
 
@@ -60,8 +60,8 @@ def histograms_by_block(
     labels: tuple[Labels, Labels],
     *,
     distances_by: str | None,
-    spread: OneDevice,
-    told: Callable[[int], None] = lambda pairs: None,
+    devices: SingleDevice,
+    on_progress: Callable[[int], None] = lambda pairs: None,
 ) -> Iterator[tuple[slice, np.ndarray]]:
     """Goes through the queries block by block, and for each block through the database.
 
@@ -70,8 +70,8 @@ def histograms_by_block(
       database: codes of the database.
       labels: of queries and database.
       distances_by: as for `distance_histograms`.
-      spread: the devices.
-      told: is called on the way with the number of pairs done since.
+      devices: the devices.
+      on_progress: is called on the way with the number of pairs done since.
 
     Yields:
       Which queries, and int64[queries, bits + 1, grades]: how many items lie at each distance and share 0, 1, ... labels.
@@ -81,18 +81,25 @@ def histograms_by_block(
 
     Source: this project.
     """
-    by = distances_by or ("popcount" if spread.platform == "cpu" else "matmul")
+    by = distances_by or ("popcount" if devices.platform == "cpu" else "matmul")
     if by not in DISTANCES_BY:
         raise ValueError(f"no way to distances named {by!r}: choose one of {', '.join(DISTANCES_BY)}")
     grades = 1 + labels[0].most()
     bins = (query.bits + 1) * grades
-    for part, rows in blocks.of_queries(len(query), most=_BINS // bins):
+    for part, rows in blocks.query_blocks(len(query), most=_BINS // bins):
         words = (
-            blocks.filled(query.words(part.start, part.stop), rows),
-            blocks.filled(labels[0].words(part.start, part.stop), rows),
+            blocks.padded(query.words(part.start, part.stop), rows),
+            blocks.padded(labels[0].words(part.start, part.stop), rows),
         )
         total = _against_database(
-            words, database, labels[1], own=part.stop - part.start, grades=grades, by=by, spread=spread, told=told
+            words,
+            database,
+            labels[1],
+            own=part.stop - part.start,
+            grades=grades,
+            by=by,
+            devices=devices,
+            on_progress=on_progress,
         )
         yield part, total.reshape(-1, query.bits + 1, grades)
 
@@ -105,29 +112,29 @@ def _against_database(
     own: int,
     grades: int,
     by: str,
-    spread: OneDevice,
-    told: Callable[[int], None],
+    devices: SingleDevice,
+    on_progress: Callable[[int], None],
 ) -> np.ndarray:
     """int64[own, (bits + 1) * grades] of the first `own` of queries' words, against the whole database, over all processes."""
     n_query, bits = query[0].shape[1], database.bits
     total = np.zeros((n_query, (bits + 1) * grades), np.int64)
     at_zero = np.bitwise_count(query[0]).sum(axis=0) * grades  # the bin of an item of zeros that shares no label
-    same = tuple(spread.replicate(words) for words in query)
+    same = tuple(devices.replicate(words) for words in query)
     pending: list[jax.Array] = []  # the block before, which the devices work on while the next is read
-    for chunk in blocks.of_database(len(database), spread=spread):
+    for chunk in blocks.database_chunks(len(database), devices=devices):
         shards = (
-            spread.shard(blocks.filled(database.words(chunk.start, chunk.stop), chunk.rows)),
-            spread.shard(blocks.filled(labels.words(chunk.start, chunk.stop), chunk.rows, value=labels.absent)),
+            devices.shard(blocks.padded(database.words(chunk.start, chunk.stop), chunk.rows)),
+            devices.shard(blocks.padded(labels.words(chunk.start, chunk.stop), chunk.rows, value=labels.absent)),
         )
         static = {"bits": bits, "grades": grades, "block": chunk.block, "by": by, "ids": labels.ids}
-        pending.append(spread.compiled(_histograms, add=True, **static)(same, shards))
+        pending.append(devices.compiled(_histograms, add=True, **static)(same, shards))
         total[np.arange(n_query), at_zero] -= chunk.rows - (chunk.stop - chunk.start)
         if len(pending) == 2:
             total += np.asarray(pending.pop(0))
-        told((chunk.stop - chunk.start) * own)
+        on_progress((chunk.stop - chunk.start) * own)
     for counts in pending:
         total += np.asarray(counts)
-    return spread.gather(total[:own]).sum(axis=0)
+    return devices.gather(total[:own]).sum(axis=0)
 
 
 def _histograms(

@@ -19,7 +19,7 @@ def average_precision(
     labels: tuple[Labels, Labels],
     *,
     cutoffs: Sequence[int | None],
-    told: Callable[[int], None] = lambda pairs: None,
+    on_progress: Callable[[int], None] = lambda pairs: None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Average precision over the relevant items within the cutoff, items at one distance in database order.
 
@@ -28,7 +28,7 @@ def average_precision(
       database: codes of the database.
       labels: of queries and database.
       cutoffs: ranks R, None for the whole database.
-      told: is called on the way with the number of pairs done since.
+      on_progress: is called on the way with the number of pairs done since.
 
     Returns:
       float64[cutoffs, n_query], the mean over hits in the top R of (hits so far / rank), 0 without a hit; and whether there is
@@ -50,7 +50,7 @@ def average_precision(
                 ranks = np.flatnonzero(ranked[:cutoff]) + 1
                 hit[j, start + i] = len(ranks) > 0
                 found[j, start + i] = np.mean(np.arange(1, len(ranks) + 1) / ranks) if len(ranks) else 0.0
-            told(len(database))
+            on_progress(len(database))
     return found, hit
 
 

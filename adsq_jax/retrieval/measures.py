@@ -9,7 +9,7 @@ import numpy as np
 from adsq_jax.errors import InputError
 from adsq_jax.retrieval import hamming, legacy, metrics
 from adsq_jax.retrieval.arrays import Codes, Labels, pair_of_codes, pair_of_labels
-from adsq_jax.retrieval.blocks import ONE_DEVICE, OneDevice
+from adsq_jax.retrieval.blocks import SINGLE_DEVICE, SingleDevice
 
 POINTS = (1, 5, 10, 20, 50, *range(100, 1001, 100), 2000, 5000, 10_000)  # of precision_at and recall_at
 _RADIUS = 2  # the field's ball
@@ -25,8 +25,8 @@ def measure(
     cutoffs: Sequence[int | str] = ("all",),
     with_legacy: bool = False,
     distances_by: str | None = None,
-    spread: OneDevice = ONE_DEVICE,
-    told: Callable[[int], None] = lambda pairs: None,
+    devices: SingleDevice = SINGLE_DEVICE,
+    on_progress: Callable[[int], None] = lambda pairs: None,
 ) -> dict[str, Any]:
     """Measures how well codes retrieve.
 
@@ -39,8 +39,9 @@ def measure(
       cutoffs: "all", or ranks.
       with_legacy: whether to add the figures of published code, by a slower pass.
       distances_by: "popcount" or "matmul"; None for what suits the platform.
-      spread: the devices; all of them with `adsq_jax.devices.data_parallel.Spread()`.
-      told: is called on the way with the number of pairs done since; there are n_query x n_database, twice that `with_legacy`.
+      devices: the devices; `adsq_jax.devices.ShardedDatabase()` for all of them.
+      on_progress: is called on the way with the number of pairs done since; there are n_query x n_database, twice that
+        `with_legacy`.
 
     Returns:
       `metrics` by cutoff: `map` (tie-aware, over all queries; one without a relevant item counts 0), `map_best` and `map_worst`
@@ -61,12 +62,14 @@ def measure(
     parts = [
         _of_queries(histograms, ranks=ranks, n_database=len(database), graded=not labels[0].ids)
         for _, histograms in hamming.histograms_by_block(
-            query, database, labels, distances_by=distances_by, spread=spread, told=told
+            query, database, labels, distances_by=distances_by, devices=devices, on_progress=on_progress
         )
     ]
     found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return {
-        "metrics": _by_cutoff(found, ranks, legacy_of=(query, database, labels) if with_legacy else None, told=told),
+        "metrics": _by_cutoff(
+            found, ranks, legacy_of=(query, database, labels) if with_legacy else None, on_progress=on_progress
+        ),
         "precision_radius2": float(found["precision"][:, min(_RADIUS, query.bits)].mean()),
         "empty_balls": float(found["empty"].mean()),
         "precision_at": _at_points(found, "precision_at"),
@@ -145,7 +148,7 @@ def _by_cutoff(
     ranks: dict[str, int | None],
     *,
     legacy_of: tuple[Codes, Codes, tuple[Labels, Labels]] | None,
-    told: Callable[[int], None],
+    on_progress: Callable[[int], None],
 ) -> dict[str, dict[str, float | None]]:
     names = ("map", "map_best", "map_worst", "ndcg", "acg")
     by_cutoff: dict[str, dict[str, float | None]] = {
@@ -154,7 +157,7 @@ def _by_cutoff(
     for rank, measured in by_cutoff.items():
         measured["map_answerable"] = _mean(found[f"map {rank}"][found["answerable"]])
     if legacy_of is not None:
-        precision, hit = legacy.average_precision(*legacy_of, cutoffs=list(ranks.values()), told=told)
+        precision, hit = legacy.average_precision(*legacy_of, cutoffs=list(ranks.values()), on_progress=on_progress)
         for i, measured in enumerate(by_cutoff.values()):
             measured["map_legacy_deephash"] = float(precision[i].mean())
             measured["map_legacy_hashnet"] = _mean(precision[i][hit[i]])

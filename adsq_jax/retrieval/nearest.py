@@ -7,7 +7,7 @@ import numpy as np
 from adsq_jax.errors import InputError
 from adsq_jax.retrieval import blocks
 from adsq_jax.retrieval.arrays import Codes, pair_of_codes
-from adsq_jax.retrieval.blocks import ONE_DEVICE, OneDevice
+from adsq_jax.retrieval.blocks import SINGLE_DEVICE, SingleDevice
 from adsq_jax.retrieval.hamming import set_bits
 
 _FOUND = 1 << 22  # neighbours held at a time, at most: fewer queries where each wants more
@@ -21,7 +21,7 @@ def search(
     k: int,
     *,
     bits: int | None = None,
-    spread: OneDevice = ONE_DEVICE,
+    devices: SingleDevice = SINGLE_DEVICE,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest items of each query, by (distance, index in the database).
 
@@ -30,7 +30,7 @@ def search(
       database_codes: the same way, [n_database, ...].
       k: how many, 1 to n_database.
       bits: K of packed codes; None where they are not packed.
-      spread: the devices.
+      devices: the devices.
 
     Returns:
       distances int32[n_query, k] in bits, and indices int64[n_query, k].
@@ -44,30 +44,30 @@ def search(
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= len(database):
         raise InputError(f"k={k}: expected a whole number from 1 to {len(database)}, the items of the database")
     distances, indices = np.empty((len(query), k), np.int32), np.empty((len(query), k), np.int64)
-    for part, rows in blocks.of_queries(len(query), most=_FOUND // k):
-        words = blocks.filled(query.words(part.start, part.stop), rows)
-        found = _of_database(words, database, k=k, spread=spread)[:, : part.stop - part.start]
+    for part, rows in blocks.query_blocks(len(query), most=_FOUND // k):
+        words = blocks.padded(query.words(part.start, part.stop), rows)
+        found = _of_database(words, database, k=k, devices=devices)[:, : part.stop - part.start]
         distances[part], indices[part] = found
     return distances, indices
 
 
-def _of_database(query: np.ndarray, database: Codes, *, k: int, spread: OneDevice) -> np.ndarray:
+def _of_database(query: np.ndarray, database: Codes, *, k: int, devices: SingleDevice) -> np.ndarray:
     """int64[2, n_query, k]: distances and indices over all processes."""
-    same = spread.replicate(query)
-    together = None if spread.platform == "cpu" else _TOGETHER
+    same = devices.replicate(query)
+    together = None if devices.platform == "cpu" else _TOGETHER
     best = np.empty((2, query.shape[1], 0), np.int64)
-    for chunk in blocks.of_database(len(database), spread=spread):
+    for chunk in blocks.database_chunks(len(database), devices=devices):
         places = np.arange(chunk.stop - chunk.start, dtype=np.int32)[None]
         shards = (
-            spread.shard(blocks.filled(database.words(chunk.start, chunk.stop), chunk.rows)),
-            spread.shard(blocks.filled(places, chunk.rows, value=_NOWHERE)),
+            devices.shard(blocks.padded(database.words(chunk.start, chunk.stop), chunk.rows)),
+            devices.shard(blocks.padded(places, chunk.rows, value=_NOWHERE)),
         )
-        nearest = spread.compiled(_nearest, add=False, k=min(k, chunk.rows // spread.devices), together=together)
+        nearest = devices.compiled(_nearest, add=False, k=min(k, chunk.rows // devices.count), together=together)
         found = np.asarray(nearest(same, shards), np.int64)
         found[1] += chunk.start
         best = _merged(best, found, k=k)
     far = np.full((2, query.shape[1], k - best.shape[2]), np.iinfo(np.int64).max)  # a process may hold less than k items
-    parts = spread.gather(np.concatenate([best, far], axis=2))
+    parts = devices.gather(np.concatenate([best, far], axis=2))
     return _merged(*parts, k=k)
 
 

@@ -164,7 +164,7 @@ class Checkpoints:
 
     def _newest_whole(self) -> int:
         """The newest step whose files are what they were, or -1; what is damaged is put aside."""
-        found = processes.together(lambda: self._look() if processes.leads() else -1)
+        found = processes.run_on_all(lambda: self._look() if processes.leads() else -1)
         found = int(processes.total(found if processes.leads() else 0))
         self._manager.reload()
         return found
@@ -278,12 +278,3 @@ def _problem(folder: Path) -> str | None:
     except (OSError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
         return f"its {_MANIFEST} can't be read ({error})"
     return f"{names[0]} is not what was written" if names else None
-
-
-def sha256(tree: Any) -> str:
-    """A hash of a tree's paths, dtypes, shapes and numbers, 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        digest.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
-        digest.update(np.ascontiguousarray(leaf).tobytes())
-    return digest.hexdigest()

@@ -19,7 +19,7 @@ _QUIET_SECONDS = 10.0  # least time between two plain lines
 _STORE_SECONDS = 10.0  # least time between two writes of a file to an object store
 
 
-class Progress:
+class MetricsLog:
     """Writes a run's metrics to its folder, and shows them."""
 
     def __init__(self, directory: Path, *, start: int | None, total: int):
@@ -74,7 +74,7 @@ class Progress:
 
     def show(self, step: int, values: dict[str, float], *, label: str, images_per_second: float) -> None:
         """Shows where training is: each loss term, the speed, and the time left."""
-        terms = told(values)
+        terms = format_metrics(values)
         if self._bar is not None:
             self._bar.set_description_str(label, refresh=False)
             self._bar.set_postfix_str(f"{images_per_second:.0f} images/s", refresh=False)
@@ -104,7 +104,7 @@ class Progress:
                 bar.close()
 
 
-class Silent(Progress):
+class SilentLog(MetricsLog):
     """Of a process that doesn't lead: what it measures is what the leading one writes."""
 
     def __init__(self) -> None:
@@ -123,7 +123,7 @@ class Silent(Progress):
         """Closes nothing."""
 
 
-def told(values: dict[str, float]) -> str:
+def format_metrics(values: dict[str, float]) -> str:
     """Numbers by name, for people: `balance 0.01 loss 0.3`."""
     return " ".join(f"{name} {value:.4g}" for name, value in values.items())
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from absl import logging
 from tqdm import tqdm
@@ -20,7 +21,6 @@ from adsq_jax.data.datasets import Dataset
 from adsq_jax.errors import InputError, Stopped
 from adsq_jax.inference.encoder import Encoder
 from adsq_jax.run import workdir
-from adsq_jax.run.checkpoint import sha256
 
 _EVERY = 5.0  # seconds from one note of what is on the disk to the next
 
@@ -71,7 +71,7 @@ def compute(
             "with --config.data.feature_cache and a new --workdir"
         )
     rows = np.unique(np.concatenate(dataset.split))
-    key = {"trunk": sha256(trunk), "images": dataset.source.stamp(rows), "rows": rows.tolist(), "of": identity}
+    key = {"trunk": tree_sha256(trunk), "images": dataset.source.stamp(rows), "rows": rows.tolist(), "of": identity}
     train = dataset.split.train
     folder = directory / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]
     with _locked(folder, stop), tqdm(unit=" images", delay=2, mininterval=1, dynamic_ncols=True, leave=False) as bar:
@@ -84,7 +84,7 @@ def compute(
                 len(which),
                 lambda start: encoder.features(trunk, which, seed=seed, start=start),
                 stop=stop,
-                told=bar.update,
+                on_progress=bar.update,
             )
 
         # The seed is a view's own number, and training images are hashed in their order: another split makes other views.
@@ -98,12 +98,12 @@ def _kept(
     batches: Callable[[int], Iterator[np.ndarray]],
     *,
     stop: Callable[[], bool],
-    told: Callable[[int], Any],
+    on_progress: Callable[[int], Any],
 ) -> np.ndarray:
     """Rows of features, in PATH.f32 as they are, with their number and hash in PATH.json; what is whole of them is kept."""
     data = path.with_suffix(".f32")
     done, digest, width = _found(path, count)
-    told(done)
+    on_progress(done)
     if done < count:
         with data.open("r+b" if done else "wb") as file:
             file.truncate(done * width * 4)
@@ -114,7 +114,7 @@ def _kept(
                 file.write(content)
                 digest.update(content)
                 done, width = done + len(batch), batch.shape[1]
-                told(len(batch))
+                on_progress(len(batch))
                 stopping = stop()
                 if done == count or stopping or time.monotonic() - noted > _EVERY:
                     file.flush()
@@ -184,3 +184,12 @@ def _locked(folder: Path, stop: Callable[[], bool]) -> Iterator[None]:
                     "new --workdir"
                 ) from error
         yield
+
+
+def tree_sha256(tree: Any) -> str:
+    """A hash of a tree's paths, dtypes, shapes and numbers, 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        digest.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from adsq_jax.data.datasets import described
+from adsq_jax.data.datasets import facts
 from adsq_jax.devices import processes
 from adsq_jax.errors import InputError, Stopped
 from adsq_jax.models import build
 from adsq_jax.run.checkpoint import Checkpoints
-from adsq_jax.run.metrics_log import Progress, Silent
+from adsq_jax.run.metrics_log import MetricsLog, SilentLog
 from adsq_jax.training.rounds import NotFinite, Trainer
 from adsq_jax.training.state import TrainState
 
@@ -50,13 +50,13 @@ def train(
                 f"the checkpoint in {directory} doesn't say what it is of: go on with the version of adsq_jax that wrote it, "
                 "or give a new --workdir"
             ) from error
-    progress: Progress = Silent()
+    progress: MetricsLog = SilentLog()
     if processes.leads():
         first = None if restored is None else int(restored[0].step)
-        progress = Progress(directory, start=first, total=trainer.total_steps)
+        progress = MetricsLog(directory, start=first, total=trainer.total_steps)
     progress.say(f"runs on {trainer.parallel.describe()}")
     if trainer.pretrained is not None:
-        progress.say(build.told(trainer.pretrained.account))
+        progress.say(build.format_account(trainer.pretrained.account))
 
     def save(state: TrainState) -> None:
         measured = None if validate is None else validate(state)
@@ -97,7 +97,7 @@ def train(
 def _origin(trainer: Trainer) -> dict[str, Any]:
     """What a checkpoint's numbers came from: config, data, and weights."""
     weights = None if trainer.pretrained is None else trainer.pretrained.account["sha256"]
-    data = described(trainer.dataset)
+    data = facts(trainer.dataset)
     return {"config": json.loads(trainer.config.to_json()), "data": data, "pretrained_sha256": weights}
 
 
@@ -119,7 +119,7 @@ def _step_2(
     trainer: Trainer,
     state: TrainState,
     *,
-    progress: Progress,
+    progress: MetricsLog,
     stop: Callable[[], bool],
     save: Callable[[TrainState], None],
 ) -> TrainState:
@@ -148,9 +148,9 @@ def _stop_on_signal() -> Iterator[Callable[[], bool]]:
         if asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         asked.append(number)
-        processes.pass_on()
+        processes.propagate_signal()
 
-    old = {number: signal.signal(number, handler) for number in processes.SIGNALS if not processes.sees_to(number)}
+    old = {number: signal.signal(number, handler) for number in processes.SIGNALS if not processes.jax_handles(number)}
     try:
         yield processes.agreed_stop(lambda: bool(asked))
     except Stopped as error:

@@ -21,16 +21,18 @@ from ml_collections import ConfigDict
 
 from adsq_jax import codes, methods, storage
 from adsq_jax.data import pipeline
-from adsq_jax.data.datasets import Dataset, labels_of
+from adsq_jax.data.datasets import Dataset, part_labels
 from adsq_jax.devices import processes
-from adsq_jax.devices.data_parallel import AXIS, DataParallel, Place, reading_threads
+from adsq_jax.devices.data_parallel import DataParallel, Place
+from adsq_jax.devices.host import reading_threads
+from adsq_jax.devices.mesh import AXIS
 from adsq_jax.errors import InputError, Stopped
 from adsq_jax.inference.encoder import Encoder, HeadEncoder
 from adsq_jax.methods import adsq, objective
-from adsq_jax.methods.method import Method, RenewCodes
+from adsq_jax.methods.method import Method, UpdateCodes
 from adsq_jax.models import build
 from adsq_jax.models.label_net import LabelNet
-from adsq_jax.run.metrics_log import Progress, told
+from adsq_jax.run.metrics_log import MetricsLog, format_metrics
 from adsq_jax.training import frozen_features, optimizer
 from adsq_jax.training.frozen_features import Features
 from adsq_jax.training.state import ImgNetState, LabelNetState, Targets, TrainState
@@ -71,7 +73,7 @@ class Trainer:
         parallel.check_batch(config.train.batch_size)
         self.config, self.dataset, self.parallel = config, dataset, parallel
         self.method = _method(config)
-        labels = labels_of(dataset, "train")  # [n, c]
+        labels = part_labels(dataset, "train")  # [n, c]
         self.size = len(labels)  # n
         self.own = parallel.share(self.size)  # rows of the training set that this process sees to
         self.sets = objective.label_sets(labels)
@@ -81,8 +83,8 @@ class Trainer:
         self.statistics = objective.pair_statistics(self.sets)
         self.frequencies = (self.sets.counts / self.size).astype(np.float32)  # [m]
         data = config.data
-        self.view = pipeline.View(data.resize, data.image_size, data.crop_padding, data.flip, data.erase)
-        self.reading = pipeline.Reading(
+        self.preprocessing = pipeline.Preprocessing(data.resize, data.image_size, data.crop_padding, data.flip, data.erase)
+        self.read_options = pipeline.ReadOptions(
             threads=reading_threads(data.threads),
             workers=data.workers,
             process=parallel.process,
@@ -108,15 +110,15 @@ class Trainer:
             dataset.source,
             local=parallel.local,
             batch_size=config.eval.batch_size,
-            view=self.view,
-            reading=self.reading,
+            preprocessing=self.preprocessing,
+            read_options=self.read_options,
         )
         self.encoder: Encoder | HeadEncoder = self._of_images
         self._features: Features | None = None  # of a frozen trunk, after `prepare`
 
     def _steps_per_half(self) -> int:
         config, rows = self.config, self.dataset.split.train
-        pipeline.resized(self.dataset.source, int(rows[0]), self.view)  # finds out before step 1 whether images fit
+        pipeline.resized(self.dataset.source, int(rows[0]), self.preprocessing)  # finds out before step 1 whether images fit
         if config.train.batch_size > len(rows):
             raise InputError(
                 f"train.batch_size={config.train.batch_size} is more than the {len(rows)} training images: give less"
@@ -252,7 +254,7 @@ class Trainer:
             state.trunk,
             self.dataset,
             views=data.feature_views,
-            identity=[repr(net.backbone), net.mean, net.deviation, self.view],
+            identity=[repr(net.backbone), net.mean, net.deviation, self.preprocessing],
             directory=storage.path(data.feature_cache) if data.feature_cache else directory / "features",
             stop=stop,
         )
@@ -270,7 +272,7 @@ class Trainer:
         guidance = objective.Guidance(semantic, relaxed_codes, frequencies=jnp.asarray(self.frequencies))
         return guidance, np.asarray(relaxed_codes)
 
-    def step_1(self, state: TrainState, *, progress: Progress, stop: Callable[[], bool]) -> TrainState:
+    def step_1(self, state: TrainState, *, progress: MetricsLog, stop: Callable[[], bool]) -> TrainState:
         """LabelNet alone, then codes and banks before the first round.
 
         Without LabelNet they are what the untrained ImgNets give, after a discrete step.
@@ -289,21 +291,21 @@ class Trainer:
         """
         if state.label_net is not None:
             label_net = self._train_label_net(state.label_net, progress=progress, stop=stop)
-            state = replace(state, label_net=processes.of_first(label_net))
+            state = replace(state, label_net=processes.broadcast_from_0(label_net))
         _, label_codes = self.guidance(state)
         if label_codes is not None:
             relaxed = label_codes[self.sets.set_index[self.own]]  # [n, bits]
             nets = {name: replace(net, bank=self._rows(relaxed)) for name, net in state.img_nets.items()}
             return replace(state, img_nets=nets, codes=self._rows(codes.binarize(relaxed)))
-        if self.method.renew_codes is None:
+        if self.method.update_codes is None:
             return state
         for name in self.names:
             state = self.refresh_bank(state, name)
         both = np.sum([self.own_rows(net.bank) for net in state.img_nets.values()], axis=0)
         state = replace(state, codes=self._rows(codes.binarize(both)))
-        return self.update_codes(state, progress, step=self.method.renew_codes)
+        return self.update_codes(state, progress, step=self.method.update_codes)
 
-    def _train_label_net(self, label_net: LabelNetState, *, progress: Progress, stop: Callable[[], bool]) -> LabelNetState:
+    def _train_label_net(self, label_net: LabelNetState, *, progress: MetricsLog, stop: Callable[[], bool]) -> LabelNetState:
         pending, steps = _Pending(self.config.train.log_every), self.config.label_net.steps
         for step in range(1, steps + 1):
             if stop():
@@ -313,7 +315,7 @@ class Trainer:
             if means is not None:
                 progress.record("label_net", step, means, labels={})
                 if step == steps or step % 100 < self.config.train.log_every:
-                    progress.say(f"LabelNet step {step}/{steps} {told(means)}")
+                    progress.say(f"LabelNet step {step}/{steps} {format_metrics(means)}")
         return label_net
 
     def refresh_bank(self, state: TrainState, name: str) -> TrainState:
@@ -328,7 +330,7 @@ class Trainer:
             raise NotFinite(f"network {name}, after step {int(state.step)}: relaxed codes not finite")
         return replace(state, img_nets={**state.img_nets, name: replace(net, bank=self._rows(bank))})
 
-    def update_codes(self, state: TrainState, progress: Progress, *, step: RenewCodes) -> TrainState:
+    def update_codes(self, state: TrainState, progress: MetricsLog, *, step: UpdateCodes) -> TrainState:
         """The discrete step."""
         _, label_codes = self.guidance(state)
         before = self.own_rows(state.codes)
@@ -352,7 +354,9 @@ class Trainer:
         progress.record("codes", int(state.step), values, labels={})
         return replace(state, codes=self._rows(update.codes))
 
-    def round(self, state: TrainState, *, number: int, progress: Progress, stop: Callable[[], bool]) -> tuple[TrainState, bool]:
+    def round(
+        self, state: TrainState, *, number: int, progress: MetricsLog, stop: Callable[[], bool]
+    ) -> tuple[TrainState, bool]:
         """One round: f, then g, then the B-step; what of it is done already is not done again.
 
         Args:
@@ -372,14 +376,16 @@ class Trainer:
                 state = self.half_round(state, name, end=end, progress=progress, stop=stop)
             if int(state.step) < end or (self._time_to_save(end) and position < len(self.names)):
                 return state, False
-        step = self.method.renew_codes
+        step = self.method.update_codes
         return (self.update_codes(state, progress, step=step) if step and self.method.every_round else state), True
 
     def _time_to_save(self, step: int) -> bool:
         every = self.config.checkpoint.every_steps
         return every > 0 and step % every == 0
 
-    def half_round(self, state: TrainState, name: str, *, end: int, progress: Progress, stop: Callable[[], bool]) -> TrainState:
+    def half_round(
+        self, state: TrainState, name: str, *, end: int, progress: MetricsLog, stop: Callable[[], bool]
+    ) -> TrainState:
         """Trains one ImgNet until step `end`, against what is fixed meanwhile, then refreshes its bank.
 
         Args:
@@ -445,12 +451,12 @@ class Trainer:
             "batch_size": self.config.train.batch_size,
             "seed": int(seed),
             "start": done // len(self.names) * self.steps_per_half + within,
-            "reading": self.reading,
+            "reading": self.read_options,
         }
         rows = self.dataset.split.train
         if self._features is not None:
             return pipeline.train_feature_batches(self._features.views or [self._features.of_rows(rows)], **order)
-        return pipeline.train_batches(self.dataset.source, rows, view=self.view, **order)
+        return pipeline.train_batches(self.dataset.source, rows, preprocessing=self.preprocessing, **order)
 
 
 def _method(config: ConfigDict) -> Method:

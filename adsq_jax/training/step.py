@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from adsq_jax.methods import objective
-from adsq_jax.methods.method import Seen
+from adsq_jax.methods.method import LossInputs
 from adsq_jax.training.state import ImgNetState, LabelNetState, Targets
 
 Metrics = dict[str, jax.Array]
@@ -77,7 +77,7 @@ def img_net_gradients(
     batch: Mapping[str, jax.Array],
     *,
     model: nn.Module,
-    loss: Callable[[Seen], objective.Terms],
+    loss: Callable[[LossInputs], objective.Terms],
     statistics: objective.PairStatistics,
     seed: int,
     axis_name: str,
@@ -170,7 +170,7 @@ def _seen(
     statistics: objective.PairStatistics,
     seed: int,
     axis_name: str,
-) -> Seen:
+) -> LossInputs:
     """What a loss may look at."""
     devices = jax.lax.axis_size(axis_name)
     everyones = jax.lax.all_gather(relaxed_codes, axis_name, tiled=True)  # [batch of all devices, bits]
@@ -178,7 +178,7 @@ def _seen(
     codes = targets.codes.astype(jnp.float32)  # [rows, bits]
     here = (own >= 0) & (own < len(codes))
     errors = everyones - codes[jnp.clip(own, 0, len(codes) - 1)]
-    return Seen(
+    return LossInputs(
         relaxed_codes=everyones,
         labels=targets.sets[sets].astype(jnp.float32),
         similar=targets.similar_sets[sets].T[targets.set_index].T,  # rows, since TPUs are slow to gather columns

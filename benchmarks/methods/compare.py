@@ -3,10 +3,11 @@
     python -m benchmarks.methods.compare --config=configs/stamps.py --validation=200 --methods=all --bits=12,24,48 --seeds=0,1,2
     python -m benchmarks.methods.report --write
 
-First each method is tuned: four trials, two learning rates by the two choices that its file names (TRIED), on training images
-held out, at 24 bits and seed 0. Then it is trained with its best trial's settings at each code length and seed, on the whole
-training set, and measured on the protocol's queries. What is there is not run again, so the command can be stopped and given
-again at any time; give it more methods, bits or seeds to go on. `benchmarks/methods/compare.sh` has the commands of RESULTS.md.
+First each method is tuned: four trials, two learning rates by the two choices that its file names (TUNING_GRID), on training
+images held out, at 24 bits and seed 0. Then it is trained with its best trial's settings at each code length and seed, on
+the whole training set, and measured on the protocol's queries. What is there is not run again, so the command can be
+stopped and given again at any time; give it more methods, bits or seeds to go on.
+`benchmarks/methods/compare.sh` has the commands of RESULTS.md.
 """
 
 import argparse
@@ -34,13 +35,13 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from adsq_jax import codes, config_check, main, methods
 from adsq_jax import config as config_module
-from adsq_jax import main, methods
 from adsq_jax.data import datasets
-from adsq_jax.devices import data_parallel
+from adsq_jax.devices import data_parallel, host
 from adsq_jax.errors import InputError
-from adsq_jax.inference import evaluation
 from adsq_jax.retrieval import hamming, metrics
+from adsq_jax.run import codes_folder, environment
 from adsq_jax.training.rounds import NotFinite, Trainer
 from benchmarks.methods import conditions, variants
 
@@ -48,7 +49,7 @@ OUT = Path("benchmarks/results/compare")
 WORK = Path("runs/compare")
 ADSQ = "adsq"
 RATES = (2e-3, 8e-3)
-ADSQ_TRIED = (  # who is nearer than whom; or each pair alone, and each bit's likelihood under LabelNet's codes
+ADSQ_TUNING_GRID = (  # who is nearer than whom; or each pair alone, and each bit's likelihood under LabelNet's codes
     {
         "objective.weights.likelihood": 0.0,
         "objective.weights.neighbours": 0.5,
@@ -210,9 +211,11 @@ def held_out(given: argparse.Namespace, method: str, *, split: Mapping[str, Any]
 
 def trials(method: str, folder: Path, *, validation: int, split: Mapping[str, Any]) -> list[Task]:
     """The four of a method."""
-    choices = ADSQ_TRIED
+    choices = ADSQ_TUNING_GRID
     if method != ADSQ:
-        choices = tuple({f"baseline.{key}": value for key, value in tried.items()} for tried in methods.find(method).TRIED)
+        choices = tuple(
+            {f"baseline.{key}": value for key, value in tried.items()} for tried in methods.find(method).TUNING_GRID
+        )
     changes = [{"optim.learning_rate": rate, **choice} for rate in RATES for choice in choices]
     return [
         Task(
@@ -313,7 +316,7 @@ def config_of(task: Task, given: argparse.Namespace) -> ConfigDict:
             raise InputError(f"{key}={value!r} can't be set ({error}): adsq_jax/config.py has every knob") from error
     if task.method == ADSQ and not config.objective.twin:
         config.eval.query_net = "ff"
-    config_module.check(config)
+    config_check.check(config)
     return config
 
 
@@ -414,7 +417,7 @@ def begin(numbers: Any, given: argparse.Namespace) -> None:
     """Gives a worker its share of the cores, and one device, before JAX starts."""
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, cores[numbers.get() % len(cores) :: given.jobs])
-    data_parallel.split_host(batch_size=1, host_devices=1)
+    host.split_into_devices(batch_size=1, host_devices=1)
     jax.config.update("jax_compilation_cache_dir", str(given.work.absolute() / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
@@ -430,7 +433,7 @@ def do(task: Task, given: argparse.Namespace) -> float:
     with tempfile.TemporaryDirectory(dir=given.work, prefix=prefix) as folder, quiet(given.work / "log.txt"):
         dataset = datasets.load(config_module.data_settings(config))
         trained, measured = conditions.apply(task.condition, dataset)
-        devices = data_parallel.DataParallel(config.parallel, devices=data_parallel.sharing(config.train.batch_size))
+        devices = data_parallel.DataParallel(config.parallel, devices=data_parallel.devices_for_batch(config.train.batch_size))
         trainer = Trainer(config, trained, parallel=devices)
         trainer.dataset = measured
         try:
@@ -439,7 +442,7 @@ def do(task: Task, given: argparse.Namespace) -> float:
         except NotFinite as error:
             if not task.validation:
                 raise
-            found = {**identity(task, given), "map": 0.0, "failed": str(error), **evaluation.environment()}
+            found = {**identity(task, given), "map": 0.0, "failed": str(error), **environment.environment()}
             found |= {"seconds": round(time.monotonic() - began, 2)}
     found |= {"config_sha256": fingerprint(config), "memory_mib": round(peak_mib())}
     task.path.parent.mkdir(parents=True, exist_ok=True)
@@ -481,12 +484,12 @@ def rounded(tree: Any) -> Any:
 
 def by_query(folder: Path, result: dict[str, Any]) -> dict[str, list[int]]:
     """Each query's average precision in units of 1e-4, by the result's query net and by f alone."""
-    packed, labels, bits = evaluation.read_codes(folder / "codes")
+    packed, labels, bits = codes_folder.read(folder / "codes")
     cutoff = None if result["map_at"] == "all" else int(result["map_at"])
     found = {}
     for name, net in (("ap", result["query_net"]), ("ap_f", "ff")):
         if name == "ap" or net != result["query_net"]:
-            query, database = evaluation.QUERY_NETS[net]
+            query, database = codes.QUERY_NETS[net]
             counts, relevant = hamming.distance_histograms(
                 packed["query"][query],
                 packed["database"][database],

@@ -22,7 +22,7 @@ import numpy as np
 from adsq_jax import index
 from adsq_jax.errors import InputError
 from adsq_jax.index import Item, Manifest
-from adsq_jax.inference import evaluation
+from adsq_jax.run import environment
 
 MANIFEST = Manifest(bits=64, model_sha256="m" * 64)
 BATCH, BATCHES = 2_000, 40  # codes a batch, batches a sitting
@@ -117,7 +117,7 @@ def main() -> None:
     print(f"{given.kills} kills: nothing lost, nothing twice")
     if given.out:
         Path(given.out).parent.mkdir(parents=True, exist_ok=True)
-        told = {**evaluation.environment(), "kills": moments}
+        told = {**environment.environment(), "kills": moments}
         Path(given.out).write_text(json.dumps(told, indent=1) + "\n")
 
 

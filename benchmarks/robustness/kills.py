@@ -356,8 +356,8 @@ def metrics(workdir: Path) -> list[dict]:
 
 def main() -> None:
     """Kills, tells, and writes."""
-    from adsq_jax.devices import data_parallel
-    from adsq_jax.inference import evaluation  # here, since the tests use the rest without a JAX of their own
+    from adsq_jax.devices import host
+    from adsq_jax.run import environment
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "kills", help="folder of JSON")
@@ -371,8 +371,8 @@ def main() -> None:
         found = campaign(Path(folder), plan(kills), seed=arguments.seed, processes=arguments.processes)
     least = min(LEAST, kills // len(PHASES))
     content = {
-        **evaluation.environment(),
-        "machine": f"{os.uname().machine}, {data_parallel.cores()} cores",
+        **environment.environment(),
+        "machine": f"{os.uname().machine}, {host.cores()} cores",
         "seconds": round(time.monotonic() - began),
         "least_in_each_phase": least,
         **found,

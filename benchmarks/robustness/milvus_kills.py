@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from adsq_jax.inference import evaluation
+from adsq_jax.run import environment
 from benchmarks.robustness import index_kills
 from benchmarks.robustness.milvus_local import TOKEN, Server
 
@@ -98,7 +98,7 @@ def main() -> None:
     print(f"{given.kills} kills: nothing lost, nothing twice; left alone, it said after {alone['seconds']} s: {alone['said']}")
     if given.out:
         Path(given.out).parent.mkdir(parents=True, exist_ok=True)
-        told = {**evaluation.environment(), "kills": moments, "left_alone": alone}
+        told = {**environment.environment(), "kills": moments, "left_alone": alone}
         Path(given.out).write_text(json.dumps(told, indent=1) + "\n")
 
 

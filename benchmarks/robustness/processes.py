@@ -192,8 +192,8 @@ def compare(folder: Path, processes: Sequence[int], devices: Sequence[int], *, s
 
 def main() -> None:
     """Measures, tells, and writes."""
-    from adsq_jax.devices import data_parallel
-    from adsq_jax.inference import evaluation  # here, since the tests use the rest without a JAX of their own
+    from adsq_jax.devices import host
+    from adsq_jax.run import environment
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "processes", help="folder of JSON")
@@ -208,8 +208,8 @@ def main() -> None:
         )
     agree = all(row["agrees"] for row in rows)
     content = {
-        **evaluation.environment(),
-        "machine": f"{os.uname().machine}, {data_parallel.cores()} cores",
+        **environment.environment(),
+        "machine": f"{os.uname().machine}, {host.cores()} cores",
         "batch_size": arguments.batch_size,
         "tolerance": TOLERANCE,
         "map_tolerance": MAP_TOLERANCE,

@@ -39,9 +39,9 @@ import numpy as np
 from adsq_jax import config as config_module
 from adsq_jax.data import datasets, protocols, sources
 from adsq_jax.data.labels import Labels
-from adsq_jax.devices import data_parallel
-from adsq_jax.inference import evaluation
+from adsq_jax.devices import data_parallel, host
 from adsq_jax.models import backbones, layers
+from adsq_jax.run import environment
 from adsq_jax.training.rounds import TARGET_PLACES, Trainer
 
 ROOT = Path(__file__).parents[2]
@@ -88,7 +88,7 @@ def trainer_of(case: Case) -> Trainer:
     config.model.backbone, config.model.width, config.model.dtype = case.backbone, case.width, case.dtype
     config.train.batch_size = config.eval.batch_size = case.batch
     data = datasets.Dataset(source, split, protocol="digits", split_sha256="", map_at="all")
-    devices = data_parallel.sharing(case.batch)
+    devices = data_parallel.devices_for_batch(case.batch)
     return Trainer(config, data, parallel=data_parallel.DataParallel(config.parallel, devices=devices))
 
 
@@ -190,7 +190,7 @@ class Torch:
         from torch import nn
 
         torch.manual_seed(SEED)
-        torch.set_num_threads(data_parallel.cores())
+        torch.set_num_threads(host.cores())
         self.ours, self.case = Ours(case), case
         self.format = torch.channels_last if channels_last else torch.contiguous_format
         config = self.ours.trainer.config
@@ -282,7 +282,7 @@ class Torch:
 
 def serve(case: Case, side: str) -> None:
     """A side's process: prints the seconds, and those of the CPU, of each turn that the standard input asks for."""
-    data_parallel.split_host(batch_size=case.batch, host_devices=0)
+    host.split_into_devices(batch_size=case.batch, host_devices=0)
     made = Ours(case) if side == SIDES[0] else Torch(case, channels_last=side == SIDES[2])
     made.run(3)  # compiles; torch chooses its kernels
     print("ready", flush=True)
@@ -401,7 +401,7 @@ def main() -> None:
     if arguments.side:
         serve(cases[arguments.case], arguments.side)
         return
-    about = {**evaluation.environment(), "machine": f"{os.uname().machine}, {data_parallel.cores()} cores", "seed": SEED}
+    about = {**environment.environment(), "machine": f"{os.uname().machine}, {host.cores()} cores", "seed": SEED}
     if arguments.layers:
         found, path = all_layers(cases, turns=arguments.turns), arguments.out / "layers.json"
     else:
@@ -422,8 +422,8 @@ def all_layers(cases: dict[str, Case], *, turns: int) -> list[dict]:
     found = []
     for name, case in cases.items():
         if not found:  # before JAX starts
-            data_parallel.split_host(batch_size=case.batch, host_devices=0)
-        spread = data_parallel.DataParallel("shard_map", devices=data_parallel.sharing(case.batch))
+            host.split_into_devices(batch_size=case.batch, host_devices=0)
+        spread = data_parallel.DataParallel("shard_map", devices=data_parallel.devices_for_batch(case.batch))
         rows = [layer_times(row, spread, turns=turns) for row in convolutions(case)]
         found.append({"case": name, "backbone": case.backbone, "batch": case.batch, "layers": rows})
     return found

@@ -18,9 +18,10 @@ import numpy as np
 
 from adsq_jax import index
 from adsq_jax.data import gallery
-from adsq_jax.devices import data_parallel
+from adsq_jax.devices import host
 from adsq_jax.encode import Counts, encode
-from adsq_jax.inference import evaluation, model
+from adsq_jax.inference import model
+from adsq_jax.run import environment
 
 
 def main() -> None:
@@ -31,7 +32,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/index/encode.json"))
     given = parser.parse_args()
-    data_parallel.use_all_cores()
+    host.use_all_cores()
     loaded = model.load(given.workdir)
     found = gallery.read(given.images, directory="")
     pixels = np.stack([loaded.seen(found.id(row), row) for row in range(len(found))])
@@ -44,13 +45,13 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             began, counts = time.perf_counter(), Counts()
             with index.create(f"{folder}/index", index.Manifest(loaded.bits, loaded.sha256)) as opened:
-                encode(loaded, found, opened, counts=counts, threads=data_parallel.reading_threads(0), told=lambda done: None)
+                encode(loaded, found, opened, counts=counts, threads=host.reading_threads(0), on_progress=lambda done: None)
             seconds["encode"].append(time.perf_counter() - began)
             assert counts.encoded == len(found)
     speeds = {name: len(found) / statistics.median(several[1:]) for name, several in seconds.items()}
     result = {
-        **evaluation.environment(),
-        "machine": f"{platform.machine()}, {data_parallel.cores()} cores",
+        **environment.environment(),
+        "machine": f"{platform.machine()}, {host.cores()} cores",
         "backbone": loaded.description["network"]["backbone"],
         "image_size": loaded.image_size,
         "images": len(found),

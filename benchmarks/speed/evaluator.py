@@ -15,8 +15,8 @@ from statistics import median
 import numpy as np
 
 from adsq_jax import retrieval
-from adsq_jax.devices import data_parallel
-from adsq_jax.inference import evaluation
+from adsq_jax.devices import host, sharded_database
+from adsq_jax.run import environment
 
 SEED = 0
 CASES = {  # queries, items, bits, labels (0: one of 10 classes), queries that NumPy's sort is timed on
@@ -64,7 +64,7 @@ def sort_based(data: dict[str, np.ndarray], *, n_query: int) -> float:
     return found / n_query
 
 
-def bare_pass(data: dict[str, np.ndarray], spread: data_parallel.Spread):
+def bare_pass(data: dict[str, np.ndarray], spread: sharded_database.ShardedDatabase):
     """XOR and population count of every pair, added up, and nothing else: what no exact evaluator can be faster than."""
     import jax
     import jax.numpy as jnp
@@ -88,7 +88,7 @@ def seconds(function) -> float:
     return time.perf_counter() - began
 
 
-def compare(name: str, spread: data_parallel.Spread) -> dict:
+def compare(name: str, spread: sharded_database.ShardedDatabase) -> dict:
     """All ways on one case, taking turns."""
     import faiss
 
@@ -97,7 +97,7 @@ def compare(name: str, spread: data_parallel.Spread) -> dict:
     index = faiss.IndexBinaryFlat(bits)
     index.add(data["database_codes"])
     ways = {
-        "evaluator": lambda: retrieval.measure(**data_of(data), bits=bits, spread=spread),
+        "evaluator": lambda: retrieval.measure(**data_of(data), bits=bits, devices=spread),
         "faiss": lambda: index.search(data["query_codes"], FAISS_NEIGHBOURS),
         "bare": bare_pass(data, spread),
     }
@@ -128,7 +128,7 @@ def data_of(data: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: data[name] for name in ("query_codes", "database_codes", "query_labels", "database_labels")}
 
 
-def linear(spread: data_parallel.Spread) -> dict[str, list[tuple[int, float]]]:
+def linear(spread: sharded_database.ShardedDatabase) -> dict[str, list[tuple[int, float]]]:
     """Seconds against queries, items and bits, one of them growing at a time; each the best of three."""
     base = {"n_query": 1_000, "n_database": 100_000, "bits": 64}
     grown = {
@@ -143,7 +143,7 @@ def linear(spread: data_parallel.Spread) -> dict[str, list[tuple[int, float]]]:
             data = made_up(shape["n_query"], shape["n_database"], shape["bits"], 0)
 
             def run(data=data, bits=shape["bits"]):
-                retrieval.measure(**data_of(data), bits=bits, spread=spread)
+                retrieval.measure(**data_of(data), bits=bits, devices=spread)
 
             run()
             found.setdefault(name, []).append((size, min(seconds(run) for _ in range(3))))
@@ -172,7 +172,7 @@ def plot(found: dict[str, list[tuple[int, float]]], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def scale(n_database: int, spread: data_parallel.Spread, folder: Path) -> dict:
+def scale(n_database: int, spread: sharded_database.ShardedDatabase, folder: Path) -> dict:
     """10,000 queries against a mapped file of many codes."""
     n_query, bits, block = 10_000, 64, 1 << 20
     random = np.random.default_rng(SEED)
@@ -189,7 +189,7 @@ def scale(n_database: int, spread: data_parallel.Spread, folder: Path) -> dict:
 
     def run(items: int) -> None:
         codes, labels = mapped["codes"][:items], mapped["labels"][:items]
-        retrieval.measure(query[0], codes, query_labels=query[1], database_labels=labels, bits=bits, spread=spread)
+        retrieval.measure(query[0], codes, query_labels=query[1], database_labels=labels, bits=bits, devices=spread)
 
     quarter = n_database // 4
     part, took = seconds(lambda: run(quarter)), seconds(lambda: run(n_database))
@@ -212,9 +212,9 @@ def main() -> None:
     parser.add_argument("--scale", type=int, help="only 10,000 queries against so many items")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    data_parallel.use_all_cores()
-    spread = data_parallel.Spread()
-    about = {**evaluation.environment(), "machine": spread.describe(), "seed": SEED}
+    host.use_all_cores()
+    spread = sharded_database.ShardedDatabase()
+    about = {**environment.environment(), "machine": spread.describe(), "seed": SEED}
     if arguments.scale:
         found = {**about, "scale": scale(arguments.scale, spread, arguments.out)}
         path = arguments.out / "scale.json"

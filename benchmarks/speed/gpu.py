@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 
 from adsq_jax.data import gallery as galleries
-from adsq_jax.devices import data_parallel
-from adsq_jax.inference import evaluation
+from adsq_jax.devices import sharded_database
+from adsq_jax.run import environment
 from benchmarks.speed.backbones import Case, Ours
 
 ROOT = Path(__file__).parents[2]
@@ -142,7 +142,7 @@ def main() -> None:
     for name, part in parts.items():
         found[name] = part()
         print(json.dumps({name: found[name]}), flush=True)
-        about = {**evaluation.environment(), "machine": data_parallel.Spread().describe(), "seed": 0}
+        about = {**environment.environment(), "machine": sharded_database.ShardedDatabase().describe(), "seed": 0}
         given.out.write_text(json.dumps({**about, **found}, indent=1) + "\n")
 
 

@@ -29,8 +29,8 @@ from adsq_jax.data import pipeline
 from adsq_jax.data.labels import Labels
 from adsq_jax.data.readers.lists import parse
 from adsq_jax.data.sources import FileSource, Names
-from adsq_jax.devices.data_parallel import cores, reading_threads
-from adsq_jax.inference import evaluation
+from adsq_jax.devices.host import cores, reading_threads
+from adsq_jax.run import environment
 
 ROOT = Path(__file__).parents[2]
 IMAGES, SIDE, CROP, BATCH, TURNS, WARM, BATCHES = 1_024, 256, 224, 64, 7, 8, 64
@@ -55,11 +55,11 @@ def ours(folder: Path, names: list[str]) -> Iterator[np.ndarray]:
     batches = pipeline.train_batches(
         source,
         np.arange(len(names)),
-        view=pipeline.View(resize=SIDE, image_size=CROP, flip=True),
+        preprocessing=pipeline.Preprocessing(resize=SIDE, image_size=CROP, flip=True),
         batch_size=BATCH,
         seed=0,
         start=0,
-        reading=pipeline.Reading(threads=reading_threads(0)),
+        read_options=pipeline.ReadOptions(threads=reading_threads(0)),
     )
     return (batch["inputs"] for batch in batches)
 
@@ -178,7 +178,12 @@ def main() -> None:
         lists = long_list(folder)
         pictures(folder)
         found = compared(folder)
-    content = {"readers": found, "list": lists, "machine": f"{os.uname().machine}, {cores()} cores", **evaluation.environment()}
+    content = {
+        "readers": found,
+        "list": lists,
+        "machine": f"{os.uname().machine}, {cores()} cores",
+        **environment.environment(),
+    }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(content, indent=2) + "\n")
     for name, row in found.items():

@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 
 from adsq_jax import index
-from adsq_jax.devices import data_parallel
+from adsq_jax.devices import host
 from adsq_jax.index import CodeIndex, Item, Manifest, copying
-from adsq_jax.inference import evaluation
+from adsq_jax.run import environment
 from benchmarks.robustness.milvus_local import TOKEN, Server, client
 from benchmarks.speed import search
 
@@ -130,7 +130,7 @@ def one_query(opened: CodeIndex, query: np.ndarray) -> dict[str, float]:
 def beside_a_folder(opened: CodeIndex, query: np.ndarray, folder: Path, *, turns: int) -> dict[str, Any]:
     """The same in a folder: copies into it, and searches both, alternating."""
     with index.create(str(folder / "copy"), opened.manifest) as beside:
-        seconds = timed(lambda: copying.copy(opened, beside, told=lambda _: None))
+        seconds = timed(lambda: copying.copy(opened, beside, on_progress=lambda _: None))
         there, here = opened.search(query, k=K), beside.search(query, k=K)
         assert np.array_equal(there.distances, here.distances), "other distances"
         speeds: dict[str, list[float]] = {"server": [], "folder": []}
@@ -144,7 +144,7 @@ def copied_back(server: Server, copy: Path, *, count: int) -> dict[str, float]:
     """From the folder into a new collection: every item and code the same."""
     with index.open_index(str(copy)) as source, index.create(f"{server.address}/back", source.manifest) as target:
         began = time.perf_counter()
-        copied = copying.copy(source, target, told=lambda _: None)
+        copied = copying.copy(source, target, on_progress=lambda _: None)
         assert copied == (count, 0, 0), copied
         return {"seconds": time.perf_counter() - began, "items": count}
 
@@ -197,8 +197,8 @@ def main() -> None:
     os.environ["MILVUS_TOKEN"] = TOKEN
     sizes = [int(size) for size in given.sizes.split(",")]
     result: dict[str, Any] = {
-        **evaluation.environment(),
-        "machine": f"{platform.machine()}, {data_parallel.cores()} cores",
+        **environment.environment(),
+        "machine": f"{platform.machine()}, {host.cores()} cores",
         "server": "Milvus 2.3.5, standalone",
         "bits": search.BITS,
         "k": K,

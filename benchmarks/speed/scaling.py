@@ -29,10 +29,10 @@ import numpy as np
 from adsq_jax import config as config_module
 from adsq_jax.data import datasets, protocols, sources
 from adsq_jax.data.labels import Labels
-from adsq_jax.devices import data_parallel
+from adsq_jax.devices import data_parallel, host
 from adsq_jax.devices.data_parallel import Place
-from adsq_jax.inference import evaluation
 from adsq_jax.methods.objective import Guidance
+from adsq_jax.run import environment
 from adsq_jax.training.rounds import TARGET_PLACES, Trainer
 from adsq_jax.training.state import Targets
 
@@ -465,7 +465,7 @@ def main() -> None:
     options = parser.parse_args()
     jax.config.update("jax_num_cpu_devices", max(COMPILED))
     cases = QUICK if options.quick else CASES
-    about = {**evaluation.environment(), "machine": f"{os.uname().machine}, {data_parallel.cores()} cores"}
+    about = {**environment.environment(), "machine": f"{os.uname().machine}, {host.cores()} cores"}
     case = next(iter(cases.values()))
     about["network"] = {
         "backbone": case.backbone,

@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 
 from adsq_jax import index
-from adsq_jax.devices import data_parallel
+from adsq_jax.devices import host
 from adsq_jax.index import Item, Manifest
-from adsq_jax.inference import evaluation
+from adsq_jax.run import environment
 
 BITS, BATCH, SMALL, QUERIES, K = 64, 65_536, 64, 500, 100
 _MEMORY = r"""
@@ -93,8 +93,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/index/search.json"))
     given = parser.parse_args()
     result: dict[str, Any] = {
-        **evaluation.environment(),
-        "machine": f"{platform.machine()}, {data_parallel.cores()} cores",
+        **environment.environment(),
+        "machine": f"{platform.machine()}, {host.cores()} cores",
         "codes": given.codes,
         "bits": BITS,
         "k": K,

@@ -13,7 +13,7 @@ from PIL import Image
 
 from adsq_jax import retrieval
 from adsq_jax.devices import data_parallel
-from adsq_jax.devices.data_parallel import Spread
+from adsq_jax.devices.sharded_database import ShardedDatabase
 
 
 def load(name):
@@ -43,14 +43,14 @@ def test_the_bare_pass_adds_up_all_distances(benchmark):
     data = benchmark.made_up(20, 400, 64, 0)
     labels = {name: data[name] for name in ("query_labels", "database_labels")}
     counts, _ = retrieval.distance_histograms(data["query_codes"], data["database_codes"], bits=64, **labels)
-    np.testing.assert_array_equal(benchmark.bare_pass(data, Spread())(), counts @ np.arange(65))
+    np.testing.assert_array_equal(benchmark.bare_pass(data, ShardedDatabase())(), counts @ np.arange(65))
 
 
 def test_a_case_and_the_scale_run(benchmark, monkeypatch, tmp_path):
     """Every figure measured is a positive number; the files of the large database are gone afterwards."""
     monkeypatch.setitem(benchmark.CASES, "small", (20, 400, 64, 21, 5))
     monkeypatch.setattr(benchmark, "TURNS", 2)
-    figures = [benchmark.compare("small", Spread()), benchmark.scale(5_000, Spread(), tmp_path)]
+    figures = [benchmark.compare("small", ShardedDatabase()), benchmark.scale(5_000, ShardedDatabase(), tmp_path)]
     for found in figures:
         # what is extrapolated from so little is noise
         assert all(value > 0 for name, value in found.items() if name != "case" and "extrapolated" not in name), found

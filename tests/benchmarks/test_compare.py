@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from adsq_jax import config as config_module
-from adsq_jax import methods
+from adsq_jax import config_check, methods
 from adsq_jax.data import datasets
 from adsq_jax.errors import InputError
 from adsq_jax.training.rounds import NotFinite
@@ -28,7 +28,7 @@ from adsq_jax.training.rounds import NotFinite
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 compare, conditions, scores, variants = (
-    importlib.import_module(f"benchmarks.{name}") for name in ("compare", "conditions", "scores", "variants")
+    importlib.import_module(f"benchmarks.methods.{name}") for name in ("compare", "conditions", "scores", "variants")
 )
 sys.path.remove(str(ROOT))
 
@@ -75,7 +75,7 @@ def files(folder):
 
 
 def train_labels(dataset):
-    return datasets.labels_of(dataset, "train")
+    return datasets.part_labels(dataset, "train")
 
 
 # --------------------------------------------------------------------------------------------------------------- harder data
@@ -149,9 +149,9 @@ def test_unseen_classes_are_in_no_training_image(dataset):
     assert not train_labels(measured).any()
     for part in ("query", "database"):
         np.testing.assert_array_equal(
-            datasets.labels_of(trained, part), datasets.labels_of(dataset._replace(split=trained.split), part)
+            datasets.part_labels(trained, part), datasets.part_labels(dataset._replace(split=trained.split), part)
         )
-        assert datasets.labels_of(measured, part).any(axis=1).all()
+        assert datasets.part_labels(measured, part).any(axis=1).all()
         there, rows = getattr(dataset.split, part), getattr(measured.split, part)
         np.testing.assert_array_equal(rows, there[dataset.source.labels[there][:, held].any(axis=1)])
 
@@ -190,7 +190,7 @@ def test_a_method_has_four_trials(method, tmp_path):
     assert choices[0] != choices[1]
     configs = [compare.config_of(task, compare.arguments(command(tmp_path))) for task in tasks]
     for config in configs:
-        config_module.check(config)
+        config_check.check(config)
         assert (config.method, config.bits, config.seed, config.data.validation) == (method, 24, 0, 100)
     assert len({config_module.sha256(config) for config in configs}) == 4
 

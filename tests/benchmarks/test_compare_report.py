@@ -20,7 +20,7 @@ QUERIES = 40
 
 
 sys.path.insert(0, str(ROOT))
-plots, report, scores = (importlib.import_module(f"benchmarks.{name}") for name in ("plots", "report", "scores"))
+plots, report, scores = (importlib.import_module(f"benchmarks.methods.{name}") for name in ("plots", "report", "scores"))
 sys.path.remove(str(ROOT))
 
 
@@ -95,7 +95,7 @@ def small(folder):
     return folder
 
 
-def told(folder):
+def on_progress(folder):
     return report.report(scores.read(folder), place=Path("results"))
 
 
@@ -175,7 +175,7 @@ def test_a_difference_by_hand():
 
 def test_the_table_of_a_set(tmp_path):
     """Sorted by mean, ADSQ twice, best in bold, fewer seeds and gaps marked."""
-    rows = table_rows(told(small(tmp_path)), "method")
+    rows = table_rows(on_progress(small(tmp_path)), "method")
     assert rows[0] == ["method", "16 bits", "32 bits", "mean", "passes an image", "seconds a run", "memory, MiB"]
     assert rows[1:] == [
         ["ADSQ (both)", "**0.8000 ± 0.0141**", "0.7000 ± 0.0141", "0.7500", "2", "12", "1,234"],
@@ -187,7 +187,7 @@ def test_the_table_of_a_set(tmp_path):
 
 def test_a_loss_reads_as_a_loss(tmp_path):
     """What is below a baseline is said to be, in words and in the tables."""
-    text = told(small(tmp_path))
+    text = on_progress(small(tmp_path))
     assert (
         "**ADSQ (both) is above every baseline beyond the spread at 0 of 1 set and code lengths.** It is below at least one "
         "baseline at 0 of them, beyond the spread at 0.\n\nIt is not so at:\n\n"
@@ -213,12 +213,12 @@ def test_a_win_within_the_spread_is_none(tmp_path):
     for seed, step in ((0, -0.1), (1, 0.1)):
         put(tmp_path, made_run("adsq", 0.8 + step, alone=0.7 + step, seed=seed))
         put(tmp_path, made_run("dpsh", 0.75 + step, seed=seed))
-    text = told(tmp_path)
+    text = on_progress(tmp_path)
     assert "- toys, 16 bits: 0.0500 above DPSH, within the spread (p 0.0001)" in text
     assert "- toys, 16 bits: 0.0500 below DPSH, within the spread (p 0.0001)" in text
     put(tmp_path, made_run("dpsh", 0.3, seed=0))
     put(tmp_path, made_run("dpsh", 0.32, seed=1))
-    text = told(tmp_path)
+    text = on_progress(tmp_path)
     for ours in ("ADSQ (both)", "ADSQ (f)"):
         assert f"**{ours} is above every baseline beyond the spread at 1 of 1 set and code lengths.** It is below at" in text
     assert "It is not so" not in text
@@ -231,11 +231,11 @@ def test_a_win_within_the_spread_is_none(tmp_path):
 def test_query_nets(tmp_path):
     """A row a query net with the mean of each code length, the best one marked; without ADSQ there is no such table."""
     put(tmp_path, made_run("dpsh", 0.5))
-    assert "by query net" not in told(tmp_path)
+    assert "by query net" not in on_progress(tmp_path)
     for seed, step in ((0, -0.01), (1, 0.01)):
         nets = {"ff": 0.7 + step, "gg": 0.72 + step, "fg": 0.68 + step, "sum": 0.75 + step}
         put(tmp_path, made_run("adsq", nets["sum"], alone=nets["ff"], seed=seed, map_by_query_net=nets))
-    assert table_rows(told(tmp_path), "encoded by")[1:] == [
+    assert table_rows(on_progress(tmp_path), "encoded by")[1:] == [
         ["f for both", "0.7000 ± 0.0141"],
         ["g for both", "0.7200 ± 0.0141"],
         ["f for queries, g for the database", "0.6800 ± 0.0141"],
@@ -246,7 +246,7 @@ def test_query_nets(tmp_path):
 def test_tuning_conditions_and_variants(tmp_path):
     """Each has its table where there is data; the trial that the runs took is marked, beside the one that was best."""
     small(tmp_path)
-    bare = told(tmp_path)
+    bare = on_progress(tmp_path)
     assert all(heading not in bare for heading in ("tuning", "other conditions", "variants of"))
     (tmp_path / "toys" / "trials").mkdir()
     for trial in range(2):
@@ -256,7 +256,7 @@ def test_tuning_conditions_and_variants(tmp_path):
         put(tmp_path, made_run("adsq", 0.4 + seed / 50, seed=seed, condition="noise20"), part="beyond/noise20")
         put(tmp_path, made_run("dpsh", 0.5 + seed / 50, seed=seed, condition="noise20"), part="beyond/noise20")
         put(tmp_path, made_run("adsq", 0.85 + seed / 50, seed=seed, variant="smooth"), part="variants")
-    text = told(tmp_path)
+    text = on_progress(tmp_path)
     assert [row[:5] for row in table_rows(text[text.index("tuning") :], "method")[1:]] == [
         ["DPSH", "0", "learning_rate 0.01, alpha 0", "0.6000 (best)", ""],
         ["DPSH", "1", "learning_rate 0.01, alpha 1", "0.5000", "**chosen**"],
@@ -271,7 +271,7 @@ def test_tuning_conditions_and_variants(tmp_path):
     assert variants[2][0] == "smooth (f)"
     (tmp_path / "toys" / "runs").rename(tmp_path / "elsewhere")
     (tmp_path / "toys" / "variants").rename(tmp_path / "toys" / "old")
-    assert "tuning" in told(tmp_path)
+    assert "tuning" in on_progress(tmp_path)
 
 
 def test_the_baselines_are_ranked_where_all_of_them_were_run(tmp_path):
@@ -281,7 +281,7 @@ def test_the_baselines_are_ranked_where_all_of_them_were_run(tmp_path):
         for bits, value in zip((16, 32, 48), values, strict=True):
             for seed, step in ((0, -0.15), (1, 0.15)) if value else ():
                 put(tmp_path, made_run(method, value + step, bits=bits, seed=seed))
-    text = told(tmp_path)
+    text = on_progress(tmp_path)
     assert "at which each of them was run (2 of 3):" in text
     assert table_rows(text, "baseline")[1:] == [
         ["DPSH", "1.50", "0.0500"],
@@ -292,13 +292,13 @@ def test_the_baselines_are_ranked_where_all_of_them_were_run(tmp_path):
 
 def test_settings_of_all_runs(tmp_path):
     """What was set for all stands with the runs, and runs of other settings aren't compared with them."""
-    assert "Set for all" not in told(small(tmp_path / "small"))
+    assert "Set for all" not in on_progress(small(tmp_path / "small"))
     put(tmp_path, made_run("dpsh", 0.5, settings_of_all={"train.rounds": 4, "optim.momentum": 0.9}))
     put(tmp_path, made_run("adsq", 0.6, settings_of_all={"train.rounds": 4, "optim.momentum": 0.9}))
-    assert "Set for all of them, trials too: train.rounds 4, optim.momentum 0.9.\n2 runs" in told(tmp_path)
+    assert "Set for all of them, trials too: train.rounds 4, optim.momentum 0.9.\n2 runs" in on_progress(tmp_path)
     put(tmp_path, made_run("dsh", 0.5))
     with pytest.raises(InputError, match="differ in settings_of_all"):
-        told(tmp_path)
+        on_progress(tmp_path)
 
 
 def changed(tmp_path, **keys):
@@ -352,9 +352,9 @@ def test_a_missing_key(tmp_path, key):
 
 def test_two_versions_of_the_code_are_told(tmp_path):
     put(tmp_path, made_run("dpsh", 0.5))
-    assert "1 version of the code (`cccccccccccc`)" in told(tmp_path)
+    assert "1 version of the code (`cccccccccccc`)" in on_progress(tmp_path)
     put(tmp_path, made_run("dpsh", 0.5, seed=1, code_sha256="e" * 64))
-    text = told(tmp_path)
+    text = on_progress(tmp_path)
     assert "2 runs, 2026-11-20 to 2026-11-21, on a machine. 2 versions of the code (`cccccccccccc`, `eeeeeeeeeeee`)" in text
     assert "ADSQ (both) can't be compared" in text
 

@@ -42,7 +42,7 @@ def dataset(sizes, *, shape=(8, 8), classes=("ant", "bee"), labels=None, bad=())
     source.bad = bad
     ends = np.cumsum([0, *sizes])
     split = Split(*(np.arange(first, end) for first, end in itertools.pairwise(ends)))
-    return datasets.divided(source, split, protocol="own", map_at="all", validation=0, seed=0, allow_overlap=False)
+    return datasets.make_dataset(source, split, protocol="own", map_at="all", validation=0, seed=0, allow_overlap=False)
 
 
 def sheet_of(drawn):

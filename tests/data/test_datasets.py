@@ -13,7 +13,7 @@ from adsq_jax.data import datasets, protocols
 from adsq_jax.data.datasets import Settings
 from adsq_jax.data.images import BadImage
 from adsq_jax.data.readers import digits, tfds_sets
-from adsq_jax.data.sources import ArraySource, Kept
+from adsq_jax.data.sources import ArraySource, CachedSource
 from adsq_jax.errors import InputError
 
 DEFAULTS = {field: mock_data.load_config("digits").data[field] for field in Settings._fields}
@@ -156,7 +156,7 @@ def test_labels_of(part):
     dataset = load()
     rows = getattr(dataset.split, part)
     expected = np.stack([dataset.source[int(row)]["label"] for row in rows])
-    np.testing.assert_array_equal(datasets.labels_of(dataset, part), expected)
+    np.testing.assert_array_equal(datasets.part_labels(dataset, part), expected)
 
 
 # Labels for retrieval
@@ -199,7 +199,7 @@ def test_lists(listed):
     dataset = load(**listed)
     assert names_in(dataset) == {"query": named(*QUERY), "train": named(*TRAIN), "database": named(*DATABASE)}
     assert dataset.map_at == "all"
-    assert isinstance(dataset.source, Kept)
+    assert isinstance(dataset.source, CachedSource)
     for row in range(10):
         k = int(dataset.source.name(row)[2:-4])
         np.testing.assert_array_equal(dataset.source[row]["image"][2, 3], [20 * k, 20 * k, 9])
@@ -238,7 +238,7 @@ def test_a_query_in_the_database(listed, allow):
         assert "query in database: 2 of 3" in error_of(load, **listed)
         return
     dataset = load(**listed, allow_overlap=True)
-    said = datasets.described(dataset)
+    said = datasets.facts(dataset)
     assert (said["n_query_in_database"], said["n_query_in_train"], said["allow_overlap"]) == (2, 0, True)
     assert len(dataset.split.database) == 9
     assert dataset.split_sha256 != load(**{**listed, "lists": with_plain_lists(listed)}, allow_overlap=True).split_sha256
@@ -288,7 +288,7 @@ def test_missing_images_of_no_part(tmp_path, monkeypatch):
     for k in range(20):
         picture(tmp_path / f"c{k % 2}" / f"{k:02}.png", k)
     opened = settings(name="folder", directory=tmp_path, protocol="own", validation=6)
-    dataset = datasets.drawn(opened)
+    dataset = datasets.draw(opened)
     unused = sorted(set(range(20)) - set(datasets.used_rows(dataset.split).tolist()))
     assert len(unused) == 2
     monkeypatch.setattr(datasets, "open_source", lambda _: dataset.source)  # the folder's list, from before they went
@@ -313,7 +313,7 @@ def test_skip(listed, tmp_path):
     path = write_manifest(tmp_path / "manifest.json", skipped, bad=bad)
     found = load(**listed, on_bad_image="skip", manifest=path, most_bad=0.3)
     assert names_in(found) == {"query": named(0, 2), "train": named(3, 4, 6), "database": named(3, 4, 6, 7, 9)}
-    assert (found.n_skipped, datasets.described(found)["n_skipped"], datasets.described(found)["n_train"]) == (3, 3, 3)
+    assert (found.n_skipped, datasets.facts(found)["n_skipped"], datasets.facts(found)["n_train"]) == (3, 3, 3)
     assert found.split_sha256 == skipped.split_sha256 != dataset.split_sha256
 
 
@@ -423,7 +423,7 @@ def test_manifest_that_can_not_be_read(tmp_path):
 def test_described(listed, validation):
     """Every number that a result says of its data is that of a count by hand."""
     dataset = load(**listed, validation=validation)
-    assert datasets.described(dataset) == {
+    assert datasets.facts(dataset) == {
         "protocol": "own",
         "validation": validation,
         "split_sha256": dataset.split_sha256,
@@ -434,7 +434,7 @@ def test_described(listed, validation):
         "n_skipped": 0,
         "database_holds_train": True,
     }
-    json.dumps(datasets.described(dataset))
+    json.dumps(datasets.facts(dataset))
 
 
 # TFDS

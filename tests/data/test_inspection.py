@@ -24,7 +24,7 @@ def settings(**changes):
 
 
 def divided(source, split, **changes):
-    return datasets.divided(
+    return datasets.make_dataset(
         source, split, **{"protocol": "own", "map_at": "all", "validation": 0, "seed": 0, "allow_overlap": False, **changes}
     )
 
@@ -38,8 +38,10 @@ def of_pixels(pixels, labels, split):
     return divided(source, split)
 
 
-def read(source, rows, *, shorter_side=0, threads=3, told=lambda count: None):
-    return inspection.read_images(source, np.asarray(rows, np.int64), shorter_side=shorter_side, threads=threads, told=told)
+def read(source, rows, *, shorter_side=0, threads=3, on_progress=lambda count: None):
+    return inspection.read_images(
+        source, np.asarray(rows, np.int64), shorter_side=shorter_side, threads=threads, on_progress=on_progress
+    )
 
 
 def manifest_of(dataset, *, images=True, **changes):
@@ -162,7 +164,7 @@ def test_digests(n, threads):
     pixels = np.random.default_rng(0).integers(0, 256, (700, 2, 2, 3), dtype=np.uint8)
     source = ArraySource(pixels, Labels.of_ids(np.zeros(700, int), classes=1), classes=["x"])
     rows, told = np.sort(np.random.default_rng(1).choice(700, n, replace=False)), []
-    found = read(source, rows, threads=threads, told=told.append)
+    found = read(source, rows, threads=threads, on_progress=told.append)
     expected = [hashlib.blake2b(pixels[row].tobytes(), digest_size=16).digest() for row in rows]
     assert [digest.tobytes() for digest in found.digests] == expected
     assert found.rows.tolist() == rows.tolist()

@@ -17,9 +17,9 @@ from adsq_jax.data.sources import ArraySource, FileSource, Names
 from adsq_jax.errors import InputError
 
 SIDE = 6
-OFF = pipeline.View(resize=0, image_size=SIDE)
-ALL = pipeline.View(resize=0, image_size=SIDE, crop_padding=2, flip=True, erase=0.5)
-HERE = pipeline.Reading(threads=4)
+OFF = pipeline.Preprocessing(resize=0, image_size=SIDE)
+ALL = pipeline.Preprocessing(resize=0, image_size=SIDE, crop_padding=2, flip=True, erase=0.5)
+HERE = pipeline.ReadOptions(threads=4)
 
 
 def source_of(n):
@@ -34,9 +34,17 @@ def source_with(images):
     return ArraySource(images, Labels.of_ids(np.arange(classes), classes=classes), classes=[str(k) for k in range(classes)])
 
 
-def batches(count, *, n=20, rows=None, batch_size=6, seed=3, start=0, view=OFF, reading=HERE):
+def batches(count, *, n=20, rows=None, batch_size=6, seed=3, start=0, preprocessing=OFF, read_options=HERE):
     rows = np.arange(n) if rows is None else rows
-    made = pipeline.train_batches(source_of(n), rows, view=view, batch_size=batch_size, seed=seed, start=start, reading=reading)
+    made = pipeline.train_batches(
+        source_of(n),
+        rows,
+        preprocessing=preprocessing,
+        batch_size=batch_size,
+        seed=seed,
+        start=start,
+        read_options=read_options,
+    )
     return list(itertools.islice(made, count))
 
 
@@ -47,13 +55,13 @@ def same(one, other):
 @pytest.mark.parametrize("start", [1, 2, 3, 7])
 def test_batch_depends_on_seed_and_step_alone(start):
     """Begun at a later step, within a pass and beyond it, the batches are those of an uninterrupted run, pixel for pixel."""
-    whole, later = batches(10, view=ALL), batches(10 - start, start=start, view=ALL)
+    whole, later = batches(10, preprocessing=ALL), batches(10 - start, start=start, preprocessing=ALL)
     assert all(same(one, other) for one, other in zip(whole[start:], later, strict=True))
 
 
 def test_seed_changes_order_and_augmentation():
     """Another seed gives another order, and the same images are cut differently."""
-    one, other = batches(3, view=ALL), batches(3, seed=4, view=ALL)
+    one, other = batches(3, preprocessing=ALL), batches(3, seed=4, preprocessing=ALL)
     assert [b["index"].tolist() for b in one] != [b["index"].tolist() for b in other]
     one, other = by_index(one), by_index(other)
     shared = one.keys() & other.keys()
@@ -80,7 +88,7 @@ def test_no_image_twice_in_a_pass(batch_size, more, seed):
 
 def test_passes_differ():
     """Each pass has its own order, leaves out other images, and draws augmentations anew."""
-    made = batches(30, view=ALL)  # ten passes of three
+    made = batches(30, preprocessing=ALL)  # ten passes of three
     passes = [np.concatenate([batch["index"] for batch in made[k : k + 3]]) for k in range(0, 30, 3)]
     assert len({indices.tobytes() for indices in passes}) == 10
     assert len({frozenset(indices.tolist()) for indices in passes}) > 5
@@ -98,31 +106,35 @@ def test_index_belongs_to_image(rows):
 
 
 def augmented(**augment):
-    """Nine views of each of 200 images: (image, view) pairs."""
+    """Nine views of each of 200 images: (image, preprocessing) pairs."""
     source = source_of(200)
-    views = batches(18, n=200, batch_size=100, view=OFF._replace(**augment))
-    return [(source.pixels[i], view) for batch in views for i, view in zip(batch["index"], batch["inputs"], strict=True)]
+    views = batches(18, n=200, batch_size=100, preprocessing=OFF._replace(**augment))
+    return [
+        (source.pixels[i], preprocessing)
+        for batch in views
+        for i, preprocessing in zip(batch["index"], batch["inputs"], strict=True)
+    ]
 
 
 def test_flip():
     """An image comes as it is or mirrored left to right, each about half of the time."""
     flipped = []
-    for image, view in augmented(flip=True):
-        flipped.append(np.array_equal(view, image[:, ::-1]))
-        assert flipped[-1] or np.array_equal(view, image)
+    for image, preprocessing in augmented(flip=True):
+        flipped.append(np.array_equal(preprocessing, image[:, ::-1]))
+        assert flipped[-1] or np.array_equal(preprocessing, image)
     assert abs(np.mean(flipped) - 0.5) < 5 * 0.5 / np.sqrt(len(flipped))
 
 
 def test_crop():
     """An image comes as one of the (2p + 1)^2 windows of itself in a black frame; all of them come, each about as often."""
     seen = []
-    for image, view in augmented(crop_padding=2):
+    for image, preprocessing in augmented(crop_padding=2):
         frame = np.pad(image, ((2, 2), (2, 2), (0, 0)))
         fits = [
             (top, left)
             for top in range(5)
             for left in range(5)
-            if np.array_equal(view, frame[top : top + SIDE, left : left + SIDE])
+            if np.array_equal(preprocessing, frame[top : top + SIDE, left : left + SIDE])
         ]
         assert len(fits) == 1
         seen += fits
@@ -133,9 +145,9 @@ def test_crop():
 def test_erase():
     """On about half of the images there is one black rectangle, cut from a square of at most the side asked for."""
     erased, sizes = [], set()
-    for image, view in augmented(erase=0.5):
-        black = (view == 0).all(axis=2)
-        np.testing.assert_array_equal(view[~black], image[~black])
+    for image, preprocessing in augmented(erase=0.5):
+        black = (preprocessing == 0).all(axis=2)
+        np.testing.assert_array_equal(preprocessing[~black], image[~black])
         erased.append(black.any())
         if black.any():
             ys, xs = np.flatnonzero(black.any(axis=1)), np.flatnonzero(black.any(axis=0))
@@ -151,7 +163,7 @@ def test_erase():
 
 def test_erase_reaches_every_pixel():
     """Squares of one pixel lie anywhere, on the edges as often as inside, and one on half of the images."""
-    black = np.sum([(view == 0).all(axis=2) for _, view in augmented(erase=0.1)], axis=0)
+    black = np.sum([(preprocessing == 0).all(axis=2) for _, preprocessing in augmented(erase=0.1)], axis=0)
     expected = 1800 / 2 / SIDE**2
     assert np.abs(black - expected).max() < 5 * np.sqrt(expected)
 
@@ -160,20 +172,20 @@ def test_all_together():
     """With everything on, each pixel that isn't black is a pixel of the image, and the source stays as it was."""
     source = source_of(20)
     before = source.pixels.copy()
-    made = pipeline.train_batches(source, np.arange(20), view=ALL, batch_size=6, seed=0, start=0, reading=HERE)
+    made = pipeline.train_batches(source, np.arange(20), preprocessing=ALL, batch_size=6, seed=0, start=0, read_options=HERE)
     for batch in itertools.islice(made, 30):
-        for index, view in zip(batch["index"], batch["inputs"], strict=True):
+        for index, preprocessing in zip(batch["index"], batch["inputs"], strict=True):
             known = {tuple(pixel) for pixel in source.pixels[index].reshape(-1, 3).tolist()}
-            assert {tuple(pixel) for pixel in view.reshape(-1, 3).tolist()} <= known | {(0, 0, 0)}
-            assert view.shape == (SIDE, SIDE, 3)
-            assert view.dtype == np.uint8
+            assert {tuple(pixel) for pixel in preprocessing.reshape(-1, 3).tolist()} <= known | {(0, 0, 0)}
+            assert preprocessing.shape == (SIDE, SIDE, 3)
+            assert preprocessing.dtype == np.uint8
     np.testing.assert_array_equal(source.pixels, before)
 
 
 def test_grey_images():
     """Images of one channel come in three equal ones, erased ones too."""
     source = source_with(np.full((8, SIDE, SIDE, 1), 9, np.uint8))
-    made = pipeline.train_batches(source, np.arange(8), view=ALL, batch_size=4, seed=0, start=0, reading=HERE)
+    made = pipeline.train_batches(source, np.arange(8), preprocessing=ALL, batch_size=4, seed=0, start=0, read_options=HERE)
     for batch in itertools.islice(made, 20):
         assert batch["inputs"].shape == (4, SIDE, SIDE, 3)
         assert (batch["inputs"] == batch["inputs"][..., :1]).all()
@@ -186,7 +198,7 @@ def test_in_order(n, batch_size, seed):
     """Every row comes once, in order and unchanged; all batches are full, the last one with its first image again."""
     source = source_of(30)
     rows = np.random.default_rng(seed).permutation(30)[:n]
-    made = list(pipeline.in_order(source, rows, view=OFF, batch_size=batch_size, reading=HERE))
+    made = list(pipeline.in_order(source, rows, preprocessing=OFF, batch_size=batch_size, read_options=HERE))
     assert len(made) == -(-n // batch_size)
     assert all(batch["inputs"].shape == (batch_size, SIDE, SIDE, 3) for batch in made)
     index, image = (np.concatenate([batch[name] for batch in made]) for name in ("index", "inputs"))
@@ -203,7 +215,7 @@ def test_in_order_from_a_place_on(seed, start):
     source, rows = source_of(30), np.random.default_rng(0).permutation(30)[:20]
 
     def taken(start):
-        made = pipeline.in_order(source, rows, view=ALL, batch_size=6, reading=HERE, seed=seed, start=start)
+        made = pipeline.in_order(source, rows, preprocessing=ALL, batch_size=6, read_options=HERE, seed=seed, start=start)
         made = list(made)
         assert len(made) == -(-(20 - start) // 6)
         return [np.concatenate([batch[name] for batch in made])[: 20 - start] for name in ("inputs", "index")]
@@ -217,7 +229,7 @@ def test_in_order_with_a_seed_augments():
     source, rows = source_of(30), np.arange(30)
 
     def taken(seed, batch_size, rows=rows):
-        made = pipeline.in_order(source, rows, view=ALL, batch_size=batch_size, reading=HERE, seed=seed)
+        made = pipeline.in_order(source, rows, preprocessing=ALL, batch_size=batch_size, read_options=HERE, seed=seed)
         return np.concatenate([batch["inputs"] for batch in made])[: len(rows)]
 
     one = taken(0, 6)
@@ -229,11 +241,11 @@ def test_in_order_with_a_seed_augments():
 
 VIEWS = [
     np.add.outer(100.0 * k + np.arange(20), [0, 0.25]).astype(np.float32) for k in range(3)
-]  # [n, width], view by hundreds
+]  # [n, width], preprocessing by hundreds
 
 
-def feature_batches(count, *, views=VIEWS, seed=3, start=0, reading=HERE):
-    made = pipeline.train_feature_batches(views, batch_size=6, seed=seed, start=start, reading=reading)
+def feature_batches(count, *, views=VIEWS, seed=3, start=0, read_options=HERE):
+    made = pipeline.train_feature_batches(views, batch_size=6, seed=seed, start=start, read_options=read_options)
     return list(itertools.islice(made, count))
 
 
@@ -248,18 +260,18 @@ def test_features_belong_to_their_index():
     for batch in made:
         assert (batch["inputs"].dtype, batch["inputs"].shape) == (np.float32, (6, 2))
         assert (batch["index"].dtype, batch["index"].shape) == (np.int32, (6,))
-        view, row = np.divmod(batch["inputs"][:, 0], 100)
+        preprocessing, row = np.divmod(batch["inputs"][:, 0], 100)
         np.testing.assert_array_equal(row, batch["index"])
         np.testing.assert_array_equal(batch["inputs"][:, 1], batch["inputs"][:, 0] + 0.25)
-        seen += zip(batch["index"].tolist(), view.tolist(), strict=True)
-    assert set(seen) == {(row, view) for row in range(20) for view in range(3)}
-    shares = np.bincount([int(view) for _, view in seen]) / len(seen)
+        seen += zip(batch["index"].tolist(), preprocessing.tolist(), strict=True)
+    assert set(seen) == {(row, preprocessing) for row in range(20) for preprocessing in range(3)}
+    shares = np.bincount([int(preprocessing) for _, preprocessing in seen]) / len(seen)
     assert np.abs(shares - 1 / 3).max() < 5 * np.sqrt(2 / 9 / len(seen))
 
 
 def test_a_pass_over_features_is_a_permutation():
     """Where the batches fill the training set, each pass has each row once."""
-    made = feature_batches(4 * 3, views=[view[:18] for view in VIEWS[:1]])
+    made = feature_batches(4 * 3, views=[preprocessing[:18] for preprocessing in VIEWS[:1]])
     for k in range(0, 12, 3):
         assert sorted(np.concatenate([batch["index"] for batch in made[k : k + 3]]).tolist()) == list(range(18))
 
@@ -267,8 +279,11 @@ def test_a_pass_over_features_is_a_permutation():
 @pytest.mark.parametrize("start", [1, 2, 3, 7])
 def test_feature_batch_depends_on_seed_and_step_alone(start):
     """Begun at a later step the batches are those of an uninterrupted run; with worker processes asked for as well."""
-    whole, reading = feature_batches(10), pipeline.Reading(threads=2, workers=2)
-    for later in (feature_batches(10 - start, start=start), feature_batches(10 - start, start=start, reading=reading)):
+    whole, read_options = feature_batches(10), pipeline.ReadOptions(threads=2, workers=2)
+    for later in (
+        feature_batches(10 - start, start=start),
+        feature_batches(10 - start, start=start, read_options=read_options),
+    ):
         assert all(same(one, other) for one, other in zip(whole[start:], later, strict=True))
     other = feature_batches(10, seed=4)
     assert [b["index"].tolist() for b in whole] != [b["index"].tolist() for b in other]
@@ -279,7 +294,7 @@ def test_processes_share_each_batch_of_features(processes):
     """Process p of n gets rows p, p + n, ... of the batch that one process would get, at any step."""
     whole = feature_batches(9, start=2)
     for p in range(processes):
-        own = feature_batches(9, start=2, reading=pipeline.Reading(threads=2, process=p, processes=processes))
+        own = feature_batches(9, start=2, read_options=pipeline.ReadOptions(threads=2, process=p, processes=processes))
         for batch, share in zip(whole, own, strict=True):
             for name in ("inputs", "index"):
                 np.testing.assert_array_equal(share[name], batch[name][p::processes])
@@ -296,9 +311,11 @@ def test_features_on_the_disk_are_not_handed_out(tmp_path):
 @pytest.mark.parametrize("processes", [2, 3])
 def test_processes_share_each_batch(processes):
     """Process p of n gets images p, p + n, ... of the batch that one process would get, pixel for pixel, at any step."""
-    whole = batches(9, start=2, view=ALL)
+    whole = batches(9, start=2, preprocessing=ALL)
     for p in range(processes):
-        own = batches(9, start=2, view=ALL, reading=pipeline.Reading(threads=2, process=p, processes=processes))
+        own = batches(
+            9, start=2, preprocessing=ALL, read_options=pipeline.ReadOptions(threads=2, process=p, processes=processes)
+        )
         for batch, share in zip(whole, own, strict=True):
             for name in ("inputs", "index"):
                 np.testing.assert_array_equal(share[name], batch[name][p::processes])
@@ -307,10 +324,14 @@ def test_processes_share_each_batch(processes):
 @pytest.mark.parametrize("threads", [1, 2, 16])
 def test_threads_change_nothing(threads):
     """Any number of threads gives the same batches, in training and in order."""
-    reading = pipeline.Reading(threads=threads)
-    assert all(same(a, b) for a, b in zip(batches(9, view=ALL), batches(9, view=ALL, reading=reading), strict=True))
+    read_options = pipeline.ReadOptions(threads=threads)
+    assert all(
+        same(a, b)
+        for a, b in zip(batches(9, preprocessing=ALL), batches(9, preprocessing=ALL, read_options=read_options), strict=True)
+    )
     one, other = (
-        list(pipeline.in_order(source_of(20), np.arange(20), view=OFF, batch_size=3, reading=r)) for r in (HERE, reading)
+        list(pipeline.in_order(source_of(20), np.arange(20), preprocessing=OFF, batch_size=3, read_options=r))
+        for r in (HERE, read_options)
     )
     assert all(same(a, b) for a, b in zip(one, other, strict=True))
 
@@ -327,12 +348,15 @@ from adsq_jax.data.sources import ArraySource, FileSource, Names
 def main(argv):
     images = np.random.default_rng(0).integers(0, 256, (20, 6, 6, 3), dtype=np.uint8)
     source = ArraySource(images, Labels.of_ids(np.arange(20), classes=20), classes=[str(k) for k in range(20)])
-    view = pipeline.View(resize=8, image_size=6, crop_padding=2, flip=True, erase=0.5)
+    preprocessing = pipeline.Preprocessing(resize=8, image_size=6, crop_padding=2, flip=True, erase=0.5)
     taken = []
     for workers in (0, 2, 3):
-        reading = pipeline.Reading(threads=2, workers=workers)
-        made = pipeline.train_batches(source, np.arange(20), view=view, batch_size=6, seed=3, start=2, reading=reading)
-        ordered = pipeline.in_order(source, np.arange(20), view=view, batch_size=6, reading=reading)
+        read_options = pipeline.Reading(threads=2, workers=workers)
+        order = {"batch_size": 6, "seed": 3, "start": 2}
+        made = pipeline.train_batches(
+            source, np.arange(20), preprocessing=preprocessing, read_options=read_options, **order
+        )
+        ordered = pipeline.in_order(source, np.arange(20), preprocessing=preprocessing, batch_size=6, read_options=read_options)
         batches = [next(made) for _ in range(7)] + list(ordered)
         taken.append([(b["index"].tolist(), b["inputs"].tobytes()) for b in batches])
     assert taken[0] == taken[1] == taken[2]
@@ -355,15 +379,17 @@ def test_worker_processes_change_nothing(tmp_path):
 def test_large_images_are_resized_and_cropped(shape):
     """The shorter side becomes `resize`; evaluation cuts the centre, training any window of it, each at some time."""
     images = np.random.default_rng(0).integers(0, 256, (4, *shape, 3), dtype=np.uint8)
-    source, view = source_with(images), pipeline.View(resize=20, image_size=16)
+    source, preprocessing = source_with(images), pipeline.Preprocessing(resize=20, image_size=16)
     size = [round(side * 20 / min(shape)) for side in reversed(shape)]
     expected = [np.asarray(Image.fromarray(x).resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)) for x in images]
     top, left = ((side - 16) // 2 for side in expected[0].shape[:2])
-    made = next(pipeline.in_order(source, np.arange(4), view=view, batch_size=4, reading=HERE))
+    made = next(pipeline.in_order(source, np.arange(4), preprocessing=preprocessing, batch_size=4, read_options=HERE))
     np.testing.assert_array_equal(made["inputs"], [x[top : top + 16, left : left + 16] for x in expected])
     windows = [np.lib.stride_tricks.sliding_window_view(x, (16, 16, 3)).reshape(-1, 16, 16, 3) for x in expected]
     seen = set()
-    batches = pipeline.train_batches(source, np.arange(4), view=view, batch_size=4, seed=0, start=0, reading=HERE)
+    batches = pipeline.train_batches(
+        source, np.arange(4), preprocessing=preprocessing, batch_size=4, seed=0, start=0, read_options=HERE
+    )
     for batch in itertools.islice(batches, 150):
         for index, image in zip(batch["index"], batch["inputs"], strict=True):
             places = np.flatnonzero((windows[index] == image).all(axis=(1, 2, 3)))
@@ -374,7 +400,13 @@ def test_large_images_are_resized_and_cropped(shape):
 
 def test_size_that_does_not_fit():
     """Without `resize`, an image of another size than the network's is an error that names both and says what to set."""
-    made = pipeline.in_order(source_of(3), np.arange(3), view=pipeline.View(resize=0, image_size=9), batch_size=3, reading=HERE)
+    made = pipeline.in_order(
+        source_of(3),
+        np.arange(3),
+        preprocessing=pipeline.Preprocessing(resize=0, image_size=9),
+        batch_size=3,
+        read_options=HERE,
+    )
     with pytest.raises(InputError, match=r"image 0 is 6x6.*9x9: .*--config.data.image_size .*--config.data.resize=9"):
         next(made)
 
@@ -383,6 +415,6 @@ def test_a_bad_image_is_named(tmp_path):
     """A file that is no picture ends the batches with its path."""
     (tmp_path / "a.jpg").write_bytes(b"no picture")
     source = FileSource(tmp_path, Labels.of_ids(np.array([0]), classes=1), classes=["a"], names=Names([b"a.jpg"]))
-    made = pipeline.in_order(source, np.arange(1), view=pipeline.View(8, 8), batch_size=1, reading=HERE)
+    made = pipeline.in_order(source, np.arange(1), preprocessing=pipeline.Preprocessing(8, 8), batch_size=1, read_options=HERE)
     with pytest.raises(BadImage, match=str(tmp_path / "a.jpg")):
         next(made)

@@ -16,7 +16,7 @@ from PIL import Image
 from adsq_jax.data import images
 from adsq_jax.data.images import BadImage
 from adsq_jax.data.labels import Labels
-from adsq_jax.data.sources import ArraySource, FileSource, Kept, Names, Source, Subset
+from adsq_jax.data.sources import ArraySource, CachedSource, FileSource, Names, Source, Subset
 from adsq_jax.errors import InputError
 
 texts = st.lists(st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"])), max_size=20)
@@ -310,7 +310,7 @@ def test_refusals_through_other_sources(folder):
     """A bad image is named by its path, through a subset and what is kept too."""
     source = files(folder, ["a.png", "gone.png"])
     some = Subset(source, np.array([1]), labels=one_class_each(1), classes=["x"], parts={})
-    kept = Kept(source, np.arange(2), most_bytes=1000)
+    kept = CachedSource(source, np.arange(2), most_bytes=1000)
     for text in (refusal(some), refusal(kept, 1)):
         assert f"{folder}/gone.png is missing" in text
     assert kept.kept_bytes == 0
@@ -334,7 +334,7 @@ class Counting(Source):
 def test_kept_decodes_once():
     """Rows worth keeping are decoded once for each size, others each time; all come as the source gives them."""
     source = Counting()
-    kept = Kept(source, np.array([2, 5, 7]), most_bytes=10_000)
+    kept = CachedSource(source, np.array([2, 5, 7]), most_bytes=10_000)
     for _ in range(3):
         for i in range(10):
             for side in (0, 8):
@@ -348,7 +348,7 @@ def test_kept_decodes_once():
 def test_kept_takes_any_integer():
     """A row is the same one as NumPy's integer and as Python's."""
     source = Counting()
-    kept = Kept(source, np.array([2]), most_bytes=10_000)
+    kept = CachedSource(source, np.array([2]), most_bytes=10_000)
     for row in (2, np.int64(2), np.int32(2)):
         kept.image(row, shorter_side=0)
     assert len(source.decoded) == 1
@@ -358,7 +358,7 @@ def test_kept_takes_any_integer():
 def test_kept_up_to_the_limit(most, fits):
     """What fits is kept, to the byte; the rest is decoded each time."""
     source = Counting()
-    kept = Kept(source, np.arange(10), most_bytes=most)
+    kept = CachedSource(source, np.arange(10), most_bytes=most)
     for _ in range(2):
         for i in range(10):
             kept.image(i, shorter_side=0)
@@ -370,7 +370,7 @@ def test_kept_knows_what_its_source_knows(folder):
     """Labels, names, parts, notes, content and what is missing are the source's."""
     names = Names([b"a.png", b"gone.png"])
     source = FileSource(folder, one_class_each(2), classes=["x", "y"], names=names, parts={"p": np.arange(1)}, notes={"n": 1})
-    kept = Kept(source, np.arange(2), most_bytes=100)
+    kept = CachedSource(source, np.arange(2), most_bytes=100)
     assert (kept.labels, kept.names, kept.classes, kept.parts, kept.notes) == (
         source.labels,
         names,
@@ -386,7 +386,7 @@ def test_kept_knows_what_its_source_knows(folder):
 def test_kept_goes_to_another_process_empty(folder):
     """A pickled copy has none of the images, and reads and keeps them anew."""
     source = files(folder)
-    kept = Kept(source, np.arange(4), most_bytes=10_000)
+    kept = CachedSource(source, np.arange(4), most_bytes=10_000)
     before = len(pickle.dumps(kept))
     taken = [kept.image(i, shorter_side=0) for i in range(4)]
     assert kept.kept_bytes == 4 * 9 * 7 * 3
@@ -401,7 +401,7 @@ def test_kept_goes_to_another_process_empty(folder):
 def test_kept_in_threads():
     """Eight threads that ask for the same images at once get each as it is, and the limit holds but for an image a thread."""
     source, limit = Counting(200), 48 * 100
-    kept = Kept(source, np.arange(200), most_bytes=limit)
+    kept = CachedSource(source, np.arange(200), most_bytes=limit)
     barrier = threading.Barrier(8)
 
     def ask(thread):
@@ -492,7 +492,7 @@ def test_stamp_through_other_sources(folder):
     source = files(folder)
     some = Subset(source, np.array([3, 0, 2]), labels=one_class_each(3), classes=counted(3), parts={})
     assert some.stamp(np.array([0, 2])) == source.stamp(np.array([3, 2]))
-    assert Kept(some, np.arange(3), most_bytes=100).stamp(np.array([1])) == source.stamp(np.array([0]))
+    assert CachedSource(some, np.arange(3), most_bytes=100).stamp(np.array([1])) == source.stamp(np.array([0]))
     pixels = ArraySource(RANDOM.integers(0, 256, (4, 2, 2, 3), dtype=np.uint8), one_class_each(4), classes=counted(4))
     some = Subset(pixels, np.array([3, 0]), labels=one_class_each(2), classes=counted(2), parts={})
     assert some.stamp(np.arange(2)) == pixels.stamp(np.array([3, 0]))

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from adsq_jax import retrieval
-from adsq_jax.devices import data_parallel
-from adsq_jax.devices.data_parallel import AXIS, DataParallel, Place
+from adsq_jax.devices import data_parallel, sharded_database
+from adsq_jax.devices.data_parallel import DataParallel, Place
+from adsq_jax.devices.mesh import AXIS
 from adsq_jax.errors import InputError
 
 
@@ -88,7 +89,7 @@ def test_bad_input():
 @pytest.mark.parametrize(("batch_size", "devices"), [(8, 4), (9, 3), (10, 2), (7, 1)])
 def test_as_many_devices_as_can_share_a_batch(batch_size, devices):
     """Of four devices, the largest number that divides the batch."""
-    assert len(data_parallel.sharing(batch_size)) == devices
+    assert len(data_parallel.devices_for_batch(batch_size)) == devices
 
 
 @pytest.mark.parametrize(
@@ -114,12 +115,12 @@ address, process, folder = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 jax.config.update("jax_num_cpu_devices", 2)
 jax.distributed.initialize(address, 2, process, initialization_timeout=60)
 from adsq_jax import retrieval
-from adsq_jax.devices.data_parallel import Spread
+from adsq_jax.devices.data_parallel import ShardedDatabase
 data = dict(np.load(f"{folder}/data.npz"))
-spread = Spread()
-counts, relevant = retrieval.distance_histograms(**data, spread=spread)
-distances, indices = retrieval.search(data["query_codes"], data["database_codes"], 9, spread=spread)
-one = retrieval.search(data["query_codes"], data["database_codes"][:1], 1, spread=spread)
+devices = ShardedDatabase()
+counts, relevant = retrieval.distance_histograms(**data, devices=devices)
+distances, indices = retrieval.search(data["query_codes"], data["database_codes"], 9, devices=devices)
+one = retrieval.search(data["query_codes"], data["database_codes"][:1], 1, devices=devices)
 class Watched(np.memmap):
     rows = set()
     def __getitem__(self, key):
@@ -127,7 +128,7 @@ class Watched(np.memmap):
             Watched.rows |= set(range(*key.indices(len(self))))
         return super().__getitem__(key)
 mapped = np.load(f"{folder}/database.npy", mmap_mode="r").view(Watched)
-packed = retrieval.search(np.load(f"{folder}/query.npy"), mapped, 9, bits=24, spread=spread)
+packed = retrieval.search(np.load(f"{folder}/query.npy"), mapped, 9, bits=24, devices=devices)
 np.savez(
     f"{folder}/{process}.npz", counts=counts, relevant=relevant, distances=distances, indices=indices, one=one[1],
     packed_distances=packed[0], packed_indices=packed[1], read=sorted(Watched.rows),
@@ -180,8 +181,8 @@ def test_two_processes_share_a_database(tmp_path):
 
 def test_a_spread_names_its_platform_and_devices():
     """The default of distances follows the platform; a result names the machine."""
-    assert data_parallel.Spread().platform == "cpu"
-    assert data_parallel.Spread(jax.devices()[:2]).describe().startswith("2 x cpu")
+    assert sharded_database.ShardedDatabase().platform == "cpu"
+    assert sharded_database.ShardedDatabase(jax.devices()[:2]).describe().startswith("2 x cpu")
 
 
 EIGHT = """
@@ -189,12 +190,12 @@ import jax
 import numpy as np
 jax.config.update("jax_num_cpu_devices", 8)
 from adsq_jax import retrieval
-from adsq_jax.devices.data_parallel import Spread
+from adsq_jax.devices.data_parallel import ShardedDatabase
 random = np.random.default_rng(0)
 codes, labels = random.integers(0, 256, (1_003, 8), dtype=np.uint8), random.integers(0, 9, 1_003)
 one, *more = (
-    retrieval.distance_histograms(codes[:7], codes, query_labels=labels[:7], database_labels=labels, bits=64, spread=spread)
-    for spread in (Spread(jax.devices()[:1]), Spread(jax.devices()[:2]), Spread())
+    retrieval.distance_histograms(codes[:7], codes, query_labels=labels[:7], database_labels=labels, bits=64, devices=devices)
+    for devices in (ShardedDatabase(jax.devices()[:1]), ShardedDatabase(jax.devices()[:2]), ShardedDatabase())
 )
 assert len(jax.devices()) == 8 and len(more) == 2
 assert all((np.array(one) == np.array(other)).all() for other in more)

@@ -49,7 +49,7 @@ def content(opened):
 
 def copy(source, target):
     told = []
-    return copying.copy(source, target, told=told.append), sum(told)
+    return copying.copy(source, target, on_progress=told.append), sum(told)
 
 
 def test_there_and_back(source, other, tmp_path):

@@ -24,8 +24,8 @@ def test_rows_come_in_order_whatever_the_batch(batch_size, devices):
         source,
         local=Local(jax.devices()[:devices]),
         batch_size=batch_size,
-        view=trainer.view,
-        reading=trainer.reading,
+        preprocessing=trainer.preprocessing,
+        read_options=trainer.read_options,
     )
     found = encoder(net, rows)
     variables = {"params": net.params, "batch_stats": net.batch_stats}
@@ -68,8 +68,8 @@ def networks(batch_size, parallel):
         source,
         local=parallel.local,
         batch_size=batch_size,
-        view=trainer.view,
-        reading=trainer.reading,
+        preprocessing=trainer.preprocessing,
+        read_options=trainer.read_options,
     )
     encoder = HeadEncoder(trainer.img_net, features, local=parallel.local, batch_size=batch_size)
     return whole, encoder, {"whole": net, "heads": heads, "trunk": state.trunk}, features

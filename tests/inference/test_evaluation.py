@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from adsq_jax import codes, retrieval, storage
-from adsq_jax.data.datasets import labels_of
-from adsq_jax.devices.data_parallel import Spread
+from adsq_jax.data.datasets import part_labels
+from adsq_jax.devices.sharded_database import ShardedDatabase
 from adsq_jax.errors import InputError
 from adsq_jax.inference import evaluation
-from adsq_jax.run import workdir
+from adsq_jax.run import codes_folder, tables, workdir
 
 BITS = 12
 
@@ -30,7 +30,7 @@ def test_codes_are_written_by_row_and_the_manifest_is_true(multi_label, tmp_path
     """The files hold the signs of f, g and f + g in the split's order, with labels; the manifest's hashes are theirs."""
     data = mock_data.dataset(multi_label=multi_label)
     evaluation.evaluate(
-        StandInEncoder(), {"f": 1, "g": 2}, data, bits=BITS, query_net="sum", directory=tmp_path, spread=Spread()
+        StandInEncoder(), {"f": 1, "g": 2}, data, bits=BITS, query_net="sum", directory=tmp_path, devices=ShardedDatabase()
     )
     manifest = json.loads((tmp_path / "codes" / "manifest.json").read_text())
     assert len(manifest["files"]) == 10
@@ -43,7 +43,7 @@ def test_codes_are_written_by_row_and_the_manifest_is_true(multi_label, tmp_path
             assert np.array_equal(codes.unpack(packed, bits=BITS), np.where(table < 0, -1, 1))
         assert np.array_equal(np.load(tmp_path / "codes" / f"{part}_rows.npy"), rows)
         labels = np.load(tmp_path / "codes" / f"{part}_labels.npy")
-        expected = labels_of(data, part)
+        expected = part_labels(data, part)
         assert np.array_equal(labels, expected if multi_label else np.nonzero(expected)[1])
     for name, entry in manifest["files"].items():
         array = np.load(tmp_path / "codes" / name)
@@ -54,9 +54,9 @@ def test_each_query_net_sets_its_own_codes_against_the_database(tmp_path):
     """ff, gg, fg and sum are each the mAP of the codes that they name, as measured from the files."""
     data = mock_data.dataset()
     result = evaluation.evaluate(
-        StandInEncoder(), {"f": 1, "g": 2}, data, bits=BITS, query_net="fg", directory=tmp_path, spread=Spread()
+        StandInEncoder(), {"f": 1, "g": 2}, data, bits=BITS, query_net="fg", directory=tmp_path, devices=ShardedDatabase()
     )
-    labels = {part: labels_of(data, part) for part in ("query", "database")}
+    labels = {part: part_labels(data, part) for part in ("query", "database")}
     for name, (query, database) in {"ff": "ff", "gg": "gg", "fg": "fg", "sum": ("sum", "sum")}.items():
         found = retrieval.measure(
             np.load(tmp_path / "codes" / f"query_{query}.npy"),
@@ -75,7 +75,7 @@ def written(tmp_path, **options):
     """A folder of codes, and what was measured of them."""
     data = mock_data.dataset(**options)
     return evaluation.evaluate(
-        StandInEncoder(), {"f": 1, "g": 2}, data, bits=BITS, query_net="sum", directory=tmp_path, spread=Spread()
+        StandInEncoder(), {"f": 1, "g": 2}, data, bits=BITS, query_net="sum", directory=tmp_path, devices=ShardedDatabase()
     )
 
 
@@ -83,9 +83,9 @@ def written(tmp_path, **options):
 def test_codes_read_back_measure_the_same(multi_label, tmp_path):
     """What read_codes gives is what evaluate measured; other cutoffs and the legacy figures come where asked for."""
     result = written(tmp_path, multi_label=multi_label)
-    packed, labels, bits = evaluation.read_codes(tmp_path / "codes")
+    packed, labels, bits = codes_folder.read(tmp_path / "codes")
     again = evaluation.measure(
-        packed, labels, bits=bits, query_net="sum", map_at="all", cutoffs=["7"], with_legacy=True, spread=Spread()
+        packed, labels, bits=bits, query_net="sum", map_at="all", cutoffs=["7"], with_legacy=True, devices=ShardedDatabase()
     )
     assert again["map_by_query_net"] == result["map_by_query_net"]
     assert list(again["metrics"]) == ["all", "7"]
@@ -129,7 +129,7 @@ def test_damaged_codes_are_refused(damage, message, tmp_path):
     written(tmp_path)
     damage(tmp_path / "codes")
     with pytest.raises(InputError, match=message):
-        evaluation.read_codes(tmp_path / "codes")
+        codes_folder.read(tmp_path / "codes")
 
 
 def test_a_manifest_does_not_lead_out_of_its_folder(tmp_path):
@@ -141,18 +141,18 @@ def test_a_manifest_does_not_lead_out_of_its_folder(tmp_path):
     manifest["files"]["../outside.npy"] = manifest["files"].pop("query_f.npy")
     workdir.write_json(tmp_path / "codes" / "manifest.json", manifest)
     with pytest.raises(InputError, match="can't be read"):
-        evaluation.read_codes(tmp_path / "codes")
+        codes_folder.read(tmp_path / "codes")
 
 
 def test_the_table_of_measures_shows_each_figure(tmp_path):
     """Every figure by cutoff stands in the table, to four digits, and none of a mean over nothing."""
     written(tmp_path, multi_label=True)
-    packed, labels, bits = evaluation.read_codes(tmp_path / "codes")
+    packed, labels, bits = codes_folder.read(tmp_path / "codes")
     found = evaluation.measure(
-        packed, labels, bits=bits, query_net="sum", map_at="all", cutoffs=["7"], with_legacy=True, spread=Spread()
+        packed, labels, bits=bits, query_net="sum", map_at="all", cutoffs=["7"], with_legacy=True, devices=ShardedDatabase()
     )
     found["metrics"]["7"]["map_answerable"] = None
-    text = evaluation.table_of_measures(found)
+    text = tables.measures_table(found)
     assert "none" in text
     for figures in found["metrics"].values():
         assert all(f"{value:.4f}" in text for value in figures.values() if value is not None)
@@ -166,13 +166,13 @@ def test_codes_in_a_store(bucket, tmp_path):
     assert result == written(tmp_path)
     files = {path.name: path.read_bytes() for path in (tmp_path / "codes").iterdir()}
     assert {name: storage.read(there / "codes" / name) for name in storage.entries(there / "codes")} == files
-    packed, labels, bits = evaluation.read_codes(there / "codes")
+    packed, labels, bits = codes_folder.read(there / "codes")
     again = evaluation.measure(
-        packed, labels, bits=bits, query_net="sum", map_at="all", cutoffs=(), with_legacy=False, spread=Spread()
+        packed, labels, bits=bits, query_net="sum", map_at="all", cutoffs=(), with_legacy=False, devices=ShardedDatabase()
     )
     assert again["map_by_query_net"] == result["map_by_query_net"]
     workdir.write_array(there / "codes" / "query_f.npy", np.zeros((20, 2), np.uint8))
     with pytest.raises(InputError, match=r"is not what manifest\.json says"):
-        evaluation.read_codes(there / "codes")
+        codes_folder.read(there / "codes")
     with pytest.raises(InputError, match=r"manifest\.json can't be read"):
-        evaluation.read_codes(there)
+        codes_folder.read(there)

@@ -16,7 +16,6 @@ import adsq_jax
 from adsq_jax import codes, main
 from adsq_jax.devices.data_parallel import DataParallel
 from adsq_jax.errors import InputError
-from adsq_jax.inference import evaluation
 from adsq_jax.training.rounds import Trainer
 
 ROOT = Path(__file__).parents[2]
@@ -59,7 +58,7 @@ def test_every_query_net(trained, tmp_path, query_net):
     description["sha256"] = adsq_jax.inference.model._identity(description)
     (tmp_path / "run" / "model" / "model.json").write_text(json.dumps(description))
     model = adsq_jax.load(tmp_path / "run")
-    for part, net in zip(("query", "database"), evaluation.QUERY_NETS[query_net], strict=True):
+    for part, net in zip(("query", "database"), codes.QUERY_NETS[query_net], strict=True):
         assert np.array_equal(model.encode(pictures(dataset, part), part=part), np.load(folder / "codes" / f"{part}_{net}.npy"))
 
 
@@ -77,7 +76,7 @@ def test_other_kinds_of_run(tmp_path, knobs):
     """A frozen trunk, which both networks share; one network; a method with parameters of its own, which aren't kept."""
     dataset = run(tmp_path / "run", **knobs)
     model = adsq_jax.load(tmp_path / "run")
-    net = evaluation.QUERY_NETS[model.description["query_net"]][1]
+    net = codes.QUERY_NETS[model.description["query_net"]][1]
     wanted = np.load(tmp_path / "run" / "codes" / f"database_{net}.npy")
     found = model.encode(pictures(dataset, "database"))
     assert np.unpackbits(found ^ wanted).mean() < (0.02 if "model.dtype" in knobs else 0.002)  # sums in another order

@@ -291,8 +291,8 @@ def dch(u, labels, *, gamma=20.0, weights=None, diagonal=False, floor=0.0):
         distance = max(bits / 2 * (1 - cosine(u[i], u[j])), floor)
         values.append(of_similar * math.log1p(distance / gamma) if alike else of_dissimilar * math.log1p(gamma / distance))
     ones = [1.0] * bits
-    spread = [max(bits / 2 * (1 - cosine([abs(float(x)) for x in row], ones)), 0.0) for row in u]
-    return {"cross_entropy": mean(values), "quantization": mean([math.log1p(d / gamma) for d in spread])}
+    devices = [max(bits / 2 * (1 - cosine([abs(float(x)) for x in row], ones)), 0.0) for row in u]
+    return {"cross_entropy": mean(values), "quantization": mean([math.log1p(d / gamma) for d in devices])}
 
 
 def soft_cross_entropy(logits, own):

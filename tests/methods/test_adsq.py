@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from test_objective import BITS, COSINE_SCALE, FEATURES, LABELS, check_gradient, pair_targets, plain_cosine, plain_likelihood
 
-from adsq_jax import codes
-from adsq_jax.methods import adsq, objective
-from adsq_jax.methods.method import Seen
+from adsq_jax.methods import adsq, b_step, objective
+from adsq_jax.methods.method import LossInputs
 
 BATCH = np.array([4, 0, 8, 5])  # rows of the training set
 LIKELIHOOD_SCALE, NEIGHBOUR_SCALE = 5.0, 7.0
@@ -58,7 +57,7 @@ def img_net():
 
     def terms(relaxed_codes, semantic, *, guided=True, loss=loss):
         return loss(
-            Seen(
+            LossInputs(
                 relaxed_codes=jnp.asarray(relaxed_codes),
                 labels=LABELS[BATCH].astype(np.float32),
                 similar=objective.similarity(LABELS[BATCH], LABELS),
@@ -133,7 +132,7 @@ def test_the_method_is_the_loss_and_the_b_step_with_their_weights(difference, im
     }
     start = random.choice([-1, 1], (len(LABELS), BITS)).astype(np.int8)
     banks = [random.uniform(-1, 1, (len(LABELS), BITS)) for _ in range(2)]
-    expected = codes.update_codes(
+    expected = b_step.update_codes(
         start,
         banks,
         difference_weight=2.0 if difference else 0.0,
@@ -142,7 +141,7 @@ def test_the_method_is_the_loss_and_the_b_step_with_their_weights(difference, im
         label_code_weight=0.7,
         **arguments,
     )
-    update = method.renew_codes(start, banks, **arguments)
+    update = method.update_codes(start, banks, **arguments)
     assert np.array_equal(update.codes, expected.codes)
     assert update.objectives == expected.objectives
 

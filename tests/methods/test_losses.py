@@ -14,9 +14,9 @@ import test_step
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adsq_jax.devices.data_parallel import AXIS
+from adsq_jax.devices.mesh import AXIS
 from adsq_jax.methods import METHODS, classification, objective
-from adsq_jax.methods.method import Seen
+from adsq_jax.methods.method import LossInputs
 from adsq_jax.models.img_net import ImgNet
 from adsq_jax.training.state import ImgNetState, Targets
 
@@ -96,7 +96,7 @@ class Problem:
             "statistics": self.statistics,
             "seed": SEED,
         }
-        return Seen(**{**arrays, **changes})
+        return LossInputs(**{**arrays, **changes})
 
 
 def of_dsh(problem, *, margin, alpha):
@@ -210,7 +210,7 @@ def test_loss_is_its_oracles(name, kind, bits):
     """Every term, with the settings that a run starts from, those of unweighted pairs and those tried, is the double loop's."""
     problem, module = Problem(kind, bits), METHODS[name]
     papers = {knob: 0.0 for knob in ("balanced", "weighted") if knob in module.SETTINGS}
-    for changes in ({}, papers, *module.TRIED):
+    for changes in ({}, papers, *module.TUNING_GRID):
         knobs = {**module.SETTINGS, **changes}
         terms = module.method(**knobs).loss(problem.seen())
         assert all(value.shape == () and value.dtype == jnp.float32 for value in terms.values())

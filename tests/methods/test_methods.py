@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import test_loop
 
-from adsq_jax import config, methods
+from adsq_jax import config, config_check, methods
 from adsq_jax.errors import InputError
 from adsq_jax.methods import METHODS
 
@@ -52,7 +52,7 @@ def test_two_rounds_lower_the_loss(name, whole):
     assert int(state.step) == 48 * len(state.img_nets)
     assert list(state.img_nets) == (["f", "g"] if method.twin else ["f"])
     lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
-    phases = {"img_net": True, "label_net": method.label_net, "codes": method.renew_codes is not None}
+    phases = {"img_net": True, "label_net": method.label_net, "codes": method.update_codes is not None}
     assert {line["phase"] for line in lines} == {phase for phase, there in phases.items() if there}
     for net in state.img_nets:
         losses = [line["loss"] for line in lines if line.get("net") == net]
@@ -99,7 +99,7 @@ def test_settings_are_the_knobs(name):
     """A file's SETTINGS are what config.baseline has and its method takes; a comment beside them says what they are."""
     module = METHODS[name]
     default = config.default(method=name)
-    config.check(default)
+    config_check.check(default)
     assert default.baseline.to_dict() == module.SETTINGS
     assert all(type(value) is float for value in module.SETTINGS.values())
     parameters = inspect.signature(module.method).parameters.values()
@@ -114,22 +114,22 @@ def test_settings_are_the_knobs(name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_two_choices_of_settings_are_tried(name):
-    """TRIED has two different choices, of knobs that there are, with values that a config may have."""
+    """TUNING_GRID has two different choices, of knobs that there are, with values that a config may have."""
     module = METHODS[name]
-    one, two = module.TRIED
+    one, two = module.TUNING_GRID
     assert {**module.SETTINGS, **one} != {**module.SETTINGS, **two}
-    for choice in module.TRIED:
+    for choice in module.TUNING_GRID:
         assert choice
         assert choice.keys() <= module.SETTINGS.keys()
         changed = config.default(method=name)
         changed.baseline.update(choice)
-        config.check(changed)
+        config_check.check(changed)
 
 
 def refusal(changed):
     """What a config is refused with; one line."""
     with pytest.raises(InputError) as error:
-        config.check(changed)
+        config_check.check(changed)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -195,7 +195,7 @@ def test_one_network_has_no_other_to_ask(name, net):
     )
     both = config.default(method="dadh")
     both.eval.query_net = net
-    config.check(both)
+    config_check.check(both)
 
 
 @pytest.mark.parametrize(("before", "after"), [("adsq", "dsh"), ("dsh", "adsq"), ("dsh", "dpsh"), ("dhn", "dseh")])

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adsq_jax.codes import MAX_SWEEPS
 from adsq_jax.methods import METHODS, objective
+from adsq_jax.methods.b_step import MAX_SWEEPS
 
 KNOBS = {
     "dsdh": [
@@ -45,7 +45,7 @@ class Problem:
 
     def renewed(self, start=None, *, rows=slice(None), total=np.asarray):
         """What the package does, for all rows or for those of one process."""
-        return self.method.renew_codes(
+        return self.method.update_codes(
             (self.start if start is None else start)[rows],
             [bank[rows] for bank in self.banks],
             label_codes=self.label_codes,
@@ -147,4 +147,4 @@ def test_processes_that_see_to_some_rows_each(name):
 @pytest.mark.parametrize("name", METHODS)
 def test_who_has_a_discrete_step(name):
     """DSDH, ADSH and DADH renew codes, and so are the ones tested here; no other method does."""
-    assert (METHODS[name].method(**METHODS[name].SETTINGS).renew_codes is not None) == (name in KNOBS)
+    assert (METHODS[name].method(**METHODS[name].SETTINGS).update_codes is not None) == (name in KNOBS)

@@ -14,7 +14,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from adsq_jax import main
-from adsq_jax.devices.data_parallel import AXIS, DataParallel
+from adsq_jax.devices.data_parallel import DataParallel
+from adsq_jax.devices.mesh import AXIS
 from adsq_jax.errors import InputError
 from adsq_jax.models import backbones
 from adsq_jax.models import build as build_module
@@ -131,13 +132,13 @@ def test_the_whole_of_a_resnet18(ending, tmp_path):
 def test_a_line_for_people(short_file):
     """The file, its layout, how much was loaded, what was not: one line; torch's counters by their number."""
     _, found = build_module.build(small_config(short_file), bounded=True, axis_name=AXIS)
-    line = build_module.told(found.account)
+    line = build_module.format_account(found.account)
     arrays = in_trunk(torch_arrays((1, 1)))
     assert line == (
         f"{short_file} (torchvision or timm): {len(arrays)} arrays, {sum(x.size for x in arrays.values()):,} numbers loaded; "
         "skipped: fc.weight, fc.bias, 6 counters of batches; at their initial value: semantic, hash"
     )
-    assert build_module.told({**found.account, "skipped": []}).endswith(
+    assert build_module.format_account({**found.account, "skipped": []}).endswith(
         "skipped: nothing; at their initial value: semantic, hash"
     )
 
@@ -146,7 +147,9 @@ def test_names_in_a_file_do_not_reach_the_terminal(short, tmp_path):
     """A classifier's array whose name has a line end, and what a terminal would obey, is refused or told in one plain line."""
     np.savez(tmp_path / "w.npz", **torch_arrays((1, 1)), **{"fc.\x1b[31m\nx": np.zeros(1, np.float32)})
     try:
-        line = build_module.told(build_module.build(small_config(tmp_path / "w.npz"), bounded=True, axis_name=AXIS)[1].account)
+        line = build_module.format_account(
+            build_module.build(small_config(tmp_path / "w.npz"), bounded=True, axis_name=AXIS)[1].account
+        )
     except InputError as error:
         line = str(error)
     assert line.isprintable()
@@ -173,7 +176,7 @@ def test_a_run_with_pretrained_weights(short_file, tmp_path, capsys):
     trainer = build_trainer(small_config(short_file))
     workdir.claim(tmp_path / "run", json.loads(trainer.config.to_json())).close()
     state, _ = train(trainer, directory=tmp_path / "run", began=time.monotonic(), validate=None)
-    assert capsys.readouterr().err.splitlines().count(build_module.told(trainer.pretrained.account)) == 1
+    assert capsys.readouterr().err.splitlines().count(build_module.format_account(trainer.pretrained.account)) == 1
     for net in state.img_nets.values():
         found = named_as_torch({"params": net.params["backbone"], "batch_stats": net.batch_stats["backbone"]})
         for name, x in in_trunk(torch_arrays((1, 1))).items():

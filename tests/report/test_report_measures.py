@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from adsq_jax import codes
-from adsq_jax.devices.data_parallel import Spread
+from adsq_jax.devices.sharded_database import ShardedDatabase
 from adsq_jax.report import measures
 
 
@@ -30,7 +30,7 @@ def test_measure(bits, multi_label):
         relevant = labels["query"] @ labels["database"].T > 0
     distance = (query[:, None] != database[None]).sum(axis=2)
     found = measures.measure(
-        codes.pack(query), codes.pack(database), labels=labels, bits=bits, cutoff="all", top=10, spread=Spread()
+        codes.pack(query), codes.pack(database), labels=labels, bits=bits, cutoff="all", top=10, devices=ShardedDatabase()
     )
     np.testing.assert_array_equal(found.similar, np.bincount(distance[relevant], minlength=bits + 1))
     np.testing.assert_array_equal(found.dissimilar, np.bincount(distance[~relevant], minlength=bits + 1))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adsq_jax.devices.data_parallel import Spread
+from adsq_jax.devices.sharded_database import ShardedDatabase
 from adsq_jax.retrieval import blocks
 
 
@@ -16,7 +16,7 @@ def test_parts_of_queries_cover_each_query_once(size, most, bound):
     """Slices follow one another from 0 to the end, none above the bounds; all have one size with their filling."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blocks, "_QUERIES", bound)
-        parts = list(blocks.of_queries(size, most=most))
+        parts = list(blocks.query_blocks(size, most=most))
     covered = [i for part, _ in parts for i in range(part.start, part.stop)]
     assert covered == list(range(size))
     sizes = {rows for _, rows in parts}
@@ -34,7 +34,7 @@ def test_chunks_of_a_database_cover_each_item_once(size, block, blocks_held, dev
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blocks, "_BLOCK", block)
         patch.setattr(blocks, "_ITEMS", block * blocks_held)
-        chunks = list(blocks.of_database(size, spread=Spread(jax.devices()[:devices])))
+        chunks = list(blocks.database_chunks(size, devices=ShardedDatabase(jax.devices()[:devices])))
     covered = [i for chunk in chunks for i in range(chunk.start, chunk.stop)]
     assert covered == list(range(size))
     assert len({(chunk.rows, chunk.block) for chunk in chunks}) == 1
@@ -46,7 +46,7 @@ def test_chunks_of_a_database_cover_each_item_once(size, block, blocks_held, dev
     assert len(chunks) <= -(-size // (block * blocks_held * devices))
 
 
-class Share(blocks.OneDevice):
+class Share(blocks.SingleDevice):
     """One process of several, which sees to some rows."""
 
     def __init__(self, start, stop):
@@ -62,9 +62,9 @@ def test_chunks_are_those_of_the_share_of_a_process(monkeypatch):
     """Rows 10 to 35 of a database; nothing where the share is empty."""
     monkeypatch.setattr(blocks, "_ITEMS", 8)
     monkeypatch.setattr(blocks, "_BLOCK", 4)
-    chunks = list(blocks.of_database(100, spread=Share(10, 35)))
+    chunks = list(blocks.database_chunks(100, devices=Share(10, 35)))
     assert [i for chunk in chunks for i in range(chunk.start, chunk.stop)] == list(range(10, 35))
-    assert list(blocks.of_database(100, spread=Share(100, 100))) == []
+    assert list(blocks.database_chunks(100, devices=Share(100, 100))) == []
 
 
 @settings(max_examples=50)
@@ -74,7 +74,7 @@ def test_filling_keeps_what_is_there(words, n, more, dtype):
     array = np.arange(words * n, dtype=dtype).reshape(words, n)
     column = np.arange(7, 7 + words, dtype=dtype)[:, None]
     for value, expected in ((0, 0), (5, 5), (column, column)):
-        found = blocks.filled(array, n + more, value=value)
+        found = blocks.padded(array, n + more, value=value)
         assert found.dtype == dtype
         assert found.shape == (words, n + more)
         np.testing.assert_array_equal(found[:, :n], array)

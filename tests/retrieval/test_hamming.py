@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adsq_jax.devices.data_parallel import Spread
+from adsq_jax.devices.sharded_database import ShardedDatabase
 from adsq_jax.errors import InputError
 from adsq_jax.retrieval import blocks, hamming
 
@@ -126,7 +126,7 @@ def problem(*, n_query, n_database, bits=13, classes=4, seed=0):
 def test_devices_and_blocks_do_not_change_a_count(devices, distances_by, ids, monkeypatch):
     """Queries 3 at a time, databases that no number of devices or blocks divides, in one block or in several of several."""
     monkeypatch.setattr(blocks, "_QUERIES", 3)
-    spread = Spread(jax.devices()[:devices])
+    devices = ShardedDatabase(jax.devices()[:devices])
     for n_database, items, block in ((1, 1 << 20, 8192), (37, 1 << 20, 8192), (37, 1 << 20, 3), (101, 10, 5), (101, 8, 8)):
         monkeypatch.setattr(blocks, "_ITEMS", items)
         monkeypatch.setattr(blocks, "_BLOCK", block)
@@ -136,7 +136,7 @@ def test_devices_and_blocks_do_not_change_a_count(devices, distances_by, ids, mo
             same = labels["query_labels"][:, None] == labels["database_labels"]
             distances = (13 - codes[0] @ codes[1].T) // 2
             relevant = ((distances[:, None, :] == np.arange(14)[:, None]) & same[:, None, :]).sum(axis=2)
-        found = hamming.distance_histograms(*codes, **labels, distances_by=distances_by, spread=spread)
+        found = hamming.distance_histograms(*codes, **labels, distances_by=distances_by, devices=devices)
         np.testing.assert_array_equal(found, (counts, relevant))
 
 
@@ -157,7 +157,7 @@ def test_what_is_told_adds_up_to_all_pairs(monkeypatch):
     sides = hamming.pair_of_codes(*codes, bits=None)
     own = hamming.pair_of_labels(*labels.values(), n_query=7, n_database=21)
     told = []
-    for _ in hamming.histograms_by_block(*sides, own, distances_by=None, spread=blocks.ONE_DEVICE, told=told.append):
+    for _ in hamming.histograms_by_block(*sides, own, distances_by=None, devices=blocks.SINGLE_DEVICE, on_progress=told.append):
         pass
     assert sum(told) == 7 * 21
     assert len(told) > 3

@@ -111,7 +111,7 @@ def test_blocks_do_not_change_a_value_and_each_pair_is_told_once(monkeypatch):
     for pairs in (100, 150, 1):
         monkeypatch.setattr(legacy, "_PAIRS", pairs)
         told = []
-        found = run(codes, labels, told=told.append)
+        found = run(codes, labels, on_progress=told.append)
         for one, other in zip(found, expected, strict=True):
             np.testing.assert_array_equal(one, other)
         assert sum(told) == 8 * 50

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from adsq_jax.devices.data_parallel import Spread
+from adsq_jax.devices.sharded_database import ShardedDatabase
 from adsq_jax.errors import InputError
 from adsq_jax.retrieval import POINTS, blocks, check_cutoffs, hamming, legacy, measure
 
@@ -178,7 +178,7 @@ def test_every_figure_with_class_ids(monkeypatch):
     one_hot = [np.eye(4)[side] for side in ids]
     expected = expected_figures(ranked_lists(*codes, *one_hot), bits=10, cutoffs=("all", 50), graded=False)
     assert expected["n_queries_without_relevant"] == 2
-    found = run(codes, ids, cutoffs=("all", 50), with_legacy=True, spread=Spread(jax.devices()))
+    found = run(codes, ids, cutoffs=("all", 50), with_legacy=True, devices=ShardedDatabase(jax.devices()))
     check(found, expected)
 
 
@@ -253,7 +253,7 @@ def test_what_is_told_adds_up_to_all_pairs(monkeypatch):
     monkeypatch.setattr(legacy, "_PAIRS", 260)
     for with_legacy in (False, True):
         told = []
-        run(codes, labels, with_legacy=with_legacy, told=told.append)
+        run(codes, labels, with_legacy=with_legacy, on_progress=told.append)
         assert sum(told) == 9 * 130 * (1 + with_legacy)
 
 

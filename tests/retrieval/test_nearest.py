@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adsq_jax.devices.data_parallel import Spread
+from adsq_jax.devices.sharded_database import ShardedDatabase
 from adsq_jax.errors import InputError
 from adsq_jax.retrieval import blocks, nearest
 
@@ -56,13 +56,13 @@ def test_equals_a_stable_sort_of_all_distances(size):
 def test_devices_and_chunks_do_not_change_the_neighbours(devices, monkeypatch):
     """Queries 3 at a time, databases that devices don't divide, in one chunk or in several, and k beyond what a chunk holds."""
     monkeypatch.setattr(blocks, "_QUERIES", 3)
-    spread = Spread(jax.devices()[:devices])
+    devices = ShardedDatabase(jax.devices()[:devices])
     for n_database, items, block in ((1, 1 << 20, 8192), (3, 1 << 20, 8192), (45, 1 << 20, 4), (45, 4, 2), (45, 5, 5)):
         monkeypatch.setattr(blocks, "_ITEMS", items)
         monkeypatch.setattr(blocks, "_BLOCK", block)
         query, database = signs(7, 5, seed=0), signs(n_database, 5, seed=1)
         for k in sorted({1, min(9, n_database), n_database}):
-            check(nearest.search(query, database, k, spread=spread), sorted_by_distance(query, database, k))
+            check(nearest.search(query, database, k, devices=devices), sorted_by_distance(query, database, k))
 
 
 def test_many_neighbours_take_fewer_queries_at_a_time(monkeypatch):

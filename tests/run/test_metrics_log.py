@@ -15,7 +15,7 @@ from tensorboardX.proto import event_pb2
 
 from adsq_jax import storage
 from adsq_jax.run import metrics_log
-from adsq_jax.run.metrics_log import Progress
+from adsq_jax.run.metrics_log import MetricsLog
 
 
 def lines_of(directory):
@@ -40,7 +40,7 @@ def scalars_of(directory):
 
 def record_run(directory, *, start, steps, net="f"):
     """Records img_net metrics of some steps."""
-    shown = Progress(directory, start=start, total=100)
+    shown = MetricsLog(directory, start=start, total=100)
     for step in steps:
         shown.record("img_net", step, {"likelihood": step / 2, "total": 1.0}, labels={"net": net})
     shown.close()
@@ -75,7 +75,7 @@ def terminal():
 
 def test_lines_are_json(tmp_path):
     """Each line is an object with phase, step, labels and values, in the order they came, and is on disk at once."""
-    shown = Progress(tmp_path, start=0, total=10)
+    shown = MetricsLog(tmp_path, start=0, total=10)
     shown.record("label_net", 20, {"regression": 0.25}, labels={})
     shown.record("img_net", 3, {"likelihood": 0.5, "total": 1e-9}, labels={"net": "g"})
     assert lines_of(tmp_path) == [
@@ -133,7 +133,7 @@ def test_resume_at_the_first_checkpoint(tmp_path):
 
 def test_tensorboard(tmp_path):
     """Every value is an event whose tag has phase, labels and name, with its step and its number."""
-    shown = Progress(tmp_path, start=0, total=10)
+    shown = MetricsLog(tmp_path, start=0, total=10)
     shown.record("label_net", 20, {"regression": 0.25}, labels={})
     shown.record("img_net", 3, {"likelihood": 0.5, "total": 2}, labels={"net": "g"})
     shown.close()
@@ -154,7 +154,7 @@ def test_tensorboard_on_resume(tmp_path, start, purged):
 
 def test_plain_lines(tmp_path, capsys, clock):
     """Without a terminal there are plain lines, one in ten seconds, with each term, the speed and the time left."""
-    shown = Progress(tmp_path, start=40, total=100)
+    shown = MetricsLog(tmp_path, start=40, total=100)
     for step, seconds in [(50, 0), (51, 4), (52, 9.9), (60, 10), (61, 15), (70, 30)]:
         clock[0] = 1000 + 100 + seconds
         shown.show(step, {"likelihood": 0.51234567, "total": 2.0}, label="round 1/2 f", images_per_second=1234.5)
@@ -166,7 +166,7 @@ def test_plain_lines(tmp_path, capsys, clock):
 
 def test_plain_line_at_the_end(tmp_path, capsys, clock):
     """The last step is shown, however soon it comes, and nothing is left."""
-    shown = Progress(tmp_path, start=0, total=10)
+    shown = MetricsLog(tmp_path, start=0, total=10)
     for step in (9, 10):
         shown.show(step, {"total": 2.0}, label="g", images_per_second=1.0)
     shown.close()
@@ -175,7 +175,7 @@ def test_plain_line_at_the_end(tmp_path, capsys, clock):
 
 def test_say_without_a_terminal(tmp_path, capsys):
     """A line that is said goes to standard error as it is, and nothing to standard output."""
-    shown = Progress(tmp_path, start=0, total=10)
+    shown = MetricsLog(tmp_path, start=0, total=10)
     shown.say("goes on from step 3")
     shown.close()
     found = capsys.readouterr()
@@ -185,7 +185,7 @@ def test_say_without_a_terminal(tmp_path, capsys):
 def test_bar_on_a_terminal(tmp_path):
     """On a terminal a bar tells label, position out of the total, each term and the speed; lines stand above it, whole."""
     with terminal() as read:
-        shown = Progress(tmp_path, start=40, total=100)
+        shown = MetricsLog(tmp_path, start=40, total=100)
         shown.say("goes on from step 40")
         shown.show(75, {"likelihood": 0.51234567}, label="round 1/2 f", images_per_second=1234.5)
         shown.close()
@@ -202,7 +202,7 @@ def test_bar_on_a_terminal(tmp_path):
 def test_no_bar_in_a_file(tmp_path):
     """In a log file there is no bar and no control character."""
     with redirect_stderr(io.StringIO()) as stream:
-        shown = Progress(tmp_path, start=0, total=100)
+        shown = MetricsLog(tmp_path, start=0, total=100)
         shown.show(75, {"likelihood": 0.5}, label="f", images_per_second=10.0)
         shown.close()
     assert re.fullmatch(r"f step 75/100 [ -~]*\n", stream.getvalue())
@@ -211,7 +211,7 @@ def test_no_bar_in_a_file(tmp_path):
 def test_metrics_in_a_store(bucket, clock):
     """Lines are in an object store ten seconds after they came at the latest, if others follow, and at the end; resumed too."""
     directory = storage.path(f"{bucket}/run")
-    shown = Progress(directory, start=None, total=100)
+    shown = MetricsLog(directory, start=None, total=100)
     assert lines_of(directory) == []
     for step, seconds in [(1, 1), (2, 9), (3, 10), (4, 11)]:
         clock[0] = 1000 + seconds
@@ -229,7 +229,7 @@ def test_tensorboard_in_a_store(bucket, tmp_path):
     """The same events as on a disk, in folders of the same names."""
     folder = storage.path(f"{bucket}/run")
     for directory in (folder, tmp_path):
-        shown = Progress(directory, start=3, total=10)
+        shown = MetricsLog(directory, start=3, total=10)
         shown.record("label_net", 20, {"regression": 0.25}, labels={})
         shown.record("img_net", 4, {"likelihood": 0.5, "total": 2}, labels={"net": "g"})
         shown.close()
@@ -253,7 +253,7 @@ def test_a_store_that_fails_for_a_while(bucket, clock, monkeypatch):
     def fail(path, content):
         raise OSError(5, "Unable to reach it", str(path))
 
-    shown = Progress(directory, start=None, total=100)
+    shown = MetricsLog(directory, start=None, total=100)
     monkeypatch.setattr(storage, "write", fail)
     clock[0] += 20
     shown.record("img_net", 1, {"total": 1.0}, labels={})

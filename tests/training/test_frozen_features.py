@@ -51,7 +51,7 @@ def divided(source, *, train=None, query=None):
     """A split whose rows are not all of the source's, with its parts in no order."""
     train = np.arange(60, 20, -1) if train is None else train
     split = protocols.Split(np.arange(12) if query is None else query, train, np.arange(91, 12, -1))
-    return datasets.divided(source, split, protocol="digits", map_at="all", validation=0, seed=0, allow_overlap=False)
+    return datasets.make_dataset(source, split, protocol="digits", map_at="all", validation=0, seed=0, allow_overlap=False)
 
 
 def array_source(*, changed=None, n=100):

@@ -11,7 +11,8 @@ import numpy as np
 import optax
 import pytest
 
-from adsq_jax.devices.data_parallel import AXIS, DataParallel
+from adsq_jax.devices.data_parallel import DataParallel
+from adsq_jax.devices.mesh import AXIS
 from adsq_jax.methods import adsq
 from adsq_jax.methods.objective import PairStatistics
 from adsq_jax.models import backbones

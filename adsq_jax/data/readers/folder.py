@@ -69,17 +69,17 @@ def read(directory: Path) -> FileSource:
     folders, loose = _class_folders(directory)
     if len(folders) < 2:
         held = (
-            f"one class folder, {shown(folders[0])}"
+            f"one class folder, {printable(folders[0])}"
             if folders
             else f"no class folder (and {sum(loose.values())} other entries)"
         )
         raise InputError(
-            f"{shown(directory)} holds {held}: {_LAYOUT}, and at least two; sort the pictures into folders, or give another "
-            "folder with --config.data.directory"
+            f"{printable(directory)} holds {held}: {_LAYOUT}, and at least two; sort the pictures into folders, or give "
+            "another folder with --config.data.directory"
         )
     found = pictures_of(directory, folders, advice=f"{_LAYOUT}; add pictures ({' '.join(EXTENSIONS)}), or remove the folder")
     labels = Labels.of_ids(found.folders, classes=len(folders))
-    classes = [shown(name) for name in folders]
+    classes = [printable(name) for name in folders]
     return FileSource(directory, labels, classes=classes, names=Names(found.names), notes={**found.notes, **loose})
 
 
@@ -102,7 +102,7 @@ def read_all(directory: Path) -> FileSource:
     classes = sorted(set(folders))
     number = {name: k for k, name in enumerate(classes)}
     labels = Labels.of_ids(np.array([number[name] for name in folders]), classes=len(classes))
-    return FileSource(directory, labels, classes=[shown(name) for name in classes], names=Names(names))
+    return FileSource(directory, labels, classes=[printable(name) for name in classes], names=Names(names))
 
 
 def pictures_of(root: Path, folders: Sequence[bytes], *, advice: str) -> Pictures:
@@ -126,16 +126,18 @@ def pictures_of(root: Path, folders: Sequence[bytes], *, advice: str) -> Picture
     for folder in folders:
         found = sorted(below(os.path.join(os.fsencode(root), folder), notes=notes))
         if not found:
-            raise InputError(f"{shown(root / os.fsdecode(folder))} holds no picture: {advice}")
+            raise InputError(f"{printable(root / os.fsdecode(folder))} holds no picture: {advice}")
         names += [folder + b"/" + name for name in found]
         sizes.append(len(found))
     broken = next((name for name in names if b"\n" in name or b"\r" in name), None)
     if broken is not None:
-        raise InputError(f"{shown(root / os.fsdecode(broken))} has a line end in its name: rename it, with letters and digits")
+        raise InputError(
+            f"{printable(root / os.fsdecode(broken))} has a line end in its name: rename it, with letters and digits"
+        )
     return Pictures(names, np.repeat(np.arange(len(folders)), sizes), dict(notes))
 
 
-def shown(path: Path | bytes) -> str:
+def printable(path: Path | bytes) -> str:
     """A path on one line, for people."""
     text = os.fsencode(path).decode(errors="backslashreplace")
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
@@ -189,5 +191,5 @@ def _passed_over(name: bytes) -> bool:
 
 
 def _refuse(error: OSError, *, advice: str) -> NoReturn:
-    name = shown(os.fsencode(error.filename))
+    name = printable(os.fsencode(error.filename))
     raise InputError(f"{name} can't be read as a folder ({error.strerror}): {advice}, or change its permissions") from error

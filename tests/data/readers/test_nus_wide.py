@@ -514,10 +514,10 @@ def test_end_to_end(tmp_path, name, n_query, n_train, monkeypatch):
     assert sorted(names[0] + names[2]) == sorted(original.names[row] for row in rows)
     for part, found in zip(("query", "train", "database"), names, strict=True):
         expected = [original.labels[original.names.index(name)][chosen] for name in found]
-        np.testing.assert_array_equal(datasets.labels_of(dataset, part), expected)
+        np.testing.assert_array_equal(datasets.part_labels(dataset, part), expected)
     assert dataset.map_at == "5000"
     if name == "nuswide":
-        assert datasets.labels_of(dataset, "query").sum(axis=0).min() >= 1
-        assert datasets.labels_of(dataset, "train").sum(axis=0).min() >= 2
+        assert datasets.part_labels(dataset, "query").sum(axis=0).min() >= 1
+        assert datasets.part_labels(dataset, "train").sum(axis=0).min() >= 2
     again = datasets.load(settings._replace(directory=str(tmp_path), protocol=name))
     assert again.split_sha256 == dataset.split_sha256

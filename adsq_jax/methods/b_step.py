@@ -1,0 +1,181 @@
+"""The B-step: discrete cyclic coordinate descent on the hash codes of the training set.
+
+It is NumPy in float64 on purpose: it runs once a round, sums over the whole training set, and decides by the sign of
+differences of large numbers; on accelerators float32 sums would flip bits that should stay.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from adsq_jax import codes as hash_codes
+
+MAX_SWEEPS = 20
+
+
+_BLOCK = 1024  # label sets compared at a time: bounds the similarity matrix to _BLOCK x m
+
+
+class CodesUpdate(NamedTuple):
+    """What a B-step did."""
+
+    codes: np.ndarray  # int8[n, bits] in {-1, +1}
+    sweeps: int  # passes over all bits, the last of which changed nothing unless MAX_SWEEPS was reached
+    objectives: tuple[float, ...]  # the objective less a constant, before and after each sweep; never rises
+    difference_share: float  # share of bits that differ from what they were without the difference term
+
+
+def update_codes(
+    codes: np.ndarray,
+    relaxed_codes: Sequence[np.ndarray],
+    *,
+    label_codes: np.ndarray | None,
+    label_sets: np.ndarray,
+    set_index: np.ndarray,
+    ratio: float,
+    difference_weight: float,
+    quantization_weight: float,
+    bit_likelihood_weight: float,
+    label_code_weight: float,
+    size: int,
+    total: Callable[[Any], np.ndarray],
+) -> CodesUpdate:
+    """The B-step: discrete cyclic coordinate descent on the codes of the training set, bit by bit.
+
+    Each of several processes sees to its own rows: a bit depends on the others of its row, on K x K sums over all rows, and on
+    m x K sums by label set, and nothing else has to be known of the others' rows.
+
+    Minimises over B in {-1, +1}^(n x K), for the banks X of all ImgNets,
+
+        sum_X [ mu mean_ij (x_i . b_j / K - S~_ij)^2 + lam mean_i |x_i - b_i|^2 / K - kappa mean_i log((1 + x_i b_i) / 2) / K ]
+        + rho mean_i |b_i - h_i|^2 / K.
+
+    Args:
+      codes: int8[n, bits] in {-1, +1}, where the descent starts: this process's rows.
+      relaxed_codes: the banks, each float[n, bits].
+      label_codes: LabelNet's relaxed codes h by label set, float[m, bits], or None without LabelNet.
+      label_sets: the distinct label vectors, uint8[m, c].
+      set_index: each image's row of `label_sets`, int[n].
+      ratio: r of S~ = S - r (1 - S).
+      difference_weight: mu.
+      quantization_weight: lam.
+      bit_likelihood_weight: kappa.
+      label_code_weight: rho; not used without LabelNet.
+      size: rows of all processes.
+      total: the sum over all processes of an array of each, float64 or int64; `np.asarray` where there is one.
+
+    Returns:
+      The new codes of these rows, and how the descent went in all.
+
+    Source: discrete cyclic coordinate descent as in Shen et al., Supervised Discrete Hashing, CVPR 2015; the objective is
+    this project's reconstruction (README).
+    """
+    bits = codes.shape[1]
+    banks = [np.asarray(x, np.float64) for x in relaxed_codes]
+    both = np.sum(banks, axis=0)  # [n, bits]
+    # -log((1 + x b) / 2) is -b atanh(x) and what b doesn't change, where |x - b|^2 is -2 b x; x is kept from +-1 as in the loss
+    sure = np.sum([np.arctanh(np.clip(x, -1 + 1e-6, 1 - 1e-6)) for x in banks], axis=0)
+    pull = quantization_weight * both + bit_likelihood_weight / 2 * sure
+    if label_codes is not None:
+        pull += label_code_weight * np.asarray(label_codes, np.float64)[set_index]
+    linear = size * bits * pull  # [n, bits]
+    if difference_weight:
+        target = signed_similarity_product(both, label_sets=label_sets, set_index=set_index, ratio=ratio, total=total)
+        linear += difference_weight * bits * target
+    quadratic = difference_weight * total(np.sum([x.T @ x for x in banks], axis=0))  # [bits, bits]
+    return descend(codes, linear, quadratic=quadratic, pull=pull, scale=(size * bits) ** 2, size=size, total=total)
+
+
+def descend(
+    codes: np.ndarray,
+    linear: np.ndarray,
+    *,
+    quadratic: np.ndarray,
+    pull: np.ndarray,
+    scale: float,
+    size: int,
+    total: Callable[[Any], np.ndarray],
+) -> CodesUpdate:
+    """Minimises tr(B A B') - 2 tr(B'Q) over B in {-1, +1}^(n x K), bit by bit, until nothing changes.
+
+    Args:
+      codes: int8[n, bits] in {-1, +1}, where the descent starts: this process's rows.
+      linear: Q, float64[n, bits].
+      quadratic: A, symmetric, float64[bits, bits], the same in all processes.
+      pull: what the codes would be the signs of without what binds the bits of a row together, float64[n, bits].
+      scale: what the objective is told in.
+      size: rows of all processes.
+      total: as for `update_codes`.
+
+    Returns:
+      The new codes of these rows, and how the descent went in all.
+
+    Source: discrete cyclic coordinate descent, Shen et al., Supervised Discrete Hashing, CVPR 2015.
+    """
+    new = codes.astype(np.float64)
+
+    def objective() -> float:
+        return float(total(_objective(new, linear, quadratic)) / scale)
+
+    objectives = [objective()]
+    changed = True
+    while changed and len(objectives) <= MAX_SWEEPS:
+        changed = bool(total(_sweep(new, linear, quadratic)))
+        objectives.append(objective())
+    return CodesUpdate(
+        codes=new.astype(np.int8),
+        sweeps=len(objectives) - 1,
+        objectives=tuple(objectives),
+        difference_share=float(
+            total(np.sum(new != np.where(pull == 0, codes, hash_codes.binarize(pull)))) / (size * codes.shape[1])
+        ),
+    )
+
+
+def signed_similarity_product(
+    matrix: np.ndarray,
+    *,
+    label_sets: np.ndarray,
+    set_index: np.ndarray,
+    ratio: float,
+    total: Callable[[Any], np.ndarray],
+) -> np.ndarray:
+    """S~ X without the n x n matrix, by way of the distinct label sets: S X = T (S_m (T'X)).
+
+    Args:
+      matrix: X, float64[n, k], this process's rows.
+      label_sets: uint8[m, c].
+      set_index: int[n].
+      ratio: r.
+      total: as for `update_codes`.
+
+    Returns:
+      float64[n, k], the product's rows of this process.
+
+    Source: this project.
+    """
+    by_set = np.zeros((len(label_sets), matrix.shape[1]))  # [m, k]
+    np.add.at(by_set, set_index, matrix)
+    by_set = total(by_set)
+    sets = label_sets.astype(np.float32)
+    similar = np.concatenate(
+        [(sets[i : i + _BLOCK] @ sets.T > 0).astype(np.float64) @ by_set for i in range(0, len(sets), _BLOCK)]
+    )  # [m, k]
+    return ((1 + ratio) * similar - ratio * by_set.sum(axis=0))[set_index]
+
+
+def _sweep(codes: np.ndarray, linear: np.ndarray, quadratic: np.ndarray) -> bool:
+    """Sets each column in turn to its optimum, in place; an argument of zero keeps the old bit."""
+    changed = False
+    for k in range(codes.shape[1]):
+        argument = linear[:, k] - (codes @ quadratic[:, k] - codes[:, k] * quadratic[k, k])  # [n]
+        column = np.where(argument == 0, codes[:, k], np.where(argument < 0, -1.0, 1.0))
+        changed |= bool((column != codes[:, k]).any())
+        codes[:, k] = column
+    return changed
+
+
+def _objective(codes: np.ndarray, linear: np.ndarray, quadratic: np.ndarray) -> np.ndarray:
+    """tr(B A B') - 2 tr(B'Q) over some rows: the part of the objective that depends on their codes."""
+    return np.sum((codes @ quadratic) * codes) - 2 * np.sum(codes * linear)
