@@ -1,4 +1,4 @@
-"""What all entry points share: flags in, one line and exit status 2 for bad input."""
+"""What all commands share: flags in, one line and exit status 2 for bad input, signals as exceptions."""
 
 import contextlib
 import errno
@@ -6,86 +6,175 @@ import os
 import re
 import signal
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any, NoReturn
 
 import jax
-from absl import app, flags, logging
-from tqdm import tqdm
+from absl import flags, logging
+from ml_collections import config_flags
 
 from adsq_jax.devices import processes
 from adsq_jax.errors import InputError, Stopped
 
-_DEAF = {"_xla_gc_callback", "__del__"}  # functions out of which Python lets no exception come
+_UNINTERRUPTIBLE = {"_xla_gc_callback", "__del__"}  # functions whose exceptions Python swallows
 _LONGEST = 2_000  # characters of a message: a damaged file can hold a line of any length
 
 
-def run(main: Callable[..., None], *, arguments: Sequence[str] = ()) -> None:
-    """Parses the command line and runs an entry point; the only way out with a traceback is a defect.
+class Flags:
+    """The flags of one call of a command. They are defined when it is called, so that commands can be imported together."""
+
+    def __init__(self, arguments: Sequence[str], *, description: str | None):
+        """Start without flags.
+
+        Args:
+          arguments: what follows the command's name.
+          description: the command's docstring, which `--help` shows.
+        """
+        self._arguments, self._description = ["adsq", *arguments], description or ""
+        self._values = flags.FlagValues()
+        self.boolean("help", "Show this help and exit.")
+
+    def text(self, name: str, explanation: str, *, default: str | None = None) -> None:
+        """Define `--name=TEXT`."""
+        flags.DEFINE_string(name, default, explanation, flag_values=self._values)
+
+    def texts(self, name: str, explanation: str) -> None:
+        """Define `--name=TEXT`, which may be given several times."""
+        flags.DEFINE_multi_string(name, [], explanation, flag_values=self._values)
+
+    def integer(self, name: str, explanation: str, *, default: int | None = None, low: int, high: int | None = None) -> None:
+        """Define `--name=NUMBER`, a whole number from `low` to `high`."""
+        flags.DEFINE_integer(name, default, explanation, lower_bound=low, upper_bound=high, flag_values=self._values)
+
+    def boolean(self, name: str, explanation: str, *, default: bool = False) -> None:
+        """Define `--name` and `--noname`."""
+        flags.DEFINE_bool(name, default, explanation, flag_values=self._values)
+
+    def config(self, name: str, explanation: str) -> None:
+        """Define `--name=FILE.py:ARGUMENT` and `--name.KEY=VALUE`."""
+        config_flags.DEFINE_config_file(name, help_string=explanation, flag_values=self._values, sys_argv=self._arguments)
+
+    def parse(self, *, positional: Sequence[str] = ()) -> SimpleNamespace:
+        """Read the arguments.
+
+        Args:
+          positional: names of the arguments that stand without a flag, for people.
+
+        Returns:
+          The value of each flag by its name, and the list `positional`.
+
+        Raises:
+          InputError: an argument is unknown, or its value is not as expected.
+          SystemExit: with status 0, after the help, if that was asked for.
+        """
+        names = [name for name in self._values if name not in ("flagfile", "undefok")]
+        try:
+            rest = self._values(self._arguments)
+            given = {name: self._values[name].value for name in names}
+            for value in given.values():
+                getattr(value, "keys", None)  # a config file that isn't there raises only now
+        except flags.Error as error:
+            # The text ends with the traceback of a config file that raised: its last line says what is wrong.
+            raise InputError(f"{_last_line(error).removeprefix('adsq_jax.errors.InputError: ')} (see --help)") from error
+        except Exception as error:  # a config file, or an override of what it lacks, may raise anything
+            raise InputError(_config_error(error)) from error
+        if given.pop("help"):
+            print(self._help(names))
+            sys.exit(0)
+        if len(rest) - 1 != len(positional):
+            expected = f"expected {' '.join(positional)}" if positional else f"{rest[1]!r} is not a flag; fix: give --name=value"
+            raise InputError(expected)
+        return SimpleNamespace(**given, positional=rest[1:])
+
+    def _help(self, names: Sequence[str]) -> str:
+        lines = [self._description.strip(), ""]
+        for name in names:
+            flag = self._values[name]
+            default = "" if flag.default in (None, False, []) else f" Default: {flag.default}."
+            lines.append(f"  --{name}")
+            lines += textwrap.wrap(f"{flag.help}{default}", 100, initial_indent=" " * 6, subsequent_indent=" " * 6)
+        return "\n".join(lines)
+
+
+def _config_error(error: Exception) -> str:
+    """Say in one line what is wrong with a config file, or with a key that was given."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name in ("<module>", "get_config")]
+    if frames and frames[-1].filename != sys.argv[0]:
+        return f"{frames[-1].filename}, line {frames[-1].lineno}: {type(error).__name__}: {_last_line(error)}"
+    key = re.match(r"[\"'\\]+(\w+)", str(error))  # ml_collections quotes the key, and adds a guess at what was meant
+    if isinstance(error, AttributeError | KeyError) and key:
+        return f"config has no key {key[1]}: adsq_jax/config.py lists every key"
+    return f"{type(error).__name__}: {_last_line(error)}"
+
+
+def run(main: Callable[[list[str]], None]) -> None:
+    """Run a command with the arguments of this process; only a defect ends with a traceback.
 
     Args:
-      main: reads its flags and does the work; takes what stands without a flag.
-      arguments: what that is, for people.
+      main: takes the arguments after the command's name, and does the work.
     """
+    logging.use_absl_handler()
+    if not flags.FLAGS.is_parsed():  # ours are the command's own; absl and grain look at the global ones
+        flags.FLAGS(sys.argv[:1])
+    logging.set_verbosity(logging.WARNING)  # orbax logs every rename
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names in a terminal of another encoding
+    try:
+        with _as_exception(signal.SIGINT, first=lambda: None), stoppable():
+            main(sys.argv[1:])
+        sys.stdout.flush()
+    except (Exception, KeyboardInterrupt, Stopped) as error:
+        _end(error)
 
-    def guarded(argv: Sequence[str]) -> None:
-        if len(argv) - 1 != len(arguments):
-            _stop(f"expected {' '.join(arguments)}" if arguments else f"{argv[1]!r} is not a flag: give --name=value")
-        logging.set_verbosity(logging.WARNING)  # orbax tells every rename
-        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names in a terminal of another encoding
-        try:
-            with _raised(signal.SIGINT, first=lambda: None), stoppable():
-                main(*argv[1:])
-            sys.stdout.flush()
-        except InputError as error:
-            _tell(str(error))
-            if not isinstance(error, processes.AgreedError):
-                processes.hard_exit(2)
-            sys.exit(2)
-        except jax.errors.JaxRuntimeError as error:
-            if processes.count() == 1:
-                raise
-            _tell(f"{processes.name()}: another process ended ({_last_line(error)[:200]}); resume with the same command on all")
-            processes.hard_exit(1)
-        except BrokenPipeError:  # whoever read our output has gone: nobody is left to tell
-            hard_exit(1)
-        except Exception as error:  # a defect; the others would wait for this process, and it, at an orderly end, for them
-            if _is_of_output(error):
-                _tell(f"the standard output can't be written ({os.strerror(errno.ENOSPC)}): make room")
-                hard_exit(2)
-            if processes.count() == 1:
-                raise
-            traceback.print_exc()
-            processes.hard_exit(1)
-        except (KeyboardInterrupt, Stopped) as error:
-            print("stopped", file=sys.stderr)
-            hard_exit(130 if isinstance(error, KeyboardInterrupt) else 143)
 
-    app.run(guarded, flags_parser=_parse)
+def _end(error: BaseException) -> None:
+    """Report what ended a command and exit; raise a defect again."""
+    alone = processes.count() == 1
+    if isinstance(error, InputError):
+        _report(str(error))
+        if not isinstance(error, processes.AgreedError):
+            processes.hard_exit(2)
+        sys.exit(2)
+    if isinstance(error, KeyboardInterrupt | Stopped):
+        print("stopped", file=sys.stderr)
+        hard_exit(130 if isinstance(error, KeyboardInterrupt) else 143)
+    if isinstance(error, BrokenPipeError):  # whoever read our output has gone: nobody is left to tell
+        hard_exit(1)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+        # Commands handle the files that they write; this is the disk behind the standard output.
+        _report(f"the standard output can't be written ({os.strerror(errno.ENOSPC)}): make room")
+        hard_exit(2)
+    if isinstance(error, jax.errors.JaxRuntimeError) and not alone:
+        _report(f"{processes.name()}: another process ended ({_last_line(error)[:200]}); resume with the same command on all")
+        processes.hard_exit(1)
+    if not alone:  # a defect: without a hard exit this process and the others would wait for each other
+        traceback.print_exception(error)
+        processes.hard_exit(1)
+    raise error
 
 
 @contextlib.contextmanager
 def stoppable(*, first: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Makes SIGTERM end what is done inside.
+    """Make SIGTERM end what is done inside.
 
     Args:
-      first: is called before, in the handler.
+      first: is called in the handler, before the exception is raised.
 
     Raises:
       Stopped: the signal came.
     """
-    with _raised(signal.SIGTERM, first=first):
+    with _as_exception(signal.SIGTERM, first=first):
         yield
 
 
 @contextlib.contextmanager
-def _raised(number: int, *, first: Callable[[], None]) -> Iterator[None]:
-    """Makes a signal an exception, wherever it comes."""
+def _as_exception(number: int, *, first: Callable[[], None]) -> Iterator[None]:
+    """Raise an exception wherever the signal arrives."""
 
     def handler(_: int, frame: FrameType | None) -> None:
-        if _is_deaf(frame):  # a moment later, then
+        if _swallows_exceptions(frame):  # try again in a moment
             signal.signal(signal.SIGALRM, handler)
             signal.setitimer(signal.ITIMER_REAL, 0.01)
             return
@@ -102,74 +191,32 @@ def _raised(number: int, *, first: Callable[[], None]) -> Iterator[None]:
         signal.signal(number, previous)
 
 
-def _is_deaf(frame: FrameType | None) -> bool:
+def _swallows_exceptions(frame: FrameType | None) -> bool:
     while frame is not None:
-        if frame.f_code.co_name in _DEAF:
+        if frame.f_code.co_name in _UNINTERRUPTIBLE:
             return True
         frame = frame.f_back
     return False
 
 
-def progress_bar(count: int, *, unit: str) -> "tqdm[Any]":
-    """Progress on stderr: how many, how many a second, time left.
-
-    Args:
-      count: how many there are.
-      unit: what they are, in the plural.
-
-    Returns:
-      A bar, to be used with `with`; its `update` takes how many were done since.
-    """
-    return tqdm(total=count, unit=f" {unit}", delay=1, mininterval=0.5, dynamic_ncols=True)
-
-
 def hard_exit(status: int) -> NoReturn:
-    """Ends the process without the interpreter's own end, which XLA's threads, if they still compute, don't survive.
+    """End the process without the interpreter's shutdown, which XLA's threads don't survive while they compute.
 
     Args:
       status: the exit status.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # it is ending
+        signal.signal(number, signal.SIG_IGN)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):
             stream.flush()
     os._exit(status)
 
 
-def _is_of_output(error: Exception) -> bool:
-    """Whether the disk that the standard output goes to is full; entry points see to the files that they write."""
-    return isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None
-
-
-def _parse(argv: Sequence[str]) -> list[str]:
-    try:
-        rest = flags.FLAGS(argv)
-        for name in flags.FLAGS:
-            getattr(flags.FLAGS[name].value, "keys", None)  # a config file that isn't there raises only now
-        return rest
-    except flags.Error as error:
-        # A config file that raises is quoted with its traceback: the last line says what is wrong.
-        _stop(f"{_last_line(error).removeprefix('adsq_jax.errors.InputError: ')} (see --help)")
-    except Exception as error:  # whatever a config file, or an override of what it lacks, may raise
-        lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name in ("<module>", "get_config")]
-        if lines:
-            _stop(f"{lines[-1].filename}, line {lines[-1].lineno}: {type(error).__name__}: {_last_line(error)}")
-        key = re.match(r"[\"'\\]+(\w+)", str(error))  # ml_collections quotes it, and adds a guess at what was meant
-        if isinstance(error, AttributeError | KeyError) and key:
-            _stop(f"config has no key {key[1]}: adsq_jax/config.py has every knob")
-        _stop(f"{type(error).__name__}: {_last_line(error)}")
-
-
-def _last_line(error: Exception) -> str:
+def _last_line(error: BaseException) -> str:
     return [type(error).__name__, *str(error).strip().splitlines()][-1]
 
 
-def _stop(text: str) -> NoReturn:
-    _tell(text)
-    sys.exit(2)
-
-
-def _tell(text: str) -> None:
+def _report(text: str) -> None:
     line = " ".join(text.split())
     print(f"error: {line if len(line) <= _LONGEST else f'{line[:_LONGEST]}...'}", file=sys.stderr)

@@ -1,0 +1,51 @@
+"""The command `adsq`: one name for all commands.
+
+`adsq COMMAND --help` shows the flags of a command; `python -m adsq_jax` is the same as `adsq`.
+"""
+
+import importlib
+import sys
+
+from adsq_jax import command_line
+from adsq_jax.errors import InputError
+
+COMMANDS = {
+    "train": ("adsq_jax.main", "Train a config to the end and measure the codes."),
+    "evaluate": ("adsq_jax.evaluate", "Measure how codes retrieve: a run's, or anyone's."),
+    "encode": ("adsq_jax.encode", "Encode pictures into an index."),
+    "search": ("adsq_jax.search", "Find the nearest pictures in an index."),
+    "index": ("adsq_jax.index.__main__", "Copy an index."),
+    "report": ("adsq_jax.report.__main__", "Make a page with plots of a finished run."),
+    "demo": ("adsq_jax.demo.__main__", "Serve a page on which to search an index."),
+    "export": ("adsq_jax.export.__main__", "Export a trained encoder as files that need neither this package nor Flax."),
+    "data": ("adsq_jax.data.__main__", "Check a data set, and write the manifest of its split."),
+}
+
+
+def main(arguments: list[str]) -> None:
+    """Call the command that is named first with the arguments that follow.
+
+    Args:
+      arguments: what follows `adsq`.
+
+    Raises:
+      InputError: there is no such command, or the command raises it.
+    """
+    name, *rest = arguments or ["--help"]
+    if name in ("--help", "-h", "help"):
+        lines = (f"  {command:<10}{explanation}" for command, (_, explanation) in COMMANDS.items())
+        print("adsq COMMAND [--help] [--flag=value ...]\n", *lines, sep="\n")
+        return
+    if name not in COMMANDS:
+        raise InputError(f"adsq has no command {name!r:.100}: expected one of {', '.join(COMMANDS)}")
+    importlib.import_module(COMMANDS[name][0]).main(rest)
+
+
+def run() -> None:
+    """Run the command `adsq` with the arguments of this process."""
+    command_line.run(main)
+
+
+if __name__ == "__main__":
+    sys.argv[0] = "adsq"
+    run()
