@@ -6,14 +6,12 @@ from adsq_jax import codes
 
 
 def result_table(result: dict[str, Any]) -> str:
-    """A run's result for people.
+    """Return a run's result, what `result.json` holds, as aligned lines of text."""
+    return _aligned(result_rows(result))
 
-    Args:
-      result: what `result.json` holds.
 
-    Returns:
-      A few lines of text.
-    """
+def result_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the names and values that a run's result is shown by."""
     rows = [
         ("protocol", f"{result['protocol']}, split {result['split_sha256'][:12]}"),
         ("queries / training set / database", "{n_query:,} / {n_train:,} / {n_database:,}".format(**result)),
@@ -27,7 +25,7 @@ def result_table(result: dict[str, Any]) -> str:
     ]
     if result["validation"]:
         rows.insert(1, ("held out for tuning", f"{result['validation']:,} training images: not the protocol's queries"))
-    return _aligned(rows)
+    return rows
 
 
 _SHOWN = {  # of each cutoff
