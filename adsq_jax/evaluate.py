@@ -99,7 +99,7 @@ def _of_files(paths: dict[str, str], *, cutoffs: list[str], devices: sharded_dat
             devices=devices,
             on_progress=bar.update,
         )
-    return {**found, "files": paths}
+    return {**found.to_dict(), "files": paths}
 
 
 def _of_run(directory: Path, *, cutoffs: list[str], devices: sharded_database.ShardedDatabase) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def test_files_in_table_and_json_out(folder):
         cutoffs=[5, "all"],
         with_legacy=True,
     )
-    for name, value in expected.items():
+    for name, value in expected.to_dict().items():
         assert found[name] == json.loads(json.dumps(value)), name
     assert f"{found['metrics']['5']['map_legacy_deephash']:.4f}" in done.stdout
     assert {"date", "versions", "machine", "files", "seconds_evaluate"} <= found.keys()

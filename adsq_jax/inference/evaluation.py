@@ -92,7 +92,7 @@ def measure(
       on_progress: is called on the way with the number of pairs done since.
 
     Returns:
-      `map`, `map_at`, `map_by_query_net`, `query_net`, and what `retrieval.measure` returns for that one.
+      `map`, `map_at`, `map_by_query_net`, `query_net`, and what `Measures.to_dict` returns for that one.
     """
     by_net = {
         name: retrieval.measure(
@@ -108,12 +108,11 @@ def measure(
         )
         for name, (query, database) in available_query_nets(packed).items()
     }
-    found = by_net[query_net]
     return {
-        **found,
-        "map": found["metrics"][map_at]["map"],
+        **by_net[query_net].to_dict(),
+        "map": by_net[query_net].at(map_at).map,
         "map_at": map_at,
-        "map_by_query_net": {name: measured["metrics"][map_at]["map"] for name, measured in by_net.items()},
+        "map_by_query_net": {name: measures.at(map_at).map for name, measures in by_net.items()},
         "query_net": query_net,
     }
 

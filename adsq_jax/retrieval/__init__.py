@@ -1,7 +1,19 @@
-"""Retrieval by Hamming distance: measures of anyone's codes, and the nearest items; NumPy or JAX arrays in."""
+"""Retrieval by Hamming distance: measures of any codes, and the nearest items; NumPy, JAX or lists in."""
 
+from adsq_jax.retrieval.blocks import SingleDevice
+from adsq_jax.retrieval.evaluator import POINTS, check_cutoffs, measure
 from adsq_jax.retrieval.hamming import distance_histograms
-from adsq_jax.retrieval.measures import POINTS, check_cutoffs, measure
+from adsq_jax.retrieval.measures import CutoffMeasures, Measures, PrecisionRecall
 from adsq_jax.retrieval.nearest import search
 
-__all__ = ["POINTS", "check_cutoffs", "distance_histograms", "measure", "search"]
+__all__ = [
+    "POINTS",
+    "CutoffMeasures",
+    "Measures",
+    "PrecisionRecall",
+    "SingleDevice",
+    "check_cutoffs",
+    "distance_histograms",
+    "measure",
+    "search",
+]

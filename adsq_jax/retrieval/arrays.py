@@ -1,6 +1,7 @@
 """Hash codes and labels as people have them: checked once, then read block by block as words, whatever their size."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -108,7 +109,8 @@ def pair_of_labels(
     """Checks labels of queries and database.
 
     Args:
-      query_labels: class ids [n_query], whole numbers from 0 to 2**31 - 1; or multi-hot [n_query, c] in {0, 1}.
+      query_labels: class ids [n_query], whole numbers from 0 to 2**31 - 1; strings [n_query], one a row; or multi-hot
+        [n_query, c] in {0, 1}.
       database_labels: the same way, [n_database] or [n_database, c].
       n_query: how many queries there are.
       n_database: how many items there are.
@@ -119,7 +121,7 @@ def pair_of_labels(
     Raises:
       InputError: they are not one row a code, of another kind, or of values out of range.
     """
-    sides = {"query labels": np.asanyarray(query_labels), "database labels": np.asanyarray(database_labels)}
+    sides = _ids_of_strings({"query labels": query_labels, "database labels": database_labels})
     for (name, array), rows in zip(sides.items(), (n_query, n_database), strict=True):
         _check_kind(array, name)
         if array.ndim not in (1, 2) or (array.ndim == 2 and array.shape[1] == 0):
@@ -137,8 +139,37 @@ def pair_of_labels(
     return Labels(query), Labels(database)
 
 
-def _matrix(array: np.ndarray, name: str) -> np.ndarray:
-    array = np.asanyarray(array)
+def _as_array(values: Any, name: str) -> np.ndarray:
+    """Return an array of what may be lists."""
+    try:
+        return np.asanyarray(values)
+    except ValueError as error:
+        raise InputError(f"{name} have rows of different lengths: expected an array, or lists of one length") from error
+
+
+def _ids_of_strings(sides: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Return labels as arrays of numbers: strings become ids, the same on both sides."""
+    arrays = {name: _as_array(values, name) for name, values in sides.items()}
+    flat = {}  # the values of each side that has strings
+    for name, array in arrays.items():
+        # NumPy turns a list of strings and numbers into strings: look at the list itself
+        values = sides[name] if isinstance(sides[name], list | tuple) else array.tolist() if array.dtype.kind in "OTU" else ()
+        strings = [isinstance(value, str) for value in values] if array.ndim == 1 else []
+        if any(strings):
+            if not all(strings):
+                raise InputError(f"{name} mix strings with other values: expected one string a row, or numbers")
+            flat[name] = values
+    if not flat:
+        return arrays
+    for name in arrays:
+        if name not in flat:
+            raise InputError(f"{' and '.join(flat)} are strings and {name} are not: give strings for both, or numbers for both")
+    ids: dict[str, int] = {}
+    return {name: np.array([ids.setdefault(value, len(ids)) for value in values]) for name, values in flat.items()}
+
+
+def _matrix(values: Any, name: str) -> np.ndarray:
+    array = _as_array(values, name)
     _check_kind(array, name)
     if array.ndim != 2 or 0 in array.shape:
         raise InputError(f"{name} have shape {array.shape}: expected a matrix [n, K], at least one row and one column")

@@ -11,7 +11,7 @@ from adsq_jax.retrieval import blocks
 from adsq_jax.retrieval.arrays import Codes, Labels, pair_of_codes, pair_of_labels
 from adsq_jax.retrieval.blocks import SINGLE_DEVICE, SingleDevice
 
-DISTANCES_BY = ("popcount", "matmul")
+KERNELS = ("popcount", "matmul")  # XOR and population count; products of matrices of +1 and -1
 _BINS = 1 << 22  # counts held at a time, at most: fewer queries where each has more
 _TOGETHER = 16  # queries a matrix product takes at a time
 
@@ -23,7 +23,6 @@ def distance_histograms(
     query_labels: np.ndarray,
     database_labels: np.ndarray,
     bits: int | None = None,
-    distances_by: str | None = None,
     devices: SingleDevice = SINGLE_DEVICE,
 ) -> tuple[np.ndarray, np.ndarray]:
     """For each query, how many items lie at each distance, and how many of them are relevant.
@@ -34,8 +33,6 @@ def distance_histograms(
       query_labels: class ids [n_query] or multi-hot [n_query, c]: see `arrays.pair_of_labels`.
       database_labels: the same way; relevant is what shares a label.
       bits: K of packed codes; None where they are not packed.
-      distances_by: "popcount" (XOR and population count) or "matmul" (products of +1 and -1); None for what suits the
-        platform. Both are exact.
       devices: the devices.
 
     Returns:
@@ -43,13 +40,12 @@ def distance_histograms(
 
     Raises:
       InputError: codes or labels are not as they should be.
-      ValueError: no such way to distances.
 
     Source: this project.
     """
     query, database = pair_of_codes(query_codes, database_codes, bits=bits)
     labels = pair_of_labels(query_labels, database_labels, n_query=len(query), n_database=len(database))
-    parts = [part for _, part in histograms_by_block(query, database, labels, distances_by=distances_by, devices=devices)]
+    parts = [part for _, part in histograms_by_block(query, database, labels, devices=devices)]
     joint = np.concatenate(parts)
     return joint.sum(axis=2), joint[:, :, 1:].sum(axis=2)
 
@@ -59,8 +55,8 @@ def histograms_by_block(
     database: Codes,
     labels: tuple[Labels, Labels],
     *,
-    distances_by: str | None,
     devices: SingleDevice,
+    kernel: str | None = None,
     on_progress: Callable[[int], None] = lambda pairs: None,
 ) -> Iterator[tuple[slice, np.ndarray]]:
     """Goes through the queries block by block, and for each block through the database.
@@ -69,21 +65,21 @@ def histograms_by_block(
       query: codes of the queries.
       database: codes of the database.
       labels: of queries and database.
-      distances_by: as for `distance_histograms`.
       devices: the devices.
+      kernel: one of KERNELS; None for the fastest on the platform. Both are exact.
       on_progress: is called on the way with the number of pairs done since.
 
     Yields:
       Which queries, and int64[queries, bits + 1, grades]: how many items lie at each distance and share 0, 1, ... labels.
 
     Raises:
-      ValueError: no such way to distances.
+      ValueError: no such kernel.
 
     Source: this project.
     """
-    by = distances_by or ("popcount" if devices.platform == "cpu" else "matmul")
-    if by not in DISTANCES_BY:
-        raise ValueError(f"no way to distances named {by!r}: choose one of {', '.join(DISTANCES_BY)}")
+    kernel = kernel or ("popcount" if devices.platform == "cpu" else "matmul")
+    if kernel not in KERNELS:
+        raise ValueError(f"kernel={kernel!r}: expected one of {', '.join(KERNELS)}")
     grades = 1 + labels[0].most()
     bins = (query.bits + 1) * grades
     for part, rows in blocks.query_blocks(len(query), most=_BINS // bins):
@@ -97,7 +93,7 @@ def histograms_by_block(
             labels[1],
             own=part.stop - part.start,
             grades=grades,
-            by=by,
+            kernel=kernel,
             devices=devices,
             on_progress=on_progress,
         )
@@ -111,7 +107,7 @@ def _against_database(
     *,
     own: int,
     grades: int,
-    by: str,
+    kernel: str,
     devices: SingleDevice,
     on_progress: Callable[[int], None],
 ) -> np.ndarray:
@@ -126,7 +122,7 @@ def _against_database(
             devices.shard(blocks.padded(database.words(chunk.start, chunk.stop), chunk.rows)),
             devices.shard(blocks.padded(labels.words(chunk.start, chunk.stop), chunk.rows, value=labels.absent)),
         )
-        static = {"bits": bits, "grades": grades, "block": chunk.block, "by": by, "ids": labels.ids}
+        static = {"bits": bits, "grades": grades, "block": chunk.block, "kernel": kernel, "ids": labels.ids}
         pending.append(devices.compiled(_histograms, add=True, **static)(same, shards))
         total[np.arange(n_query), at_zero] -= chunk.rows - (chunk.stop - chunk.start)
         if len(pending) == 2:
@@ -144,19 +140,19 @@ def _histograms(
     bits: int,
     grades: int,
     block: int,
-    by: str,
+    kernel: str,
     ids: bool,
 ) -> jax.Array:
     """int32[n_query, (bits + 1) * grades], of codes [words, n] and labels [label words, n], block by block."""
 
     def written(side: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         """As the way to distances takes it: words, or a number a bit."""
-        if by == "popcount":
+        if kernel == "popcount":
             return side
         return _signs(side[0]), side[1] if ids else _bits_of(side[1])
 
-    one_query = _count_by_popcount if by == "popcount" else _count_by_matmul
-    together = None if by == "popcount" else _TOGETHER
+    one_query = _count_by_popcount if kernel == "popcount" else _count_by_matmul
+    together = None if kernel == "popcount" else _TOGETHER
 
     def add_block(total: jax.Array, items: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         # the queries' too in here: XLA on CPUs has no product of bfloat16 that come from outside the loop

@@ -3,6 +3,7 @@
 from typing import Any
 
 from adsq_jax import codes
+from adsq_jax.retrieval import measures
 
 
 def result_table(result: dict[str, Any]) -> str:
@@ -28,45 +29,13 @@ def result_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-_SHOWN = {  # of each cutoff
-    "map": "mAP (ties averaged)",
-    "map_best": "mAP, best order of ties",
-    "map_worst": "mAP, worst order of ties",
-    "map_answerable": "mAP, queries with a relevant item",
-    "map_legacy_deephash": "mAP as DeepHash-pytorch",
-    "map_legacy_hashnet": "mAP as HashNet",
-    "ndcg": "NDCG",
-    "acg": "ACG",
-}
-
-
-def measures_table(found: dict[str, Any]) -> str:
-    """All measures of one retrieval for people: a row a measure, a column a cutoff.
+def measures_table(figures: dict[str, Any]) -> str:
+    """Return all figures of one retrieval as text: a row a figure, a column a cutoff.
 
     Args:
-      found: what `retrieval.measure` returns.
-
-    Returns:
-      Some lines of text.
+      figures: `Measures.to_dict()`, or what `evaluation.json` holds.
     """
-    cutoffs = list(found["metrics"])
-    rows = [
-        ("queries / database, bits", "{n_query:,} / {n_database:,}, {bits}".format(**found)),
-        ("cutoff", " ".join(f"{f'@{cutoff}':>9}" for cutoff in cutoffs)),
-    ]
-    for key, name in _SHOWN.items():
-        values = [found["metrics"][cutoff].get(key, "") for cutoff in cutoffs]
-        if any(value != "" for value in values):
-            rows.append((name, " ".join(f"{'none' if value is None else f'{value:.4f}':>9}" for value in values)))
-    points = [point for point in ("1", "10", "100", "1000") if point in found["precision_at"]]
-    rows += [
-        ("precision @" + " ".join(points), " ".join(f"{found['precision_at'][point]:9.4f}" for point in points)),
-        ("recall @" + " ".join(points), " ".join(f"{found['recall_at'][point]:9.4f}" for point in points)),
-        ("precision within radius 2", f"{found['precision_radius2']:9.4f}"),
-        ("queries with nothing in radius 2", f"{found['empty_balls']:9.4f}"),
-        ("queries without a relevant item", f"{found['n_queries_without_relevant']:9,}"),
-    ]
-    return _aligned(rows)
+    return _aligned([(title, " ".join(f"{cell:>9}" for cell in cells)) for title, cells in measures.table_rows(figures)])
 
 
 def _aligned(rows: list[tuple[str, str]]) -> str:

@@ -34,8 +34,8 @@ def test_the_sort_beside_the_evaluator_lies_within_its_bounds(benchmark, labels)
     """The sort's mAP, of some order of ties, is between the worst and the best order."""
     data = benchmark.made_up(50, 500, 16, labels)
     ready = benchmark.unpacked(data, bits=16, label_dtype=np.int64)
-    found = retrieval.measure(**benchmark.data_of(data), bits=16)["metrics"]["all"]
-    assert found["map_worst"] <= benchmark.sort_based(ready, n_query=50) <= found["map_best"]
+    found = retrieval.measure(**benchmark.data_of(data), bits=16).at("all")
+    assert found.map_worst <= benchmark.sort_based(ready, n_query=50) <= found.map_best
 
 
 def test_the_bare_pass_adds_up_all_distances(benchmark):

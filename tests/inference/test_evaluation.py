@@ -65,7 +65,7 @@ def test_each_query_net_sets_its_own_codes_against_the_database(tmp_path):
             database_labels=labels["database"],
             bits=BITS,
         )
-        assert result["map_by_query_net"][name] == found["metrics"]["all"]["map"]
+        assert result["map_by_query_net"][name] == found.map
     assert result["map"] == result["map_by_query_net"]["fg"] == result["metrics"]["all"]["map"]
     assert result["database_holds_train"]
     assert result["n_query_in_database"] == 0

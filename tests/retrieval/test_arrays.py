@@ -164,6 +164,18 @@ def test_labels_give_the_same_words_in_every_dtype(dtype):
     assert query.absent.item() not in ids
 
 
+@pytest.mark.parametrize("form", [list, tuple, np.array, lambda names: np.array(names, object)])
+def test_strings_become_ids_of_both_sides(form):
+    """The same string is the same id on both sides; one that only one side has is like no other."""
+    query, database = ["cat", "dog", "emu", "cat"], ["fox", "cat", "cats", "dog"]
+    sides = arrays.pair_of_labels(form(query), form(database), n_query=4, n_database=4)
+    ids = [side.words(0, 4)[0] for side in sides]
+    assert sides[0].ids
+    expected = [[one == other for other in database] for one in query]
+    np.testing.assert_array_equal(ids[0][:, None] == ids[1], expected)
+    np.testing.assert_array_equal(ids[0][:, None] == ids[0], [[one == other for other in query] for one in query])
+
+
 def test_labels_of_jax_and_the_largest_id():
     """JAX arrays, bfloat16 too, and ids up to 2**31 - 1."""
     ones = random_ones(n=4, bits=33, seed=0)
@@ -236,6 +248,7 @@ BAD_CODES = {
         (np.array([[255, 1]], np.uint8), np.array([[255, 128]], np.uint8), 15),
         "database codes have bits set beyond the 15th",
     ),
+    "lists of several lengths": (([[1, -1], [1]], SIGNS, None), "query codes have rows of different lengths"),
     "objects": ((SIGNS.astype(object), SIGNS, None), "query codes are of dtype object"),
     "text": ((SIGNS, SIGNS.astype(str), None), "database codes are of dtype <U"),
     "bytes of text": ((SIGNS, SIGNS.astype("S2"), None), "database codes are of dtype |S2"),
@@ -283,7 +296,15 @@ BAD_LABELS = {
     "multi-hot with a half": ((0.5 * MULTI_HOT, MULTI_HOT), r"query labels \[n, c\] hold values other"),
     "multi-hot with NaN": ((np.where(MULTI_HOT, np.nan, 0), MULTI_HOT), r"query labels \[n, c\] hold values other"),
     "objects": ((IDS.astype(object), IDS), "query labels are of dtype object"),
-    "text": ((IDS, np.array(["cat", "dog", "cat"])), "database labels are of dtype <U3"),
+    "text against ids": ((IDS, np.array(["cat", "dog", "cat"])), "database labels are strings and query labels are not"),
+    "a list of text against ids": ((["cat", "dog", "cat"], IDS), "query labels are strings and database labels are not"),
+    "text against multi-hot": ((MULTI_HOT, ["cat", "dog", "cat"]), "database labels are strings and query labels are not"),
+    "a list of text and a number": ((["cat", 3, "cat"], ["cat"] * 3), "query labels mix strings with other values"),
+    "text and nothing": ((["cat"] * 3, np.array(["cat", None, "cat"], object)), "database labels mix strings with other"),
+    "a row of text missing": ((["cat"] * 3, ["cat"] * 2), "database labels have 2 rows for 3 codes"),
+    "several texts a row": (([["cat", "dog"]] * 3, [["cat", "dog"]] * 3), "query labels are of dtype <U3"),
+    "lists of several lengths": (([["cat", "dog"], ["cat"], []], IDS), "query labels have rows of different lengths"),
+    "bytes of text": ((IDS, np.array([b"a", b"b", b"a"])), "database labels are of dtype |S1"),
     "complex numbers": ((MULTI_HOT.astype(complex), MULTI_HOT), "query labels are of dtype complex128"),
 }
 

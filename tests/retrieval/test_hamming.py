@@ -49,9 +49,17 @@ def brute_force(query, database, query_labels, database_labels):
     return counts, relevant
 
 
-@pytest.mark.parametrize("distances_by", hamming.DISTANCES_BY)
+def histograms(query, database, *, query_labels, database_labels, kernel, bits=None, devices=blocks.SINGLE_DEVICE):
+    """All items and relevant items by distance, by one of the kernels."""
+    codes = hamming.pair_of_codes(query, database, bits=bits)
+    labels = hamming.pair_of_labels(query_labels, database_labels, n_query=len(query), n_database=len(database))
+    joint = np.concatenate([part for _, part in hamming.histograms_by_block(*codes, labels, devices=devices, kernel=kernel)])
+    return joint.sum(axis=2), joint[:, :, 1:].sum(axis=2)
+
+
+@pytest.mark.parametrize("kernel", hamming.KERNELS)
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
-def test_histograms_equal_a_loop_over_all_pairs(size, distances_by):
+def test_histograms_equal_a_loop_over_all_pairs(size, kernel):
     """Either way, both histograms are exact and add up to the database; some codes are equal, some opposite."""
     bits, n_query, n_database, classes, chance = size
     random = np.random.default_rng(bits)
@@ -60,13 +68,13 @@ def test_histograms_equal_a_loop_over_all_pairs(size, distances_by):
     database[0], database[-1] = query[0], -query[-1]  # distances 0 and `bits`
     query_labels = (random.random((n_query, classes)) < chance).astype(np.uint8)
     database_labels = (random.random((n_database, classes)) < chance).astype(np.uint8)
-    counts, relevant = hamming.distance_histograms(
+    counts, relevant = histograms(
         pack_little(query),
         pack_little(database),
         query_labels=query_labels,
         database_labels=database_labels,
         bits=bits,
-        distances_by=distances_by,
+        kernel=kernel,
     )
     expected_counts, expected_relevant = brute_force(query, database, query_labels, database_labels)
     np.testing.assert_array_equal(counts, expected_counts)
@@ -86,22 +94,20 @@ def test_a_label_in_each_column_alone_makes_relevant():
     assert (relevant[:, 0] == 1).all()
 
 
-@pytest.mark.parametrize("distances_by", hamming.DISTANCES_BY)
-def test_class_ids_equal_one_hot_labels(distances_by):
+@pytest.mark.parametrize("kernel", hamming.KERNELS)
+def test_class_ids_equal_one_hot_labels(kernel):
     """Ids, and the same labels as a column a class, give the same histograms; an id that no query has is relevant to none."""
     random = np.random.default_rng(0)
     query, database = random.choice([-1.0, 1.0], (9, 20)), random.choice([-1.0, 1.0], (51, 20))
     query_ids, database_ids = random.integers(0, 5, 9), random.integers(0, 7, 51)
-    found = hamming.distance_histograms(
-        query, database, query_labels=query_ids, database_labels=database_ids, distances_by=distances_by
-    )
+    found = histograms(query, database, query_labels=query_ids, database_labels=database_ids, kernel=kernel)
     one_hot = np.eye(7)
-    expected = hamming.distance_histograms(
+    expected = histograms(
         query,
         database,
         query_labels=one_hot[query_ids],
         database_labels=one_hot[database_ids],
-        distances_by=distances_by,
+        kernel=kernel,
     )
     np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(found[1].sum(axis=1), (query_ids[:, None] == database_ids).sum(axis=1))
@@ -120,10 +126,10 @@ def problem(*, n_query, n_database, bits=13, classes=4, seed=0):
     return (query, database), labels, expected
 
 
-@pytest.mark.parametrize("distances_by", hamming.DISTANCES_BY)
+@pytest.mark.parametrize("kernel", hamming.KERNELS)
 @pytest.mark.parametrize("devices", [1, 2, 4])
 @pytest.mark.parametrize("ids", [False, True])
-def test_devices_and_blocks_do_not_change_a_count(devices, distances_by, ids, monkeypatch):
+def test_devices_and_blocks_do_not_change_a_count(devices, kernel, ids, monkeypatch):
     """Queries 3 at a time, databases that no number of devices or blocks divides, in one block or in several of several."""
     monkeypatch.setattr(blocks, "_QUERIES", 3)
     devices = ShardedDatabase(jax.devices()[:devices])
@@ -136,7 +142,7 @@ def test_devices_and_blocks_do_not_change_a_count(devices, distances_by, ids, mo
             same = labels["query_labels"][:, None] == labels["database_labels"]
             distances = (13 - codes[0] @ codes[1].T) // 2
             relevant = ((distances[:, None, :] == np.arange(14)[:, None]) & same[:, None, :]).sum(axis=2)
-        found = hamming.distance_histograms(*codes, **labels, distances_by=distances_by, devices=devices)
+        found = histograms(*codes, **labels, kernel=kernel, devices=devices)
         np.testing.assert_array_equal(found, (counts, relevant))
 
 
@@ -157,7 +163,7 @@ def test_what_is_told_adds_up_to_all_pairs(monkeypatch):
     sides = hamming.pair_of_codes(*codes, bits=None)
     own = hamming.pair_of_labels(*labels.values(), n_query=7, n_database=21)
     told = []
-    for _ in hamming.histograms_by_block(*sides, own, distances_by=None, devices=blocks.SINGLE_DEVICE, on_progress=told.append):
+    for _ in hamming.histograms_by_block(*sides, own, devices=blocks.SINGLE_DEVICE, on_progress=told.append):
         pass
     assert sum(told) == 7 * 21
     assert len(told) > 3
@@ -176,11 +182,11 @@ def test_mapped_files_give_the_same(tmp_path):
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
-@pytest.mark.parametrize("distances_by", hamming.DISTANCES_BY)
+@pytest.mark.parametrize("kernel", hamming.KERNELS)
 @pytest.mark.parametrize("ids", [False, True])
-def test_can_be_lowered_for_accelerators(platform, distances_by, ids):
+def test_can_be_lowered_for_accelerators(platform, kernel, ids):
     """XLA's program is made for a platform that is not here, from shapes alone."""
-    function = partial(hamming._histograms, bits=48, grades=2, block=64, by=distances_by, ids=ids)
+    function = partial(hamming._histograms, bits=48, grades=2, block=64, kernel=kernel, ids=ids)
     label = jnp.int32 if ids else jnp.uint32
     query = jax.ShapeDtypeStruct((2, 20), jnp.uint32), jax.ShapeDtypeStruct((1, 20), label)
     database = jax.ShapeDtypeStruct((2, 256), jnp.uint32), jax.ShapeDtypeStruct((1, 256), label)
@@ -189,11 +195,11 @@ def test_can_be_lowered_for_accelerators(platform, distances_by, ids):
     assert [(out.shape, out.dtype) for out in exported.out_avals] == [((20, 98), jnp.int32)]
 
 
-def test_an_unknown_way_to_distances_is_refused():
-    """The message names the ways there are."""
+def test_an_unknown_kernel_is_refused():
+    """The message names those there are."""
     codes, labels, _ = problem(n_query=1, n_database=1)
-    with pytest.raises(ValueError, match="no way to distances named 'magic': choose one of popcount, matmul"):
-        hamming.distance_histograms(*codes, **labels, distances_by="magic")
+    with pytest.raises(ValueError, match="kernel='magic': expected one of popcount, matmul"):
+        histograms(*codes, **labels, kernel="magic")
 
 
 GOOD = {

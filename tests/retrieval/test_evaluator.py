@@ -140,6 +140,11 @@ def problem(*, n_query=9, n_database=130, bits=10, classes=5, chance=0.2, seed=0
 
 
 def run(codes, labels, **more):
+    """The dictionary form of what `measure` returns."""
+    return run_measures(codes, labels, **more).to_dict()
+
+
+def run_measures(codes, labels, **more):
     return measure(*codes, query_labels=labels[0], database_labels=labels[1], **more)
 
 
@@ -165,7 +170,8 @@ def test_every_figure_equals_a_sum_over_ranked_lists(size, monkeypatch):
     expected = expected_figures(ranked_lists(*codes, *labels), bits=bits, cutoffs=cutoffs, graded=True)
     check(run(codes, labels, cutoffs=cutoffs, with_legacy=True), expected)
     monkeypatch.setattr(hamming, "_BINS", 4 * 6 * (bits + 1))
-    check(run(codes, labels, cutoffs=cutoffs, with_legacy=True, distances_by="matmul"), expected)
+    monkeypatch.setattr(blocks.SingleDevice, "platform", "gpu")  # the kernel of accelerators
+    check(run(codes, labels, cutoffs=cutoffs, with_legacy=True), expected)
 
 
 def test_every_figure_with_class_ids(monkeypatch):
@@ -223,6 +229,50 @@ def test_what_is_returned_is_plain_json():
         assert list(found["metrics"]) == ["3", "all"]
         keys = {"map", "map_best", "map_worst", "map_answerable", "ndcg", "acg"}
         assert set(found["metrics"]["3"]) == keys | ({"map_legacy_deephash", "map_legacy_hashnet"} if with_legacy else set())
+
+
+def test_measures_as_attributes():
+    """The object has the numbers of the dictionary; ranks are whole numbers in order, and `map` is at the first cutoff."""
+    codes, labels = problem()
+    measures = run_measures(codes, labels, cutoffs=["7", "all"])
+    figures = measures.to_dict()
+    assert measures.map == measures.at(7).map == measures.at("7").map == measures.at(np.int64(7)).map
+    assert measures.map == figures["metrics"]["7"]["map"] != measures.at("all").map
+    for cutoff in ("7", "all"):
+        assert all(getattr(measures.at(cutoff), name) == value for name, value in figures["metrics"][cutoff].items())
+    assert measures.at("all").map_legacy_deephash is measures.at("all").map_legacy_hashnet is None
+    assert list(measures.precision_at) == list(measures.recall_at) == [1, 5, 10, 20, 50, 100]
+    assert measures.precision_at[10] == figures["precision_at"]["10"]
+    assert measures.precision_recall.radius == list(range(11))
+    assert (measures.n_query, measures.n_database, measures.bits) == (9, 130, 10)
+    assert run_measures(codes, (np.zeros(9, int), np.zeros(130, int))).at("all").ndcg is None
+    with pytest.raises(AttributeError):
+        measures.bits = 3
+
+
+def test_a_cutoff_that_was_not_measured_is_refused():
+    """The message names those there are; without one there is no `map`."""
+    codes, labels = problem()
+    measures = run_measures(codes, labels, cutoffs=[7, "all"])
+    for cutoff in (8, "8", 7.0):
+        with pytest.raises(InputError, match="was not measured, only 7, all; fix"):
+            measures.at(cutoff)
+    with pytest.raises(InputError, match="was not measured, only none"):
+        _ = run_measures(codes, labels, cutoffs=[]).map
+
+
+def test_measures_as_text_and_in_a_notebook():
+    """A few lines with the numbers that matter; every figure in the table, and none of a mean over nothing."""
+    codes, labels = problem()
+    measures = run_measures(codes, labels, cutoffs=[7, "all"], with_legacy=True)
+    text = repr(measures)
+    assert text.splitlines()[0] == "Measures: 9 queries, 130 items, 10 bits"
+    assert all(f"mAP@{cutoff} {measures.at(cutoff).map:.4f}" in text for cutoff in (7, "all"))
+    table = measures._repr_html_()
+    for figures in measures.to_dict()["metrics"].values():
+        assert all(f">{value:.4f}<" in table for value in figures.values())
+    none = run_measures(codes, (np.zeros(9, int), np.ones(130, int)))
+    assert ">none<" in none._repr_html_()
 
 
 @pytest.mark.parametrize(

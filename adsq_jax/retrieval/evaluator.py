@@ -1,0 +1,151 @@
+"""The evaluator: codes and labels in, all figures of their retrieval out."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from adsq_jax.errors import InputError
+from adsq_jax.retrieval import hamming, legacy, metrics
+from adsq_jax.retrieval.arrays import pair_of_codes, pair_of_labels
+from adsq_jax.retrieval.blocks import SINGLE_DEVICE, SingleDevice
+from adsq_jax.retrieval.measures import CutoffMeasures, Measures, PrecisionRecall
+
+POINTS = (1, 5, 10, 20, 50, *range(100, 1001, 100), 2000, 5000, 10_000)  # ranks of precision_at and recall_at
+_RADIUS = 2  # of the ball that the field reports
+_Figures = dict[tuple[str, str | int], np.ndarray]  # float64[n_query] by name, and cutoff or rank
+
+
+def measure(
+    query_codes: np.ndarray,
+    database_codes: np.ndarray,
+    *,
+    query_labels: np.ndarray,
+    database_labels: np.ndarray,
+    bits: int | None = None,
+    cutoffs: Sequence[int | str] = ("all",),
+    with_legacy: bool = False,
+    devices: SingleDevice = SINGLE_DEVICE,
+    on_progress: Callable[[int], None] = lambda pairs: None,
+) -> Measures:
+    """Measure how well codes retrieve.
+
+    Args:
+      query_codes: NumPy, JAX or lists: float (the sign counts, 0 is +1), {-1, +1} or {0, 1} of any dtype, [n_query, K]; or
+        packed, uint8[n_query, ceil(K / 8)], little bit order, 1 = +1, padding zero.
+      database_codes: the same form, [n_database, ...].
+      query_labels: class ids [n_query] from 0 to 2**31 - 1, one string a query [n_query], or multi-hot [n_query, c].
+      database_labels: the same form. Relevant are items that share a label with the query.
+      bits: K of packed codes, 1 to 256; None if the codes are not packed.
+      cutoffs: ranks R, or "all" for the whole database.
+      with_legacy: whether to add the figures of published code, which takes a slower pass.
+      devices: one device, or `adsq_jax.devices.ShardedDatabase()` for all.
+      on_progress: called with the number of pairs of query and item done since the last call; they add up to n_query x
+        n_database, twice that `with_legacy`.
+
+    Returns:
+      The figures: `measures.map` at the first cutoff, `measures.at(5000)` at another, `measures.to_dict()` for JSON.
+
+    Raises:
+      InputError: the codes, labels or cutoffs have the wrong form or don't fit each other.
+
+    Source: `retrieval/metrics.py` and `retrieval/legacy.py` name the source of each figure.
+    """
+    ranks = check_cutoffs(cutoffs)
+    query, database = pair_of_codes(query_codes, database_codes, bits=bits)
+    labels = pair_of_labels(query_labels, database_labels, n_query=len(query), n_database=len(database))
+    blocks = [
+        _figures_by_query(histograms, ranks=ranks, n_database=len(database), graded=not labels[0].ids)
+        for _, histograms in hamming.histograms_by_block(query, database, labels, devices=devices, on_progress=on_progress)
+    ]
+    figures = {key: np.concatenate([block[key] for block in blocks]) for key in blocks[0]}
+    published: Mapping[str, dict[str, float | None]] = {}
+    if with_legacy:
+        precision, hit = legacy.average_precision(
+            query, database, labels, cutoffs=list(ranks.values()), on_progress=on_progress
+        )
+        published = {
+            cutoff: {"map_legacy_deephash": float(precision[i].mean()), "map_legacy_hashnet": _mean(precision[i][hit[i]])}
+            for i, cutoff in enumerate(ranks)
+        }
+    balls = {name: figures["balls", name] for name in ("precision", "recall")}
+    return Measures(
+        by_cutoff={cutoff: _at_cutoff(figures, cutoff, published=published.get(cutoff, {})) for cutoff in ranks},
+        precision_radius2=float(balls["precision"][:, min(_RADIUS, query.bits)].mean()),
+        empty_balls=float(figures["balls", "empty"].mean()),
+        precision_at=_by_rank(figures, "precision_at"),
+        recall_at=_by_rank(figures, "recall_at"),
+        precision_recall=PrecisionRecall(
+            list(range(query.bits + 1)), balls["precision"].mean(axis=0).tolist(), balls["recall"].mean(axis=0).tolist()
+        ),
+        n_queries_without_relevant=int((~figures["answerable", "all"]).sum()),
+        n_query=len(query),
+        n_database=len(database),
+        bits=query.bits,
+    )
+
+
+def check_cutoffs(cutoffs: Sequence[int | str]) -> dict[str, int | None]:
+    """Check cutoffs.
+
+    Args:
+      cutoffs: "all", or ranks as numbers or text.
+
+    Returns:
+      The rank of each cutoff by its name; None for "all".
+
+    Raises:
+      InputError: one is neither.
+    """
+    if isinstance(cutoffs, str) or not isinstance(cutoffs, Sequence):
+        raise InputError(f"cutoffs={cutoffs!r}: expected a list, for instance ['all', 5000]")
+    return {str(cutoff): _rank(cutoff) for cutoff in cutoffs}
+
+
+def _rank(cutoff: int | str) -> int | None:
+    if cutoff == "all":
+        return None
+    if not re.fullmatch("[1-9][0-9]{0,17}", str(cutoff)):
+        raise InputError(f"cutoff {cutoff!r}: expected 'all' or a rank of at least 1")
+    return int(cutoff)
+
+
+def _figures_by_query(histograms: np.ndarray, *, ranks: dict[str, int | None], n_database: int, graded: bool) -> _Figures:
+    """Return every figure of some queries; precision and recall of balls are [n_query, bits + 1]."""
+    counts, relevant = histograms.sum(axis=2), histograms[:, :, 1:].sum(axis=2)
+    total = relevant.sum(axis=1)
+    precision, recall = metrics.by_radius(counts, relevant)
+    figures: _Figures = {
+        ("answerable", "all"): total > 0,
+        ("balls", "precision"): precision,
+        ("balls", "recall"): recall,
+        ("balls", "empty"): counts[:, : _RADIUS + 1].sum(axis=1) == 0,
+    }
+    occupied = counts.any(axis=0)  # the other distances add nothing to what follows
+    histograms, counts, relevant = histograms[:, occupied], counts[:, occupied], relevant[:, occupied]
+    for cutoff, rank in ranks.items():
+        for name, ties in (("map", "expected"), ("map_best", "best"), ("map_worst", "worst")):
+            figures[name, cutoff] = metrics.average_precision(counts, relevant, cutoff=rank, ties=ties)
+        if graded:
+            figures["ndcg", cutoff] = metrics.discounted_gain(histograms, cutoff=rank)
+            figures["acg", cutoff] = metrics.cumulative_gain(histograms, cutoff=rank)
+    points = [point for point in POINTS if point <= n_database]
+    for point, hits in zip(points, metrics.hits(counts, relevant, cutoffs=points).T, strict=True):
+        figures["precision_at", point] = hits / point
+        figures["recall_at", point] = hits / np.maximum(total, 1)
+    return figures
+
+
+def _at_cutoff(figures: _Figures, cutoff: str, *, published: dict[str, float | None]) -> CutoffMeasures:
+    names = ("map", "map_best", "map_worst", "ndcg", "acg")
+    means = {name: float(figures[name, cutoff].mean()) for name in names if (name, cutoff) in figures}
+    answerable = _mean(figures["map", cutoff][figures["answerable", "all"]])
+    return CutoffMeasures(**means, map_answerable=answerable, **published)
+
+
+def _by_rank(figures: _Figures, name: str) -> dict[int, float]:
+    return {int(rank): float(values.mean()) for (key, rank), values in figures.items() if key == name}
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return float(values.mean()) if len(values) else None
