@@ -1,18 +1,48 @@
-"""Hash codes: from relaxed to binary, to packed bytes and back, and the B-step that learns them.
+"""Hash codes: the sign of relaxed codes, and packing into bytes.
 
-Hash codes are int8[n, bits] in {-1, +1}; packed codes are uint8[n, ceil(bits / 8)], little bit order, 1 for +1, padded with
-zeros. The B-step is NumPy in float64 on purpose: it runs once a round, sums over the whole training set, and decides by the
-sign of differences of large numbers; on accelerators float32 sums would flip bits that should stay.
+Hash codes are int8[n, bits] in {-1, +1}. Packed codes are uint8[n, ceil(bits / 8)] in little bit order: 1 is +1, and the last
+byte is padded with zeros. This module needs NumPy alone; `sign_bits` and `signs` also take JAX arrays, under `jax.jit` too.
 """
+
+from typing import Any
 
 import numpy as np
 
 MAX_BITS = 256
 BIT_ORDER = "little; 1 is +1; padding is 0"  # of packed codes, for manifests
+QUERY_NETS = {"ff": ("f", "f"), "gg": ("g", "g"), "fg": ("f", "g"), "sum": ("sum", "sum")}  # name: query, database
+
+
+def sign_bits(relaxed_codes: Any) -> Any:
+    """Return where the hash code is +1. This comparison alone decides that sgn(0) = +1.
+
+    Args:
+      relaxed_codes: number[...], of NumPy or JAX.
+
+    Returns:
+      bool[...], of the same library.
+
+    Source: this project.
+    """
+    return relaxed_codes >= 0
+
+
+def signs(relaxed_codes: Any) -> Any:
+    """Return the signs in the dtype of the relaxed codes, with sgn(0) = +1; their gradient is 0.
+
+    Args:
+      relaxed_codes: float[...], of NumPy or JAX.
+
+    Returns:
+      float[...] in {-1, +1}, of the same library and dtype.
+
+    Source: this project.
+    """
+    return 2 * sign_bits(relaxed_codes).astype(relaxed_codes.dtype) - 1
 
 
 def binarize(relaxed_codes: np.ndarray) -> np.ndarray:
-    """Signs of relaxed codes, with sgn(0) = +1.
+    """Turn relaxed codes into hash codes, with sgn(0) = +1.
 
     Args:
       relaxed_codes: float[..., bits].
@@ -23,21 +53,22 @@ def binarize(relaxed_codes: np.ndarray) -> np.ndarray:
     Raises:
       ValueError: a relaxed code is NaN.
 
-    Source: this project; no other function decides on sgn(0).
+    Source: this project.
     """
+    relaxed_codes = np.asarray(relaxed_codes)
     if np.isnan(relaxed_codes).any():
-        raise ValueError("relaxed codes hold NaN, which has no sign: look for it where they come from")
-    return np.where(np.asarray(relaxed_codes) < 0, -1, 1).astype(np.int8)
+        raise ValueError("expected relaxed codes that are numbers, got NaN; fix: look for NaN in the network or its input")
+    return np.where(sign_bits(relaxed_codes), 1, -1).astype(np.int8)
 
 
 def pack(hash_codes: np.ndarray) -> np.ndarray:
-    """Packs hash codes into bytes.
+    """Pack hash codes into bytes.
 
     Args:
       hash_codes: int[n, bits] in {-1, +1}.
 
     Returns:
-      uint8[n, ceil(bits / 8)], little bit order, 1 = +1, padding zero.
+      uint8[n, ceil(bits / 8)], little bit order, 1 = +1, padded with zeros.
 
     Raises:
       ValueError: the codes are not a matrix of -1 and +1.
@@ -46,12 +77,14 @@ def pack(hash_codes: np.ndarray) -> np.ndarray:
     """
     hash_codes = np.asarray(hash_codes)
     if hash_codes.ndim != 2 or not np.isin(hash_codes, (-1, 1)).all():
-        raise ValueError(f"hash codes must be a matrix of -1 and +1, got shape {hash_codes.shape}: binarize first")
+        raise ValueError(
+            f"expected hash codes [n, bits] of -1 and +1, got {hash_codes.dtype}{list(hash_codes.shape)}; fix: binarize first"
+        )
     return np.packbits(hash_codes > 0, axis=1, bitorder="little")
 
 
 def unpack(packed_codes: np.ndarray, *, bits: int) -> np.ndarray:
-    """Unpacks bytes into hash codes; the inverse of `pack`.
+    """Unpack bytes into hash codes; the inverse of `pack`.
 
     Args:
       packed_codes: uint8[n, ceil(bits / 8)].
@@ -61,17 +94,16 @@ def unpack(packed_codes: np.ndarray, *, bits: int) -> np.ndarray:
       int8[n, bits] in {-1, +1}.
 
     Raises:
-      ValueError: dtype or width do not fit `bits`.
+      ValueError: dtype or width doesn't fit `bits`.
 
     Source: this project.
     """
     packed_codes = np.asarray(packed_codes)
-    if packed_codes.dtype != np.uint8 or packed_codes.ndim != 2 or packed_codes.shape[1] != -(-bits // 8):
+    width = -(-bits // 8)
+    if packed_codes.dtype != np.uint8 or packed_codes.ndim != 2 or packed_codes.shape[1] != width:
+        got = f"{packed_codes.dtype}{list(packed_codes.shape)}"
         raise ValueError(
-            f"packed codes of {bits} bits must be uint8[n, {-(-bits // 8)}], got {packed_codes.dtype}{packed_codes.shape}"
+            f"expected packed codes of {bits} bits as uint8[n, {width}], got {got}; fix: pack them, or give their bits"
         )
     ones = np.unpackbits(packed_codes, axis=1, count=bits, bitorder="little").astype(np.int8)
     return 2 * ones - np.int8(1)
-
-
-QUERY_NETS = {"ff": ("f", "f"), "gg": ("g", "g"), "fg": ("f", "g"), "sum": ("sum", "sum")}  # name: query, database

@@ -18,7 +18,7 @@ def default(*, method: str = "adsq", several_labels: bool = False) -> ConfigDict
     Objective and LabelNet values: where this project's first trials ended.
 
     Args:
-      method: "adsq", or one of `baselines.METHODS`.
+      method: a name for `methods.find`.
       several_labels: whether an image may have more than one, which wants other weights of ADSQ.
 
     Returns:
@@ -41,12 +41,12 @@ def default(*, method: str = "adsq", several_labels: bool = False) -> ConfigDict
         config.label_net = _label_net()
         config.objective = _objective(several_labels=several_labels)
     else:
-        found = methods.find(method)
-        config.baseline = ConfigDict(found.SETTINGS)
-        if found.method(**found.SETTINGS).label_net:
+        recipe = methods.find(method)
+        config.baseline = ConfigDict(recipe.settings)
+        if recipe().label_net:
             config.label_net = _label_net()
             config.label_net.weights.update(difference=0.0, balance=0.0, quantization=0.25)  # DSEH's; its beta is of sums
-        if not found.method(**found.SETTINGS).twin:
+        if not recipe().twin:
             config.eval.query_net = "ff"
     config.optim = _optim()
     config.train = _train()

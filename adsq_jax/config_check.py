@@ -40,7 +40,7 @@ def _three_numbers(value: Sequence[Any]) -> bool:
 
 
 _RULES: dict[str, Rule] = {
-    r"method": _one_of("adsq", *methods.METHODS),
+    r"method": _one_of(*methods.METHODS),
     r"bits": (lambda value: 1 <= value <= MAX_BITS, f"1 to {MAX_BITS}"),
     r"seed": (lambda value: 0 <= value < 2**32, "0 to 4294967295"),  # what JAX tells apart
     r"data\.(split_seed|crop_padding|validation|resize|keep_mib|threads|workers|feature_views)": _at_least(0),
@@ -140,7 +140,7 @@ def _check_query_net(config: ConfigDict) -> None:
             f"config.eval.query_net={config.eval.query_net!r} needs the twin: give --config.eval.query_net=ff with "
             "--config.objective.twin=False"
         )
-    if not methods.find(config.method).method(**config.baseline.to_dict()).twin:
+    if not methods.find(config.method)(**config.baseline.to_dict()).twin:
         raise InputError(
             f"config.eval.query_net={config.eval.query_net!r} needs two networks, and {config.method} has one: give "
             "--config.eval.query_net=ff"

@@ -79,7 +79,7 @@ def test_signed_similarity_product_equals_the_dense_matrix(block, monkeypatch):
     labels = (random.random((60, 4)) < 0.3).astype(np.uint8)
     sets, index = np.unique(labels, axis=0, return_inverse=True)
     matrix = random.normal(size=(60, 5))
-    found = b_step.signed_similarity_product(matrix, label_sets=sets, set_index=index.ravel(), ratio=0.4, total=np.asarray)
+    found = b_step.signed_similarity_product(matrix, label_sets=sets, set_index=index.ravel(), ratio=0.4, sum_over_processes=np.asarray)
     np.testing.assert_allclose(found, dense_signed_similarity(labels, 0.4) @ matrix, rtol=1e-12, atol=1e-12)
 
 
@@ -110,7 +110,7 @@ class Problem:
             bit_likelihood_weight=self.kappa,
             label_code_weight=self.rho,
             size=len(self.start),
-            total=total,
+            sum_over_processes=total,
         )
 
     def objective(self, candidates):

@@ -13,7 +13,7 @@ import numpy as np
 
 from adsq_jax.config import default
 from adsq_jax.devices.data_parallel import DataParallel
-from adsq_jax.methods import METHODS
+from adsq_jax.methods import METHODS, Recipe
 from adsq_jax.training.rounds import TARGET_PLACES, Trainer
 
 ROOT = Path(__file__).parent.parent
@@ -80,7 +80,7 @@ def test_the_method_in_readme_is_one(monkeypatch):
     [source] = re.findall(r"```python\n(\"\"\".*?)```", README, re.DOTALL)
     mine = types.ModuleType("mine")
     exec(source, mine.__dict__)
-    monkeypatch.setitem(METHODS, "mine", mine)
+    monkeypatch.setitem(METHODS, "mine", Recipe(mine))
     trainer = Trainer(mock_data.small_config(method="mine"), mock_data.dataset(), parallel=DataParallel("shard_map"))
     state = trainer.init()
     net = trainer.parallel.enter(state.img_nets["f"], trainer.places.img_nets["f"])

@@ -1,43 +1,99 @@
-"""Other methods over one ImgNet: the same nets, data, loop and metric as ADSQ. One file a method, one line a file in METHODS.
+"""Hashing methods: ADSQ and published ones, with the same networks, data, training loop and metric.
 
-A file holds SETTINGS, the method's own knobs with their starting values; TUNING_GRID, the two choices of them that the
-comparison tries on held-out images, each at two learning rates, as for every method; `loss`; and `method`.
+`methods.dpsh(eta=0.2)` is a method to train, `methods.dpsh.loss(methods.loss_inputs(relaxed_codes, labels))` its loss of one
+batch. Each method is one file with SETTINGS, its settings and their defaults; TUNING_GRID, the two choices of settings that the
+comparison tries on held-out images; `loss`; and `method`. A method of your own is such a module anywhere; its name is dotted.
 """
 
+from importlib import import_module
 from types import ModuleType
 
-from adsq_jax.errors import InputError
-from adsq_jax.methods import adsh, classify, csq, dadh, dch, dhn, dpsh, dsdh, dseh, dsh, greedyhash, hashnet, orthohash
+from adsq_jax.errors import InputError, first_line
+from adsq_jax.methods import objective
+from adsq_jax.methods.batch import loss_inputs
+from adsq_jax.methods.method import LossInputs, Method
+from adsq_jax.methods.objective import Terms
+from adsq_jax.methods.recipe import Recipe, nearest
 
-METHODS: dict[str, ModuleType] = {
-    "dsh": dsh,
-    "dpsh": dpsh,
-    "dhn": dhn,
-    "hashnet": hashnet,
-    "dsdh": dsdh,
-    "adsh": adsh,
-    "dadh": dadh,
-    "dseh": dseh,
-    "dch": dch,
-    "greedyhash": greedyhash,
-    "csq": csq,
-    "orthohash": orthohash,
-    "classify": classify,
+__all__ = ["METHODS", "LossInputs", "Method", "Recipe", "Terms", "as_method", "find", "loss_inputs", "objective"]
+
+
+def _recipe(name: str) -> Recipe:
+    return Recipe(import_module(f"{__name__}.{name}"))
+
+
+# Each name is the recipe, not the file that it is made of; `from adsq_jax.methods.dpsh import ...` still reads the file.
+adsq = _recipe("adsq")
+dsh = _recipe("dsh")
+dpsh = _recipe("dpsh")
+dhn = _recipe("dhn")
+hashnet = _recipe("hashnet")
+dsdh = _recipe("dsdh")
+adsh = _recipe("adsh")
+dadh = _recipe("dadh")
+dseh = _recipe("dseh")
+dch = _recipe("dch")
+greedyhash = _recipe("greedyhash")
+csq = _recipe("csq")
+orthohash = _recipe("orthohash")
+classify = _recipe("classify")
+
+METHODS: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (adsq, dsh, dpsh, dhn, hashnet, dsdh, adsh, dadh, dseh, dch, greedyhash, csq, orthohash, classify)
 }
+__all__ += METHODS
 
 
-def find(name: str) -> ModuleType:
-    """A baseline's module.
+def find(name: str, *, allow_import: bool = False) -> Recipe:
+    """Return the recipe of a name.
 
     Args:
-      name: one of METHODS.
+      name: one of METHODS, or the dotted name of a module with a method of your own, such as `mypackage.mymodule`.
+      allow_import: import a dotted name, which runs that module; False where the name was read from a file.
 
     Returns:
-      The module.
+      The recipe.
 
     Raises:
-      InputError: there is none of that name.
+      InputError: there is no such method, or its module can't be imported or lacks a part of a method.
     """
-    if name not in METHODS:
-        raise InputError(f"there is no method {name!r}: give adsq or one of {', '.join(METHODS)}")
-    return METHODS[name]
+    if name in METHODS:
+        return METHODS[name]
+    if "." not in name:
+        raise InputError(f"there is no method {name!r}: {nearest(name, METHODS)}, or a module as package.module")
+    if not allow_import:
+        raise InputError(
+            f"expected one of {', '.join(METHODS)}, got the module {name!r}; fix: name it where imports are allowed"
+        )
+    try:
+        return Recipe(import_module(name))
+    except (ImportError, TypeError) as error:  # TypeError: a relative name
+        raise InputError(
+            f"expected a module with a method, got {name!r}: {first_line(error)}; fix: check its name, and that Python finds it"
+        ) from error
+
+
+def as_method(method: "str | Recipe | ModuleType | Method") -> Method:
+    """Return a method, with its default settings where it isn't one yet.
+
+    Args:
+      method: a method, a recipe, a module with a method, or a name as for `find`; a dotted name is imported.
+
+    Returns:
+      The method.
+
+    Raises:
+      InputError: it is none of these, or there is no such method.
+    """
+    if isinstance(method, Method):
+        return method
+    if isinstance(method, str):
+        return find(method, allow_import=True)()
+    if isinstance(method, ModuleType):
+        return Recipe(method)()
+    if isinstance(method, Recipe):
+        return method()
+    raise InputError(
+        f"expected a method, got {type(method).__name__}; fix: give methods.adsq(), or one of {', '.join(METHODS)}"
+    )

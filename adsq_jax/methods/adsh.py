@@ -17,13 +17,15 @@ SETTINGS = {"quantization": 0.01, "balanced": 1.0}  # gamma (the paper's 200 is 
 TUNING_GRID = ({"quantization": 0.002}, {"quantization": 0.01})
 
 
-def loss(seen: LossInputs, *, quantization: float, balanced: float) -> Terms:
+def loss(
+    inputs: LossInputs, *, quantization: float = SETTINGS["quantization"], balanced: float = SETTINGS["balanced"]
+) -> Terms:
     """Equation 2."""
-    u = seen.relaxed_codes
-    target = signed_similarity(seen.similar, ratio=seen.statistics.ratio if balanced else 1.0)
+    u = inputs.relaxed_codes
+    target = signed_similarity(inputs.similar, ratio=inputs.statistics.ratio if balanced else 1.0)
     return {
-        "difference": difference_loss(u @ seen.bank_codes.T / u.shape[1], target, weights=seen.shares),
-        "quantization": quantization * seen.devices * quantization_loss(seen.errors),
+        "difference": difference_loss(u @ inputs.bank_codes.T / u.shape[1], target, weights=inputs.row_weights),
+        "quantization": quantization * inputs.n_devices * quantization_loss(inputs.errors),
     }
 
 

@@ -10,14 +10,39 @@ from typing import Any
 from adsq_jax.methods import b_step, objective
 from adsq_jax.methods.method import LossInputs, Method
 
+SETTINGS: dict[str, Any] = {  # config.py says what each is
+    "label_net": True,
+    "twin": True,
+    "difference": True,
+    "update_codes": True,
+    "likelihood_scale": 5.0,
+    "neighbour_scale": 10.0,
+    "cosine_scale": 10.0,
+    "weights": {
+        "likelihood": 1.0,
+        "neighbours": 0.0,
+        "guidance": 0.3,
+        "difference": 1.0,
+        "quantization": 0.1,
+        "bit_likelihood": 0.0,
+        "balance": 0.1,
+        "label_codes": 0.1,
+    },
+}
+
 
 def loss(
-    seen: LossInputs, *, likelihood_scale: float, neighbour_scale: float, cosine_scale: float, weights: Mapping[str, float]
+    inputs: LossInputs,
+    *,
+    likelihood_scale: float = SETTINGS["likelihood_scale"],
+    neighbour_scale: float = SETTINGS["neighbour_scale"],
+    cosine_scale: float = SETTINGS["cosine_scale"],
+    weights: Mapping[str, float] = SETTINGS["weights"],
 ) -> objective.Terms:
     """The objective of an ImgNet.
 
     Args:
-      seen: what a step sees; the bank is the other network's.
+      inputs: what a step sees; the bank is the other network's.
       likelihood_scale: t of the pairs' likelihood.
       neighbour_scale: t of the neighbours' likelihood.
       cosine_scale: s.
@@ -29,32 +54,36 @@ def loss(
 
     Source: this project's reconstruction; each term names its own.
     """
-    bits = seen.relaxed_codes.shape[1]
-    products = seen.relaxed_codes @ seen.bank.T / bits  # [batch, n]
+    bits = inputs.relaxed_codes.shape[1]
+    products = inputs.relaxed_codes @ inputs.bank.T / bits  # [batch, n]
     terms = {
         "likelihood": objective.likelihood_loss(
             likelihood_scale * products,
-            seen.similar,
-            weights=seen.shares * objective.pair_weights(seen.similar, statistics=seen.statistics),
+            inputs.similar,
+            weights=inputs.row_weights * objective.pair_weights(inputs.similar, statistics=inputs.statistics),
         ),
         "neighbours": objective.neighbour_loss(
-            neighbour_scale * products, seen.similar, shares=seen.shares, bound=neighbour_scale, total=seen.total
+            neighbour_scale * products,
+            inputs.similar,
+            row_weights=inputs.row_weights,
+            bound=neighbour_scale,
+            sum_over_devices=inputs.sum_over_devices,
         ),
         "difference": objective.difference_loss(
-            seen.relaxed_codes @ seen.bank_codes.T / bits,
-            objective.signed_similarity(seen.similar, ratio=seen.statistics.ratio),
-            weights=seen.shares,
+            inputs.relaxed_codes @ inputs.bank_codes.T / bits,
+            objective.signed_similarity(inputs.similar, ratio=inputs.statistics.ratio),
+            weights=inputs.row_weights,
         ),
-        "quantization": seen.devices * objective.quantization_loss(seen.errors),
-        "bit_likelihood": seen.devices * objective.bit_likelihood_loss(seen.errors),
-        "balance": objective.balance_loss(seen.relaxed_codes.mean(axis=0)),
+        "quantization": inputs.n_devices * objective.quantization_loss(inputs.errors),
+        "bit_likelihood": inputs.n_devices * objective.bit_likelihood_loss(inputs.errors),
+        "balance": objective.balance_loss(inputs.relaxed_codes.mean(axis=0)),
     }
-    if seen.guidance is not None:
+    if inputs.guidance is not None:
         terms["guidance"] = objective.guidance_loss(
-            seen.semantic,
-            seen.guidance,
-            similar=seen.similar_sets,
-            statistics=seen.statistics,
+            inputs.semantic,
+            inputs.guidance,
+            similar=inputs.similar_sets,
+            statistics=inputs.statistics,
             cosine_scale=cosine_scale,
         )
     return objective.weighted(terms, weights)

@@ -39,7 +39,7 @@ def update_codes(
     bit_likelihood_weight: float,
     label_code_weight: float,
     size: int,
-    total: Callable[[Any], np.ndarray],
+    sum_over_processes: Callable[[Any], np.ndarray],
 ) -> CodesUpdate:
     """The B-step: discrete cyclic coordinate descent on the codes of the training set, bit by bit.
 
@@ -63,7 +63,7 @@ def update_codes(
       bit_likelihood_weight: kappa.
       label_code_weight: rho; not used without LabelNet.
       size: rows of all processes.
-      total: the sum over all processes of an array of each, float64 or int64; `np.asarray` where there is one.
+      sum_over_processes: the sum over all processes of an array of each, float64 or int64; `np.asarray` where there is one.
 
     Returns:
       The new codes of these rows, and how the descent went in all.
@@ -81,10 +81,20 @@ def update_codes(
         pull += label_code_weight * np.asarray(label_codes, np.float64)[set_index]
     linear = size * bits * pull  # [n, bits]
     if difference_weight:
-        target = signed_similarity_product(both, label_sets=label_sets, set_index=set_index, ratio=ratio, total=total)
+        target = signed_similarity_product(
+            both, label_sets=label_sets, set_index=set_index, ratio=ratio, sum_over_processes=sum_over_processes
+        )
         linear += difference_weight * bits * target
-    quadratic = difference_weight * total(np.sum([x.T @ x for x in banks], axis=0))  # [bits, bits]
-    return descend(codes, linear, quadratic=quadratic, pull=pull, scale=(size * bits) ** 2, size=size, total=total)
+    quadratic = difference_weight * sum_over_processes(np.sum([x.T @ x for x in banks], axis=0))  # [bits, bits]
+    return descend(
+        codes,
+        linear,
+        quadratic=quadratic,
+        pull=pull,
+        scale=(size * bits) ** 2,
+        size=size,
+        sum_over_processes=sum_over_processes,
+    )
 
 
 def descend(
@@ -95,7 +105,7 @@ def descend(
     pull: np.ndarray,
     scale: float,
     size: int,
-    total: Callable[[Any], np.ndarray],
+    sum_over_processes: Callable[[Any], np.ndarray],
 ) -> CodesUpdate:
     """Minimises tr(B A B') - 2 tr(B'Q) over B in {-1, +1}^(n x K), bit by bit, until nothing changes.
 
@@ -106,7 +116,7 @@ def descend(
       pull: what the codes would be the signs of without what binds the bits of a row together, float64[n, bits].
       scale: what the objective is told in.
       size: rows of all processes.
-      total: as for `update_codes`.
+      sum_over_processes: as for `update_codes`.
 
     Returns:
       The new codes of these rows, and how the descent went in all.
@@ -116,19 +126,19 @@ def descend(
     new = codes.astype(np.float64)
 
     def objective() -> float:
-        return float(total(_objective(new, linear, quadratic)) / scale)
+        return float(sum_over_processes(_objective(new, linear, quadratic)) / scale)
 
     objectives = [objective()]
     changed = True
     while changed and len(objectives) <= MAX_SWEEPS:
-        changed = bool(total(_sweep(new, linear, quadratic)))
+        changed = bool(sum_over_processes(_sweep(new, linear, quadratic)))
         objectives.append(objective())
     return CodesUpdate(
         codes=new.astype(np.int8),
         sweeps=len(objectives) - 1,
         objectives=tuple(objectives),
         difference_share=float(
-            total(np.sum(new != np.where(pull == 0, codes, hash_codes.binarize(pull)))) / (size * codes.shape[1])
+            sum_over_processes(np.sum(new != np.where(pull == 0, codes, hash_codes.binarize(pull)))) / (size * codes.shape[1])
         ),
     )
 
@@ -139,7 +149,7 @@ def signed_similarity_product(
     label_sets: np.ndarray,
     set_index: np.ndarray,
     ratio: float,
-    total: Callable[[Any], np.ndarray],
+    sum_over_processes: Callable[[Any], np.ndarray],
 ) -> np.ndarray:
     """S~ X without the n x n matrix, by way of the distinct label sets: S X = T (S_m (T'X)).
 
@@ -148,7 +158,7 @@ def signed_similarity_product(
       label_sets: uint8[m, c].
       set_index: int[n].
       ratio: r.
-      total: as for `update_codes`.
+      sum_over_processes: as for `update_codes`.
 
     Returns:
       float64[n, k], the product's rows of this process.
@@ -157,7 +167,7 @@ def signed_similarity_product(
     """
     by_set = np.zeros((len(label_sets), matrix.shape[1]))  # [m, k]
     np.add.at(by_set, set_index, matrix)
-    by_set = total(by_set)
+    by_set = sum_over_processes(by_set)
     sets = label_sets.astype(np.float32)
     similar = np.concatenate(
         [(sets[i : i + _BLOCK] @ sets.T > 0).astype(np.float64) @ by_set for i in range(0, len(sets), _BLOCK)]
@@ -170,7 +180,7 @@ def _sweep(codes: np.ndarray, linear: np.ndarray, quadratic: np.ndarray) -> bool
     changed = False
     for k in range(codes.shape[1]):
         argument = linear[:, k] - (codes @ quadratic[:, k] - codes[:, k] * quadratic[k, k])  # [n]
-        column = np.where(argument == 0, codes[:, k], np.where(argument < 0, -1.0, 1.0))
+        column = np.where(argument == 0, codes[:, k], hash_codes.signs(argument))
         changed |= bool((column != codes[:, k]).any())
         codes[:, k] = column
     return changed

@@ -13,9 +13,9 @@ SETTINGS = {"smoothing": 0.0}  # share of the target that all classes have alike
 TUNING_GRID = ({"smoothing": 0.0}, {"smoothing": 0.1})
 
 
-def loss(seen: LossInputs, *, smoothing: float) -> Terms:
+def loss(inputs: LossInputs, *, smoothing: float = SETTINGS["smoothing"]) -> Terms:
     """Softmax cross-entropy of a linear classifier on codes through tanh."""
-    scores, labels = logits(seen.parameters, seen.relaxed_codes), seen.labels
+    scores, labels = logits(inputs.parameters, inputs.relaxed_codes), inputs.labels
     target = (1 - smoothing) * labels / labels.sum(axis=1, keepdims=True).clip(1) + smoothing / labels.shape[1]
     return {"classification": cross_entropy(scores, target)}
 

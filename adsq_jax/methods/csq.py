@@ -20,11 +20,11 @@ SETTINGS = {"central": 1.0, "quantization": 1e-4}  # weights of the two terms; l
 TUNING_GRID = ({"quantization": 1e-4}, {"quantization": 0.1})
 
 
-def loss(seen: LossInputs, *, central: float, quantization: float) -> Terms:
+def loss(inputs: LossInputs, *, central: float = SETTINGS["central"], quantization: float = SETTINGS["quantization"]) -> Terms:
     """Equation 6."""
-    u, labels = seen.relaxed_codes, seen.labels
-    votes = labels @ centres(labels.shape[1], u.shape[1], seed=seen.seed)  # [batch, bits]
-    votes = jnp.where(votes == 0, coins(1, u.shape[1], seed=seen.seed + 1), votes)
+    u, labels = inputs.relaxed_codes, inputs.labels
+    votes = labels @ centres(labels.shape[1], u.shape[1], seed=inputs.seed)  # [batch, bits]
+    votes = jnp.where(votes == 0, coins(1, u.shape[1], seed=inputs.seed + 1), votes)
     agreement = jnp.where(votes > 0, u, -u)  # 1 where a bit is its centre's
     return {
         "central": -central * jnp.mean(jnp.log(jnp.maximum((1 + agreement) / 2, 1e-6))),

@@ -23,14 +23,21 @@ SETTINGS = {"likelihood": 0.01, "quantization": 0.01, "balance": 0.1, "balanced"
 TUNING_GRID = ({"quantization": 0.01}, {"quantization": 0.1})
 
 
-def loss(seen: LossInputs, *, likelihood: float, quantization: float, balance: float, balanced: float) -> Terms:
+def loss(
+    inputs: LossInputs,
+    *,
+    likelihood: float = SETTINGS["likelihood"],
+    quantization: float = SETTINGS["quantization"],
+    balance: float = SETTINGS["balance"],
+    balanced: float = SETTINGS["balanced"],
+) -> Terms:
     """The objective of one network while the other's codes are fixed."""
-    u, bits = seen.relaxed_codes, seen.relaxed_codes.shape[1]
-    target = signed_similarity(seen.similar, ratio=seen.statistics.ratio if balanced else 1.0)
+    u, bits = inputs.relaxed_codes, inputs.relaxed_codes.shape[1]
+    target = signed_similarity(inputs.similar, ratio=inputs.statistics.ratio if balanced else 1.0)
     return {
-        "difference": difference_loss(u @ seen.bank_codes.T / bits, target, weights=seen.shares),
-        "likelihood": likelihood * likelihood_loss(u @ seen.bank.T / 2, seen.similar, weights=seen.shares),
-        "quantization": quantization * seen.devices * quantization_loss(seen.errors),
+        "difference": difference_loss(u @ inputs.bank_codes.T / bits, target, weights=inputs.row_weights),
+        "likelihood": likelihood * likelihood_loss(u @ inputs.bank.T / 2, inputs.similar, weights=inputs.row_weights),
+        "quantization": quantization * inputs.n_devices * quantization_loss(inputs.errors),
         "balance": balance * balance_loss(u.mean(axis=0)),
     }
 

@@ -16,14 +16,14 @@ SETTINGS = {"gamma": 10.0, "quantization": 0.1}  # Cauchy's scale, in bits; lamb
 TUNING_GRID = ({"gamma": 5.0}, {"gamma": 20.0})
 
 
-def loss(seen: LossInputs, *, gamma: float, quantization: float) -> Terms:
+def loss(inputs: LossInputs, *, gamma: float = SETTINGS["gamma"], quantization: float = SETTINGS["quantization"]) -> Terms:
     """Equation 9."""
-    u, half = seen.relaxed_codes, seen.relaxed_codes.shape[1] / 2
-    similar = similarity(seen.labels, seen.labels)
+    u, half = inputs.relaxed_codes, inputs.relaxed_codes.shape[1] / 2
+    similar = similarity(inputs.labels, inputs.labels)
     distances = half * jnp.maximum(1 - scaled_cosines(u, u, scale=1.0), 0.01)
     pairs = jnp.where(similar, jnp.log(distances / gamma), 0.0) + jnp.log1p(gamma / distances)
     others = 1 - jnp.eye(len(u), dtype=jnp.float32)
-    weights = others * pair_weights(similar, statistics=seen.statistics) / similar.size
+    weights = others * pair_weights(similar, statistics=inputs.statistics) / similar.size
     to_corner = half * (1 - scaled_cosines(jnp.abs(u), jnp.ones_like(u[:1]), scale=1.0))  # [batch, 1]
     return {"pairs": jnp.sum(weights * pairs), "quantization": quantization * jnp.mean(jnp.log1p(to_corner / gamma))}
 

@@ -22,11 +22,13 @@ def log_cosh(x: jnp.ndarray) -> jnp.ndarray:
     return jnp.logaddexp(x, -x) - jnp.log(2.0)
 
 
-def loss(seen: LossInputs, *, quantization: float, weighted: float) -> Terms:
+def loss(
+    inputs: LossInputs, *, quantization: float = SETTINGS["quantization"], weighted: float = SETTINGS["weighted"]
+) -> Terms:
     """Equation 6."""
     return {
-        "likelihood": batch_likelihood(seen, scale=1.0, weighted=weighted),
-        "quantization": 2 * quantization * jnp.mean(log_cosh(jnp.abs(seen.relaxed_codes) - 1)),
+        "likelihood": batch_likelihood(inputs, scale=1.0, weighted=weighted),
+        "quantization": 2 * quantization * jnp.mean(log_cosh(jnp.abs(inputs.relaxed_codes) - 1)),
     }
 
 

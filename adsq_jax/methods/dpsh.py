@@ -13,6 +13,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from adsq_jax import codes
 from adsq_jax.methods.method import LossInputs, Method
 from adsq_jax.methods.objective import Terms, likelihood_loss, pair_weights, quantization_loss, similarity
 
@@ -20,19 +21,19 @@ SETTINGS = {"eta": 0.1, "weighted": 1.0}  # weight of the quantization; whether 
 TUNING_GRID = ({"eta": 0.05}, {"eta": 0.2})
 
 
-def batch_likelihood(seen: LossInputs, *, scale: float, weighted: float) -> jax.Array:
+def batch_likelihood(inputs: LossInputs, *, scale: float, weighted: float) -> jax.Array:
     """The likelihood of all pairs of a batch, with the logits scale u_i . u_j: float32[], the mean over the pairs."""
-    similar = similarity(seen.labels, seen.labels)
-    weights = pair_weights(similar, statistics=seen.statistics) if weighted else jnp.float32(1)
-    return likelihood_loss(scale * seen.relaxed_codes @ seen.relaxed_codes.T, similar, weights=weights / similar.size)
+    similar = similarity(inputs.labels, inputs.labels)
+    weights = pair_weights(similar, statistics=inputs.statistics) if weighted else jnp.float32(1)
+    return likelihood_loss(scale * inputs.relaxed_codes @ inputs.relaxed_codes.T, similar, weights=weights / similar.size)
 
 
-def loss(seen: LossInputs, *, eta: float, weighted: float) -> Terms:
+def loss(inputs: LossInputs, *, eta: float = SETTINGS["eta"], weighted: float = SETTINGS["weighted"]) -> Terms:
     """Equation 4."""
-    u = seen.relaxed_codes
+    u = inputs.relaxed_codes
     return {
-        "likelihood": batch_likelihood(seen, scale=0.5, weighted=weighted),
-        "quantization": eta * quantization_loss(u - jnp.where(u < 0, -1.0, 1.0)),
+        "likelihood": batch_likelihood(inputs, scale=0.5, weighted=weighted),
+        "quantization": eta * quantization_loss(u - codes.signs(u)),
     }
 
 

@@ -22,11 +22,11 @@ SETTINGS = {"mu": 1.0, "nu": 0.1, "eta": 0.1, "weighted": 1.0}  # weights of the
 TUNING_GRID = ({"eta": 0.1}, {"eta": 0.3})
 
 
-def loss(seen: LossInputs, *, eta: float, weighted: float) -> Terms:
+def loss(inputs: LossInputs, *, eta: float = SETTINGS["eta"], weighted: float = SETTINGS["weighted"]) -> Terms:
     """Equation 7, the network's part."""
     return {
-        "likelihood": batch_likelihood(seen, scale=0.5, weighted=weighted),
-        "quantization": eta * seen.devices * quantization_loss(seen.errors),
+        "likelihood": batch_likelihood(inputs, scale=0.5, weighted=weighted),
+        "quantization": eta * inputs.n_devices * quantization_loss(inputs.errors),
     }
 
 
@@ -37,7 +37,7 @@ def update_codes(
     label_sets: np.ndarray,
     set_index: np.ndarray,
     size: int,
-    total: Callable[[Any], np.ndarray],
+    sum_over_processes: Callable[[Any], np.ndarray],
     mu: float,
     nu: float,
     eta: float,
@@ -46,10 +46,18 @@ def update_codes(
     """Minimises mu |Y - B W|^2 + nu |W|^2 + eta n / K |B - U|^2, over W and then over B."""
     bits = codes.shape[1]
     labels, b = label_sets.astype(np.float64)[set_index], codes.astype(np.float64)
-    w, *_ = np.linalg.lstsq(mu * total(b.T @ b) + nu * np.eye(bits), mu * total(b.T @ labels))  # [bits, c]
+    w, *_ = np.linalg.lstsq(
+        mu * sum_over_processes(b.T @ b) + nu * np.eye(bits), mu * sum_over_processes(b.T @ labels)
+    )  # [bits, c]
     pull = eta * size / bits * np.asarray(relaxed_codes[0], np.float64)
     return b_step.descend(
-        codes, mu * labels @ w.T + pull, quadratic=mu * w @ w.T, pull=pull, scale=size, size=size, total=total
+        codes,
+        mu * labels @ w.T + pull,
+        quadratic=mu * w @ w.T,
+        pull=pull,
+        scale=size,
+        size=size,
+        sum_over_processes=sum_over_processes,
     )
 
 

@@ -11,6 +11,7 @@ from functools import partial
 
 import jax.numpy as jnp
 
+from adsq_jax import codes as hash_codes
 from adsq_jax.methods.method import LossInputs, Method
 from adsq_jax.methods.objective import Terms, guidance_loss
 
@@ -18,16 +19,22 @@ SETTINGS = {"semantic": 1.0, "codes": 1.0, "cosine_scale": 10.0}  # weights of t
 TUNING_GRID = ({"semantic": 0.1}, {"semantic": 1.0})
 
 
-def loss(seen: LossInputs, *, semantic: float, codes: float, cosine_scale: float) -> Terms:
+def loss(
+    inputs: LossInputs,
+    *,
+    semantic: float = SETTINGS["semantic"],
+    codes: float = SETTINGS["codes"],
+    cosine_scale: float = SETTINGS["cosine_scale"],
+) -> Terms:
     """Equation 12, means over pairs, images and bits."""
-    label_net, u = seen.guidance, seen.relaxed_codes
+    label_net, u = inputs.guidance, inputs.relaxed_codes
     if label_net is None:
         raise ValueError("DSEH needs LabelNet: its method says label_net=True")
-    signs = jnp.where(label_net.relaxed_codes < 0, -1.0, 1.0)[seen.label_set]  # [batch, bits]
+    signs = hash_codes.signs(label_net.relaxed_codes)[inputs.label_set]  # [batch, bits]
     return {
         "semantic": semantic
         * guidance_loss(
-            seen.semantic, label_net, similar=seen.similar_sets, statistics=seen.statistics, cosine_scale=cosine_scale
+            inputs.semantic, label_net, similar=inputs.similar_sets, statistics=inputs.statistics, cosine_scale=cosine_scale
         ),
         "codes": -codes * jnp.mean(jnp.log(jnp.maximum((1 + u * signs) / 2, 1e-6))),
     }

@@ -15,10 +15,10 @@ SETTINGS = {"margin": 2.0, "alpha": 0.01}  # m / K; weight of the regulariser
 TUNING_GRID = ({"alpha": 0.01}, {"alpha": 0.1})
 
 
-def loss(seen: LossInputs, *, margin: float, alpha: float) -> Terms:
+def loss(inputs: LossInputs, *, margin: float = SETTINGS["margin"], alpha: float = SETTINGS["alpha"]) -> Terms:
     """Equation 5, as means over all pairs of the batch and over bits."""
-    u = seen.relaxed_codes
-    similar = similarity(seen.labels, seen.labels)
+    u = inputs.relaxed_codes
+    similar = similarity(inputs.labels, inputs.labels)
     square = jnp.sum(u**2, axis=1)
     distances = (square[:, None] + square[None, :] - 2 * u @ u.T) / u.shape[1]  # |u_i - u_j|^2 / K
     return {

@@ -9,6 +9,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from adsq_jax import codes
 from adsq_jax.methods.classification import classifier, cross_entropy, logits
 from adsq_jax.methods.method import LossInputs, Method
 from adsq_jax.methods.objective import Terms
@@ -17,12 +18,12 @@ SETTINGS = {"alpha": 0.1}  # weight of the penalty
 TUNING_GRID = ({"alpha": 0.01}, {"alpha": 0.1})
 
 
-def loss(seen: LossInputs, *, alpha: float) -> Terms:
+def loss(inputs: LossInputs, *, alpha: float = SETTINGS["alpha"]) -> Terms:
     """Cross-entropy of the binary codes, and the penalty, a mean over images and bits."""
-    z = seen.relaxed_codes
-    signs = z + jax.lax.stop_gradient(jnp.where(z < 0, -1.0, 1.0) - z)
+    z = inputs.relaxed_codes
+    signs = z + jax.lax.stop_gradient(codes.signs(z) - z)
     return {
-        "classification": cross_entropy(logits(seen.parameters, signs), seen.labels),
+        "classification": cross_entropy(logits(inputs.parameters, signs), inputs.labels),
         "penalty": alpha * jnp.mean(jnp.abs(jnp.abs(z) - 1) ** 3),
     }
 

@@ -18,15 +18,15 @@ SETTINGS = {"scale": 10.0, "last_beta": 7.0}  # alpha K of the sigmoid; beta aft
 TUNING_GRID = ({"scale": 5.0}, {"scale": 10.0})
 
 
-def loss(seen: LossInputs, *, scale: float, last_beta: float) -> Terms:
+def loss(inputs: LossInputs, *, scale: float = SETTINGS["scale"], last_beta: float = SETTINGS["last_beta"]) -> Terms:
     """Equation 4; c_ij of equation 2 is the labels' intersection over their union."""
-    z, labels = seen.relaxed_codes, seen.labels
-    h = jnp.tanh(jnp.sqrt(1 + (last_beta**2 - 1) * seen.progress) * z)
+    z, labels = inputs.relaxed_codes, inputs.labels
+    h = jnp.tanh(jnp.sqrt(1 + (last_beta**2 - 1) * inputs.progress) * z)
     similar = similarity(labels, labels)
     shared = labels @ labels.T
     either = labels.sum(axis=1)[:, None] + labels.sum(axis=1)[None, :] - shared
     overlap = jnp.where(similar, shared / jnp.maximum(either, 1.0), 1.0)
-    weights = overlap * pair_weights(similar, statistics=seen.statistics) / similar.size
+    weights = overlap * pair_weights(similar, statistics=inputs.statistics) / similar.size
     return {"likelihood": likelihood_loss(scale / z.shape[1] * h @ h.T, similar, weights=weights)}
 
 

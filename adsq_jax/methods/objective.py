@@ -123,7 +123,12 @@ def likelihood_loss(logits: jax.Array, similar: jax.Array, *, weights: jax.Array
 
 
 def neighbour_loss(
-    logits: jax.Array, similar: jax.Array, *, shares: jax.Array, bound: float, total: Callable[[jax.Array], jax.Array]
+    logits: jax.Array,
+    similar: jax.Array,
+    *,
+    row_weights: jax.Array,
+    bound: float,
+    sum_over_devices: Callable[[jax.Array], jax.Array],
 ) -> jax.Array:
     """Negative log-likelihood that a neighbour is similar: -mean_i log(sum_j w_j S_ij e^t_ij / sum_j w_j e^t_ij).
 
@@ -133,18 +138,18 @@ def neighbour_loss(
     Args:
       logits: t, float32[a, b].
       similar: S, bool[a, b].
-      shares: what an image of the training set counts, to any scale, float32[1, b].
+      row_weights: what an image of the training set counts, to any scale, float32[1, b].
       bound: no logit is larger; at most 30, for float32's sake.
-      total: the sum over all devices, each of which has other columns.
+      sum_over_devices: the sum over all devices, each of which has other columns.
 
     Returns:
       float32[], the same on all devices.
 
     Source: neighbourhood components analysis, Goldberger et al., NIPS 2004; against another network's bank: this project.
     """
-    weights = shares * jnp.exp(logits - bound)  # [a, b]
+    weights = row_weights * jnp.exp(logits - bound)  # [a, b]
     sums = jnp.stack([jnp.where(similar, weights, 0.0).sum(axis=1), weights.sum(axis=1)])
-    of_similar, of_all = total(sums)  # [a], [a]
+    of_similar, of_all = sum_over_devices(sums)  # [a], [a]
     alone = of_similar == 0
     return jnp.mean(jnp.where(alone, 0.0, jnp.log(of_all) - jnp.log(jnp.where(alone, 1.0, of_similar))))
 
@@ -282,8 +287,14 @@ def weighted(terms: Terms, weights: Mapping[str, float]) -> Terms:
     """Each term times its weight, so that they add up to the objective, without those of weight 0.
 
     Raises:
-      KeyError: a term has no weight.
+      InputError: a term has no weight.
     """
+    for name in terms:
+        if name not in weights:
+            raise InputError(
+                f"the loss term {name!r} has no weight: expected config.objective.weights.{name}; fix: add it to the "
+                f"config, or pass weights={{{name!r}: ...}}"
+            )
     return {name: weights[name] * term for name, term in terms.items() if weights[name]}
 
 

@@ -14,10 +14,10 @@ SETTINGS = {"scale": 8.0, "margin": 0.2}  # s, m
 TUNING_GRID = ({"scale": 8.0}, {"scale": 16.0})
 
 
-def loss(seen: LossInputs, *, scale: float, margin: float) -> Terms:
+def loss(inputs: LossInputs, *, scale: float = SETTINGS["scale"], margin: float = SETTINGS["margin"]) -> Terms:
     """Equation 7."""
-    u, labels = seen.relaxed_codes, seen.labels
-    cosines = scaled_cosines(u, centres(labels.shape[1], u.shape[1], seed=seen.seed), scale=scale)
+    u, labels = inputs.relaxed_codes, inputs.labels
+    cosines = scaled_cosines(u, centres(labels.shape[1], u.shape[1], seed=inputs.seed), scale=scale)
     return {"classification": cross_entropy(cosines - scale * margin * labels, labels)}
 
 

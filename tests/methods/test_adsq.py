@@ -63,10 +63,10 @@ def img_net():
                 similar=objective.similarity(LABELS[BATCH], LABELS),
                 bank=bank,
                 bank_codes=bank_codes,
-                shares=np.full((1, n), 1 / (batch * n), np.float32),
+                row_weights=np.full((1, n), 1 / (batch * n), np.float32),
                 errors=relaxed_codes - bank_codes[BATCH],
-                devices=1,
-                total=lambda x: x,
+                n_devices=1,
+                sum_over_devices=lambda x: x,
                 semantic=semantic,
                 similar_sets=objective.similarity(LABELS[BATCH], sets.sets),
                 label_set=sets.set_index[BATCH],
@@ -128,7 +128,7 @@ def test_the_method_is_the_loss_and_the_b_step_with_their_weights(difference, im
         "set_index": sets.set_index,
         "ratio": 0.5,
         "size": len(LABELS),
-        "total": np.asarray,
+        "sum_over_processes": np.asarray,
     }
     start = random.choice([-1, 1], (len(LABELS), BITS)).astype(np.int8)
     banks = [random.uniform(-1, 1, (len(LABELS), BITS)) for _ in range(2)]

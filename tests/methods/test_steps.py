@@ -53,7 +53,7 @@ class Problem:
             set_index=self.sets.set_index[rows],
             ratio=self.ratio,
             size=self.n,
-            total=total,
+            sum_over_processes=total,
         )
 
     @property

@@ -1,0 +1,101 @@
+"""Recipes: a method's file as something to call, `dpsh(eta=0.2)`, with checked settings."""
+
+import copy
+import difflib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from numbers import Real
+from types import ModuleType
+from typing import Any
+
+from adsq_jax.errors import InputError
+from adsq_jax.methods.method import Method
+from adsq_jax.methods.objective import Terms
+
+_NEEDED: dict[str, Any] = {"SETTINGS": Mapping, "loss": Callable, "method": Callable}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A method whose settings are still open: call it with some of them to get a `Method`; the others keep their defaults.
+
+    Attributes:
+      module: the method's file, with SETTINGS, `loss` and `method`, and maybe TUNING_GRID.
+
+    Raises:
+      InputError: the module lacks one of them.
+    """
+
+    module: ModuleType
+
+    def __post_init__(self) -> None:
+        missing = [name for name, kind in _NEEDED.items() if not isinstance(getattr(self.module, name, None), kind)]
+        if missing:
+            raise InputError(
+                f"expected a method, got the module {self.module.__name__!r} without {', '.join(missing)}; fix: define "
+                "SETTINGS = {...}, loss(inputs, *, ...) and method(*, ...) in it"
+            )
+
+    def __repr__(self) -> str:
+        return f"methods.{self.name}({', '.join(f'{name}={value!r}' for name, value in self.settings.items())})"
+
+    @property
+    def name(self) -> str:
+        """The name that `methods.find` knows it by."""
+        return self.module.__name__.removeprefix("adsq_jax.methods.")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings and their defaults, a copy."""
+        return copy.deepcopy(dict(self.module.SETTINGS))
+
+    @property
+    def tuning_grid(self) -> tuple[dict[str, Any], ...]:
+        """The choices of settings that the comparison of methods tries, a copy."""
+        return copy.deepcopy(tuple(getattr(self.module, "TUNING_GRID", ())))
+
+    @property
+    def loss(self) -> Callable[..., Terms]:
+        """The loss, a pure function: `loss(inputs, **settings)` gives the terms that add up to what is minimised."""
+        return self.module.loss
+
+    def __call__(self, **settings: Any) -> Method:
+        """Return the method with these settings, and the defaults of the others.
+
+        Args:
+          **settings: any of `settings`; of a setting that is a dict, as ADSQ's weights, any of its entries.
+
+        Returns:
+          The method, for `adsq_jax.fit`.
+
+        Raises:
+          InputError: there is no such setting, or its value is of the wrong type.
+        """
+        return self.module.method(**_filled(self.settings, settings, name=self.name))
+
+
+def _filled(defaults: Mapping[str, Any], given: Mapping[str, Any], *, name: str) -> dict[str, Any]:
+    """Return the defaults with the given values in their place."""
+    filled = dict(defaults)
+    for key, value in given.items():
+        if key not in defaults:
+            raise InputError(f"expected a setting of {name}, got {key!r}; fix: {nearest(key, defaults)}")
+        default = defaults[key]
+        if isinstance(default, Mapping) and isinstance(value, Mapping):
+            filled[key] = _filled(default, value, name=f"{name}'s {key}")
+            continue
+        kinds = {bool: bool, float: Real, int: Real}
+        kind = Mapping if isinstance(default, Mapping) else kinds.get(type(default), object)
+        if not isinstance(value, kind) or (isinstance(value, Real) and not math.isfinite(value)):
+            raise InputError(
+                f"expected {name}'s {key} like its default {default!r}, got {value!r}; fix: give a value of its kind"
+            )
+        filled[key] = value
+    return filled
+
+
+def nearest(name: str, names: Mapping[str, Any]) -> str:
+    """Return advice on a wrong name: the nearest one if there is one, and all names."""
+    close = difflib.get_close_matches(name, names, n=1)
+    return (f"did you mean {close[0]!r}? " if close else "") + f"give one of {', '.join(names)}"
