@@ -1,14 +1,36 @@
 """Tables of results as text."""
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from adsq_jax import codes
 from adsq_jax.retrieval import measures
 
 
+def align(rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> str:
+    """Align the cells of a table in columns, two spaces apart.
+
+    Args:
+      rows: the cells, as many in each row.
+      right: the columns, from 0, whose cells are aligned on the right.
+
+    Returns:
+      A line a row.
+    """
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    lines = (
+        "  ".join(
+            f"{cell:>{width}}" if i in right else f"{cell:<{width}}"
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
 def result_table(result: dict[str, Any]) -> str:
     """Return a run's result, what `result.json` holds, as aligned lines of text."""
-    return _aligned(result_rows(result))
+    return align(result_rows(result))
 
 
 def result_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
@@ -35,9 +57,4 @@ def measures_table(figures: dict[str, Any]) -> str:
     Args:
       figures: `Measures.to_dict()`, or what `evaluation.json` holds.
     """
-    return _aligned([(title, " ".join(f"{cell:>9}" for cell in cells)) for title, cells in measures.table_rows(figures)])
-
-
-def _aligned(rows: list[tuple[str, str]]) -> str:
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+    return align([(title, " ".join(f"{cell:>9}" for cell in cells)) for title, cells in measures.table_rows(figures)])

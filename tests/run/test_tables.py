@@ -1,0 +1,65 @@
+"""Tables of results as text: aligned columns, and every figure of a run and of a retrieval."""
+
+import numpy as np
+import pytest
+
+from adsq_jax import retrieval
+from adsq_jax.run import tables
+
+
+def test_cells_stand_in_columns():
+    """Columns are two spaces apart, on the left or on the right; no line ends with spaces."""
+    rows = [("rank", "bits", "path"), ("1", "12", "a.png"), ("100", "3", "")]
+    assert tables.align(rows, right=(0, 1)) == "rank  bits  path\n   1    12  a.png\n 100     3"
+    assert tables.align(rows[1:]) == "1    12  a.png\n100  3"
+
+
+def test_the_cells_of_each_row_are_as_many():
+    """A row that lacks a cell is a defect of the caller."""
+    with pytest.raises(ValueError, match="shorter"):
+        tables.align([("a", "b"), ("c",)])
+
+
+RESULT = {
+    "protocol": "digits",
+    "split_sha256": "0123456789abcdef",
+    "n_query": 1000,
+    "n_train": 5000,
+    "n_database": 59000,
+    "bits": 24,
+    "seed": 3,
+    "map_at": "5000",
+    "map_by_query_net": {"ff": 0.5, "sum": 0.75},
+    "query_net": "sum",
+    "seconds": 12.4,
+    "machine": "1 x cpu",
+    "validation": 0,
+}
+
+
+def test_the_table_of_a_result():
+    """The result's query net is marked; images held out for tuning are mentioned where there are some."""
+    lines = tables.result_table(RESULT).splitlines()
+    assert lines[0].split(maxsplit=1) == ["protocol", "digits, split 0123456789ab"]
+    assert [line.split()[-1] for line in lines if line.startswith("mAP@5000")] == ["0.5000", "0.7500"]
+    assert "mAP@5000 sum (the result)" in lines[4]
+    assert len({line.rindex("  ") for line in lines}) == 1
+    assert "held out for tuning" not in "\n".join(lines)
+    assert "200 training images" in tables.result_table(RESULT | {"validation": 200}).splitlines()[1]
+
+
+def test_the_table_of_measures_shows_each_figure():
+    """Every figure by cutoff stands in the table, to four digits, and none of a mean over nothing."""
+    random = np.random.default_rng(0)
+    codes, labels = random.choice([-1, 1], (140, 12)), random.random((140, 3)) < 0.4
+    found = retrieval.measure(
+        codes[:20], codes[20:], query_labels=labels[:20], database_labels=labels[20:], cutoffs=["all", "7"], with_legacy=True
+    ).to_dict()
+    found["metrics"]["7"]["map_answerable"] = None
+    text = tables.measures_table(found)
+    assert "none" in text
+    for figures in found["metrics"].values():
+        assert all(f"{value:.4f}" in text for value in figures.values() if value is not None)
+    for name in ("precision_at", "recall_at"):
+        assert all(f"{found[name][rank]:.4f}" in text for rank in ("1", "10", "100"))
+    assert f"{found['precision_radius2']:.4f}" in text
