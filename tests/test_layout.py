@@ -98,7 +98,6 @@ def test_imports_only_go_down():
         edges = {name: below for name, below in edges.items() if name not in leaves}
 
 
-@pytest.mark.xfail(strict=True, reason="models/build still takes a config")
 def test_pure_parts_know_nothing_outside():
     """Codes, methods, models and retrieval import no flags, configs, files or devices."""
     for path, tree in TREES.items():

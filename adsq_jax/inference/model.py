@@ -22,9 +22,9 @@ from adsq_jax.data.images import BadImage
 from adsq_jax.devices import data_parallel
 from adsq_jax.errors import InputError
 from adsq_jax.inference.encoder import computed, even
-from adsq_jax.models import build
 from adsq_jax.models.img_net import ImgNet
 from adsq_jax.models.layers import DTYPES, Layers
+from adsq_jax.models.network import make_img_net
 from adsq_jax.run import workdir
 from adsq_jax.training.state import TrainState
 
@@ -55,7 +55,7 @@ class Model:
         self.variables, self._local = variables, data_parallel.local_devices()  # of all networks, for `relaxed_codes`
         self.batch_size: int = even(description["batch_size"], self._local)
         self.networks = dict(zip(("query", "database"), QUERY_NETS[description["query_net"]], strict=True))  # f, g or sum
-        whole = build.make_img_net(layers=Layers(dtype=description["dtype"]), bits=self.bits, **description["network"])
+        whole = make_img_net(layers=Layers(dtype=description["dtype"]), bits=self.bits, **description["network"])
         self._relaxed = {name: jax.jit(partial(_relaxed, whole, _nets(name))) for name in set(self.networks.values())}
 
     def relaxed_codes(self, variables: Any, images: jax.Array, *, part: Part) -> list[jax.Array]:
@@ -193,7 +193,7 @@ def _pixels(image: ImageLike, *, shorter_side: int) -> np.ndarray:
             raise BadImage("has a null in its name: give the path of a picture")
         return pictures.decode(pictures.read(storage.path(str(image))), shorter_side=shorter_side)
     if isinstance(image, Image.Image):
-        return pictures.of_picture(image, shorter_side=shorter_side)
+        return pictures.from_picture(image, shorter_side=shorter_side)
     if isinstance(image, bytes):
         raise BadImage("is bytes: expected a path, a PIL image or an array; PIL.Image.open(io.BytesIO(...)) makes one of them")
     array = _array(image)

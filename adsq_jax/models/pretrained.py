@@ -243,7 +243,7 @@ _VIT_NPZ = Layout(
     deviation=_HALF,
     options={"approximate_gelu": True},
 )
-NONE = Layout("none", (), mean=_HALF, deviation=_HALF)  # of random weights, which expect nothing
+NO_WEIGHTS = Layout("none", (), mean=_HALF, deviation=_HALF)  # of random weights, which expect nothing
 LAYOUTS: dict[str, tuple[Layout, ...]] = {
     "alexnet": (_ALEXNET,),
     "vgg16": (_VGG16, _VGG16_TIMM),
@@ -254,7 +254,7 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
 }
 
 
-def layout_of(arrays: Mapping[str, np.ndarray], *, backbone: str, source: str) -> Layout:
+def find_layout(arrays: Mapping[str, np.ndarray], *, backbone: str, source: str) -> Layout:
     """The layout of a file.
 
     Args:
@@ -290,7 +290,7 @@ def place(arrays: Mapping[str, np.ndarray], *, layout: Layout, shapes: Mapping[s
 
     Args:
       arrays: the file's, by name: floats.
-      layout: from `layout_of`.
+      layout: from `find_layout`.
       shapes: the backbone's variables, or their shapes, {"params": ..., "batch_stats": ...}.
       source: the file, for messages.
 
@@ -338,7 +338,7 @@ def _found(name: str, layout: Layout) -> tuple[str, str, Turn] | None:
 def _places(name: str, array: np.ndarray, layout: Layout) -> Arrays:
     """Paths in the backbone's variables, with the array for each."""
     known = _found(name, layout)
-    assert known is not None  # layout_of has seen to it
+    assert known is not None  # find_layout has seen to it
     layer, leaf, turn = known
     try:
         turned = turn(leaf, array)

@@ -26,7 +26,7 @@ RIGHT = {  # classes of ImageNet's challenge of 2012
 def network():
     """Variables of the network with its classifier, and a function from bytes to logits that normalises as ImgNet does."""
     arrays = weight_files.read(PACKAGE).arrays
-    layout = pretrained.layout_of(arrays, backbone="efficientnet_lite0", source=PACKAGE)
+    layout = pretrained.find_layout(arrays, backbone="efficientnet_lite0", source=PACKAGE)
     backbone = backbones.build("efficientnet_lite0", width=0, layers=Layers(), classes=1000)
     shape = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
     shapes = jax.eval_shape(lambda x: backbone.init(jax.random.key(0), x, train=False), shape)

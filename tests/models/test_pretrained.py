@@ -49,7 +49,7 @@ def test_logits_are_the_references(file):
     """The largest difference is below 1e-5 of the largest logit, at each size; every array of the file is accounted for."""
     name, golden = REFERENCES[file], golden_of(file)
     arrays = seeded.weights(seeded.layout(golden))
-    layout = pretrained.layout_of(arrays, backbone=name, source="file")
+    layout = pretrained.find_layout(arrays, backbone=name, source="file")
     model = backbones.build(name, width=0, layers=Layers(), classes=1000, **layout.options)
     sides = [int(key.removeprefix("logits_")) for key in golden if key.startswith("logits_")]
     assert 224 in sides
@@ -68,7 +68,7 @@ def test_the_classifier_is_skipped_where_there_is_none(file):
     """Without `classes` the classifier's two arrays are skipped beside torch's counters, and nothing else is."""
     name, golden = REFERENCES[file], golden_of(file)
     arrays = {key: np.broadcast_to(np.float32(0), shape) for key, shape in seeded.layout(golden).items()}
-    layout = pretrained.layout_of(arrays, backbone=name, source="file")
+    layout = pretrained.find_layout(arrays, backbone=name, source="file")
     model = backbones.build(name, width=0, layers=Layers(), **layout.options)
     placed = pretrained.place(arrays, layout=layout, shapes=shapes_of(model, 224), source="file")
     others = [skipped for skipped in placed.skipped if not skipped.endswith("num_batches_tracked")]
@@ -79,7 +79,7 @@ def test_position_embeddings_are_resized_as_timm_does_it():
     """From 14x14 to 6x6 patches, the class token's as it was; the golden values are of timm's resample_abs_pos_embed."""
     golden = golden_of("timm_vit_base_patch16_224")
     arrays = seeded.weights(seeded.layout(golden))
-    layout = pretrained.layout_of(arrays, backbone="vit_b16", source="file")
+    layout = pretrained.find_layout(arrays, backbone="vit_b16", source="file")
     shapes = shapes_of(backbones.build("vit_b16", width=0, layers=Layers()), 96)
     placed = pretrained.place(arrays, layout=layout, shapes=shapes, source="file")
     found = placed.variables["params"]["positions"][0, :, :8]
@@ -106,7 +106,7 @@ def resnet_arrays():
 
 
 def placed(arrays):
-    layout = pretrained.layout_of(arrays, backbone="resnet18", source="w.pth")
+    layout = pretrained.find_layout(arrays, backbone="resnet18", source="w.pth")
     return pretrained.place(arrays, layout=layout, shapes=shapes_of(RESNET, 32), source="w.pth")
 
 
@@ -153,10 +153,10 @@ def test_names_of_another_network_are_refused(file, backbone):
     """Each reference's names with each backbone: its own takes them, all others say so in one line."""
     arrays = {name: np.zeros(()) for name in seeded.layout(golden_of(file))}
     if {REFERENCES[file], backbone} <= {"resnet18", "resnet50"} or REFERENCES[file] == backbone:  # named alike
-        pretrained.layout_of(arrays, backbone=backbone, source="w.pth")
+        pretrained.find_layout(arrays, backbone=backbone, source="w.pth")
         return
     with pytest.raises(InputError, match=rf"w\.pth isn't of {backbone}.*give the weights of this backbone") as caught:
-        pretrained.layout_of(arrays, backbone=backbone, source="w.pth")
+        pretrained.find_layout(arrays, backbone=backbone, source="w.pth")
     assert "\n" not in str(caught.value)
 
 
@@ -164,7 +164,7 @@ def test_names_of_another_network_are_refused(file, backbone):
 def test_shapes_of_another_network_are_refused(file, backbone):
     """ResNet-18 and ResNet-50 are named alike; a shape, or an array too many, tells them apart."""
     arrays = {name: np.broadcast_to(np.float32(0), shape) for name, shape in seeded.layout(golden_of(file)).items()}
-    layout = pretrained.layout_of(arrays, backbone=backbone, source="w.pth")
+    layout = pretrained.find_layout(arrays, backbone=backbone, source="w.pth")
     shapes = shapes_of(backbones.build(backbone, width=0, layers=Layers()), 64)
     with pytest.raises(InputError, match=r"w\.pth: 'layer1\.0\.\w+\.\w+'\["):
         pretrained.place(arrays, layout=layout, shapes=shapes, source="w.pth")
@@ -173,4 +173,4 @@ def test_shapes_of_another_network_are_refused(file, backbone):
 def test_a_backbone_without_published_weights():
     """The message says which have some."""
     with pytest.raises(InputError, match="small_cnn has no pretrained weights: choose one of alexnet, vgg16"):
-        pretrained.layout_of({}, backbone="small_cnn", source="w.pth")
+        pretrained.find_layout({}, backbone="small_cnn", source="w.pth")

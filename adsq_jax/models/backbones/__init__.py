@@ -1,9 +1,11 @@
 """Backbones by name; one file each. All map float32[batch, h, w, 3] to float32[batch, width]."""
 
+import difflib
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 
+from adsq_jax.errors import InputError
 from adsq_jax.models.backbones.alexnet import AlexNet
 from adsq_jax.models.backbones.efficientnet_lite import LITE0, EfficientNetLite
 from adsq_jax.models.backbones.resnet import ResNet
@@ -50,13 +52,13 @@ def build(name: str, *, width: int, layers: Layers, **options: Any) -> nn.Module
       The module.
 
     Raises:
-      ValueError: no such backbone, or one that has no other width.
+      InputError: no such backbone, or one that has no other width.
     """
     published = _found(name)
     sizes = {**published.sizes, **options}
     if width:
         if not published.any_width:
-            raise ValueError(f"{name} has one width: give 0, not {width}")
+            raise InputError(f"{name} has one width: give 0, not {width}")
         sizes["width"] = width
     return published.module(**sizes, layers=layers)
 
@@ -69,16 +71,18 @@ def check_side(name: str, side: int) -> None:
       side: pixels.
 
     Raises:
-      ValueError: it doesn't, or there is no such backbone.
+      InputError: it doesn't, or there is no such backbone.
     """
     published = _found(name)
     if side < published.least:
-        raise ValueError(f"{name} takes images of {published.least}x{published.least} pixels and more, not {side}x{side}")
+        raise InputError(f"{name} takes images of {published.least}x{published.least} pixels and more, not {side}x{side}")
     if side % published.multiple:
-        raise ValueError(f"{name} takes images whose side is a multiple of {published.multiple} pixels, not {side}x{side}")
+        raise InputError(f"{name} takes images whose side is a multiple of {published.multiple} pixels, not {side}x{side}")
 
 
 def _found(name: str) -> _Published:
-    if name not in _PUBLISHED:
-        raise ValueError(f"no backbone named {name!r}: choose one of {', '.join(NAMES)}")
+    if not isinstance(name, str) or name not in _PUBLISHED:
+        near = difflib.get_close_matches(str(name), NAMES, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise InputError(f"no backbone named {name!r}{hint}: choose one of {', '.join(NAMES)}")
     return _PUBLISHED[name]

@@ -1,4 +1,4 @@
-"""The ImgNets of a config: a file's weights end up in both of them, to the number, and what doesn't fit is named."""
+"""Networks from plain arguments: a file's weights end up in both ImgNets, number by number; what doesn't fit is named."""
 
 import hashlib
 import json
@@ -17,8 +17,8 @@ from adsq_jax import main
 from adsq_jax.devices.data_parallel import DataParallel
 from adsq_jax.devices.mesh import AXIS
 from adsq_jax.errors import InputError
-from adsq_jax.models import backbones
-from adsq_jax.models import build as build_module
+from adsq_jax.models import BACKBONES, backbones, network
+from adsq_jax.models.layers import Layers
 from adsq_jax.run import workdir
 from adsq_jax.training.loop import train
 from adsq_jax.training.rounds import TARGET_PLACES, Trainer
@@ -83,6 +83,10 @@ def small_config(place="", **changes):
     return config
 
 
+def build(path="", **arguments):
+    return network.build("resnet18", **{"bits": 12, "width": WIDTH, "pretrained": str(path), "axis_name": AXIS, **arguments})
+
+
 def build_trainer(config):
     return Trainer(config, mock_data.dataset(), parallel=DataParallel("shard_map", devices=jax.devices()[:1]))
 
@@ -108,7 +112,7 @@ def test_the_whole_of_a_resnet18(ending, tmp_path):
         np.savez(path, **arrays)
     else:
         save_file({name: np.asarray(x) for name, x in arrays.items()}, path)
-    net, found = build_module.build(small_config(path), bounded=True, axis_name=AXIS)
+    net, found = build(path)
     assert_equal(named_as_torch(found.variables), in_trunk(arrays))
     assert all(x.dtype == np.float32 for x in jax.tree.leaves(found.variables))
     account = found.account
@@ -131,14 +135,14 @@ def test_the_whole_of_a_resnet18(ending, tmp_path):
 
 def test_a_line_for_people(short_file):
     """The file, its layout, how much was loaded, what was not: one line; torch's counters by their number."""
-    _, found = build_module.build(small_config(short_file), bounded=True, axis_name=AXIS)
-    line = build_module.format_account(found.account)
+    _, found = build(short_file)
+    line = network.format_account(found.account)
     arrays = in_trunk(torch_arrays((1, 1)))
     assert line == (
         f"{short_file} (torchvision or timm): {len(arrays)} arrays, {sum(x.size for x in arrays.values()):,} numbers loaded; "
         "skipped: fc.weight, fc.bias, 6 counters of batches; at their initial value: semantic, hash"
     )
-    assert build_module.format_account({**found.account, "skipped": []}).endswith(
+    assert network.format_account({**found.account, "skipped": []}).endswith(
         "skipped: nothing; at their initial value: semantic, hash"
     )
 
@@ -147,9 +151,7 @@ def test_names_in_a_file_do_not_reach_the_terminal(short, tmp_path):
     """A classifier's array whose name has a line end, and what a terminal would obey, is refused or told in one plain line."""
     np.savez(tmp_path / "w.npz", **torch_arrays((1, 1)), **{"fc.\x1b[31m\nx": np.zeros(1, np.float32)})
     try:
-        line = build_module.format_account(
-            build_module.build(small_config(tmp_path / "w.npz"), bounded=True, axis_name=AXIS)[1].account
-        )
+        line = network.format_account(build(tmp_path / "w.npz").pretrained.account)
     except InputError as error:
         line = str(error)
     assert line.isprintable()
@@ -176,7 +178,7 @@ def test_a_run_with_pretrained_weights(short_file, tmp_path, capsys):
     trainer = build_trainer(small_config(short_file))
     workdir.claim(tmp_path / "run", json.loads(trainer.config.to_json())).close()
     state, _ = train(trainer, directory=tmp_path / "run", began=time.monotonic(), validate=None)
-    assert capsys.readouterr().err.splitlines().count(build_module.format_account(trainer.pretrained.account)) == 1
+    assert capsys.readouterr().err.splitlines().count(network.format_account(trainer.pretrained.account)) == 1
     for net in state.img_nets.values():
         found = named_as_torch({"params": net.params["backbone"], "batch_stats": net.batch_stats["backbone"]})
         for name, x in in_trunk(torch_arrays((1, 1))).items():
@@ -196,24 +198,23 @@ def test_a_file_that_changed_between_two_sittings(short_file, tmp_path):
 
 
 def test_without_pretrained_weights():
-    """There is no account; the normalisation is that of images from -1 to 1, or the one given."""
-    net, found = build_module.build(mock_data.small_config(), bounded=True, axis_name=AXIS)
-    assert found is None
-    assert (tuple(net.mean), tuple(net.deviation)) == ((0.5,) * 3, (0.5,) * 3)
-    config = mock_data.small_config()
-    config.model.mean, config.model.deviation = (0.1, 0.2, 0.3), (0.4, 0.5, 1)
-    net, _ = build_module.build(config, bounded=True, axis_name=AXIS)
-    assert (tuple(net.mean), tuple(net.deviation)) == ((0.1, 0.2, 0.3), (0.4, 0.5, 1))
+    """There is no account; images are normalised to [-1, 1], or as given, by tuples or arrays."""
+    built = build()
+    assert built.pretrained is None
+    assert (built.img_net.mean, built.img_net.deviation) == ((0.5,) * 3, (0.5,) * 3)
+    assert repr(built) == "Network(ResNet, 12 bits, random weights)"
+    net = build(mean=np.array([0.25, 0.5, 0.75], np.float32), deviation=(0.4, 0.5, 1)).img_net
+    assert (net.mean, net.deviation) == ((0.25, 0.5, 0.75), (0.4, 0.5, 1))
+    assert repr(net.deviation) == "(0.4, 0.5, 1)"  # an integer stays one in model.json
 
 
 @pytest.mark.parametrize("given", ["", "mean", "deviation"])
 def test_the_normalisation_is_the_files_unless_given(given, short_file):
     """torchvision's mean and deviation, each of them unless the config has one; the account says which."""
     expected = {"mean": (0.485, 0.456, 0.406), "deviation": (0.229, 0.224, 0.225)}
-    config = small_config(short_file)
-    if given:
-        expected[given] = config.model[given] = (0.1, 0.2, 0.3)
-    net, found = build_module.build(config, bounded=True, axis_name=AXIS)
+    arguments = {given: (0.1, 0.2, 0.3)} if given else {}
+    expected |= arguments
+    net, found = build(short_file, **arguments)
     assert {"mean": tuple(net.mean), "deviation": tuple(net.deviation)} == expected
     assert {key: tuple(found.account[key]) for key in expected} == expected
     image = jnp.array([[[[0, 100, 255]]]], jnp.uint8)
@@ -247,7 +248,7 @@ def test_a_file_that_does_not_fit(change, words, short, tmp_path):
 def assert_refused(arrays, words, folder):
     np.savez(folder / "w.npz", **arrays)
     with pytest.raises(InputError) as caught:
-        build_module.build(small_config(folder / "w.npz"), bounded=True, axis_name=AXIS)
+        build(folder / "w.npz")
     assert all(
         word in str(caught.value) for word in [str(folder / "w.npz"), "--config.model" if len(words) > 2 else "give", *words]
     )
@@ -265,7 +266,62 @@ def test_a_file_of_another_network(short, tmp_path):
 def test_no_file(tmp_path):
     """The path is in the message."""
     with pytest.raises(InputError, match=r"nowhere\.npz isn't there"):
-        build_module.build(small_config(tmp_path / "nowhere.npz"), bounded=True, axis_name=AXIS)
+        build(tmp_path / "nowhere.npz")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"bits": 0}, "bits to be a whole number from 1 to 256, got 0"),
+        ({"bits": 257}, "got 257"),
+        ({"bits": 12.0}, "got 12.0"),
+        ({"bits": True}, "got True"),
+        ({"width": -1}, "width to be a whole number at least 0, got -1"),
+        ({"features": 0}, "features to be a whole number at least 1"),
+        ({"mean": (0.5, 0.5)}, r"mean to be three numbers from 0 to 1, or \(\)"),
+        ({"mean": 0.5}, "got '0.5'"),
+        ({"mean": (124, 116, 104)}, "three numbers from 0 to 1"),
+        ({"mean": (0.1, 0.2, float("nan"))}, "three numbers from 0 to 1"),
+        ({"mean": "abc"}, "three numbers from 0 to 1"),
+        ({"deviation": (0.2, 0.0, 0.2)}, "deviation above 0"),
+        ({"batch_norm": "local"}, "batch_norm to be global or frozen, got 'local'"),
+        ({"dtype": "float16"}, "dtype to be float32 or bfloat16"),
+        ({"dropout": 1.0}, "dropout from 0 to below 1"),
+        ({"image_size": 0, "pretrained": "w.npz"}, "image_size to be a whole number at least 1"),
+    ],
+    ids=str,
+)
+def test_arguments_out_of_range(arguments, words):
+    """Each is refused in one line that names it and what was given, before any file is read."""
+    with pytest.raises(InputError, match=words) as caught:
+        build(**arguments)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["resnet34", "resnet-50", ["resnet18"], None])
+def test_an_unknown_backbone(name):
+    """The nearest name is suggested where there is one, and all are listed."""
+    with pytest.raises(InputError, match=rf"choose one of {', '.join(BACKBONES)}") as caught:
+        network.build(name, bits=12)
+    nearest = {"resnet34": "resnet50", "resnet-50": "resnet50"}.get(str(name))
+    assert nearest is None or f"did you mean {nearest}?" in str(caught.value)
+
+
+def test_a_copy_for_other_devices():
+    """`with_axis` changes `bounded` and the axis of BatchNorm, and no parameter; a backbone without `layers` stays."""
+    net = build(axis_name=None).img_net
+    copy = network.with_axis(net, bounded=False, axis_name=AXIS)
+    assert not copy.bounded
+    assert copy.backbone.layers == Layers(axis_name=AXIS)
+    assert net.backbone.layers == Layers()
+    assert net.bounded
+    again = network.with_axis(copy, bounded=True, axis_name=None)
+    assert again == net
+    images = jnp.zeros((1, 32, 32, 3), jnp.uint8)
+    shapes = [jax.eval_shape(lambda n=n: n.init(jax.random.key(0), images, train=False)) for n in (net, copy)]
+    assert jax.tree.structure(shapes[0]) == jax.tree.structure(shapes[1])
+    heads = net.clone(backbone=None)
+    assert network.with_axis(heads, bounded=True, axis_name=AXIS) == heads
 
 
 def steps(trainer, count):
@@ -309,7 +365,7 @@ def test_frozen_batch_norm(short_file):
         assert not np.array_equal(
             before.params["backbone"]["stem_norm"]["scale"], after.params["backbone"]["stem_norm"]["scale"]
         )
-        net = build_module.build(trainer.config, bounded=True, axis_name=None)[0]
+        net = network.with_axis(trainer.whole_net, bounded=True, axis_name=None)
         variables = {"params": before.params, "batch_stats": before.batch_stats}
         images = np.stack([trainer.dataset.source[row]["image"] for row in range(6)])
         trained, _ = jax.jit(lambda v, x, net=net: net.apply(v, x, train=True, mutable=["batch_stats"]))(variables, images)

