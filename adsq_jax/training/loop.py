@@ -11,7 +11,7 @@ from typing import Any
 from adsq_jax.data.datasets import facts
 from adsq_jax.devices import processes
 from adsq_jax.errors import InputError, Stopped
-from adsq_jax.models import build
+from adsq_jax.models import network
 from adsq_jax.run.checkpoint import Checkpoints
 from adsq_jax.run.metrics_log import MetricsLog, SilentLog
 from adsq_jax.training.rounds import NotFinite, Trainer
@@ -56,7 +56,7 @@ def train(
         progress = MetricsLog(directory, start=first, total=trainer.total_steps)
     progress.say(f"runs on {trainer.parallel.describe()}")
     if trainer.pretrained is not None:
-        progress.say(build.format_account(trainer.pretrained.account))
+        progress.say(network.format_account(trainer.pretrained.account))
 
     def save(state: TrainState) -> None:
         measured = None if validate is None else validate(state)
