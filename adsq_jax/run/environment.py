@@ -1,4 +1,4 @@
-"""Versions, date and source code of a result."""
+"""Describe what made a result: the date, this package's source code, and the versions of Python and packages."""
 
 import datetime
 import functools
@@ -13,17 +13,19 @@ from adsq_jax import __version__
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
-@functools.cache  # read once, at the start: the source may be edited while a run lasts
+@functools.cache  # read once, at the start: the source may be edited during a run
 def code_sha256() -> str:
-    """A hash of this package's source, 64 hexadecimal digits."""
+    """Return a hash of this package's source files, 64 hexadecimal digits."""
     root, digest = Path(__file__).parents[1], hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
+        if path.parent == root / "configs":  # only an installed package has them, and `config_sha256` covers their content
+            continue
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
 
 def environment() -> dict[str, Any]:
-    """Day, Python and package versions of a result."""
+    """Return the hash of the source code, the date in UTC, and the versions of Python and packages."""
     versions = {package: importlib.metadata.version(package) for package in _PACKAGES}
     return {
         "code_sha256": code_sha256(),

@@ -1,181 +1,195 @@
-"""What a run tells while it runs: JSON lines, TensorBoard events, and a bar on a terminal or plain lines elsewhere."""
+"""The log of a training run: metrics as JSON lines and TensorBoard events, and a progress bar, or plain lines in a log file."""
 
 import json
 import shutil
 import sys
 import textwrap
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from absl import logging
 from tensorboardX import SummaryWriter, record_writer
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from adsq_jax import storage
 from adsq_jax.run import workdir
 
-_QUIET_SECONDS = 10.0  # least time between two plain lines
-_STORE_SECONDS = 10.0  # least time between two writes of a file to an object store
+_LINE_SECONDS = 10.0  # between two plain lines, at least
+_STORE_SECONDS = 10.0  # between two writes of a file to an object store, at least
 
 
 class MetricsLog:
-    """Writes a run's metrics to its folder, and shows them."""
+    """Writes the metrics of a run to its folder, and shows them on standard error."""
 
     def __init__(self, directory: Path, *, start: int | None, total: int):
-        """Opens the records.
+        """Open the files.
 
         Args:
-          directory: the run's folder; lines of `metrics.jsonl` from beyond `start` are dropped, since they come again.
-          start: the step of the checkpoint the run goes on from, or None where it begins: then all lines are dropped.
-          total: steps in all.
+          directory: the run's folder. Lines of `metrics.jsonl` after step `start` are dropped, since the run repeats them.
+          start: the step of the checkpoint that the run resumes from; None for a new run: all lines are dropped.
+          total: the steps of the whole run.
         """
         path = directory / "metrics.jsonl"
-        kept = b"" if start is None else _lines_until(path, start)
-        workdir.write_bytes(path, kept)
-        self._file = _Object(path, kept) if storage.is_remote(path) else path.open("ab")
-        for scheme in storage.SCHEMES:  # TensorBoard's own want further packages, and other settings than the rest of a run
-            record_writer.register_writer_factory(scheme, _Objects())
-        # TensorBoard forgets all of a folder's values from a step on: LabelNet, whose steps count apart, has its own folder.
+        lines = b"" if start is None else _lines_until(path, start)
+        workdir.write_bytes(path, lines)
+        self._file = _RemoteFile(path, lines) if storage.is_remote(path) else path.open("ab")
+        for scheme in storage.SCHEMES:  # tensorboardX's own writers need further packages and other settings
+            record_writer.register_writer_factory(scheme, _RemoteFiles())
+        # purge_step hides all values of a folder from that step on: LabelNet counts its own steps, so it has its own folder.
         events = directory / "tensorboard"
         self._label_net_events = SummaryWriter(str(events / "label_net"), purge_step=0 if start is None else None)
         self._events = SummaryWriter(str(events / "img_nets"), purge_step=0 if start is None else start + 1)
-        start = start or 0
-        self._bar, self._below = None, []
-        if sys.stderr.isatty():
-            self._bar = tqdm(total=total, initial=start, unit="step", dynamic_ncols=True)
-            # The loss terms stand below the bar, in as many lines as 80 columns need.
-            self._below = [tqdm(bar_format="{desc}", position=line, leave=False) for line in (1, 2)]
-        self._total, self._start, self._began, self._shown = total, start, time.monotonic(), 0.0
+        self._total, self._start, self._began, self._shown = total, start or 0, time.monotonic(), 0.0
+        self._bar, self._lines_below = None, []
+        if sys.stderr.isatty() or tqdm.__module__ == "tqdm.auto":  # a class of that module is the bar of a notebook
+            self._bar = tqdm(total=total, initial=self._start, unit="step", dynamic_ncols=True)
+            # the loss terms stand below the bar; on 80 columns they need two lines
+            self._lines_below = [tqdm(bar_format="{desc}", position=line, leave=False) for line in (1, 2)]
 
     def say(self, text: str) -> None:
-        """Shows a line."""
+        """Show a line of text."""
         if self._bar is not None:
             self._bar.write(text, file=sys.stderr)
         else:
             print(text, file=sys.stderr, flush=True)
 
     def record(self, phase: str, step: int, values: dict[str, Any], *, labels: dict[str, Any]) -> None:
-        """Writes one line of metrics, without showing it.
+        """Write one line of metrics, without showing it.
 
         Args:
-          phase: what is measured: `label_net`, `img_net` or `codes`.
-          step: its number within the phase.
-          values: numbers by name.
-          labels: what else the line says, for instance {"net": "f"}.
+          phase: what is measured: `label_net`, `img_net`, `codes` or `validation`.
+          step: the step within the phase.
+          values: the metrics by name.
+          labels: further entries of the line, for instance {"net": "f"}.
         """
         line = {"phase": phase, "step": step, **labels, **values}
         self._file.write((json.dumps(line, allow_nan=False) + "\n").encode())
         self._file.flush()
-        group = "/".join([phase, *[str(v) for v in labels.values() if isinstance(v, str)]])
+        group = "/".join([phase, *[label for label in labels.values() if isinstance(label, str)]])
         events = self._label_net_events if phase == "label_net" else self._events
         for name, value in values.items():
             events.add_scalar(f"{group}/{name}", value, step)
 
     def show(self, step: int, values: dict[str, float], *, label: str, images_per_second: float) -> None:
-        """Shows where training is: each loss term, the speed, and the time left."""
-        terms = format_metrics(values)
+        """Show how far training is: the step, the metrics, the speed, and the time left."""
+        metrics, speed = format_metrics(values), f"{images_per_second:.0f} images/s"
         if self._bar is not None:
             self._bar.set_description_str(label, refresh=False)
-            self._bar.set_postfix_str(f"{images_per_second:.0f} images/s", refresh=False)
+            self._bar.set_postfix_str(speed, refresh=False)
             self._bar.update(step - self._bar.n)
             self._bar.refresh()
-            lines = textwrap.wrap(terms, max(20, shutil.get_terminal_size().columns - 1))
-            for bar, line in zip(self._below, [*lines, "", ""], strict=False):
+            lines = textwrap.wrap(metrics, max(20, shutil.get_terminal_size().columns - 1))
+            for bar, line in zip(self._lines_below, [*lines, "", ""], strict=False):
                 bar.set_description_str(line)
             return
         now = time.monotonic()
-        if now - self._shown < _QUIET_SECONDS and step < self._total:
+        if now - self._shown < _LINE_SECONDS and step < self._total:
             return
         self._shown = now
-        left = (now - self._began) / max(step - self._start, 1) * (self._total - step)
-        self.say(
-            f"{label} step {step}/{self._total} {terms} | {images_per_second:.0f} images/s | "
-            f"{int(left) // 60}:{int(left) % 60:02d} left"
-        )
+        left = int((now - self._began) / max(step - self._start, 1) * (self._total - step))
+        self.say(f"{label} step {step}/{self._total} {metrics} | {speed} | {left // 60}:{left % 60:02d} left")
 
     def close(self) -> None:
-        """Flushes and closes everything."""
+        """Write what is pending, and close files and bars."""
         self._file.close()
         self._label_net_events.close()
         self._events.close()
-        for bar in [*self._below, self._bar]:
+        for bar in [*self._lines_below, self._bar]:
             if bar is not None:
                 bar.close()
 
 
 class SilentLog(MetricsLog):
-    """Of a process that doesn't lead: what it measures is what the leading one writes."""
+    """A log that writes and shows nothing: of training in memory, and of all processes but the first."""
 
     def __init__(self) -> None:
-        """Opens nothing."""
+        """Open nothing."""
 
     def say(self, text: str) -> None:
-        """Says nothing."""
+        """Show nothing."""
 
     def record(self, phase: str, step: int, values: dict[str, Any], *, labels: dict[str, Any]) -> None:
-        """Writes nothing."""
+        """Write nothing."""
 
     def show(self, step: int, values: dict[str, float], *, label: str, images_per_second: float) -> None:
-        """Shows nothing."""
+        """Show nothing."""
 
     def close(self) -> None:
-        """Closes nothing."""
+        """Close nothing."""
+
+
+class CallbackLog(SilentLog):
+    """A log that passes each line of metrics to a function, and writes and shows nothing itself."""
+
+    def __init__(self, on_progress: Callable[[dict[str, Any]], None]):
+        """Remember the function.
+
+        Args:
+          on_progress: is called with what would be a line of `metrics.jsonl`: {"phase": "img_net", "step": 20, "net": "f",
+            "likelihood": 0.3, ...}.
+        """
+        self._on_progress = on_progress
+
+    def record(self, phase: str, step: int, values: dict[str, Any], *, labels: dict[str, Any]) -> None:
+        """Call the function; arguments as of `MetricsLog.record`."""
+        self._on_progress({"phase": phase, "step": step, **labels, **values})
 
 
 def format_metrics(values: dict[str, float]) -> str:
-    """Numbers by name, for people: `balance 0.01 loss 0.3`."""
+    """Format metrics for people: `balance 0.01 loss 0.3`."""
     return " ".join(f"{name} {value:.4g}" for name, value in values.items())
 
 
-class _Object:
-    """A file that grows, in an object store, which can't append: what is there is replaced now and then, and at the end."""
+class _RemoteFile:
+    """A growing file in an object store. Stores can't append: the object is replaced from time to time, and at the end."""
 
     def __init__(self, path: Path, content: bytes = b""):
         self._path, self._content = path, bytearray(content)
-        self._stored, self._size = time.monotonic(), len(content)
+        self._last_write, self._written = time.monotonic(), len(content)
 
     def write(self, content: bytes) -> None:
         self._content += content
 
     def flush(self) -> None:
-        if time.monotonic() - self._stored < _STORE_SECONDS:
+        if time.monotonic() - self._last_write < _STORE_SECONDS:
             return
         try:
             self._store()
         except OSError as error:
-            logging.warning("%s can't be written (%s): it is tried again", self._path, error.strerror)
+            logging.warning("%s can't be written (%s): the next write tries again", self._path, error.strerror)
 
     def close(self) -> None:
-        if self._size < len(self._content):
+        if self._written < len(self._content):
             self._store()
 
     def _store(self) -> None:
-        self._stored = time.monotonic()  # also where it fails: an attempt takes time
+        self._last_write = time.monotonic()  # before the attempt, which may fail and takes time
         content = bytes(self._content)
         storage.write(self._path, content)
-        self._size = len(content)
+        self._written = len(content)
 
 
-class _Objects:
-    """Opens TensorBoard's files in an object store."""
+class _RemoteFiles:
+    """What tensorboardX asks to open files in an object store."""
 
     def directory_check(self, path: str) -> None:
-        """A folder needn't be there."""
+        """Accept any folder: a store has none."""
 
-    def open(self, path: str) -> _Object:
-        return _Object(storage.path(path))
+    def open(self, path: str) -> _RemoteFile:
+        return _RemoteFile(storage.path(path))
 
 
 def _lines_until(path: Path, start: int) -> bytes:
-    """Whole lines of ImgNet steps up to `start`, and LabelNet's, which are before the first checkpoint."""
-    kept = []
+    """Return the whole lines of ImgNet steps up to `start`, and LabelNet's, which come before the first checkpoint."""
+    lines = []
     for line in storage.read(path).splitlines(keepends=True) if storage.is_file(path) else []:
         try:
             entry = json.loads(line)
-            wanted = entry["phase"] == "label_net" or entry["step"] <= start
-        except (ValueError, LookupError, TypeError, RecursionError):  # cut short by a kill, or none of ours
+            keep = entry["phase"] == "label_net" or entry["step"] <= start
+        except (ValueError, LookupError, TypeError, RecursionError):  # cut short by a kill, or not a line of this log
             break
-        if line.endswith(b"\n") and wanted:
-            kept.append(line)
-    return b"".join(kept)
+        if line.endswith(b"\n") and keep:
+            lines.append(line)
+    return b"".join(lines)

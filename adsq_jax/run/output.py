@@ -1,4 +1,4 @@
-"""What `--out` names: checked before the work begins, so that nothing is lost after it and nothing is overwritten."""
+"""Checks of what `--out` names, made before the work begins, so that no work is lost and no file overwritten."""
 
 import contextlib
 import os
@@ -20,21 +20,21 @@ def writing(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(f"--out={str(out)[:200]} can't be written ({error.strerror}); fix: give another place") from error
+        raise InputError(f"--out={str(out)[:200]} can't be written ({error.strerror}); fix: give another path") from error
 
 
 def check_new_file(out: Path, *, suffixes: Collection[str] = ()) -> Path:
-    """Check that a file can be written where none is yet.
+    """Check that a file doesn't exist yet and can be written.
 
     Args:
       out: the file, on this machine or in an object store.
-      suffixes: the endings that its name may have; none given: any.
+      suffixes: the suffixes that its name may have; empty: any.
 
     Returns:
       `out`.
 
     Raises:
-      InputError: something is there, the folder isn't, or it can't be written.
+      InputError: the suffix is another, the file exists, its folder doesn't, or it can't be written.
     """
     if suffixes and out.suffix not in suffixes:
         raise InputError(f"--out={out}: expected a name that ends with {' or '.join(suffixes)}")
@@ -43,38 +43,41 @@ def check_new_file(out: Path, *, suffixes: Collection[str] = ()) -> Path:
         if storage.is_file(out) if remote else os.path.lexists(out):
             raise InputError(f"--out={out} is there already; fix: give another file, or remove it; nothing was overwritten")
         if not (remote or out.parent.is_dir()):
-            raise InputError(f"--out={out}: expected a file in a folder that is there; fix: make the folder first")
+            raise InputError(f"--out={out}: expected a file in an existing folder; fix: make the folder first")
         workdir.write_bytes(out, b"")
         out.unlink()
     return out
 
 
 def check_folder(out: Path, *, own: Collection[str] = ()) -> Path:
-    """Check that a folder can be written: new, empty, or with nothing but earlier files of the same names.
+    """Check that a folder can be written: it is new, empty, or holds nothing but files of the given names.
 
     Args:
-      out: the folder, of this machine.
-      own: names of files that an earlier call may have left there, and that are replaced.
+      out: the folder, on this machine.
+      own: names of the files that the caller writes there and may replace.
 
     Returns:
       `out`.
 
     Raises:
-      InputError: it is in an object store, holds other files, is no folder, or can't be written.
+      InputError: it is in an object store, holds other files, is not a folder, or can't be written.
     """
     if storage.is_remote(out):
         raise InputError(f"--out={out} is in an object store; fix: give a folder of this machine")
     with writing(out):
         if os.path.lexists(out) and not out.is_dir():
             raise InputError(f"--out={out} is no folder; fix: give a folder; nothing was overwritten")
-        left = tuple(f".{name}." for name in own)  # an unfinished write that was killed
-        names = sorted(os.listdir(out)) if out.exists() else []
-        others = [name for name in names if name not in own and not name.startswith(left or "\0")]
+        unfinished = tuple(f".{name}." for name in own)  # temporary files of a write that was killed
+        others = [
+            name
+            for name in (sorted(os.listdir(out)) if out.exists() else [])
+            if name not in own and not (unfinished and name.startswith(unfinished))
+        ]
         if others:
             raise InputError(
-                f"--out={out} holds other files ({others[0]!r:.100}); fix: give a new or an empty folder; nothing was overwritten"
+                f"--out={out} holds other files ({others[0]!r:.100}); fix: give an empty folder; nothing was overwritten"
             )
-        there = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
-        workdir.write_bytes(there / ".adsq_jax", b"")
-        (there / ".adsq_jax").unlink()
+        existing = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+        workdir.write_bytes(existing / ".adsq_jax", b"")
+        (existing / ".adsq_jax").unlink()
     return out

@@ -1,4 +1,4 @@
-"""One progress bar for all long work, on a terminal and in a notebook."""
+"""The progress bar of all long work, on a terminal and in a notebook."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ def progress_bar(total: int, *, unit: str, description: str = "") -> "tqdm[Any]"
     """Make a progress bar on standard error that appears after a second and disappears when the work is done.
 
     Args:
-      total: how many there are.
-      unit: what they are, in the plural.
-      description: what is being done, shown before the bar.
+      total: the number of items.
+      unit: what the items are, in the plural.
+      description: the text before the bar.
 
     Returns:
-      A context manager; call its `update(count)` with how many were done since the last call.
+      A context manager; call its `update(n)` after every n items.
     """
     return tqdm(
         total=total,

@@ -1,4 +1,4 @@
-"""Checkpoints: what is saved comes back bit for bit, and damage of any kind costs one checkpoint, never the run."""
+"""Checkpoints come back bit for bit, and damage of any kind costs one checkpoint, never the run."""
 
 import contextlib
 import json
@@ -22,7 +22,7 @@ from adsq_jax.training.state import ImgNetState, LabelNetState, TrainState
 
 
 def make_state(step, *, twin=True, bits=6, momentum=None):
-    """A state as training has it: nested dataclasses with an optimiser's state, of several dtypes, and awkward floats."""
+    """Make a state like training's: nested dataclasses with an optimiser's state, several dtypes, and special floats."""
     random = np.random.default_rng(step)
     params = {"hash": {"kernel": random.normal(size=(5, bits)).astype(np.float32), "bias": np.zeros(bits, np.float32)}}
     params["hash"]["bias"][:4] = [-0.0, np.nan, np.inf, 1e-45]
@@ -45,9 +45,9 @@ def make_state(step, *, twin=True, bits=6, momentum=None):
     )
 
 
-def assert_same_bits(found, wanted):
-    assert jax.tree.structure(found) == jax.tree.structure(wanted)
-    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+def assert_same_bits(state, expected):
+    assert jax.tree.structure(state) == jax.tree.structure(expected)
+    for one, other in zip(jax.tree.leaves(state), jax.tree.leaves(expected), strict=True):
         one, other = np.asarray(one), np.asarray(other)
         assert (one.dtype, one.shape) == (other.dtype, other.shape)
         assert one.tobytes() == other.tobytes()
@@ -55,7 +55,7 @@ def assert_same_bits(found, wanted):
 
 @pytest.fixture
 def open_checkpoints(tmp_path):
-    """Opens the folder anew, as another process would."""
+    """Return a function that opens the folder afresh, as another process would."""
     opened = []
 
     def open_(keep=3):
@@ -74,11 +74,11 @@ def save(checkpoints, *steps):
 
 @pytest.mark.parametrize("twin", [True, False])
 def test_round_trip(open_checkpoints, twin):
-    """A state and its info come back in another process bit for bit: -0, NaN, subnormals, bfloat16, and None where it was."""
+    """A state and its info come back in another process bit for bit: -0, NaN, subnormals, bfloat16, and None."""
     state = make_state(7, twin=twin)
     open_checkpoints().save(7, state, info={"seconds": 12.5, "words": ["a", None]}, measured=None)
-    found, info = open_checkpoints().restore(make_state(8, twin=twin))
-    assert_same_bits(found, state)
+    restored, info = open_checkpoints().restore(make_state(8, twin=twin))
+    assert_same_bits(restored, state)
     assert info["seconds"] == 12.5
     assert info["words"] == ["a", None]
 
@@ -90,7 +90,7 @@ def test_nothing_there(open_checkpoints):
 
 
 def test_newest_of_several(open_checkpoints):
-    """The newest is restored, step 0 counts, and only as many stay as asked for."""
+    """The newest is restored, step 0 counts as one, and only `keep` of them stay."""
     checkpoints = open_checkpoints(keep=2)
     save(checkpoints, 0)
     assert int(checkpoints.restore(make_state(1))[0].step) == 0
@@ -100,17 +100,17 @@ def test_newest_of_several(open_checkpoints):
 
 
 def files_of(folder):
-    """Every file of a checkpoint that holds anything, the largest first."""
+    """Return the non-empty files of a checkpoint, the largest first."""
     return sorted(
         (path for path in folder.rglob("*") if path.is_file() and path.stat().st_size), key=lambda p: -p.stat().st_size
     )
 
 
 def assert_falls_back(open_checkpoints, caplog):
-    """Of 5 and 10, the latter damaged: 5 is restored, 10 is gone, and can be saved again."""
+    """Check that with 10 damaged 5 is restored, and that 10 is gone and can be saved again."""
     checkpoints = open_checkpoints()
-    found, info = checkpoints.restore(make_state(1))
-    assert_same_bits(found, make_state(5))
+    restored, info = checkpoints.restore(make_state(1))
+    assert_same_bits(restored, make_state(5))
     assert info["seconds"] == 5 / 4
     assert checkpoints.steps() == [5]
     assert "checkpoint 10 is damaged" in caplog.text
@@ -134,14 +134,14 @@ def unlink(path):
 
 @pytest.mark.parametrize("damage", [truncate, flip, unlink])
 def test_damaged_data(open_checkpoints, tmp_path, caplog, damage):
-    """Where the file with the arrays is damaged, the checkpoint before it is restored, and the bad one goes."""
+    """If the file with the arrays is damaged, the previous checkpoint is restored and the damaged one moved away."""
     save(open_checkpoints(), 5, 10)
     damage(files_of(tmp_path / "checkpoints" / "10")[0])
     assert_falls_back(open_checkpoints, caplog)
 
 
 def test_all_files_cut_short(open_checkpoints, tmp_path, caplog):
-    """The same where every file is cut short, as after a power cut."""
+    """So it is if every file is cut short, as after a power cut."""
     save(open_checkpoints(), 5, 10)
     for path in files_of(tmp_path / "checkpoints" / "10"):
         truncate(path)
@@ -149,7 +149,7 @@ def test_all_files_cut_short(open_checkpoints, tmp_path, caplog):
 
 
 def test_empty_step_folder(open_checkpoints, tmp_path, caplog):
-    """The same where the newest folder is empty."""
+    """So it is if the newest folder is empty."""
     save(open_checkpoints(), 5, 10)
     shutil.rmtree(tmp_path / "checkpoints" / "10")
     (tmp_path / "checkpoints" / "10").mkdir()
@@ -157,22 +157,22 @@ def test_empty_step_folder(open_checkpoints, tmp_path, caplog):
 
 
 def test_any_file_damaged(open_checkpoints, tmp_path):
-    """Whichever file is damaged, in whichever way, what is restored is one of the saved states, never a mixture."""
+    """Whichever file is damaged, in whichever way, one of the saved states is restored, never a mixture."""
     save(open_checkpoints(), 5, 10)
     original = tmp_path / "original"
     shutil.copytree(tmp_path / "checkpoints", original)
-    whole = {5: make_state(5), 10: make_state(10)}
+    saved = {5: make_state(5), 10: make_state(10)}
     for name in [path.relative_to(original) for path in files_of(original / "10")]:
         for damage in (truncate, flip, unlink):
             shutil.rmtree(tmp_path / "checkpoints")
             shutil.copytree(original, tmp_path / "checkpoints")
             damage(tmp_path / "checkpoints" / name)
-            found, _ = open_checkpoints().restore(make_state(1))
-            assert_same_bits(found, whole[int(found.step)])
+            restored, _ = open_checkpoints().restore(make_state(1))
+            assert_same_bits(restored, saved[int(restored.step)])
 
 
 def test_all_damaged(open_checkpoints, tmp_path):
-    """Where no checkpoint is whole there is none, and the run can begin anew in the same folder."""
+    """If no checkpoint is intact none is restored, and the run can start again in the same folder."""
     save(open_checkpoints(), 5, 10)
     for step in ("5", "10"):
         flip(files_of(tmp_path / "checkpoints" / step)[0])
@@ -183,7 +183,7 @@ def test_all_damaged(open_checkpoints, tmp_path):
 
 
 def test_killed_save(open_checkpoints, tmp_path):
-    """What a save leaves behind that was killed half-way is no checkpoint and is in no one's way."""
+    """The leftovers of a killed save are not a checkpoint, and don't prevent the next save."""
     save(open_checkpoints(), 5, 10)
     (tmp_path / "checkpoints" / "10").rename(tmp_path / "checkpoints" / "10.orbax-checkpoint-tmp-1700000000")
     truncate(files_of(tmp_path / "checkpoints" / "10.orbax-checkpoint-tmp-1700000000")[0])
@@ -203,7 +203,7 @@ def test_killed_save(open_checkpoints, tmp_path):
     ],
 )
 def test_state_of_another_shape(open_checkpoints, other, key):
-    """A whole checkpoint of other networks is not damaged: the error names a part that differs, and nothing is deleted."""
+    """An intact checkpoint of other networks is not damaged: the error names an array that differs, and nothing is deleted."""
     save(open_checkpoints(), 5, 10)
     checkpoints = open_checkpoints()
     with pytest.raises(InputError, match=key) as caught:
@@ -215,7 +215,7 @@ def test_state_of_another_shape(open_checkpoints, other, key):
 
 
 def test_a_full_disk(open_checkpoints):
-    """A checkpoint that can't be written is one line with the reason; the one before it stays, and later it can be."""
+    """A failed save is one line with the reason; the previous checkpoint stays, and a later save succeeds."""
     checkpoints = open_checkpoints()
     save(checkpoints, 5)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -234,7 +234,7 @@ def test_a_full_disk(open_checkpoints):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A disk of 1 MiB."""
+    """Return a folder on a disk of 1 MiB."""
     as_root("mount", "-t", "tmpfs", "-o", "size=1m,mode=1777", "tmpfs", tmp_path)
     yield tmp_path
     as_root("umount", "--lazy", tmp_path)
@@ -246,21 +246,21 @@ def as_root(*command):
 
 @pytest.mark.system
 def test_a_disk_that_fills_up(small_disk, open_checkpoints):
-    """Where the disk is full the error says so in one line; what was saved stays, and with room the save succeeds."""
+    """On a full disk the error says so in one line; earlier checkpoints stay, and with room the save succeeds."""
     save(open_checkpoints(), 5)
     with pytest.raises(OSError, match="No space left"):
-        (small_disk / "filling").write_bytes(bytes(2**20))
+        (small_disk / "other").write_bytes(bytes(2**20))
     with pytest.raises(InputError, match=r"checkpoint 10 can't be written in .*No space left.*: make room"):
         save(open_checkpoints(), 10)
     assert_same_bits(open_checkpoints().restore(make_state(1))[0], make_state(5))
-    (small_disk / "filling").unlink()
+    (small_disk / "other").unlink()
     save(open_checkpoints(), 10)
     assert_same_bits(open_checkpoints().restore(make_state(1))[0], make_state(10))
 
 
 @pytest.mark.system
 def test_a_disk_that_is_read_only(small_disk, open_checkpoints):
-    """Nothing can be saved, which one line says; what is there can be restored."""
+    """On a read-only disk a save is refused in one line, and earlier checkpoints can be restored."""
     save(open_checkpoints(), 5)
     as_root("mount", "-o", "remount,ro", small_disk)
     checkpoints = open_checkpoints()
@@ -270,7 +270,7 @@ def test_a_disk_that_is_read_only(small_disk, open_checkpoints):
 
 
 def test_a_checkpoint_without_its_manifest_was_not_finished(open_checkpoints, tmp_path, caplog):
-    """Killed before that was written it counts for nothing; the one before it is still there, though only one is kept."""
+    """A checkpoint killed before its manifest is ignored; the previous one is still there, though only one is kept."""
     save(open_checkpoints(keep=1), 5)
     manager = open_checkpoints(keep=1)
     manager._delete_old = lambda: None  # killed before this
@@ -280,7 +280,7 @@ def test_a_checkpoint_without_its_manifest_was_not_finished(open_checkpoints, tm
 
 
 def test_the_best_stays_beside_the_newest(open_checkpoints, tmp_path):
-    """Of six checkpoints the newest two and the best by what was measured stay; best.json names it."""
+    """Of six checkpoints the newest two and the one with the best score stay; best.json names the latter."""
     checkpoints = open_checkpoints(keep=2)
     for step, measured in enumerate((0.1, 0.7, 0.3, 0.7, 0.2, None)):
         checkpoints.save(step, make_state(step), info={}, measured=measured)
@@ -290,21 +290,21 @@ def test_the_best_stays_beside_the_newest(open_checkpoints, tmp_path):
     assert int(checkpoints.restore(make_state(1))[0].step) == 5
 
 
-def test_a_filling_is_no_part_of_a_checkpoint(open_checkpoints):
-    """Rows that fill up bank and codes for the devices are cut, whatever their number."""
+def test_padding_is_not_saved(open_checkpoints):
+    """The padding of bank and codes is cut off, however long it is."""
     state = make_state(5)
     net = state.img_nets["f"]
-    filled = replace(net, bank=np.concatenate([net.bank, np.zeros((20, 6), np.float32)]))
+    padded = replace(net, bank=np.concatenate([net.bank, np.zeros((20, 6), np.float32)]))
     codes = np.concatenate([state.codes, np.zeros((20, 6), np.int8)])
-    filled = replace(state, img_nets={**state.img_nets, "f": filled}, codes=codes)
-    open_checkpoints().save(5, filled, info={}, measured=None)
+    padded = replace(state, img_nets={**state.img_nets, "f": padded}, codes=codes)
+    open_checkpoints().save(5, padded, info={}, measured=None)
     assert_same_bits(open_checkpoints().restore(make_state(1))[0], state)
-    assert_same_bits(open_checkpoints().restore(filled)[0], state)
+    assert_same_bits(open_checkpoints().restore(padded)[0], state)
 
 
 def test_an_object_store(bucket, caplog):
-    """On s3:// states come back bit for bit, the newest two stay, and a damaged one is put aside and can be saved again."""
-    directory = workdir.path(f"{bucket}/run/checkpoints")
+    """On s3:// states come back bit for bit, the newest two stay, and a damaged one is moved away and can be saved again."""
+    directory = storage.path(f"{bucket}/run/checkpoints")
 
     def opened():
         return contextlib.closing(Checkpoints(directory, keep=2, rows=300))
@@ -318,36 +318,36 @@ def test_an_object_store(bucket, caplog):
     name = max(storage.objects(directory / "10"), key=lambda name: storage.size(directory / "10" / name.decode())).decode()
     storage.write(directory / "10" / name, storage.read(directory / "10" / name)[:-1])
     with opened() as checkpoints:
-        found, info = checkpoints.restore(make_state(1))
-        assert_same_bits(found, make_state(5))
+        restored, info = checkpoints.restore(make_state(1))
+        assert_same_bits(restored, make_state(5))
         assert info == {"seconds": 5 / 4}
         assert "checkpoint 10 is damaged" in caplog.text
         save(checkpoints, 10)
         assert_same_bits(checkpoints.restore(make_state(1))[0], make_state(10))
-    assert storage.is_file(workdir.path(f"{bucket}/run/damaged_checkpoints/10-0/manifest.json"))
+    assert storage.is_file(storage.path(f"{bucket}/run/damaged_checkpoints/10-0/manifest.json"))
 
 
-def rewritten(folder, **changes):
-    """Gives a checkpoint another manifest, with the right hash."""
+def rewrite_manifest(folder, **changes):
+    """Change the manifest of a checkpoint, with the right hash."""
     manifest = json.loads((folder / "manifest.json").read_text()) | changes
     del manifest["sha256"]
-    workdir.write_json(folder / "manifest.json", {**manifest, "sha256": checkpoint._hash_of(manifest)})
+    workdir.write_json(folder / "manifest.json", {**manifest, "sha256": checkpoint._json_sha256(manifest)})
 
 
 @pytest.mark.parametrize(
     "changes",
     [{"files": {"../../config.json": "0"}}, {"files": [1]}, {"info": None}, {"layout": ["a"]}],
 )
-def test_a_manifest_that_is_none(open_checkpoints, tmp_path, caplog, changes):
-    """Whatever a manifest says, the files below the folder are looked at and no others, and the one before is restored."""
+def test_a_malformed_manifest(open_checkpoints, tmp_path, caplog, changes):
+    """Whatever a manifest says, only files below the folder are read, and the previous checkpoint is restored."""
     save(open_checkpoints(), 5, 10)
-    rewritten(tmp_path / "checkpoints" / "10", **changes)
+    rewrite_manifest(tmp_path / "checkpoints" / "10", **changes)
     assert_falls_back(open_checkpoints, caplog)
 
 
 @pytest.mark.parametrize("measured", ["high", [1], float("inf")])
-def test_what_was_measured_is_no_number(open_checkpoints, tmp_path, measured):
-    """It counts as nothing; so does an old checkpoint that was half deleted, or a link in its place, which goes alone."""
+def test_a_score_that_is_not_a_number(open_checkpoints, tmp_path, measured):
+    """It is ignored; so is an old checkpoint that was half deleted. A link is deleted, and not the folder it leads to."""
     save(open_checkpoints(keep=4), 0, 3, 5)
     manifest = tmp_path / "checkpoints" / "5" / "manifest.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "measured": measured}))
@@ -360,8 +360,8 @@ def test_what_was_measured_is_no_number(open_checkpoints, tmp_path, measured):
     assert not (tmp_path / "checkpoints" / "best.json").exists()
 
 
-def test_what_is_none_of_ours_stays(open_checkpoints, tmp_path):
-    """Names that a step isn't written by are no checkpoints, and left alone."""
+def test_other_files_stay(open_checkpoints, tmp_path):
+    """Entries whose names aren't those of steps are not checkpoints, and are left alone."""
     save(open_checkpoints(), 5)
     for name in ("060", "\u0669", "5.old"):
         (tmp_path / "checkpoints" / name).mkdir()
@@ -373,8 +373,8 @@ def test_what_is_none_of_ours_stays(open_checkpoints, tmp_path):
     assert names == {"060", "\u0669", "5.old", "12", "10"}
 
 
-def test_a_place_that_is_taken(open_checkpoints, tmp_path, caplog):
-    """A damaged checkpoint is put beside an earlier one of the same step, whatever is there; a manifest may be a pipe."""
+def test_a_name_that_is_taken(open_checkpoints, tmp_path, caplog):
+    """A damaged checkpoint is moved beside an earlier one of the same step; its manifest may even be a pipe."""
     save(open_checkpoints(), 5, 10)
     (tmp_path / "damaged_checkpoints" / "10-1").mkdir(parents=True)
     (tmp_path / "checkpoints" / "10" / "manifest.json").unlink()
@@ -383,8 +383,8 @@ def test_a_place_that_is_taken(open_checkpoints, tmp_path, caplog):
     assert {path.name for path in (tmp_path / "damaged_checkpoints").iterdir()} == {"10-0", "10-1"}
 
 
-def test_folders_that_are_none(open_checkpoints, tmp_path):
-    """A file for the damaged ones, and a link to a disk that isn't mounted, are one line each; nothing is begun again."""
+def test_not_folders(open_checkpoints, tmp_path):
+    """A file named damaged_checkpoints, and a link to an unmounted disk, are one line each; the run doesn't start again."""
     save(open_checkpoints(), 5)
     truncate(files_of(tmp_path / "checkpoints" / "5")[0])
     (tmp_path / "damaged_checkpoints").write_text("a file")
@@ -392,15 +392,15 @@ def test_folders_that_are_none(open_checkpoints, tmp_path):
         open_checkpoints().restore(make_state(1))
     shutil.rmtree(tmp_path / "checkpoints")
     (tmp_path / "checkpoints").symlink_to(tmp_path / "mnt" / "big")
-    with pytest.raises(InputError, match="a link to what isn't there"):
+    with pytest.raises(InputError, match="is a broken link"):
         open_checkpoints()
 
 
 @pytest.mark.parametrize("name", ["_METADATA", "manifest.ocdbt"])
-def test_what_was_cut_short_before_it_was_hashed(open_checkpoints, tmp_path, caplog, name):
-    """As by a disk that was full: the hashes are right, orbax can't read it, and the one before is restored."""
+def test_a_file_cut_short_before_it_was_hashed(open_checkpoints, tmp_path, caplog, name):
+    """A full disk cut it short: the hashes match, orbax can't read it, and the previous checkpoint is restored."""
     save(open_checkpoints(), 5, 10)
     folder = tmp_path / "checkpoints" / "10"
     (folder / "default" / name).write_bytes(b"")
-    rewritten(folder, files=dict(checkpoint._hashes(folder)))
+    rewrite_manifest(folder, files=checkpoint._hashes(folder))
     assert_falls_back(open_checkpoints, caplog)

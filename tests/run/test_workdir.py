@@ -1,4 +1,4 @@
-"""A run's folder: who may have it, what is said to others, and files that are whole or not there."""
+"""The folder of a run: which run may use it, what the others are told, and atomic writes of files."""
 
 import io
 import json
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from adsq_jax import storage
 from adsq_jax.errors import InputError
-from adsq_jax.run import workdir
+from adsq_jax.run import output, workdir
 
 CONFIG = {"bits": 24, "data": {"name": "digits", "mean": (0.5, 0.25)}, "arguments": {}}
 
@@ -34,21 +34,21 @@ both = pytest.mark.parametrize("function", [workdir.claim, workdir.check])
 
 
 def test_new_folder(tmp_path):
-    """A folder that isn't there is made, with its parents, and holds the config."""
+    """A missing folder is made, with its parents, and gets the config."""
     directory = tmp_path / "runs" / "one"
     with workdir.claim(directory, CONFIG):
         assert json.loads((directory / "config.json").read_text()) == json.loads(json.dumps(CONFIG))
 
 
 def test_check_writes_nothing(tmp_path):
-    """Asking leaves no trace, whether the folder is there or not."""
+    """`check` writes nothing, whether the folder exists or not."""
     workdir.check(tmp_path / "new", CONFIG)
     workdir.check(tmp_path, CONFIG)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_same_config_again(tmp_path):
-    """The same config may come back, with tuples where JSON has lists, and the file stays as it was."""
+    """The same config is accepted again, though JSON has lists for tuples, and the file isn't rewritten."""
     workdir.claim(tmp_path, CONFIG).close()
     before = (tmp_path / "config.json").stat()
     (tmp_path / "metrics.jsonl").write_text("")
@@ -59,7 +59,7 @@ def test_same_config_again(tmp_path):
 
 @both
 def test_other_config(tmp_path, function):
-    """Another config is refused; the text has each key that differs, with both values."""
+    """Another config is refused; the message has each key that differs, with both values."""
     workdir.claim(tmp_path, CONFIG).close()
     content = (tmp_path / "config.json").read_bytes()
     other = {**CONFIG, "bits": 48, "data": {**CONFIG["data"], "name": "cifar10"}}
@@ -73,7 +73,7 @@ def test_other_config(tmp_path, function):
 @both
 @pytest.mark.parametrize("arguments", [{"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}])
 def test_key_more_or_less(tmp_path, function, arguments):
-    """A key that only one of the two configs has is a difference, either way round."""
+    """A key that only one of the two configs has is a difference, whichever it is."""
     for number, (ours, theirs) in enumerate([(arguments, {}), ({}, arguments)]):
         directory = tmp_path / str(number)
         workdir.claim(directory, {**CONFIG, "arguments": ours}).close()
@@ -81,7 +81,7 @@ def test_key_more_or_less(tmp_path, function, arguments):
 
 
 def test_many_differences(tmp_path):
-    """Of many differences three are told, and how many more there are."""
+    """Of many differences the message has three, and the number of the others."""
     workdir.claim(tmp_path, {str(k): 0 for k in range(10)}).close()
     text = error_of(workdir.check, tmp_path, {str(k): 1 for k in range(10)})
     assert text.count("there and") == 3
@@ -90,7 +90,7 @@ def test_many_differences(tmp_path):
 
 @both
 def test_file_in_place_of_a_folder(tmp_path, function):
-    """A file is refused and stays."""
+    """A file in place of the folder is refused, and stays."""
     path = tmp_path / "notes.txt"
     path.write_text("mine")
     assert "is a file" in error_of(function, path)
@@ -99,14 +99,14 @@ def test_file_in_place_of_a_folder(tmp_path, function):
 
 @both
 def test_folder_with_other_files(tmp_path, function):
-    """A folder that holds something else is refused, and nothing in it changes."""
+    """A folder with other files is refused, and nothing in it changes."""
     (tmp_path / "thesis.tex").write_text("mine")
     assert "holds other files" in error_of(function, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_dotfiles_are_not_foreign(tmp_path):
-    """What a killed start leaves behind, a lock and a half-written config, doesn't make the folder foreign."""
+    """The leftovers of a killed start, a lock and a half-written config, don't count as other files."""
     (tmp_path / ".lock").touch()
     (tmp_path / ".config.json.k3x_").write_text('{"bi')
     workdir.claim(tmp_path, CONFIG).close()
@@ -114,17 +114,17 @@ def test_dotfiles_are_not_foreign(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("place", "message"),
-    [("file.txt/run", "is a file, or below one"), ("/proc/run", "can't be used"), ("n" * 300, "can't be used")],
+    ("path", "message"),
+    [("file.txt/run", "is a file, or below a file"), ("/proc/run", "can't be used"), ("n" * 300, "can't be used")],
 )
-def test_folder_that_cannot_be_made(tmp_path, place, message):
-    """A folder below a file, or where nothing can be made, is refused with the system's reason."""
+def test_folder_that_cannot_be_made(tmp_path, path, message):
+    """A folder below a file, or where no folder can be made, is refused with the system's reason."""
     (tmp_path / "file.txt").touch()
-    assert message in error_of(workdir.claim, tmp_path / place)
+    assert message in error_of(workdir.claim, tmp_path / path)
 
 
 def test_folder_that_cannot_be_written(tmp_path, monkeypatch):
-    """Where the config can't be written, the disk full for instance, the claim fails with the system's reason."""
+    """If the config can't be written, for instance on a full disk, the claim fails with the system's reason."""
 
     def full(*args):
         raise OSError(28, "No space left on device")
@@ -134,7 +134,7 @@ def test_folder_that_cannot_be_written(tmp_path, monkeypatch):
 
 
 def test_in_use(tmp_path):
-    """While one claim holds, a second fails; when it is closed, the next one succeeds."""
+    """While the folder is claimed, a second claim fails; after the first is closed, the next succeeds."""
     with workdir.claim(tmp_path, CONFIG):
         assert "in use" in error_of(workdir.claim, tmp_path)
         workdir.check(tmp_path, CONFIG)
@@ -142,7 +142,7 @@ def test_in_use(tmp_path):
 
 
 def test_in_use_by_another_process(tmp_path):
-    """A claim of another process counts, and ends when that process is killed."""
+    """The claim of another process counts until that process is killed."""
     code = "import sys, pathlib\nfrom adsq_jax.run import workdir; "
     code += "lock = workdir.claim(pathlib.Path(sys.argv[1]), {'bits': 24}); print('claimed', flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", code, str(tmp_path)]
@@ -160,26 +160,26 @@ def test_in_use_by_another_process(tmp_path):
 @both
 @pytest.mark.parametrize("content", [b"", b'{"bits": 2', b"\xff\xfe\x00", b"[1]", b"null"])
 def test_damaged_config(tmp_path, function, content):
-    """A config.json that is cut short, no text, or no config is refused and stays as it is."""
+    """A config.json that is cut short, not text, or not a config is refused, and stays as it is."""
     (tmp_path / "config.json").write_bytes(content)
     error_of(function, tmp_path)
     assert (tmp_path / "config.json").read_bytes() == content
 
 
 def test_config_json_is_a_folder(tmp_path):
-    """A folder named config.json can't be read, which is said in one line."""
+    """A folder named config.json is refused in one line."""
     (tmp_path / "config.json").mkdir()
     assert "can't be read as JSON" in error_of(workdir.check, tmp_path)
 
 
 def test_read_json_of_a_missing_file(tmp_path):
-    """A missing file is an error that names it."""
+    """The error names the missing file."""
     with pytest.raises(InputError, match=r"result\.json can't be read"):
         workdir.read_json(tmp_path / "result.json")
 
 
 def test_write_json(tmp_path):
-    """What is written is read back, is text with sorted keys, and others may read it; a second write takes its place."""
+    """The content comes back, the file is text with sorted keys that others may read, and a second write replaces it."""
     path = tmp_path / "result.json"
     workdir.write_json(path, {"b": 1, "a": [0.1, None, "x"]})
     workdir.write_json(path, {"b": 2, "a": [0.1, None, "x"]})
@@ -190,7 +190,7 @@ def test_write_json(tmp_path):
 
 
 def test_a_name_as_long_as_names_may_be(tmp_path):
-    """The unfinished file beside it doesn't ask for a longer one."""
+    """A file with the longest possible name can be written: the temporary file's name is not longer."""
     workdir.write_bytes(tmp_path / (255 * "a"), b"content")
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [(255 * "a", b"content")]
 
@@ -206,7 +206,7 @@ def test_write_array(tmp_path, dtype):
 
 
 def test_write_array_of_objects(tmp_path):
-    """An array that only pickle could write is refused, and leaves no file."""
+    """An array of objects, which only pickle could write, is refused, and leaves no file."""
     with pytest.raises(ValueError, match="allow_pickle"):
         workdir.write_array(tmp_path / "codes.npy", np.array([{}], dtype=object))
     assert list(tmp_path.iterdir()) == []
@@ -215,7 +215,7 @@ def test_write_array_of_objects(tmp_path):
 @pytest.mark.parametrize("at", ["replace", "fsync"])
 @pytest.mark.parametrize("there", [False, True])
 def test_a_write_that_fails(tmp_path, monkeypatch, at, there):
-    """A write that fails at any point leaves the old file as it was, or none, and nothing half-written."""
+    """A write that fails, at whatever point, leaves the old file or none, and no temporary file."""
 
     def fail(*args):
         raise OSError(28, "No space left on device")
@@ -233,29 +233,29 @@ def test_a_write_that_fails(tmp_path, monkeypatch, at, there):
 
 
 def test_a_write_shows_all_at_once(tmp_path, monkeypatch):
-    """Until the moment the new file takes its place, readers see the old one whole; then the new one whole."""
-    path, replace, seen = tmp_path / "result.json", os.replace, []
+    """Readers see the whole old file until the whole new one replaces it."""
+    path, replace, contents = tmp_path / "result.json", os.replace, []
 
     def watch(source, target):
-        seen.append((workdir.read_json(path), json.loads(Path(source).read_text())))
+        contents.append((workdir.read_json(path), json.loads(Path(source).read_text())))
         replace(source, target)
 
     workdir.write_json(path, {"map": 0.5})
     monkeypatch.setattr(os, "replace", watch)
     workdir.write_json(path, {"map": 0.75})
-    assert seen == [({"map": 0.5}, {"map": 0.75})]
+    assert contents == [({"map": 0.5}, {"map": 0.75})]
     assert workdir.read_json(path) == {"map": 0.75}
 
 
 @settings(max_examples=300)
 @given(st.lists(st.tuples(st.integers(0, 127), st.integers(0, 255)), min_size=1, max_size=3), st.integers(0, 700))
 def test_a_damaged_array_is_read_or_refused_in_one_line(changes, cut):
-    """Bytes of the header changed, and the end cut off: an array of what is there, or one line; never another exception."""
+    """With header bytes changed and the end cut off, the result is an array or an InputError of one line, nothing else."""
     buffer = io.BytesIO()
     np.save(buffer, np.arange(100.0))
     damaged = bytearray(buffer.getvalue()[: len(buffer.getvalue()) - max(0, cut - 350)])
-    for place, value in changes:
-        damaged[place % len(damaged)] = value
+    for position, value in changes:
+        damaged[position % len(damaged)] = value
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "x.npy"
         path.write_bytes(damaged)
@@ -266,7 +266,7 @@ def test_a_damaged_array_is_read_or_refused_in_one_line(changes, cut):
 
 
 def test_an_array_that_numpy_gives_up_on_is_refused(tmp_path):
-    """A header whose length is wrong, on which NumPy lets an error of Python's tokenizer through; and a pipe."""
+    """A header of the wrong length, for which NumPy raises an error of Python's tokenizer, is refused; so is a pipe."""
     np.save(tmp_path / "x.npy", np.zeros((20, 16), np.float32))
     content = bytearray((tmp_path / "x.npy").read_bytes())
     content[8] = 149
@@ -279,8 +279,8 @@ def test_an_array_that_numpy_gives_up_on_is_refused(tmp_path):
 
 
 def test_a_folder_of_a_store(bucket):
-    """A folder of an object store holds the config, is given again to the same one, and to no other."""
-    directory = workdir.path(f"{bucket}/runs/one")
+    """In an object store too, the folder gets the config and is refused to another one."""
+    directory = storage.path(f"{bucket}/runs/one")
     workdir.check(directory, CONFIG)
     for _ in range(2):
         with workdir.claim(directory, CONFIG):
@@ -291,21 +291,21 @@ def test_a_folder_of_a_store(bucket):
 
 
 def test_a_folder_of_a_store_that_others_claim_too(bucket, monkeypatch):
-    """A run that writes its config between another's look and its writing is found: one of the two is refused."""
-    directory, write_json = workdir.path(f"{bucket}/runs/one"), workdir.write_json
+    """If another run writes its config between this run's check and write, one of the two is refused."""
+    directory, write_json = storage.path(f"{bucket}/runs/one"), workdir.write_json
 
-    def late(path, content):
+    def write_twice(path, content):
         write_json(path, content)
         write_json(path, {**content, "bits": 48})
 
-    monkeypatch.setattr(workdir, "write_json", late)
+    monkeypatch.setattr(workdir, "write_json", write_twice)
     assert "bits is 48 there and 24 here" in error_of(workdir.claim, directory)
 
 
 @both
 def test_a_folder_of_a_store_that_is_not_a_run_s(bucket, function):
-    """A folder of a store that holds something else is refused, and nothing is written there."""
-    directory = workdir.path(f"{bucket}/pictures")
+    """A folder of a store with other files is refused, and nothing is written there."""
+    directory = storage.path(f"{bucket}/pictures")
     storage.write(directory / "cats" / "1.png", b"1")
     assert "holds other files and no config.json" in error_of(function, directory)
     storage.write(directory / "config.json", b'{"bits": 2')
@@ -315,21 +315,21 @@ def test_a_folder_of_a_store_that_is_not_a_run_s(bucket, function):
 
 @both
 def test_a_store_that_refuses(refused, function):
-    """Where the store can't be used, one line says why."""
-    assert "can't be used (Unable to locate credentials)" in error_of(function, workdir.path(f"{refused}/runs/one"))
+    """If the store can't be used, one line says why."""
+    assert "can't be used (Unable to locate credentials)" in error_of(function, storage.path(f"{refused}/runs/one"))
 
 
 def test_a_bucket_that_is_not_there(bucket):
-    """Nothing is in it, which `check` may take for a new folder; `claim` says that it is missing."""
-    assert "The specified bucket does not exist" in error_of(workdir.claim, workdir.path("s3://no-such-bucket/one"))
+    """`check` may take a missing bucket for a new folder; `claim` names it as missing."""
+    assert "The specified bucket does not exist" in error_of(workdir.claim, storage.path("s3://no-such-bucket/one"))
 
 
 @pytest.mark.parametrize(
     "array", [np.arange(12, dtype=np.uint8).reshape(3, 4), np.asfortranarray(np.eye(3)), np.float32(3), np.ones((0, 3))]
 )
 def test_arrays_in_a_store(bucket, array):
-    """An array comes back with its values, shape and dtype, and can't be written into, as where it is mapped from a disk."""
-    path = workdir.path(f"{bucket}/codes.npy")
+    """An array in a store comes back with its values, shape and dtype, and read-only like one mapped from a disk."""
+    path = storage.path(f"{bucket}/codes.npy")
     workdir.write_array(path, np.asarray(array))
     found = workdir.read_array(path, what="codes")
     np.testing.assert_array_equal(found, array)
@@ -349,39 +349,39 @@ def bytes_of(array, **kwargs):
     ids=["no bytes", "text", "cut short", "objects"],
 )
 def test_what_is_no_array_in_a_store(bucket, tmp_path, content):
-    """What is refused on a disk is refused in a store, in one line; and a missing file."""
-    for path in (tmp_path / "x.npy", workdir.path(f"{bucket}/x.npy")):
+    """A file that isn't an array, and a missing file, are refused in one line, on a disk and in a store."""
+    for path in (tmp_path / "x.npy", storage.path(f"{bucket}/x.npy")):
         workdir.write_bytes(path, content)
         with pytest.raises(InputError, match="can't be read as codes") as caught:
             workdir.read_array(path, what="codes")
         assert "\n" not in str(caught.value)
-        with pytest.raises(InputError, match="it is no file"):
+        with pytest.raises(InputError, match="expected a regular file"):
             workdir.read_array(path.parent / "none.npy", what="codes")
 
 
 def test_an_array_in_a_store_that_refuses(refused):
-    """Not to know whether a file is there is another error than that it isn't."""
+    """A store that refuses access is another error than a missing file."""
     with pytest.raises(InputError, match=r"can't be read as codes \(Unable to locate credentials\)"):
-        workdir.read_array(workdir.path(f"{refused}/x.npy"), what="codes")
+        workdir.read_array(storage.path(f"{refused}/x.npy"), what="codes")
 
 
 @pytest.mark.parametrize("name", ["config.json", ".lock"])
 def test_a_pipe_in_place_of_a_file(name, tmp_path):
-    """It is refused, and not waited for."""
+    """A pipe is refused at once: nobody waits for its other end."""
     os.mkfifo(tmp_path / name)
     with pytest.raises(InputError, match=str(tmp_path)):
         workdir.claim(tmp_path, {"a": 1})
 
 
-def test_writing_tells_the_systems_reason(tmp_path):
-    """Where a file can't be written, one line has the place, cut where it is long, and the reason."""
+def test_writing_gives_the_systems_reason(tmp_path):
+    """The error of a file that can't be written is one line with the path, shortened, and the system's reason."""
     with (
-        pytest.raises(InputError, match=r"^--out=\S*/nowhere/x can't be written \(No such file or directory\): give another"),
-        workdir.writing(tmp_path / "nowhere" / "x"),
+        pytest.raises(InputError, match=r"^--out=\S*/nowhere/x can't be written \(No such file or directory\); fix: "),
+        output.writing(tmp_path / "nowhere" / "x"),
     ):
         workdir.write_bytes(tmp_path / "nowhere" / "x", b"")
     with (
         pytest.raises(InputError, match=r"^--out=a{200} can't be written \(File name too long\)"),
-        workdir.writing(Path(300 * "a")),
+        output.writing(Path(300 * "a")),
     ):
         os.stat(300 * "a")
