@@ -61,7 +61,7 @@ def test_bad_flags(filled, colours):
         ({"--workdir": "/nowhere"}, "/nowhere holds no trained model"),
         ({"--out": "hits.gif"}, "ends with .html or .png"),
         ({"--out": "/nowhere/hits.html"}, "can't be written (No such file or directory)"),
-        ({"--out": "README.md/hits.html"}, "in a folder that is there"),
+        ({"--out": "README.md/hits.html"}, "in an existing folder"),
         ({"--out": f"/tmp/{'a' * 260}.html"}, "can't be written (File name too long)"),
         ({"--query": ""}, "are both needed"),
     ]
