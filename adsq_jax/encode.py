@@ -148,16 +148,16 @@ def _read(model: Model, gallery: Gallery, row: int, known: Item | None) -> tuple
     """An item with its pixels; None where it is in the index as it is; or why it can't be used."""
     source, name = gallery.source, gallery.id(row)
     if not index.is_text(name):
-        return f"{source.place(row)} has a name that isn't UTF-8: rename it"
+        return f"{source.location(row)} has a name that isn't UTF-8: rename it"
     try:
         content = source.content(row)
         item = Item(name, gallery.labels(row), hashlib.sha256(content).hexdigest())
         if item == known:
             return None
         pixels = images.decode(content, shorter_side=model.resize)  # of the bytes that were hashed: files may change meanwhile
-        return item, model.cut(pixels, name=source.place(row))
+        return item, model.cut(pixels, name=source.location(row))
     except BadImage as error:
-        return f"{source.place(row)} {error}"
+        return f"{source.location(row)} {error}"
     except InputError as error:  # of another size than the network wants
         return str(error)
 

@@ -12,6 +12,7 @@ from PIL import Image
 from adsq_jax import storage
 from adsq_jax.data import datasets, protocols, sources
 from adsq_jax.data.labels import Labels
+from adsq_jax.data.preprocessing import Preprocessing
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 
@@ -73,8 +74,8 @@ def dataset(*, image_size: int = 8, multi_label: bool = False, protocol: str = "
     images = random.integers(0, 100, (n, image_size, image_size, 3)) + 120 * columns[:, None, :, None]
     split = protocols.Split(np.arange(20), np.arange(20, 84), np.arange(20, n))
     names = [str(k) for k in range(classes)]
-    source = sources.ArraySource(images.astype(np.uint8), Labels.of_multi_hot(labels), classes=names)
-    return datasets.make_dataset(source, split, protocol=protocol, map_at="all", validation=0, seed=0, allow_overlap=False)
+    source = sources.ArraySource(images.astype(np.uint8), Labels.from_multi_hot(labels), classes=names)
+    return datasets.make_dataset(source, split, protocol=protocol, map_at="all", preprocessing=Preprocessing(0, image_size))
 
 
 def pictures(folder: Path, *, each: int = 12) -> Path:

@@ -1,6 +1,6 @@
 """Data sets by name: a source, divided by a protocol, without what can't be read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from adsq_jax import storage
 from adsq_jax.data import manifest, protocols
+from adsq_jax.data.preprocessing import Preprocessing
 from adsq_jax.data.protocols import OWN, Split
 from adsq_jax.data.readers import cifar10, coco, digits, fashion_mnist, folder, imagenet100, lists, mirflickr25k
 from adsq_jax.data.sources import ArraySource, CachedSource, Source
@@ -58,6 +59,16 @@ class Settings(NamedTuple):
     most_bad: float
     manifest: str
     keep_mib: int
+    resize: int
+    image_size: int
+    crop_padding: int
+    flip: bool
+    erase: float
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How images are resized, cropped and augmented."""
+        return Preprocessing(**{field: getattr(self, field) for field in Preprocessing._fields})
 
 
 class Dataset(NamedTuple):
@@ -68,9 +79,55 @@ class Dataset(NamedTuple):
     protocol: str  # its name
     split_sha256: str
     map_at: str  # the protocol's cutoff: "all" or a number
+    preprocessing: Preprocessing
     validation: int = 0  # training images held out for tuning; 0: the protocol's own queries and database
     allow_overlap: bool = False
     n_skipped: int = 0  # images of the split that were left out, since they can't be read
+
+    def __repr__(self) -> str:
+        query, train, database = (f"{len(rows):,}" for rows in self.split)
+        return (
+            f"Dataset({len(self.source):,} images in {self.source.labels.classes} classes; protocol {self.protocol!r}: "
+            f"{query} queries, {train} to train on, {database} in the database; image_size {self.preprocessing.image_size})"
+        )
+
+
+def batches(dataset: Dataset, *, batch_size: int, seed: int, epoch: int = 0) -> Iterator[dict[str, np.ndarray]]:
+    """Return the batches of one pass over the training set, shuffled and augmented.
+
+    Args:
+      dataset: the data set.
+      batch_size: images a batch, at most as many as the training set has.
+      seed: seeds order and augmentation.
+      epoch: the number of the pass, from 0; each has its own order.
+
+    Returns:
+      An iterator over n_train // batch_size batches `{"inputs": uint8[batch_size, image_size, image_size, 3], "index":
+      int32[batch_size]}`; `index` is the position in the training set, and no index occurs twice. Threads read ahead until
+      the iterator ends or is closed.
+
+    Raises:
+      InputError: the reason.
+    """
+    from adsq_jax.data import pipeline  # grain and JAX take a second to import
+    from adsq_jax.devices import host
+
+    n_train = len(dataset.split.train)
+    if not 1 <= batch_size <= n_train:
+        raise InputError(f"batch_size={batch_size}: expected 1 to {n_train}, the size of the training set")
+    if epoch < 0 or seed < 0:
+        raise InputError(f"seed={seed}, epoch={epoch}: expected numbers from 0")
+    steps = n_train // batch_size
+    return pipeline.train_batches(
+        dataset.source,
+        dataset.split.train,
+        preprocessing=dataset.preprocessing,
+        batch_size=batch_size,
+        seed=seed,
+        start=epoch * steps,
+        stop=(epoch + 1) * steps,
+        read_options=pipeline.ReadOptions(threads=host.reading_threads(0)),
+    )
 
 
 def open_source(settings: Settings) -> Source:
@@ -153,32 +210,16 @@ def draw(settings: Settings) -> Dataset:
         train_share=settings.train_share,
     )
     protocols.check_disjoint(split, source.names, allow_overlap=settings.allow_overlap)
-    return make_dataset(
-        source,
-        split,
-        protocol=settings.protocol,
-        map_at=map_at,
-        validation=settings.validation,
-        seed=settings.split_seed,
-        allow_overlap=settings.allow_overlap,
-    )
+    if settings.validation:
+        split = protocols.hold_out(split, validation=settings.validation, seed=settings.split_seed)
+    dataset = make_dataset(source, split, protocol=settings.protocol, map_at=map_at, preprocessing=settings.preprocessing)
+    return dataset._replace(validation=settings.validation, allow_overlap=settings.allow_overlap)
 
 
-def make_dataset(
-    source: Source, split: Split, *, protocol: str, map_at: str, validation: int, seed: int, allow_overlap: bool
-) -> Dataset:
-    """Puts a source and a protocol's split together, with a part held out if asked for."""
-    if validation:
-        split = protocols.hold_out(split, validation=validation, seed=seed)
-    return Dataset(
-        source=source,
-        split=split,
-        protocol=protocol,
-        split_sha256=protocols.sha256(split, name=protocol, labels=source.labels, names=source.names),
-        map_at=map_at,
-        validation=validation,
-        allow_overlap=allow_overlap,
-    )
+def make_dataset(source: Source, split: Split, *, protocol: str, map_at: str, preprocessing: Preprocessing) -> Dataset:
+    """Join a source with its split, and hash the split."""
+    sha256 = protocols.sha256(split, name=protocol, labels=source.labels, names=source.names)
+    return Dataset(source, split, protocol=protocol, split_sha256=sha256, map_at=map_at, preprocessing=preprocessing)
 
 
 def load(settings: Settings) -> Dataset:
@@ -224,8 +265,8 @@ def check_present(dataset: Dataset) -> None:
     missing = dataset.source.missing(used_rows(dataset.split))
     if len(missing):
         raise InputError(
-            f"{len(missing):,} images are missing, the first is {dataset.source.place(int(missing[0]))}: bring them, or leave "
-            "them out by --config.data.on_bad_image=skip and a manifest of python -m adsq_jax.data"
+            f"{len(missing):,} images are missing, the first is {dataset.source.location(int(missing[0]))}; fix: add them, or "
+            "leave them out by --config.data.on_bad_image=skip and a manifest of python -m adsq_jax.data"
         )
 
 

@@ -63,7 +63,7 @@ def decode(content: bytes, *, shorter_side: int) -> np.ndarray:
     return resize(pixels, shorter_side=shorter_side)
 
 
-def of_picture(picture: Image.Image, *, shorter_side: int) -> np.ndarray:
+def from_picture(picture: Image.Image, *, shorter_side: int) -> np.ndarray:
     """The same of a picture that Pillow has open already.
 
     A large JPEG's pixels differ a little from `decode`'s, which reads it at a half, a quarter or an eighth of its size.

@@ -45,7 +45,7 @@ def read_images(
         try:
             digest = hashlib.blake2b(source.content(row), digest_size=_DIGEST).digest()
         except BadImage as error:
-            return bytes(_DIGEST), f"{source.place(row)} {error}"
+            return bytes(_DIGEST), f"{source.location(row)} {error}"
         try:
             source.image(row, shorter_side=shorter_side)
         except BadImage as error:

@@ -12,7 +12,7 @@ class Labels:
     """Which classes each image shows; by index it gives them as multi-hot rows."""
 
     def __init__(self, stored: np.ndarray, *, classes: int):
-        """Takes what `of_ids` and `of_multi_hot` store.
+        """Takes what `from_ids` and `from_multi_hot` store.
 
         Args:
           stored: class ids, unsigned [n], or uint8[n, ceil(classes / 8)], first class in the highest bit.
@@ -21,7 +21,7 @@ class Labels:
         self._stored, self.classes = stored, classes
 
     @classmethod
-    def of_ids(cls, ids: np.ndarray, *, classes: int) -> "Labels":
+    def from_ids(cls, ids: np.ndarray, *, classes: int) -> "Labels":
         """Labels of images of one class each.
 
         Args:
@@ -37,7 +37,7 @@ class Labels:
         return cls(ids.astype(np.min_scalar_type(max(classes - 1, 0))), classes=classes)
 
     @classmethod
-    def of_multi_hot(cls, labels: np.ndarray) -> "Labels":
+    def from_multi_hot(cls, labels: np.ndarray) -> "Labels":
         """Labels of images of any number of classes each.
 
         Args:
@@ -48,14 +48,14 @@ class Labels:
         """
         if labels.dtype != np.uint8 or labels.ndim != 2 or labels.max(initial=0) > 1:
             raise ValueError(f"labels must be uint8[n, c] in {{0, 1}}, got {labels.dtype}{list(labels.shape)}")
-        return cls.of_packed(np.packbits(labels, axis=1), classes=labels.shape[1])
+        return cls.from_packed(np.packbits(labels, axis=1), classes=labels.shape[1])
 
     @classmethod
-    def of_packed(cls, packed: np.ndarray, *, classes: int) -> "Labels":
+    def from_packed(cls, packed: np.ndarray, *, classes: int) -> "Labels":
         """Labels that are bits already: uint8[n, ceil(classes / 8)], first class in the highest bit, zero padding."""
         labels = cls(packed, classes=classes)
         ids = labels.ids(np.arange(len(packed)))
-        return labels if ids is None else cls.of_ids(ids, classes=classes)
+        return labels if ids is None else cls.from_ids(ids, classes=classes)
 
     def __len__(self) -> int:
         return len(self._stored)
@@ -114,12 +114,12 @@ class Labels:
         zero = np.zeros(self.classes, np.int64)
         return sum((block.sum(axis=0, dtype=np.int64) for block in self.blocks(rows)), start=zero)
 
-    def of_classes(self, classes: np.ndarray) -> "Labels":
+    def select_classes(self, classes: np.ndarray) -> "Labels":
         """The same images with some of the classes only, in that order: int[chosen]."""
         none = np.zeros((0, -(-len(classes) // 8)), np.uint8)
         packed = np.concatenate([none, *(np.packbits(block[:, classes], axis=1) for block in self.blocks())])
         return Labels(packed, classes=len(classes))
 
-    def of_rows(self, rows: np.ndarray) -> "Labels":
+    def take(self, rows: np.ndarray) -> "Labels":
         """Some of the images, in that order: int[m]."""
         return Labels(self._stored[rows], classes=self.classes)

@@ -11,18 +11,8 @@ import grain
 import numpy as np
 
 from adsq_jax.data import images
+from adsq_jax.data.preprocessing import Preprocessing, augment, resized
 from adsq_jax.data.sources import Source
-from adsq_jax.errors import InputError
-
-
-class Preprocessing(NamedTuple):
-    """How the network sees an image."""
-
-    resize: int  # pixels of the shorter side, before an image is cropped; 0: images have `image_size` already
-    image_size: int  # pixels a side, after that
-    crop_padding: int = 0  # training: pixels of black around an image, before it is cropped at random
-    flip: bool = False  # training: whether to mirror half of the images, left to right
-    erase: float = 0.0  # training: greatest side of a black square on half of the images, as a share of the image's side
 
 
 class ReadOptions(NamedTuple):
@@ -47,27 +37,12 @@ class _Rows:
         return {"inputs": resized(self._source, int(self._rows[index]), self._preprocessing), "index": np.int32(index)}
 
 
-def resized(source: Source, row: int, preprocessing: Preprocessing) -> np.ndarray:
-    """One image before it is cropped, uint8[h, w, 3].
-
-    Raises:
-      InputError: it can't be read; or it isn't to be resized, and has another size than the network wants.
-    """
-    image, side = source.image(row, shorter_side=preprocessing.resize), preprocessing.image_size
-    if not preprocessing.resize and image.shape[:2] != (side, side):
-        raise InputError(
-            f"{source.place(row)} is {image.shape[0]}x{image.shape[1]}, and the network wants {side}x{side}: "
-            f"set --config.data.image_size to it, or resize with --config.data.resize={side}"
-        )
-    return image
-
-
 class _Augment(grain.transforms.RandomMap):
     def __init__(self, preprocessing: Preprocessing):
         self._preprocessing = preprocessing
 
     def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        return {"inputs": _augment(element["inputs"], rng, self._preprocessing), "index": element["index"]}
+        return {"inputs": augment(element["inputs"], rng, self._preprocessing), "index": element["index"]}
 
 
 class _CentreCrop(grain.transforms.Map):
@@ -96,6 +71,7 @@ def train_batches(
     seed: int,
     start: int,
     read_options: ReadOptions,
+    stop: int | None = None,
 ) -> Generator[dict[str, np.ndarray]]:
     """Shuffled, augmented batches without end. Each pass shuffles anew and leaves out what doesn't fill a batch.
 
@@ -106,6 +82,7 @@ def train_batches(
       batch_size: images a batch, at most n, over all processes; a multiple of their number.
       seed: of order and augmentation.
       start: the step to begin at.
+      stop: the step to end before; None: never.
       read_options: threads and processes. Of `processes`, process p gets images p, p + processes, ... of each batch.
 
     Returns:
@@ -120,7 +97,7 @@ def train_batches(
     dataset = (
         grain.MapDataset.source(_Rows(source, rows, preprocessing)).seed(seed).shuffle().random_map(_Augment(preprocessing))
     )
-    return _repeated(dataset, batch_size=batch_size, start=start, read_options=read_options)
+    return _repeated(dataset, batch_size=batch_size, start=start, stop=stop, read_options=read_options)
 
 
 def train_feature_batches(
@@ -139,16 +116,18 @@ def train_feature_batches(
       Batches {inputs: float32[batch, width], index: int32[batch]} of this process; no index stands twice.
     """
     dataset = grain.MapDataset.range(len(views[0])).seed(seed).shuffle().random_map(_ChooseView(views))
-    return _repeated(dataset, batch_size=batch_size, start=start, read_options=read_options._replace(workers=0))
+    return _repeated(dataset, batch_size=batch_size, start=start, stop=None, read_options=read_options._replace(workers=0))
 
 
-def _repeated(dataset: Any, *, batch_size: int, start: int, read_options: ReadOptions) -> Generator[dict[str, np.ndarray]]:
+def _repeated(
+    dataset: Any, *, batch_size: int, start: int, stop: int | None, read_options: ReadOptions
+) -> Generator[dict[str, np.ndarray]]:
     """This process's share of whole batches, pass after pass."""
     whole = len(dataset) // batch_size * batch_size
     dataset = (
         dataset[read_options.process : whole : read_options.processes].batch(batch_size // read_options.processes).repeat()
     )
-    return _closing(_read_ahead(dataset[start:], read_options))
+    return _closing(_read_ahead(dataset[start:stop], read_options))
 
 
 def in_order(
@@ -222,32 +201,3 @@ def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
-
-
-def _augment(image: np.ndarray, random: np.random.Generator, preprocessing: Preprocessing) -> np.ndarray:
-    padding, side = preprocessing.crop_padding, preprocessing.image_size
-    height, width, channels = image.shape
-    if padding:
-        room = np.zeros((height + 2 * padding, width + 2 * padding, channels), np.uint8)
-        room[padding : padding + height, padding : padding + width] = image
-        image, height, width = room, height + 2 * padding, width + 2 * padding
-    if (height, width) != (side, side):
-        top, left = int(random.integers(0, height - side + 1)), int(random.integers(0, width - side + 1))
-        image = image[top : top + side, left : left + side]
-    if preprocessing.flip and random.random() < 0.5:
-        image = _mirrored(image)
-    if preprocessing.erase and random.random() < 0.5:
-        image = image.copy()
-        square = int(random.integers(1, max(2, round(preprocessing.erase * side) + 1)))
-        top, left = random.integers(0, (side, side))
-        spans: Sequence[slice] = [slice(max(0, centre - square // 2), centre + -(-square // 2)) for centre in (top, left)]
-        image[spans[0], spans[1]] = 0
-    return image
-
-
-def _mirrored(image: np.ndarray) -> np.ndarray:
-    """Left to right; a channel at a time, which NumPy copies six times as fast as pixels of three bytes."""
-    mirrored = np.empty(image.shape, image.dtype)
-    for channel in range(image.shape[2]):
-        mirrored[..., channel] = image[:, ::-1, channel]
-    return mirrored

@@ -43,7 +43,7 @@ class Names:
         """One of them as it was given."""
         return self.joined[self._starts[index] : self._starts[index + 1] - 1]
 
-    def of_rows(self, rows: np.ndarray) -> "Names":
+    def take(self, rows: np.ndarray) -> "Names":
         """Some of them, in that order: int[m]."""
         return Names(self.raw(row) for row in rows)
 
@@ -108,7 +108,7 @@ class Source(ABC):
         """What to call an image."""
         return f"image {index}" if self.names is None else self.names[index]
 
-    def place(self, index: int) -> str:
+    def location(self, index: int) -> str:
         """Where an image is, for people."""
         return self.name(index)
 
@@ -142,7 +142,7 @@ class Source(ABC):
     def stamp(self, rows: np.ndarray) -> str:
         """What changes when some images do, as far as can be told in seconds: a text for a hash. Here: names, and a sample."""
         sample = rows[:: max(1, len(rows) // _SAMPLE)]
-        names = b"" if self.names is None else self.names.of_rows(rows).joined
+        names = b"" if self.names is None else self.names.take(rows).joined
         return _sha256([names, *(self.content(int(row)) for row in sample)])
 
 
@@ -179,6 +179,25 @@ class ArraySource(Source):
         return images.resize(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), shorter_side=shorter_side)
 
 
+class PictureSource(Source):
+    """Images in memory, each with its own size."""
+
+    def __init__(self, pictures: Sequence[np.ndarray], labels: Labels, *, classes: Sequence[str]):
+        """Take pictures, each uint8[h, w, 1 or 3], with their labels and the names of the classes."""
+        super().__init__(labels, classes=classes, names=None)
+        self._pictures = pictures
+
+    def content(self, index: int) -> bytes:
+        """Return the size and the pixels."""
+        pixels = self._pictures[index]
+        return b"%d %d %d " % pixels.shape + pixels.tobytes()
+
+    def image(self, index: int, *, shorter_side: int) -> np.ndarray:
+        """Return the pixels, resized."""
+        pixels = self._pictures[index]
+        return images.resize(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), shorter_side=shorter_side)
+
+
 class EncodedSource(Source):
     """Images that are stored as files or records of JPEG, PNG and the like, and decoded when asked for."""
 
@@ -187,7 +206,7 @@ class EncodedSource(Source):
         try:
             return images.decode(self.content(index), shorter_side=shorter_side)
         except BadImage as error:
-            raise BadImage(f"{self.place(index)} {error}") from error
+            raise BadImage(f"{self.location(index)} {error}") from error
 
 
 class FileSource(EncodedSource):
@@ -207,7 +226,7 @@ class FileSource(EncodedSource):
         super().__init__(labels, classes=classes, names=names, parts=parts, notes=notes)
         self._root, self._is_remote = root, storage.is_remote(root)
 
-    def place(self, index: int) -> str:
+    def location(self, index: int) -> str:
         """The path."""
         return os.path.join(self._root, self.name(index))
 
@@ -265,13 +284,13 @@ class FileSource(EncodedSource):
         if self._is_remote:
             there = self._listed()
             return np.array([row for row in rows if self.names.raw(row) not in there], np.int64)
-        present: dict[bytes, set[bytes]] = {}
+        root, present = os.fsencode(self._root), dict[bytes, set[bytes]]()
         gone = []
         for row in rows:
-            folder, _, file = self.names.raw(row).rpartition(b"/")
+            folder, file = os.path.split(os.path.join(root, self.names.raw(row)))
             if folder not in present:
                 try:
-                    with os.scandir(os.path.join(os.fsencode(self._root), folder)) as found:
+                    with os.scandir(folder) as found:
                         present[folder] = {e.name for e in found if not e.is_symlink() or os.path.exists(e.path)}
                 except OSError:
                     present[folder] = set()
@@ -293,9 +312,9 @@ class WrappedSource(Source):
         """See `Source.image`."""
         return self._source.image(self._row(index), shorter_side=shorter_side)
 
-    def place(self, index: int) -> str:
-        """See `Source.place`."""
-        return self._source.place(self._row(index))
+    def location(self, index: int) -> str:
+        """See `Source.location`."""
+        return self._source.location(self._row(index))
 
     def stamp(self, rows: np.ndarray) -> str:
         """See `Source.stamp`."""
@@ -320,7 +339,7 @@ class Subset(WrappedSource):
     ):
         """Takes the rows, int[m], in the order they are to have, and what is known of them; names of theirs if not given."""
         if names is None and source.names is not None:
-            names = source.names.of_rows(rows)
+            names = source.names.take(rows)
         super().__init__(labels, classes=classes, names=names, parts=parts, notes=source.notes)
         self._source, self._rows = source, rows
 

@@ -67,7 +67,7 @@ def check(condition: str) -> None:
 def relabelled(dataset: Dataset, labels: np.ndarray) -> Dataset:
     """The same images with other labels, uint8[n, c]."""
     source = copy.copy(dataset.source)
-    source.labels = Labels.of_multi_hot(labels)
+    source.labels = Labels.from_multi_hot(labels)
     return dataset._replace(source=source)
 
 

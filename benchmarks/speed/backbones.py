@@ -39,6 +39,7 @@ import numpy as np
 from adsq_jax import config as config_module
 from adsq_jax.data import datasets, protocols, sources
 from adsq_jax.data.labels import Labels
+from adsq_jax.data.preprocessing import Preprocessing
 from adsq_jax.devices import data_parallel, host
 from adsq_jax.models import backbones, layers
 from adsq_jax.run import environment
@@ -78,7 +79,7 @@ def trainer_of(case: Case) -> Trainer:
     """The package's own run of random images, on the devices that `adsq_jax.main` takes."""
     random = np.random.default_rng(SEED)
     pixels = random.integers(0, 256, (case.images, case.side, case.side, 3), dtype=np.uint8)
-    labels = Labels.of_ids(np.arange(case.images) % CLASSES, classes=CLASSES)
+    labels = Labels.from_ids(np.arange(case.images) % CLASSES, classes=CLASSES)
     source = sources.ArraySource(pixels, labels, classes=[str(k) for k in range(CLASSES)])
     everything = np.arange(case.images)
     split = protocols.Split(query=everything[:0], train=everything, database=everything)
@@ -87,7 +88,9 @@ def trainer_of(case: Case) -> Trainer:
     config.data.image_size = case.side
     config.model.backbone, config.model.width, config.model.dtype = case.backbone, case.width, case.dtype
     config.train.batch_size = config.eval.batch_size = case.batch
-    data = datasets.Dataset(source, split, protocol="digits", split_sha256="", map_at="all")
+    data = datasets.Dataset(
+        source, split, protocol="digits", split_sha256="", map_at="all", preprocessing=Preprocessing(0, case.side)
+    )
     devices = data_parallel.devices_for_batch(case.batch)
     return Trainer(config, data, parallel=data_parallel.DataParallel(config.parallel, devices=devices))
 

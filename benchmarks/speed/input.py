@@ -50,7 +50,7 @@ def pictures(folder: Path) -> list[str]:
 def ours(folder: Path, names: list[str]) -> Iterator[np.ndarray]:
     """This package."""
     source = FileSource(
-        folder, Labels.of_ids(np.zeros(len(names), int), classes=1), classes=["none"], names=Names(map(str.encode, names))
+        folder, Labels.from_ids(np.zeros(len(names), int), classes=1), classes=["none"], names=Names(map(str.encode, names))
     )
     batches = pipeline.train_batches(
         source,
@@ -153,7 +153,7 @@ def long_list(folder: Path) -> dict:
     (folder / "database.txt").write_bytes(b"\n".join(lines))
     began = time.perf_counter()
     names, packed, classes = parse(folder / "database.txt")
-    kept = Names(names), Labels.of_packed(packed, classes=classes)
+    kept = Names(names), Labels.from_packed(packed, classes=classes)
     return {
         "lines": len(names),
         "seconds": time.perf_counter() - began,

@@ -29,6 +29,7 @@ import numpy as np
 from adsq_jax import config as config_module
 from adsq_jax.data import datasets, protocols, sources
 from adsq_jax.data.labels import Labels
+from adsq_jax.data.preprocessing import Preprocessing
 from adsq_jax.devices import data_parallel, host
 from adsq_jax.devices.data_parallel import Place
 from adsq_jax.methods.objective import Guidance
@@ -103,14 +104,16 @@ def trainer_of(case: Case, *, devices: int) -> Trainer:
     """A run of a case; of images it has as many as one batch needs, since of the others only the shapes count."""
     images = max(case.classes, case.batch * devices)
     pixels = np.broadcast_to(np.zeros((1, 1, 1, 1), np.uint8), (images, case.side, case.side, 3))
-    labels = Labels.of_ids(np.arange(images) % case.classes, classes=case.classes)
+    labels = Labels.from_ids(np.arange(images) % case.classes, classes=case.classes)
     source = sources.ArraySource(pixels, labels, classes=[str(k) for k in range(case.classes)])
     everything = np.arange(images)
     split = protocols.Split(query=everything[:0], train=everything, database=everything)
     config = config_module.default()
     config.bits, config.data.image_size, config.train.batch_size = case.bits, case.side, case.batch * devices
     config.model.backbone, config.model.width, config.model.features = case.backbone, case.backbone_width, case.features
-    data = datasets.Dataset(source, split, protocol="digits", split_sha256="", map_at="all")
+    data = datasets.Dataset(
+        source, split, protocol="digits", split_sha256="", map_at="all", preprocessing=Preprocessing(0, case.side)
+    )
     return Trainer(config, data, parallel=data_parallel.DataParallel("shard_map", devices=jax.devices()[:devices]))
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 from adsq_jax.data import contact_sheet, datasets
 from adsq_jax.data.images import BadImage
 from adsq_jax.data.labels import Labels
+from adsq_jax.data.preprocessing import Preprocessing
 from adsq_jax.data.protocols import Split
 from adsq_jax.data.sources import ArraySource
 
@@ -37,12 +38,12 @@ def dataset(sizes, *, shape=(8, 8), classes=("ant", "bee"), labels=None, bad=())
     """Parts of some sizes, one after another in the source, and a database that holds the training set."""
     n = sum(sizes)
     pixels = np.array([np.full((*shape, 3), colour(row), np.uint8) for row in range(n)]).reshape(n, *shape, 3)
-    labels = Labels.of_ids(np.arange(n) % len(classes), classes=len(classes)) if labels is None else labels
+    labels = Labels.from_ids(np.arange(n) % len(classes), classes=len(classes)) if labels is None else labels
     source = Picture(pixels, labels, classes=classes)
     source.bad = bad
     ends = np.cumsum([0, *sizes])
     split = Split(*(np.arange(first, end) for first, end in itertools.pairwise(ends)))
-    return datasets.make_dataset(source, split, protocol="own", map_at="all", validation=0, seed=0, allow_overlap=False)
+    return datasets.make_dataset(source, split, protocol="own", map_at="all", preprocessing=Preprocessing(0, 8))
 
 
 def sheet_of(drawn):
@@ -162,7 +163,7 @@ def test_odd_names(name):
 def test_names_tell_labels_apart():
     """Equal labels have the same picture below them, others another; an image without a label has one of its own."""
     sizes = (5, 1, 1)
-    labels = Labels.of_multi_hot(np.array([[1, 0], [1, 0], [0, 1], [1, 1], [0, 0], [1, 0], [1, 0]], np.uint8))
+    labels = Labels.from_multi_hot(np.array([[1, 0], [1, 0], [0, 1], [1, 1], [0, 0], [1, 0], [1, 0]], np.uint8))
     sheet = sheet_of(dataset(sizes, labels=labels))
     texts = [below(sheet, sizes, 0, number).tobytes() for number in range(5)]
     assert texts[0] == texts[1]

@@ -12,6 +12,7 @@ from PIL import Image
 
 from adsq_jax.data import datasets, inspection, protocols
 from adsq_jax.data.labels import Labels
+from adsq_jax.data.preprocessing import Preprocessing
 from adsq_jax.data.protocols import Split
 from adsq_jax.data.sources import ArraySource, FileSource, Names
 
@@ -24,9 +25,8 @@ def settings(**changes):
 
 
 def divided(source, split, **changes):
-    return datasets.make_dataset(
-        source, split, **{"protocol": "own", "map_at": "all", "validation": 0, "seed": 0, "allow_overlap": False, **changes}
-    )
+    made = datasets.make_dataset(source, split, protocol="own", map_at="all", preprocessing=Preprocessing(0, 8))
+    return made._replace(**changes)
 
 
 def several_labels(n, *, seed=0):
@@ -34,7 +34,7 @@ def several_labels(n, *, seed=0):
 
 
 def of_pixels(pixels, labels, split):
-    source = ArraySource(pixels, Labels.of_multi_hot(labels), classes=CLASSES)
+    source = ArraySource(pixels, Labels.from_multi_hot(labels), classes=CLASSES)
     return divided(source, split)
 
 
@@ -61,7 +61,7 @@ def file_source(folder, contents, *, classes=2):
     for name, content in contents.items():
         if content is not None:
             (folder / name).write_bytes(content)
-    labels = Labels.of_ids(np.arange(len(contents)) % classes, classes=classes)
+    labels = Labels.from_ids(np.arange(len(contents)) % classes, classes=classes)
     return FileSource(folder, labels, classes=CLASSES[:classes], names=Names(name.encode() for name in contents))
 
 
@@ -123,7 +123,7 @@ def test_many_labels_and_blocks():
     labels = np.ones((n, 4), np.uint8)
     labels[:, 0] = 0
     labels[:300, 0] = 1
-    source = ArraySource(np.zeros((n, 1, 1, 1), np.uint8), Labels.of_multi_hot(labels), classes=CLASSES)
+    source = ArraySource(np.zeros((n, 1, 1, 1), np.uint8), Labels.from_multi_hot(labels), classes=CLASSES)
     dataset = divided(source, Split(np.arange(600), np.arange(600, 700), np.arange(600, n)))
     content = manifest_of(dataset, images=False)
     assert content["counts"]["ant"] == {"query": 300, "train": 0, "database": 0}
@@ -162,7 +162,7 @@ def test_manifest_is_json_and_says_what_was_set(small):
 def test_digests(n, threads):
     """Each digest is that of the image's own bytes, in the order of the rows, whatever the number of threads."""
     pixels = np.random.default_rng(0).integers(0, 256, (700, 2, 2, 3), dtype=np.uint8)
-    source = ArraySource(pixels, Labels.of_ids(np.zeros(700, int), classes=1), classes=["x"])
+    source = ArraySource(pixels, Labels.from_ids(np.zeros(700, int), classes=1), classes=["x"])
     rows, told = np.sort(np.random.default_rng(1).choice(700, n, replace=False)), []
     found = read(source, rows, threads=threads, on_progress=told.append)
     expected = [hashlib.blake2b(pixels[row].tobytes(), digest_size=16).digest() for row in rows]
@@ -233,7 +233,7 @@ def test_same_bytes(values, apart):
                 raise inspection.BadImage("is missing")
             return bytes([values[index]])
 
-    source = Planted(np.zeros((12, 1, 1, 1), np.uint8), Labels.of_ids(np.zeros(12, int), classes=1), classes=["x"])
+    source = Planted(np.zeros((12, 1, 1, 1), np.uint8), Labels.from_ids(np.zeros(12, int), classes=1), classes=["x"])
     database = np.arange(6, 11) if apart else np.array([2, 3, 4, 6, 7, 8])
     split = Split(np.array([0, 1, 2, 3]), np.array([4, 5, 6]), database)
     found = manifest_of(divided(source, split))

@@ -47,7 +47,7 @@ def check(found, expected, dtype):
 @given(plain)
 def test_round_trip(array):
     """The rows that went in come out, and their number, and that of the classes."""
-    labels = Labels.of_multi_hot(array)
+    labels = Labels.from_multi_hot(array)
     check(labels[:], array, np.uint8)
     assert labels.shape == array.shape
     assert len(labels) == len(array)
@@ -60,16 +60,16 @@ def test_packed(array):
     packed = [
         [int("".join(map(str, row[k : k + 8])).ljust(8, "0"), 2) for k in range(0, len(row), 8)] for row in array.tolist()
     ]
-    labels = Labels.of_packed(np.array(packed, np.uint8), classes=array.shape[1])
+    labels = Labels.from_packed(np.array(packed, np.uint8), classes=array.shape[1])
     check(labels[:], array, np.uint8)
-    assert labels.single == Labels.of_multi_hot(array).single
+    assert labels.single == Labels.from_multi_hot(array).single
 
 
 @given(st.lists(st.integers(0, 400), max_size=40), st.integers(0, 300))
 def test_ids(ids, more):
     """Class ids, of any number of classes, are rows with one 1."""
     classes = max([0, *ids]) + 1 + more
-    labels = Labels.of_ids(np.array(ids, np.int64), classes=classes)
+    labels = Labels.from_ids(np.array(ids, np.int64), classes=classes)
     assert labels.single
     check(labels[:], [[int(k == i) for k in range(classes)] for i in ids] or np.zeros((0, classes)), np.uint8)
     check(labels.ids(np.arange(len(ids))), ids, np.int64)
@@ -78,7 +78,7 @@ def test_ids(ids, more):
 @pytest.mark.parametrize("classes", [1, 2, 255, 256, 257, 65_535, 65_536, 65_537])
 def test_ids_at_the_edges(classes):
     """The last class is found where the bytes of an id just suffice, or just don't."""
-    labels = Labels.of_ids(np.array([classes - 1, 0]), classes=classes)
+    labels = Labels.from_ids(np.array([classes - 1, 0]), classes=classes)
     check(labels.ids(np.arange(2)), [classes - 1, 0], np.int64)
     assert labels[0].sum() == labels[0, ...][classes - 1] == 1 if classes > 1 else labels[0][0] == 1
     np.testing.assert_array_equal(labels.members(classes - 1), [0] if classes > 1 else [0, 1])
@@ -88,7 +88,7 @@ def test_ids_at_the_edges(classes):
 @given(plain, st.data())
 def test_index(array, data):
     """One row, some rows in any order, a slice, and a mask give what the array gives."""
-    labels = Labels.of_multi_hot(array)
+    labels = Labels.from_multi_hot(array)
     for index in (
         data.draw(st.integers(-len(array), len(array) - 1)),
         np.int64(data.draw(st.integers(0, len(array) - 1))),
@@ -102,7 +102,7 @@ def test_index(array, data):
 @given(plain, st.data())
 def test_single_and_ids(array, data):
     """Labels are single exactly if each row has one; ids of some rows are there exactly if each of those has."""
-    labels = Labels.of_multi_hot(array)
+    labels = Labels.from_multi_hot(array)
     assert labels.single == (ids_of(array) is not None)
     rows = rows_for(data, array)
     expected = ids_of(array[rows])
@@ -115,7 +115,7 @@ def test_single_and_ids(array, data):
 @given(plain)
 def test_members(array):
     """Members of each class are the rows with a 1 in its column, in order."""
-    labels = Labels.of_multi_hot(array)
+    labels = Labels.from_multi_hot(array)
     for k in range(array.shape[1]):
         check(labels.members(k), [i for i, row in enumerate(array.tolist()) if row[k]], np.int64)
 
@@ -123,7 +123,7 @@ def test_members(array):
 @given(plain, st.data())
 def test_counts(array, data):
     """Labels an image and images a class are the sums of rows and columns, of all images or of some."""
-    labels = Labels.of_multi_hot(array)
+    labels = Labels.from_multi_hot(array)
     rows = rows_for(data, array)
     check(labels.per_image(), array.sum(axis=1), np.int64)
     check(labels.per_class(), array.sum(axis=0), np.int64)
@@ -134,7 +134,7 @@ def test_counts(array, data):
 @given(plain, st.data())
 def test_blocks(array, data):
     """Blocks, of three rows here, are together all rows, or those asked for, each once and in order."""
-    labels = Labels.of_multi_hot(array)
+    labels = Labels.from_multi_hot(array)
     rows = rows_for(data, array)
     for blocks, expected in ((list(labels.blocks()), array), (list(labels.blocks(rows)), array[rows])):
         assert [len(block) for block in blocks] == [3] * (len(expected) // 3) + [len(expected) % 3] * (len(expected) % 3 > 0)
@@ -145,14 +145,14 @@ def test_blocks(array, data):
 def test_of_classes(array, data):
     """Some of the classes, in any order, are those columns."""
     classes = np.array(data.draw(st.lists(st.integers(0, array.shape[1] - 1), min_size=1, unique=True)))
-    check(Labels.of_multi_hot(array).of_classes(classes)[:], array[:, classes], np.uint8)
+    check(Labels.from_multi_hot(array).select_classes(classes)[:], array[:, classes], np.uint8)
 
 
 @given(plain, st.data())
 def test_of_rows(array, data):
     """Some of the images, in any order, are those rows."""
     rows = rows_for(data, array)
-    check(Labels.of_multi_hot(array).of_rows(rows)[:], array[rows], np.uint8)
+    check(Labels.from_multi_hot(array).take(rows)[:], array[rows], np.uint8)
 
 
 @given(plain, st.data())
@@ -160,38 +160,38 @@ def test_memory(array, data):
     """A row takes a bit a class, rounded up to bytes, or the bytes of an id, whichever way it was made."""
     n, classes = array.shape
     bits = -(-classes // 8)
-    made = Labels.of_multi_hot(array)
+    made = Labels.from_multi_hot(array)
     assert made.nbytes == n * (1 if made.single else bits)
     rows = rows_for(data, array)
-    assert made.of_rows(rows).nbytes == len(rows) * (1 if made.single else bits)
-    assert made.of_classes(np.arange(classes)).nbytes <= n * bits
+    assert made.take(rows).nbytes == len(rows) * (1 if made.single else bits)
+    assert made.select_classes(np.arange(classes)).nbytes <= n * bits
 
 
 def test_nus_wide_fits():
     """NUS-WIDE's 269,648 images with 81 labels take 11 bytes each, ImageNet's ids with 1,000 classes two."""
-    assert Labels.of_multi_hot(np.ones((2696, 81), np.uint8)).nbytes == 2696 * 11
-    assert Labels.of_ids(np.zeros(1000, np.int64), classes=1000).nbytes == 2000
+    assert Labels.from_multi_hot(np.ones((2696, 81), np.uint8)).nbytes == 2696 * 11
+    assert Labels.from_ids(np.zeros(1000, np.int64), classes=1000).nbytes == 2000
 
 
 @pytest.mark.parametrize("classes", [0, 1, 9])
 def test_no_images(classes):
     """Labels of no image answer every question, with nothing."""
-    labels = Labels.of_multi_hot(np.zeros((0, classes), np.uint8))
+    labels = Labels.from_multi_hot(np.zeros((0, classes), np.uint8))
     assert labels.shape == labels[:].shape == (0, classes)
     none = np.zeros(0, np.int64)
     for found in (labels.per_image(), labels.ids(none), labels.members(0)):
         check(found, none, np.int64)
     check(labels.per_class(), np.zeros(classes), np.int64)
-    assert labels.of_rows(none).shape == (0, classes)
+    assert labels.take(none).shape == (0, classes)
     assert list(labels.blocks()) == []
-    assert labels.of_classes(np.arange(classes)).shape == (0, classes)
+    assert labels.select_classes(np.arange(classes)).shape == (0, classes)
 
 
 @pytest.mark.parametrize(("ids", "classes"), [([0, 3], 3), ([-1, 2], 3), ([256], 256), ([0], 0), ([2**40], 10)])
 def test_ids_out_of_range(ids, classes):
     """An id below 0 or beyond the classes is refused, with what was found."""
     with pytest.raises(ValueError, match=rf"0 to {classes - 1}, got {min(ids)} to {max(ids)}"):
-        Labels.of_ids(np.array(ids), classes=classes)
+        Labels.from_ids(np.array(ids), classes=classes)
 
 
 @pytest.mark.parametrize(
@@ -208,14 +208,14 @@ def test_ids_out_of_range(ids, classes):
 def test_no_multi_hot(array):
     """Another shape, dtype or value than rows of 0 and 1 is refused, with what was found."""
     with pytest.raises(ValueError, match=r"must be uint8\[n, c\].*got "):
-        Labels.of_multi_hot(array)
+        Labels.from_multi_hot(array)
 
 
 def test_other_stays_as_it_was():
     """Labels keep their own copy: what was given may change afterwards."""
     array = np.eye(4, dtype=np.uint8)[[0, 1, 2, 2]]
     ids = np.array([0, 1, 2, 2], np.uint8)
-    made = Labels.of_multi_hot(array), Labels.of_ids(ids, classes=4)
+    made = Labels.from_multi_hot(array), Labels.from_ids(ids, classes=4)
     array[:], ids[:] = 0, 3
     for labels in made:
         check(labels.ids(np.arange(4)), [0, 1, 2, 2], np.int64)

@@ -31,7 +31,7 @@ def source_of(n):
 def source_with(images):
     """One class an image."""
     classes = len(images)
-    return ArraySource(images, Labels.of_ids(np.arange(classes), classes=classes), classes=[str(k) for k in range(classes)])
+    return ArraySource(images, Labels.from_ids(np.arange(classes), classes=classes), classes=[str(k) for k in range(classes)])
 
 
 def batches(count, *, n=20, rows=None, batch_size=6, seed=3, start=0, preprocessing=OFF, read_options=HERE):
@@ -347,7 +347,7 @@ from adsq_jax.data.sources import ArraySource, FileSource, Names
 
 def main(argv):
     images = np.random.default_rng(0).integers(0, 256, (20, 6, 6, 3), dtype=np.uint8)
-    source = ArraySource(images, Labels.of_ids(np.arange(20), classes=20), classes=[str(k) for k in range(20)])
+    source = ArraySource(images, Labels.from_ids(np.arange(20), classes=20), classes=[str(k) for k in range(20)])
     preprocessing = pipeline.Preprocessing(resize=8, image_size=6, crop_padding=2, flip=True, erase=0.5)
     taken = []
     for workers in (0, 2, 3):
@@ -414,7 +414,7 @@ def test_size_that_does_not_fit():
 def test_a_bad_image_is_named(tmp_path):
     """A file that is no picture ends the batches with its path."""
     (tmp_path / "a.jpg").write_bytes(b"no picture")
-    source = FileSource(tmp_path, Labels.of_ids(np.array([0]), classes=1), classes=["a"], names=Names([b"a.jpg"]))
+    source = FileSource(tmp_path, Labels.from_ids(np.array([0]), classes=1), classes=["a"], names=Names([b"a.jpg"]))
     made = pipeline.in_order(source, np.arange(1), preprocessing=pipeline.Preprocessing(8, 8), batch_size=1, read_options=HERE)
     with pytest.raises(BadImage, match=str(tmp_path / "a.jpg")):
         next(made)

@@ -35,7 +35,7 @@ class Blind(Source):
     """Labels without images: what a split is drawn of."""
 
     def __init__(self, labels, *, names=None, parts=None):
-        labels = labels if isinstance(labels, Labels) else Labels.of_multi_hot(np.asarray(labels, np.uint8))
+        labels = labels if isinstance(labels, Labels) else Labels.from_multi_hot(np.asarray(labels, np.uint8))
         names = None if names is None else Names(name.encode() for name in names)
         super().__init__(labels, classes=[f"c{k}" for k in range(labels.classes)], names=names, parts=parts)
 
@@ -47,7 +47,7 @@ class Blind(Source):
 
 
 def of_counts(*counts):
-    return Blind(Labels.of_ids(np.repeat(np.arange(len(counts)), counts), classes=len(counts)))
+    return Blind(Labels.from_ids(np.repeat(np.arange(len(counts)), counts), classes=len(counts)))
 
 
 def by_class(source, *protocol, seed=0):
@@ -83,7 +83,7 @@ def balanced_cases(draw):
     holds_train = draw(st.booleans())
     n_database = len(ids) - classes * (query if holds_train else query + train)
     sizes = (classes * query, classes * train, n_database, holds_train)
-    return Blind(Labels.of_ids(ids, classes=classes)), sizes, draw(st.integers(0, 2**32 - 1))
+    return Blind(Labels.from_ids(ids, classes=classes)), sizes, draw(st.integers(0, 2**32 - 1))
 
 
 # Sizes
@@ -109,7 +109,7 @@ def several_labels(n, classes, *, without=0, rarest=0.026):
 def imagenet():
     """Two parts of the published lengths, and an uneven number of images a class in the first."""
     train = np.repeat(np.arange(100), np.diff(np.linspace(0, 128_503, 101).astype(int)))
-    labels = Labels.of_ids(np.concatenate([train, np.repeat(np.arange(100), 50)]), classes=100)
+    labels = Labels.from_ids(np.concatenate([train, np.repeat(np.arange(100), 50)]), classes=100)
     return Blind(labels, parts={"train": np.arange(128_503), "validation": np.arange(128_503, 133_503)})
 
 
@@ -195,7 +195,7 @@ def test_unlabelled_images_of_mirflickr_are_in_the_database():
 def test_an_image_more_or_less(name, change):
     """With an image more or less than is published the sizes are refused, with both."""
     labels = REAL_SIZES[name]().labels
-    changed = labels.of_rows(np.arange(len(labels) + change) % len(labels))
+    changed = labels.take(np.arange(len(labels) + change) % len(labels))
     text = error_of(draw, Blind(changed), name)
     assert "isn't the published one" in text
     assert " / ".join(f"{size:,}" for size in PUBLISHED[name][:3]) in text
@@ -236,7 +236,7 @@ def test_a_seed_fixes_the_split(case):
     """The same seed gives the same split, however the labels are stored."""
     source, sizes, seed = case
     packed = Blind(Labels(np.packbits(source.labels[:], axis=1), classes=source.labels.classes))
-    again = Blind(Labels.of_packed(packed.labels._stored, classes=packed.labels.classes))
+    again = Blind(Labels.from_packed(packed.labels._stored, classes=packed.labels.classes))
     first, second = (by_class(one, *sizes, seed=seed) for one in (source, again))
     assert rows_of(first) == rows_of(second)
 
@@ -363,7 +363,7 @@ def test_too_few_at_random():
 def test_part_with_too_few_to_train_on():
     """A class whose training part is too small is an error, though its validation part has more."""
     parts = {"train": np.arange(6), "validation": np.arange(6, 30)}
-    source = Blind(Labels.of_ids(np.arange(30) % 2, classes=2), parts=parts)
+    source = Blind(Labels.from_ids(np.arange(30) % 2, classes=2), parts=parts)
     protocol = Protocol(24, 6, 6, True, "1000", "by_part")
     assert rows_of(protocols.by_part(source, protocol, seed=0)) == [list(range(6, 30)), list(range(6)), list(range(6))]
     text = error_of(protocols.by_part, source, protocol._replace(n_train=8), seed=0)
@@ -468,7 +468,7 @@ def test_own_small_classes(count, query_share):
 
 def listed(**parts):
     chosen = {"query": np.array([7, 1]), "train": np.array([4, 3]), "database": np.array([5, 4, 3, 2]), **parts}
-    return Blind(Labels.of_ids(np.arange(10) % 2, classes=2), parts=chosen)
+    return Blind(Labels.from_ids(np.arange(10) % 2, classes=2), parts=chosen)
 
 
 @pytest.mark.parametrize("name", ["coco-lists", "nuswide", "coco", "cifar10", "own"])
@@ -604,7 +604,7 @@ TINY = Split(np.array([0]), np.array([1, 2]), np.array([1, 2, 3]))
 
 def hash_of(split, name, labels, names=None):
     names = None if names is None else Names(name.encode() for name in names)
-    return protocols.sha256(split, name=name, labels=Labels.of_multi_hot(labels), names=names)
+    return protocols.sha256(split, name=name, labels=Labels.from_multi_hot(labels), names=names)
 
 
 def test_hash_of_a_tiny_example():

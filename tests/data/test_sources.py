@@ -25,7 +25,7 @@ RANDOM = np.random.default_rng(5)
 
 
 def one_class_each(n):
-    return Labels.of_ids(np.arange(n), classes=n)
+    return Labels.from_ids(np.arange(n), classes=n)
 
 
 def counted(n):
@@ -69,7 +69,7 @@ def test_first_and_once(names):
 def test_names_of_rows(names, data):
     """Some of the texts, in any order, more than once too."""
     rows = data.draw(st.lists(st.integers(0, len(names) - 1))) if names else []
-    found = Names([name.encode() for name in names]).of_rows(np.array(rows, np.int64))
+    found = Names([name.encode() for name in names]).take(np.array(rows, np.int64))
     assert [found[i] for i in range(len(found))] == [names[row] for row in rows]
 
 
@@ -168,7 +168,7 @@ def test_file_source(folder, shorter_side):
             source.image(i, shorter_side=shorter_side), images.decode(content, shorter_side=shorter_side)
         )
         assert source.name(i) == name
-        assert source.place(i) == f"{folder}/{name}"
+        assert source.location(i) == f"{folder}/{name}"
         assert source[i]["label"].tolist() == [int(k == i) for k in range(4)]
 
 
@@ -275,7 +275,7 @@ def test_subset(folder):
     source = FileSource(
         folder, one_class_each(4), classes=counted(4), names=names, parts={"train": np.arange(4)}, notes={"odd": 3}
     )
-    labels = Labels.of_multi_hot(np.array([[1, 1], [0, 1], [1, 0]], np.uint8))
+    labels = Labels.from_multi_hot(np.array([[1, 1], [0, 1], [1, 0]], np.uint8))
     some = Subset(source, np.array([3, 0, 2]), labels=labels, classes=["x", "y"], parts={"query": np.array([1])})
     assert len(some) == 3
     assert [some.name(i) for i in range(3)] == [NAMES[3], NAMES[0], NAMES[2]]
@@ -423,7 +423,7 @@ def test_memory_of_many_images(tmp_path):
     tracemalloc.start()
     try:
         names = Names(b"images/%018d.jpeg" % i for i in range(n))
-        labels = Labels.of_packed(packed.copy(), classes=81)
+        labels = Labels.from_packed(packed.copy(), classes=81)
         source = FileSource(tmp_path, labels, classes=counted(81), names=names)
         gc.collect()
         grown = tracemalloc.get_traced_memory()[0]
@@ -436,7 +436,7 @@ def test_memory_of_many_images(tmp_path):
 
 def test_names_of_classes():
     """Two classes of one name are an error; control characters, which a terminal would obey, are replaced."""
-    labels = Labels.of_ids(np.zeros(1, int), classes=2)
+    labels = Labels.from_ids(np.zeros(1, int), classes=2)
     with pytest.raises(InputError, match="two classes are named 'x'"):
         ArraySource(np.zeros((1, 2, 2, 3), np.uint8), labels, classes=["x", "x"])
     source = ArraySource(np.zeros((1, 2, 2, 3), np.uint8), labels, classes=["a\x1b[31m", "b\nc"])

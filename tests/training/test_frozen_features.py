@@ -16,6 +16,7 @@ from PIL import Image
 from adsq_jax import storage
 from adsq_jax.data import datasets, protocols
 from adsq_jax.data.labels import Labels
+from adsq_jax.data.preprocessing import Preprocessing
 from adsq_jax.data.sources import ArraySource, FileSource, Names
 from adsq_jax.devices.data_parallel import DataParallel
 from adsq_jax.errors import InputError, Stopped
@@ -51,14 +52,14 @@ def divided(source, *, train=None, query=None):
     """A split whose rows are not all of the source's, with its parts in no order."""
     train = np.arange(60, 20, -1) if train is None else train
     split = protocols.Split(np.arange(12) if query is None else query, train, np.arange(91, 12, -1))
-    return datasets.make_dataset(source, split, protocol="digits", map_at="all", validation=0, seed=0, allow_overlap=False)
+    return datasets.make_dataset(source, split, protocol="digits", map_at="all", preprocessing=Preprocessing(0, 4))
 
 
 def array_source(*, changed=None, n=100):
     pixels = np.random.default_rng(0).integers(0, 256, (n, 4, 4, 3), dtype=np.uint8)
     if changed is not None:
         pixels[changed, 3, 3, 2] ^= 1
-    return ArraySource(pixels, Labels.of_ids(np.arange(n) % 5, classes=5), classes=list("abcde"))
+    return ArraySource(pixels, Labels.from_ids(np.arange(n) % 5, classes=5), classes=list("abcde"))
 
 
 def compute(encoder, directory, *, dataset=None, trunk=TRUNK, views=2, identity="net", stop=lambda: False):
@@ -284,7 +285,7 @@ def pictures(folder):
     folder.mkdir(exist_ok=True)
     for k, name in enumerate(names):
         Image.fromarray(np.full((4, 4, 3), k, np.uint8)).save(folder / name)
-    labels = Labels.of_ids(np.arange(100) % 5, classes=5)
+    labels = Labels.from_ids(np.arange(100) % 5, classes=5)
     return FileSource(folder, labels, classes=list("abcde"), names=Names(name.encode() for name in names))
 
 

@@ -41,7 +41,7 @@ def read(directory: Path) -> ArraySource:
         records = _records_of(folder / name, directory=directory)
         ids[rows] = records[:, 0]
         pixels[rows] = records[:, 1:].reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1)
-    return ArraySource(pixels, Labels.of_ids(ids, classes=len(CLASSES)), classes=CLASSES)
+    return ArraySource(pixels, Labels.from_ids(ids, classes=len(CLASSES)), classes=CLASSES)
 
 
 def _records_of(path: Path, *, directory: Path) -> np.ndarray:

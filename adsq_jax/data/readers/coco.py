@@ -66,7 +66,7 @@ def read(directory: Path) -> Subset:
     paths = train.paths + val.paths
     files = FileSource(
         directory,
-        Labels.of_multi_hot(labels[rows]),
+        Labels.from_multi_hot(labels[rows]),
         classes=[train.categories[k] for k in categories],
         names=Names(paths[i] for i in first[rows]),
         notes={"images without a label": len(ids) - len(rows)} if len(rows) < len(ids) else {},

@@ -23,4 +23,4 @@ def read() -> ArraySource:
         raise InputError("digits come inside scikit-learn, which isn't installed: pip install scikit-learn") from error
     data = datasets.load_digits()
     pixels = np.round(data.images * (255 / 16)).astype(np.uint8)[..., None]  # 0..16 -> 0..255
-    return ArraySource(pixels, Labels.of_ids(data.target, classes=10), classes=[str(k) for k in range(10)])
+    return ArraySource(pixels, Labels.from_ids(data.target, classes=10), classes=[str(k) for k in range(10)])

@@ -41,7 +41,7 @@ def read(directory: Path) -> ArraySource:
                 "labels were read, expected as many 28x28 images as labels 0 to 9: apt-get install dataset-fashion-mnist"
             )
     pixels, ids = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return ArraySource(pixels[..., None], Labels.of_ids(ids, classes=10), classes=CLASSES)
+    return ArraySource(pixels[..., None], Labels.from_ids(ids, classes=10), classes=CLASSES)
 
 
 def _read_idx(path: Path, *, dimensions: int) -> np.ndarray:

@@ -78,7 +78,7 @@ def read(directory: Path) -> FileSource:
             "another folder with --config.data.directory"
         )
     found = pictures_of(directory, folders, advice=f"{_LAYOUT}; add pictures ({' '.join(EXTENSIONS)}), or remove the folder")
-    labels = Labels.of_ids(found.folders, classes=len(folders))
+    labels = Labels.from_ids(found.folders, classes=len(folders))
     classes = [printable(name) for name in folders]
     return FileSource(directory, labels, classes=classes, names=Names(found.names), notes={**found.notes, **loose})
 
@@ -101,7 +101,7 @@ def read_all(directory: Path) -> FileSource:
     folders = [name.partition(b"/")[0] if b"/" in name else b"" for name in names]
     classes = sorted(set(folders))
     number = {name: k for k, name in enumerate(classes)}
-    labels = Labels.of_ids(np.array([number[name] for name in folders]), classes=len(classes))
+    labels = Labels.from_ids(np.array([number[name] for name in folders]), classes=len(classes))
     return FileSource(directory, labels, classes=[printable(name) for name in classes], names=Names(names))
 
 

@@ -43,7 +43,7 @@ def read(directory: Path) -> FileSource:
         _check_folders(directory, part, classes)
     folders = [f"{part}/{synset}".encode() for part in PARTS for synset in classes]
     found = folder.pictures_of(directory, folders, advice=_GET.format(directory=directory))
-    labels = Labels.of_ids(found.folders % len(classes), classes=len(classes))
+    labels = Labels.from_ids(found.folders % len(classes), classes=len(classes))
     in_train = found.folders < len(classes)
     parts = {"train": np.flatnonzero(in_train), "validation": np.flatnonzero(~in_train)}
     return FileSource(directory, labels, classes=classes, names=Names(found.names), parts=parts, notes=found.notes)

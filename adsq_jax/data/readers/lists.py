@@ -51,7 +51,7 @@ def read(directory: Path, *, lists: Path) -> FileSource:
         classes = count
         parts[part] = np.fromiter((rows.setdefault(name, len(rows)) for name in names), np.int64, len(names))
         packed = _joined(packed, found, parts[part], size=len(rows), path=path, names=names)
-    labels = Labels.of_packed(packed, classes=classes)
+    labels = Labels.from_packed(packed, classes=classes)
     return FileSource(directory, labels, classes=_classes_of(lists, classes), names=Names(rows), parts=parts)
 
 
@@ -69,7 +69,7 @@ def read_one(path: Path, *, directory: Path) -> FileSource:
       InputError: as `read`.
     """
     names, packed, classes = parse(path)
-    labels = Labels.of_packed(packed, classes=classes)
+    labels = Labels.from_packed(packed, classes=classes)
     return FileSource(directory, labels, classes=_classes_of(path.parent, classes), names=Names(names))
 
 

@@ -64,7 +64,7 @@ def read(directory: Path) -> FileSource:
     bare = int((~labels.any(axis=1)).sum())
     return FileSource(
         _images_of(directory),
-        Labels.of_multi_hot(labels),
+        Labels.from_multi_hot(labels),
         classes=CLASSES,
         names=names,
         notes={"images without a label": bare} if bare else {},

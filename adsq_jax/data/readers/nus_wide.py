@@ -79,9 +79,9 @@ def read(directory: Path, *, most_frequent: int | None) -> Source:
     chosen = np.arange(CONCEPTS)
     if most_frequent is not None:
         chosen = np.sort(np.argsort(-whole.labels.per_class(), kind="stable")[:most_frequent])
-    labels = whole.labels.of_classes(chosen)
+    labels = whole.labels.select_classes(chosen)
     rows = np.flatnonzero(labels.per_image())
-    return Subset(whole, rows, labels=labels.of_rows(rows), classes=[concepts[k] for k in chosen], parts={})
+    return Subset(whole, rows, labels=labels.take(rows), classes=[concepts[k] for k in chosen], parts={})
 
 
 def read_concepts(directory: Path) -> list[str]:

@@ -102,7 +102,7 @@ def read(name: str, directory: str, *, splits: Sequence[str] | None) -> Source:
         return whole
     labelled = [rows for rows in whole.parts.values() if whole.labels.per_image(rows).any()]  # of splits that anybody labelled
     rows = np.concatenate([np.zeros(0, np.int64), *labelled])
-    return Subset(whole, rows, labels=whole.labels.of_rows(rows), classes=whole.classes, parts={})
+    return Subset(whole, rows, labels=whole.labels.take(rows), classes=whole.classes, parts={})
 
 
 def check_prepared(folder: Path) -> None:
@@ -190,7 +190,7 @@ def of_builder(builder: Any, *, splits: Sequence[str] | None, remedy: str) -> Re
         found = _labels(builder, records, chosen)
     except RuntimeError as error:  # array_record's, of files that are gone or damaged
         raise InputError(f"{builder.data_dir} can't be read ({_said(error)}): {remedy}") from error
-    labels = Labels.of_packed(found["labels"], classes=len(names))
+    labels = Labels.from_packed(found["labels"], classes=len(names))
     starts = np.cumsum([0, *(len(part) for part in records)])
     parts = {split: np.arange(starts[k], starts[k + 1]) for k, split in enumerate(chosen)}
     joined = found["names"].tobytes()
@@ -286,7 +286,7 @@ def imagenet100(directory: str) -> Subset:
     """The hundred synsets of `imagenet2012`, in the order that `imagenet100.read` gives them, and so with the same splits."""
     whole = read("imagenet2012", directory, splits=("train", "validation"))
     synsets = synsets_of_imagenet100()
-    labels = whole.labels.of_classes(np.array([whole.classes.index(synset) for synset in synsets]))
+    labels = whole.labels.select_classes(np.array([whole.classes.index(synset) for synset in synsets]))
     rows = np.flatnonzero(labels.per_image())
     ids, folders = labels.ids(rows), np.where(rows < len(whole.parts["train"]), "train", "val")
     assert ids is not None
@@ -298,7 +298,7 @@ def imagenet100(directory: str) -> Subset:
     return Subset(
         whole,
         rows[order],
-        labels=labels.of_rows(rows[order]),
+        labels=labels.take(rows[order]),
         classes=synsets,
         names=Names(names[i] for i in order),
         parts={"train": np.flatnonzero(in_train), "validation": np.flatnonzero(~in_train)},
@@ -310,7 +310,7 @@ def coco(directory: str) -> Subset:
     whole = read("coco/2014", directory, splits=("train", "validation"))
     names = [whole.name(row) for row in range(len(whole))]
     rows = np.array([row for row in sorted(range(len(whole)), key=names.__getitem__) if whole.labels[row].any()])
-    return Subset(whole, rows, labels=whole.labels.of_rows(rows), classes=whole.classes, parts={})
+    return Subset(whole, rows, labels=whole.labels.take(rows), classes=whole.classes, parts={})
 
 
 BENCHMARKS: dict[str, Callable[[str], Source]] = {  # of those that have a protocol

@@ -109,7 +109,7 @@ def test_as_tfds_reads_them(tmp_path, year):
     assert list(source.classes) == [f"category {k}" for k in CATEGORY_IDS]
     for i, (image, shown) in enumerate(wanted.items()):
         assert {CATEGORY_IDS[k] for k in np.flatnonzero(source.labels[i])} == shown
-        assert source.place(i) == str(paths[image])
+        assert source.location(i) == str(paths[image])
         assert source.content(i) == paths[image].read_bytes()
         np.testing.assert_allclose(source[i]["image"], np.broadcast_to((image % 250, 100, 50), (4, 6, 3)), atol=3)
     assert source.notes == {"images without a label": 2}
@@ -130,22 +130,22 @@ def test_years_are_the_same(tmp_path):
     assert a.names.joined == b.names.joined
     assert a.classes == b.classes
     assert hash_of(a) == hash_of(b)
-    assert a.place(3) != b.place(3)
+    assert a.location(3) != b.location(3)
 
 
 def test_which_year(directory):
     """2014 goes first; where only 2017 is whole, 2017 is read."""
     write(directory, 2017)
-    assert "train2014" in coco.read(directory).place(0)
+    assert "train2014" in coco.read(directory).location(0)
     (directory / "annotations" / "instances_val2014.json").unlink()
-    assert "train2017" in coco.read(directory).place(0)
+    assert "train2017" in coco.read(directory).location(0)
 
 
 def test_which_year_has_images(directory):
     """Where the JSON files of both years are there, the year whose images are there is read."""
     write(directory, 2017)
     (directory / "train2014").rename(directory / "elsewhere")
-    assert "train2017" in coco.read(directory).place(0)
+    assert "train2017" in coco.read(directory).location(0)
 
 
 def test_missing_images(directory):

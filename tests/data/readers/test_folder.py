@@ -249,7 +249,7 @@ def test_a_folder_of_a_store(directory, bucket):
         (directory / name).write_text("x")
     there = folder.read(mock_data.upload(directory, f"{bucket}/a/pictures"))
     mock_data.assert_same(folder.read(directory), there)
-    assert there.place(0) == f"{bucket}/a/pictures/cat/b.png"
+    assert there.location(0) == f"{bucket}/a/pictures/cat/b.png"
 
 
 @pytest.mark.parametrize(

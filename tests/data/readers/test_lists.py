@@ -76,7 +76,7 @@ def test_the_format(tmp_path):
     }
     assert all(rows.dtype == np.int64 for rows in source.parts.values())
     assert source.classes == ("0", "1", "2")
-    assert source.place(1) == str(tmp_path / "pictures" / "b/c.jpg")
+    assert source.location(1) == str(tmp_path / "pictures" / "b/c.jpg")
 
 
 def test_images_below_the_folder(tmp_path):

@@ -485,14 +485,14 @@ def test_real_length(tmp_path):
     names, labels = nus_wide.read_labels(tmp_path, concepts=CONCEPTS)
     np.testing.assert_array_equal(labels, written)
     assert (names[0], names[-1], len(names)) == ("a/000000.jpg", "a/269647.jpg", 269_648)
-    whole = Labels.of_multi_hot(labels)
+    whole = Labels.from_multi_hot(labels)
     chosen = np.sort(np.argsort(-whole.per_class(), kind="stable")[:21])
     assert chosen.tolist() == frequent.tolist()
-    some = whole.of_classes(chosen)
+    some = whole.select_classes(chosen)
     rows = np.flatnonzero(some.per_image())
     assert len(rows) == 195_834
     assert rows.tolist() == np.flatnonzero(written[:, frequent].any(axis=1)).tolist()
-    np.testing.assert_array_equal(some.of_rows(rows)[:], written[rows][:, frequent])
+    np.testing.assert_array_equal(some.take(rows)[:], written[rows][:, frequent])
 
 
 # End to end

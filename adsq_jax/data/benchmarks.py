@@ -1,0 +1,63 @@
+"""Published benchmarks by name, for Python: `load`."""
+
+from pathlib import Path
+
+from adsq_jax.data import arrays, datasets
+from adsq_jax.data.datasets import PROTOCOLS_OF, READERS_OF, Dataset, Settings
+from adsq_jax.data.preprocessing import Preprocessing
+from adsq_jax.errors import InputError
+
+
+def load(
+    name: str,
+    *,
+    directory: str | Path = "",
+    protocol: str | None = None,
+    reader: str | None = None,
+    seed: int = 0,
+    preprocessing: Preprocessing | None = None,
+) -> Dataset:
+    """Open a published benchmark, split by its protocol.
+
+    Args:
+      name: "digits", "fashion_mnist", "cifar10", "nuswide", "imagenet100", "coco" or "mirflickr25k".
+      directory: the folder of its files; digits come with scikit-learn and need none.
+      protocol: how to split it; None for the first of `datasets.PROTOCOLS_OF[name]`, which has the benchmark's name.
+      reader: the form of its files, one of `datasets.READERS_OF[name]`: "files" (as published), "lists", "tfds"; None: first.
+      seed: seeds the draw of queries and training images, from 0.
+      preprocessing: how to resize, crop and augment; None: as of `from_arrays`.
+
+    Returns:
+      The data set.
+
+    Raises:
+      InputError: the reason.
+    """
+    if name not in PROTOCOLS_OF or datasets.OWN in PROTOCOLS_OF[name]:
+        known = ", ".join(name for name, protocols in PROTOCOLS_OF.items() if datasets.OWN not in protocols)
+        raise InputError(f"{name!r} is no benchmark: expected one of {known}")
+    for given, known_names, key in ((protocol, PROTOCOLS_OF[name], "protocol"), (reader, READERS_OF[name], "reader")):
+        if given is not None and given not in known_names:
+            raise InputError(f"{key}={given!r}: expected, for {name}, {' or '.join(known_names)}")
+    if preprocessing is not None:
+        preprocessing.check()
+    settings = Settings(
+        name=name,
+        reader=reader or READERS_OF[name][0],
+        directory=str(directory),
+        lists="",
+        tfds_name="",
+        protocol=protocol or PROTOCOLS_OF[name][0],
+        split_seed=seed,
+        validation=0,
+        query_share=0.1,
+        train_share=1.0,
+        allow_overlap=False,
+        on_bad_image="error",
+        most_bad=0.0,
+        manifest="",
+        keep_mib=arrays.CACHE_BYTES >> 20,
+        **(preprocessing or arrays.PICTURES)._asdict(),
+    )
+    dataset = datasets.load(settings)
+    return dataset._replace(preprocessing=arrays.choose_preprocessing(dataset.source, preprocessing))
