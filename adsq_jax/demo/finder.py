@@ -1,4 +1,4 @@
-"""What the page asks of an index: codes of pictures, the nearest, and some to pick from; for many threads."""
+"""What the page asks of an index, from many threads: codes of pictures, the nearest pictures, and some to pick from."""
 
 import itertools
 import random
@@ -17,37 +17,30 @@ from adsq_jax.inference import hits
 from adsq_jax.inference.hits import Hit
 from adsq_jax.inference.model import Model
 
-_SIDE = 160  # pixels of a picture's shorter side, as it is shown
-_DRAWN_FROM = 100_000  # ids, at most, that samples are drawn from
+_SIDE = 160  # pixels of a shown picture's shorter side
+_MAX_IDS = 100_000  # ids that samples are drawn from
 
 
 class Query(NamedTuple):
-    """A picture that is looked for."""
+    """A picture to search for."""
 
     name: str
-    pixels: np.ndarray  # as it is shown, uint8[h, w, 3]
+    pixels: np.ndarray  # to show, uint8[h, w, 3]
     code: np.ndarray  # uint8[1, ceil(bits / 8)]
 
 
 class Finder:
-    """An index with its model, for many threads."""
+    """An index with its model, safe to share between threads."""
 
     def __init__(self, opened: CodeIndex, model: Model):
-        """Takes an index, and the model that its codes are of."""
+        """Keep an index and the model that its codes come from, and compile the model before anybody waits for it."""
         self.bits = model.bits
         self._opened, self._model = opened, model
-        self._lock = threading.Lock()  # keys of a search are good until the next refresh
-        self._encoded(np.zeros((model.image_size, model.image_size, 3), np.uint8))  # compiles, before anybody waits for it
+        self._lock = threading.Lock()  # keys of a search are valid until the next refresh
+        self._encode(np.zeros((model.image_size, model.image_size, 3), np.uint8))
 
     def query(self, name: str, content: bytes) -> Query:
-        """Encodes a picture.
-
-        Args:
-          name: for messages, and to be shown.
-          content: of a file.
-
-        Returns:
-          What to look for.
+        """Encode the picture in a file's content; `name` is for messages and to show.
 
         Raises:
           InputError: it is no picture, has too many pixels, or a size that the model can't take.
@@ -57,30 +50,24 @@ class Finder:
             shown = images.decode(content, shorter_side=_SIDE)
         except BadImage as error:
             raise InputError(f"{name} {error}") from error
-        return Query(name, shown, self._encoded(self._model.cut(pixels, name=name)))
+        return Query(name, shown, self._encode(self._model.cut(pixels, name=name)))
 
-    def _encoded(self, seen: np.ndarray) -> np.ndarray:
+    def _encode(self, pixels: np.ndarray) -> np.ndarray:
         with self._lock:
-            (code,) = self._model.stream(iter([seen[None]]), part="query")
+            (code,) = self._model.stream(iter([pixels[None]]), part="query")
         return code
 
     def indexed(self, name: str) -> Query:
-        """Encodes a picture of the index; no other file is opened.
-
-        Args:
-          name: the id of an item.
-
-        Returns:
-          What to look for.
+        """Encode the picture of an item by its id; no other file is opened.
 
         Raises:
-          InputError: the index has no such item, or its file can't be used any more.
+          InputError: the index has no such item, or its file was deleted or damaged.
         """
         with self._lock:
             self._opened.refresh()
-            there = self._opened.find([name]) if index.is_text(name) else {}
-        if name not in there:
-            raise InputError(f"{name!r:.200} isn't in the index: pick another picture")
+            items = self._opened.find([name]) if index.is_text(name) else {}
+        if name not in items:
+            raise InputError(f"{name!r:.200} isn't in the index; fix: pick another picture")
         try:
             content = images.read(storage.path(name))
         except BadImage as error:
@@ -88,38 +75,31 @@ class Finder:
         return self.query(name, content)
 
     def hits(self, query: Query, *, k: int, radius: int, where: str) -> tuple[list[Hit], float, int]:
-        """The nearest pictures.
+        """Find the nearest pictures.
 
         Args:
-          query: what to look for.
-          k: how many, at most.
-          radius: the greatest distance, in bits.
-          where: a filter, as `index.parse` reads it; blank for none.
+          query: the picture to search for.
+          k: the largest number of hits.
+          radius: the largest distance, in bits.
+          where: a filter, as `index.parse` reads it; blank: none.
 
         Returns:
-          The hits, nearest first; the seconds it took; the number of items in the index.
+          The hits, nearest first; the seconds of the search; the number of items in the index.
 
         Raises:
           InputError: an argument is out of range, or the filter can't be read.
         """
-        only = index.parse(where) if where.strip() else None
+        parsed = index.parse(where) if where.strip() else None
         with self._lock:
             self._opened.refresh()
-            began = time.perf_counter()
-            (found,) = hits.search_codes(self._opened, query.code, k=k, radius=radius, where=only)
-            return found, time.perf_counter() - began, self._opened.count()
+            start = time.perf_counter()
+            (hits_of_query,) = hits.search_codes(self._opened, query.code, k=k, radius=radius, where=parsed)
+            return hits_of_query, time.perf_counter() - start, self._opened.count()
 
     def samples(self, count: int) -> list[str]:
-        """Some pictures to pick from.
-
-        Args:
-          count: how many, at most.
-
-        Returns:
-          Ids of the index, whose files are there.
-        """
+        """Return ids of up to `count` pictures whose files exist, drawn from a fixed seed."""
         with self._lock:
-            ids = sorted(itertools.islice(self._opened.ids(), _DRAWN_FROM))
-        drawn = random.Random(0).sample(ids, min(len(ids), 3 * count))  # more than needed: files may be gone
-        there = (name for name in drawn if hits.pixels_of(name) is not None)
-        return list(itertools.islice(there, count))
+            ids = sorted(itertools.islice(self._opened.ids(), _MAX_IDS))
+        drawn = random.Random(0).sample(ids, min(len(ids), 3 * count))  # some files may be gone
+        existing = (name for name in drawn if hits.thumbnail(name) is not None)
+        return list(itertools.islice(existing, count))

@@ -1,6 +1,9 @@
-"""A trained model as files that need neither this package nor Flax: the function by jax.export, manifest, example."""
+"""A trained model as files that need neither this package nor Flax: the function by jax.export, a manifest, an example."""
 
 import hashlib
+import importlib.util
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +12,12 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from adsq_jax import __version__, codes
+from adsq_jax import __version__, codes, storage
+from adsq_jax.errors import InputError
+from adsq_jax.inference import model as model_module
 from adsq_jax.inference.model import Model, Part
-from adsq_jax.run import workdir
+from adsq_jax.run import output
+from adsq_jax.run.workdir import write_bytes, write_json
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 _PREPROCESSING = (
@@ -39,8 +45,8 @@ manifest = json.loads((folder / "manifest.json").read_text())
 encoder = jax.export.deserialize((folder / manifest["files"]["query"]["name"]).read_bytes())
 
 
-def seen(path):
-    """What the network sees of a picture, uint8[side, side, 3]."""
+def pixels(path):
+    """Return the network's input for a picture, uint8[side, side, 3]."""
     picture, side, shorter = Image.open(path), manifest["image_size"], manifest["resize"]
     if shorter and picture.getexif().get(0x0112, 1) == 1:
         picture.draft("RGB", (shorter, shorter))
@@ -57,49 +63,67 @@ def seen(path):
     return np.asarray(picture)[top : top + side, left : left + side]
 
 
-codes = np.asarray(encoder.call(np.stack([seen(path) for path in sys.argv[1:]])))  # uint8[n, ceil(bits / 8)]
+codes = np.asarray(encoder.call(np.stack([pixels(path) for path in sys.argv[1:]])))  # uint8[n, ceil(bits / 8)]
 for path, code in zip(sys.argv[1:], codes):
     print(code.tobytes().hex(), int(np.unpackbits(code ^ codes[0]).sum()), "bits from the first:", path)
 '''
 
 
-def write(model: Model, folder: Path) -> None:
-    """Writes the encoder's files.
+def export(workdir: str | Path, out: str | Path) -> Path:
+    """Export the encoder of a run's trained model.
 
     Args:
-      model: the trained model.
-      folder: an empty one.
+      workdir: the run's folder, on this machine or in an object store.
+      out: the encoder's folder on this machine, a new or an empty one; it is written whole or not at all.
+
+    Returns:
+      The absolute path of `out`, with `manifest.json`, `example.py`, and `encoder.bin`; or `query.bin` and `database.bin` where
+      different networks encode them.
+
+    Raises:
+      InputError: `workdir` holds no trained model, `out` can't be written or holds files, or flatbuffers isn't installed.
     """
+    if importlib.util.find_spec("flatbuffers") is None:
+        raise InputError("an export needs flatbuffers; fix: pip install -e '.[export]'")
+    folder = output.check_folder(storage.path(str(out))).resolve()
+    model = model_module.load(workdir)
+    with output.writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+            write(model, Path(temporary))
+            Path(temporary).chmod(0o755)
+            os.replace(temporary, folder)  # an empty folder may be in its place
+    return folder
+
+
+def write(model: Model, folder: Path) -> None:
+    """Write the encoder's files into an empty folder."""
     names = {"query": "encoder.bin", "database": "encoder.bin"}
     if model.networks["query"] != model.networks["database"]:
         names = {"query": "query.bin", "database": "database.bin"}
-    described: dict[str, Any] = {}
+    files: dict[str, Any] = {}
     parts: tuple[Part, Part] = ("query", "database")
     for part in parts:
         path = folder / names[part]
         if not path.exists():
-            workdir.write_bytes(path, bytes(exported(model, part=part).serialize()))
-        described[part] = {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    workdir.write_bytes(folder / "example.py", _EXAMPLE.encode())
-    workdir.write_json(folder / "manifest.json", _manifest(model, described))
+            write_bytes(path, bytes(_exported(model, part=part).serialize()))
+        files[part] = {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    write_bytes(folder / "example.py", _EXAMPLE.encode())
+    write_json(folder / "manifest.json", _manifest(model, files))
 
 
-def exported(model: Model, *, part: Part) -> jax.export.Exported:
-    """The function from images to packed codes, for any number of images, with the weights in it.
-
-    Args:
-      model: the trained model.
-      part: "query" or "database".
+def _exported(model: Model, *, part: Part) -> jax.export.Exported:
+    """Export a model's function for PLATFORMS, with its weights.
 
     Returns:
-      Of uint8[batch, image_size, image_size, 3] -> uint8[batch, ceil(bits / 8)], for PLATFORMS.
+      From uint8[batch, image_size, image_size, 3], any number of images, to packed codes, uint8[batch, ceil(bits / 8)].
 
     Source: this project; jax.export of JAX.
     """
 
     def encode(images: jax.Array) -> jax.Array:
         total = sum(model.relaxed_codes(model.variables, images, part=part), jnp.zeros((), jnp.float32))  # [batch, bits]
-        return jnp.packbits(total >= 0, axis=1, bitorder="little")  # sgn(0) = +1
+        return jnp.packbits(codes.sign_bits(total), axis=1, bitorder="little")
 
     (batch,) = jax.export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, model.image_size, model.image_size, 3), np.uint8)

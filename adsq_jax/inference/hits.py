@@ -1,8 +1,9 @@
-"""What a search finds in an index: the nearest pictures of a query, as a list, a table, a page and a sheet."""
+"""The pictures of an index that are nearest to a query: found, and shown as a table, a page or a contact sheet."""
 
 import os
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,80 +14,60 @@ from adsq_jax.errors import InputError
 from adsq_jax.index import NOTHING, CodeIndex, Filter
 from adsq_jax.inference import html_page
 from adsq_jax.inference import model as model_module
-from adsq_jax.inference.model import ImageLike, Model
+from adsq_jax.inference.model import Model
+from adsq_jax.run import tables
 
-_SIDE = 160  # pixels of a picture on a page
+_SIDE = 160  # pixels of a thumbnail's shorter side
 
 
 class Hit(NamedTuple):
-    """A picture that was found."""
+    """A picture that a search returned."""
 
     rank: int  # from 1
     distance: int  # in bits
-    id: str  # its path
+    id: str  # the picture's path
     labels: tuple[str, ...]
 
 
-def model_of(opened: CodeIndex, *, place: str, directory: str | None) -> Model:
-    """Loads the model that an index's codes are of.
+def load_model(opened: CodeIndex, *, workdir: str | Path | None) -> Model:
+    """Load the model that the codes of an index come from.
 
     Args:
       opened: the index.
-      place: where it is, for messages.
-      directory: the run's folder; None: where it was when the index was made.
+      workdir: the run's folder; None: the one that the index names.
 
     Returns:
       The model.
 
     Raises:
-      InputError: it isn't there, or is another one.
+      InputError: the model isn't there, or is another one.
     """
     manifest = opened.manifest
-    if directory is None and not manifest.model:
-        raise InputError(f"{place} doesn't say where its model is: give the run's folder with --workdir")
+    if workdir is None and not manifest.model:
+        raise InputError(f"{opened.location} doesn't say where its model is; fix: give the run's folder with --workdir")
     try:
-        model = model_module.load(manifest.model if directory is None else directory)
+        model = model_module.load(manifest.model if workdir is None else workdir)
     except InputError as error:
-        if directory is not None:
+        if workdir is not None:
             raise
-        raise InputError(f"the model of {place} can't be loaded ({error}): give the run's folder with --workdir") from error
-    index.check_same(opened, index.Manifest(bits=model.bits, model_sha256=model.sha256), place=place)
+        raise InputError(
+            f"the model of {opened.location} can't be loaded ({error}); fix: give the run's folder with --workdir"
+        ) from error
+    index.check_model(opened, index.Manifest(bits=model.bits, model_sha256=model.sha256))
     return model
-
-
-def nearest(
-    opened: CodeIndex, model: Model, queries: Sequence[ImageLike], *, k: int, radius: int | None, where: Filter | None
-) -> list[list[Hit]]:
-    """The pictures of an index that are nearest to others.
-
-    Args:
-      opened: the index.
-      model: of its codes.
-      queries: images, as `Model.encode` takes them.
-      k: how many of each, at most.
-      radius: the greatest distance, in bits; None for any.
-      where: which pictures to look at; None for all.
-
-    Returns:
-      The hits of each query, nearest first.
-
-    Raises:
-      InputError: a query can't be read; k or radius is out of range.
-    """
-    return search_codes(opened, model.encode(list(queries), part="query"), k=k, radius=radius, where=where)
 
 
 def search_codes(
     opened: CodeIndex, packed_codes: np.ndarray, *, k: int, radius: int | None, where: Filter | None
 ) -> list[list[Hit]]:
-    """The same of queries that are encoded.
+    """Find the pictures of an index that are nearest to encoded queries.
 
     Args:
       opened: the index.
       packed_codes: of the queries, uint8[n, ceil(bits / 8)].
-      k: as of `nearest`.
-      radius: as of `nearest`.
-      where: as of `nearest`.
+      k: the largest number of hits a query.
+      radius: the largest distance, in bits; None: any.
+      where: which pictures to search; None: all.
 
     Returns:
       The hits of each query, nearest first.
@@ -94,29 +75,18 @@ def search_codes(
     Raises:
       InputError: k or radius is out of range.
     """
-    found = opened.search(packed_codes, k=k, radius=radius, where=where)
-    there = found.keys != NOTHING
-    items = iter(opened.items(found.keys[there]))
-    return [
-        [
-            Hit(rank, int(distance), item.id, item.labels)
-            for rank, distance in enumerate(distances[known].tolist(), start=1)
-            for item in [next(items)]
-        ]
-        for distances, known in zip(found.distances, there, strict=True)
-    ]
+    result = opened.search(packed_codes, k=k, radius=radius, where=where)
+    is_hit = result.keys != NOTHING
+    items = iter(opened.items(result.keys[is_hit]))  # of all queries, one query after another
+    hits = []
+    for row, is_hit_of_row in zip(result.distances, is_hit, strict=True):
+        ranked = enumerate(zip(row[is_hit_of_row].tolist(), items, strict=False), start=1)
+        hits.append([Hit(rank, distance, item.id, item.labels) for rank, (distance, item) in ranked])
+    return hits
 
 
 def table(query: str, hits: Sequence[Hit]) -> str:
-    """Hits for people: rank, distance in bits, path and labels.
-
-    Args:
-      query: its path.
-      hits: what was found.
-
-    Returns:
-      A few lines of text.
-    """
+    """Return the hits of a query, a path, as lines of text: rank, distance in bits, labels and path."""
     head = folder.printable(os.fsencode(query))
     if not hits:
         return f"{head}\nnothing found"
@@ -124,23 +94,14 @@ def table(query: str, hits: Sequence[Hit]) -> str:
     for hit in hits:
         labels, path = (folder.printable(text.encode()) for text in (", ".join(hit.labels), hit.id))
         rows.append((str(hit.rank), str(hit.distance), labels, path))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = [f"{rank:>{widths[0]}}  {bits:>{widths[1]}}  {labels:<{widths[2]}}  {path}" for rank, bits, labels, path in rows]
-    return "\n".join([head, *lines])
+    return f"{head}\n{tables.align(rows, right=(0, 1))}"
 
 
-def pixels_of(picture: str) -> np.ndarray | None:
-    """A picture that an index names, small; None where there is none any more.
-
-    Args:
-      picture: the id of an item.
-
-    Returns:
-      uint8[h, w, 3], or None.
-    """
+def thumbnail(picture: str) -> np.ndarray | None:
+    """Return the picture of an item's id, small, uint8[h, w, 3]; None if it was deleted or is no picture."""
     try:
         return images.decode(images.read(storage.path(picture)), shorter_side=_SIDE)
-    except (OSError, ValueError):  # BadImage and InputError are such: a path that has vanished; a record of TFDS has none
+    except (OSError, ValueError):  # among them BadImage and InputError; a record of TFDS has no file
         return None
 
 
@@ -148,40 +109,23 @@ def _caption(hit: Hit) -> str:
     return f"{hit.rank}: {html_page.bits(hit.distance)}"
 
 
-def page(queries: Sequence[str], found: Sequence[Sequence[Hit]]) -> bytes:
-    """A page of HTML with the queries and their hits; it needs no other file.
-
-    Args:
-      queries: paths.
-      found: the hits of each.
-
-    Returns:
-      The file's bytes.
-    """
+def page(queries: Sequence[str], hits: Sequence[Sequence[Hit]]) -> bytes:
+    """Return a page of HTML, which needs no other file, with queries, paths, and the hits of each."""
     parts = []
-    for query, hits in zip(queries, found, strict=True):
-        shown: list[Any] = [html_page.picture(pixels_of(query), name=query, lines=["query"], mark="")]
-        for hit in hits:
-            shown.append(
-                html_page.picture(pixels_of(hit.id), name=hit.id, lines=[_caption(hit), ", ".join(hit.labels)], mark="")
-            )
-        parts.append(html_page.row(shown, heading=query))
+    for query, hits_of_query in zip(queries, hits, strict=True):
+        row = [html_page.picture(thumbnail(query), name=query, lines=["query"], mark="")]
+        for hit in hits_of_query:
+            lines = [_caption(hit), ", ".join(hit.labels)]
+            row.append(html_page.picture(thumbnail(hit.id), name=hit.id, lines=lines, mark=""))
+        parts.append(html_page.row(row, heading=query))
     return html_page.document("Nearest pictures", parts)
 
 
-def sheet(queries: Sequence[str], found: Sequence[Sequence[Hit]]) -> bytes:
-    """A picture of the queries, each at the head of its hits.
-
-    Args:
-      queries: paths.
-      found: the hits of each.
-
-    Returns:
-      The bytes of a PNG file.
-    """
+def sheet(queries: Sequence[str], hits: Sequence[Sequence[Hit]]) -> bytes:
+    """Return a PNG file with queries, paths, each before its hits."""
     sections = {}
-    for number, (query, hits) in enumerate(zip(queries, found, strict=True), start=1):
-        cells = [(pixels_of(query), "query")]
-        cells += [(pixels_of(hit.id), ", ".join((_caption(hit), *hit.labels))) for hit in hits]
+    for number, (query, hits_of_query) in enumerate(zip(queries, hits, strict=True), start=1):
+        cells = [(thumbnail(query), "query")]
+        cells += [(thumbnail(hit.id), ", ".join((_caption(hit), *hit.labels))) for hit in hits_of_query]
         sections[f"{number}. {query}"] = cells
     return contact_sheet.draw_sections(sections)

@@ -1,5 +1,6 @@
-"""What a report tells of a run's codes: of each query, of each bit, of each code."""
+"""What a report shows of a run's codes and `result.json` lacks: for each query, each bit and each code."""
 
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
@@ -13,16 +14,16 @@ _ROWS = 1 << 16  # codes unpacked at a time
 
 
 class Measured(NamedTuple):
-    """Of one retrieval."""
+    """The measures of one retrieval."""
 
     average_precision: np.ndarray  # of each query at the run's cutoff, ties averaged, float64[n_query]
     similar: np.ndarray  # pairs of query and database that share a label, by distance, int64[bits + 1]
     dissimilar: np.ndarray  # the other pairs, int64[bits + 1]
-    ones: np.ndarray  # share of +1 of each bit over the database, float64[bits]
+    ones: np.ndarray  # fraction of +1 of each bit over the database, float64[bits]
     correlation: np.ndarray  # between the bits over the database, float64[bits, bits]; 0 where a bit never changes
-    usage: np.ndarray  # images of each code that the database has, most first, int64[codes]
+    usage: np.ndarray  # images of each code of the database, most first, int64[codes]
     nearest: np.ndarray  # rows of the nearest items of each query, int64[n_query, top or less]
-    distances: np.ndarray  # theirs, in bits, int32[n_query, top or less]
+    distances: np.ndarray  # of these items, in bits, int32[n_query, top or less]
 
 
 def measure(
@@ -35,26 +36,23 @@ def measure(
     top: int,
     devices: SingleDevice,
 ) -> Measured:
-    """Measures what the report shows and `result.json` doesn't have.
+    """Measure packed codes, uint8[n, ceil(bits / 8)].
 
     Args:
-      query: packed codes, uint8[n_query, ceil(bits / 8)].
-      database: packed codes, uint8[n_database, ceil(bits / 8)].
-      labels: "query" and "database", class ids [n] or multi-hot [n, c].
+      query: packed codes.
+      database: packed codes.
+      labels: of "query" and "database", class ids [n] or multi-hot [n, c].
       bits: the code length.
       cutoff: of average precision, "all" or a rank.
-      top: nearest items wanted.
+      top: nearest items of each query.
       devices: the devices.
-
-    Returns:
-      The figures.
 
     Source: `retrieval/` for average precision and distances; the rest this project.
     """
     counts, relevant = distance_histograms(
         query, database, query_labels=labels["query"], database_labels=labels["database"], bits=bits, devices=devices
     )
-    found = retrieval.search(query, database, min(top, len(database)), bits=bits, devices=devices)
+    distances, nearest = retrieval.search(query, database, min(top, len(database)), bits=bits, devices=devices)
     ones, correlation = bit_statistics(database, bits=bits)
     return Measured(
         average_precision=average_precision(counts, relevant, cutoff=None if cutoff == "all" else int(cutoff)),
@@ -63,20 +61,15 @@ def measure(
         ones=ones,
         correlation=correlation,
         usage=code_usage(database),
-        nearest=found[1],
-        distances=found[0],
+        nearest=nearest,
+        distances=distances,
     )
 
 
 def bit_statistics(packed: np.ndarray, *, bits: int) -> tuple[np.ndarray, np.ndarray]:
-    """Balance of the bits, and correlation between them.
+    """Return the fraction of +1 of each bit, float64[bits], and Pearson's correlation between the bits, float64[bits, bits].
 
-    Args:
-      packed: codes, uint8[n, ceil(bits / 8)].
-      bits: the code length.
-
-    Returns:
-      Share of +1, float64[bits], and Pearson's correlation, float64[bits, bits], 0 where a bit has one value only.
+    The correlation with a bit that never changes is 0.
     """
     total, products = np.zeros(bits), np.zeros((bits, bits))
     for start in range(0, len(packed), _ROWS):
@@ -91,33 +84,26 @@ def bit_statistics(packed: np.ndarray, *, bits: int) -> tuple[np.ndarray, np.nda
 
 
 def code_usage(packed: np.ndarray) -> np.ndarray:
-    """How many images have each of the codes that there are, most first.
-
-    Args:
-      packed: codes, uint8[n, ceil(bits / 8)].
-
-    Returns:
-      int64[codes].
-    """
+    """Return how many images have each code, most first, int64[codes]."""
     whole = np.ascontiguousarray(packed).view(np.dtype((np.void, packed.shape[1])))[:, 0]  # a code as one value
     return np.sort(np.unique(whole, return_counts=True)[1])[::-1]
 
 
 def examples(labels: np.ndarray, *, count: int) -> np.ndarray:
-    """Queries to show: drawn from a fixed seed, one of each class before a second of any.
+    """Draw queries to show from a fixed seed: one of each class before a second of any.
 
     Args:
-      labels: of the queries, class ids [n] or multi-hot [n, c].
-      count: how many.
+      labels: of the queries, class ids [n] or multi-hot [n, c], whose first class counts.
+      count: the largest number of queries.
 
     Returns:
       Rows of the queries, int64[count or less].
     """
-    order = np.random.default_rng(0).permutation(len(labels))
-    first = labels if labels.ndim == 1 else labels.argmax(axis=1)
-    seen: dict[int, int] = {}
-    place = np.empty(len(labels), np.int64)  # of each query among those of its class
-    for row in order.tolist():
-        place[row] = seen.setdefault(int(first[row]), 0)
-        seen[int(first[row])] += 1
-    return order[np.argsort(place[order], kind="stable")][:count]
+    order = np.random.default_rng(0).permutation(len(labels)).tolist()
+    classes = (labels if labels.ndim == 1 else labels.argmax(axis=1)).tolist()
+    drawn: Counter[int] = Counter()  # of each class, so far
+    turn = {}  # of each query among those of its class
+    for row in order:
+        turn[row] = drawn[classes[row]]
+        drawn[classes[row]] += 1
+    return np.array(sorted(order, key=turn.__getitem__)[:count], np.int64)

@@ -1,0 +1,115 @@
+"""What a report is made from: the files of a finished run, and its images if they are still there."""
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from adsq_jax import config as config_module
+from adsq_jax import retrieval, storage
+from adsq_jax.codes import QUERY_NETS
+from adsq_jax.data import datasets
+from adsq_jax.data.sources import Source
+from adsq_jax.errors import InputError, first_line
+from adsq_jax.run import codes_folder, tables
+from adsq_jax.run.workdir import read_array, read_json
+
+_LARGEST = 1e100  # number that a plot can show
+_PARTS = ("query", "database")
+
+
+class Codes(NamedTuple):
+    """The codes that a run's result is about; each dictionary has "query" and "database"."""
+
+    packed: dict[str, np.ndarray]  # uint8[n, ceil(bits / 8)]
+    labels: dict[str, np.ndarray]  # class ids [n] or multi-hot [n, c]
+    rows: dict[str, np.ndarray]  # rows of the source, int64[n]
+    bits: int
+
+
+def read_result(directory: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Read `result.json` and the lines of `metrics.jsonl` that can be drawn; a kill may have cut some.
+
+    Raises:
+      InputError: the run isn't finished, or result.json is damaged.
+    """
+    try:
+        finished = storage.is_file(directory / "result.json")
+        text = storage.read(directory / "metrics.jsonl") if storage.is_file(directory / "metrics.jsonl") else b""
+    except OSError as error:
+        raise InputError(f"--workdir={directory} can't be read ({error.strerror}); fix: give another folder") from error
+    if not finished:
+        raise InputError(
+            f"--workdir={directory} holds no finished run; fix: finish it with adsq_jax.main, or give another folder"
+        )
+    result = read_json(directory / "result.json")
+    try:
+        tables.result_rows(result)
+        retrieval.check_cutoffs([result["map_at"]])
+        if result["query_net"] not in QUERY_NETS or not isinstance(result["method"], str) or type(result["config"]) is not dict:
+            raise ValueError
+        curve = result["precision_recall"]
+        numbers = [*curve["recall"], *curve["precision"], *result["precision_at"].values(), *map(int, result["precision_at"])]
+        if len(curve["recall"]) != len(curve["precision"]) or not all(map(_is_number, numbers)):
+            raise ValueError
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{directory / 'result.json'} is no result of a run; fix: restore it, or train again") from error
+    metrics = []
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError, RecursionError):
+            metrics.append(json.loads(line))
+    return result, [line for line in metrics if _is_whole(line)]
+
+
+def _is_whole(line: Any) -> bool:
+    """Whether a line of metrics is of a known phase and network, and its values are finite numbers."""
+    if not isinstance(line, dict) or line.get("phase") not in ("label_net", "img_net", "validation"):
+        return False
+    if (line["phase"] == "img_net") != (line.get("net") in ("f", "g")) or (line["phase"] == "validation") != ("map" in line):
+        return False
+    return "step" in line and all(_is_number(value) for name, value in line.items() if name not in ("phase", "net"))
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < _LARGEST
+
+
+def read_codes(directory: Path, *, query_net: str) -> Codes:
+    """Read the codes of a run by one of `QUERY_NETS`.
+
+    Raises:
+      InputError: the codes are missing or damaged.
+    """
+    folder = directory / "codes"
+    by_net, labels, bits = codes_folder.read(folder)
+    nets = dict(zip(_PARTS, QUERY_NETS[query_net], strict=True))
+    if any(nets[part] not in by_net[part] for part in _PARTS):
+        raise InputError(f"{folder} lacks the codes by {query_net}; fix: restore it, or train again")
+    rows = {part: np.asarray(read_array(folder / f"{part}_rows.npy", what="rows")) for part in _PARTS}
+    return Codes({part: by_net[part][nets[part]] for part in _PARTS}, labels, rows, bits)
+
+
+def open_images(result: dict[str, Any], codes: Codes) -> tuple[Source | None, str]:
+    """Open the images of a run, if they are still there and have the labels of its codes.
+
+    Only the data set's settings of the run's config are used: no module that it names is imported.
+
+    Returns:
+      The images and ""; or None and a line with the reason.
+    """
+    try:
+        source = datasets.open_source(config_module.data_settings(ConfigDict(result["config"])))
+        for part, labels in codes.labels.items():
+            rows = codes.rows[part]
+            same = source.labels.ids(rows) if labels.ndim == 1 else source.labels[rows]
+            if same is None or not np.array_equal(same, labels):
+                raise InputError("the data set has other labels now")
+    except (LookupError, TypeError, ValueError, AttributeError, OSError) as error:
+        note = f"Without pictures, since the data can't be opened: {first_line(error)}"
+        print(note, file=sys.stderr)
+        return None, note
+    return source, ""
