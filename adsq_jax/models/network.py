@@ -31,7 +31,8 @@ class Network(NamedTuple):
     """An ImgNet, and the pretrained weights of its backbone; None: training starts from random weights."""
 
     img_net: ImgNet
-    pretrained: Pretrained | None
+    pretrained: Pretrained | None = None
+    arguments: dict[str, Any] | None = None  # backbone, width and options, from which it is built again; None: of your own
 
     def __repr__(self) -> str:
         weights = "random weights" if self.pretrained is None else f"weights from {self.pretrained.account['source']}"
@@ -110,7 +111,8 @@ def build(
         deviation=deviation or layout.deviation,
         bounded=bounded,
     )
-    return Network(img_net, None if file is None else _load(file, img_net, layout=layout, image_size=image_size))
+    weights = None if file is None else _load(file, img_net, layout=layout, image_size=image_size)
+    return Network(img_net, weights, {"backbone": backbone, "width": width, "options": dict(layout.options)})
 
 
 def _load(file: weight_files.Weights, img_net: ImgNet, *, layout: Layout, image_size: int) -> Pretrained:

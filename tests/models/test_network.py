@@ -265,7 +265,7 @@ def test_a_file_of_another_network(short, tmp_path):
 
 def test_no_file(tmp_path):
     """The path is in the message."""
-    with pytest.raises(InputError, match=r"nowhere\.npz isn't there"):
+    with pytest.raises(InputError, match=r"nowhere\.npz doesn't exist"):
         build(tmp_path / "nowhere.npz")
 
 

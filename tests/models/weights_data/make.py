@@ -1,4 +1,4 @@
-"""Writes the files beside it with torch: python tests/weights_data/make.py (torch 2.14.1 wrote those in the repository)."""
+"""Write the files beside this one with torch (2.14.1 for those in the repository): python tests/models/weights_data/make.py."""
 
 from collections import OrderedDict
 from pathlib import Path
