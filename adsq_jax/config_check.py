@@ -182,11 +182,7 @@ def _check_optimizer(config: ConfigDict) -> None:
             arguments=config.optim.arguments.to_dict(),
             learning_rate=config.optim.learning_rate,
             schedule=config.optim.schedule,
-            warmup_steps=1,
             total_steps=2,
-            weight_decay=0.0,
-            clip_norm=0.0,
-            trunk_lr_scale=1.0,
         )
     except ValueError as error:
         raise InputError(f"config.optim.name={config.optim.name!r} can't be built: {error}") from error

@@ -1,4 +1,7 @@
-"""Trains one config to the end and measures it: `python -m adsq_jax.main --config=configs/digits.py --workdir=DIR`."""
+"""Train a config to the end and measure its codes.
+
+python -m adsq_jax.main --config=configs/digits.py --workdir=DIR
+"""
 
 import contextlib
 import errno
@@ -7,195 +10,204 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from adsq_jax import command_line, config_check, storage
 from adsq_jax import config as config_module
-from adsq_jax.data import datasets
-from adsq_jax.devices import data_parallel, host, processes, sharded_database
+from adsq_jax.devices import data_parallel, host, processes
+from adsq_jax.devices.sharded_database import ShardedDatabase
 from adsq_jax.errors import InputError, Stopped
-from adsq_jax.inference import evaluation, model
+from adsq_jax.inference import evaluation
 from adsq_jax.run import environment, tables, workdir
-from adsq_jax.training.loop import train
-from adsq_jax.training.rounds import Trainer
+from adsq_jax.training import loop
+from adsq_jax.training.setup import TrainSetup
 from adsq_jax.training.state import TrainState
 
-_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO} | {
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO} | {
     errno.EEXIST,  # a file where a folder should be, or the other way round
     errno.ENOTDIR,
     errno.EISDIR,
 }
-_CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/, maybe with :bits=48.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; the same command goes on with what is there.")
-_COORDINATOR = flags.DEFINE_string(
-    "coordinator", None, "HOST:PORT of process 0, for several processes; not needed on Cloud TPU, Slurm and MPI."
-)
-_PROCESSES = flags.DEFINE_integer("processes", None, "How many processes train together; with --coordinator.")
-_PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0; with --coordinator.")
 
 
-def main() -> None:
-    """Reads the flags, and runs."""
+def main(arguments: Sequence[str]) -> None:
+    """Read the flags, train, and print the result."""
     began = time.monotonic()
-    if not isinstance(_CONFIG.value, ConfigDict) or not _WORKDIR.value:
+    flags = command_line.Flags(arguments, description=__doc__)
+    flags.config("config", "A file of configs/, with its argument after a colon: configs/digits.py:bits=48.")
+    flags.text("workdir", "The run's folder; the same command continues what is there.")
+    flags.text("coordinator", "HOST:PORT of process 0, for several processes; not needed on Cloud TPU, Slurm and MPI.")
+    flags.integer("processes", "How many processes train together; with --coordinator.", low=-(2**31))
+    flags.integer("process", "Which of them this is, from 0; with --coordinator.", low=-(2**31))
+    given = flags.parse()
+    if not isinstance(given.config, ConfigDict) or not given.workdir:
         raise InputError("--config=FILE.py and --workdir=DIR are both needed, and the file must be there")
-    config, directory = _CONFIG.value, workdir.path(_WORKDIR.value)
+    config, directory = given.config, storage.path(given.workdir)
     config_check.check(config)
-    _check_processes()
-    content = json.loads(config.to_json())
-    workdir.check(directory, content)
+    _check_processes(given)
+    workdir.check(directory, json.loads(config.to_json()))
     if storage.is_file(directory / "result.json"):
-        print(f"{directory} is finished.\n{_table(directory / 'result.json')}")
+        print(f"{directory} is finished.\n{_finished_table(directory / 'result.json')}")
         return
     host.split_into_devices(batch_size=config.train.batch_size, host_devices=config.host_devices)
-    processes.connect(coordinator=_COORDINATOR.value, processes=_PROCESSES.value, process=_PROCESS.value)
+    processes.connect(coordinator=given.coordinator, processes=given.processes, process=given.process)
     try:
-        result = _result(config, directory, content, began=began)
+        result = train(config, directory, began=began)
     except (Stopped, KeyboardInterrupt) as error:
-        _tell_stopped(directory)
+        _report_stopped(directory)
         if isinstance(error, KeyboardInterrupt):
             processes.hard_exit(130)
         processes.disconnect()  # all stop at the same step
         sys.exit(0 if error.args and error.args[0] == signal.SIGTERM else 130)
     except OSError as error:
-        if error.errno not in _OF_THE_DISK:
+        if error.errno not in _DISK_ERRORS:
             raise
         raise InputError(
-            f"{error.filename or directory} can't be used ({error.strerror}): put that right, and give the same command again"
+            f"{error.filename or directory} can't be used ({error.strerror}); fix: mend that, and give the same command again"
         ) from error
     if processes.leads():
         print(tables.result_table(result))
     processes.disconnect()
 
 
-def _table(path: Path) -> str:
+def _finished_table(path: Path) -> str:
     try:
         return tables.result_table(workdir.read_json(path))
     except InputError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path} is no result of a run: restore it, or train in another folder") from error
+        raise InputError(f"{path} is no result of a run; fix: restore it, or train in another folder") from error
 
 
-def _check_processes() -> None:
-    given = [flag.value is not None for flag in (_COORDINATOR, _PROCESSES, _PROCESS)]
-    if any(given) and not all(given):
-        raise InputError("--coordinator=HOST:PORT, --processes=N and --process=I go together: give all of them, or none")
-    address = re.fullmatch(r"\S+:(\d{1,5})", _COORDINATOR.value or "")
-    if _COORDINATOR.value is not None and not (address and 0 < int(address[1]) < 2**16):
-        raise InputError(f"--coordinator={_COORDINATOR.value} must be HOST:PORT, of process 0")
-    if _PROCESSES.value is not None and not 0 <= _PROCESS.value < _PROCESSES.value:
-        raise InputError(f"--process={_PROCESS.value} and --processes={_PROCESSES.value} don't fit: they count from 0 to N - 1")
+def _check_processes(given: SimpleNamespace) -> None:
+    are_given = [value is not None for value in (given.coordinator, given.processes, given.process)]
+    if any(are_given) and not all(are_given):
+        raise InputError("--coordinator=HOST:PORT, --processes=N and --process=I go together; fix: give all of them, or none")
+    address = re.fullmatch(r"\S+:(\d{1,5})", given.coordinator or "")
+    if given.coordinator is not None and not (address and 0 < int(address[1]) < 2**16):
+        raise InputError(f"--coordinator={given.coordinator}: expected HOST:PORT, of process 0")
+    if given.processes is not None and not 0 <= given.process < given.processes:
+        raise InputError(f"--process={given.process} and --processes={given.processes}: expected a number from 0 to N - 1")
 
 
-def _result(config: ConfigDict, directory: Path, content: dict[str, Any], *, began: float) -> dict[str, Any]:
-    """The result of a run, in every process."""
+def train(config: ConfigDict, directory: Path, *, began: float | None = None) -> dict[str, Any]:
+    """Train a config in a folder, evaluate, and write the codes, the model and `result.json`.
+
+    Of a run of several processes each calls this. The same call continues what is in the folder.
+
+    Args:
+      config: from a file of configs/, or `adsq_jax.config.default()`.
+      directory: the run's folder; made if it isn't there.
+      began: `time.monotonic()` when the work began, for the result's seconds; None: now.
+
+    Returns:
+      What `result.json` holds, in every process.
+
+    Raises:
+      InputError: the config is wrong, the data are missing, the folder is another run's, or a loss term is not finite.
+      Stopped: SIGINT or SIGTERM ended training early; the state is saved.
+    """
+    began = time.monotonic() if began is None else began
+    config_check.check(config)
+    content = json.loads(config.to_json())
     if processes.count() > 1:
-        print(f"{processes.name()}: runs on {sharded_database.ShardedDatabase().describe()}", file=sys.stderr, flush=True)
+        print(f"{processes.name()}: running on {ShardedDatabase().describe()}", file=sys.stderr, flush=True)
     processes.check_same(config=config_module.sha256(config), code=environment.code_sha256())
-    trainer = processes.run_on_all(lambda: _trainer(config))
-    pretrained = trainer.pretrained.account["sha256"] if trainer.pretrained else ""
-    processes.check_same(split=trainer.dataset.split_sha256, pretrained_weights=pretrained)
-    with contextlib.ExitStack() as claimed:
-        processes.run_on_all(lambda: claimed.enter_context(workdir.claim(directory, content)) if processes.leads() else None)
+    setup = processes.run_on_all(
+        lambda: loop.load_setup(
+            config, config_module.data_settings(config), data_parallel.devices_for_batch(config.train.batch_size)
+        )
+    )
+    weights = setup.pretrained.account["sha256"] if setup.pretrained else ""
+    processes.check_same(split=setup.data.split_sha256, pretrained_weights=weights)
+    with contextlib.ExitStack() as claim:
+        processes.run_on_all(lambda: claim.enter_context(workdir.claim(directory, content)) if processes.leads() else None)
         _check_shared(directory)
-        return run(trainer, directory, began=began)
+        return _train_and_evaluate(setup, config, directory, began=began)
 
 
 def _check_shared(directory: Path) -> None:
-    """Says that all processes have the same folder before them, and not one of the same name each."""
+    """Raise InputError if some process sees another folder of the same name."""
     if processes.count() == 1:
         return
     token = processes.broadcast_from_0(np.random.default_rng().integers(2**31, size=4, dtype=np.int32)).tolist()
     path = directory / ".token.json"
     processes.run_on_all(lambda: workdir.write_json(path, token) if processes.leads() else None)
 
-    def seen() -> None:
-        for _ in range(100):  # disks that several machines share show late what is new
+    def wait_for_token() -> None:
+        for _ in range(100):  # disks that several machines share show new files late
             if storage.is_file(path) and workdir.read_json(path) == token:
                 return
             time.sleep(0.1)
-        raise InputError(f"--workdir={directory} is another folder than that of process 0: give one that all processes see")
+        raise InputError(f"--workdir={directory} is another folder than process 0's; fix: give one that all processes see")
 
-    processes.run_on_all(seen)
-
-
-def _trainer(config: ConfigDict) -> Trainer:
-    dataset = datasets.load(config_module.data_settings(config))
-    devices = data_parallel.devices_for_batch(config.train.batch_size)
-    return Trainer(config, dataset, parallel=data_parallel.DataParallel(config.parallel, devices=devices))
+    processes.run_on_all(wait_for_token)
 
 
-def _tell_stopped(directory: Path) -> None:
-    print(f"stopped: what is saved is in {directory}; resume with the same command", file=sys.stderr, flush=True)
+def _train_and_evaluate(setup: TrainSetup, config: ConfigDict, directory: Path, *, began: float) -> dict[str, Any]:
+    devices = ShardedDatabase()
 
-
-def _leave_stopped(directory: Path) -> None:
-    """Ends this process of several at once: the others have their own signal, and may wait for this one."""
-    if processes.count() > 1:
-        _tell_stopped(directory)
-        processes.hard_exit(0)
-
-
-def run(trainer: Trainer, directory: Path, *, began: float) -> dict[str, Any]:
-    """Trains, evaluates, and writes `result.json`.
-
-    Args:
-      trainer: the run.
-      directory: its folder, claimed.
-      began: `time.monotonic()` when this sitting began.
-
-    Returns:
-      What `result.json` holds.
-
-    Raises:
-      InputError: a loss term is not finite.
-      Stopped: a signal ended training early; the state is saved.
-    """
-    config, devices = trainer.config, sharded_database.ShardedDatabase()
-
-    def measured(state: TrainState, kept_in: Path | None) -> dict[str, Any]:
+    def measure(setup: TrainSetup, state: TrainState, codes_directory: Path | None) -> dict[str, Any]:
         return evaluation.evaluate(
-            trainer.encoder,
-            state.img_nets,
-            trainer.dataset,
+            setup.encoder,
+            state.variables,
+            setup.data,
             bits=config.bits,
             query_net=config.eval.query_net,
-            directory=kept_in,
+            directory=codes_directory,
             devices=devices,
         )
 
-    def validate(state: TrainState) -> float:
-        return measured(state, None)["map"]
+    def validate(setup: TrainSetup, state: TrainState) -> float:
+        return measure(setup, state, None)["map"]
 
-    state, seconds = train(trainer, directory=directory, began=began, validate=validate if config.data.validation else None)
+    setup, state, seconds = loop.train(
+        setup,
+        directory=directory,
+        features=loop.feature_directory(config, directory),
+        saving=loop.Saving(**config.checkpoint.to_dict(), log_every=config.train.log_every),
+        origin=loop.origin(setup, config),
+        began=began,
+        validate=validate if config.data.validation else None,
+    )
     trained = time.monotonic()
-    with command_line.stoppable(first=partial(_leave_stopped, directory)):  # nothing to save
-        found = measured(state, directory)
-        trained_state = trainer.outside(state)
+    with command_line.stoppable(first=partial(_exit_if_one_of_several, directory)):  # nothing is left to save
+        measures = measure(setup, state, directory)
+        model = setup.model(state, query_net=config.eval.query_net)
     result = {
-        **found,
+        **measures,
         **environment.environment(),
         "method": config.method,
-        "pretrained": None if trainer.pretrained is None else trainer.pretrained.account,
+        "pretrained": None if setup.pretrained is None else setup.pretrained.account,
         "seed": config.seed,
         "config": json.loads(config.to_json()),
         "config_sha256": config_module.sha256(config),
         "seconds": seconds + time.monotonic() - trained,
         "seconds_train": seconds,
-        "machine": trainer.parallel.describe(),
+        "machine": setup.devices.describe(),
     }
     if processes.leads():
-        options = trainer.pretrained.account["options"] if trainer.pretrained else {}
-        model.save(directory, trained_state, config=config, img_net=trainer.whole_net, options=options)
+        model.save(directory)
         workdir.write_json(directory / "result.json", result)
     return result
+
+
+def _report_stopped(directory: Path) -> None:
+    print(f"stopped: what is saved is in {directory}; resume with the same command", file=sys.stderr, flush=True)
+
+
+def _exit_if_one_of_several(directory: Path) -> None:
+    """End this process of several at once: the others get a signal of their own, and may wait for this one."""
+    if processes.count() > 1:
+        _report_stopped(directory)
+        processes.hard_exit(0)
 
 
 if __name__ == "__main__":

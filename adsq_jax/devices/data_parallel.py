@@ -1,10 +1,14 @@
-"""Devices: the only file that knows of them. One pure step, run data-parallel by shard_map or by pmap."""
+"""Data-parallel training: one pure step on several devices, by shard_map or by pmap, or on one device without a mesh.
 
-import enum
+Where an array lies is said by a PartitionSpec: `WHOLE`, a copy on every device; `ROWS`, the first axis sharded over the devices,
+zero-padded to equal parts; or, of parameters that are sharded to save memory, another axis.
+"""
+
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
@@ -14,75 +18,157 @@ from adsq_jax.devices.mesh import AXIS, describe, make_mesh
 from adsq_jax.errors import InputError
 
 KINDS = ("shard_map", "pmap")
-_LEAST_PART = 1 << 14  # numbers in an array: less than that isn't worth sharing out
-
-
-class Place(enum.Enum):
-    """Where an array lies, of those that a step takes and gives."""
-
-    SAME = "a whole copy on every device"
-    ROWS = "the first axis, filled up with zeros, in equal parts on the devices"
-    PARTS = "an axis in equal parts on the devices, if one can be parted evenly; whole while a step needs it"
+WHOLE, ROWS = PartitionSpec(), PartitionSpec(AXIS)
+_SMALLEST_SHARDED = 1 << 14  # numbers in an array of parameters: smaller ones aren't worth sharding
 
 
 def devices_for_batch(batch_size: int) -> list[jax.Device]:
-    """The devices of all processes, the same number of each, as many as can share a batch evenly.
+    """Return the devices that share a batch evenly: the same number of each process, as many as possible.
 
     Raises:
       InputError: the processes can't share it.
     """
     count = processes.count()
     if batch_size % count:
-        raise InputError(f"train.batch_size={batch_size} can't be shared by {count} processes: give a multiple of {count}")
-    of_process = [[device for device in jax.devices() if device.process_index == p] for p in range(count)]
-    each = largest_divisor(batch_size // count, min(map(len, of_process)))
-    return [device for own in of_process for device in own[:each]]
+        raise InputError(f"train.batch_size={batch_size} can't be shared by {count} processes; fix: give a multiple of {count}")
+    by_process = [[device for device in jax.devices() if device.process_index == p] for p in range(count)]
+    each = largest_divisor(batch_size // count, min(map(len, by_process)))
+    return [device for local in by_process for device in local[:each]]
 
 
-class Local:
-    """The devices of this process, which it needs nobody else for."""
+class LocalDevices:
+    """The devices of this process, used without the other processes."""
 
-    def __init__(self, devices: Sequence[jax.Device]):
-        """Takes devices of this process."""
-        self.devices = list(devices)
+    def __init__(self, devices: Sequence[jax.Device] | None = None):
+        """Use some devices of this process; None: all of them."""
+        self.devices = list(jax.local_devices() if devices is None else devices)
         self._mesh = make_mesh(self.devices)
 
     def replicate(self, tree: Any) -> Any:
-        """Puts a whole copy on each of the devices, of arrays that may lie on those of other processes too."""
-        return jax.device_put(jax.tree.map(self.here, tree), NamedSharding(self._mesh, PartitionSpec()))
+        """Copy arrays to each of these devices; they may lie on those of other processes too."""
+        return jax.device_put(jax.tree.map(self.to_local, tree), NamedSharding(self._mesh, WHOLE))
 
     @staticmethod
-    def here(x: Any) -> Any:
-        """An array that every device has a copy or a part of, on one device of this process; others as they are."""
+    def to_local(x: Any) -> Any:
+        """Return a process-local copy of a global array; anything else as it is."""
         if not isinstance(x, jax.Array) or x.is_fully_addressable:
             return x
         if not x.is_fully_replicated:
             mesh = cast(NamedSharding, x.sharding).mesh
-            x = jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, PartitionSpec()))(x)
+            x = jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, WHOLE))(x)
         return x.addressable_data(0)
 
     def shard(self, batch: Any) -> Any:
-        """Puts a share of the first axis on each device."""
-        return jax.device_put(batch, NamedSharding(self._mesh, PartitionSpec(AXIS)))
+        """Shard the first axis over these devices."""
+        return jax.device_put(batch, NamedSharding(self._mesh, ROWS))
 
 
-def local_devices() -> Local:
-    """All devices of this process."""
-    return Local(jax.local_devices())
+class OneDevice:
+    """Trains on one device, without a mesh and without a mapped axis."""
 
+    axis_name: str | None = None
 
-class DataParallel:
-    """Runs one step on several devices at once, of one process or of many, each with its share of the batch."""
+    def __init__(self, device: jax.Device | None = None):
+        """Use a device of this process; None: the first."""
+        self.devices = [jax.local_devices()[0] if device is None else device]
+        self.process, self.processes = 0, 1
+        self.local = LocalDevices(self.devices)
 
-    def __init__(self, kind: str, *, devices: Sequence[jax.Device] | None = None):
-        """Takes devices.
+    def describe(self) -> str:
+        """Describe the devices for people: `2 x cpu (x86_64, 2 cores)`."""
+        return describe(self.devices[0], len(self.devices))
+
+    def check_batch(self, batch_size: int) -> None:
+        """Raise InputError if a batch can't be shared evenly."""
+        if batch_size % len(self.devices):
+            raise InputError(
+                f"train.batch_size={batch_size} can't be shared by {len(self.devices)} devices; fix: give a multiple of "
+                f"{len(self.devices)}"
+            )
+
+    def local_rows(self, size: int) -> slice:
+        """Return which of `size` rows lie on the devices of this process."""
+        return slice(0, size)
+
+    def from_local_rows(self, rows: np.ndarray, *, size: int) -> jax.Array:
+        """Make one global array of the rows of each process.
 
         Args:
-          kind: one of KINDS.
-          devices: which, those of a process together, as many of each; None for all.
+          rows: those of this process, [n, ...] of `local_rows(size)`.
+          size: the number of rows of all processes.
+
+        Returns:
+          [padded size, ...] at ROWS.
+        """
+        return jnp.asarray(rows, device=self.devices[0])
+
+    def to_local_rows(self, rows: Any, *, size: int) -> np.ndarray:
+        """Return this process's rows of a global array, without padding: the inverse of `from_local_rows`."""
+        return np.asarray(rows)[:size]
+
+    def parameter_specs(self, tree: Any) -> Any:
+        """Return specs that shard large arrays over the devices, each along its longest axis that divides evenly."""
+        return WHOLE
+
+    def to_devices(self, tree: Any, specs: Any) -> Any:
+        """Place a tree as a compiled step takes it.
+
+        Args:
+          tree: arrays that every process has whole, or that come from `from_devices`.
+          specs: a PartitionSpec for each part of the tree.
+        """
+        return jax.device_put(tree, self.devices[0])
+
+    def from_devices(self, tree: Any, specs: Any) -> Any:
+        """Undo `to_devices`: what a step returns becomes global arrays."""
+        return tree
+
+    def to_host(self, tree: Any, specs: Any) -> Any:
+        """Copy a tree to host memory, for a checkpoint. Rows that lie with several processes stay where they are."""
+        return jax.tree.map(np.array, tree)
+
+    def split_batch(self, batch: Mapping[str, np.ndarray]) -> Any:
+        """Place this process's part of a batch as a compiled step takes it."""
+        return jax.device_put(dict(batch), self.devices[0])
+
+    def compile_step(
+        self, gradients: Callable[..., Any], update: Callable[..., Any], *, state: Any, targets: Any, donate: bool
+    ) -> Callable[..., Any]:
+        """Compile `(state, targets, batch) -> (state, metrics)`.
+
+        Args:
+          gradients: `(state, targets, batch) -> (gradients, rows, metrics)`, pure, run once a device under the axis
+            `axis_name`. Gradients and metrics are the same on every device; rows are the device's own.
+          update: `(state, gradients, rows) -> state`, pure, without an axis.
+          state: a PartitionSpec for each part of the state.
+          targets: a PartitionSpec for each part of the targets.
+          donate: whether the state's buffers may be reused: the state that is passed can't be used afterwards.
+
+        Returns:
+          The function over `to_devices(state)`, `to_devices(targets)` and `split_batch(batch)`.
+        """
+
+        def whole(state: Any, targets: Any, batch: Any) -> tuple[Any, Any]:
+            found, rows, metrics = gradients(state, targets, batch)
+            return update(state, found, rows), metrics
+
+        return jax.jit(whole, donate_argnums=0 if donate else ())
+
+
+class DataParallel(OneDevice):
+    """Trains on several devices at once, of one process or of many, each with its part of the batch and of the rows."""
+
+    axis_name = AXIS
+
+    def __init__(self, kind: str, *, devices: Sequence[jax.Device] | None = None):
+        """Use some devices.
+
+        Args:
+          kind: "shard_map" or "pmap".
+          devices: the devices, those of a process together and as many of each; None: all.
 
         Raises:
-          ValueError: no such kind.
+          ValueError: there is no such kind.
         """
         if kind not in KINDS:
             raise ValueError(f"no way to run in parallel named {kind!r}: choose one of {', '.join(KINDS)}")
@@ -90,178 +176,141 @@ class DataParallel:
         self.devices = list(jax.devices() if devices is None else devices)
         self.process, self.processes = processes.index(), processes.count()
         self._mesh = make_mesh(self.devices)
-        self.local = Local([device for device in self.devices if device.process_index == self.process])
+        self.local = LocalDevices([device for device in self.devices if device.process_index == self.process])
 
-    def describe(self) -> str:
-        """For people, of a result's machine: `2 x cpu (x86_64, 2 cores)`."""
-        return describe(self.devices[0], len(self.devices))
-
-    def check_batch(self, batch_size: int) -> None:
-        """Raises InputError where a batch can't be shared out evenly."""
-        if batch_size % len(self.devices):
-            raise InputError(
-                f"train.batch_size={batch_size} can't be shared by {len(self.devices)} devices: give a multiple of "
-                f"{len(self.devices)}"
-            )
-
-    def share(self, size: int) -> slice:
-        """Which of `size` rows lie on the devices of this process."""
-        start, stop = processes.local_range(self._filled(size), self.process)
+    def local_rows(self, size: int) -> slice:
+        """Return which of `size` rows lie on the devices of this process."""
+        start, stop = processes.local_range(self._padded(size), self.process)
         return slice(min(start, size), min(stop, size))
 
-    def _filled(self, size: int) -> int:
+    def _padded(self, size: int) -> int:
         return -(-size // len(self.devices)) * len(self.devices)
 
-    def of_own_rows(self, own: np.ndarray, *, size: int) -> jax.Array:
-        """Makes one array of the rows that each process has.
+    def from_local_rows(self, rows: np.ndarray, *, size: int) -> jax.Array:
+        """See the base class."""
+        padded = self._padded(size)
+        local = np.zeros((padded // self.processes, *rows.shape[1:]), rows.dtype)
+        local[: len(rows)] = rows
+        shape = (padded, *rows.shape[1:])
+        return jax.make_array_from_process_local_data(NamedSharding(self._mesh, ROWS), local, shape)
 
-        Args:
-          own: those of this process, [rows, ...] of `share(size)`.
-          size: rows of all.
+    def to_local_rows(self, rows: Any, *, size: int) -> np.ndarray:
+        """See the base class."""
+        own = self.local_rows(size)
+        return _shards_of_this_process(self._put(rows, ROWS))[: own.stop - own.start]
 
-        Returns:
-          [rows, ...] of all processes with their filling, at Place.ROWS.
-        """
-        filled = self._filled(size)
-        room = np.zeros((filled // self.processes, *own.shape[1:]), own.dtype)
-        room[: len(own)] = own
-        shape = (filled, *own.shape[1:])
-        return jax.make_array_from_process_local_data(NamedSharding(self._mesh, PartitionSpec(AXIS)), room, shape)
+    def parameter_specs(self, tree: Any) -> Any:
+        """See the base class."""
 
-    def own_rows(self, rows: Any, *, size: int) -> np.ndarray:
-        """The inverse of `of_own_rows`: this process's rows, without their filling."""
-        share = self.share(size)
-        return _of_this_process(self.put(rows, Place.ROWS))[: share.stop - share.start]
+        def spec(x: Any) -> PartitionSpec:
+            even = [axis for axis, length in enumerate(x.shape) if length % len(self.devices) == 0]
+            if np.prod(x.shape) < _SMALLEST_SHARDED or not even:
+                return WHOLE
+            longest = max(even, key=lambda axis: x.shape[axis])
+            return PartitionSpec(*(AXIS if axis == longest else None for axis in range(len(x.shape))))
 
-    def _sharding(self, place: Place, shape: tuple[int, ...]) -> NamedSharding:
-        spec = PartitionSpec(AXIS) if place is Place.ROWS else PartitionSpec()
-        if place is Place.PARTS and np.prod(shape) >= _LEAST_PART:
-            whole = [axis for axis in range(len(shape)) if shape[axis] % len(self.devices) == 0]
-            if whole:
-                longest = max(whole, key=lambda axis: shape[axis])
-                spec = PartitionSpec(*[AXIS if axis == longest else None for axis in range(len(shape))])
-        return NamedSharding(self._mesh, spec)
+        return jax.tree.map(spec, tree)
 
-    def put(self, tree: Any, places: Any) -> Any:
-        """Makes arrays of all devices from what each process has whole.
+    def _put(self, x: Any, spec: PartitionSpec) -> jax.Array:
+        """Make a global array of one that each process has whole, or that is global already."""
+        if spec == ROWS and not isinstance(x, jax.Array):
+            return self.from_local_rows(np.asarray(x)[self.local_rows(len(x))], size=len(x))
+        sharding = NamedSharding(self._mesh, spec)
+        if isinstance(x, jax.Array) and (self.processes == 1 or not x.is_fully_addressable):
+            return jax.device_put(x, sharding)
+        whole = np.asarray(x)
+        return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
 
-        Args:
-          tree: arrays, of NumPy or of JAX; of JAX they may lie where they should already.
-          places: a `Place` for each part of the tree.
-
-        Returns:
-          The same tree of global arrays.
-        """
-
-        def one(place: Place, x: Any) -> jax.Array:
-            if place is Place.ROWS and not isinstance(x, jax.Array):
-                return self.of_own_rows(np.asarray(x)[self.share(len(x))], size=len(x))
-            sharding = self._sharding(place, np.shape(x))
-            if isinstance(x, jax.Array) and (self.processes == 1 or not x.is_fully_addressable):
-                return jax.device_put(x, sharding)
-            whole = np.asarray(x)
-            return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
-
-        return _placed(one, places, tree)
-
-    def enter(self, tree: Any, places: Any) -> Any:
-        """What every process has whole, or from `leave`, as `step` takes it."""
-        placed = self.put(tree, places)
+    def to_devices(self, tree: Any, specs: Any) -> Any:
+        """See the base class."""
+        placed = _map_with_specs(self._put, tree, specs)
         if self.kind == "shard_map":
             return placed
         count = len(self.local.devices)
 
-        def one(place: Place, x: jax.Array) -> jax.Array:
-            if place is Place.ROWS:
-                own = _of_this_process(x)
-                return self.local.shard(own.reshape(count, -1, *own.shape[1:]))
+        def stack(x: jax.Array, spec: PartitionSpec) -> jax.Array:
+            if spec == ROWS:
+                rows = _shards_of_this_process(x)
+                return self.local.shard(rows.reshape(count, -1, *rows.shape[1:]))
             return self.local.shard(np.broadcast_to(np.asarray(x.addressable_data(0)), (count, *x.shape)))
 
-        return _placed(one, places, placed)
+        return _map_with_specs(stack, placed, specs)
 
-    def leave(self, tree: Any, places: Any) -> Any:
-        """The inverse of `enter`."""
+    def from_devices(self, tree: Any, specs: Any) -> Any:
+        """See the base class."""
         if self.kind == "shard_map":
             return tree
 
-        def one(place: Place, x: jax.Array) -> Any:
-            own = _of_this_process(x)
-            if place is not Place.ROWS:
-                return self.put(own[0], place)
-            own = own.reshape(-1, *own.shape[2:])
-            return self.of_own_rows(own, size=len(own) * self.processes)
+        def unstack(x: jax.Array, spec: PartitionSpec) -> Any:
+            local = _shards_of_this_process(x)
+            if spec != ROWS:
+                return self._put(local[0], spec)
+            local = local.reshape(-1, *local.shape[2:])
+            return self.from_local_rows(local, size=len(local) * self.processes)
 
-        return _placed(one, places, tree)
+        return _map_with_specs(unstack, tree, specs)
 
-    def outside(self, tree: Any, places: Any) -> Any:
-        """As a checkpoint takes it: NumPy arrays, copies; but rows that lie with several processes stay where they are."""
+    def to_host(self, tree: Any, specs: Any) -> Any:
+        """See the base class."""
 
-        def one(place: Place, x: Any) -> Any:
-            return self.put(x, place) if place is Place.ROWS and self.processes > 1 else np.array(self.local.here(x))
+        def fetch(x: Any, spec: PartitionSpec) -> Any:
+            return self._put(x, spec) if spec == ROWS and self.processes > 1 else np.array(self.local.to_local(x))
 
-        return _placed(one, places, tree)
+        return _map_with_specs(fetch, tree, specs)
 
-    def split(self, batch: Mapping[str, np.ndarray]) -> Any:
-        """This process's share of a batch, as `step` takes it."""
+    def split_batch(self, batch: Mapping[str, np.ndarray]) -> Any:
+        """See the base class."""
         if self.kind == "pmap":
             count = len(self.local.devices)
-            return self.local.shard(jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch))
-        sharding = NamedSharding(self._mesh, PartitionSpec(AXIS))
+            return self.local.shard(jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), dict(batch)))
+        sharding = NamedSharding(self._mesh, ROWS)
         return jax.tree.map(
-            lambda x: jax.make_array_from_process_local_data(sharding, x, (len(x) * self.processes, *x.shape[1:])), batch
+            lambda x: jax.make_array_from_process_local_data(sharding, x, (len(x) * self.processes, *x.shape[1:])), dict(batch)
         )
 
-    def step(
-        self, gradients: Callable[..., Any], update: Callable[..., Any], *, state: Any, targets: Any
+    def compile_step(
+        self, gradients: Callable[..., Any], update: Callable[..., Any], *, state: Any, targets: Any, donate: bool
     ) -> Callable[..., Any]:
-        """Compiles `(state, targets, batch) -> (state, metrics)`; the state given is used up.
-
-        Args:
-          gradients: `(state, targets, batch) -> (found, rows, metrics)`, pure, run once a device under the axis AXIS; found and
-            metrics are the same on every device, rows are the device's own.
-          update: `(state, found, rows) -> state`, pure, of no axis.
-          state: a `Place` for each part of the state.
-          targets: a `Place` for each part of the targets.
-
-        Returns:
-          The function over `enter(state)`, `enter(targets)`, `split(batch)`; states come back as entered.
-        """
+        """See the base class."""
         if self.kind == "pmap":
 
-            def whole(own: Any, same: Any, batch: Any) -> tuple[Any, Any]:
-                found, rows, metrics = gradients(own, same, batch)
-                return update(own, found, rows), metrics
+            def whole(state: Any, targets: Any, batch: Any) -> tuple[Any, Any]:
+                found, rows, metrics = gradients(state, targets, batch)
+                return update(state, found, rows), metrics
 
-            return jax.pmap(whole, AXIS, devices=self.devices, donate_argnums=0)
-        rows_of = PartitionSpec(AXIS)
+            return jax.pmap(whole, AXIS, devices=self.devices, donate_argnums=0 if donate else ())
 
-        def specs(places: Any) -> Any:
-            return jax.tree.map(lambda place: rows_of if place is Place.ROWS else PartitionSpec(), places)
+        def in_specs(specs: Any) -> Any:  # inside the step parameters are whole
+            return jax.tree.map(lambda spec: spec if spec == ROWS else WHOLE, specs, is_leaf=_is_spec)
 
         mapped = jax.shard_map(
             gradients,
             mesh=self._mesh,
-            in_specs=(specs(state), specs(targets), rows_of),
-            out_specs=(PartitionSpec(), rows_of, PartitionSpec()),
+            in_specs=(in_specs(state), in_specs(targets), ROWS),
+            out_specs=(WHOLE, ROWS, WHOLE),
             check_vma=False,  # as pmap: a gradient is of this device's part of the loss, and `gradients` sums it, once
         )
 
-        def run(own: Any, same: Any, batch: Any) -> tuple[Any, Any]:
-            found, rows, metrics = mapped(own, same, batch)
-            return _placed(self._kept, state, update(own, found, rows)), metrics
+        def constrain(x: jax.Array, spec: PartitionSpec) -> jax.Array:
+            return jax.lax.with_sharding_constraint(x, NamedSharding(self._mesh, spec))
 
-        return jax.jit(run, donate_argnums=0)
+        def run(inputs: Any, targets: Any, batch: Any) -> tuple[Any, Any]:
+            found, rows, metrics = mapped(inputs, targets, batch)
+            return _map_with_specs(constrain, update(inputs, found, rows), state), metrics
 
-    def _kept(self, place: Place, x: jax.Array) -> jax.Array:
-        return jax.lax.with_sharding_constraint(x, self._sharding(place, x.shape))
+        return jax.jit(run, donate_argnums=0 if donate else ())
 
 
-def _of_this_process(x: jax.Array) -> np.ndarray:
-    """What of an array, whose first axis is parted among devices, lies on those of this process."""
+def _shards_of_this_process(x: jax.Array) -> np.ndarray:
+    """Return the part of an array, sharded along its first axis, that lies on the devices of this process."""
     shards = sorted(x.addressable_shards, key=lambda shard: shard.index[0].start or 0)
     return np.concatenate([np.asarray(shard.data) for shard in shards])
 
 
-def _placed(function: Callable[[Place, Any], Any], places: Any, tree: Any) -> Any:
-    """Maps `(place, array)` over a tree whose parts have places."""
-    return jax.tree.map(lambda place, part: jax.tree.map(lambda x: function(place, x), part), places, tree)
+def _is_spec(x: Any) -> bool:
+    return isinstance(x, PartitionSpec)
+
+
+def _map_with_specs(function: Callable[[Any, PartitionSpec], Any], tree: Any, specs: Any) -> Any:
+    """Map `(array, spec)` over a tree; a spec may stand for a whole part of the tree."""
+    return jax.tree.map(lambda spec, part: jax.tree.map(lambda x: function(x, spec), part), specs, tree, is_leaf=_is_spec)

@@ -1,7 +1,7 @@
-"""The result of a run: encode queries and database, keep their codes, measure how they retrieve, tell people."""
+"""Encode the queries and the database of a data set, and measure how the codes retrieve."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,52 +13,44 @@ from adsq_jax.devices import processes
 from adsq_jax.inference.encoder import Encoder, HeadEncoder
 from adsq_jax.retrieval.blocks import SingleDevice
 from adsq_jax.run import codes_folder
-from adsq_jax.training.state import ImgNetState
+
+PackedCodes = dict[str, dict[str, np.ndarray]]  # {"query" or "database": {"f", "g" or "sum": uint8[n, ceil(bits / 8)]}}
 
 
-def encode(
-    encoder: Encoder | HeadEncoder, img_nets: dict[str, ImgNetState], dataset: Dataset
-) -> dict[str, dict[str, np.ndarray]]:
-    """Packed codes of queries and database by each network and, with a twin, by the sum of both.
+def encode_parts(encoder: Encoder | HeadEncoder, variables: Mapping[str, Any], dataset: Dataset) -> PackedCodes:
+    """Encode queries and database by each network and, with a twin, by the sum of both.
 
-    Of several processes each encodes its share. All get the codes of all queries; of the database each has its own rows, and
+    Of several processes each encodes its part. All get the codes of all queries; of the database each has its own rows, and
     zeros for the others.
 
     Args:
       encoder: of the ImgNets.
-      img_nets: "f", and "g" with a twin.
-      dataset: its split says which images.
+      variables: of each network, "f" and with a twin "g".
+      dataset: its split names the images.
 
     Returns:
-      {"query" or "database": {"f", "g" or "sum": uint8[n, ceil(bits / 8)]}}.
+      Packed codes by part and network.
     """
-    packed: dict[str, dict[str, np.ndarray]] = {}
+    packed: PackedCodes = {}
     for part in ("query", "database"):
         rows = getattr(dataset.split, part)
         start, stop = processes.local_range(len(rows), processes.index())
         if processes.leads():
-            print(f"encodes {len(rows):,} images: {part}", file=sys.stderr, flush=True)
-        relaxed = {name: encoder(state, rows[start:stop]) for name, state in img_nets.items()}
+            print(f"encoding {len(rows):,} {part} images", file=sys.stderr, flush=True)
+        relaxed = {name: encoder(variables[name], rows[start:stop]) for name in ("f", "g") if name in variables}
         if "g" in relaxed:
             relaxed["sum"] = relaxed["f"] + relaxed["g"]
         packed[part] = {}
         for name, x in relaxed.items():
-            own = codes.pack(codes.binarize(x))
-            whole = np.zeros((len(rows), own.shape[1]), np.uint8)
-            whole[start:stop] = own
+            local = codes.pack(codes.binarize(x))
+            whole = np.zeros((len(rows), local.shape[1]), np.uint8)
+            whole[start:stop] = local
             packed[part][name] = processes.total(whole).astype(np.uint8) if part == "query" else whole
     return packed
 
 
-def available_query_nets(packed: dict[str, dict[str, np.ndarray]]) -> dict[str, tuple[str, str]]:
-    """The query nets of which there are codes.
-
-    Args:
-      packed: {"query" or "database": {"f", "g" or "sum": codes}}.
-
-    Returns:
-      That part of codes.QUERY_NETS.
-    """
+def available_query_nets(packed: PackedCodes) -> dict[str, tuple[str, str]]:
+    """Return the part of `codes.QUERY_NETS` whose codes there are."""
     return {
         name: (query, database)
         for name, (query, database) in codes.QUERY_NETS.items()
@@ -66,8 +58,8 @@ def available_query_nets(packed: dict[str, dict[str, np.ndarray]]) -> dict[str, 
     }
 
 
-def measure(
-    packed: dict[str, dict[str, np.ndarray]],
+def measure_query_nets(
+    packed: PackedCodes,
     labels: dict[str, np.ndarray],
     *,
     bits: int,
@@ -78,21 +70,21 @@ def measure(
     devices: SingleDevice,
     on_progress: Callable[[int], None] = lambda pairs: None,
 ) -> dict[str, Any]:
-    """Measures the codes of every query net.
+    """Measure the codes of every query net.
 
     Args:
-      packed: {"query" or "database": {"f", "g" or "sum": uint8[n, ceil(bits / 8)]}}.
+      packed: packed codes by part and network.
       labels: {"query" or "database": class ids [n] or multi-hot [n, c]}.
       bits: the code length.
-      query_net: which of codes.QUERY_NETS is the result.
+      query_net: which of `codes.QUERY_NETS` is the result.
       map_at: the cutoff of `map`, "all" or a rank.
-      cutoffs: further ones; "all" is always there.
-      with_legacy: whether to add the figures of published code, of the result's query net.
+      cutoffs: further ones; "all" is always measured.
+      with_legacy: whether to add the figures of published code, for the result's query net.
       devices: the devices.
-      on_progress: is called on the way with the number of pairs done since.
+      on_progress: called with the number of pairs done since the last call.
 
     Returns:
-      `map`, `map_at`, `map_by_query_net`, `query_net`, and what `Measures.to_dict` returns for that one.
+      `map`, `map_at`, `map_by_query_net`, `query_net`, and the dictionary of `Measures` of that one.
     """
     by_net = {
         name: retrieval.measure(
@@ -110,16 +102,16 @@ def measure(
     }
     return {
         **by_net[query_net].to_dict(),
-        "map": by_net[query_net].at(map_at).map,
+        "map": by_net[query_net].map,
         "map_at": map_at,
-        "map_by_query_net": {name: measures.at(map_at).map for name, measures in by_net.items()},
+        "map_by_query_net": {name: measures.map for name, measures in by_net.items()},
         "query_net": query_net,
     }
 
 
 def evaluate(
     encoder: Encoder | HeadEncoder,
-    img_nets: dict[str, ImgNetState],
+    variables: Mapping[str, Any],
     dataset: Dataset,
     *,
     bits: int,
@@ -127,35 +119,33 @@ def evaluate(
     directory: Path | None,
     devices: SingleDevice,
 ) -> dict[str, Any]:
-    """Encodes, writes `codes/`, and measures every query net at the protocol's cutoff and over the whole database.
+    """Encode, write `codes/`, and measure every query net at the protocol's cutoff and over the whole database.
 
     Args:
       encoder: of the ImgNets.
-      img_nets: "f", and "g" with a twin.
+      variables: of each network, "f" and with a twin "g".
       dataset: whose queries and database.
       bits: the code length.
       query_net: which of `map_by_query_net` is the result.
-      directory: the run's folder; None: the codes are not kept.
+      directory: the run's folder; None: the codes are not written.
       devices: the devices that measure.
 
     Returns:
-      What `measure` returns, and the sizes and hash of the split.
+      What `measure_query_nets` returns, with the sizes and the hash of the split.
     """
-    packed = encode(encoder, img_nets, dataset)
+    packed = encode_parts(encoder, variables, dataset)
     labels = retrieval_labels(dataset)
-    rows = {part: getattr(dataset.split, part) for part in labels}
     if directory is not None:
+        rows = {part: getattr(dataset.split, part) for part in labels}
         codes_folder.write(directory / "codes", packed, labels, rows, bits=bits, split_sha256=dataset.split_sha256)
-    return {
-        **measure(
-            packed,
-            labels,
-            bits=bits,
-            query_net=query_net,
-            map_at=dataset.map_at,
-            cutoffs=(),
-            with_legacy=False,
-            devices=devices,
-        ),
-        **facts(dataset),
-    }
+    measures = measure_query_nets(
+        packed,
+        labels,
+        bits=bits,
+        query_net=query_net,
+        map_at=dataset.map_at,
+        cutoffs=(),
+        with_legacy=False,
+        devices=devices,
+    )
+    return {**measures, **facts(dataset)}

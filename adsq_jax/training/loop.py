@@ -1,164 +1,282 @@
-"""The loop: restore, step 1, rounds, is it time to save, to stop."""
+"""A run in a folder: restore, train, save, stop, evaluate. It alone of `training` knows configs and files."""
 
 import json
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adsq_jax.data.datasets import facts
+from ml_collections import ConfigDict
+
+from adsq_jax import methods, models, storage
+from adsq_jax.data import datasets
+from adsq_jax.data.datasets import Dataset
 from adsq_jax.devices import processes
+from adsq_jax.devices.data_parallel import DataParallel, OneDevice
+from adsq_jax.devices.mesh import AXIS
 from adsq_jax.errors import InputError, Stopped
-from adsq_jax.models import network
+from adsq_jax.models.network import format_account
 from adsq_jax.run.checkpoint import Checkpoints
 from adsq_jax.run.metrics_log import MetricsLog, SilentLog
-from adsq_jax.training.rounds import NotFinite, Trainer
+from adsq_jax.training import optimizer as optimizers
+from adsq_jax.training import rounds
+from adsq_jax.training.init import init
+from adsq_jax.training.metrics_buffer import NotFinite
+from adsq_jax.training.setup import LabelNetSettings, TrainSetup, setup
 from adsq_jax.training.state import TrainState
+
+Validate = Callable[[TrainSetup, TrainState], float]
+
+
+def setup_from_config(config: ConfigDict, data: Dataset, *, devices: OneDevice) -> TrainSetup:
+    """Fix what a checked config describes.
+
+    Raises:
+      InputError: the config doesn't fit the data or the devices.
+    """
+    devices.check_batch(config.train.batch_size)
+    model, optim, frozen = config.model, config.optim, config.optim.trunk_lr_scale == 0
+    network = models.build(
+        model.backbone,
+        bits=config.bits,
+        width=model.width,
+        features=model.features,
+        pretrained=model.pretrained,
+        mean=model.mean,
+        deviation=model.deviation,
+        image_size=config.data.image_size,
+        batch_norm=model.batch_norm,
+        dropout=model.dropout,
+        dtype=model.dtype,
+        axis_name=AXIS,
+    )
+    batches = len(data.split.train) // config.train.batch_size
+    return setup(
+        data,
+        method_from_config(config),
+        network,
+        method_name=config.method,
+        seed=config.seed,
+        rounds=config.train.rounds,
+        epochs_per_round=config.train.epochs_per_round,
+        batch_size=config.train.batch_size,
+        optimizer=optimizers.build(
+            optim.name,
+            total_steps=config.train.rounds * config.train.epochs_per_round * batches,
+            arguments=optim.arguments.to_dict(),
+            learning_rate=optim.learning_rate,
+            schedule=optim.schedule,
+            warmup=optim.warmup,
+            weight_decay=optim.weight_decay,
+            clip_norm=optim.clip_norm,
+            trunk_lr_scale=optim.trunk_lr_scale or 1.0,  # a frozen trunk isn't among the parameters
+        ),
+        label_net=_label_net_settings(config),
+        frozen_trunk=frozen,
+        feature_views=config.data.feature_views,
+        devices=devices,
+        shard_parameters=config.shard_parameters,
+        eval_batch_size=config.eval.batch_size,
+        threads=config.data.threads,
+        workers=config.data.workers,
+    )
+
+
+def method_from_config(config: ConfigDict) -> methods.Method:
+    """Return the method of a config, with its settings."""
+    settings = config.objective if config.method == "adsq" else config.baseline
+    return methods.find(config.method, allow_import=True)(**settings.to_dict())
+
+
+def _label_net_settings(config: ConfigDict) -> LabelNetSettings | None:
+    if "label_net" not in config:
+        return None
+    weights = config.label_net.weights.to_dict()
+    if config.method == "adsq" and not config.objective.difference:
+        weights["difference"] = 0.0
+    settings = {key: config.label_net[key] for key in ("hidden", "steps", "learning_rate", "cosine_scale")}
+    return LabelNetSettings(**settings, weights=weights)
+
+
+def load_setup(config: ConfigDict, settings: datasets.Settings, devices: list[Any]) -> TrainSetup:
+    """Load the data of a checked config, and fix what it describes on some devices."""
+    return setup_from_config(config, datasets.load(settings), devices=DataParallel(config.parallel, devices=devices))
+
+
+def feature_directory(config: ConfigDict, directory: Path) -> Path:
+    """Return where a run keeps a frozen trunk's features."""
+    return storage.path(config.data.feature_cache) if config.data.feature_cache else directory / "features"
+
+
+@dataclass(frozen=True)
+class Saving:
+    """How often a run saves, and logs; the config keys `checkpoint.*` and `train.log_every`."""
+
+    every_rounds: int = 1
+    every_steps: int = 0
+    keep: int = 2
+    log_every: int = 20
 
 
 def train(
-    trainer: Trainer, *, directory: Path, began: float, validate: Callable[[TrainState], float] | None
-) -> tuple[TrainState, float]:
-    """Trains to the end, from the last checkpoint if there is one. Every process of a run calls it.
+    setup: TrainSetup,
+    *,
+    directory: Path,
+    features: Path,
+    saving: Saving,
+    origin: dict[str, Any],
+    began: float,
+    validate: Validate | None,
+) -> tuple[TrainSetup, TrainState, float]:
+    """Train to the end, from the last checkpoint if there is one. Every process of a run calls it.
 
     Args:
-      trainer: the run.
-      directory: its folder, claimed.
+      setup: what the run fixes.
+      directory: the run's folder, claimed.
+      features: where a frozen trunk's features are kept.
+      saving: how often to save and to log.
+      origin: what the checkpoints come from, as JSON can hold it; saved with each.
       began: `time.monotonic()` when this sitting began.
       validate: measures a state on held-out images, for each checkpoint: the best one is kept; None: none is held out.
 
     Returns:
-      The final state, and the seconds up to here, all sittings together.
+      The setup, with the features of a frozen trunk; the final state; and the seconds of all sittings together.
 
     Raises:
       InputError: a loss term is not finite, a checkpoint can't be written, or it is of other data.
       Stopped: SIGINT or SIGTERM came, its number is the argument; the state is saved, but nothing of an unfinished step 1.
     """
-    checkpoints = Checkpoints(directory / "checkpoints", keep=trainer.config.checkpoint.keep, rows=trainer.size)
-    origin = _origin(trainer)
-    start = trainer.init()
-    restored = checkpoints.restore(trainer.outside(start))
+    checkpoints = Checkpoints(directory / "checkpoints", keep=saving.keep, rows=setup.size)
+    state = init(setup)
+    restored = checkpoints.restore(setup.devices.to_host(state, setup.specs))
     before = 0.0
     if restored is not None:
-        try:
-            before = float(restored[1]["seconds"])
-            _check_same(restored[1], origin, trainer, directory)
-        except (LookupError, TypeError) as error:
-            raise InputError(
-                f"the checkpoint in {directory} doesn't say what it is of: go on with the version of adsq_jax that wrote it, "
-                "or give a new --workdir"
-            ) from error
-    progress: MetricsLog = SilentLog()
+        state, info = restored
+        before = _check_origin(info, origin, directory)
+    log: MetricsLog = SilentLog()
     if processes.leads():
-        first = None if restored is None else int(restored[0].step)
-        progress = MetricsLog(directory, start=first, total=trainer.total_steps)
-    progress.say(f"runs on {trainer.parallel.describe()}")
-    if trainer.pretrained is not None:
-        progress.say(network.format_account(trainer.pretrained.account))
+        log = MetricsLog(directory, start=None if restored is None else int(state.step), total=setup.total_steps)
+    log.say(f"running on {setup.devices.describe()}")
+    if setup.pretrained is not None:
+        log.say(format_account(setup.pretrained.account))
 
-    def save(state: TrainState) -> None:
-        measured = None if validate is None else validate(state)
+    def save(setup: TrainSetup, state: TrainState) -> None:
+        measured = None if validate is None else validate(setup, state)
         if measured is not None:
-            progress.record("validation", int(state.step), {"map": measured}, labels={})
-            progress.say(f"validation, step {int(state.step)}: mAP {measured:.4f}")
+            log.record("validation", int(state.step), {"map": measured}, labels={})
+            log.say(f"validation, step {int(state.step)}: mAP {measured:.4f}")
         info = {"seconds": before + time.monotonic() - began, **origin}
-        checkpoints.save(int(state.step), trainer.outside(state), info=info, measured=measured)
+        checkpoints.save(int(state.step), setup.devices.to_host(state, setup.specs), info=info, measured=measured)
 
     try:
         with _stop_on_signal() as stop:
             # One process may have more of the features to compute than others, so they can't agree on when to stop.
-            trainer.prepare(
-                start if restored is None else restored[0],
-                directory=directory,
-                stop=stop if processes.count() == 1 else lambda: False,
-            )
+            alone = processes.count() == 1
+            setup = rounds.compute_features(setup, state, directory=features, stop=stop if alone else lambda: False)
             if restored is not None:
-                state = restored[0]
-                progress.say(f"goes on from step {int(state.step)} of {trainer.total_steps}")
+                log.say(f"continuing from step {int(state.step)} of {setup.total_steps}")
             else:
-                state = trainer.step_1(start, progress=progress, stop=stop)
-                save(state)
-            state = _step_2(trainer, state, progress=progress, stop=stop, save=save)
+                state = rounds.train_label_net(setup, state, log=log, log_every=saving.log_every, stop=stop)
+                save(setup, state)
+            state = _train_rounds(setup, state, saving=saving, log=log, stop=stop, save=save)
     except NotFinite as error:
-        kept = checkpoints.steps()
-        good = f"the last good checkpoint, step {kept[-1]}, is kept" if kept else "there is no checkpoint yet"
+        steps = checkpoints.steps()
+        good = f"the last good checkpoint, step {steps[-1]}, is kept" if steps else "there is no checkpoint yet"
         raise InputError(
-            f"{error}; {good}: lower the learning rate (--config.optim.learning_rate, --config.label_net.learning_rate) or "
+            f"{error}; {good}; fix: lower the learning rate (--config.optim.learning_rate, --config.label_net.learning_rate) or "
             "the term's weight, and give a new --workdir"
         ) from error
     finally:
-        progress.close()
+        log.close()
         checkpoints.close()
-    return state, before + time.monotonic() - began
+    return setup, state, before + time.monotonic() - began
 
 
-def _origin(trainer: Trainer) -> dict[str, Any]:
-    """What a checkpoint's numbers came from: config, data, and weights."""
-    weights = None if trainer.pretrained is None else trainer.pretrained.account["sha256"]
-    data = facts(trainer.dataset)
-    return {"config": json.loads(trainer.config.to_json()), "data": data, "pretrained_sha256": weights}
-
-
-def _check_same(info: dict[str, Any], now: dict[str, Any], trainer: Trainer, directory: Path) -> None:
-    theirs, ours = info["data"]["split_sha256"], now["data"]["split_sha256"]
-    if theirs != ours:
-        raise InputError(
-            f"the checkpoint in {directory} is of split {theirs[:12]}, the data now give {ours[:12]}: bring the data back as "
-            "they were, or give a new --workdir"
-        )
-    if info["pretrained_sha256"] != now["pretrained_sha256"]:
-        raise InputError(
-            f"the checkpoint in {directory} began with other weights than {trainer.config.model.pretrained} holds now: bring "
-            "the file back as it was, or give a new --workdir"
-        )
-
-
-def _step_2(
-    trainer: Trainer,
+def _train_rounds(
+    setup: TrainSetup,
     state: TrainState,
     *,
-    progress: MetricsLog,
+    saving: Saving,
+    log: MetricsLog,
     stop: Callable[[], bool],
-    save: Callable[[TrainState], None],
+    save: Callable[[TrainSetup, TrainState], None],
 ) -> TrainState:
-    """All rounds that are left; saves where it is time to, and before it stops."""
-    rounds, every = trainer.config.train.rounds, trainer.config.checkpoint.every_rounds
-    for number in range(rounds):
-        if int(state.step) >= (number + 1) * trainer.steps_per_round:
+    """Train all rounds that are left. Save where it is time to, and before stopping."""
+    for number in range(setup.rounds):
+        if int(state.step) >= (number + 1) * setup.steps_per_round:
             continue
         finished = False
         while not finished:
-            state, finished = trainer.round(state, number=number, progress=progress, stop=stop)
+            state, finished = rounds.train_round(
+                setup,
+                state,
+                number=number,
+                log=log,
+                log_every=saving.log_every,
+                save_every=saving.every_steps,
+                stop=stop,
+            )
             stopping = stop()
-            if not finished or stopping or number + 1 == rounds or (number + 1) % every == 0:
-                save(state)
+            if not finished or stopping or number + 1 == setup.rounds or (number + 1) % saving.every_rounds == 0:
+                save(setup, state)
             if stopping:
                 raise Stopped
     return state
 
 
+def origin(setup: TrainSetup, config: ConfigDict) -> dict[str, Any]:
+    """Return what a checkpoint's numbers come from: config, data and weights."""
+    weights = None if setup.pretrained is None else setup.pretrained.account["sha256"]
+    return {"config": json.loads(config.to_json()), "data": datasets.facts(setup.data), "pretrained_sha256": weights}
+
+
+def _check_origin(info: dict[str, Any], now: dict[str, Any], directory: Path) -> float:
+    """Return the seconds that a checkpoint took; raise InputError if it is of other data or weights."""
+    try:
+        seconds = float(info["seconds"])
+        theirs, weights = info["data"]["split_sha256"], info["pretrained_sha256"]
+    except (LookupError, TypeError) as error:
+        raise InputError(
+            f"the checkpoint in {directory} doesn't name its data; fix: continue with the version of adsq_jax that wrote it, or "
+            "give a new --workdir"
+        ) from error
+    ours = now["data"]["split_sha256"]
+    if theirs != ours:
+        raise InputError(
+            f"the checkpoint in {directory} is of split {theirs[:12]}, the data now give {ours[:12]}; fix: bring the data back "
+            "as they were, or give a new --workdir"
+        )
+    if weights != now["pretrained_sha256"]:
+        raise InputError(
+            f"the checkpoint in {directory} began with other weights than {now['config']['model']['pretrained']} holds now; fix: "
+            "bring the file back as it was, or give a new --workdir"
+        )
+    return seconds
+
+
 @contextmanager
 def _stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Turns SIGINT and SIGTERM into a question that the loop asks; a second SIGINT ends at once."""
-    asked: list[int] = []
+    """Turn SIGINT and SIGTERM into a question that the loop asks; a second SIGINT ends at once."""
+    received: list[int] = []
 
     def handler(number: int, frame: Any) -> None:
-        if asked and number == signal.SIGINT:
+        if received and number == signal.SIGINT:
             raise KeyboardInterrupt
-        asked.append(number)
+        received.append(number)
         processes.propagate_signal()
 
-    old = {number: signal.signal(number, handler) for number in processes.SIGNALS if not processes.jax_handles(number)}
+    previous = {number: signal.signal(number, handler) for number in processes.SIGNALS if not processes.jax_handles(number)}
     try:
-        yield processes.agreed_stop(lambda: bool(asked))
+        yield processes.agreed_stop(lambda: bool(received))
     except Stopped as error:
-        raise Stopped(asked[0] if asked else signal.SIGTERM) from error
+        raise Stopped(received[0] if received else signal.SIGTERM) from error
     except RuntimeError as error:
-        if asked and "Worker process" in str(error):  # a signal to the whole group ended one before it could ignore it
-            raise Stopped(asked[0]) from error
+        if received and "Worker process" in str(error):  # a signal to the whole group ended one before it could ignore it
+            raise Stopped(received[0]) from error
         raise
     finally:
-        for number, previous in old.items():
-            signal.signal(number, previous)
+        for number, old in previous.items():
+            signal.signal(number, old)

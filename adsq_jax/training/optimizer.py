@@ -1,4 +1,4 @@
-"""The optimiser, by its name in optax, with what every optimiser shares: clipping, weight decay, schedule, the trunk's rate."""
+"""The optimiser by its name in optax, with clipping, weight decay, a schedule, and the trunk's learning rate."""
 
 import inspect
 from collections.abc import Mapping
@@ -8,51 +8,52 @@ import jax
 import optax
 
 SCHEDULES = ("constant", "cosine")
-# Functions of optax whose step is the learning rate times what only gradients and parameters decide.
+# Functions of optax whose updates are linear in the learning rate.
 NAMES = ("adabelief", "adam", "adamw", "lamb", "lion", "nadam", "radam", "rmsprop", "sgd", "yogi")
 
 
 def build(
-    name: str,
+    name: str = "adam",
     *,
-    arguments: Mapping[str, float],
-    learning_rate: float,
-    schedule: str,
-    warmup_steps: int,
     total_steps: int,
-    weight_decay: float,
-    clip_norm: float,
-    trunk_lr_scale: float,
+    arguments: Mapping[str, float] | None = None,
+    learning_rate: float = 3e-3,
+    schedule: str = "cosine",
+    warmup: float = 0.05,
+    weight_decay: float = 0.05,
+    clip_norm: float = 1.0,
+    trunk_lr_scale: float = 1.0,
 ) -> optax.GradientTransformation:
-    """Builds the optimiser of one network.
+    """Build the optimiser of one ImgNet.
 
     Weight decay is decoupled and spares biases and norms, whatever the optimiser: `adam` with it is AdamW.
 
     Args:
-      name: one of NAMES.
-      arguments: its other arguments, for instance {"momentum": 0.9}.
+      name: one of NAMES, functions of optax.
+      total_steps: updates in all; the cosine ends at 0 there.
+      arguments: its other arguments, for instance {"momentum": 0.9}; None: none.
       learning_rate: the peak.
       schedule: one of SCHEDULES, after a linear warm-up.
-      warmup_steps: updates until the peak.
-      total_steps: updates in all; cosine ends at 0 there.
-      weight_decay: share of a weight that a step at learning rate 1 takes away.
-      clip_norm: greatest norm of the gradient; 0 for no limit.
-      trunk_lr_scale: factor on the learning rate of `backbone`, above 0.
+      warmup: the share of the updates in which the rate rises from 0, in [0, 1].
+      weight_decay: the share of a weight that a step at learning rate 1 takes away.
+      clip_norm: the greatest norm of the gradient; 0: no limit.
+      trunk_lr_scale: a factor on the learning rate of `backbone`, above 0.
 
     Returns:
       The gradient transformation.
 
     Raises:
-      ValueError: no such optimiser, argument or schedule.
+      ValueError: there is no such optimiser, argument or schedule.
 
     Source: optax; decoupled decay from Loshchilov and Hutter, ICLR 2019.
     """
+    warmup_steps = round(warmup * total_steps)
     parts = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
     parts += [
-        _base(name, arguments),
+        _base(name, arguments or {}),
         # The optimiser's own step is already negative, and so must the decay be.
         optax.add_decayed_weights(-weight_decay, mask=lambda params: jax.tree.map(lambda x: x.ndim > 1, params)),
-        optax.masked(optax.scale(trunk_lr_scale), _of_the_trunk),
+        optax.masked(optax.scale(trunk_lr_scale), _trunk_mask),
         optax.scale_by_schedule(_schedule(schedule, learning_rate, warmup_steps, total_steps)),
     ]
     return optax.chain(*parts)
@@ -79,5 +80,5 @@ def _schedule(name: str, peak: float, warmup_steps: int, total_steps: int) -> op
     raise ValueError(f"no schedule named {name!r}: choose one of {', '.join(SCHEDULES)}")
 
 
-def _of_the_trunk(params: Any) -> Any:
+def _trunk_mask(params: Any) -> Any:
     return {name: jax.tree.map(lambda _, trunk=name == "backbone": trunk, tree) for name, tree in params.items()}

@@ -1,4 +1,7 @@
-"""One update of LabelNet, and one of an ImgNet: pure functions from state and batch to state and metrics."""
+"""One update of LabelNet, and one of an ImgNet: pure functions from state and batch to state and metrics.
+
+They run on one device with `axis_name=None`, or on each of several under a mapped axis of that name.
+"""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -27,17 +30,17 @@ def label_net_step(
     cosine_scale: float,
     weights: Mapping[str, float],
 ) -> tuple[LabelNetState, Metrics]:
-    """Updates LabelNet on all pairs of label sets at once; the same on every device, since it is small.
+    """Update LabelNet on all pairs of label sets at once. It is small: every device does the same.
 
     Args:
-      state: LabelNet.
+      state: LabelNet's.
       sets: distinct label vectors, uint8[m, c].
-      frequencies: share of the training set with each, float32[m].
+      frequencies: the share of the training set with each label vector, float32[m].
       model: the LabelNet module.
-      optimizer: optax.
-      statistics: of the training set's pairs.
+      optimizer: an optax optimiser.
+      statistics: the training set's pair statistics.
       cosine_scale: s.
-      weights: of each of `objective.label_net_terms`.
+      weights: the weight of each of `objective.label_net_terms`.
 
     Returns:
       The new state; each loss term times its weight, their sum `loss`, and `grad_norm`: float32[].
@@ -64,9 +67,9 @@ def label_net_step(
 
 
 class Gradients(NamedTuple):
-    """What the devices agree on of one update of an ImgNet, before the optimiser has its turn."""
+    """One update of an ImgNet before the optimiser has its turn; the same on every device."""
 
-    params: Any  # of the loss, as the parameters
+    params: Any  # gradients of the loss
     batch_stats: Any
     key: jax.Array  # of the next update, uint32[2]
 
@@ -80,74 +83,71 @@ def img_net_gradients(
     loss: Callable[[LossInputs], objective.Terms],
     statistics: objective.PairStatistics,
     seed: int,
-    axis_name: str,
+    axis_name: str | None,
 ) -> tuple[Gradients, jax.Array, Metrics]:
-    """Gradients of one ImgNet on a batch against the whole training set. Runs once per device, under a mapped axis.
+    """Compute the gradients of one ImgNet on a batch against the whole training set.
 
-    Each device puts its share of the batch through the network, and holds the whole batch's relaxed codes against its own rows
-    of the training set: what travels is those codes and the gradients, and nothing that grows with the training set.
+    Each device puts its part of the batch through the network, and compares the whole batch's relaxed codes with its own rows of
+    the training set. What is sent between devices is those codes and the gradients: nothing that grows with the training set.
 
     Args:
       state: the ImgNet, the same on every device, but for the bank: this device's rows.
       targets: this device's rows, and what is the same on every device.
-      batch: this device's share: inputs uint8[batch, h, w, 3], or float32[batch, width] of a frozen trunk; index int32[batch]
-        (rows in the training set, none twice), label_set int32[batch].
+      batch: this device's part: inputs uint8[part, h, w, 3], or float32[part, width] of a frozen trunk; index int32[part], the
+        images' rows in the training set, without repetition.
       model: the ImgNet module.
-      loss: the method's, its settings filled in.
-      statistics: of the training set's pairs.
-      seed: of the run.
-      axis_name: of the devices.
+      loss: the method's, with its settings.
+      statistics: the training set's pair statistics.
+      seed: the run's.
+      axis_name: the mapped axis of devices; None: one device.
 
     Returns:
-      The gradients, the same on every device. This device's rows of the bank: without a twin, with the batch's renewed; with
-      one as they were. The metrics, the same on every device: each term, their sum `loss`, `grad_norm`.
+      The gradients. This device's rows of the bank: without a twin, with the batch's rows renewed; with one, unchanged. The
+      metrics, the same on every device: each term, their sum `loss`, and `grad_norm`, float32[].
     """
     key, dropout = jax.random.split(jax.random.wrap_key_data(state.key))
-    index = jax.lax.all_gather(batch["index"], axis_name, tiled=True)  # [batch of all devices]
-    own = index - jax.lax.axis_index(axis_name) * len(state.bank)  # place among this device's rows, if it is there
+    index = _all_gather(batch["index"], axis_name)  # [batch]
+    device = 0 if axis_name is None else jax.lax.axis_index(axis_name)
+    local_index = index - device * len(state.bank)  # position among this device's rows, if it is there
 
-    def of_params(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any, Metrics]]:
-        outputs, updated = model.apply(
+    def loss_of(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any, Metrics]]:
+        (semantic, relaxed_codes), updated = model.apply(
             {"params": params, "batch_stats": state.batch_stats},
             batch["inputs"],
             train=True,
             mutable=["batch_stats"],
-            rngs={"dropout": jax.random.fold_in(dropout, jax.lax.axis_index(axis_name))},  # each device drops other units
+            rngs={"dropout": jax.random.fold_in(dropout, device)},  # each device drops other units
         )
-        seen = _seen(
-            *outputs,
+        inputs = _loss_inputs(
+            semantic,
+            _all_gather(relaxed_codes, axis_name),
             parameters=params.get("method"),
             bank=state.bank if targets.bank is None else targets.bank,
-            own=own,
+            local_index=local_index,
             targets=targets,
             label_set=batch["label_set"],
             statistics=statistics,
             seed=seed,
             axis_name=axis_name,
         )
-        terms = loss(seen)
-        return objective.total(terms), (seen.relaxed_codes, {**state.batch_stats, **updated.get("batch_stats", {})}, terms)
+        terms = loss(inputs)
+        batch_stats = {**state.batch_stats, **updated.get("batch_stats", {})}
+        return objective.total(terms), (inputs.relaxed_codes, batch_stats, terms)
 
-    (value, (relaxed_codes, batch_stats, terms)), grads = jax.value_and_grad(of_params, has_aux=True)(state.params)
-    # the value is this device's part of the loss: the mean over all devices is the loss
-    grads, terms = jax.lax.pmean((grads, {**terms, "loss": value}), axis_name)
+    (value, (relaxed_codes, batch_stats, terms)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+    grads, terms = (grads, {**terms, "loss": value})
+    if axis_name is not None:  # the value is this device's part of the loss, which is the mean over all devices
+        grads, terms = jax.lax.pmean((grads, terms), axis_name)
     bank = state.bank
     if targets.bank is None:  # with a twin, nobody reads a network's own bank before it is refreshed
-        bank = bank.at[jnp.where(own < 0, len(bank), own)].set(relaxed_codes, mode="drop")
+        bank = bank.at[jnp.where(local_index < 0, len(bank), local_index)].set(relaxed_codes, mode="drop")
     return Gradients(grads, batch_stats, jax.random.key_data(key)), bank, {**terms, "grad_norm": optax.tree.norm(grads)}
 
 
 def img_net_update(
     state: ImgNetState, gradients: Gradients, bank: jax.Array, *, optimizer: optax.GradientTransformation
 ) -> ImgNetState:
-    """The state after an update. Knows of no devices.
-
-    Args:
-      state: the ImgNet.
-      gradients: of `img_net_gradients`.
-      bank: of the same.
-      optimizer: optax.
-    """
+    """Apply the gradients and the bank of `img_net_gradients` by an optax optimiser."""
     updates, opt_state = optimizer.update(gradients.params, state.opt_state, state.params)
     return ImgNetState(
         params=optax.apply_updates(state.params, updates),
@@ -158,36 +158,39 @@ def img_net_update(
     )
 
 
-def _seen(
+def _all_gather(x: jax.Array, axis_name: str | None) -> jax.Array:
+    return x if axis_name is None else jax.lax.all_gather(x, axis_name, tiled=True)
+
+
+def _loss_inputs(
     semantic: jax.Array,
     relaxed_codes: jax.Array,
     *,
     parameters: Any,
     bank: jax.Array,
-    own: jax.Array,
+    local_index: jax.Array,
     targets: Targets,
     label_set: jax.Array,
     statistics: objective.PairStatistics,
     seed: int,
-    axis_name: str,
+    axis_name: str | None,
 ) -> LossInputs:
-    """What a loss may look at."""
-    devices = jax.lax.axis_size(axis_name)
-    everyones = jax.lax.all_gather(relaxed_codes, axis_name, tiled=True)  # [batch of all devices, bits]
-    sets = jax.lax.all_gather(label_set, axis_name, tiled=True)
+    """Collect what a loss may look at: of the part of the batch (semantic, label_set), the batch, and this device's rows."""
+    n_devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
+    sets = _all_gather(label_set, axis_name)  # [batch]
     codes = targets.codes.astype(jnp.float32)  # [rows, bits]
-    here = (own >= 0) & (own < len(codes))
-    errors = everyones - codes[jnp.clip(own, 0, len(codes) - 1)]
+    is_local = (local_index >= 0) & (local_index < len(codes))  # [batch]
+    errors = relaxed_codes - codes[jnp.clip(local_index, 0, len(codes) - 1)]  # [batch, bits]
     return LossInputs(
-        relaxed_codes=everyones,
+        relaxed_codes=relaxed_codes,
         labels=targets.sets[sets].astype(jnp.float32),
         similar=targets.similar_sets[sets].T[targets.set_index].T,  # rows, since TPUs are slow to gather columns
         bank=bank,
         bank_codes=codes,
-        shares=targets.shares[None, :] * (devices / len(everyones)),  # sums over the devices: so much in a mean over them
-        errors=jnp.where(here[:, None], errors, 0.0),
-        devices=devices,
-        total=partial(jax.lax.psum, axis_name=axis_name),
+        row_weights=targets.row_weights[None, :] * (n_devices / len(relaxed_codes)),  # sum over devices = n_devices x mean
+        errors=jnp.where(is_local[:, None], errors, 0.0),
+        n_devices=n_devices,
+        sum_over_devices=(lambda x: x) if axis_name is None else partial(jax.lax.psum, axis_name=axis_name),
         semantic=semantic,
         similar_sets=targets.similar_sets[label_set],
         label_set=sets,

@@ -1,0 +1,43 @@
+"""Training: a frozen `TrainSetup`, a `TrainState`, and functions of the two.
+
+By hand: `setup`, `init`, `train_label_net`; then, for each round and network, `step` over batches and `refresh_bank`; and
+`update_codes`. `train_round` does a round of it, and `adsq_jax.fit` all of it.
+"""
+
+from adsq_jax.training import optimizer
+from adsq_jax.training.fit import Run, fit
+from adsq_jax.training.init import init
+from adsq_jax.training.metrics_buffer import NotFinite
+from adsq_jax.training.rounds import (
+    compute_features,
+    refresh_bank,
+    step,
+    targets,
+    train_label_net,
+    train_round,
+    update_codes,
+)
+from adsq_jax.training.setup import LabelNetSettings, TrainSetup, setup
+from adsq_jax.training.state import ImgNetState, LabelNetState, Targets, TrainState
+
+__all__ = [
+    "ImgNetState",
+    "LabelNetSettings",
+    "LabelNetState",
+    "NotFinite",
+    "Run",
+    "Targets",
+    "TrainSetup",
+    "TrainState",
+    "compute_features",
+    "fit",
+    "init",
+    "optimizer",
+    "refresh_bank",
+    "setup",
+    "step",
+    "targets",
+    "train_label_net",
+    "train_round",
+    "update_codes",
+]

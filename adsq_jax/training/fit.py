@@ -1,0 +1,3 @@
+"""x"""
+
+Run = fit = None

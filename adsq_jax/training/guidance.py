@@ -1,0 +1,23 @@
+"""What LabelNet knows of each label set, which guides the ImgNets and the discrete step."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from adsq_jax.methods.objective import Guidance
+from adsq_jax.training.metrics_buffer import NotFinite
+from adsq_jax.training.setup import TrainSetup
+from adsq_jax.training.state import TrainState
+
+
+def guidance(setup: TrainSetup, state: TrainState) -> Guidance | None:
+    """Compute LabelNet's semantic features and relaxed codes by label set; None without LabelNet.
+
+    Raises:
+      NotFinite: LabelNet's last update broke it.
+    """
+    if state.label_net is None:
+        return None
+    semantic, relaxed_codes, _ = setup.label_net_apply({"params": state.label_net.params}, setup.sets.sets)
+    if not np.isfinite(relaxed_codes).all():
+        raise NotFinite("LabelNet, after its last step: relaxed codes not finite")
+    return Guidance(semantic, relaxed_codes, frequencies=jnp.asarray(setup.frequencies))
