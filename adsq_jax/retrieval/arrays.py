@@ -1,28 +1,30 @@
-"""Hash codes and labels as people have them: checked once, then read block by block as words, whatever their size."""
+"""Hash codes and labels in the forms that people have them: checked once, then read as 32-bit words, some rows at a time."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
+from adsq_jax import codes
+from adsq_jax.codes import MAX_BITS
 from adsq_jax.errors import InputError
 
-MAX_BITS = 256
-_ROWS = 1 << 18  # rows looked at a time: bounds what a check or a conversion takes of memory
+_ROWS = 1 << 18  # rows checked or converted at a time, which bounds the memory that takes
 _NO_LABEL = -1  # an id that no query has
 
 
 class Codes:
-    """Hash codes of one side of a retrieval: `codes.words(start, stop)` are some of them, packed."""
+    """Checked hash codes of the queries or of the database."""
 
     def __init__(self, array: np.ndarray, *, bits: int, form: str):
-        """Wraps codes that `pair_of_codes` has checked.
+        """Wrap codes that `prepare_codes` has checked.
 
         Args:
-          array: [n, bits], or uint8[n, ceil(bits / 8)] where packed.
+          array: [n, bits], or uint8[n, ceil(bits / 8)] if packed.
           bits: the code length.
-          form: "packed", "zeros and ones" or "signs".
+          form: "packed"; "signed", where the sign counts; or "binary", zeros and ones.
         """
         self.bits, self._array, self._form = bits, array, form
 
@@ -30,104 +32,100 @@ class Codes:
         return len(self._array)
 
     def words(self, start: int, stop: int) -> np.ndarray:
-        """Codes start to stop, a bit each, as uint32[ceil(bits / 32), stop - start]; padding is zero."""
+        """Return codes start to stop as uint32[ceil(bits / 32), stop - start], zero-padded."""
         rows = np.asarray(self._array[start:stop])
-        if self._form == "signs":
-            rows = np.packbits(rows >= 0, axis=1, bitorder="little")  # sgn(0) = +1
-        elif self._form == "zeros and ones":
-            rows = np.packbits(rows != 0, axis=1, bitorder="little")
-        return _words(rows)
+        if self._form != "packed":
+            ones = codes.sign_bits(rows) if self._form == "signed" else rows != 0
+            rows = np.packbits(ones, axis=1, bitorder="little")
+        return _to_words(rows)
 
 
 class Labels:
-    """Labels of one side of a retrieval: `labels.words(start, stop)` are those of some rows."""
+    """Checked labels of the queries or of the database."""
 
     def __init__(self, array: np.ndarray):
-        """Wraps labels that `pair_of_labels` has checked.
-
-        Args:
-          array: class ids [n] or multi-hot [n, c].
-        """
+        """Wrap labels that `prepare_labels` has checked: class ids [n] or multi-hot [n, c]."""
         self._array, self.ids = array, array.ndim == 1
 
     def __len__(self) -> int:
         return len(self._array)
 
     @property
-    def absent(self) -> np.ndarray:
-        """What a row without a label has for words, [words, 1]."""
+    def padding(self) -> np.ndarray:
+        """The words of an item that shares no label with any query, [words, 1]."""
         return np.full((1, 1), _NO_LABEL, np.int32) if self.ids else np.zeros_like(self.words(0, 1))
 
     def words(self, start: int, stop: int) -> np.ndarray:
-        """Ids as int32[1, stop - start]; multi-hot labels, a bit a label, as uint32[ceil(c / 32), stop - start]."""
+        """Return ids as int32[1, stop - start], or multi-hot labels as bits of uint32[ceil(c / 32), stop - start]."""
         rows = np.asarray(self._array[start:stop])
-        return rows.astype(np.int32)[None] if self.ids else _words(np.packbits(rows != 0, axis=1, bitorder="little"))
+        return rows.astype(np.int32)[None] if self.ids else _to_words(np.packbits(rows != 0, axis=1, bitorder="little"))
 
-    def most(self) -> int:
-        """The largest number of labels that a row has, at least 1."""
+    def max_per_row(self) -> int:
+        """Return the largest number of labels in a row, at least 1."""
         if self.ids:
             return 1
         return max(1, *(int((rows != 0).sum(axis=1).max()) for rows in _blocks(self._array)))
 
 
-def pair_of_codes(query_codes: np.ndarray, database_codes: np.ndarray, *, bits: int | None) -> tuple[Codes, Codes]:
-    """Checks codes of queries and database, and finds out how they are written.
+def prepare_codes(query_codes: ArrayLike, database_codes: ArrayLike, *, bits: int | None) -> tuple[Codes, Codes]:
+    """Check the codes of queries and database, and detect their form.
 
     Args:
       query_codes: float (relaxed codes: the sign counts, 0 is +1), {-1, +1} or {0, 1} of any dtype, [n_query, K]; or packed,
-        uint8[n_query, ceil(K / 8)], little bit order, 1 = +1, padding zero. NumPy (mapped files too) or JAX.
-      database_codes: the same way, [n_database, ...].
-      bits: K, the code length, 1 to 256; needed for packed codes, and for them alone. None: the codes are not packed.
-
-    Returns:
-      The codes of queries and database.
+        uint8[n_query, ceil(K / 8)], little bit order, 1 = +1, zero-padded. NumPy (mapped files too), JAX or lists.
+      database_codes: the same form, [n_database, ...].
+      bits: K of packed codes, 1 to 256; None if the codes are not packed.
 
     Raises:
-      InputError: what they hold is none of these, differs between the two, or doesn't fit `bits`.
+      InputError: the codes have none of these forms, differ in form, or don't fit `bits`.
     """
-    sides = {"query codes": _matrix(query_codes, "query codes"), "database codes": _matrix(database_codes, "database codes")}
+    sides = {
+        "query codes": _to_matrix(query_codes, "query codes"),
+        "database codes": _to_matrix(database_codes, "database codes"),
+    }
     query, database = sides.values()
     if bits is None:
-        if query.shape[1] != database.shape[1]:
+        bits = query.shape[1]
+        if bits != database.shape[1]:
             raise InputError(
-                f"query codes have {query.shape[1]} bits and database codes {database.shape[1]}: both must be [n, K] with one K"
+                f"expected codes [n, K] of one K, got query codes of {bits} bits and database codes of {database.shape[1]}"
             )
-        if query.shape[1] > MAX_BITS:
-            raise InputError(f"codes of {query.shape[1]} bits: at most {MAX_BITS} are supported")
-        form = _form(sides)
-        return Codes(query, bits=query.shape[1], form=form), Codes(database, bits=query.shape[1], form=form)
-    if not isinstance(bits, int | np.integer) or not 1 <= bits <= MAX_BITS:
-        raise InputError(f"bits={bits}: the length of packed codes must be a whole number from 1 to {MAX_BITS}")
-    for name, array in sides.items():
-        _check_packed(array, name, bits=bits)
-    return Codes(query, bits=bits, form="packed"), Codes(database, bits=bits, form="packed")
+        if bits > MAX_BITS:
+            raise InputError(f"expected codes of at most {MAX_BITS} bits, got {bits}")
+        form = _detect_form(sides)
+    else:
+        if not isinstance(bits, int | np.integer) or not 1 <= bits <= MAX_BITS:
+            raise InputError(f"bits={bits}: expected the length of packed codes, a whole number from 1 to {MAX_BITS}")
+        for name, array in sides.items():
+            _check_packed(array, name, bits=bits)
+        form = "packed"
+    return Codes(query, bits=bits, form=form), Codes(database, bits=bits, form=form)
 
 
-def pair_of_labels(
-    query_labels: np.ndarray, database_labels: np.ndarray, *, n_query: int, n_database: int
+def prepare_labels(
+    query_labels: ArrayLike, database_labels: ArrayLike, *, n_query: int, n_database: int
 ) -> tuple[Labels, Labels]:
-    """Checks labels of queries and database.
+    """Check the labels of queries and database; strings become ids.
 
     Args:
-      query_labels: class ids [n_query], whole numbers from 0 to 2**31 - 1; strings [n_query], one a row; or multi-hot
-        [n_query, c] in {0, 1}.
-      database_labels: the same way, [n_database] or [n_database, c].
-      n_query: how many queries there are.
-      n_database: how many items there are.
-
-    Returns:
-      The labels of queries and database.
+      query_labels: class ids [n_query], whole numbers from 0 to 2**31 - 1; strings [n_query]; or multi-hot [n_query, c] in
+        {0, 1}.
+      database_labels: the same form, [n_database] or [n_database, c].
+      n_query: the number of query codes.
+      n_database: the number of database codes.
 
     Raises:
-      InputError: they are not one row a code, of another kind, or of values out of range.
+      InputError: the labels have none of these forms, differ in form, or are not as many as the codes.
     """
-    sides = _ids_of_strings({"query labels": query_labels, "database labels": database_labels})
-    for (name, array), rows in zip(sides.items(), (n_query, n_database), strict=True):
-        _check_kind(array, name)
+    sides = _strings_to_ids({"query labels": query_labels, "database labels": database_labels})
+    for (name, array), n_codes in zip(sides.items(), (n_query, n_database), strict=True):
+        _check_numeric(array, name)
         if array.ndim not in (1, 2) or (array.ndim == 2 and array.shape[1] == 0):
-            raise InputError(f"{name} have shape {array.shape}: expected class ids [n] or multi-hot [n, c]")
-        if len(array) != rows:
-            raise InputError(f"{name} have {len(array)} rows for {rows} codes: give one row a code, in the order of the codes")
+            raise InputError(f"expected {name} as class ids [n] or multi-hot [n, c], got shape {array.shape}")
+        if len(array) != n_codes:
+            raise InputError(
+                f"{name} have {len(array)} rows for {n_codes} codes; fix: give one row a code, in the order of the codes"
+            )
     query, database = sides.values()
     if query.shape[1:] != database.shape[1:]:
         raise InputError(
@@ -139,46 +137,47 @@ def pair_of_labels(
     return Labels(query), Labels(database)
 
 
-def _as_array(values: Any, name: str) -> np.ndarray:
-    """Return an array of what may be lists."""
+def _to_array(values: ArrayLike, name: str) -> np.ndarray:
     try:
         return np.asanyarray(values)
     except ValueError as error:
         raise InputError(f"{name} have rows of different lengths: expected an array, or lists of one length") from error
 
 
-def _ids_of_strings(sides: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Return labels as arrays of numbers: strings become ids, the same on both sides."""
-    arrays = {name: _as_array(values, name) for name, values in sides.items()}
-    flat = {}  # the values of each side that has strings
-    for name, array in arrays.items():
-        # NumPy turns a list of strings and numbers into strings: look at the list itself
-        values = sides[name] if isinstance(sides[name], list | tuple) else array.tolist() if array.dtype.kind in "OTU" else ()
-        strings = [isinstance(value, str) for value in values] if array.ndim == 1 else []
-        if any(strings):
-            if not all(strings):
-                raise InputError(f"{name} mix strings with other values: expected one string a row, or numbers")
-            flat[name] = values
-    if not flat:
-        return arrays
-    for name in arrays:
-        if name not in flat:
-            raise InputError(f"{' and '.join(flat)} are strings and {name} are not: give strings for both, or numbers for both")
-    ids: dict[str, int] = {}
-    return {name: np.array([ids.setdefault(value, len(ids)) for value in values]) for name, values in flat.items()}
-
-
-def _matrix(values: Any, name: str) -> np.ndarray:
-    array = _as_array(values, name)
-    _check_kind(array, name)
+def _to_matrix(values: ArrayLike, name: str) -> np.ndarray:
+    array = _to_array(values, name)
+    _check_numeric(array, name)
     if array.ndim != 2 or 0 in array.shape:
-        raise InputError(f"{name} have shape {array.shape}: expected a matrix [n, K], at least one row and one column")
+        raise InputError(f"expected {name} as a matrix [n, K], at least one row and one column, got shape {array.shape}")
     return array
 
 
-def _check_kind(array: np.ndarray, name: str) -> None:
+def _strings_to_ids(sides: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Return labels as arrays; strings become ids, the same on both sides."""
+    arrays = {name: _to_array(values, name) for name, values in sides.items()}
+    strings: dict[str, list[str]] = {}
+    for name, array in arrays.items():
+        if array.ndim != 1 or array.dtype.kind not in "OTU":
+            continue
+        # NumPy turns a list of strings and numbers into strings: look at the list itself.
+        values = list(sides[name]) if isinstance(sides[name], list | tuple) else array.tolist()
+        is_string = [isinstance(value, str) for value in values]
+        if any(is_string) and not all(is_string):
+            raise InputError(f"{name} mix strings with other values: expected one string a row, or numbers")
+        if any(is_string):
+            strings[name] = values
+    for name in arrays:
+        if strings and name not in strings:
+            raise InputError(
+                f"{next(iter(strings))} are strings and {name} are not; fix: give both as strings, or both as numbers"
+            )
+    ids: dict[str, int] = {}
+    return arrays | {name: np.array([ids.setdefault(text, len(ids)) for text in texts]) for name, texts in strings.items()}
+
+
+def _check_numeric(array: np.ndarray, name: str) -> None:
     if array.dtype.kind not in "bui" and not _is_float(array):
-        raise InputError(f"{name} are of dtype {array.dtype}: expected numbers (save objects or strings as numbers first)")
+        raise InputError(f"expected {name} as numbers, got dtype {array.dtype}")
 
 
 def _is_float(array: np.ndarray) -> bool:
@@ -193,71 +192,76 @@ def _check_packed(array: np.ndarray, name: str, *, bits: int) -> None:
     width = -(-bits // 8)
     if array.dtype != np.uint8 or array.shape[1] != width:
         raise InputError(
-            f"{name} are {array.dtype}[{array.shape[0]}, {array.shape[1]}]: packed codes of {bits} bits are uint8[n, {width}] "
-            "(leave bits out where they are not packed)"
+            f"expected {name} packed, uint8[n, {width}] for {bits} bits, got {array.dtype}{list(array.shape)}; fix: leave bits "
+            "out if they are not packed"
         )
     if bits % 8 and any((rows[:, -1] >> (bits % 8)).any() for rows in _blocks(array)):
         raise InputError(
-            f"{name} have bits set beyond the {bits}th: give their true number of bits, packed in little bit order with zero "
-            "padding (np.packbits(codes > 0, axis=1, bitorder='little'))"
+            f"{name} have bits set beyond bit {bits}; fix: give their true number of bits, and pack them in little bit order "
+            "with zero padding (np.packbits(codes > 0, axis=1, bitorder='little'))"
         )
 
 
-def _form(sides: dict[str, np.ndarray]) -> str:
-    """How the codes of both sides are written: "zeros and ones", or "signs"."""
-    found = {name: _facts(array, name) for name, array in sides.items()}
-    if not any(negative for negative, _, _ in found.values()):
-        for name, (_, binary, _) in found.items():
-            if not binary:
-                raise InputError(
-                    f"{name} hold no negative number, and others than 0 and 1: expected codes of both signs, {{-1, +1}}, "
-                    "{0, 1}, or packed codes with their number of bits"
-                )
-        return "zeros and ones"
-    for name, (negative, binary, zero) in found.items():
-        if not negative and binary and zero:
-            raise InputError(f"{name} are in {{0, 1}} and those of the other side are not: write both in one way")
-    return "signs"
+class _Values(NamedTuple):
+    """The values of unpacked codes, as far as their form depends on them."""
+
+    has_negative: bool
+    has_zero: bool
+    is_binary: bool  # all are 0 or 1
 
 
-def _facts(array: np.ndarray, name: str) -> tuple[bool, bool, bool]:
-    """Whether a number is negative, whether all are 0 or 1, and whether one is 0."""
-    negative, binary, zero = False, True, False
-    low, high = 0, 0
+def _detect_form(sides: dict[str, np.ndarray]) -> str:
+    """Return "signed" or "binary", the form that unpacked codes of both sides have."""
+    values = {name: _scan_values(array, name) for name, array in sides.items()}
+    if any(side.has_negative for side in values.values()):
+        for name, side in values.items():  # codes that are all +1 may stand beside signs, but zeros and ones are ambiguous
+            if side.is_binary and side.has_zero:
+                raise InputError(f"{name} are in {{0, 1}} and those of the other side are not; fix: give both in one form")
+        return "signed"
+    for name, side in values.items():
+        if not side.is_binary:
+            raise InputError(
+                f"{name} hold no negative number, and others than 0 and 1: expected codes of both signs, {{-1, +1}}, "
+                "{0, 1}, or packed codes with their number of bits"
+            )
+    return "binary"
+
+
+def _scan_values(array: np.ndarray, name: str) -> _Values:
+    low, high, has_zero, is_binary = 0, 0, False, True
     for rows in _blocks(array):
         if not np.isfinite(rows).all():
-            raise InputError(f"{name} hold NaN or infinity: look for it where the codes come from")
-        negative |= bool((rows < 0).any())
-        binary = binary and bool(((rows == 0) | (rows == 1)).all())
-        zero |= bool((rows == 0).any())
-        low, high = min(low, int(rows.min())), max(high, int(rows.max()))
-    if not _is_float(array) and not binary and (low < -1 or high > 1 or zero):
+            raise InputError(f"{name} hold NaN or infinity; fix: look for it where the codes come from")
+        zero = rows == 0
+        has_zero = has_zero or bool(zero.any())
+        is_binary = is_binary and bool((zero | (rows == 1)).all())
+        low, high = min(low, rows.min()), max(high, rows.max())
+    if not _is_float(array) and not is_binary and (low < -1 or high > 1 or has_zero):
         raise InputError(
             f"{name} are {array.dtype} with values from {low} to {high}: expected two values, {{-1, +1}} or {{0, 1}} (packed "
             "codes need their number of bits)"
         )
-    return negative, binary, zero
+    return _Values(has_negative=bool(low < 0), has_zero=has_zero, is_binary=is_binary)
 
 
 def _check_labels(array: np.ndarray, name: str) -> None:
-    if array.ndim == 2:
-        for rows in _blocks(array):
+    for rows in _blocks(array):
+        if array.ndim == 2:
             if not ((rows == 0) | (rows == 1)).all():
                 raise InputError(f"{name} [n, c] hold values other than 0 and 1: expected multi-hot labels, or class ids [n]")
-        return
-    for rows in _blocks(array):
+            continue
         if _is_float(array):
-            rows = rows.astype(np.float64)  # float16 knows no 2^31
+            rows = rows.astype(np.float64)  # float16 doesn't reach 2^31
         # NaN fails each comparison
         if not ((rows >= 0) & (rows < 2**31)).all() or (_is_float(array) and (rows != np.floor(rows)).any()):
             raise InputError(f"{name} [n] hold values that are no class ids: expected whole numbers from 0 to {2**31 - 1}")
 
 
-def _words(packed: np.ndarray) -> np.ndarray:
-    """uint8[n, bytes] -> uint32[ceil(bytes / 4), n], padded with zeros: a word of all codes side by side, for vector units."""
-    count = -(-packed.shape[1] // 4)
-    if packed.shape[1] != 4 * count:
-        room = np.zeros((len(packed), 4 * count), np.uint8)
-        room[:, : packed.shape[1]] = packed
-        packed = room
+def _to_words(packed: np.ndarray) -> np.ndarray:
+    """Turn uint8[n, bytes] into uint32[ceil(bytes / 4), n], zero-padded; one word of all codes lies together, for SIMD."""
+    n_words = -(-packed.shape[1] // 4)
+    if packed.shape[1] != 4 * n_words:
+        padded = np.zeros((len(packed), 4 * n_words), np.uint8)
+        padded[:, : packed.shape[1]] = packed
+        packed = padded
     return np.ascontiguousarray(np.ascontiguousarray(packed).view(np.uint32).T)

@@ -1,7 +1,4 @@
-"""How a retrieval goes through memory and devices: queries and database block by block, the database spread over devices.
-
-Memory is bounded by the blocks, whatever the size of the database.
-"""
+"""Blocks of queries and of the database, so that memory stays bounded whatever their size, and the devices that take them."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -11,50 +8,51 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-_QUERIES = 4096  # queries at a time, at most
-_ITEMS = 1 << 20  # items a device holds at a time, at most
-_BLOCK = 8192  # items whose distances a core holds at a time: within its cache
+_QUERIES = 4096  # most queries at a time
+_ITEMS = 1 << 20  # most items that a device holds at a time
+_BLOCK = 8192  # most items whose distances a core holds at a time: they fit its cache
 
 
 class SingleDevice:
-    """Where the database lies: on one device of one process. `data_parallel.ShardedDatabase` has the same methods for many."""
+    """The database on JAX's default device. `adsq_jax.devices.ShardedDatabase` shards it over all devices and processes."""
 
     count = 1
+    """Devices of this process."""
 
     def __init__(self) -> None:
         self._compiled: dict[Any, Callable[..., Any]] = {}
 
     @property
     def platform(self) -> str:
-        """JAX's name of it: cpu, gpu or tpu."""
+        """JAX's name of the platform: cpu, gpu or tpu."""
         return jax.default_backend()
 
-    def share(self, size: int) -> tuple[int, int]:
-        """The rows of a database of `size` that this process sees to: start and stop."""
+    def local_range(self, size: int) -> tuple[int, int]:
+        """Return which rows of a database of `size` this process reads: start and stop."""
         return 0, size
 
     def shard(self, words: np.ndarray) -> jax.Array:
-        """Puts a share of the last axis, which is a multiple of `devices`, on each device."""
+        """Shard an array [words, n] along its last axis, a multiple of `count`."""
         return jnp.asarray(words)
 
     def replicate(self, words: np.ndarray) -> jax.Array:
-        """Puts a whole copy on every device."""
+        """Copy an array to each device."""
         return jnp.asarray(words)
 
     def gather(self, array: np.ndarray) -> np.ndarray:
-        """The same array of every process, [processes, ...]."""
+        """Return the arrays that the processes have, of one shape, as [processes, ...]."""
         return array[None]
 
     def compiled(self, function: Callable[..., Any], *, add: bool, **static: Any) -> Callable[..., Any]:
-        """Compiles `function(same, shards, **static)`, once.
+        """Compile `function(replicated, sharded, **static)` once.
 
         Args:
-          function: pure, of arrays that are the same everywhere and arrays sharded over the last axis.
-          add: whether outputs are added up over the devices, or put side by side along their last axis.
-          static: what is fixed when it is compiled.
+          function: a pure function of replicated arrays and of arrays sharded along the last axis.
+          add: whether outputs are summed over the devices, or concatenated along their last axis.
+          static: arguments that are fixed when it is compiled.
 
         Returns:
-          The function of `(same, shards)`.
+          A function of `(replicated, sharded)`.
         """
         key = (function, add, *sorted(static.items()))
         if key not in self._compiled:
@@ -62,7 +60,7 @@ class SingleDevice:
         return self._compiled[key]
 
     def build(self, function: Callable[..., Any], *, add: bool) -> Callable[..., Any]:
-        """What `compiled` keeps."""
+        """Jit a function of `(replicated, sharded)`, for `compiled`."""
         return jax.jit(function)
 
 
@@ -74,19 +72,19 @@ class Chunk(NamedTuple):
 
     start: int
     stop: int
-    rows: int  # with the filling: a multiple of devices x block
-    block: int  # how many a device takes at a time
+    padded_rows: int  # a multiple of devices x block
+    block: int  # rows whose distances a device computes at a time
 
 
 def query_blocks(size: int, *, most: int) -> Iterator[tuple[slice, int]]:
-    """About equal parts of the queries: which, and how many rows each has with its filling.
+    """Split the queries into blocks of about equal size.
 
     Args:
-      size: how many queries.
-      most: how many at a time, beside the bound of this file; at least one goes.
+      size: the number of queries.
+      most: the most queries in a block, beside `_QUERIES`; one always goes.
 
     Yields:
-      A slice of the queries, and the rows of a part, the same for all.
+      The slice of a block, and its number of rows with padding, the same for all.
     """
     most = max(1, min(_QUERIES, most))
     rows = -(-size // -(-size // most))
@@ -95,41 +93,28 @@ def query_blocks(size: int, *, most: int) -> Iterator[tuple[slice, int]]:
 
 
 def database_chunks(size: int, *, devices: SingleDevice) -> Iterator[Chunk]:
-    """About equal parts of the rows that this process sees to, so that one compilation serves all and little is filling.
-
-    Args:
-      size: the items of the whole database.
-      devices: the devices.
+    """Split this process's rows of a database of `size` into chunks of one padded size, so that one compilation serves all.
 
     Yields:
-      The parts, in order; none where there are more processes than rows.
+      The chunks in order; none if there are more processes than rows.
     """
-    start, stop = devices.share(size)
+    start, stop = devices.local_range(size)
     if start == stop:
         return
-    chunks = -(-(stop - start) // (_ITEMS * devices.count))
-    each = -(-(stop - start) // (chunks * devices.count))  # rows a device
-    count = -(-each // _BLOCK)
-    block = -(-each // count)
-    rows = count * block * devices.count
-    for first in range(start, stop, rows):
-        yield Chunk(first, min(first + rows, stop), rows, block)
+    n_chunks = -(-(stop - start) // (_ITEMS * devices.count))
+    rows_per_device = -(-(stop - start) // (n_chunks * devices.count))
+    n_blocks = -(-rows_per_device // _BLOCK)
+    block = -(-rows_per_device // n_blocks)
+    padded_rows = n_blocks * block * devices.count
+    for first in range(start, stop, padded_rows):
+        yield Chunk(first, min(first + padded_rows, stop), padded_rows, block)
 
 
-def padded(words: np.ndarray, size: int, *, value: np.ndarray | int = 0) -> np.ndarray:
-    """Fills up the last axis.
-
-    Args:
-      words: [words, n].
-      size: at least n.
-      value: what to fill with, of one column or one number.
-
-    Returns:
-      [words, size].
-    """
+def pad(words: np.ndarray, size: int, *, value: np.ndarray | int = 0) -> np.ndarray:
+    """Pad [words, n] to [words, size] with a number, or with a column [words, 1]."""
     if words.shape[1] == size:
         return words
-    room = np.empty((len(words), size), words.dtype)
-    room[:, : words.shape[1]] = words
-    room[:, words.shape[1] :] = value
-    return room
+    padded = np.empty((len(words), size), words.dtype)
+    padded[:, : words.shape[1]] = words
+    padded[:, words.shape[1] :] = value
+    return padded

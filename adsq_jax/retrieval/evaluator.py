@@ -4,10 +4,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from adsq_jax.errors import InputError
 from adsq_jax.retrieval import hamming, legacy, metrics
-from adsq_jax.retrieval.arrays import pair_of_codes, pair_of_labels
+from adsq_jax.retrieval.arrays import prepare_codes, prepare_labels
 from adsq_jax.retrieval.blocks import SINGLE_DEVICE, SingleDevice
 from adsq_jax.retrieval.measures import CutoffMeasures, Measures, PrecisionRecall
 
@@ -17,11 +18,11 @@ _Figures = dict[tuple[str, str | int], np.ndarray]  # float64[n_query] by name, 
 
 
 def measure(
-    query_codes: np.ndarray,
-    database_codes: np.ndarray,
+    query_codes: ArrayLike,
+    database_codes: ArrayLike,
     *,
-    query_labels: np.ndarray,
-    database_labels: np.ndarray,
+    query_labels: ArrayLike,
+    database_labels: ArrayLike,
     bits: int | None = None,
     cutoffs: Sequence[int | str] = ("all",),
     with_legacy: bool = False,
@@ -52,8 +53,8 @@ def measure(
     Source: `retrieval/metrics.py` and `retrieval/legacy.py` name the source of each figure.
     """
     ranks = check_cutoffs(cutoffs)
-    query, database = pair_of_codes(query_codes, database_codes, bits=bits)
-    labels = pair_of_labels(query_labels, database_labels, n_query=len(query), n_database=len(database))
+    query, database = prepare_codes(query_codes, database_codes, bits=bits)
+    labels = prepare_labels(query_labels, database_labels, n_query=len(query), n_database=len(database))
     blocks = [
         _figures_by_query(histograms, ranks=ranks, n_database=len(database), graded=not labels[0].ids)
         for _, histograms in hamming.histograms_by_block(query, database, labels, devices=devices, on_progress=on_progress)
@@ -114,7 +115,7 @@ def _figures_by_query(histograms: np.ndarray, *, ranks: dict[str, int | None], n
     """Return every figure of some queries; precision and recall of balls are [n_query, bits + 1]."""
     counts, relevant = histograms.sum(axis=2), histograms[:, :, 1:].sum(axis=2)
     total = relevant.sum(axis=1)
-    precision, recall = metrics.by_radius(counts, relevant)
+    precision, recall = metrics.precision_recall_by_radius(counts, relevant)
     figures: _Figures = {
         ("answerable", "all"): total > 0,
         ("balls", "precision"): precision,
@@ -130,7 +131,7 @@ def _figures_by_query(histograms: np.ndarray, *, ranks: dict[str, int | None], n
             figures["ndcg", cutoff] = metrics.discounted_gain(histograms, cutoff=rank)
             figures["acg", cutoff] = metrics.cumulative_gain(histograms, cutoff=rank)
     points = [point for point in POINTS if point <= n_database]
-    for point, hits in zip(points, metrics.hits(counts, relevant, cutoffs=points).T, strict=True):
+    for point, hits in zip(points, metrics.expected_hits(counts, relevant, cutoffs=points).T, strict=True):
         figures["precision_at", point] = hits / point
         figures["recall_at", point] = hits / np.maximum(total, 1)
     return figures

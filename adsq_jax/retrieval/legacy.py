@@ -1,6 +1,7 @@
-"""Average precision as published code counts it: on one ranked list a query, equals in database order.
+"""Average precision as published code computes it: from one ranked list a query, tied items in database order.
 
-What is not tie-aware depends on the order of equals, which no histogram holds: this pass sorts, a query at a time, and is slow.
+Unlike the tie-aware figures it depends on the order of tied items, which no histogram holds: this pass sorts the database once
+a query, and is slow.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,7 +10,7 @@ import numpy as np
 
 from adsq_jax.retrieval.arrays import Codes, Labels
 
-_PAIRS = 1 << 26  # distances held at a time, at most, but for one query against the database
+_PAIRS = 1 << 26  # most distances held at a time, except that one query always goes
 _ROWS = 1 << 18  # items read at a time
 
 
@@ -21,14 +22,14 @@ def average_precision(
     cutoffs: Sequence[int | None],
     on_progress: Callable[[int], None] = lambda pairs: None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Average precision over the relevant items within the cutoff, items at one distance in database order.
+    """Compute average precision over the relevant items within each cutoff, tied items in database order.
 
     Args:
-      query: codes of the queries.
-      database: codes of the database.
-      labels: of queries and database.
+      query: the codes of the queries.
+      database: the codes of the database.
+      labels: those of queries and database.
       cutoffs: ranks R, None for the whole database.
-      on_progress: is called on the way with the number of pairs done since.
+      on_progress: called with the number of pairs done since the last call.
 
     Returns:
       float64[cutoffs, n_query], the mean over hits in the top R of (hits so far / rank), 0 without a hit; and whether there is
@@ -37,35 +38,35 @@ def average_precision(
     Source: this project, after what `CalcTopMap` of DeepHash-pytorch and `mean_average_precision` of HashNet compute: the first
     takes the mean over all queries, the second over those with a hit.
     """
-    found = np.zeros((len(cutoffs), len(query)))
-    hit = np.zeros((len(cutoffs), len(query)), bool)
-    together = max(1, _PAIRS // len(database))
-    for start in range(0, len(query), together):
-        stop = min(start + together, len(query))
-        own = query.words(start, stop), labels[0].words(start, stop)
-        distances, relevant = _pairs(own, database, labels[1])
+    precision = np.zeros((len(cutoffs), len(query)))
+    has_hit = np.zeros((len(cutoffs), len(query)), bool)
+    n_queries = max(1, _PAIRS // len(database))
+    for start in range(0, len(query), n_queries):
+        stop = min(start + n_queries, len(query))
+        words = query.words(start, stop), labels[0].words(start, stop)
+        distances, relevant = _compare(words, database, labels[1])
         for i in range(stop - start):
             ranked = relevant[i, np.argsort(distances[i], kind="stable")]
             for j, cutoff in enumerate(cutoffs):
                 ranks = np.flatnonzero(ranked[:cutoff]) + 1
-                hit[j, start + i] = len(ranks) > 0
-                found[j, start + i] = np.mean(np.arange(1, len(ranks) + 1) / ranks) if len(ranks) else 0.0
+                has_hit[j, start + i] = len(ranks) > 0
+                precision[j, start + i] = np.mean(np.arange(1, len(ranks) + 1) / ranks) if len(ranks) else 0.0
             on_progress(len(database))
-    return found, hit
+    return precision, has_hit
 
 
-def _pairs(query: tuple[np.ndarray, np.ndarray], database: Codes, labels: Labels) -> tuple[np.ndarray, np.ndarray]:
-    """Distances uint16[n_query, n_database], and whether each item is relevant."""
+def _compare(query: tuple[np.ndarray, np.ndarray], database: Codes, labels: Labels) -> tuple[np.ndarray, np.ndarray]:
+    """Return distances uint16[n_query, n_database], and which items are relevant, bool of the same shape."""
     n_query = query[0].shape[1]
     distances = np.empty((n_query, len(database)), np.uint16)
     relevant = np.empty((n_query, len(database)), bool)
-    for first in range(0, len(database), _ROWS):
-        part = slice(first, min(first + _ROWS, len(database)))
-        items, own = database.words(part.start, part.stop), labels.words(part.start, part.stop)
+    for start in range(0, len(database), _ROWS):
+        rows = slice(start, min(start + _ROWS, len(database)))
+        item_codes, item_labels = database.words(rows.start, rows.stop), labels.words(rows.start, rows.stop)
         for i in range(n_query):
-            distances[i, part] = np.bitwise_count(query[0][:, i, None] ^ items).sum(axis=0, dtype=np.uint16)
+            distances[i, rows] = np.bitwise_count(query[0][:, i, None] ^ item_codes).sum(axis=0, dtype=np.uint16)
             if labels.ids:
-                relevant[i, part] = own[0] == query[1][0, i]
+                relevant[i, rows] = item_labels[0] == query[1][0, i]
             else:
-                relevant[i, part] = (own & query[1][:, i, None]).any(axis=0)
+                relevant[i, rows] = (item_labels & query[1][:, i, None]).any(axis=0)
     return distances, relevant

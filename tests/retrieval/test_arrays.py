@@ -1,4 +1,4 @@
-"""Codes and labels in every way people write them give the same words; what is none of these is refused with one line."""
+"""Codes and labels in every form that is accepted give the same words; anything else is refused with one line."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -76,15 +76,15 @@ WAYS = {**SIGNED, **BINARY, **PACKED}
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_codes_give_the_same_words_however_they_are_written(way):
-    """Words of both sides equal a loop over bits, for lengths around those of bytes and words; 0.0 counts +1."""
+def test_codes_of_every_form_give_the_same_words(way):
+    """Words of both sides equal a loop over bits, for lengths around those of bytes and words; 0.0 counts as +1."""
     for bits in (1, 7, 8, 31, 32, 33, 64, 100, 255, 256):
         ones = random_ones(n=6, bits=bits, seed=bits)
         ones[0], ones[1] = False, True  # of both signs whatever the length
         others = random_ones(n=4, bits=bits, seed=bits + 1)
         others[0], others[1] = True, False
         length = bits if way in PACKED else None
-        query, database = arrays.pair_of_codes(WAYS[way](ones), WAYS[way](others), bits=length)
+        query, database = arrays.prepare_codes(WAYS[way](ones), WAYS[way](others), bits=length)
         assert (len(query), len(database), query.bits, database.bits) == (6, 4, bits, bits)
         for side, expected in ((query, words_bit_by_bit(ones)), (database, words_bit_by_bit(others))):
             words = side.words(0, len(side))
@@ -101,30 +101,30 @@ def test_the_two_sides_may_differ_in_dtype(one, other):
     """Relaxed codes against signs, and booleans against zeros and ones, are the same codes."""
     ones = random_ones(n=5, bits=40, seed=0)
     for query, database in ((one, other), (other, one)):
-        for side in arrays.pair_of_codes(WAYS[query](ones), WAYS[database](ones), bits=None):
+        for side in arrays.prepare_codes(WAYS[query](ones), WAYS[database](ones), bits=None):
             np.testing.assert_array_equal(side.words(0, 5), words_bit_by_bit(ones))
 
 
-def test_one_side_of_one_sign_goes_with_signs_of_the_other():
-    """Codes that are all +1, or relaxed and all positive, are +1 beside codes of both signs; all ones alone are ones."""
+def test_codes_of_one_sign_go_with_signs_of_the_other_side():
+    """Codes that are all +1, or relaxed and positive, are +1 beside codes of both signs, and beside other ones."""
     signs = np.array([[-1, 1, 1], [1, -1, -1]])
     for positive in (np.ones((2, 3), np.int8), np.full((2, 3), 0.25), np.array([[0.0, 0.5, 1.0], [1.0, 1.0, 2.0]])):
         for pair in ((signs, positive), (positive, signs)):
-            sides = arrays.pair_of_codes(*pair, bits=None)
+            sides = arrays.prepare_codes(*pair, bits=None)
             found = sides[0 if pair[0] is positive else 1].words(0, 2)
             np.testing.assert_array_equal(found, [[7, 7]])
-    for side in arrays.pair_of_codes(np.ones((2, 3)), np.ones((2, 3), np.int8), bits=None):
+    for side in arrays.prepare_codes(np.ones((2, 3)), np.ones((2, 3), np.int8), bits=None):
         np.testing.assert_array_equal(side.words(0, 2), [[7, 7]])
 
 
 @settings(max_examples=25)
 @given(st.integers(1, 256), st.integers(1, 9), st.integers(0, 2**32 - 1))
 def test_words_hold_every_bit_of_any_length(bits, n, seed):
-    """Reading the words bit by bit gives the codes back, from signs and from bytes; what is beyond the bits is zero."""
+    """Reading the words bit by bit returns the codes, from signs and from bytes; padding is zero."""
     ones = random_ones(n=n, bits=bits, seed=seed)
     for array, length in ((np.where(ones, 1.0, -1.0) * 0.5, None), (packed(ones), bits)):
         anchor = np.full((1, bits), -1.0) if length is None else packed(np.zeros((1, bits), bool))
-        query, _ = arrays.pair_of_codes(array, anchor, bits=length)
+        query, _ = arrays.prepare_codes(array, anchor, bits=length)
         words = query.words(0, n)
         back = np.array([[(int(words[k // 32, i]) >> (k % 32)) & 1 for k in range(32 * len(words))] for i in range(n)])
         np.testing.assert_array_equal(back[:, :bits], ones)
@@ -151,24 +151,24 @@ def test_labels_give_the_same_words_in_every_dtype(dtype):
     ones = random_ones(n=7, bits=70, seed=0)
     ids = np.array([0, 1, 5, 100, 3, 0, 1]) if dtype is not bool else np.array([0, 1, 1, 0, 1, 0, 1])
     for multi_hot in (ones.astype(dtype), np.asfortranarray(ones.astype(dtype))):
-        query, database = arrays.pair_of_labels(multi_hot, multi_hot[:3], n_query=7, n_database=3)
+        query, database = arrays.prepare_labels(multi_hot, multi_hot[:3], n_query=7, n_database=3)
         np.testing.assert_array_equal(query.words(0, 7), words_bit_by_bit(ones))
         np.testing.assert_array_equal(database.words(1, 3), words_bit_by_bit(ones)[:, 1:3])
-        assert query.most() == ones.sum(axis=1).max()
+        assert query.max_per_row() == ones.sum(axis=1).max()
         assert not query.ids
-        np.testing.assert_array_equal(query.absent, np.zeros((3, 1)))
-    query, database = arrays.pair_of_labels(ids.astype(dtype), ids[:3].astype(dtype), n_query=7, n_database=3)
+        np.testing.assert_array_equal(query.padding, np.zeros((3, 1)))
+    query, database = arrays.prepare_labels(ids.astype(dtype), ids[:3].astype(dtype), n_query=7, n_database=3)
     np.testing.assert_array_equal(query.words(2, 7), ids[None, 2:])
-    assert query.words(0, 7).dtype == query.absent.dtype == np.int32
-    assert (query.ids, query.most(), len(database)) == (True, 1, 3)
-    assert query.absent.item() not in ids
+    assert query.words(0, 7).dtype == query.padding.dtype == np.int32
+    assert (query.ids, query.max_per_row(), len(database)) == (True, 1, 3)
+    assert query.padding.item() not in ids
 
 
 @pytest.mark.parametrize("form", [list, tuple, np.array, lambda names: np.array(names, object)])
 def test_strings_become_ids_of_both_sides(form):
-    """The same string is the same id on both sides; one that only one side has is like no other."""
+    """Equal strings become equal ids on both sides; one that only one side has matches no other."""
     query, database = ["cat", "dog", "emu", "cat"], ["fox", "cat", "cats", "dog"]
-    sides = arrays.pair_of_labels(form(query), form(database), n_query=4, n_database=4)
+    sides = arrays.prepare_labels(form(query), form(database), n_query=4, n_database=4)
     ids = [side.words(0, 4)[0] for side in sides]
     assert sides[0].ids
     expected = [[one == other for other in database] for one in query]
@@ -179,19 +179,19 @@ def test_strings_become_ids_of_both_sides(form):
 def test_labels_of_jax_and_the_largest_id():
     """JAX arrays, bfloat16 too, and ids up to 2**31 - 1."""
     ones = random_ones(n=4, bits=33, seed=0)
-    query, _ = arrays.pair_of_labels(jnp.asarray(ones, jnp.bfloat16), jnp.asarray(ones), n_query=4, n_database=4)
+    query, _ = arrays.prepare_labels(jnp.asarray(ones, jnp.bfloat16), jnp.asarray(ones), n_query=4, n_database=4)
     np.testing.assert_array_equal(query.words(0, 4), words_bit_by_bit(ones))
-    query, _ = arrays.pair_of_labels(jnp.asarray([3, 4], jnp.bfloat16), np.array([2**31 - 1]), n_query=2, n_database=1)
+    query, _ = arrays.prepare_labels(jnp.asarray([3, 4], jnp.bfloat16), np.array([2**31 - 1]), n_query=2, n_database=1)
     np.testing.assert_array_equal(query.words(0, 2), [[3, 4]])
     for dtype in (np.int64, np.uint32, np.uint64, np.float64):
-        _, database = arrays.pair_of_labels(np.array([0]), np.array([2**31 - 1], dtype), n_query=1, n_database=1)
+        _, database = arrays.prepare_labels(np.array([0]), np.array([2**31 - 1], dtype), n_query=1, n_database=1)
         assert database.words(0, 1).item() == 2**31 - 1
 
 
-def test_a_query_without_labels_has_a_most_of_one():
-    """A row's most labels is at least 1, so that there is a grade for relevant items."""
-    query, _ = arrays.pair_of_labels(np.zeros((2, 5)), np.zeros((3, 5)), n_query=2, n_database=3)
-    assert query.most() == 1
+def test_the_largest_number_of_labels_is_at_least_1():
+    """Even if no query has a label, there is a grade for relevant items."""
+    query, _ = arrays.prepare_labels(np.zeros((2, 5)), np.zeros((3, 5)), n_query=2, n_database=3)
+    assert query.max_per_row() == 1
 
 
 SIGNS = np.array([[1, -1, 1, -1, 1, -1, 1, -1], [-1, -1, -1, -1, 1, 1, 1, 1]], np.int8)
@@ -199,14 +199,14 @@ WITH_NAN, WITH_INF, WITH_MINUS_INF = (
     np.where(np.arange(16).reshape(2, 8) == 11, bad, SIGNS) for bad in (np.nan, np.inf, -np.inf)
 )
 BAD_CODES = {
-    "another length": ((SIGNS, SIGNS[:, :7], None), "query codes have 8 bits and database codes 7"),
-    "one code without its axis": ((SIGNS[0], SIGNS, None), r"query codes have shape \(8,\): expected a matrix"),
-    "three axes": ((SIGNS, SIGNS[None], None), "database codes have shape"),
-    "a number": ((SIGNS, np.array(1), None), "database codes have shape"),
-    "no query": ((SIGNS[:0], SIGNS, None), "query codes have shape"),
-    "no item": ((SIGNS, SIGNS[:0], None), "database codes have shape"),
-    "no bit": ((SIGNS[:, :0], SIGNS[:, :0], None), "query codes have shape"),
-    "no packed item": ((np.zeros((1, 1), np.uint8), np.zeros((0, 1), np.uint8), 8), "database codes have shape"),
+    "another length": ((SIGNS, SIGNS[:, :7], None), "got query codes of 8 bits and database codes of 7"),
+    "one code without its axis": ((SIGNS[0], SIGNS, None), r"expected query codes as a matrix \[n, K\], .*got shape \(8,\)"),
+    "three axes": ((SIGNS, SIGNS[None], None), "expected database codes as a matrix"),
+    "a number": ((SIGNS, np.array(1), None), "expected database codes as a matrix"),
+    "no query": ((SIGNS[:0], SIGNS, None), "expected query codes as a matrix"),
+    "no item": ((SIGNS, SIGNS[:0], None), "expected database codes as a matrix"),
+    "no bit": ((SIGNS[:, :0], SIGNS[:, :0], None), "expected query codes as a matrix"),
+    "no packed item": ((np.zeros((1, 1), np.uint8), np.zeros((0, 1), np.uint8), 8), "expected database codes as a matrix"),
     "NaN": ((WITH_NAN, SIGNS, None), "query codes hold NaN or infinity"),
     "NaN in the database": ((SIGNS, WITH_NAN.astype(np.float32), None), "database codes hold NaN or infinity"),
     "NaN in bfloat16": ((jnp.asarray(WITH_NAN, jnp.bfloat16), SIGNS, None), "query codes hold NaN or infinity"),
@@ -228,42 +228,45 @@ BAD_CODES = {
     "zeros and ones against signs": ((SIGNS > 0, SIGNS, None), r"query codes are in \{0, 1\}"),
     "signs against zeros and ones": ((SIGNS, (SIGNS > 0).astype(np.float32), None), r"database codes are in \{0, 1\}"),
     "relaxed against zeros and ones": ((0.3 * SIGNS, (SIGNS > 0).astype(int), None), r"database codes are in \{0, 1\}"),
-    "257 bits": ((np.full((1, 257), -1), np.full((1, 257), -1), None), "codes of 257 bits: at most 256"),
+    "257 bits": ((np.full((1, 257), -1), np.full((1, 257), -1), None), "at most 256 bits, got 257"),
     "0 packed bits": ((np.zeros((1, 1), np.uint8),) * 2 + (0,), "bits=0"),
     "fewer than 0 packed bits": ((np.zeros((1, 1), np.uint8),) * 2 + (-8,), "bits=-8"),
     "257 packed bits": ((np.zeros((1, 33), np.uint8),) * 2 + (257,), "bits=257"),
     "packed too narrow": (
         (np.zeros((1, 2), np.uint8),) * 2 + (17,),
-        r"uint8\[1, 2\]: packed codes of 17 bits are uint8\[n, 3\]",
+        r"query codes packed, uint8\[n, 3\] for 17 bits, got uint8\[1, 2\]",
     ),
-    "packed too wide": ((np.zeros((1, 2), np.uint8), np.zeros((1, 3), np.uint8), 16), r"database codes are uint8\[1, 3\]"),
-    "packed as int8": ((np.zeros((1, 2), np.int8), np.zeros((1, 2), np.uint8), 16), r"query codes are int8\[1, 2\]"),
-    "packed as bool": ((np.zeros((1, 2), bool),) * 2 + (16,), r"query codes are bool\[1, 2\]"),
-    "signs with their number of bits": ((SIGNS, SIGNS, 8), "leave bits out where they are not packed"),
+    "packed too wide": (
+        (np.zeros((1, 2), np.uint8), np.zeros((1, 3), np.uint8), 16),
+        r"database codes packed, .*got uint8\[1, 3\]",
+    ),
+    "packed as int8": ((np.zeros((1, 2), np.int8), np.zeros((1, 2), np.uint8), 16), r"query codes packed, .*got int8\[1, 2\]"),
+    "packed as bool": ((np.zeros((1, 2), bool),) * 2 + (16,), r"query codes packed, .*got bool\[1, 2\]"),
+    "signs with their number of bits": ((SIGNS, SIGNS, 8), "leave bits out if they are not packed"),
     "padding set": (
         (np.array([[0], [32]], np.uint8), np.array([[31]], np.uint8), 5),
-        "query codes have bits set beyond the 5th",
+        "query codes have bits set beyond bit 5",
     ),
     "padding set in the last byte": (
         (np.array([[255, 1]], np.uint8), np.array([[255, 128]], np.uint8), 15),
-        "database codes have bits set beyond the 15th",
+        "database codes have bits set beyond bit 15",
     ),
     "lists of several lengths": (([[1, -1], [1]], SIGNS, None), "query codes have rows of different lengths"),
-    "objects": ((SIGNS.astype(object), SIGNS, None), "query codes are of dtype object"),
-    "text": ((SIGNS, SIGNS.astype(str), None), "database codes are of dtype <U"),
-    "bytes of text": ((SIGNS, SIGNS.astype("S2"), None), "database codes are of dtype |S2"),
-    "complex numbers": ((SIGNS.astype(complex), SIGNS, None), "query codes are of dtype complex128"),
-    "dates": ((SIGNS.astype("datetime64[s]"), SIGNS, None), "query codes are of dtype datetime64"),
-    "records": ((np.zeros((2, 8), [("a", "f4")]), SIGNS, None), "query codes are of dtype"),
+    "objects": ((SIGNS.astype(object), SIGNS, None), "expected query codes as numbers, got dtype object"),
+    "text": ((SIGNS, SIGNS.astype(str), None), "expected database codes as numbers, got dtype <U"),
+    "bytes of text": ((SIGNS, SIGNS.astype("S2"), None), "expected database codes as numbers, got dtype |S2"),
+    "complex numbers": ((SIGNS.astype(complex), SIGNS, None), "expected query codes as numbers, got dtype complex128"),
+    "dates": ((SIGNS.astype("datetime64[s]"), SIGNS, None), "expected query codes as numbers, got dtype datetime64"),
+    "records": ((np.zeros((2, 8), [("a", "f4")]), SIGNS, None), "expected query codes as numbers, got dtype"),
 }
 
 
 @pytest.mark.parametrize(("given_codes", "message"), BAD_CODES.values(), ids=BAD_CODES.keys())
-def test_what_are_no_codes_is_refused(given_codes, message):
-    """One line says which side is wrong and what was expected."""
+def test_bad_codes_are_refused(given_codes, message):
+    """One line names the side that is wrong and what was expected."""
     query, database, bits = given_codes
     with pytest.raises(InputError, match=message) as raised:
-        arrays.pair_of_codes(query, database, bits=bits)
+        arrays.prepare_codes(query, database, bits=bits)
     assert "\n" not in str(raised.value)
 
 
@@ -272,9 +275,9 @@ BAD_LABELS = {
     "a row missing": ((IDS, IDS[:2]), "database labels have 2 rows for 3 codes"),
     "a row too many": ((np.ones((4, 3)), MULTI_HOT), "query labels have 4 rows for 3 codes"),
     "none": ((IDS[:0], IDS), "query labels have 0 rows for 3 codes"),
-    "no column": ((MULTI_HOT[:, :0], MULTI_HOT[:, :0]), "query labels have shape"),
-    "a number": ((np.array(3), IDS), "query labels have shape"),
-    "three axes": ((MULTI_HOT, MULTI_HOT[:, :, None]), "database labels have shape"),
+    "no column": ((MULTI_HOT[:, :0], MULTI_HOT[:, :0]), "expected query labels as class ids"),
+    "a number": ((np.array(3), IDS), "expected query labels as class ids"),
+    "three axes": ((MULTI_HOT, MULTI_HOT[:, :, None]), "expected database labels as class ids"),
     "ids against multi-hot": ((IDS, MULTI_HOT), "both must be class ids"),
     "multi-hot against ids": ((MULTI_HOT, IDS), "both must be class ids"),
     "other columns": ((MULTI_HOT, MULTI_HOT[:, :2]), "both must be class ids"),
@@ -295,25 +298,25 @@ BAD_LABELS = {
     "multi-hot with -1": ((-MULTI_HOT.astype(np.int8), MULTI_HOT), r"query labels \[n, c\] hold values other"),
     "multi-hot with a half": ((0.5 * MULTI_HOT, MULTI_HOT), r"query labels \[n, c\] hold values other"),
     "multi-hot with NaN": ((np.where(MULTI_HOT, np.nan, 0), MULTI_HOT), r"query labels \[n, c\] hold values other"),
-    "objects": ((IDS.astype(object), IDS), "query labels are of dtype object"),
+    "objects": ((IDS.astype(object), IDS), "expected query labels as numbers, got dtype object"),
     "text against ids": ((IDS, np.array(["cat", "dog", "cat"])), "database labels are strings and query labels are not"),
     "a list of text against ids": ((["cat", "dog", "cat"], IDS), "query labels are strings and database labels are not"),
     "text against multi-hot": ((MULTI_HOT, ["cat", "dog", "cat"]), "database labels are strings and query labels are not"),
     "a list of text and a number": ((["cat", 3, "cat"], ["cat"] * 3), "query labels mix strings with other values"),
     "text and nothing": ((["cat"] * 3, np.array(["cat", None, "cat"], object)), "database labels mix strings with other"),
     "a row of text missing": ((["cat"] * 3, ["cat"] * 2), "database labels have 2 rows for 3 codes"),
-    "several texts a row": (([["cat", "dog"]] * 3, [["cat", "dog"]] * 3), "query labels are of dtype <U3"),
+    "several texts a row": (([["cat", "dog"]] * 3, [["cat", "dog"]] * 3), "expected query labels as numbers, got dtype <U3"),
     "lists of several lengths": (([["cat", "dog"], ["cat"], []], IDS), "query labels have rows of different lengths"),
-    "bytes of text": ((IDS, np.array([b"a", b"b", b"a"])), "database labels are of dtype |S1"),
-    "complex numbers": ((MULTI_HOT.astype(complex), MULTI_HOT), "query labels are of dtype complex128"),
+    "bytes of text": ((IDS, np.array([b"a", b"b", b"a"])), "expected database labels as numbers, got dtype |S1"),
+    "complex numbers": ((MULTI_HOT.astype(complex), MULTI_HOT), "expected query labels as numbers, got dtype complex128"),
 }
 
 
 @pytest.mark.parametrize(("given_labels", "message"), BAD_LABELS.values(), ids=BAD_LABELS.keys())
-def test_what_are_no_labels_is_refused(given_labels, message):
-    """One line says which side is wrong and what was expected."""
+def test_bad_labels_are_refused(given_labels, message):
+    """One line names the side that is wrong and what was expected."""
     with pytest.raises(InputError, match=message) as raised:
-        arrays.pair_of_labels(*given_labels, n_query=3, n_database=3)
+        arrays.prepare_labels(*given_labels, n_query=3, n_database=3)
     assert "\n" not in str(raised.value)
 
 
@@ -331,18 +334,18 @@ BAD_AT_THE_END = {
     "a half in zeros and ones": (last_set_to((TEN > 0) * 1.0, 0.5), TEN > 0, None, "query codes hold no negative number"),
     "a sign only at the end": (last_set_to(np.ones((10, 8)), -1), TEN > 0, None, r"database codes are in \{0, 1\}"),
     "a zero only at the end": (last_set_to(np.ones((10, 8)), 0), TEN, None, r"query codes are in \{0, 1\}"),
-    "padding": (last_set_to(np.zeros((10, 1), np.uint8), 64), np.zeros((10, 1), np.uint8), 6, "beyond the 6th"),
+    "padding": (last_set_to(np.zeros((10, 1), np.uint8), 64), np.zeros((10, 1), np.uint8), 6, "beyond bit 6"),
 }
 
 
 @pytest.mark.parametrize(("query", "database", "bits", "message"), BAD_AT_THE_END.values(), ids=BAD_AT_THE_END.keys())
 def test_a_bad_code_in_the_last_block_is_found(query, database, bits, message, monkeypatch):
-    """Ten rows, four at a time: the bad value is in the third block; without it the codes go through."""
+    """Ten rows, four at a time: the bad value is in the third block; without it the codes are accepted."""
     monkeypatch.setattr(arrays, "_ROWS", 4)
-    arrays.pair_of_codes(query[:8], query[:8], bits=bits)
-    arrays.pair_of_codes(database[:8], database[:8], bits=bits)
+    arrays.prepare_codes(query[:8], query[:8], bits=bits)
+    arrays.prepare_codes(database[:8], database[:8], bits=bits)
     with pytest.raises(InputError, match=message):
-        arrays.pair_of_codes(query, database, bits=bits)
+        arrays.prepare_codes(query, database, bits=bits)
 
 
 @pytest.mark.parametrize(
@@ -352,16 +355,16 @@ def test_a_bad_code_in_the_last_block_is_found(query, database, bits, message, m
 def test_a_bad_label_in_the_last_block_is_found(labels, bad, monkeypatch):
     """Ten rows, four at a time: the bad value is in the third block, of the database as of the queries."""
     monkeypatch.setattr(arrays, "_ROWS", 4)
-    arrays.pair_of_labels(labels, labels, n_query=10, n_database=10)
+    arrays.prepare_labels(labels, labels, n_query=10, n_database=10)
     for pair in ((last_set_to(labels, bad), labels), (labels, last_set_to(labels, bad))):
         with pytest.raises(InputError, match="hold values"):
-            arrays.pair_of_labels(*pair, n_query=10, n_database=10)
+            arrays.prepare_labels(*pair, n_query=10, n_database=10)
 
 
-def test_the_most_labels_are_found_in_the_last_block(monkeypatch):
-    """One label a row but for the last of ten, four at a time."""
+def test_the_largest_number_of_labels_may_be_in_the_last_block(monkeypatch):
+    """One label in each of nine rows, five in the tenth; four rows at a time."""
     monkeypatch.setattr(arrays, "_ROWS", 4)
     labels = np.zeros((10, 6))
     labels[:, 0], labels[9] = 1, [1, 1, 1, 1, 1, 0]
-    query, _ = arrays.pair_of_labels(labels, labels[:1], n_query=10, n_database=1)
-    assert query.most() == 5
+    query, _ = arrays.prepare_labels(labels, labels[:1], n_query=10, n_database=1)
+    assert query.max_per_row() == 5

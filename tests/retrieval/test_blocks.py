@@ -12,8 +12,8 @@ from adsq_jax.retrieval import blocks
 
 @settings(max_examples=200)
 @given(st.integers(1, 300), st.integers(0, 60), st.integers(1, 40))
-def test_parts_of_queries_cover_each_query_once(size, most, bound):
-    """Slices follow one another from 0 to the end, none above the bounds; all have one size with their filling."""
+def test_blocks_of_queries_cover_each_query_once(size, most, bound):
+    """Slices follow one another from 0 to the end, none above the bounds; all have one padded size."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blocks, "_QUERIES", bound)
         parts = list(blocks.query_blocks(size, most=most))
@@ -37,44 +37,44 @@ def test_chunks_of_a_database_cover_each_item_once(size, block, blocks_held, dev
         chunks = list(blocks.database_chunks(size, devices=ShardedDatabase(jax.devices()[:devices])))
     covered = [i for chunk in chunks for i in range(chunk.start, chunk.stop)]
     assert covered == list(range(size))
-    assert len({(chunk.rows, chunk.block) for chunk in chunks}) == 1
+    assert len({(chunk.padded_rows, chunk.block) for chunk in chunks}) == 1
     for chunk in chunks:
-        assert chunk.start < chunk.stop <= chunk.start + chunk.rows
-        assert chunk.rows % (devices * chunk.block) == 0
+        assert chunk.start < chunk.stop <= chunk.start + chunk.padded_rows
+        assert chunk.padded_rows % (devices * chunk.block) == 0
         assert chunk.block <= block
-        assert chunk.rows // devices <= block * blocks_held
+        assert chunk.padded_rows // devices <= block * blocks_held
     assert len(chunks) <= -(-size // (block * blocks_held * devices))
 
 
-class Share(blocks.SingleDevice):
-    """One process of several, which sees to some rows."""
+class OneOfSeveral(blocks.SingleDevice):
+    """One process of several, with a given range of rows."""
 
     def __init__(self, start, stop):
         super().__init__()
         self._rows = start, stop
 
-    def share(self, size):
+    def local_range(self, size):
         """The rows given, whatever the size."""
         return self._rows
 
 
-def test_chunks_are_those_of_the_share_of_a_process(monkeypatch):
-    """Rows 10 to 35 of a database; nothing where the share is empty."""
+def test_chunks_cover_the_rows_of_one_process(monkeypatch):
+    """Rows 10 to 35 of a database; no chunk if the range is empty."""
     monkeypatch.setattr(blocks, "_ITEMS", 8)
     monkeypatch.setattr(blocks, "_BLOCK", 4)
-    chunks = list(blocks.database_chunks(100, devices=Share(10, 35)))
+    chunks = list(blocks.database_chunks(100, devices=OneOfSeveral(10, 35)))
     assert [i for chunk in chunks for i in range(chunk.start, chunk.stop)] == list(range(10, 35))
-    assert list(blocks.database_chunks(100, devices=Share(100, 100))) == []
+    assert list(blocks.database_chunks(100, devices=OneOfSeveral(100, 100))) == []
 
 
 @settings(max_examples=50)
 @given(st.integers(1, 3), st.integers(0, 9), st.integers(0, 9), st.sampled_from([np.int32, np.uint32, np.int64]))
-def test_filling_keeps_what_is_there(words, n, more, dtype):
-    """The columns given stay, the rest hold the value, a number or a column; the dtype stays."""
+def test_padding_keeps_the_columns(words, n, more, dtype):
+    """The given columns stay, the others hold the value, a number or a column; the dtype stays."""
     array = np.arange(words * n, dtype=dtype).reshape(words, n)
     column = np.arange(7, 7 + words, dtype=dtype)[:, None]
     for value, expected in ((0, 0), (5, 5), (column, column)):
-        found = blocks.padded(array, n + more, value=value)
+        found = blocks.pad(array, n + more, value=value)
         assert found.dtype == dtype
         assert found.shape == (words, n + more)
         np.testing.assert_array_equal(found[:, :n], array)

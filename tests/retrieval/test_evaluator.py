@@ -1,4 +1,4 @@
-"""Every figure of a retrieval against slow sums over ranked lists, and on the labels of NUS-WIDE."""
+"""Every figure of a retrieval against slow sums over ranked lists, and with the labels of NUS-WIDE."""
 
 import json
 import pathlib
@@ -15,13 +15,13 @@ LABELS = pathlib.Path(__file__).parent / "data" / "nuswide_21_labels.npz"
 
 
 class Ranked:
-    """One query's ranked list; what is tied is averaged over rank by rank."""
+    """One query's ranked list; tied items are averaged rank by rank."""
 
     def __init__(self, distances, grades):
         order = np.argsort(distances, kind="stable")
         self.distances, self.grades = distances[order], grades[order]
         self.relevant = self.grades > 0
-        self.first = np.searchsorted(self.distances, self.distances, "left")  # of the tied items of each rank
+        self.first = np.searchsorted(self.distances, self.distances, "left")  # rank of the first item tied with each
         self.tied = np.searchsorted(self.distances, self.distances, "right") - self.first
 
     def mean_of_ties(self, values):
@@ -30,7 +30,7 @@ class Ranked:
         return (sums[self.first + self.tied] - sums[self.first]) / self.tied
 
     def average_precision(self, cutoff):
-        """The double sum over ranks of the chance of hits at both, over the later rank."""
+        """Sum over pairs of ranks of the probability of hits at both, divided by the later rank."""
         chance = self.mean_of_ties(self.relevant)
         hits = chance * self.tied
         both = hits * (hits - 1) / np.maximum(self.tied * (self.tied - 1), 1)  # two hits at ranks of one group
@@ -39,8 +39,8 @@ class Ranked:
         terms = (chance + chance * before + (ranks - 1 - self.first) * both) / ranks
         return terms[:cutoff].sum() / max(min(cutoff or len(ranks), self.relevant.sum()), 1)
 
-    def of_order(self, cutoff, *, last):
-        """Average precision where relevant items come last, or first, among equals."""
+    def average_precision_in_order(self, cutoff, *, last):
+        """Average precision where relevant items come last, or first, among tied items."""
         ranked = self.relevant[np.lexsort((self.relevant if last else ~self.relevant, self.distances))][:cutoff]
         ranks = np.flatnonzero(ranked) + 1
         total = min(cutoff or len(self.relevant), self.relevant.sum())
@@ -68,13 +68,13 @@ class Ranked:
 
 
 def ranked_lists(query, database, query_labels, database_labels):
-    """Of each query, from signs and multi-hot labels."""
+    """Each query's list, from signs and multi-hot labels."""
     distances = (query.shape[1] - query.astype(int) @ database.T.astype(int)) // 2
     return [Ranked(*pair) for pair in zip(distances, query_labels.astype(int) @ database_labels.T.astype(int), strict=True)]
 
 
 def expected_figures(lists, *, bits, cutoffs, graded):
-    """What `measure` returns, with_legacy."""
+    """The dictionary of `measure(with_legacy=True)`."""
 
     def mean(values):
         values = [value for value in values if value is not None]
@@ -86,8 +86,8 @@ def expected_figures(lists, *, bits, cutoffs, graded):
         precisions = [one.average_precision(cutoff) for one in lists]
         figures[str(name)] = {
             "map": mean(precisions),
-            "map_best": mean(one.of_order(cutoff, last=False) for one in lists),
-            "map_worst": mean(one.of_order(cutoff, last=True) for one in lists),
+            "map_best": mean(one.average_precision_in_order(cutoff, last=False) for one in lists),
+            "map_worst": mean(one.average_precision_in_order(cutoff, last=True) for one in lists),
             "map_answerable": mean(p if one.relevant.any() else None for p, one in zip(precisions, lists, strict=True)),
             "map_legacy_deephash": mean(one.legacy(cutoff) or 0.0 for one in lists),
             "map_legacy_hashnet": mean(one.legacy(cutoff) for one in lists),
@@ -116,7 +116,7 @@ def expected_figures(lists, *, bits, cutoffs, graded):
 
 
 def check(found, expected, path=""):
-    """The same keys, and numbers within 1e-9; whole numbers, lists of radii and None as they are."""
+    """Check keys, floats within 1e-9, and everything else exactly."""
     if isinstance(expected, dict):
         assert sorted(found) == sorted(expected), path
         for key in expected:
@@ -175,7 +175,7 @@ def test_every_figure_equals_a_sum_over_ranked_lists(size, monkeypatch):
 
 
 def test_every_figure_with_class_ids(monkeypatch):
-    """One class an item, one query's class nowhere, items and queries block by block on four devices: no graded figures."""
+    """One class an item, a query's class that no item has, small blocks on four devices: no graded figures."""
     monkeypatch.setattr(hamming, "_BINS", 2 * 2 * 11)
     monkeypatch.setattr(blocks, "_ITEMS", 8)
     monkeypatch.setattr(blocks, "_BLOCK", 4)
@@ -189,7 +189,7 @@ def test_every_figure_with_class_ids(monkeypatch):
 
 
 def test_balls_of_radius_2_by_hand():
-    """Three queries: half of a ball right, an empty ball (precision 0), and one right item."""
+    """Three queries: half of the ball is relevant, an empty ball (precision 0), and half again."""
     query = np.array([[-1] * 8, [1] * 8, [1, 1, 1, 1, -1, -1, -1, -1]])
     database = -np.ones((3, 8), int)
     database[0, :2], database[1, :1], database[2, :3] = 1, 1, 1  # distances 2, 1, 3; 6, 7, 5; 2, 3, 1
@@ -199,14 +199,14 @@ def test_balls_of_radius_2_by_hand():
 
 
 def test_a_code_of_1_bit_has_balls_that_hold_everything():
-    """Radius 2 is beyond its largest distance: what is within is the whole database."""
+    """Radius 2 is beyond the largest distance: the whole database lies within."""
     found = run((np.array([[-1], [1]]), np.array([[1], [-1], [1]])), (np.array([0, 1]), np.array([0, 0, 1])))
     assert found["precision_radius2"] == pytest.approx((2 / 3 + 1 / 3) / 2)
     assert found["empty_balls"] == 0
 
 
 def test_a_mean_over_no_query_is_none():
-    """Where no query has a relevant item there is no mean over those that have one; the mean over all is 0."""
+    """If no query has a relevant item there is no mean over those that have one; the mean over all is 0."""
     codes, _ = problem()
     found = run(codes, (np.zeros(9, int), np.ones(130, int)), with_legacy=True)
     assert found["metrics"]["all"] == {
@@ -220,8 +220,8 @@ def test_a_mean_over_no_query_is_none():
     assert found["n_queries_without_relevant"] == 9
 
 
-def test_what_is_returned_is_plain_json():
-    """Strict JSON takes it and gives it back the same; published code's figures are there where asked for."""
+def test_the_dictionary_is_plain_json():
+    """Strict JSON returns it unchanged; the figures of published code are there if asked for."""
     codes, labels = problem()
     for with_legacy in (False, True):
         found = run(codes, labels, cutoffs=[3, "all"], with_legacy=with_legacy)
@@ -278,8 +278,8 @@ def test_measures_as_text_and_in_a_notebook():
 @pytest.mark.parametrize(
     "cutoff", ["0", "-1", "1.5", "x", "", "All", " 5", "05", "+5", 0, -3, 1.5, 5.0, None, True, float("inf")]
 )
-def test_a_cutoff_that_is_no_rank_is_refused(cutoff):
-    """Whole numbers from 1 are ranks, as numbers or text, and so is "all"; the message shows what was given."""
+def test_a_bad_cutoff_is_refused(cutoff):
+    """Expected are whole numbers from 1, as numbers or text, or "all"; the message shows what was given."""
     codes, labels = problem()
     with pytest.raises(InputError, match="expected 'all' or a rank of at least 1") as raised:
         run(codes, labels, cutoffs=["all", cutoff])
@@ -294,21 +294,21 @@ def test_cutoffs_are_numbers_or_text():
     assert run(codes, labels, cutoffs=[])["metrics"] == {}
 
 
-def test_what_is_told_adds_up_to_all_pairs(monkeypatch):
-    """Each pair once, twice with the pass of published code; blocks of queries that are not of one size."""
+def test_progress_adds_up_to_all_pairs(monkeypatch):
+    """Each pair once, twice with the pass of published code; blocks of queries of several sizes."""
     codes, labels = problem()
     monkeypatch.setattr(blocks, "_ITEMS", 32)
     monkeypatch.setattr(blocks, "_BLOCK", 16)
     monkeypatch.setattr(blocks, "_QUERIES", 4)
     monkeypatch.setattr(legacy, "_PAIRS", 260)
     for with_legacy in (False, True):
-        told = []
-        run(codes, labels, with_legacy=with_legacy, on_progress=told.append)
-        assert sum(told) == 9 * 130 * (1 + with_legacy)
+        progress = []
+        run(codes, labels, with_legacy=with_legacy, on_progress=progress.append)
+        assert sum(progress) == 9 * 130 * (1 + with_legacy)
 
 
 def test_labels_that_do_not_fit_are_refused():
-    """A row of labels missing."""
+    """One row of labels is missing."""
     codes, labels = problem()
     with pytest.raises(InputError, match="database labels have 129 rows for 130 codes"):
         run(codes, (labels[0], labels[1][:-1]))
@@ -321,7 +321,7 @@ def nuswide():
 
 
 def noisy_codes(labels, *, bits, seed):
-    """Codes that know something of the labels: signs of a projection of them, with noise."""
+    """Codes that depend on the labels: signs of a projection of them, with noise."""
     random, projection = np.random.default_rng(seed), np.random.default_rng(0).normal(size=(labels.shape[1], bits))
     centred = labels / np.maximum(labels.sum(axis=1, keepdims=True), 1) - 1 / labels.shape[1]
     return np.where(centred @ projection + random.normal(scale=0.25, size=(len(labels), bits)) > 0, 1, -1).astype(np.int8)
@@ -351,7 +351,7 @@ def test_figures_on_real_labels():
     assert found["n_queries_without_relevant"] == 0
 
 
-def test_cutoffs_that_are_one_text_are_refused():
-    """A text is no list of its characters."""
+def test_cutoffs_as_text_are_refused():
+    """Text is not taken as a list of its characters."""
     with pytest.raises(InputError, match="expected a list"):
         check_cutoffs("5000")

@@ -1,4 +1,4 @@
-"""Distance histograms against a loop over all pairs, whatever the way, the devices and the blocks; and what is refused."""
+"""Distance histograms against a loop over all pairs, with each kernel, number of devices and size of blocks; bad input."""
 
 from functools import partial
 
@@ -51,8 +51,8 @@ def brute_force(query, database, query_labels, database_labels):
 
 def histograms(query, database, *, query_labels, database_labels, kernel, bits=None, devices=blocks.SINGLE_DEVICE):
     """All items and relevant items by distance, by one of the kernels."""
-    codes = hamming.pair_of_codes(query, database, bits=bits)
-    labels = hamming.pair_of_labels(query_labels, database_labels, n_query=len(query), n_database=len(database))
+    codes = hamming.prepare_codes(query, database, bits=bits)
+    labels = hamming.prepare_labels(query_labels, database_labels, n_query=len(query), n_database=len(database))
     joint = np.concatenate([part for _, part in hamming.histograms_by_block(*codes, labels, devices=devices, kernel=kernel)])
     return joint.sum(axis=2), joint[:, :, 1:].sum(axis=2)
 
@@ -60,7 +60,7 @@ def histograms(query, database, *, query_labels, database_labels, kernel, bits=N
 @pytest.mark.parametrize("kernel", hamming.KERNELS)
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
 def test_histograms_equal_a_loop_over_all_pairs(size, kernel):
-    """Either way, both histograms are exact and add up to the database; some codes are equal, some opposite."""
+    """Both histograms are exact and add up to the database; some codes are equal, some opposite."""
     bits, n_query, n_database, classes, chance = size
     random = np.random.default_rng(bits)
     query = random.choice(np.array([-1, 1], np.int8), (n_query, bits))
@@ -96,7 +96,7 @@ def test_a_label_in_each_column_alone_makes_relevant():
 
 @pytest.mark.parametrize("kernel", hamming.KERNELS)
 def test_class_ids_equal_one_hot_labels(kernel):
-    """Ids, and the same labels as a column a class, give the same histograms; an id that no query has is relevant to none."""
+    """Ids and the same labels as one-hot rows give the same histograms; an id that no query has is relevant to none."""
     random = np.random.default_rng(0)
     query, database = random.choice([-1.0, 1.0], (9, 20)), random.choice([-1.0, 1.0], (51, 20))
     query_ids, database_ids = random.integers(0, 5, 9), random.integers(0, 7, 51)
@@ -130,7 +130,7 @@ def problem(*, n_query, n_database, bits=13, classes=4, seed=0):
 @pytest.mark.parametrize("devices", [1, 2, 4])
 @pytest.mark.parametrize("ids", [False, True])
 def test_devices_and_blocks_do_not_change_a_count(devices, kernel, ids, monkeypatch):
-    """Queries 3 at a time, databases that no number of devices or blocks divides, in one block or in several of several."""
+    """Three queries at a time, databases that no number of devices or blocks divides, in one chunk or several."""
     monkeypatch.setattr(blocks, "_QUERIES", 3)
     devices = ShardedDatabase(jax.devices()[:devices])
     for n_database, items, block in ((1, 1 << 20, 8192), (37, 1 << 20, 8192), (37, 1 << 20, 3), (101, 10, 5), (101, 8, 8)):
@@ -146,27 +146,27 @@ def test_devices_and_blocks_do_not_change_a_count(devices, kernel, ids, monkeypa
         np.testing.assert_array_equal(found, (counts, relevant))
 
 
-def test_many_bins_take_fewer_queries_at_a_time(monkeypatch):
-    """Where the bins of two queries fill what is held at a time, or not even those of one fit, the counts are the same."""
+def test_many_bins_make_blocks_of_fewer_queries(monkeypatch):
+    """The counts stay the same if the bins of two queries fill the bound, or those of one exceed it."""
     codes, labels, expected = problem(n_query=7, n_database=20)
     for bins in (14 * 5 * 2, 1):
         monkeypatch.setattr(hamming, "_BINS", bins)
         np.testing.assert_array_equal(hamming.distance_histograms(*codes, **labels), expected)
 
 
-def test_what_is_told_adds_up_to_all_pairs(monkeypatch):
-    """Over blocks of 3, 3 and 1 queries, and over chunks of the database, each pair is told once."""
+def test_progress_adds_up_to_all_pairs(monkeypatch):
+    """Over blocks of 3, 3 and 1 queries, and over chunks of the database, each pair is counted once."""
     monkeypatch.setattr(blocks, "_QUERIES", 3)
     monkeypatch.setattr(blocks, "_ITEMS", 8)
     monkeypatch.setattr(blocks, "_BLOCK", 4)
     codes, labels, _ = problem(n_query=7, n_database=21)
-    sides = hamming.pair_of_codes(*codes, bits=None)
-    own = hamming.pair_of_labels(*labels.values(), n_query=7, n_database=21)
-    told = []
-    for _ in hamming.histograms_by_block(*sides, own, devices=blocks.SINGLE_DEVICE, on_progress=told.append):
+    sides = hamming.prepare_codes(*codes, bits=None)
+    own = hamming.prepare_labels(*labels.values(), n_query=7, n_database=21)
+    progress = []
+    for _ in hamming.histograms_by_block(*sides, own, devices=blocks.SINGLE_DEVICE, on_progress=progress.append):
         pass
-    assert sum(told) == 7 * 21
-    assert len(told) > 3
+    assert sum(progress) == 7 * 21
+    assert len(progress) > 3
 
 
 def test_mapped_files_give_the_same(tmp_path):
@@ -185,7 +185,7 @@ def test_mapped_files_give_the_same(tmp_path):
 @pytest.mark.parametrize("kernel", hamming.KERNELS)
 @pytest.mark.parametrize("ids", [False, True])
 def test_can_be_lowered_for_accelerators(platform, kernel, ids):
-    """XLA's program is made for a platform that is not here, from shapes alone."""
+    """XLA lowers the program for platforms that this machine lacks, from shapes alone."""
     function = partial(hamming._histograms, bits=48, grades=2, block=64, kernel=kernel, ids=ids)
     label = jnp.int32 if ids else jnp.uint32
     query = jax.ShapeDtypeStruct((2, 20), jnp.uint32), jax.ShapeDtypeStruct((1, 20), label)
@@ -210,8 +210,8 @@ GOOD = {
     "bits": 24,
 }
 BAD = {
-    "codes of another width": ({"bits": 25}, r"packed codes of 25 bits are uint8\[n, 4\]"),
-    "a narrow database": ({"database_codes": np.zeros((5, 2), np.uint8)}, "database codes are"),
+    "codes of another width": ({"bits": 25}, r"packed, uint8\[n, 4\] for 25 bits"),
+    "a narrow database": ({"database_codes": np.zeros((5, 2), np.uint8)}, "expected database codes packed"),
     "a label row missing": ({"database_labels": np.ones((4, 4), np.uint8)}, "database labels have 4 rows for 5 codes"),
     "query labels as ids": ({"query_labels": np.ones(2, np.uint8)}, "both must be class ids"),
 }
@@ -219,7 +219,7 @@ BAD = {
 
 @pytest.mark.parametrize(("change", "message"), BAD.values(), ids=BAD.keys())
 def test_shapes_that_do_not_fit_are_refused(change, message):
-    """The message says which array is wrong and what was expected; the same call without the change goes through."""
+    """The message names the array and what was expected; the same call without the change works."""
     hamming.distance_histograms(**GOOD)
     with pytest.raises(InputError, match=message):
         hamming.distance_histograms(**{**GOOD, **change})

@@ -1,10 +1,10 @@
-"""Average precision of published code against a plain version of it, and against the tie-aware one where nothing is tied."""
+"""Average precision of published code against a plain version of it, and against the tie-aware one without ties."""
 
 import numpy as np
 import pytest
 
 from adsq_jax.retrieval import hamming, legacy, metrics
-from adsq_jax.retrieval.arrays import pair_of_codes, pair_of_labels
+from adsq_jax.retrieval.arrays import prepare_codes, prepare_labels
 
 
 def plain(query, database, relevant, cutoff):
@@ -42,8 +42,8 @@ SIZES = {
 CUTOFFS = [1, 2, 10, 1000, None]
 
 
-def of_labels(size, *, ids, seed=0):
-    """Signs of queries and database, their labels, and a matrix of what is relevant."""
+def problem(size, *, ids, seed=0):
+    """Signs of queries and database, their labels, and which items are relevant."""
     bits, n_query, n_database, classes, chance = size
     random = np.random.default_rng(seed)
     query, database = random.choice([-1.0, 1.0], (n_query, bits)), random.choice([-1.0, 1.0], (n_database, bits))
@@ -57,8 +57,8 @@ def of_labels(size, *, ids, seed=0):
 
 
 def run(codes, labels, **more):
-    sides = pair_of_codes(*codes, bits=None)
-    own = pair_of_labels(*labels, n_query=len(sides[0]), n_database=len(sides[1]))
+    sides = prepare_codes(*codes, bits=None)
+    own = prepare_labels(*labels, n_query=len(sides[0]), n_database=len(sides[1]))
     return legacy.average_precision(*sides, own, cutoffs=CUTOFFS, **more)
 
 
@@ -66,7 +66,7 @@ def run(codes, labels, **more):
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
 def test_equals_a_plain_ranking(size, ids):
     """Every query's value, whether it has a hit, and both means, at cutoffs from 1 to beyond the database."""
-    codes, labels, relevant = of_labels(size, ids=ids)
+    codes, labels, relevant = problem(size, ids=ids)
     precisions, hits = run(codes, labels)
     assert precisions.dtype == np.float64
     for i, cutoff in enumerate(CUTOFFS):
@@ -78,21 +78,21 @@ def test_equals_a_plain_ranking(size, ids):
 
 
 def test_the_means_differ_where_a_query_has_no_hit():
-    """Two queries, of which one finds its label first and one nowhere: means of 1/2 and of 1."""
+    """Two queries, one with its label first and one without a hit: means of 1/2 and of 1."""
     precisions, hits = run((np.array([[1, 1], [1, -1]]), np.array([[1, 1], [-1, -1]])), (np.array([0, 1]), np.array([0, 2])))
     assert both_means(precisions[-1], hits[-1]) == (0.5, 1.0)
 
 
-def test_equals_come_in_the_order_of_the_database():
-    """Of items at one distance the first counts first: 1 where it is the relevant one, 1/2 where it is the other."""
+def test_tied_items_come_in_database_order():
+    """Of two items at one distance the first comes first: 1 if it is the relevant one, else 1/2."""
     codes = np.ones((1, 4)), np.array([[1, 1, 1, -1], [-1, 1, 1, 1]])
     for labels, expected in (([0, 1], 1.0), ([1, 0], 0.5)):
         precisions, _ = run(codes, (np.array([0]), np.array(labels)))
         assert precisions[-1, 0] == expected
 
 
-def test_equals_the_tie_aware_one_where_nothing_is_tied():
-    """Items at distances 0, 1, ... 40, each once, in any order: the tie-aware value over the whole database."""
+def test_equals_the_tie_aware_one_without_ties():
+    """Items at distances 0, 1, ... 40, each once, in any order: both values over the whole database agree."""
     random = np.random.default_rng(0)
     database = np.where(np.arange(40) < np.arange(41)[:, None], -1, 1)[random.permutation(41)]
     labels = np.zeros(1, int), random.integers(0, 2, 41)
@@ -103,15 +103,15 @@ def test_equals_the_tie_aware_one_where_nothing_is_tied():
     np.testing.assert_allclose(precisions[-1], metrics.average_precision(counts, relevant, cutoff=None), rtol=0, atol=1e-14)
 
 
-def test_blocks_do_not_change_a_value_and_each_pair_is_told_once(monkeypatch):
-    """Two queries at a time, then one, and seven items at a time; what is told adds up to all pairs."""
-    codes, labels, _ = of_labels(SIZES["7 bits"], ids=False)
+def test_blocks_do_not_change_a_value_and_progress_adds_up(monkeypatch):
+    """Two queries at a time, then one, and seven items at a time; progress adds up to all pairs."""
+    codes, labels, _ = problem(SIZES["7 bits"], ids=False)
     expected = run(codes, labels)
     monkeypatch.setattr(legacy, "_ROWS", 7)
     for pairs in (100, 150, 1):
         monkeypatch.setattr(legacy, "_PAIRS", pairs)
-        told = []
-        found = run(codes, labels, on_progress=told.append)
+        progress = []
+        found = run(codes, labels, on_progress=progress.append)
         for one, other in zip(found, expected, strict=True):
             np.testing.assert_array_equal(one, other)
-        assert sum(told) == 8 * 50
+        assert sum(progress) == 8 * 50

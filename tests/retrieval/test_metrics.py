@@ -41,7 +41,7 @@ def expected_rank_by_rank(counts, relevant, cutoff):
 
 
 def average_precision(counts, relevant, cutoff):
-    """Of one query."""
+    """Average precision of one query."""
     return metrics.average_precision(np.array([counts]), np.array([relevant]), cutoff=cutoff)[0]
 
 
@@ -119,8 +119,8 @@ def test_lies_between_0_and_1_and_a_cutoff_beyond_the_database_does_nothing(hist
     assert average_precision(counts, relevant, size) == average_precision(counts, relevant, size + 7) == everything
 
 
-def test_queries_do_not_touch_one_another():
-    """Many queries at once give float64, one value a query, each what it is alone."""
+def test_queries_are_independent():
+    """Several queries at once give float64[n_query], each value the same as for the query alone."""
     random = np.random.default_rng(0)
     counts = np.array([random.multinomial(50, np.full(9, 1 / 9)) for _ in range(6)])
     relevant = random.binomial(counts, 0.3)
@@ -136,41 +136,41 @@ def test_queries_do_not_touch_one_another():
 @pytest.mark.parametrize(
     ("counts", "relevant", "cutoff", "message"),
     [
-        ([[1, 2]], [[1, 2, 0]], None, "histograms must be"),
-        ([1, 2], [1, 2], None, "histograms must be"),
+        ([[1, 2]], [[1, 2, 0]], None, "expected two histograms"),
+        ([1, 2], [1, 2], None, "expected two histograms"),
         ([[1, 2]], [[2, 2]], None, "0 <= relevant <= all"),
         ([[1, 2]], [[-1, 2]], None, "0 <= relevant <= all"),
-        ([[1, 2]], [[1, 2]], 0, "cutoff must be at least 1"),
-        ([[1, 2]], [[1, 2]], -5, "cutoff must be at least 1"),
+        ([[1, 2]], [[1, 2]], 0, "expected a cutoff of at least 1"),
+        ([[1, 2]], [[1, 2]], -5, "expected a cutoff of at least 1"),
     ],
 )
-def test_what_is_no_histogram_or_no_cutoff_is_refused(counts, relevant, cutoff, message):
+def test_bad_histograms_and_cutoffs_are_refused(counts, relevant, cutoff, message):
     """Shapes that differ or have no query axis, more relevant items than items, negative counts, cutoffs below 1."""
     with pytest.raises(ValueError, match=message):
         metrics.average_precision(np.array(counts), np.array(relevant), cutoff=cutoff)
 
 
 def ordered(counts, relevant, *, ties):
-    """The ranked list of 0 and 1 where relevant items come first or last among equals."""
+    """The ranked list of 0 and 1 where relevant items come first or last among tied items."""
     blocks = [np.repeat([1, 0], [p, n - p]) for n, p in zip(counts, relevant, strict=True)]
     return np.concatenate([block if ties == "best" else block[::-1] for block in blocks])
 
 
-def of_order(counts, relevant, cutoff, ties):
-    """Of one query."""
+def average_precision_in_order(counts, relevant, cutoff, ties):
+    """Average precision of one query."""
     return metrics.average_precision(np.array([counts]), np.array([relevant]), cutoff=cutoff, ties=ties)[0]
 
 
 @given(histograms(distances=4, most=3))
 def test_best_and_worst_are_those_of_all_orders_within_ties(histogram):
-    """The largest and the least over every permutation of tied items, at every cutoff from 1 to beyond the database."""
+    """The maximum and minimum over every permutation of tied items, at every cutoff from 1 to beyond the database."""
     counts, relevant = histogram
     blocks = [[1] * p + [0] * (n - p) for n, p in zip(counts, relevant, strict=True)]
     orders = [list(itertools.chain(*order)) for order in itertools.product(*(set(itertools.permutations(b)) for b in blocks))]
     for cutoff in range(1, sum(counts) + 2):
         values = [plain_average_precision(order, cutoff) for order in orders]
-        assert abs(of_order(counts, relevant, cutoff, "best") - max(values)) <= 1e-12
-        assert abs(of_order(counts, relevant, cutoff, "worst") - min(values)) <= 1e-12
+        assert abs(average_precision_in_order(counts, relevant, cutoff, "best") - max(values)) <= 1e-12
+        assert abs(average_precision_in_order(counts, relevant, cutoff, "worst") - min(values)) <= 1e-12
 
 
 def large(*, seed):
@@ -184,7 +184,7 @@ def large(*, seed):
 def test_best_and_worst_stay_exact_for_a_large_database(cutoff):
     """200,000 items: within 1e-9 of the ranked list's own value; the expectation lies between."""
     counts, relevant = large(seed=1)
-    found = {ties: of_order(counts, relevant, cutoff, ties) for ties in metrics.TIES}
+    found = {ties: average_precision_in_order(counts, relevant, cutoff, ties) for ties in metrics.TIES}
     for ties in ("best", "worst"):
         expected = plain_average_precision(ordered(counts, relevant, ties=ties).tolist(), cutoff or 200_000)
         assert abs(found[ties] - expected) <= 1e-9
@@ -196,16 +196,18 @@ def test_worst_expected_and_best_are_in_order(histogram, cutoff):
     """At any cutoff, up to rounding; all the same where nothing or everything is relevant."""
     counts, relevant = histogram
     for limit in (cutoff, None):
-        worst, expected, best = (of_order(counts, relevant, limit, ties) for ties in ("worst", "expected", "best"))
+        worst, expected, best = (
+            average_precision_in_order(counts, relevant, limit, ties) for ties in ("worst", "expected", "best")
+        )
         assert -1e-12 <= worst <= expected + 1e-12 <= best + 2e-12 <= 1 + 3e-12
-        values = [of_order(counts, counts, limit, ties) for ties in metrics.TIES]
+        values = [average_precision_in_order(counts, counts, limit, ties) for ties in metrics.TIES]
         np.testing.assert_allclose(values, float(sum(counts) > 0), rtol=0, atol=1e-12)
 
 
 def test_an_unknown_order_of_ties_is_refused():
     """The message names those there are."""
-    with pytest.raises(ValueError, match="no order of ties named 'random': choose one of expected, best, worst"):
-        of_order([1], [1], None, "random")
+    with pytest.raises(ValueError, match="ties='random': expected one of expected, best, worst"):
+        average_precision_in_order([1], [1], None, "random")
 
 
 @pytest.mark.parametrize("ties", metrics.TIES)
@@ -213,8 +215,8 @@ def test_an_unknown_order_of_ties_is_refused():
 @pytest.mark.parametrize("tied", [2, 7])
 @pytest.mark.parametrize("size", [1000, 1023, 1024, 10**5, 10**7, 10**9])
 def test_is_exact_at_huge_ranks(size, tied, first, ties):
-    """A few relevant items, `size` others, then tied relevant items: the fraction, to 1e-12, and to 1e-5 of a tiny value."""
-    found = of_order([first, size, tied], [first, 0, tied], None, ties)
+    """Some relevant items, `size` others, then tied relevant items: equal to exact fractions, absolutely and relatively."""
+    found = average_precision_in_order([first, size, tied], [first, 0, tied], None, ties)
     hits = [fractions.Fraction(first + t, first + size + t) for t in range(1, tied + 1)]
     expected = float((first + sum(hits)) / (first + tied))
     assert abs(found - expected) <= 1e-12
@@ -223,12 +225,12 @@ def test_is_exact_at_huge_ranks(size, tied, first, ties):
 
 @given(histograms(distances=4, most=3))
 def test_hits_equal_the_mean_over_all_orders_within_ties(histogram):
-    """At every cutoff from 1 to beyond the database; over the cutoff it is precision, over the relevant items recall."""
+    """At every cutoff from 1 to beyond the database; divided by the cutoff they are precision."""
     counts, relevant = histogram
     blocks = [[1] * p + [0] * (n - p) for n, p in zip(counts, relevant, strict=True)]
     orders = [list(itertools.chain(*order)) for order in itertools.product(*(itertools.permutations(b) for b in blocks))]
     for cutoff in range(1, sum(counts) + 2):
-        found = metrics.hits(np.array([counts]), np.array([relevant]), cutoffs=[cutoff, 1])[0, 0]
+        found = metrics.expected_hits(np.array([counts]), np.array([relevant]), cutoffs=[cutoff, 1])[0, 0]
         assert abs(found - np.mean([sum(order[:cutoff]) for order in orders])) <= 1e-9
         precision = np.mean([np.mean(order[:cutoff]) if order else 0.0 for order in orders])
         assert abs(found / max(min(cutoff, sum(counts)), 1) - precision) <= 1e-9
@@ -288,8 +290,8 @@ def test_discounted_gain_equals_scikit_learn(rows, cutoff):
         assert abs(metrics.discounted_gain(histogram[None], cutoff=limit)[0] - expected) <= 1e-9
 
 
-def test_gains_of_queries_do_not_touch_one_another():
-    """Many queries at once, one of them without a relevant item, each what it is alone."""
+def test_gains_of_queries_are_independent():
+    """Several queries at once, one of them without a relevant item: each value is the same as for the query alone."""
     histograms = np.random.default_rng(0).integers(0, 9, (5, 7, 3))
     histograms[1, :, 0] += histograms[1, :, 1:].sum(axis=1)
     histograms[1, :, 1:] = 0
@@ -301,19 +303,19 @@ def test_gains_of_queries_do_not_touch_one_another():
 
 
 def test_grades_beyond_a_float_are_refused():
-    """2 to the power of 999 is the most that is told apart; it is still right there."""
+    """A grade of 999 is still exact, one of 1000 is refused."""
     histogram = np.zeros((1, 2, 1000), np.int64)
     histogram[0, 0, 0], histogram[0, 1, 999] = 1, 1
     assert abs(metrics.discounted_gain(histogram, cutoff=None)[0] - 1 / math.log2(3)) <= 1e-12
-    with pytest.raises(ValueError, match="1000 labels of a query"):
+    with pytest.raises(ValueError, match=r"at most 999 labels of a query.*got 1000"):
         metrics.discounted_gain(np.zeros((1, 2, 1001), np.int64), cutoff=None)
 
 
 @given(histograms(distances=9, most=50))
 def test_balls_of_each_radius_equal_plain_loops(histogram):
-    """Precision and recall of what lies within each radius; an empty ball has precision 0."""
+    """Precision and recall of the items within each radius; an empty ball has precision 0."""
     counts, relevant = histogram
-    precision, recall = metrics.by_radius(np.array([counts]), np.array([relevant]))
+    precision, recall = metrics.precision_recall_by_radius(np.array([counts]), np.array([relevant]))
     for radius in range(len(counts)):
         inside, found = sum(counts[: radius + 1]), sum(relevant[: radius + 1])
         assert precision[0, radius] == (found / inside if inside else 0.0)
@@ -321,15 +323,15 @@ def test_balls_of_each_radius_equal_plain_loops(histogram):
 
 
 @pytest.mark.parametrize("function", [metrics.discounted_gain, metrics.cumulative_gain])
-def test_a_gain_at_no_rank_is_refused(function):
-    """A cutoff below 1."""
-    with pytest.raises(ValueError, match="cutoff must be at least 1"):
+def test_a_cutoff_below_1_is_refused_for_gains(function):
+    """A cutoff of 0 is no rank."""
+    with pytest.raises(ValueError, match="expected a cutoff of at least 1"):
         function(np.ones((1, 2, 3), np.int64), cutoff=0)
 
 
 @pytest.mark.parametrize("size", [1000, 1024, 1025, 2000, 200_000])
 def test_sums_of_discounts_equal_sums_rank_by_rank(size, monkeypatch):
-    """Two groups that meet at rank 700, and one cut off: to 1e-9, beyond a table of 1024 ranks in closed form."""
+    """Two groups that meet at rank 700, and one beyond the limit; ranks beyond a table of 1024 are summed in closed form."""
     monkeypatch.setattr(metrics, "_TABLE", 1024)
     discounts = 1 / np.log2(np.arange(size) + 2)
     found = metrics._discounts(np.array([[700, size - 700, 50]]), size)[0]

@@ -16,7 +16,7 @@ def signs(n, bits, *, seed):
 
 
 def sorted_by_distance(query, database, k):
-    """Distances bit by bit, and indices in a stable order: of equals the first in the database comes first."""
+    """Distances bit by bit, and indices in a stable order: of tied items the first in the database comes first."""
     distances = (query[:, None, :] != database[None, :, :]).sum(axis=2)
     order = np.argsort(distances, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(distances, order, axis=1), order
@@ -69,18 +69,18 @@ def test_many_neighbours_take_fewer_queries_at_a_time(monkeypatch):
     """Where what two queries find, or not even one, fits into what is held at a time, nothing changes."""
     query, database = signs(7, 6, seed=0), signs(30, 6, seed=1)
     for most in (20, 3):
-        monkeypatch.setattr(nearest, "_FOUND", most)
+        monkeypatch.setattr(nearest, "_NEIGHBORS", most)
         check(nearest.search(query, database, 10), sorted_by_distance(query, database, 10))
 
 
-def test_the_way_of_accelerators_gives_the_same():
-    """Several queries at a time, rows that fill up among the items."""
+def test_the_program_for_accelerators_gives_the_same():
+    """Several queries at a time, with padding after the items."""
     query, database = signs(20, 9, seed=0), signs(50, 9, seed=1)
     words = [np.packbits(side > 0, axis=1, bitorder="little") for side in (query, database)]
     words = [np.pad(side, ((0, 0), (0, 2))).view(np.uint32).T for side in words]
-    places = np.append(np.arange(50), [nearest._NOWHERE] * 6).astype(np.int32)[None]
+    places = np.append(np.arange(50), [nearest._PADDING] * 6).astype(np.int32)[None]
     filled = np.concatenate([words[1], np.repeat(words[0][:, :1], 6, axis=1)], axis=1)  # would be the nearest
-    found = nearest._nearest(jnp.asarray(words[0]), (jnp.asarray(filled), jnp.asarray(places)), k=50, together=16)
+    found = nearest._nearest(jnp.asarray(words[0]), (jnp.asarray(filled), jnp.asarray(places)), k=50, batch_size=16)
     check(found, sorted_by_distance(query, database, 50))
 
 
@@ -93,7 +93,7 @@ def test_packed_codes_give_the_same():
 
 @pytest.mark.parametrize("bits", [8, 64, 128, 256])
 def test_distances_equal_those_of_faiss(bits):
-    """The distances of faiss's exact index, which may take others among equals; ours do lie at those distances."""
+    """Equal distances; of tied items faiss may return others, so ours are checked against their codes."""
     query, database = signs(30, bits, seed=0), signs(2000, bits, seed=1)
     packed = [np.packbits(side > 0, axis=1, bitorder="little") for side in (query, database)]
     index = faiss.IndexBinaryFlat(bits)
@@ -105,13 +105,13 @@ def test_distances_equal_those_of_faiss(bits):
 
 
 @pytest.mark.parametrize("k", [0, -1, 6, 1.5])
-def test_a_k_that_is_no_number_of_items_is_refused(k):
-    """None, fewer than none, more than there are, and a part of one."""
+def test_a_bad_k_is_refused(k):
+    """k is 0, negative, more than the items, or a fraction."""
     with pytest.raises(InputError, match=f"k={k}: expected a whole number from 1 to 5"):
         nearest.search(signs(2, 8, seed=0), signs(5, 8, seed=1), k)
 
 
 def test_codes_that_do_not_fit_are_refused():
-    """Another length in the database."""
-    with pytest.raises(InputError, match="query codes have 8 bits and database codes 9"):
+    """The database has codes of another length."""
+    with pytest.raises(InputError, match="got query codes of 8 bits and database codes of 9"):
         nearest.search(signs(2, 8, seed=0), signs(5, 9, seed=1), 1)
