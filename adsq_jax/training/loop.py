@@ -2,6 +2,7 @@
 
 import json
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -130,6 +131,7 @@ def train(
     origin: dict[str, Any],
     began: float,
     validate: Validate | None,
+    log: MetricsLog | None = None,
 ) -> tuple[TrainSetup, TrainState, float]:
     """Train to the end, from the last checkpoint if there is one. Every process of a run calls it.
 
@@ -141,6 +143,7 @@ def train(
       origin: what the checkpoints come from, as JSON can hold it; saved with each.
       began: `time.monotonic()` when this sitting began.
       validate: measures a state on held-out images, for each checkpoint: the best one is kept; None: none is held out.
+      log: where metrics go; None: into the folder, and to the terminal.
 
     Returns:
       The setup, with the features of a frozen trunk; the final state; and the seconds of all sittings together.
@@ -156,8 +159,9 @@ def train(
     if restored is not None:
         state, info = restored
         before = _check_origin(info, origin, directory)
-    log: MetricsLog = SilentLog()
-    if processes.leads():
+    if not processes.leads():
+        log = SilentLog()
+    if log is None:
         log = MetricsLog(directory, start=None if restored is None else int(state.step), total=setup.total_steps)
     log.say(f"running on {setup.devices.describe()}")
     if setup.pretrained is not None:
@@ -186,8 +190,8 @@ def train(
         steps = checkpoints.steps()
         good = f"the last good checkpoint, step {steps[-1]}, is kept" if steps else "there is no checkpoint yet"
         raise InputError(
-            f"{error}; {good}; fix: lower the learning rate (--config.optim.learning_rate, --config.label_net.learning_rate) or "
-            "the term's weight, and give a new --workdir"
+            f"{error}; {good}; fix: lower the learning rate (--config.optim.learning_rate, --config.label_net.learning_rate) "
+            "or the term's weight, and give a new --workdir"
         ) from error
     finally:
         log.close()
@@ -240,8 +244,8 @@ def _check_origin(info: dict[str, Any], now: dict[str, Any], directory: Path) ->
         theirs, weights = info["data"]["split_sha256"], info["pretrained_sha256"]
     except (LookupError, TypeError) as error:
         raise InputError(
-            f"the checkpoint in {directory} doesn't name its data; fix: continue with the version of adsq_jax that wrote it, or "
-            "give a new --workdir"
+            f"the checkpoint in {directory} doesn't name its data; fix: continue with the version of adsq_jax that wrote it, "
+            "or give a new --workdir"
         ) from error
     ours = now["data"]["split_sha256"]
     if theirs != ours:
@@ -251,8 +255,8 @@ def _check_origin(info: dict[str, Any], now: dict[str, Any], directory: Path) ->
         )
     if weights != now["pretrained_sha256"]:
         raise InputError(
-            f"the checkpoint in {directory} began with other weights than {now['config']['model']['pretrained']} holds now; fix: "
-            "bring the file back as it was, or give a new --workdir"
+            f"the checkpoint in {directory} began with other weights than {now['config']['model']['pretrained']} holds now; "
+            "fix: bring the file back as it was, or give a new --workdir"
         )
     return seconds
 
@@ -261,6 +265,9 @@ def _check_origin(info: dict[str, Any], now: dict[str, Any], directory: Path) ->
 def _stop_on_signal() -> Iterator[Callable[[], bool]]:
     """Turn SIGINT and SIGTERM into a question that the loop asks; a second SIGINT ends at once."""
     received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # Python lets no other thread handle signals
+        yield processes.agreed_stop(lambda: False)
+        return
 
     def handler(number: int, frame: Any) -> None:
         if received and number == signal.SIGINT:

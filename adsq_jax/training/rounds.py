@@ -1,7 +1,7 @@
 """Training by hand or by rounds: functions of a setup and a state.
 
-The order of ADSQ: LabelNet is trained, and its codes start the hash codes and both banks (`train_label_net`). Then, in each round, f
-trains against g's bank and the codes, and its own bank is refreshed in evaluation mode; g does the same against f's new bank;
+The order of ADSQ: LabelNet is trained, and its codes start the hash codes and both banks (`train_label_net`). Then, in each
+round, f trains against g's bank and the codes, and its own bank is refreshed in evaluation mode; g does the same against f's new bank;
 the discrete step renews the codes from both. Other methods leave out what they don't have of these.
 """
 

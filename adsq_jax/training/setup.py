@@ -1,4 +1,4 @@
-"""What a run fixes: data, method, networks, compiled steps. Everything else in `training` is a function of it and of a state."""
+"""What a run fixes: data, method, networks, compiled steps. The rest of `training` is functions of it and of a state."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -62,7 +62,7 @@ class LabelNetSettings:
     weights: Mapping[str, float] = field(default_factory=lambda: dict(LABEL_NET_WEIGHTS))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class TrainSetup:
     """What a run fixes; made by `setup`. A state and this are all that the other functions need."""
 
@@ -91,6 +91,12 @@ class TrainSetup:
     image_encoder: Encoder
     features: Features | None = None  # of a frozen trunk, once they are computed
     head_encoder: HeadEncoder | None = None  # encodes from these features
+
+    def __repr__(self) -> str:
+        return (
+            f"TrainSetup({self.method_name}, {self.bits} bits, networks {', '.join(self.networks)}, {self.size:,} training images, "
+            f"{self.total_steps:,} steps of {self.batch_size} images, on {self.devices.describe()})"
+        )
 
     @property
     def networks(self) -> tuple[str, ...]:

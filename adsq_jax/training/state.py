@@ -39,7 +39,7 @@ class ImgNetState:
 
 
 @register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TrainState:
     """All that a run needs to continue. The step tells where in the alternation it is."""
 
@@ -48,6 +48,9 @@ class TrainState:
     trunk: Tree | None  # of a frozen trunk, which both ImgNets share: its variables; None: each ImgNet trains its own
     img_nets: dict[str, ImgNetState]  # "f", and "g" with a twin
     codes: jax.Array  # B, int8[n, bits] in {-1, +1}; zero rows of padding may follow
+
+    def __repr__(self) -> str:
+        return f"TrainState(step {self.step}, networks {', '.join(self.img_nets)}, codes {list(self.codes.shape)})"
 
     @property
     def variables(self) -> dict[str, Tree]:
