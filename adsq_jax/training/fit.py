@@ -16,7 +16,7 @@ from adsq_jax.data import Preprocessing, arrays
 from adsq_jax.data.datasets import facts
 from adsq_jax.devices.data_parallel import OneDevice
 from adsq_jax.errors import InputError
-from adsq_jax.inference.model import Model
+from adsq_jax.inference.model import Model, Part
 from adsq_jax.retrieval.measures import Measures
 from adsq_jax.run import workdir as workdirs
 from adsq_jax.run.metrics_log import CallbackLog, MetricsLog, SilentLog
@@ -52,7 +52,7 @@ class Run:
         resize = self.setup.data.preprocessing.resize
         return self.model.encode([source.image(int(row), shorter_side=resize) for row in rows], part="database")
 
-    def encode(self, images: Any, *, part: str = "database", packed: bool = False) -> np.ndarray:
+    def encode(self, images: Any, *, part: Part = "database", packed: bool = False) -> np.ndarray:
         """Encode images into hash codes; arguments and result as of `Model.encode`."""
         return self.model.encode(images, part=part, packed=packed)
 
@@ -204,8 +204,8 @@ def fit(
         devices=devices,
     )
     if workdir is None:
-        log = _BarLog(run_setup.total_steps) if on_progress is None else CallbackLog(on_progress)
-        return _fit_in_memory(run_setup, began=began, log=log)
+        progress = _BarLog(run_setup.total_steps) if on_progress is None else CallbackLog(on_progress)
+        return _fit_in_memory(run_setup, began=began, log=progress)
     settings = {
         "bits": bits,
         "method": repr(method),
@@ -260,7 +260,7 @@ class _BarLog(SilentLog):
 
     def __init__(self, total: int):
         """Show the bar."""
-        self._bar = progress_bar(total, unit="steps", description="training")
+        self._bar: Any = progress_bar(total, unit="steps", description="training")
 
     def show(self, step: int, values: dict[str, float], *, label: str, images_per_second: float) -> None:
         """Move the bar."""

@@ -1,8 +1,8 @@
 """Training by hand or by rounds: functions of a setup and a state.
 
 The order of ADSQ: LabelNet is trained, and its codes start the hash codes and both banks (`train_label_net`). Then, in each
-round, f trains against g's bank and the codes, and its own bank is refreshed in evaluation mode; g does the same against f's new bank;
-the discrete step renews the codes from both. Other methods leave out what they don't have of these.
+round, f trains against g's bank and the codes, and its own bank is refreshed in evaluation mode; g does the same against f's
+new bank; the discrete step renews the codes from both. Other methods leave out what they don't have of these.
 """
 
 import contextlib
@@ -376,7 +376,7 @@ def train_batches(setup: TrainSetup, *, net: str, step: int) -> Generator[dict[s
     """
     finished_halves, within = divmod(step, setup.steps_per_half)
     seed = np.random.SeedSequence([setup.seed, setup.networks.index(net)]).generate_state(1)[0]
-    order = {
+    order: dict[str, Any] = {
         "batch_size": setup.batch_size,
         "seed": int(seed),
         "start": finished_halves // len(setup.networks) * setup.steps_per_half + within,

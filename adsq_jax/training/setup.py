@@ -94,8 +94,8 @@ class TrainSetup:
 
     def __repr__(self) -> str:
         return (
-            f"TrainSetup({self.method_name}, {self.bits} bits, networks {', '.join(self.networks)}, {self.size:,} training images, "
-            f"{self.total_steps:,} steps of {self.batch_size} images, on {self.devices.describe()})"
+            f"TrainSetup({self.method_name}, {self.bits} bits, networks {', '.join(self.networks)}, {self.size:,} training "
+            f"images, {self.total_steps:,} steps of {self.batch_size} images, on {self.devices.describe()})"
         )
 
     @property
@@ -174,8 +174,9 @@ class TrainSetup:
         inputs = jax.ShapeDtypeStruct(self.input_shape, jnp.float32 if self.trained_net.backbone is None else jnp.uint8)
         init = partial(self.trained_net.init, train=False)
         shapes = {"batch_stats": {}, **jax.eval_shape(init, jax.random.key(0), inputs)}
-        if self.method.parameters is not None:
-            own = jax.eval_shape(lambda key: self.method.parameters(key, self.bits, self.sets.sets.shape[1]), jax.random.key(0))
+        make = self.method.parameters
+        if make is not None:
+            own = jax.eval_shape(lambda key: make(key, self.bits, self.sets.sets.shape[1]), jax.random.key(0))
             shapes["params"] = {**shapes["params"], "method": own}
         return shapes
 

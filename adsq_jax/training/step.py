@@ -88,7 +88,7 @@ def img_net_gradients(
     """Compute the gradients of one ImgNet on a batch against the whole training set.
 
     Each device puts its part of the batch through the network, and compares the whole batch's relaxed codes with its own rows
-    of the training set. What is sent between devices is those codes and the gradients: nothing that grows with the training set.
+    of the training set. Between devices go those codes and the gradients: nothing that grows with the training set.
 
     Args:
       state: the ImgNet, the same on every device, but for the bank: this device's rows.
