@@ -1,9 +1,11 @@
-"""The values that each key of a config may have, and what they must be together."""
+"""Check a config: the values that each key may have, and which values fit together."""
 
+import functools
 import math
 import re
-from collections.abc import Callable, Sequence
-from typing import Any
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -12,139 +14,161 @@ from adsq_jax import config as config_module
 from adsq_jax.codes import MAX_BITS
 from adsq_jax.data import datasets, protocols
 from adsq_jax.devices import data_parallel
-from adsq_jax.errors import InputError
+from adsq_jax.errors import InputError, did_you_mean
 from adsq_jax.models import backbones, layers, pretrained
 from adsq_jax.training import optimizer
 
-Rule = tuple[Callable[[Any], bool], str]
+
+class _Rule(NamedTuple):
+    accepts: Callable[[Any], bool]
+    expected: str  # what it accepts, for people
+    names: tuple[str, ...] = ()  # of a choice
 
 
-def _at_least(low: float) -> Rule:
-    return (lambda value: low <= value < math.inf, f"at least {low} and finite")
+def _at_least(low: float) -> _Rule:
+    return _Rule(lambda value: low <= value < math.inf, f"at least {low} and finite")
 
 
-def _above(low: float) -> Rule:
-    return (lambda value: low < value < math.inf, f"above {low} and finite")
+def _above(low: float) -> _Rule:
+    return _Rule(lambda value: low < value < math.inf, f"above {low} and finite")
 
 
-def _one_of(*names: str) -> Rule:
-    return (lambda value: value in names, f"one of {', '.join(names)}")
+def _one_of(names: Iterable[str]) -> _Rule:
+    names = tuple(names)
+    return _Rule(lambda value: value in names, f"one of {', '.join(names)}", names)
 
 
-def _share(value: float) -> bool:
+def _fraction(value: float) -> bool:
     return 0 <= value <= 1
 
 
-def _three_numbers(value: Sequence[Any]) -> bool:
-    return not value or (len(value) == 3 and all(isinstance(x, int | float) and _share(x) for x in value))
+def _three_fractions(value: Sequence[Any]) -> bool:
+    return not value or (len(value) == 3 and all(isinstance(x, int | float) and _fraction(x) for x in value))
 
 
-_RULES: dict[str, Rule] = {
-    r"method": _one_of(*methods.METHODS),
-    r"bits": (lambda value: 1 <= value <= MAX_BITS, f"1 to {MAX_BITS}"),
-    r"seed": (lambda value: 0 <= value < 2**32, "0 to 4294967295"),  # what JAX tells apart
+_READERS = sorted({reader for readers in datasets.READERS_OF.values() for reader in readers})
+_RULES: dict[str, _Rule] = {  # by a regular expression for keys; a value must pass all rules of its key
+    r"bits": _Rule(lambda value: 1 <= value <= MAX_BITS, f"1 to {MAX_BITS}"),
+    r"seed": _Rule(lambda value: 0 <= value < 2**32, "0 to 4294967295"),  # JAX keeps 32 bits
     r"data\.(split_seed|crop_padding|validation|resize|keep_mib|threads|workers|feature_views)": _at_least(0),
     r"host_devices|checkpoint\.every_steps": _at_least(0),
-    r"parallel": _one_of(*data_parallel.KINDS),
-    r"data\.name": _one_of(*datasets.PROTOCOLS_OF),
-    r"data\.reader": _one_of(*sorted({reader for readers in datasets.READERS_OF.values() for reader in readers})),
-    r"data\.protocol": _one_of(*protocols.PROTOCOLS, protocols.OWN),
-    r"data\.query_share": (lambda value: 0 < value < 1, "above 0 and below 1"),
-    r"data\.train_share": (lambda value: 0 < value <= 1, "above 0, up to 1"),
-    r"data\.on_bad_image": _one_of(*datasets.BAD_IMAGE),
+    r"parallel": _one_of(data_parallel.KINDS),
+    r"data\.name": _one_of(datasets.PROTOCOLS_OF),
+    r"data\.reader": _one_of(_READERS),
+    r"data\.protocol": _one_of((*protocols.PROTOCOLS, protocols.OWN)),
+    r"data\.query_share": _Rule(lambda value: 0 < value < 1, "above 0 and below 1"),
+    r"data\.train_share": _Rule(lambda value: 0 < value <= 1, "above 0, up to 1"),
+    r"data\.on_bad_image": _one_of(datasets.BAD_IMAGE),
     r"data\.image_size|model\.features|label_net\.(hidden|steps)|eval\.batch_size": _at_least(1),
     r"train\..*|checkpoint\.(every_rounds|keep)": _at_least(1),
-    r"data\.erase|data\.most_bad|optim\.warmup": (_share, "0 to 1"),
-    r"model\.backbone": _one_of(*backbones.NAMES),
-    r"model\.mean": (_three_numbers, "three numbers from 0 to 1, or ()"),
-    r"model\.deviation": (lambda value: _three_numbers(value) and 0 not in value, "three numbers above 0, up to 1, or ()"),
-    r"model\.batch_norm": _one_of(*layers.BATCH_NORMS),
-    r"model\.dtype": _one_of(*layers.DTYPES),
-    r"model\.dropout": (lambda value: 0 <= value < 1, "at least 0 and below 1"),
-    r".*\.weights\..*|optim\.(weight_decay|clip_norm|trunk_lr_scale)|model\.width": _at_least(0),
-    r"baseline\.(?!gamma|scale|cosine_scale|last_beta).*": _at_least(0),
-    r"objective\.neighbour_scale": (lambda value: 0 < value <= 30, "above 0, up to 30"),
+    r"data\.erase|data\.most_bad|optim\.warmup": _Rule(_fraction, "0 to 1"),
+    r"model\.backbone": _one_of(backbones.NAMES),
+    r"model\.mean": _Rule(_three_fractions, "three numbers from 0 to 1, or ()"),
+    r"model\.deviation": _Rule(lambda value: _three_fractions(value) and 0 not in value, "three numbers above 0, up to 1"),
+    r"model\.batch_norm": _one_of(layers.BATCH_NORMS),
+    r"model\.dtype": _one_of(layers.DTYPES),
+    r"model\.dropout": _Rule(lambda value: 0 <= value < 1, "at least 0 and below 1"),
+    r"(objective|label_net)\.weights\..*|optim\.(weight_decay|clip_norm|trunk_lr_scale)|model\.width": _at_least(0),
+    r"objective\.neighbour_scale": _Rule(lambda value: 0 < value <= 30, "above 0, up to 30"),
     r".*learning_rate|(objective|label_net)\..*_scale|baseline\.(gamma|scale|cosine_scale|last_beta)": _above(0),
-    r"optim\.schedule": _one_of(*optimizer.SCHEDULES),
-    r"eval\.query_net": _one_of(*codes.QUERY_NETS),
+    r"baseline\..*": _at_least(0),
+    r"optim\.schedule": _one_of(optimizer.SCHEDULES),
+    r"eval\.query_net": _one_of(codes.QUERY_NETS),
 }
 
 
 def check(config: ConfigDict) -> None:
-    """Checks every key and value of a config.
+    """Check every key and value of a config.
 
     Args:
-      config: from a file in configs/, with what the command line changed.
+      config: from a file in configs/, with the changes of the command line. The module of a method of your own is not imported
+        here: `config.from_argument` has done that.
 
     Raises:
-      InputError: an unknown or a missing key, or a value out of its range.
+      InputError: an unknown or a missing key, a value out of its range, or values that don't fit together.
     """
-    method = config.get("method", "adsq")
-    expectation = _expectation("method", method, kinds=(str,))
-    if expectation:
-        raise InputError(f"config.method={method!r} must be {expectation}: give --config=FILE.py:method=NAME")
-    found, wanted = _leaves(config), _leaves(config_module.default(method=method))
-    for key in sorted(found.keys() ^ wanted.keys()):
-        if key.startswith("optim.arguments."):
-            continue
-        known = "isn't a knob: remove it" if key in found else "is missing: start from adsq_jax.config.default()"
-        raise InputError(
-            f"config.{key} {known}; adsq_jax/config.py has every knob, those of a method come by --config=FILE.py:method=NAME"
-        )
-    for key, value in found.items():
-        expectation = _expectation(key, value, kinds=_kinds(wanted[key]) if key in wanted else (bool, int, float))
-        if expectation:
-            raise InputError(f"config.{key}={value!r} must be {expectation}: give --config.{key}=VALUE")
-    if config.data.reader not in datasets.READERS_OF[config.data.name]:
-        raise InputError(
-            f"config.data.reader={config.data.reader!r} doesn't read {config.data.name!r}: give --config.data.reader="
-            + " or ".join(datasets.READERS_OF[config.data.name])
-        )
-    if config.data.protocol not in datasets.PROTOCOLS_OF[config.data.name]:
-        raise InputError(
-            f"config.data.protocol={config.data.protocol!r} divides another data set than {config.data.name!r}: give both, "
-            "--config.data.name=NAME and --config.data.protocol=NAME"
-        )
-    if config.data.resize and config.data.resize < config.data.image_size:
-        raise InputError(
-            f"config.data.resize={config.data.resize} is less than config.data.image_size={config.data.image_size}, which is "
-            "cut out of it: give as much or more, or 0"
-        )
+    values, defaults = _leaves(config), _leaves(_default_of_method(config))
+    for key in sorted(values.keys() ^ defaults.keys()):
+        if key in defaults:
+            raise InputError(f"config.{key} is missing; fix: start from adsq_jax.config.default()")
+        if not key.startswith("optim.arguments."):
+            raise _unknown_key(key, defaults)
+    for key, value in values.items():
+        if config.method in methods.METHODS or not key.startswith("baseline."):
+            _check_value(config, key, value, kinds=_kinds(defaults[key]) if key in defaults else (bool, int, float))
+    _check_data(config)
     _check_weights(config)
-    _check_query_net(config)
-    if config.shard_parameters and config.parallel != "shard_map":
-        raise InputError(
-            f"config.shard_parameters=True is of shard_map, not of {config.parallel}: give --config.parallel=shard_map, or "
-            "leave it out"
-        )
+    _check_networks(config)
     _check_model(config)
     _check_optimizer(config)
 
 
+def _default_of_method(config: ConfigDict) -> ConfigDict:
+    method = config.get("method", "adsq")
+    if not isinstance(method, str):
+        raise _wrong(config, "method", f"expected one of {', '.join(methods.METHODS)}", fix="--config=FILE.py:method=NAME")
+    try:
+        # a name that was read from a file must not run code; a module that is imported already doesn't run again
+        return config_module.default(method=method, allow_import=method in sys.modules)
+    except InputError as error:
+        raise InputError(f"config.method={method!r}: {error}; fix: --config=FILE.py:method=NAME") from error
+
+
+def _unknown_key(key: str, defaults: Iterable[str]) -> InputError:
+    section, _, name = key.rpartition(".")
+    siblings = [other.rpartition(".")[2] for other in defaults if other.rpartition(".")[0] == section]
+    return InputError(
+        f"config.{key} is not a config key{did_you_mean(name, siblings) or did_you_mean(key, defaults)}; fix: remove it; "
+        "adsq_jax/config.py lists all keys, and --config=FILE.py:method=NAME gives those of a method"
+    )
+
+
+def _check_value(config: ConfigDict, key: str, value: Any, *, kinds: tuple[type, ...]) -> None:
+    if type(value) not in kinds:
+        raise _wrong(config, key, f"expected the type {' or '.join(kind.__name__ for kind in kinds)}")
+    for pattern, rule in _RULES.items():
+        if re.fullmatch(pattern, key) and not rule.accepts(value):
+            raise _wrong(config, key, f"expected {rule.expected}{did_you_mean(value, rule.names)}")
+
+
+def _check_data(config: ConfigDict) -> None:
+    data = config.data
+    readers, names = datasets.READERS_OF[data.name], datasets.PROTOCOLS_OF[data.name]
+    if data.reader not in readers:
+        raise _wrong(config, "data.reader", f"{data.name!r} can be read by {' or '.join(readers)}")
+    if data.protocol not in names:
+        raise _wrong(config, "data.protocol", f"data.name={data.name!r} can be split by {' or '.join(names)}")
+    if data.resize and data.resize < data.image_size:
+        raise _wrong(config, "data.resize", f"expected 0, or at least data.image_size={data.image_size}, the size of crops")
+    for key in ("feature_views", "feature_cache"):
+        if data[key] and config.optim.trunk_lr_scale:
+            raise _wrong(config, f"data.{key}", "only a frozen backbone uses it", fix="--config.optim.trunk_lr_scale=0")
+
+
 def _check_weights(config: ConfigDict) -> None:
-    """Something must be minimised."""
-    left_out = {"label_codes"}  # which is of the B-step
+    unused = {"label_codes"}  # of the B-step, not of the loss
     if "objective" in config:
         switches = {"difference": config.objective.difference, "guidance": config.objective.label_net}
-        left_out |= {name for name, on in switches.items() if not on}
-    for part in ("objective", "label_net"):
-        if part in config and not any(weight for name, weight in config[part].weights.items() if name not in left_out):
-            raise InputError(f"config.{part}.weights are all 0, so nothing would be learned: give one of them a value above 0")
+        unused |= {name for name, on in switches.items() if not on}
+    for section in ("objective", "label_net"):
+        if section in config and not any(weight for name, weight in config[section].weights.items() if name not in unused):
+            raise InputError(f"config.{section}.weights of all losses in use are 0; fix: --config.{section}.weights.NAME=1")
 
 
-def _check_query_net(config: ConfigDict) -> None:
-    if config.eval.query_net == "ff" or (config.method == "adsq" and config.objective.twin):
-        return
+def _check_networks(config: ConfigDict) -> None:
+    """Check the settings of a method other than ADSQ, and how its networks are used."""
     if config.method == "adsq":
-        raise InputError(
-            f"config.eval.query_net={config.eval.query_net!r} needs the twin: give --config.eval.query_net=ff with "
-            "--config.objective.twin=False"
-        )
-    if not methods.find(config.method)(**config.baseline.to_dict()).twin:
-        raise InputError(
-            f"config.eval.query_net={config.eval.query_net!r} needs two networks, and {config.method} has one: give "
-            "--config.eval.query_net=ff"
-        )
+        twin, fix = config.objective.twin, "--config.eval.query_net=ff, with --config.objective.twin=False"
+    else:
+        recipe = methods.find(config.method, allow_import=config.method in sys.modules)
+        try:
+            twin, fix = recipe(**config.baseline.to_dict()).twin, "--config.eval.query_net=ff"
+        except InputError as error:
+            raise InputError(f"config.baseline: {error}") from error
+    if config.eval.query_net != "ff" and not twin:
+        raise _wrong(config, "eval.query_net", f"it takes two networks, and {config.method} trains one here", fix=fix)
+    if config.shard_parameters and config.parallel != "shard_map":
+        raise _wrong(config, "shard_parameters", f"parallel={config.parallel} can't do that", fix="--config.parallel=shard_map")
 
 
 def _check_model(config: ConfigDict) -> None:
@@ -152,27 +176,19 @@ def _check_model(config: ConfigDict) -> None:
     try:
         backbones.check_side(model.backbone, config.data.image_size)
     except ValueError as error:
-        raise InputError(f"{error}: give another --config.data.image_size, or --config.model.backbone") from error
+        raise _wrong(config, "data.image_size", str(error)) from error
     try:
         backbones.build(model.backbone, width=model.width, layers=layers.Layers())
     except ValueError as error:
-        raise InputError(f"config.model.width={model.width}: {error}") from error
+        raise _wrong(config, "model.width", str(error)) from error
     if model.pretrained and model.backbone not in pretrained.LAYOUTS:
-        raise InputError(
-            f"config.model.pretrained is for {', '.join(pretrained.LAYOUTS)}, not for {model.backbone}: leave it out, or give "
-            "another --config.model.backbone"
+        networks = ", ".join(pretrained.LAYOUTS)
+        raise _wrong(
+            config, "model.pretrained", f"{model.backbone} has no pretrained weights, {networks} have", fix="remove it"
         )
-    for key in ("feature_views", "feature_cache"):
-        if config.data[key] and config.optim.trunk_lr_scale:
-            raise InputError(
-                f"config.data.{key}={config.data[key]!r} is of a frozen trunk: give --config.optim.trunk_lr_scale=0 with it, "
-                "or leave it out"
-            )
     if model.dropout and (model.backbone not in backbones.WITH_DROPOUT or not config.optim.trunk_lr_scale):
-        raise InputError(
-            f"config.model.dropout={model.dropout} is of {' or '.join(backbones.WITH_DROPOUT)} with a trunk that trains: give "
-            "one with it, or leave it out"
-        )
+        networks = " and ".join(backbones.WITH_DROPOUT)
+        raise _wrong(config, "model.dropout", f"only {networks} use it, where the backbone is trained", fix="remove it")
 
 
 def _check_optimizer(config: ConfigDict) -> None:
@@ -185,21 +201,21 @@ def _check_optimizer(config: ConfigDict) -> None:
             total_steps=2,
         )
     except ValueError as error:
-        raise InputError(f"config.optim.name={config.optim.name!r} can't be built: {error}") from error
+        raise _wrong(config, "optim.name", str(error)) from error
+
+
+def _wrong(config: ConfigDict, key: str, problem: str, *, fix: str = "") -> InputError:
+    """Return the error of one value; without a `fix`, the advice is to set the key."""
+    value = functools.reduce(lambda section, name: section[name], key.split("."), config)
+    return InputError(f"config.{key}={value!r}: {problem}; fix: {fix or f'--config.{key}=VALUE'}")
 
 
 def _kinds(default: Any) -> tuple[type, ...]:
     return (int, float) if isinstance(default, float) else (type(default),)
 
 
-def _expectation(key: str, value: Any, *, kinds: tuple[type, ...]) -> str | None:
-    """What a value must be and is not; None where it is."""
-    if type(value) not in kinds:
-        return "of type " + " or ".join(kind.__name__ for kind in kinds)
-    return next((text for pattern, (fits, text) in _RULES.items() if re.fullmatch(pattern, key) and not fits(value)), None)
-
-
 def _leaves(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
+    """Return all values by their dotted keys."""
     leaves: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, ConfigDict):

@@ -1,4 +1,7 @@
-"""The exceptions that are meant for the person at the keyboard."""
+"""The exceptions that are meant for the person at the keyboard, and help to word them."""
+
+import difflib
+from collections.abc import Iterable
 
 
 class InputError(ValueError):
@@ -18,3 +21,9 @@ class Stopped(BaseException):
 def first_line(error: BaseException) -> str:
     """Return the first line of an exception's text, at most 200 characters; its type's name if it has no text."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def did_you_mean(name: object, names: Iterable[str]) -> str:
+    """Return ` (did you mean 'NAME'?)` with the known name that is nearest to an unknown one; nothing if none is near."""
+    near = difflib.get_close_matches(str(name), names, n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""

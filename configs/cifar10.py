@@ -9,16 +9,13 @@ take the binary version and unpack it to data/cifar10; or take TFDS's copy, in i
 Papers start from ImageNet weights: --config.model.pretrained=FILE, torchvision's resnet50 for one. Measured result: none yet.
 """
 
-from adsq_jax.config import default, parse_argument
+from adsq_jax.config import from_argument
 
 
 def get_config(argument=""):
-    options = parse_argument(argument, bits=24, method="adsq", protocol="cifar10")
-    config = default(method=options["method"])
-    config.bits = options["bits"]
+    config = from_argument(argument, protocol="cifar10")
     config.data.name = "cifar10"
     config.data.directory = "data/cifar10"
-    config.data.protocol = options["protocol"]
     config.data.resize = 224  # the field enlarges 32x32 for networks of ImageNet's size
     config.data.image_size = 224
     config.data.flip = True
@@ -26,5 +23,4 @@ def get_config(argument=""):
     config.optim.trunk_lr_scale = 0.1
     config.optim.learning_rate = 1e-3
     config.train.rounds = 30
-    config.train.epochs_per_round = 3
     return config

@@ -9,16 +9,13 @@ From https://cocodataset.org/#download, unpacked to data/coco: train2014.zip, va
 Papers start from ImageNet weights: --config.model.pretrained=FILE, torchvision's resnet50 for one. Measured result: none yet.
 """
 
-from adsq_jax.config import default, parse_argument
+from adsq_jax.config import from_argument
 
 
 def get_config(argument=""):
-    options = parse_argument(argument, bits=24, method="adsq", protocol="coco")
-    config = default(method=options["method"], several_labels=True)
-    config.bits = options["bits"]
+    config = from_argument(argument, several_labels=True, protocol="coco")
     config.data.name = "coco"
     config.data.directory = "data/coco"
-    config.data.protocol = options["protocol"]
     config.data.resize = 256
     config.data.image_size = 224
     config.data.flip = True
@@ -26,5 +23,4 @@ def get_config(argument=""):
     config.optim.trunk_lr_scale = 0.1
     config.optim.learning_rate = 1e-3
     config.train.rounds = 30
-    config.train.epochs_per_round = 3
     return config

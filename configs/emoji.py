@@ -8,13 +8,11 @@ On a shared 2-core x86-64 machine, in about 5 minutes: mAP@all .42 at 24 bits, w
 backbone that stays random reach .29; seeds 0, 1 and 2 (2026-11-24; benchmarks/results/emoji/, README has them by seed).
 """
 
-from adsq_jax.config import default, parse_argument
+from adsq_jax.config import from_argument
 
 
 def get_config(argument=""):
-    options = parse_argument(argument, bits=24, method="adsq")
-    config = default(method=options["method"], several_labels=True)
-    config.bits = options["bits"]
+    config = from_argument(argument, several_labels=True)
     config.data.name = "lists"
     config.data.reader = "lists"
     config.data.directory = "data/emoji"
@@ -22,8 +20,4 @@ def get_config(argument=""):
     config.data.resize = 36
     config.data.image_size = 32
     config.data.flip = True
-    config.model.backbone = "small_cnn"
-    config.train.rounds = 10
-    config.train.epochs_per_round = 3
-    config.train.batch_size = 128
     return config

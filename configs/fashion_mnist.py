@@ -7,14 +7,12 @@ On a shared 2-core x86-64 machine, in 6 to 10 minutes: mAP@all .834 at 24 bits, 
 (2026-11-24; benchmarks/results/). Network and length were chosen with --config.data.validation=1000.
 """
 
-from adsq_jax.config import default, parse_argument
+from adsq_jax.config import from_argument
 from adsq_jax.data.readers import fashion_mnist
 
 
 def get_config(argument=""):
-    options = parse_argument(argument, bits=24, method="adsq")
-    config = default(method=options["method"])
-    config.bits = options["bits"]
+    config = from_argument(argument)
     config.data.name = "fashion_mnist"
     config.data.directory = fashion_mnist.DIRECTORY
     config.data.protocol = "fashion_mnist"
@@ -22,11 +20,7 @@ def get_config(argument=""):
     config.data.crop_padding = 2
     config.data.flip = True
     config.data.erase = 0.35
-    config.model.backbone = "small_cnn"
     config.model.width = 32
     config.model.mean = (0.286, 0.286, 0.286)
     config.model.deviation = (0.353, 0.353, 0.353)
-    config.train.rounds = 10
-    config.train.epochs_per_round = 3
-    config.train.batch_size = 128
     return config

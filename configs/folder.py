@@ -7,21 +7,16 @@ A tenth of each class become queries, the rest is database and training set (dat
 network looks at 64x64 pixels and trains on a CPU. Measured result: none, it depends on the pictures.
 """
 
-from adsq_jax.config import default, parse_argument
+from adsq_jax.config import from_argument
 
 
 def get_config(argument=""):
-    options = parse_argument(argument, bits=24, method="adsq")
-    config = default(method=options["method"])
-    config.bits = options["bits"]
+    config = from_argument(argument)
     config.data.name = "folder"
     config.data.directory = "data/pictures"
     config.data.protocol = "own"
     config.data.resize = 72
     config.data.image_size = 64
     config.data.flip = True
-    config.model.backbone = "small_cnn"
-    config.train.rounds = 10
-    config.train.epochs_per_round = 3
     config.train.batch_size = 64
     return config

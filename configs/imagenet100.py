@@ -9,13 +9,11 @@ data/imagenet/train/SYNSET/ and data/imagenet/val/SYNSET/; or take TFDS's imagen
 Papers start from ImageNet weights: --config.model.pretrained=FILE, torchvision's resnet50 for one. Measured result: none yet.
 """
 
-from adsq_jax.config import default, parse_argument
+from adsq_jax.config import from_argument
 
 
 def get_config(argument=""):
-    options = parse_argument(argument, bits=24, method="adsq")
-    config = default(method=options["method"])
-    config.bits = options["bits"]
+    config = from_argument(argument)
     config.data.name = "imagenet100"
     config.data.directory = "data/imagenet"
     config.data.protocol = "imagenet100"
@@ -26,5 +24,4 @@ def get_config(argument=""):
     config.optim.trunk_lr_scale = 0.1
     config.optim.learning_rate = 1e-3
     config.train.rounds = 30
-    config.train.epochs_per_round = 3
     return config

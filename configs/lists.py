@@ -7,13 +7,11 @@ LISTS holds query.txt (or test.txt), train.txt, database.txt, and maybe classes.
 theirs; its sizes aren't asserted (for that, a benchmark's config with --config.data.reader=lists). Measured result: none.
 """
 
-from adsq_jax.config import default, parse_argument
+from adsq_jax.config import from_argument
 
 
 def get_config(argument=""):
-    options = parse_argument(argument, bits=24, method="adsq")
-    config = default(method=options["method"], several_labels=True)
-    config.bits = options["bits"]
+    config = from_argument(argument, several_labels=True)
     config.data.name = "lists"
     config.data.reader = "lists"
     config.data.directory = "data/lists"
@@ -21,8 +19,5 @@ def get_config(argument=""):
     config.data.resize = 72
     config.data.image_size = 64
     config.data.flip = True
-    config.model.backbone = "small_cnn"
-    config.train.rounds = 10
-    config.train.epochs_per_round = 3
     config.train.batch_size = 64
     return config

@@ -9,13 +9,11 @@ classes of their own; images without a label are only in the database.
 Papers start from ImageNet weights: --config.model.pretrained=FILE, torchvision's resnet50 for one. Measured result: none yet.
 """
 
-from adsq_jax.config import default, parse_argument
+from adsq_jax.config import from_argument
 
 
 def get_config(argument=""):
-    options = parse_argument(argument, bits=24, method="adsq")
-    config = default(method=options["method"], several_labels=True)
-    config.bits = options["bits"]
+    config = from_argument(argument, several_labels=True)
     config.data.name = "mirflickr25k"
     config.data.directory = "data/mirflickr25k"
     config.data.protocol = "mirflickr25k"
@@ -26,5 +24,4 @@ def get_config(argument=""):
     config.optim.trunk_lr_scale = 0.1
     config.optim.learning_rate = 1e-3
     config.train.rounds = 30
-    config.train.epochs_per_round = 3
     return config

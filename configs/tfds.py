@@ -7,22 +7,16 @@ All its splits together are divided anew: a tenth of each class become queries, 
 (data.query_share, data.train_share). data.directory is TFDS's data_dir. Measured result: none.
 """
 
-from adsq_jax.config import default, parse_argument
+from adsq_jax.config import from_argument
 
 
 def get_config(argument=""):
-    options = parse_argument(argument, bits=24, method="adsq", name="")
-    config = default(method=options["method"])
-    config.bits = options["bits"]
+    config = from_argument(argument, tfds_name="")
     config.data.name = "tfds"
     config.data.reader = "tfds"
-    config.data.tfds_name = options["name"]
     config.data.protocol = "own"
     config.data.resize = 72
     config.data.image_size = 64
     config.data.flip = True
-    config.model.backbone = "small_cnn"
-    config.train.rounds = 10
-    config.train.epochs_per_round = 3
     config.train.batch_size = 64
     return config

@@ -1,15 +1,18 @@
-"""Configs: every file loads and fits its networks, and every wrong value is one line that names the key."""
+"""Configs: every file loads and fits its networks; every wrong value is refused in one line that names the key."""
 
+import configparser
 import importlib.util
 import math
+import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from adsq_jax import config as config_module
-from adsq_jax import config_check
+from adsq_jax import config_check, methods
 from adsq_jax.data import datasets, protocols
 from adsq_jax.errors import InputError
 from adsq_jax.models import backbones
@@ -17,7 +20,7 @@ from adsq_jax.models.img_net import ImgNet
 from adsq_jax.models.label_net import LabelNet
 from adsq_jax.models.layers import Layers
 
-FILES = sorted((Path(__file__).parents[1] / "configs").glob("*.py"), key=lambda path: path.stem)
+FILES = sorted((Path(__file__).parents[1] / "configs").glob("[!_]*.py"), key=lambda path: path.stem)
 CLASSES = {"coco": 80, "mirflickr25k": 24, "nuswide": 21, "nuswide-81": 81, "imagenet100": 100}  # the others have 10
 FREE = {
     "data.directory",
@@ -26,11 +29,12 @@ FREE = {
     "data.tfds_name",
     "data.feature_cache",
     "model.pretrained",
-}  # paths and names of one's own
+}  # paths and names that the user chooses
 ARGUMENTS = ["", "bits=48", "bits=12"]
 
 
 def load(path, argument=""):
+    """Return the config of a file."""
     spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -49,7 +53,7 @@ LEAVES = dict(leaves_of(config_module.default()))
 
 
 def set_to(key, value):
-    """The default config with one key set, past the type that the config insists on."""
+    """Return the default config with one key set, whatever the value's type."""
     config = config_module.default()
     *sections, name = key.split(".")
     section = config
@@ -61,6 +65,7 @@ def set_to(key, value):
 
 
 def error_of(config, *words):
+    """Return the message that refuses a config, one line that has these words."""
     with pytest.raises(InputError) as caught:
         config_check.check(config)
     text = str(caught.value)
@@ -71,14 +76,14 @@ def error_of(config, *words):
 
 
 def test_default_is_valid():
-    """The starting values are themselves a valid config."""
+    """The defaults are a valid config."""
     config_check.check(config_module.default())
 
 
 @pytest.mark.parametrize("argument", ARGUMENTS)
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_files_are_valid(path, argument):
-    """Every file loads, with and without bits, passes the check, and knows its own data set and protocol."""
+    """Every file loads, with and without bits, passes the check, and sets its data set and a known protocol."""
     config = load(path, argument)
     config_check.check(config)
     assert config.bits == (int(argument[5:]) if argument else 24)
@@ -87,33 +92,33 @@ def test_files_are_valid(path, argument):
 
 
 def test_every_data_set_has_a_file():
-    """Each data set that can be named has a config, and each config a data set."""
+    """Each data set has a config, and each config a data set."""
     assert {path.stem for path in FILES} == {*datasets.PROTOCOLS_OF, "emoji", "emoji_frozen", "stamps"}
     assert datasets.READERS_OF.keys() == datasets.PROTOCOLS_OF.keys()
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_headers_give_the_command(path):
-    """A file's header has the command that runs it."""
+    """The header of a file has the command that runs it."""
     assert f"python -m adsq_jax.main --config=configs/{path.name}" in path.read_text().split('"""')[1]
 
 
 @pytest.mark.parametrize("protocol", protocols.PROTOCOLS)
-def test_every_protocol_can_be_had(protocol):
-    """Each protocol is some config's, as it stands or by its argument."""
+def test_every_protocol_has_a_config(protocol):
+    """Each protocol is that of a config, by default or by its argument."""
     path = next(path for path in FILES if path.stem == protocol.split("-")[0])
     config = load(path) if protocol == path.stem else load(path, f"protocol={protocol}")
     assert config.data.protocol == protocol
     config_check.check(config)
 
 
-# Parameters of the published networks without their classifiers: 11,689,512 and 25,557,032 less 1,000 x (width + 1).
+# Parameters of the published networks without their classifiers: 11,689,512 and 25,557,032 minus 1,000 x (width + 1).
 PARAMETERS = {"resnet18": 11_689_512 - 513_000, "resnet50": 25_557_032 - 2_049_000}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_networks_of_every_file(path):
-    """Both networks of a config can be built at its image size and bits, and have the shapes that training expects."""
+    """Both networks of a config can be built for its image size and bits, and have the shapes that training expects."""
     config = load(path, "bits=48")
     model, classes = config.model, CLASSES.get(config.data.protocol, 10)
     img_net = ImgNet(
@@ -141,15 +146,15 @@ def test_networks_of_every_file(path):
 
 @pytest.mark.parametrize("key", [key for key, value in LEAVES.items() if type(value) in (int, float)])
 def test_every_number_has_a_rule(key):
-    """No number may be negative, not a number, or infinite; the error names the key and how to set it."""
+    """No number may be negative, NaN or infinite; the error names the key and how to set it."""
     wrong = [-1] if isinstance(LEAVES[key], int) else [-1.0, -1e-9, math.nan, math.inf]
     for value in wrong:
-        error_of(set_to(key, value), f"config.{key}={value!r} must be", f"--config.{key}=VALUE")
+        error_of(set_to(key, value), f"config.{key}={value!r}: expected ", f"--config.{key}=VALUE")
 
 
 @pytest.mark.parametrize("key", [key for key, value in LEAVES.items() if isinstance(value, str) and key not in FREE])
 def test_every_name_has_a_rule(key):
-    """Every name that is none of those known is refused, and the key is named."""
+    """An unknown name is refused, and the error has its key."""
     error_of(set_to(key, "nonsense"), f"config.{key}='nonsense'")
 
 
@@ -158,8 +163,8 @@ def test_every_name_has_a_rule(key):
     "value", [(0.5, 0.5), (0.5, 0.5, -0.1), (0.5, 0.5, 2.0), (0.5, 0.5, math.nan), ("a", "b", "c"), 0.5, "0.5"]
 )
 def test_every_tuple_has_a_rule(key, value):
-    """Anything but three numbers in their range is refused, whatever its type."""
-    error_of(set_to(key, value), f"config.{key}={value!r} must be ")
+    """Anything but three numbers in range is refused, whatever its type."""
+    error_of(set_to(key, value), f"config.{key}={value!r}: expected ")
 
 
 @pytest.mark.parametrize(
@@ -202,8 +207,8 @@ def test_every_tuple_has_a_rule(key, value):
     ],
 )
 def test_wrong_value(key, value, expectation):
-    """A value outside its range is refused, with the key and what it may be."""
-    error_of(set_to(key, value), f"config.{key}={value!r} must be {expectation}")
+    """A value out of range is refused; the error has the key and the range."""
+    error_of(set_to(key, value), f"config.{key}={value!r}: expected {expectation}")
 
 
 @pytest.mark.parametrize(
@@ -229,40 +234,59 @@ def test_wrong_value(key, value, expectation):
     ],
 )
 def test_edge_of_a_range(key, value):
-    """The first and last value of a range will do."""
+    """The first and the last value of a range are accepted."""
     config_check.check(set_to(key, value))
 
 
 @pytest.mark.parametrize(("key", "value"), [("bits", 24.5), ("bits", "24"), ("optim.learning_rate", "fast"), ("data.flip", 1)])
 def test_wrong_type(key, value):
-    """A value of another type, which a config file can slip in, is refused like any other wrong value."""
-    error_of(set_to(key, value), f"config.{key}={value!r} must be")
+    """A value of another type, as a config file may have it, is refused like any other wrong value."""
+    error_of(set_to(key, value), f"config.{key}={value!r}: expected the type")
 
 
 @pytest.mark.parametrize("part", ["objective", "label_net"])
 def test_nothing_to_minimise(part):
-    """Weights that are all 0, or of a term that a switch leaves out, are refused; label_codes, of the B-step, is no loss."""
+    """Weights that are all 0, or all others of terms switched off, are refused; label_codes, of the B-step, is no loss."""
     config = config_module.default()
     config[part].weights.update(dict.fromkeys(config[part].weights, 0.0))
     if part == "objective":
         config.objective.weights.label_codes = 1.0
-    error_of(config, f"config.{part}.weights are all 0")
+    error_of(config, f"config.{part}.weights of all losses in use are 0")
     config[part].weights.difference = 1.0
     config_check.check(config)
     config.objective.difference = False
-    error_of(config, f"config.{part}.weights are all 0")
+    error_of(config, f"config.{part}.weights of all losses in use are 0")
 
 
-def test_unknown_key():
-    """A key that is no knob, in any section, is named."""
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("optim.momentum", "; fix: remove it"),
+        ("optim.learning_rat", "(did you mean 'learning_rate'?)"),
+        ("bit", "(did you mean 'bits'?)"),
+        ("optm.learning_rate", "(did you mean 'optim.learning_rate'?)"),
+    ],
+)
+def test_unknown_key(key, hint):
+    """An unknown key is named, with the nearest known one if there is one."""
     config = config_module.default()
-    config.optim.momentum = 0.9
-    error_of(config, "config.optim.momentum isn't a knob")
+    config.optm = ConfigDict()
+    config.update_from_flattened_dict({key: 0.9})
+    error_of(config, f"config.{key} is not a config key", hint)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "nearest"),
+    [("method", "dpsch", "dpsh"), ("model.backbone", "resnet34", "resnet50"), ("parallel", "shardmap", "shard_map")],
+)
+def test_nearest_name(key, value, nearest):
+    """The error of an unknown name has the nearest known one."""
+    error_of(set_to(key, value), f"config.{key}='{value}'", f"did you mean '{nearest}'?")
 
 
 @pytest.mark.parametrize("key", ["bits", "train.rounds", "objective.weights.guidance", "optim"])
 def test_missing_key(key):
-    """A key or a whole section that is missing is named."""
+    """A missing key or section is named."""
     config = config_module.default()
     *sections, name = key.split(".")
     section = config
@@ -274,7 +298,7 @@ def test_missing_key(key):
 
 @pytest.mark.parametrize("query_net", ["sum", "gg", "fg"])
 def test_query_net_without_the_twin(query_net):
-    """Without the twin only f can encode queries, and the error says how to say so."""
+    """Without the twin only f can encode queries, and the error says how to set that."""
     config = config_module.default()
     config.objective.twin = False
     config.eval.query_net = query_net
@@ -285,7 +309,7 @@ def test_query_net_without_the_twin(query_net):
 
 @pytest.mark.parametrize("name", ["adamm", "__name__", "clip", "chain", "os", ""])
 def test_unknown_optimizer(name):
-    """A name that is no optimiser of optax, though it may be something else there, is refused."""
+    """A name that isn't an optimiser of optax is refused, even if optax has something else of that name."""
     error_of(set_to("optim.name", name), f"config.optim.name={name!r}", "no optimiser named")
 
 
@@ -294,7 +318,7 @@ def test_unknown_optimizer(name):
     [("sgd", "momentun", 0.9), ("adam", "learning_rate", 0.1), ("adamw", "weight_decay", 0.1), ("sgd", "momentum", "much")],
 )
 def test_wrong_optimizer_argument(name, argument, value):
-    """An argument that the optimiser lacks, that has its own knob, or that is no number, is refused and named."""
+    """An argument that the optimiser lacks, that has its own config key, or that isn't a number, is refused and named."""
     config = config_module.default()
     config.optim.name = name
     config.optim.arguments[argument] = value
@@ -306,7 +330,7 @@ def test_wrong_optimizer_argument(name, argument, value):
     [("sgd", {"momentum": 0.9, "nesterov": True}), ("adam", {"b1": 0.8}), ("adamw", {}), ("lion", {}), ("lamb", {})],
 )
 def test_optimizers(name, arguments):
-    """Optimisers of optax, with arguments of their own, pass."""
+    """Optimisers of optax are accepted, with their arguments."""
     config = config_module.default()
     config.optim.name = name
     config.optim.arguments.update(arguments)
@@ -318,7 +342,7 @@ def test_optimizers(name, arguments):
     [("digits", "fashion_mnist"), ("fashion_mnist", "cifar10-1"), ("cifar10", "digits"), ("nuswide", "cifar10-2")],
 )
 def test_protocol_of_another_data_set(name, protocol):
-    """A data set with another's protocol is refused, and both are named."""
+    """The protocol of another data set is refused, and both are named."""
     config = config_module.default()
     config.data.name, config.data.protocol = name, protocol
     error_of(config, f"config.data.protocol='{protocol}'", f"'{name}'")
@@ -326,7 +350,7 @@ def test_protocol_of_another_data_set(name, protocol):
 
 @pytest.mark.parametrize(("name", "reader"), [("digits", "tfds"), ("nuswide", "tfds"), ("lists", "files"), ("tfds", "lists")])
 def test_reader_of_another_data_set(name, reader):
-    """A form in which a data set can't be had is refused, and the error says in which it can."""
+    """A reader of other data sets is refused, and the error names those of this one."""
     config = config_module.default()
     config.data.name, config.data.reader = name, reader
     error_of(config, f"config.data.reader='{reader}'", f"'{name}'", datasets.READERS_OF[name][0])
@@ -342,7 +366,7 @@ def test_reader_of_another_data_set(name, reader):
     ],
 )
 def test_image_size_that_the_backbone_does_not_take(backbone, side, words):
-    """One line with the backbone, its least size and the one given, before anything is read or built."""
+    """An image size that the backbone can't take is refused, with the backbone and the smallest size."""
     config = config_module.default()
     config.model.backbone, config.data.image_size = backbone, side
     error_of(config, words, "--config.data.image_size")
@@ -350,21 +374,21 @@ def test_image_size_that_the_backbone_does_not_take(backbone, side, words):
 
 @pytest.mark.parametrize("backbone", ["alexnet", "vgg16", "efficientnet_lite0", "vit_b16"])
 def test_width_of_a_backbone_that_has_one(backbone):
-    """Only small_cnn and ResNets come in other widths; elsewhere the knob would do nothing, so it is refused."""
+    """Only small_cnn and ResNets have other widths; for other backbones the key is refused, since it would do nothing."""
     config = config_module.default()
     config.model.backbone, config.data.image_size, config.model.width = backbone, 224, 64
     error_of(config, "config.model.width=64", backbone, "give 0")
 
 
 def test_pretrained_weights_of_a_network_that_has_none():
-    """small_cnn is this project's own: nobody publishes weights for it."""
+    """small_cnn is this project's own network, so nobody publishes weights for it."""
     config = config_module.default()
     config.model.pretrained = "weights.pth"
     error_of(config, "config.model.pretrained", "small_cnn", "resnet18")
 
 
 def test_views_without_a_frozen_trunk():
-    """Kept views are of a frozen trunk; elsewhere each step makes its own, and the knobs would do nothing."""
+    """Stored views are for a frozen backbone; for others the keys are refused, since they would do nothing."""
     for key, value in (("feature_views", 2), ("feature_cache", "features")):
         config = config_module.default()
         config.data[key] = value
@@ -373,20 +397,20 @@ def test_views_without_a_frozen_trunk():
 
 @pytest.mark.parametrize(("backbone", "scale"), [("resnet18", 1.0), ("alexnet", 0.0)])
 def test_dropout_where_nothing_is_dropped(backbone, scale):
-    """Only AlexNet and VGG have it, and a frozen trunk never trains: elsewhere the knob would do nothing."""
+    """Only AlexNet and VGG have dropout, and a frozen backbone has none; else the key is refused, since it would do nothing."""
     config = config_module.default()
     config.data.image_size, config.model.dropout = 64, 0.5
     config.model.backbone, config.optim.trunk_lr_scale = "alexnet", 1.0
     config_check.check(config)
     config.model.backbone, config.optim.trunk_lr_scale = backbone, scale
-    error_of(config, "config.model.dropout=0.5", "alexnet or vgg16")
+    error_of(config, "config.model.dropout=0.5", "alexnet and vgg16")
 
 
 def test_resize_below_the_crop():
-    """What is cut out can't be larger than what it is cut out of; both knobs are named."""
+    """A crop can't be larger than the resized image; both keys are named."""
     config = config_module.default()
     config.data.resize, config.data.image_size = 31, 32
-    error_of(config, "config.data.resize=31", "config.data.image_size=32")
+    error_of(config, "config.data.resize=31", "data.image_size=32")
 
 
 @pytest.mark.parametrize(
@@ -401,10 +425,10 @@ def test_resize_below_the_crop():
     ],
 )
 def test_parse_argument(argument, values):
-    """Keys in any order take the type of their default; what isn't given keeps it; the last of two counts."""
-    found = config_module.parse_argument(argument, bits=24, rate=0.5, protocol="cifar10")
-    assert found == values
-    assert [type(value) for value in found.values()] == [int, float, str]
+    """Keys come in any order, with the type of their default; missing ones keep the default; the last of two counts."""
+    options = config_module.parse_argument(argument, bits=24, rate=0.5, protocol="cifar10")
+    assert options == values
+    assert [type(value) for value in options.values()] == [int, float, str]
 
 
 @pytest.mark.parametrize(
@@ -413,16 +437,82 @@ def test_parse_argument(argument, values):
         ("bit=48", ["'bit=48' is unknown", "bits=...", "protocol=..."]),
         ("48", ["'48' is unknown", "bits=..."]),
         ("=48", ["'=48' is unknown"]),
-        ("bits", ["'bits' wants int"]),
-        ("bits=", ["'bits=' wants int"]),
-        ("bits=many", ["'bits=many' wants int"]),
-        ("bits=4.5", ["'bits=4.5' wants int"]),
+        ("bits", ["'bits': expected int"]),
+        ("bits=", ["'bits=': expected int"]),
+        ("bits=many", ["'bits=many': expected int"]),
+        ("bits=4.5", ["'bits=4.5': expected int"]),
         ("protocol=cifar10,Bits=4", ["'Bits=4' is unknown"]),
     ],
 )
 def test_parse_argument_refuses(argument, words):
-    """An unknown key or a value of another type is one line with the pair and what may be given."""
+    """An unknown key or a value of the wrong type is refused in one line, with the pair and what is expected."""
     with pytest.raises(InputError) as caught:
         config_module.parse_argument(argument, bits=24, protocol="cifar10")
     assert all(word in str(caught.value) for word in words)
     assert "\n" not in str(caught.value)
+
+
+def test_defaults_agree():
+    """ADSQ has the same defaults in a config and in Python."""
+    assert config_module.default().objective.to_dict() == methods.adsq.settings
+
+
+def test_from_argument():
+    """The argument sets bits and method, and the keys that a file allows it to set; unknown ones are refused."""
+    config = config_module.from_argument("bits=12,method=dpsh,protocol=cifar10-1", protocol="cifar10")
+    assert (config.bits, config.method, config.data.protocol, config.data.tfds_name) == (12, "dpsh", "cifar10-1", "")
+    config = config_module.from_argument("name=mnist", several_labels=True, tfds_name="")
+    assert (config.bits, config.data.protocol, config.data.tfds_name) == (24, "digits", "mnist")
+    assert config.objective.weights.quantization == 0.5
+    with pytest.raises(InputError, match=r"'protocol=x' is unknown; fix: give bits=\.\.\., method=\.\.\., name="):
+        config_module.from_argument("protocol=x", tfds_name="")
+
+
+OWN_METHOD = """
+import sys
+from functools import partial
+from adsq_jax.methods import Method, dpsh
+
+SETTINGS = {"eta": 0.1, "offset": -1.0, "kind": "a"}
+
+
+def loss(inputs, *, eta, offset, kind):
+    return dpsh.loss(inputs, eta=eta)
+
+
+def method(**settings):
+    return Method(loss=partial(loss, **settings))
+"""
+
+
+def test_a_method_of_ones_own(tmp_path, monkeypatch):
+    """A config's argument imports a method by its dotted name; checking a config imports nothing."""
+    (tmp_path / "own_package").mkdir()
+    (tmp_path / "own_package" / "hashing.py").write_text(OWN_METHOD)
+    (tmp_path / "own_package" / "other.py").write_text("raise AssertionError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = load(next(path for path in FILES if path.stem == "digits"), "method=own_package.hashing")
+    assert config.baseline.to_dict() == {"eta": 0.1, "offset": -1.0, "kind": "a"}
+    assert config.eval.query_net == "ff"
+    config_check.check(config)
+    config.baseline.eta = math.nan
+    error_of(config, "config.baseline", "eta")
+    config.baseline.eta = 0.2
+    config.eval.query_net = "sum"
+    error_of(config, "config.eval.query_net='sum'", "own_package.hashing")
+    for name in ("own_package.other", "os.path", "sys", ".x"):
+        error_of(set_to("method", name), f"config.method='{name}'", "fix: ")
+    monkeypatch.delitem(sys.modules, "own_package.hashing")
+    config.eval.query_net = "ff"
+    error_of(config, "config.method='own_package.hashing'", "--config=FILE.py:method=")
+    assert "own_package.hashing" not in sys.modules
+
+
+def test_the_wheel_has_everything():
+    """setup.cfg lists every folder of the package, and configs/ as adsq_jax.configs."""
+    root = Path(__file__).parents[1]
+    settings = configparser.ConfigParser()
+    settings.read(root / "setup.cfg")
+    packages = {path.parent.relative_to(root).as_posix().replace("/", ".") for path in (root / "adsq_jax").rglob("*.py")}
+    assert set(settings["options"]["packages"].split()) == packages | {"adsq_jax.configs"}
+    assert settings["options"]["package_dir"].split() == ["adsq_jax.configs", "=", "configs"]

@@ -188,8 +188,8 @@ def test_a_terminal_gets_a_bar(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--config.bits=0",), "config.bits=0 must be 1 to 256"),
-        (("--config.bits=300",), "config.bits=300 must be 1 to 256"),
+        (("--config.bits=0",), "config.bits=0: expected 1 to 256"),
+        (("--config.bits=300",), "config.bits=300: expected 1 to 256"),
         (("--config.no_such=1",), "no key no_such"),
         (("--config.optim.learning_rate=fast",), "could not convert string to float"),
         (("--config.optim.learning_rate=1e30",), "not finite"),

@@ -1,0 +1,1 @@
+"""The folder of a run and its files: config, checkpoints, metrics, codes, result."""
