@@ -1,144 +1,202 @@
-"""Measures how codes retrieve, a run's or anyone's.
+"""Measure how codes retrieve: those of a run, or any others.
 
 `python -m adsq_jax.evaluate --workdir=DIR`, or
 `python -m adsq_jax.evaluate --query_codes=Q.npy --database_codes=D.npy --query_labels=QL.npy --database_labels=DL.npy`.
 """
 
+import contextlib
 import json
-import os
-import sys
+import math
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import flags
-from tqdm import tqdm
-
 from adsq_jax import command_line, retrieval, storage
-from adsq_jax.devices import host, sharded_database
+from adsq_jax.devices import ShardedDatabase, host
 from adsq_jax.errors import InputError
 from adsq_jax.inference import evaluation
-from adsq_jax.run import codes_folder, environment, tables, workdir
+from adsq_jax.run import codes_folder, environment, output, tables, workdir
+from adsq_jax.run.progress import progress_bar
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "A finished run's folder: measures its codes again.")
-_ARRAYS = {
-    name: flags.DEFINE_string(name, None, text)
-    for name, text in (
-        ("query_codes", ".npy of codes [n, K]: float, -1 and +1, 0 and 1; or packed, with --bits."),
-        ("database_codes", "The same of the database."),
-        ("query_labels", ".npy of class ids [n], or multi-hot [n, c]."),
-        ("database_labels", "The same of the database."),
-    )
+_FILES = {
+    "query_codes": ".npy of codes [n, K]: float, -1 and +1, 0 and 1; or packed, with --bits.",
+    "database_codes": "The same of the database.",
+    "query_labels": ".npy of class ids [n], strings [n], or multi-hot [n, c].",
+    "database_labels": "The same of the database.",
 }
-_MAP_AT = flags.DEFINE_string("map_at", None, "Cutoffs, for instance 5000,all; if not given: all, and a run's own.")
-_BITS = flags.DEFINE_integer("bits", None, "The code length of packed codes, uint8[n, ceil(bits / 8)], little bit order.")
-_LEGACY = flags.DEFINE_bool("legacy", False, "Adds mAP as published code counts it: ties in database order, slower.")
-_OUT = flags.DEFINE_string("out", None, "Where to write all figures as JSON; with --workdir, DIR/evaluation.json if not given.")
 
 
-def main() -> None:
-    """Reads the flags, measures, tells and writes."""
-    given = {name: flag.value for name, flag in _ARRAYS.items() if flag.value is not None}
-    if "" in (_WORKDIR.value, _OUT.value, *given.values()):
-        raise InputError("a path is empty: give --name=PATH")
-    if (_WORKDIR.value is None) == (not given) or (given and len(given) < len(_ARRAYS)):
-        raise InputError(f"give --workdir=DIR, or all of {', '.join(f'--{name}=FILE.npy' for name in _ARRAYS)}")
-    if _WORKDIR.value is not None and _BITS.value is not None:
-        raise InputError("--bits goes with --query_codes: a run knows its own")
-    cutoffs = [] if _MAP_AT.value is None else [cutoff.strip() for cutoff in _MAP_AT.value.split(",")]
+def main(arguments: Sequence[str]) -> None:
+    """Read the flags, measure, print the table, and write the JSON."""
+    flags = command_line.Flags(arguments, description=__doc__)
+    flags.text("workdir", "A finished run's folder: measures its codes again.")
+    for name, explanation in _FILES.items():
+        flags.text(name, explanation)
+    flags.text("map_at", "Cutoffs, for instance 5000,all; by default all, and a run's own.")
+    flags.integer("bits", "The code length of packed codes, uint8[n, ceil(bits / 8)], little bit order.", low=1, high=256)
+    flags.boolean("legacy", "Add mAP as published code computes it: ties in database order, slower.")
+    flags.text("out", "Where to write all figures as JSON; by default DIR/evaluation.json with --workdir.")
+    given = flags.parse()
+    files = {name: path for name in _FILES if (path := getattr(given, name)) is not None}
+    if "" in (given.workdir, given.out, *files.values()):
+        raise InputError("a path is empty; fix: give --name=PATH")
+    if (given.workdir is None) == (not files) or (files and len(files) < len(_FILES)):
+        raise InputError(f"expected --workdir=DIR, or all of {', '.join(f'--{name}=FILE.npy' for name in _FILES)}")
+    if given.workdir is not None and given.bits is not None:
+        raise InputError("--bits goes with --query_codes; fix: leave it out, a run has its own")
+    cutoffs = () if given.map_at is None else [cutoff.strip() for cutoff in given.map_at.split(",")]
     retrieval.check_cutoffs(cutoffs)
-    out = _place_of_result()
-    host.use_all_cores()
-    began = time.monotonic()
-    try:
-        devices = sharded_database.ShardedDatabase()
-        if _WORKDIR.value is not None:
-            found = _of_run(workdir.path(_WORKDIR.value), cutoffs=cutoffs, devices=devices)
-        else:
-            found = _of_files(given, cutoffs=cutoffs or ["all"], devices=devices)
-    except KeyboardInterrupt:
-        print("stopped: nothing was written", file=sys.stderr)
-        command_line.hard_exit(130)
-    found |= {**environment.environment(), "machine": devices.describe(), "seconds_evaluate": time.monotonic() - began}
-    print(tables.measures_table(found))
+    out = None if given.workdir is None else storage.path(given.workdir) / "evaluation.json"
+    if given.out is not None:
+        if given.out.endswith("/"):
+            raise InputError(f"--out={given.out}: expected a file, not a folder")
+        out = output.check_new_file(storage.path(given.out))
+    with contextlib.suppress(RuntimeError):  # JAX has started before, in a process that calls several commands
+        host.use_all_cores()
+    if given.workdir is not None:
+        figures = evaluate_run(given.workdir, map_at=cutoffs, legacy=given.legacy)
+    else:
+        figures = evaluate_files(**files, bits=given.bits, map_at=cutoffs or ["all"], legacy=given.legacy)
+    print(tables.measures_table(figures))
     if out is not None:
-        with workdir.writing(out):
-            workdir.write_json(out, found)
+        with output.writing(out):
+            workdir.write_json(out, figures)
         print(f"written to {out}")
 
 
-def _place_of_result() -> Path | None:
-    """Where the JSON goes; an existing file that isn't ours stays."""
-    if _OUT.value is None:
-        return None if _WORKDIR.value is None else workdir.path(_WORKDIR.value) / "evaluation.json"
-    out = workdir.path(_OUT.value)
-    with workdir.writing(out):
-        there = storage.is_file(out) if storage.is_remote(out) else os.path.lexists(out)
-    if there:
-        raise InputError(f"--out={out} is there already: give another file, or remove it; nothing was overwritten")
-    if not (storage.is_remote(out) or os.path.isdir(out.parent)) or _OUT.value.endswith("/"):
-        raise InputError(f"--out={out}: expected a file in a folder that is there: make it first")
-    with workdir.writing(out), storage.reached(out):  # finds out before the work whether it can be done after it
-        workdir.write_bytes(out, b"")
-        out.unlink()
-    return out
+def evaluate_files(
+    query_codes: str | Path,
+    database_codes: str | Path,
+    *,
+    query_labels: str | Path,
+    database_labels: str | Path,
+    bits: int | None = None,
+    map_at: Sequence[int | str] = ("all",),
+    legacy: bool = False,
+    devices: ShardedDatabase | None = None,
+    on_progress: Callable[[int], Any] | None = None,
+) -> dict[str, Any]:
+    """Measure how the codes in .npy files retrieve. Files on a disk are mapped, not loaded.
 
+    Args:
+      query_codes: a file of codes, as `retrieval.measure` takes them.
+      database_codes: a file of the same form.
+      query_labels: a file of labels, as `retrieval.measure` takes them.
+      database_labels: a file of the same form.
+      bits: K of packed codes; None if the codes are not packed.
+      map_at: cutoffs, "all" or ranks.
+      legacy: whether to add the figures of published code, which takes a slower pass.
+      devices: the devices; None for all.
+      on_progress: called with the number of pairs done since the last call; None shows a progress bar.
 
-def _of_files(paths: dict[str, str], *, cutoffs: list[str], devices: sharded_database.ShardedDatabase) -> dict[str, Any]:
-    arrays = {name: workdir.read_array(workdir.path(path), what=f"--{name}") for name, path in paths.items()}
-    pairs = len(arrays["query_codes"]) * len(arrays["database_codes"]) if all(x.ndim for x in arrays.values()) else 0
-    with _bar(pairs * (2 if _LEGACY.value else 1)) as bar:
-        found = retrieval.measure(
-            arrays["query_codes"],
-            arrays["database_codes"],
-            query_labels=arrays["query_labels"],
-            database_labels=arrays["database_labels"],
-            bits=_BITS.value,
-            cutoffs=cutoffs,
-            with_legacy=_LEGACY.value,
-            devices=devices,
-            on_progress=bar.update,
+    Returns:
+      `Measures.to_dict()`, with `files`, and the versions, machine and seconds of this evaluation.
+
+    Raises:
+      InputError: a file can't be read, or what it holds has the wrong form.
+
+    Source: this project.
+    """
+    began, devices = time.monotonic(), devices or ShardedDatabase()
+    paths = dict(zip(_FILES, map(str, (query_codes, database_codes, query_labels, database_labels)), strict=True))
+    arrays = {name: workdir.read_array(storage.path(path), what=name) for name, path in paths.items()}
+    pairs = math.prod(arrays["query_codes"].shape[:1] + arrays["database_codes"].shape[:1])
+    with _progress(on_progress, pairs=pairs * (1 + legacy)) as progress:
+        measures = retrieval.measure(
+            **arrays, bits=bits, cutoffs=map_at, with_legacy=legacy, devices=devices, on_progress=progress
         )
-    return {**found.to_dict(), "files": paths}
+    return {**measures.to_dict(), "files": paths, **_circumstances(devices, began)}
 
 
-def _of_run(directory: Path, *, cutoffs: list[str], devices: sharded_database.ShardedDatabase) -> dict[str, Any]:
-    try:
-        finished = storage.is_file(directory / "result.json")
-    except OSError as error:
-        raise InputError(f"--workdir={directory} can't be read ({error.strerror}): give another folder") from error
-    if not finished:
-        raise InputError(f"--workdir={directory} holds no finished run: finish it with adsq_jax.main, or give another folder")
-    result = workdir.read_json(directory / "result.json")
+def evaluate_run(
+    directory: str | Path,
+    *,
+    map_at: Sequence[int | str] = (),
+    legacy: bool = False,
+    devices: ShardedDatabase | None = None,
+    on_progress: Callable[[int], Any] | None = None,
+) -> dict[str, Any]:
+    """Measure the codes of a finished run again.
+
+    Args:
+      directory: the run's folder.
+      map_at: further cutoffs, "all" or ranks; the run's own and "all" are always measured.
+      legacy: whether to add the figures of published code, which takes a slower pass.
+      devices: the devices; None for all.
+      on_progress: called with the number of pairs done since the last call; None shows a progress bar.
+
+    Returns:
+      `Measures.to_dict()` of the result's query net, with `map`, `map_at`, `map_by_query_net`, `query_net`, the run's protocol,
+      method and seed, and the versions, machine and seconds of this evaluation.
+
+    Raises:
+      InputError: the folder holds no finished run, or its files are damaged.
+
+    Source: this project.
+    """
+    began, devices, directory = time.monotonic(), devices or ShardedDatabase(), storage.path(str(directory))
+    retrieval.check_cutoffs(map_at)
+    result = _read_result(directory)
     packed, labels, bits = codes_folder.read(directory / "codes")
     nets = evaluation.available_query_nets(packed)
-    try:
-        query_net, map_at = result["query_net"], result["map_at"]
-        known = {name: result[name] for name in ("protocol", "split_sha256", "seed", "method", "config_sha256", "n_train")}
-        if query_net not in nets or not isinstance(map_at, str):
-            raise ValueError(query_net)
-        json.dumps(known, allow_nan=False)
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{directory / 'result.json'} is no result of a run: restore it, or train again") from error
+    if result["query_net"] not in nets:
+        raise _damaged(directory)
     pairs = len(labels["query"]) * len(labels["database"])
-    with _bar(pairs * (len(nets) + bool(_LEGACY.value))) as bar:
-        found = evaluation.measure(
+    with _progress(on_progress, pairs=pairs * (len(nets) + legacy)) as progress:
+        figures = evaluation.measure_query_nets(
             packed,
             labels,
             bits=bits,
-            query_net=query_net,
-            map_at=map_at,
-            cutoffs=cutoffs,
-            with_legacy=_LEGACY.value,
+            query_net=result.pop("query_net"),
+            map_at=result.pop("map_at"),
+            cutoffs=[str(cutoff) for cutoff in map_at],
+            with_legacy=legacy,
             devices=devices,
-            on_progress=bar.update,
+            on_progress=progress,
         )
-    return {**known, **found}
+    return {**result, **figures, **_circumstances(devices, began)}
 
 
-def _bar(pairs: int) -> "tqdm[Any]":
-    """Progress on stderr, of what takes longer than two seconds."""
-    return tqdm(total=pairs, unit=" pairs", unit_scale=True, delay=2, mininterval=1, dynamic_ncols=True, leave=False)
+def _read_result(directory: Path) -> dict[str, Any]:
+    """Return what an evaluation takes from `result.json`."""
+    try:
+        finished = storage.is_file(directory / "result.json")
+    except OSError as error:
+        raise InputError(f"--workdir={directory} can't be read ({error.strerror}); fix: give another folder") from error
+    if not finished:
+        raise InputError(
+            f"--workdir={directory} holds no finished run; fix: finish it with adsq_jax.main, or give another folder"
+        )
+    result = workdir.read_json(directory / "result.json")
+    names = ("query_net", "map_at", "protocol", "split_sha256", "seed", "method", "config_sha256", "n_train")
+    try:
+        known = {name: result[name] for name in names}
+        json.dumps(known, allow_nan=False)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(directory) from error
+    if not isinstance(known["map_at"], str) or not isinstance(known["query_net"], str):
+        raise _damaged(directory)
+    return known
+
+
+def _damaged(directory: Path) -> InputError:
+    return InputError(f"{directory / 'result.json'} is not the result of a run; fix: restore it, or train again")
+
+
+def _circumstances(devices: ShardedDatabase, began: float) -> dict[str, Any]:
+    seconds = time.monotonic() - began
+    return {**environment.environment(), "machine": devices.describe(), "seconds_evaluate": seconds}
+
+
+@contextlib.contextmanager
+def _progress(on_progress: Callable[[int], Any] | None, *, pairs: int) -> Iterator[Callable[[int], Any]]:
+    """Give the callback, or that of a progress bar."""
+    if on_progress is not None:
+        yield on_progress
+        return
+    with progress_bar(pairs, unit="pairs", description="measuring") as bar:
+        yield bar.update
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The evaluator: codes and labels in, all figures of their retrieval out."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -60,7 +61,7 @@ def measure(
         for _, histograms in hamming.histograms_by_block(query, database, labels, devices=devices, on_progress=on_progress)
     ]
     figures = {key: np.concatenate([block[key] for block in blocks]) for key in blocks[0]}
-    published: Mapping[str, dict[str, float | None]] = {}
+    published: dict[str, dict[str, float | None]] = {}
     if with_legacy:
         precision, hit = legacy.average_precision(
             query, database, labels, cutoffs=list(ranks.values()), on_progress=on_progress
@@ -139,9 +140,9 @@ def _figures_by_query(histograms: np.ndarray, *, ranks: dict[str, int | None], n
 
 def _at_cutoff(figures: _Figures, cutoff: str, *, published: dict[str, float | None]) -> CutoffMeasures:
     names = ("map", "map_best", "map_worst", "ndcg", "acg")
-    means = {name: float(figures[name, cutoff].mean()) for name in names if (name, cutoff) in figures}
+    means: dict[str, Any] = {name: float(figures[name, cutoff].mean()) for name in names if (name, cutoff) in figures}
     answerable = _mean(figures["map", cutoff][figures["answerable", "all"]])
-    return CutoffMeasures(**means, map_answerable=answerable, **published)
+    return CutoffMeasures(**means | published, map_answerable=answerable)
 
 
 def _by_rank(figures: _Figures, name: str) -> dict[int, float]:

@@ -12,6 +12,8 @@ from adsq_jax.devices import processes
 from adsq_jax.errors import InputError
 from adsq_jax.run import workdir
 
+_PARTS = ("query", "database")
+
 
 def write(
     directory: Path,
@@ -22,15 +24,24 @@ def write(
     bits: int,
     split_sha256: str,
 ) -> None:
-    """Writes `{query,database}_{f,g,sum,labels,rows}.npy`, and a manifest with the hash of each."""
+    """Write `{query,database}_{f,g,sum,labels,rows}.npy`, and a manifest with the hash of each.
+
+    Args:
+      directory: `DIR/codes`.
+      packed: {"query" or "database": {"f", "g" or "sum": uint8[n, ceil(bits / 8)]}}. Each process needs all rows of the
+        queries, and of the database its own.
+      labels: {"query" or "database": class ids [n] or multi-hot [n, c]}.
+      rows: {"query" or "database": rows of the data source, int[n]}.
+      bits: the code length.
+      split_sha256: the hash of the split.
+    """
     workdir.make_folder(directory)
     _gather_rows(directory, packed["database"])
     if not processes.leads():
         return
-    arrays = {f"{part}_{name}": array for part, nets in packed.items() for name, array in nets.items()}
+    arrays = {f"{part}_{net}": array for part, nets in packed.items() for net, array in nets.items()}
     for part, array in labels.items():
-        arrays[f"{part}_labels"] = array
-        arrays[f"{part}_rows"] = rows[part]
+        arrays |= {f"{part}_labels": array, f"{part}_rows": rows[part]}
     for name, array in arrays.items():
         workdir.write_array(directory / f"{name}.npy", array)
     manifest = {
@@ -39,36 +50,32 @@ def write(
         "labels": "class ids" if labels["query"].ndim == 1 else "multi-hot",
         "rows": "of the source, in its fixed order",
         "split_sha256": split_sha256,
-        "files": {f"{name}.npy": _entry(array) for name, array in sorted(arrays.items())},
+        "files": {f"{name}.npy": _describe(array) for name, array in arrays.items()},
     }
     workdir.write_json(directory / "manifest.json", manifest)
 
 
 def _gather_rows(directory: Path, database: dict[str, np.ndarray]) -> None:
-    """Gives the leading process the rows that the others have encoded, by way of the run's folder."""
-    for name, codes_of_net in database.items():
-        if not processes.leads():
-            start, stop = processes.local_range(len(codes_of_net), processes.index())
-            workdir.write_array(directory / f".{name}_{processes.index()}.npy", codes_of_net[start:stop])
+    """Copy the rows that other processes encoded into the leading process's arrays, through files in the folder."""
+
+    def part(net: str, process: int) -> tuple[Path, slice]:
+        return directory / f".{net}_{process}.npy", slice(*processes.local_range(len(database[net]), process))
+
+    if not processes.leads():
+        for net, packed in database.items():
+            file, rows = part(net, processes.index())
+            workdir.write_array(file, packed[rows])
     processes.wait_for_all("codes")
-    for name, codes_of_net in database.items():
-        for process in range(1, processes.count()) if processes.leads() else ():
-            part = directory / f".{name}_{process}.npy"
-            start, stop = processes.local_range(len(codes_of_net), process)
-            codes_of_net[start:stop] = workdir.read_array(part, what="codes of another process")
-            part.unlink()
-
-
-def _entry(array: np.ndarray) -> dict[str, Any]:
-    return {
-        "shape": list(array.shape),
-        "dtype": str(array.dtype),
-        "sha256": hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest(),
-    }
+    if processes.leads():
+        for net, packed in database.items():
+            for process in range(1, processes.count()):
+                file, rows = part(net, process)
+                packed[rows] = workdir.read_array(file, what="codes of another process")
+                file.unlink()
 
 
 def read(directory: Path) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, np.ndarray], int]:
-    """Reads the folder that `evaluate` wrote.
+    """Read the folder that `write` made.
 
     Args:
       directory: `DIR/codes`.
@@ -77,22 +84,28 @@ def read(directory: Path) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, n
       Packed codes by part and network, labels by part, and the code length.
 
     Raises:
-      InputError: a file is missing, or isn't what the manifest says.
+      InputError: a file is missing, or isn't as the manifest describes it.
     """
     manifest = workdir.read_json(directory / "manifest.json")
     arrays = {}
     try:
-        bits, files = operator.index(manifest["bits"]), dict(manifest["files"])
-        for name, entry in files.items():
+        bits = operator.index(manifest["bits"])
+        for name, description in manifest["files"].items():
             array = workdir.read_array(directory / Path(name).name, what="a file of the run's codes")
-            if _entry(array) != entry:
-                raise InputError(f"{directory / name} is not what manifest.json says: restore it, or train in another folder")
+            if _describe(array) != description:
+                raise InputError(
+                    f"{directory / name} is not as manifest.json describes it; fix: restore it, or train in another folder"
+                )
             arrays[name.removesuffix(".npy")] = array
-        parts = ("query", "database")
-        labels = {part: arrays[f"{part}_labels"] for part in parts}
+        labels = {part: arrays[f"{part}_labels"] for part in _PARTS}
         nets = [net for net in ("f", "g", "sum") if f"query_{net}" in arrays]
-        return {part: {net: arrays[f"{part}_{net}"] for net in nets} for part in parts}, labels, bits
-    except InputError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{directory / 'manifest.json'} is no manifest of codes: restore it, or train again") from error
+        return {part: {net: arrays[f"{part}_{net}"] for net in nets} for part in _PARTS}, labels, bits
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{directory / 'manifest.json'} is not a manifest of codes; fix: restore it, or train again"
+        ) from error
+
+
+def _describe(array: np.ndarray) -> dict[str, Any]:
+    digest = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+    return {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": digest}

@@ -7,12 +7,11 @@ import mock_data
 import numpy as np
 import pytest
 
-from adsq_jax import codes, retrieval, storage
+from adsq_jax import codes, retrieval
 from adsq_jax.data.datasets import part_labels
 from adsq_jax.devices.sharded_database import ShardedDatabase
-from adsq_jax.errors import InputError
 from adsq_jax.inference import evaluation
-from adsq_jax.run import codes_folder, tables, workdir
+from adsq_jax.run import codes_folder
 
 BITS = 12
 
@@ -81,10 +80,10 @@ def written(tmp_path, **options):
 
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_codes_read_back_measure_the_same(multi_label, tmp_path):
-    """What read_codes gives is what evaluate measured; other cutoffs and the legacy figures come where asked for."""
+    """The codes read back measure as `evaluate` measured them; other cutoffs and the legacy figures come if asked for."""
     result = written(tmp_path, multi_label=multi_label)
     packed, labels, bits = codes_folder.read(tmp_path / "codes")
-    again = evaluation.measure(
+    again = evaluation.measure_query_nets(
         packed, labels, bits=bits, query_net="sum", map_at="all", cutoffs=["7"], with_legacy=True, devices=ShardedDatabase()
     )
     assert again["map_by_query_net"] == result["map_by_query_net"]
@@ -92,87 +91,3 @@ def test_codes_read_back_measure_the_same(multi_label, tmp_path):
     assert result["metrics"]["all"].items() <= again["metrics"]["all"].items()
     assert "map_legacy_hashnet" in again["metrics"]["7"]
     assert ("ndcg" in again["metrics"]["7"]) == multi_label
-
-
-def change_a_bit(folder):
-    array = np.load(folder / "query_f.npy")
-    array[0, 0] ^= 1
-    np.save(folder / "query_f.npy", array)
-
-
-def change_the_manifest(**changes):
-    def change(folder):
-        workdir.write_json(folder / "manifest.json", {**workdir.read_json(folder / "manifest.json"), **changes})
-
-    return change
-
-
-DAMAGE = {
-    "labels of the same bytes in another shape": (
-        lambda folder: np.save(folder / "query_labels.npy", np.load(folder / "query_labels.npy")[:, None]),
-        "is not what manifest.json says",
-    ),
-    "bits that are no whole number": (change_the_manifest(bits=12.5), "no manifest of codes"),
-    "nothing but brackets": (lambda folder: (folder / "manifest.json").write_text("[" * 200_000), "can't be read as JSON"),
-    "a number too long": (lambda folder: (folder / "manifest.json").write_text("1" * 5_000), "can't be read as JSON"),
-    "a bit flipped": (change_a_bit, "is not what manifest.json says"),
-    "a file gone": (lambda folder: (folder / "database_sum.npy").unlink(), "can't be read"),
-    "no manifest": (lambda folder: (folder / "manifest.json").unlink(), "can't be read as JSON"),
-    "an empty manifest": (lambda folder: (folder / "manifest.json").write_text("{}"), "no manifest of codes"),
-    "a list for a manifest": (lambda folder: (folder / "manifest.json").write_text("[1]"), "no manifest of codes"),
-}
-
-
-@pytest.mark.parametrize(("damage", "message"), DAMAGE.values(), ids=DAMAGE.keys())
-def test_damaged_codes_are_refused(damage, message, tmp_path):
-    """Files that are missing, or not those of the manifest, end in one line."""
-    written(tmp_path)
-    damage(tmp_path / "codes")
-    with pytest.raises(InputError, match=message):
-        codes_folder.read(tmp_path / "codes")
-
-
-def test_a_manifest_does_not_lead_out_of_its_folder(tmp_path):
-    """A file name with a path is looked for in the folder itself, and nowhere else."""
-    written(tmp_path)
-    outside = tmp_path / "outside.npy"
-    (tmp_path / "codes" / "query_f.npy").rename(outside)
-    manifest = workdir.read_json(tmp_path / "codes" / "manifest.json")
-    manifest["files"]["../outside.npy"] = manifest["files"].pop("query_f.npy")
-    workdir.write_json(tmp_path / "codes" / "manifest.json", manifest)
-    with pytest.raises(InputError, match="can't be read"):
-        codes_folder.read(tmp_path / "codes")
-
-
-def test_the_table_of_measures_shows_each_figure(tmp_path):
-    """Every figure by cutoff stands in the table, to four digits, and none of a mean over nothing."""
-    written(tmp_path, multi_label=True)
-    packed, labels, bits = codes_folder.read(tmp_path / "codes")
-    found = evaluation.measure(
-        packed, labels, bits=bits, query_net="sum", map_at="all", cutoffs=["7"], with_legacy=True, devices=ShardedDatabase()
-    )
-    found["metrics"]["7"]["map_answerable"] = None
-    text = tables.measures_table(found)
-    assert "none" in text
-    for figures in found["metrics"].values():
-        assert all(f"{value:.4f}" in text for value in figures.values() if value is not None)
-    assert f"{found['precision_radius2']:.4f}" in text
-
-
-def test_codes_in_a_store(bucket, tmp_path):
-    """The same codes as on a disk, which measure the same; what isn't what the manifest says is refused."""
-    there = workdir.path(f"{bucket}/run")
-    result = written(there)
-    assert result == written(tmp_path)
-    files = {path.name: path.read_bytes() for path in (tmp_path / "codes").iterdir()}
-    assert {name: storage.read(there / "codes" / name) for name in storage.entries(there / "codes")} == files
-    packed, labels, bits = codes_folder.read(there / "codes")
-    again = evaluation.measure(
-        packed, labels, bits=bits, query_net="sum", map_at="all", cutoffs=(), with_legacy=False, devices=ShardedDatabase()
-    )
-    assert again["map_by_query_net"] == result["map_by_query_net"]
-    workdir.write_array(there / "codes" / "query_f.npy", np.zeros((20, 2), np.uint8))
-    with pytest.raises(InputError, match=r"is not what manifest\.json says"):
-        codes_folder.read(there / "codes")
-    with pytest.raises(InputError, match=r"manifest\.json can't be read"):
-        codes_folder.read(there)
