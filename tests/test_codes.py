@@ -1,38 +1,49 @@
-"""Hash codes: signs, bytes and back, and the B-step against brute force over its objective."""
-
-import itertools
-import math
-import threading
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+"""Hash codes: signs, packed bytes and back."""
 
 import hypothesis.extra.numpy as hnp
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from adsq_jax import codes
-from adsq_jax.methods import b_step
 
 
 @given(hnp.arrays(np.float32, hnp.array_shapes(max_dims=3), elements=st.floats(-1, 1, width=32)))
-def test_binarize_is_the_sign_of_each_number(relaxed_codes):
-    """-1 below zero, +1 from zero on, one by one, for any shape."""
-    found = codes.binarize(relaxed_codes)
-    assert found.dtype == np.int8
-    assert found.shape == relaxed_codes.shape
-    assert found.ravel().tolist() == [-1 if x < 0 else 1 for x in relaxed_codes.ravel().tolist()]
+def test_signs_of_each_number(relaxed_codes):
+    """-1 below zero, +1 from zero on, for any shape: by `binarize`, and by `signs` and `sign_bits` of NumPy and JAX."""
+    expected = [-1 if x < 0 else 1 for x in relaxed_codes.ravel().tolist()]
+    results = {
+        np.int8: [codes.binarize(relaxed_codes)],
+        np.float32: [codes.signs(relaxed_codes), jax.jit(codes.signs)(relaxed_codes)],
+        np.bool: [codes.sign_bits(relaxed_codes), jax.jit(codes.sign_bits)(relaxed_codes)],
+    }
+    for dtype, arrays in results.items():
+        for array in arrays:
+            assert array.dtype == dtype
+            assert array.shape == relaxed_codes.shape
+            assert np.where(np.asarray(array) > 0, 1, -1).ravel().tolist() == expected
+            assert dtype == np.bool or set(np.unique(array)) <= {-1, 1}
 
 
-def test_binarize_of_zero_is_plus_one():
-    """sgn(0) = +1, of -0 too."""
-    assert codes.binarize(np.array([[0.0, -0.0, -1e-30, 1e-30]])).tolist() == [[1, 1, -1, 1]]
+def test_the_sign_of_zero_is_plus_one():
+    """sgn(0) = +1, of -0 too; the gradient of the signs is 0."""
+    numbers = np.array([[0.0, -0.0, -1e-30, 1e-30]], np.float32)
+    assert codes.binarize(numbers).tolist() == codes.signs(numbers).tolist() == [[1, 1, -1, 1]]
+    assert not jax.grad(lambda x: codes.signs(x).sum())(jnp.asarray(numbers)).any()
+
+
+def test_nan_has_no_sign():
+    """A NaN is an error that says what was expected."""
+    with pytest.raises(ValueError, match="got NaN"):
+        codes.binarize(np.array([[0.5, np.nan]]))
 
 
 @given(st.data(), st.integers(1, 256), st.integers(0, 3))
-def test_packed_codes_come_back_and_are_little_endian_with_zero_padding(data, bits, n):
-    """Byte b of a code is the sum of 2^k over its bits 8 b + k that are +1, so padding is zero; unpack gives it back."""
+def test_pack_is_little_endian_with_zero_padding_and_unpack_its_inverse(data, bits, n):
+    """Byte b of a code is the sum of 2^k over its bits 8 b + k that are +1, so padding is zero; unpack returns the code."""
     hash_codes = data.draw(hnp.arrays(np.int8, (n, bits), elements=st.sampled_from([-1, 1])))
     packed = codes.pack(hash_codes)
     assert packed.dtype == np.uint8
@@ -46,7 +57,7 @@ def test_packed_codes_come_back_and_are_little_endian_with_zero_padding(data, bi
 
 
 @pytest.mark.parametrize("wrong", [[[0, 1]], [[0.5, -1]], [1, -1], [[[1]]]])
-def test_pack_wants_a_matrix_of_signs(wrong):
+def test_pack_needs_a_matrix_of_signs(wrong):
     """Bits as 0 and 1, relaxed codes, vectors and tensors are errors that say what to do."""
     with pytest.raises(ValueError, match="binarize first"):
         codes.pack(np.array(wrong))
@@ -61,215 +72,7 @@ def test_pack_wants_a_matrix_of_signs(wrong):
         (np.zeros(2, np.uint8), 16),
     ],
 )
-def test_unpack_wants_bytes_that_fit_the_bits(packed, bits):
+def test_unpack_needs_bytes_that_fit_the_bits(packed, bits):
     """Another dtype, too few or too many bytes, and a vector are errors that say what was expected."""
-    with pytest.raises(ValueError, match=rf"packed codes of {bits} bits must be uint8\[n, {-(-bits // 8)}\]"):
+    with pytest.raises(ValueError, match=rf"packed codes of {bits} bits as uint8\[n, {-(-bits // 8)}\]"):
         codes.unpack(packed, bits=bits)
-
-
-def dense_signed_similarity(labels, ratio):
-    return np.array([[1.0 if (a & b).any() else -ratio for b in labels] for a in labels])
-
-
-@pytest.mark.parametrize("block", [1, 3, 1024])
-def test_signed_similarity_product_equals_the_dense_matrix(block, monkeypatch):
-    """S~ X by label sets is S~ X by the n x n matrix, whatever number of sets is compared at a time; some have no label."""
-    monkeypatch.setattr(codes, "_BLOCK", block)
-    random = np.random.default_rng(0)
-    labels = (random.random((60, 4)) < 0.3).astype(np.uint8)
-    sets, index = np.unique(labels, axis=0, return_inverse=True)
-    matrix = random.normal(size=(60, 5))
-    found = b_step.signed_similarity_product(matrix, label_sets=sets, set_index=index.ravel(), ratio=0.4, sum_over_processes=np.asarray)
-    np.testing.assert_allclose(found, dense_signed_similarity(labels, 0.4) @ matrix, rtol=1e-12, atol=1e-12)
-
-
-class Problem:
-    """A B-step, and its objective as its docstring states it: a loop over all images i, j."""
-
-    def __init__(self, seed, *, n=8, bits=4, classes=3, banks=2, labelled=True, mu=1.0, lam=0.1, kappa=0.05, rho=0.1):
-        random = np.random.default_rng(seed)
-        self.labels = (random.random((n, classes)) < 0.4).astype(np.uint8)
-        self.sets, index = np.unique(self.labels, axis=0, return_inverse=True)
-        self.index = index.ravel()
-        self.start = random.choice(np.array([-1, 1], np.int8), (n, bits))
-        self.banks = [np.tanh(random.normal(size=(n, bits))).astype(np.float32) for _ in range(banks)]
-        self.label_codes = np.tanh(random.normal(size=(len(self.sets), bits))) if labelled else None
-        self.ratio, self.mu, self.lam, self.kappa, self.rho = float(random.uniform(0.05, 1)), mu, lam, kappa, rho
-
-    def update(self, start=None, *, rows=slice(None), total=np.asarray):
-        """What the package does, for all rows or for those of one process."""
-        return b_step.update_codes(
-            (self.start if start is None else start)[rows],
-            [bank[rows] for bank in self.banks],
-            label_codes=self.label_codes,
-            label_sets=self.sets,
-            set_index=self.index[rows],
-            ratio=self.ratio,
-            difference_weight=self.mu,
-            quantization_weight=self.lam,
-            bit_likelihood_weight=self.kappa,
-            label_code_weight=self.rho,
-            size=len(self.start),
-            sum_over_processes=total,
-        )
-
-    def objective(self, candidates):
-        """float64[...] for codes [..., n, bits]: many candidates at once, but image by image."""
-        candidates = np.asarray(candidates, np.float64)
-        n, bits = candidates.shape[-2:]
-        target = dense_signed_similarity(self.labels, self.ratio)
-        total = np.zeros(candidates.shape[:-2])
-        for bank in np.asarray(self.banks, np.float64):
-            for i, j in itertools.product(range(n), repeat=2):
-                total += self.mu * (candidates[..., j, :] @ bank[i] / bits - target[i, j]) ** 2 / n**2
-            for i in range(n):
-                total += self.lam * np.sum((bank[i] - candidates[..., i, :]) ** 2, axis=-1) / bits / n
-                total -= self.kappa * np.sum(np.log((1 + bank[i] * candidates[..., i, :]) / 2), axis=-1) / bits / n
-        if self.label_codes is not None:
-            for i in range(n):
-                total += self.rho * np.sum((candidates[..., i, :] - self.label_codes[self.index[i]]) ** 2, axis=-1) / bits / n
-        return total
-
-    def brute_force(self):
-        """The whole descent, each column by trying all 2^n: the codes and the objective after each sweep."""
-        best, values = self.start.copy(), [float(self.objective(self.start))]
-        columns = np.array(list(itertools.product([-1, 1], repeat=len(best))), np.int8)  # [2^n, n]
-        while True:
-            for k in range(best.shape[1]):
-                candidates = np.repeat(best[None], len(columns), axis=0)
-                candidates[:, :, k] = columns
-                best = candidates[np.argmin(self.objective(candidates))]
-            values.append(float(self.objective(best)))
-            if values[-1] > values[-2] - 1e-12:
-                return best, values
-
-
-VARIANTS = {
-    "two banks": {},
-    "one bank": {"banks": 1},
-    "no label codes": {"labelled": False},
-    "one bank, no label codes": {"banks": 1, "labelled": False},
-    "label codes rule": {"rho": 5.0},
-    "no difference term": {"mu": 0.0},
-    "difference term alone": {"lam": 0.0, "rho": 0.0},
-}
-variants = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
-
-
-@variants
-@pytest.mark.parametrize("seed", range(3))
-def test_each_column_update_is_the_optimum_over_all_sign_vectors(variant, seed):
-    """Sweep by sweep the descent goes where trying all 2^8 values of each column in turn goes."""
-    problem = Problem(seed, **variant)
-    update = problem.update()
-    expected, values = problem.brute_force()
-    np.testing.assert_array_equal(update.codes, expected)
-    assert update.codes.dtype == np.int8
-    assert update.sweeps == len(values) - 1
-    np.testing.assert_allclose(np.diff(update.objectives), np.diff(values), atol=1e-12)
-
-
-PROBLEMS = st.builds(
-    Problem,
-    st.integers(0, 2**32 - 1),
-    n=st.integers(2, 10),
-    bits=st.integers(1, 9),
-    classes=st.integers(1, 4),
-    banks=st.integers(1, 2),
-    labelled=st.booleans(),
-    mu=st.sampled_from([0.0, 0.3, 1.0]),
-    lam=st.sampled_from([0.0, 0.1, 2.0]),
-    kappa=st.sampled_from([0.0, 0.1, 2.0]),
-    rho=st.sampled_from([0.0, 0.1, 2.0]),
-)
-
-
-@given(PROBLEMS)
-def test_the_objective_never_rises(problem):
-    """Neither the values that a B-step reports rise over its sweeps, nor the objective itself; both fall by the same."""
-    update = problem.update()
-    assert 1 <= update.sweeps <= b_step.MAX_SWEEPS
-    assert len(update.objectives) == update.sweeps + 1
-    assert (np.diff(update.objectives) <= 1e-12).all()
-    fall = problem.objective(problem.start) - problem.objective(update.codes)
-    assert fall >= -1e-12
-    np.testing.assert_allclose(update.objectives[0] - update.objectives[-1], fall, atol=1e-11)
-
-
-@given(PROBLEMS)
-def test_no_flip_of_a_bit_improves_a_fixed_point(problem):
-    """At the end of the descent each of the n x bits codes that differ in one bit is as bad or worse, and it stays there."""
-    update = problem.update()
-    assert update.sweeps < b_step.MAX_SWEEPS  # or there is no fixed point to look at
-    flips = update.codes * (1 - 2 * np.eye(update.codes.size, dtype=np.int8).reshape(-1, *update.codes.shape))
-    assert (problem.objective(flips) >= problem.objective(update.codes) - 1e-12).all()
-    again = problem.update(start=update.codes)
-    assert again.sweeps == 1
-    np.testing.assert_array_equal(again.codes, update.codes)
-
-
-def test_the_descent_ends_after_the_allowed_sweeps(monkeypatch):
-    """A problem that needs more sweeps than allowed stops there, with the codes that it has by then."""
-    problem = Problem(0, n=40, bits=16)
-    assert problem.update().sweeps > 2
-    monkeypatch.setattr(codes, "MAX_SWEEPS", 2)
-    update = problem.update()
-    assert update.sweeps == 2
-    fall = problem.objective(problem.start) - problem.objective(update.codes)
-    np.testing.assert_allclose(update.objectives[0] - update.objectives[-1], fall, atol=1e-11)
-
-
-def test_an_argument_of_zero_keeps_the_old_bit():
-    """Banks of zeros say nothing about the codes, with or without the difference term: all bits stay, -1 as well as +1."""
-    for mu in (0.0, 1.0):
-        problem = Problem(0, mu=mu, labelled=False)
-        problem.banks = [np.zeros_like(bank) for bank in problem.banks]
-        update = problem.update()
-        np.testing.assert_array_equal(update.codes, problem.start)
-        assert update.sweeps == 1
-        assert update.difference_share == 0
-        assert (problem.start == -1).any()
-
-
-def plain_difference_share(problem, update):
-    """Share of bits that are not sgn(lam (u + v) + kappa / 2 (atanh u + atanh v) + rho h); where that is 0, not the old bit."""
-    differ = 0
-    for i, k in np.ndindex(update.codes.shape):
-        pull = sum(problem.lam * float(bank[i, k]) + problem.kappa / 2 * math.atanh(bank[i, k]) for bank in problem.banks)
-        if problem.label_codes is not None:
-            pull += problem.rho * problem.label_codes[problem.index[i], k]
-        differ += update.codes[i, k] != (problem.start[i, k] if pull == 0 else np.sign(pull))
-    return differ / update.codes.size
-
-
-@variants
-def test_difference_share_is_what_the_difference_term_changes(variant):
-    """Counted bit by bit: nothing without the difference term, something with it."""
-    problem = Problem(1, n=40, bits=8, **variant)
-    update = problem.update()
-    assert update.difference_share == plain_difference_share(problem, update)
-    assert (update.difference_share > 0) == (problem.mu > 0)
-
-
-@pytest.mark.parametrize("processes", [2, 3])
-def test_processes_that_see_to_some_rows_each(processes):
-    """Each with its own rows, and sums over all, they find the codes, sweeps and figures of one that has all rows."""
-    problem = Problem(3, n=24)
-    whole = problem.update()
-    parts = np.array_split(np.arange(24), processes)
-    barrier, room = threading.Barrier(processes), [None] * processes
-
-    def total(array, *, process):
-        room[process] = np.asarray(array)
-        barrier.wait(timeout=60)
-        found = np.sum(room, axis=0)
-        barrier.wait(timeout=60)
-        return found
-
-    with ThreadPoolExecutor(processes) as pool:
-        found = list(pool.map(lambda k: problem.update(rows=parts[k], total=partial(total, process=k)), range(processes)))
-    assert np.array_equal(np.concatenate([update.codes for update in found]), whole.codes)
-    for update in found:
-        assert update.sweeps == whole.sweeps
-        np.testing.assert_allclose(update.objectives, whole.objectives)
-        assert update.difference_share == pytest.approx(whole.difference_share)

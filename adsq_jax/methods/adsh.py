@@ -1,9 +1,11 @@
 """ADSH: Jiang and Li, Asymmetric Deep Supervised Hashing, AAAI 2018, equations 1 to 3 and section 3.2.
 
-Codes of the training set are learned as such, bit by bit, and the network's relaxed codes are held against them by the
-difference loss. Deviations: the database whose codes are learned is the training set, since the others' labels are not to be
-known; so a database image's code is the network's. The authors' released code has -r for the paper's -1 as the similarity of
-dissimilar pairs, r the similar over the dissimilar pairs: both are here (`balanced`). Means over pairs and bits.
+The hash codes of the training set are learned directly, bit by bit; the difference loss compares the network's relaxed codes
+with them.
+
+Deviations: ADSH learns the codes of the whole database; here it learns those of the training set, since labels of other images
+must stay unknown, and a database image gets the network's code. For dissimilar pairs the paper has a similarity of -1, and the
+authors' released code -r, with r the similar over the dissimilar pairs: `balanced` chooses. Means over pairs and bits.
 """
 
 from functools import partial
@@ -13,14 +15,14 @@ from adsq_jax.methods import b_step
 from adsq_jax.methods.method import LossInputs, Method
 from adsq_jax.methods.objective import Terms, difference_loss, quantization_loss, signed_similarity
 
-SETTINGS = {"quantization": 0.01, "balanced": 1.0}  # gamma (the paper's 200 is .002); whether -r is for -1
+SETTINGS = {"quantization": 0.01, "balanced": 1.0}  # gamma (the paper's 200 is 0.002 here); 1: -r for dissimilar pairs, 0: -1
 TUNING_GRID = ({"quantization": 0.002}, {"quantization": 0.01})
 
 
 def loss(
     inputs: LossInputs, *, quantization: float = SETTINGS["quantization"], balanced: float = SETTINGS["balanced"]
 ) -> Terms:
-    """Equation 2."""
+    """Return the terms of equation 2."""
     u = inputs.relaxed_codes
     target = signed_similarity(inputs.similar, ratio=inputs.statistics.ratio if balanced else 1.0)
     return {
@@ -29,8 +31,8 @@ def loss(
     }
 
 
-def update_codes(*arrays: Any, quantization: float, balanced: float, ratio: float, **known: Any) -> b_step.CodesUpdate:
-    """The discrete step of equation 9, to its fixed point, over one network or more."""
+def update_codes(*arrays: Any, quantization: float, balanced: float, ratio: float, **others: Any) -> b_step.CodesUpdate:
+    """Run the discrete step of equation 9 to its fixed point, for one or more networks."""
     return b_step.update_codes(
         *arrays,
         ratio=ratio if balanced else 1.0,
@@ -38,12 +40,12 @@ def update_codes(*arrays: Any, quantization: float, balanced: float, ratio: floa
         quantization_weight=quantization,
         bit_likelihood_weight=0.0,
         label_code_weight=0.0,
-        **known,
+        **others,
     )
 
 
 def method(*, quantization: float, balanced: float) -> Method:
-    """ADSH."""
+    """Return ADSH."""
     return Method(
         loss=partial(loss, quantization=quantization, balanced=balanced),
         update_codes=partial(update_codes, quantization=quantization, balanced=balanced),

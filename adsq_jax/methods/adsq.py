@@ -1,6 +1,6 @@
-"""ADSQ as a method: which terms of the objective its ImgNets minimise, and its B-step.
+"""ADSQ as a method: the terms that its ImgNets minimise, and its B-step.
 
-The abstract of ADSQ (arXiv 1903.12493) fixes the networks; what is added up here is this project's reconstruction (README).
+The abstract of ADSQ (arXiv 1903.12493) fixes the networks; the objective is this project's reconstruction (README).
 """
 
 from collections.abc import Mapping
@@ -39,20 +39,20 @@ def loss(
     cosine_scale: float = SETTINGS["cosine_scale"],
     weights: Mapping[str, float] = SETTINGS["weights"],
 ) -> objective.Terms:
-    """The objective of an ImgNet.
+    """Return the terms of an ImgNet.
 
     Args:
-      inputs: what a step sees; the bank is the other network's.
-      likelihood_scale: t of the pairs' likelihood.
-      neighbour_scale: t of the neighbours' likelihood.
-      cosine_scale: s.
-      weights: of the terms.
+      inputs: with a twin, the bank is the other network's.
+      likelihood_scale: t; the pairs' likelihood has the logits (t / bits) u . v.
+      neighbour_scale: the same for the neighbours' likelihood, at most 30.
+      cosine_scale: s; the guidance's logits are s cos(a, a').
+      weights: the weight of each term.
 
     Returns:
-      likelihood and neighbours (one network against the other), difference, quantization and bit_likelihood (against the hash
-      codes), balance and, with LabelNet, guidance; each times its weight, float32[], without those of weight 0.
+      likelihood and neighbours (against the bank), difference, quantization and bit_likelihood (against the hash codes),
+      balance and, with LabelNet, guidance; each times its weight, float32[], without those of weight 0.
 
-    Source: this project's reconstruction; each term names its own.
+    Source: this project's reconstruction; `objective` names the source of each term.
     """
     bits = inputs.relaxed_codes.shape[1]
     products = inputs.relaxed_codes @ inputs.bank.T / bits  # [batch, n]
@@ -100,22 +100,19 @@ def method(
     cosine_scale: float,
     weights: Mapping[str, float],
 ) -> Method:
-    """ADSQ, or an ablation of it.
+    """Return ADSQ, or an ablation of it.
 
     Args:
-      label_net: whether there is a LabelNet.
-      twin: whether there are two ImgNets.
-      difference: whether there is a difference loss, in the ImgNets and in the B-step.
-      update_codes: whether the B-step renews the codes after each round.
-      likelihood_scale: t of the pairs' likelihood.
-      neighbour_scale: t of the neighbours' likelihood.
-      cosine_scale: s.
+      label_net: train LabelNet first, and use its guidance.
+      twin: train two ImgNets, not one.
+      difference: use the difference loss, in the ImgNets and in the B-step.
+      update_codes: run the B-step after each round.
+      likelihood_scale: as for `loss`.
+      neighbour_scale: as for `loss`.
+      cosine_scale: as for `loss`.
       weights: likelihood, neighbours, guidance, difference, quantization, bit_likelihood, balance; label_codes of the B-step.
-
-    Returns:
-      The method.
     """
-    used: dict[str, float] = {**weights, **({} if difference else {"difference": 0.0})}
+    used = dict(weights) if difference else {**weights, "difference": 0.0}
     terms = partial(
         loss,
         likelihood_scale=likelihood_scale,

@@ -1,7 +1,7 @@
 """The B-step: discrete cyclic coordinate descent on the hash codes of the training set.
 
-It is NumPy in float64 on purpose: it runs once a round, sums over the whole training set, and decides by the sign of
-differences of large numbers; on accelerators float32 sums would flip bits that should stay.
+It is NumPy in float64 on purpose: it runs once a round, sums over the whole training set, and decides by the signs
+of differences of large numbers: float32 sums, as on accelerators, would flip bits.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,18 +12,16 @@ import numpy as np
 from adsq_jax import codes as hash_codes
 
 MAX_SWEEPS = 20
-
-
 _BLOCK = 1024  # label sets compared at a time: bounds the similarity matrix to _BLOCK x m
 
 
 class CodesUpdate(NamedTuple):
-    """What a B-step did."""
+    """The result of a discrete step."""
 
     codes: np.ndarray  # int8[n, bits] in {-1, +1}
-    sweeps: int  # passes over all bits, the last of which changed nothing unless MAX_SWEEPS was reached
-    objectives: tuple[float, ...]  # the objective less a constant, before and after each sweep; never rises
-    difference_share: float  # share of bits that differ from what they were without the difference term
+    sweeps: int  # passes over all bits; the last one changed nothing, unless MAX_SWEEPS was reached
+    objectives: tuple[float, ...]  # the objective, up to a constant, before the first and after each sweep; never rises
+    difference_share: float  # share of bits that the terms coupling them changed: they differ from the linear term's signs
 
 
 def update_codes(
@@ -41,19 +39,17 @@ def update_codes(
     size: int,
     sum_over_processes: Callable[[Any], np.ndarray],
 ) -> CodesUpdate:
-    """The B-step: discrete cyclic coordinate descent on the codes of the training set, bit by bit.
-
-    Each of several processes sees to its own rows: a bit depends on the others of its row, on K x K sums over all rows, and on
-    m x K sums by label set, and nothing else has to be known of the others' rows.
-
-    Minimises over B in {-1, +1}^(n x K), for the banks X of all ImgNets,
+    """Run the B-step: minimise over the hash codes B in {-1, +1}^(n x K), for the banks X of all ImgNets,
 
         sum_X [ mu mean_ij (x_i . b_j / K - S~_ij)^2 + lam mean_i |x_i - b_i|^2 / K - kappa mean_i log((1 + x_i b_i) / 2) / K ]
         + rho mean_i |b_i - h_i|^2 / K.
 
+    Each of several processes updates its own rows. A bit depends on the other bits of its row, on K x K sums over all rows, and
+    on m x K sums by label set; nothing else of other processes' rows is needed.
+
     Args:
       codes: int8[n, bits] in {-1, +1}, where the descent starts: this process's rows.
-      relaxed_codes: the banks, each float[n, bits].
+      relaxed_codes: this process's rows of the banks, each float[n, bits].
       label_codes: LabelNet's relaxed codes h by label set, float[m, bits], or None without LabelNet.
       label_sets: the distinct label vectors, uint8[m, c].
       set_index: each image's row of `label_sets`, int[n].
@@ -61,12 +57,12 @@ def update_codes(
       difference_weight: mu.
       quantization_weight: lam.
       bit_likelihood_weight: kappa.
-      label_code_weight: rho; not used without LabelNet.
-      size: rows of all processes.
-      sum_over_processes: the sum over all processes of an array of each, float64 or int64; `np.asarray` where there is one.
+      label_code_weight: rho; unused without LabelNet.
+      size: the rows of all processes together.
+      sum_over_processes: sums an array, float64 or int64, over all processes; `np.asarray` if there is one.
 
     Returns:
-      The new codes of these rows, and how the descent went in all.
+      The new codes of these rows, and the descent's figures over all rows.
 
     Source: discrete cyclic coordinate descent as in Shen et al., Supervised Discrete Hashing, CVPR 2015; the objective is
     this project's reconstruction (README).
@@ -74,9 +70,9 @@ def update_codes(
     bits = codes.shape[1]
     banks = [np.asarray(x, np.float64) for x in relaxed_codes]
     both = np.sum(banks, axis=0)  # [n, bits]
-    # -log((1 + x b) / 2) is -b atanh(x) and what b doesn't change, where |x - b|^2 is -2 b x; x is kept from +-1 as in the loss
-    sure = np.sum([np.arctanh(np.clip(x, -1 + 1e-6, 1 - 1e-6)) for x in banks], axis=0)
-    pull = quantization_weight * both + bit_likelihood_weight / 2 * sure
+    # In b, -log((1 + x b) / 2) is -b atanh(x) plus a constant, and |x - b|^2 is -2 b x plus one. The loss clips x alike.
+    log_odds = np.sum([np.arctanh(np.clip(x, -1 + 1e-6, 1 - 1e-6)) for x in banks], axis=0)
+    pull = quantization_weight * both + bit_likelihood_weight / 2 * log_odds
     if label_codes is not None:
         pull += label_code_weight * np.asarray(label_codes, np.float64)[set_index]
     linear = size * bits * pull  # [n, bits]
@@ -107,19 +103,19 @@ def descend(
     size: int,
     sum_over_processes: Callable[[Any], np.ndarray],
 ) -> CodesUpdate:
-    """Minimises tr(B A B') - 2 tr(B'Q) over B in {-1, +1}^(n x K), bit by bit, until nothing changes.
+    """Minimise tr(B A B') - 2 tr(B'Q) over B in {-1, +1}^(n x K), bit by bit, until nothing changes.
 
     Args:
       codes: int8[n, bits] in {-1, +1}, where the descent starts: this process's rows.
       linear: Q, float64[n, bits].
       quadratic: A, symmetric, float64[bits, bits], the same in all processes.
-      pull: what the codes would be the signs of without what binds the bits of a row together, float64[n, bits].
-      scale: what the objective is told in.
-      size: rows of all processes.
+      pull: the linear term without the terms that couple a row's bits, float64[n, bits]: only for `difference_share`.
+      scale: the divisor of the reported objective.
+      size: the rows of all processes together.
       sum_over_processes: as for `update_codes`.
 
     Returns:
-      The new codes of these rows, and how the descent went in all.
+      The new codes of these rows, and the descent's figures over all rows.
 
     Source: discrete cyclic coordinate descent, Shen et al., Supervised Discrete Hashing, CVPR 2015.
     """
@@ -151,17 +147,17 @@ def signed_similarity_product(
     ratio: float,
     sum_over_processes: Callable[[Any], np.ndarray],
 ) -> np.ndarray:
-    """S~ X without the n x n matrix, by way of the distinct label sets: S X = T (S_m (T'X)).
+    """Return this process's rows of S~ X, without the n x n matrix: S X = T (S_m (T'X)) by label sets.
 
     Args:
-      matrix: X, float64[n, k], this process's rows.
-      label_sets: uint8[m, c].
-      set_index: int[n].
+      matrix: this process's rows of X, float64[n, k].
+      label_sets: the distinct label vectors, uint8[m, c].
+      set_index: each row's label set, int[n]; T is its one-hot matrix.
       ratio: r.
       sum_over_processes: as for `update_codes`.
 
     Returns:
-      float64[n, k], the product's rows of this process.
+      float64[n, k].
 
     Source: this project.
     """
@@ -176,7 +172,7 @@ def signed_similarity_product(
 
 
 def _sweep(codes: np.ndarray, linear: np.ndarray, quadratic: np.ndarray) -> bool:
-    """Sets each column in turn to its optimum, in place; an argument of zero keeps the old bit."""
+    """Set each column in turn to its optimum, in place, and return whether a bit changed; an argument of 0 keeps the bit."""
     changed = False
     for k in range(codes.shape[1]):
         argument = linear[:, k] - (codes @ quadratic[:, k] - codes[:, k] * quadratic[k, k])  # [n]
@@ -187,5 +183,5 @@ def _sweep(codes: np.ndarray, linear: np.ndarray, quadratic: np.ndarray) -> bool
 
 
 def _objective(codes: np.ndarray, linear: np.ndarray, quadratic: np.ndarray) -> np.ndarray:
-    """tr(B A B') - 2 tr(B'Q) over some rows: the part of the objective that depends on their codes."""
+    """Return tr(B A B') - 2 tr(B'Q) of some rows."""
     return np.sum((codes @ quadratic) * codes) - 2 * np.sum(codes * linear)

@@ -120,7 +120,7 @@ def _floats(name: str, array: Any, *, shape: tuple[int | None, ...]) -> Any:
 
 def _multi_hot(labels: Any, *, n: int, classes: int | Sequence[str] | None) -> Any:
     """Return labels as uint8[n, c] of NumPy, or as a traced array if they are traced."""
-    traced = isinstance(labels, jax.core.Tracer)
+    given, traced = labels, isinstance(labels, jax.core.Tracer)
     if not traced:
         try:
             labels = np.asarray(labels)
@@ -132,8 +132,8 @@ def _multi_hot(labels: Any, *, n: int, classes: int | Sequence[str] | None) -> A
         raise InputError(
             f"expected labels of {n} images, got shape {list(labels.shape)}; fix: give ids [{n}], multi-hot [{n}, c], or names"
         )
-    if not traced and labels.ndim == 1 and labels.dtype.kind in "UO":
-        labels, classes = _name_ids(labels, names=classes)
+    if not traced and labels.ndim == 1 and labels.dtype.kind in "OTU":
+        labels, classes = _name_ids(list(given), names=classes)
     count = len(classes) if isinstance(classes, Sequence) else classes
     if labels.ndim == 1:
         return _one_hot(labels, count=count)
@@ -146,20 +146,20 @@ def _multi_hot(labels: Any, *, n: int, classes: int | Sequence[str] | None) -> A
     return labels.astype(np.uint8)
 
 
-def _name_ids(labels: np.ndarray, *, names: int | Sequence[str] | None) -> tuple[np.ndarray, int | Sequence[str]]:
-    """Return each name's id, and the names in order, or as many classes as were given."""
+def _name_ids(labels: list[Any], *, names: int | Sequence[str] | None) -> tuple[np.ndarray, Sequence[str]]:
+    """Return each name's id, and the names in order."""
     if not all(isinstance(label, str) for label in labels):
         raise InputError("expected a class name for each image, got something else among them; fix: give strings alone")
+    if names is None:
+        names = sorted(set(labels))
     if not isinstance(names, Sequence):
-        found, ids = np.unique(labels.astype(str), return_inverse=True)
-        return ids, len(found) if names is None else names
+        raise InputError(f"expected classes as the names in order, got {names!r}; fix: give the names, or None")
     order = {name: number for number, name in enumerate(names)}
     for label in labels:
         if label not in order:
             close = difflib.get_close_matches(label, order, n=1)
-            raise InputError(
-                f"expected labels among classes, got {str(label)!r}; fix: {f'write {close[0]!r}' if close else 'add it'}"
-            )
+            fix = f"write {close[0]!r}" if close else "add it to classes"
+            raise InputError(f"expected labels among classes, got {str(label)!r}; fix: {fix}")
     return np.array([order[label] for label in labels]), names
 
 

@@ -1,9 +1,11 @@
 """DADH: Li, Li, Zhang, Xue and Zhang, Dual Asymmetric Deep Hashing Learning, arXiv 1801.08360, section 3.
 
-Two networks and discrete codes: pair likelihood of one network against the other, difference loss of each against the codes,
-quantization and bit balance; the codes are renewed from both networks, bit by bit. Codes of an image are the sign of the sum.
-Deviations: means over pairs and bits, where the paper has sums; -r may stand for the -1 of dissimilar pairs, as in `adsh.py`.
-Neither the paper nor code of it was at hand: equations and weights are from what is told of it elsewhere.
+Two networks and learned hash codes: the pair likelihood of one network against the other, the difference loss of each against
+the codes, quantization and bit balance. The codes are updated from both networks, bit by bit. An image's code is the sign of
+the sum of both networks' relaxed codes.
+
+Deviations: means over pairs and bits, where the paper has sums; dissimilar pairs may have -r in place of -1, as in `adsh.py`.
+Neither the paper nor any code of it was at hand: equations and weights are from descriptions of it elsewhere.
 """
 
 from functools import partial
@@ -19,7 +21,7 @@ from adsq_jax.methods.objective import (
     signed_similarity,
 )
 
-SETTINGS = {"likelihood": 0.01, "quantization": 0.01, "balance": 0.1, "balanced": 1.0}  # tau, gamma, eta; as of ADSH
+SETTINGS = {"likelihood": 0.01, "quantization": 0.01, "balance": 0.1, "balanced": 1.0}  # tau, gamma, eta; as in ADSH
 TUNING_GRID = ({"quantization": 0.01}, {"quantization": 0.1})
 
 
@@ -31,7 +33,7 @@ def loss(
     balance: float = SETTINGS["balance"],
     balanced: float = SETTINGS["balanced"],
 ) -> Terms:
-    """The objective of one network while the other's codes are fixed."""
+    """Return the terms of one network while the other's relaxed codes are fixed."""
     u, bits = inputs.relaxed_codes, inputs.relaxed_codes.shape[1]
     target = signed_similarity(inputs.similar, ratio=inputs.statistics.ratio if balanced else 1.0)
     return {
@@ -43,7 +45,7 @@ def loss(
 
 
 def method(*, likelihood: float, quantization: float, balance: float, balanced: float) -> Method:
-    """DADH."""
+    """Return DADH."""
     return Method(
         loss=partial(loss, likelihood=likelihood, quantization=quantization, balance=balance, balanced=balanced),
         update_codes=partial(update_codes, quantization=quantization, balanced=balanced),

@@ -1,10 +1,12 @@
 """DSDH: Li, Sun, He and Tan, Deep Supervised Discrete Hashing, NIPS 2017, equations 5 to 13.
 
-Pair likelihood with the logits u_i . u_j / 2; discrete codes from which a linear classifier gives the labels back, renewed
-after each round: W by ridge regression, then the codes bit by bit; and |u - b|^2 between the two. DeepHash-pytorch leaves out
-the last, the only tie between network and codes; it is here, as in the paper. Deviations: means over pairs and bits in the
-loss, where the paper has sums (its eta of 55 for 5,000 images and 24 bits is .26); pairs within a batch and weighted, as in
-`dpsh.py` and for its reasons; codes are renewed after a round, as ADSH's, where the authors' code does it in each step.
+Pair likelihood with logits u_i . u_j / 2; hash codes b from which a linear classifier W predicts the labels; and |u - b|^2
+between the two. After each round W is fitted by ridge regression, then the codes bit by bit. DeepHash-pytorch leaves out
+|u - b|^2, the only link between network and codes; it is here, as in the paper.
+
+Deviations: means over pairs and bits in the loss, where the paper has sums (its eta of 55 for 5,000 images and 24 bits is
+0.26); pairs within a batch and weighted, as in `dpsh.py` and for the same reasons; codes are updated after a round, as in ADSH,
+where the authors' code does it in each step.
 """
 
 from collections.abc import Callable
@@ -18,12 +20,12 @@ from adsq_jax.methods.dpsh import batch_likelihood
 from adsq_jax.methods.method import LossInputs, Method
 from adsq_jax.methods.objective import Terms, quantization_loss
 
-SETTINGS = {"mu": 1.0, "nu": 0.1, "eta": 0.1, "weighted": 1.0}  # weights of the regression, its ridge, |u - b|^2; as of DPSH
+SETTINGS = {"mu": 1.0, "nu": 0.1, "eta": 0.1, "weighted": 1.0}  # weights of regression, ridge, |u - b|^2; as in DPSH
 TUNING_GRID = ({"eta": 0.1}, {"eta": 0.3})
 
 
 def loss(inputs: LossInputs, *, eta: float = SETTINGS["eta"], weighted: float = SETTINGS["weighted"]) -> Terms:
-    """Equation 7, the network's part."""
+    """Return the network's terms of equation 7."""
     return {
         "likelihood": batch_likelihood(inputs, scale=0.5, weighted=weighted),
         "quantization": eta * inputs.n_devices * quantization_loss(inputs.errors),
@@ -43,7 +45,7 @@ def update_codes(
     eta: float,
     **unused: Any,
 ) -> b_step.CodesUpdate:
-    """Minimises mu |Y - B W|^2 + nu |W|^2 + eta n / K |B - U|^2, over W and then over B."""
+    """Minimise mu |Y - B W|^2 + nu |W|^2 + eta n / K |B - U|^2 over W, then over B."""
     bits = codes.shape[1]
     labels, b = label_sets.astype(np.float64)[set_index], codes.astype(np.float64)
     w, *_ = np.linalg.lstsq(
@@ -62,7 +64,7 @@ def update_codes(
 
 
 def method(*, mu: float, nu: float, eta: float, weighted: float) -> Method:
-    """DSDH; its relaxed codes are not bounded."""
+    """Return DSDH."""
     return Method(
         loss=partial(loss, eta=eta, weighted=weighted),
         bounded=False,

@@ -1,10 +1,11 @@
 """DSEH: Li, Li, Deng, Liu and Gao, Deep Joint Semantic-Embedding Hashing, IJCAI 2018, equations 8 to 14.
 
-LabelNet is trained first, without ADSQ's difference and balance; then one ImgNet by the pair likelihood of its semantic
-features against LabelNet's, and by the cross-entropy of each bit towards LabelNet's hash codes. Deviations: semantic features
-are compared by scaled cosines, as in ADSQ, since inner products grow with their length; similar pairs have half of the weight
-(the paper counts them five times, with one label); the two nets take one turn, not several; u in [-1, 1] stands for
-2 sigmoid - 1.
+LabelNet is trained first, without ADSQ's difference and balance terms. Then one ImgNet is trained by the pair likelihood of its
+semantic features against LabelNet's, and by the cross-entropy of each bit with LabelNet's hash codes as targets.
+
+Deviations: semantic features are compared by scaled cosines, as in ADSQ, since inner products grow with the features' length;
+similar pairs have half of the total weight (the paper counts them five times, with one label); the two networks are trained
+once each, not in turns; u in [-1, 1] stands for 2 sigmoid - 1.
 """
 
 from functools import partial
@@ -12,10 +13,11 @@ from functools import partial
 import jax.numpy as jnp
 
 from adsq_jax import codes as hash_codes
+from adsq_jax.errors import InputError
 from adsq_jax.methods.method import LossInputs, Method
 from adsq_jax.methods.objective import Terms, guidance_loss
 
-SETTINGS = {"semantic": 1.0, "codes": 1.0, "cosine_scale": 10.0}  # weights of the two terms; the logits' scale
+SETTINGS = {"semantic": 1.0, "codes": 1.0, "cosine_scale": 10.0}  # weights of the two terms; scale of the logits
 TUNING_GRID = ({"semantic": 0.1}, {"semantic": 1.0})
 
 
@@ -26,10 +28,10 @@ def loss(
     codes: float = SETTINGS["codes"],
     cosine_scale: float = SETTINGS["cosine_scale"],
 ) -> Terms:
-    """Equation 12, means over pairs, images and bits."""
+    """Return the terms of equation 12, means over pairs, images and bits."""
     label_net, u = inputs.guidance, inputs.relaxed_codes
     if label_net is None:
-        raise ValueError("DSEH needs LabelNet: its method says label_net=True")
+        raise InputError("expected LabelNet's outputs, got guidance=None; fix: pass guidance, or train with label_net=True")
     signs = hash_codes.signs(label_net.relaxed_codes)[inputs.label_set]  # [batch, bits]
     return {
         "semantic": semantic
@@ -41,5 +43,5 @@ def loss(
 
 
 def method(*, semantic: float, codes: float, cosine_scale: float) -> Method:
-    """DSEH."""
+    """Return DSEH."""
     return Method(loss=partial(loss, semantic=semantic, codes=codes, cosine_scale=cosine_scale), label_net=True)

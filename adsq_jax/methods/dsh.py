@@ -1,7 +1,7 @@
 """DSH: Liu, Wang, Shan and Chen, Deep Supervised Hashing for Fast Image Retrieval, CVPR 2016, equations 2 to 5.
 
-Contrastive loss on real-valued codes of pairs within a batch: similar ones are drawn together, others pushed m apart, and
-|u| is drawn to 1. Deviations: distances are divided by the bits, so that the paper's margin of 2K is 2 here.
+Contrastive loss of real-valued codes within a batch: similar pairs are drawn together, dissimilar ones pushed apart up to a
+margin, and |u| is drawn to 1. Deviations: distances are divided by the bits, so that the paper's margin of 2 K is 2 here.
 """
 
 from functools import partial
@@ -11,12 +11,12 @@ import jax.numpy as jnp
 from adsq_jax.methods.method import LossInputs, Method
 from adsq_jax.methods.objective import Terms, similarity
 
-SETTINGS = {"margin": 2.0, "alpha": 0.01}  # m / K; weight of the regulariser
+SETTINGS = {"margin": 2.0, "alpha": 0.01}  # the paper's m, divided by K; weight of the quantization
 TUNING_GRID = ({"alpha": 0.01}, {"alpha": 0.1})
 
 
 def loss(inputs: LossInputs, *, margin: float = SETTINGS["margin"], alpha: float = SETTINGS["alpha"]) -> Terms:
-    """Equation 5, as means over all pairs of the batch and over bits."""
+    """Return the terms of equation 5, means over all pairs of the batch and over bits."""
     u = inputs.relaxed_codes
     similar = similarity(inputs.labels, inputs.labels)
     square = jnp.sum(u**2, axis=1)
@@ -29,5 +29,5 @@ def loss(inputs: LossInputs, *, margin: float = SETTINGS["margin"], alpha: float
 
 
 def method(*, margin: float, alpha: float) -> Method:
-    """DSH; its codes are not bounded."""
+    """Return DSH."""
     return Method(loss=partial(loss, margin=margin, alpha=alpha), bounded=False)

@@ -1,7 +1,7 @@
 """GreedyHash: Su, Zhang, Han and Tian, Greedy Hash: Towards Fast Optimization for Accurate Hash Coding in CNN, NeurIPS 2018.
 
-Classification from sgn(z), whose gradient is handed to z unchanged, and a penalty on | |z| - 1 |^3 (equations 9 to 11 and
-section 3.3). Deviations: several labels share the softmax's target; the classifier has a bias.
+Classification of sgn(z), whose gradient is passed to z unchanged, and a penalty on ||z| - 1|^3: equations 9 to 11 and section
+3.3. Deviations: several labels are equal parts of the softmax's target; the classifier has a bias.
 """
 
 from functools import partial
@@ -19,7 +19,7 @@ TUNING_GRID = ({"alpha": 0.01}, {"alpha": 0.1})
 
 
 def loss(inputs: LossInputs, *, alpha: float = SETTINGS["alpha"]) -> Terms:
-    """Cross-entropy of the binary codes, and the penalty, a mean over images and bits."""
+    """Return the cross-entropy of the signs, and the penalty, a mean over images and bits."""
     z = inputs.relaxed_codes
     signs = z + jax.lax.stop_gradient(codes.signs(z) - z)
     return {
@@ -29,5 +29,5 @@ def loss(inputs: LossInputs, *, alpha: float = SETTINGS["alpha"]) -> Terms:
 
 
 def method(*, alpha: float) -> Method:
-    """GreedyHash; its codes are not bounded."""
+    """Return GreedyHash."""
     return Method(loss=partial(loss, alpha=alpha), bounded=False, parameters=classifier)

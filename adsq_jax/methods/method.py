@@ -68,5 +68,5 @@ class Method:
     twin: bool = False  # two ImgNets
     label_net: bool = False  # LabelNet is trained first; hash codes and banks start as its codes
     update_codes: UpdateCodes | None = None  # the discrete step
-    every_round: bool = True  # run `update_codes` after each round; False: only once before the first, without LabelNet
+    every_round: bool = True  # run `update_codes` after each round; without LabelNet it runs once before the first as well
     parameters: Callable[[jax.Array, int, int], Any] | None = None  # (key, bits, classes) -> what is learned with the network

@@ -109,7 +109,7 @@ def test_without_label_net_there_is_no_guidance(img_net):
 
 
 def made(**switches):
-    return adsq.method(**{**SWITCHES, **switches}, **SCALES, weights=WEIGHTS)
+    return adsq(**{**SWITCHES, **switches}, **SCALES, weights=WEIGHTS)
 
 
 @pytest.mark.parametrize("difference", [True, False])

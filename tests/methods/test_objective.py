@@ -144,27 +144,30 @@ def test_the_objective_is_each_term_times_its_weight():
     assert weighted == {"a": 6, "b": 2}
     assert objective.total(weighted) == 8
     assert objective.total(weighted).dtype == jnp.float32
-    with pytest.raises(KeyError, match="b"):
+    with pytest.raises(
+        InputError, match=r"the loss term 'b' has no weight: expected config\.objective\.weights\.b; fix: .*pass weights="
+    ):
         objective.weighted(terms, {"a": 1.0})
 
 
-def neighbours(logits, similar, *, shares=None, bound=5.0):
-    shares = jnp.ones((1, logits.shape[1]), jnp.float32) if shares is None else shares
-    return objective.neighbour_loss(jnp.asarray(logits), jnp.asarray(similar), shares=shares, bound=bound, total=lambda x: x)
+def neighbours(logits, similar, *, row_weights=None, bound=5.0):
+    row_weights = jnp.ones((1, logits.shape[1]), jnp.float32) if row_weights is None else row_weights
+    arguments = {"row_weights": row_weights, "bound": bound, "sum_over_devices": lambda x: x}
+    return objective.neighbour_loss(jnp.asarray(logits), jnp.asarray(similar), **arguments)
 
 
 @given(st.integers(0, 2**32 - 1))
 def test_neighbours_are_a_share_of_a_softmax(seed):
-    """It is the mean of -log of the similar ones' share; neither the bound nor the shares' scale changes it."""
+    """It is the mean of -log of the similar ones' share; neither the bound nor the weights' scale changes it."""
     random = np.random.default_rng(seed)
     logits = random.uniform(-5, 5, (3, 6)).astype(np.float32)
     similar = random.random((3, 6)) < 0.4
     similar[:, 0] = True
-    shares = random.uniform(0.1, 1, (1, 6)).astype(np.float32)
-    drawn = shares * np.exp(logits.astype(np.float64))
+    row_weights = random.uniform(0.1, 1, (1, 6)).astype(np.float32)
+    drawn = row_weights * np.exp(logits.astype(np.float64))
     expected = -np.mean(np.log((drawn * similar).sum(axis=1) / drawn.sum(axis=1)))
-    for given_shares, bound in ((shares, 5.0), (3 * shares, 5.0), (shares, 30.0)):
-        found = neighbours(logits, similar, shares=given_shares, bound=bound)
+    for weights, bound in ((row_weights, 5.0), (3 * row_weights, 5.0), (row_weights, 30.0)):
+        found = neighbours(logits, similar, row_weights=weights, bound=bound)
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 

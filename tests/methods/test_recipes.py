@@ -1,0 +1,283 @@
+"""Recipes: names, settings and how they reach a config; `find` and `as_method`; and bad input, each a one-line error."""
+
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import jax.numpy as jnp
+import mock_data
+import numpy as np
+import pytest
+
+from adsq_jax import config, config_check, methods
+from adsq_jax.errors import InputError
+from adsq_jax.methods import METHODS, Method
+
+ROOT = Path(__file__).parent.parent.parent
+FOLDER = Path(methods.__file__).parent
+BASELINES = [name for name in METHODS if name != "adsq"]
+ONE_NET = [name for name in BASELINES if name != "dadh"]
+MINE = """
+from functools import partial
+from adsq_jax.methods import LossInputs, Method, Terms
+SETTINGS = {"pull": 0.1}
+def loss(inputs: LossInputs, *, pull: float = 0.1) -> Terms:
+    return {"pull": pull * (abs(inputs.relaxed_codes) - 1) ** 2}
+def method(*, pull: float) -> Method:
+    return Method(loss=partial(loss, pull=pull))
+"""
+
+
+def message(call):
+    """Return the one line of the InputError that a call raises."""
+    with pytest.raises(InputError) as error:
+        call()
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """Return the dotted name of a module with a method of one's own, not imported yet."""
+    (tmp_path / "mypackage").mkdir()
+    (tmp_path / "mypackage" / "mymodule.py").write_text(MINE)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("mypackage", "mypackage.mymodule"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return "mypackage.mymodule"
+
+
+def test_a_recipe_makes_a_method():
+    """Given settings replace defaults, in a nested dict entry by entry; the recipe itself doesn't change."""
+    method = methods.dpsh(eta=0.2)
+    assert isinstance(method, Method)
+    assert method.loss.keywords == {"eta": 0.2, "weighted": 1.0}
+    method = methods.adsq(weights={"neighbours": 0.5}, twin=False)
+    assert method.loss.keywords["weights"] == {**methods.adsq.settings["weights"], "neighbours": 0.5}
+    assert not method.twin
+    methods.adsq.settings["weights"]["neighbours"] = 9.0
+    assert methods.adsq.settings["weights"]["neighbours"] == 0.0
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_loss_has_default_settings(name):
+    """Without settings, the loss of a recipe equals that of its method with default settings."""
+    recipe, u = METHODS[name], np.random.default_rng(0).normal(size=(6, 8)).astype(np.float32) / 2
+    parameters = {"kernel": jnp.ones((8, 3)), "bias": jnp.zeros(3)}
+    guidance = methods.objective.Guidance(u, u, np.full(6, 1 / 6, np.float32))
+    inputs = methods.loss_inputs(u, [0, 1, 2, 0, 1, 1], parameters=parameters, guidance=guidance)
+    assert recipe.loss(inputs) == recipe().loss(inputs)
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (
+            lambda: methods.dpsh(et=0.2),
+            r"expected a setting of dpsh, got 'et'; fix: did you mean 'eta'\? give one of eta, weighted",
+        ),
+        (lambda: methods.dpsh(eta="0.2"), "expected dpsh's eta like its default 0.1, got '0.2'"),
+        (lambda: methods.dpsh(eta=float("nan")), "expected dpsh's eta like its default 0.1, got nan"),
+        (lambda: methods.adsq(twin=1), "expected adsq's twin like its default True, got 1"),
+        (lambda: methods.adsq(weights=1.0), "expected adsq's weights like its default {'likelihood'"),
+        (
+            lambda: methods.adsq(weights={"balanc": 1.0}),
+            "expected a setting of adsq's weights, got 'balanc'; fix: did you mean 'balance'",
+        ),
+        (lambda: methods.find("dps"), r"there is no method 'dps': did you mean 'dpsh'\? give one of adsq, dsh, "),
+        (lambda: methods.as_method("dps"), "there is no method 'dps'"),
+        (lambda: methods.find(".mine", allow_import=True), "expected a module with a method, got '.mine'"),
+        (lambda: methods.find("no.such_module", allow_import=True), "got 'no.such_module': No module named 'no'"),
+        (
+            lambda: methods.as_method("adsq_jax.methods.b_step"),
+            r"got the module 'adsq_jax.methods.b_step' without SETTINGS, loss, method;",
+        ),
+        (lambda: methods.as_method(types.ModuleType("empty")), "got the module 'empty' without SETTINGS, loss, method"),
+        (lambda: methods.as_method(3), r"expected a method, got int; fix: give methods.adsq\(\), or one of adsq, dsh"),
+    ],
+)
+def test_wrong_names_and_settings(call, text):
+    """Each is one line that says what was expected, and the nearest name."""
+    assert re.search(text, message(call))
+
+
+def test_a_method_of_ones_own_is_found_by_its_dotted_name(mine):
+    """It is imported only where the caller allows it; its recipe's name finds it again."""
+    assert f"got the module '{mine}'; fix: " in message(lambda: methods.find(mine))
+    assert mine not in sys.modules
+    recipe = methods.find(mine, allow_import=True)
+    assert recipe.name == mine
+    assert recipe.settings == {"pull": 0.1}
+    assert recipe.tuning_grid == ()
+    assert recipe(pull=1.0).loss.keywords == {"pull": 1.0}
+
+
+def test_as_method_takes_names_recipes_modules_and_methods(mine):
+    """A method stays as it is; the others get their default settings."""
+    method = methods.dsh()
+    assert methods.as_method(method) is method
+    for same in ("dpsh", methods.dpsh, methods.dpsh.module):
+        assert methods.as_method(same).loss.keywords == methods.dpsh.settings
+    assert methods.as_method(mine).loss.keywords == {"pull": 0.1}
+
+
+def test_a_name_without_a_dot_is_never_imported():
+    """A module of that name would otherwise run."""
+    assert "this" not in sys.modules
+    message(lambda: methods.find("this", allow_import=True))
+    assert "this" not in sys.modules
+
+
+def test_each_method_is_one_short_file():
+    """METHODS lists every file with a method, by its name; the other files are what methods share."""
+    files = {path.stem: len(path.read_text().splitlines()) for path in FOLDER.glob("*.py")}
+    shared = {"__init__", "b_step", "batch", "classification", "hash_centers", "method", "objective", "recipe"}
+    assert files.keys() == {*METHODS, *shared}
+    assert max(files[name] for name in BASELINES) < 100
+    for name, recipe in METHODS.items():
+        assert recipe.module.__name__ == f"adsq_jax.methods.{name}"
+        assert methods.find(name) is recipe is getattr(methods, name)
+        assert importlib.import_module(f"adsq_jax.methods.{name}") is recipe.module
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_settings_are_config_keys(name):
+    """A file's SETTINGS are config.baseline, and the arguments of its method and loss; a comment beside them explains them."""
+    recipe = METHODS[name]
+    default = config.default(method=name)
+    config_check.check(default)
+    assert default.baseline.to_dict() == recipe.settings
+    assert all(type(value) is float for value in recipe.settings.values())
+    parameters = inspect.signature(recipe.module.method).parameters.values()
+    assert {parameter.name for parameter in parameters} == recipe.settings.keys()
+    assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters)
+    defaults = {parameter.name: parameter.default for parameter in inspect.signature(recipe.loss).parameters.values()}
+    assert defaults.pop("inputs") is inspect.Parameter.empty
+    assert defaults == {name: value for name, value in recipe.settings.items() if name in defaults}
+    assert re.search(r"^SETTINGS = \{.*\}  # \S", Path(recipe.module.__file__).read_text(), re.MULTILINE)
+    method = recipe()
+    assert ("label_net" in default) == method.label_net
+    assert "objective" not in default
+    assert default.eval.query_net == ("sum" if method.twin else "ff")
+
+
+def test_the_settings_of_adsq_are_the_config():
+    """The recipe's defaults are config.objective's for data with one label an image."""
+    assert config.default().objective.to_dict() == methods.adsq.settings
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_the_tuning_grid_has_two_choices(name):
+    """They differ, and have settings of the method with values that a config may have."""
+    recipe = METHODS[name]
+    one, two = recipe.tuning_grid
+    assert {**recipe.settings, **one} != {**recipe.settings, **two}
+    for choice in recipe.tuning_grid:
+        assert choice
+        assert choice.keys() <= recipe.settings.keys()
+        changed = config.default(method=name)
+        changed.baseline.update(choice)
+        config_check.check(changed)
+
+
+def refusal(changed):
+    """Return the one-line message that a config is refused with."""
+    with pytest.raises(InputError) as error:
+        config_check.check(changed)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("make", [lambda: config.default(method="nope"), lambda: mock_data.small_config(method="nope")])
+def test_an_unknown_method_of_a_config(make):
+    """The error lists all methods."""
+    with pytest.raises(InputError, match=r"there is no method 'nope': give one of adsq, dsh, dpsh, .*, classify, or a module"):
+        make()
+
+
+def test_a_method_changed_to_an_unknown_one():
+    """The message names the key and lists the methods."""
+    changed = config.default(method="dhn")
+    changed.method = "nope"
+    assert "config.method='nope' must be one of adsq, dsh, " in refusal(changed)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_setting_of_another_method(name):
+    """Each method refuses a setting that only others have, and ADSQ's objective."""
+    for key in {key for other in BASELINES for key in METHODS[other].settings} - METHODS[name].settings.keys():
+        changed = config.default(method=name)
+        changed.baseline[key] = 1.0
+        assert f"config.baseline.{key} isn't a key" in refusal(changed)
+    changed = config.default(method=name)
+    changed.objective = config.default().objective
+    assert "config.objective." in refusal(changed)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_negative_setting(name):
+    """No setting may be below 0, infinite or NaN."""
+    for key in METHODS[name].settings:
+        for wrong in (-0.1, float("inf"), float("nan")):
+            changed = config.default(method=name)
+            changed.baseline[key] = wrong
+            assert re.search(rf"config\.baseline\.{key}={wrong} must be (at least|above) 0", refusal(changed))
+
+
+@pytest.mark.parametrize(("name", "key"), [("dch", "gamma"), ("hashnet", "scale"), ("dseh", "cosine_scale")])
+def test_a_setting_that_divides(name, key):
+    """A divisor, or the scale of all logits, may not be 0."""
+    changed = config.default(method=name)
+    changed.baseline[key] = 0.0
+    assert f"config.baseline.{key}=0.0 must be above 0" in refusal(changed)
+
+
+def test_no_two_methods_have_the_same_settings():
+    """So a config whose method was changed too late lacks a key, or has one too many."""
+    settings = [frozenset(recipe.settings) for recipe in METHODS.values()]
+    assert len(set(settings)) == len(settings)
+
+
+@pytest.mark.parametrize("net", ["sum", "gg", "fg"])
+@pytest.mark.parametrize("name", ONE_NET)
+def test_one_network_has_no_second_query_net(name, net):
+    """With one network only query_net=ff is accepted; DADH has two."""
+    changed = config.default(method=name)
+    changed.eval.query_net = net
+    assert f"config.eval.query_net='{net}' needs two networks, and {name} has one: give --config.eval.query_net=ff" in refusal(
+        changed
+    )
+    both = config.default(method="dadh")
+    both.eval.query_net = net
+    config_check.check(both)
+
+
+@pytest.mark.parametrize(("before", "after"), [("adsq", "dsh"), ("dsh", "adsq"), ("dsh", "dpsh"), ("dhn", "dseh")])
+def test_a_method_changed_too_late(before, after):
+    """Setting config.method doesn't add another method's keys; the message names the argument that does."""
+    changed = config.default(method=before)
+    changed.method = after
+    assert "--config=FILE.py:method=NAME" in refusal(changed)
+
+
+@pytest.mark.parametrize(
+    ("argument", "override", "said"),
+    [
+        ("method=nope", (), "there is no method 'nope': give one of adsq, dsh"),
+        ("method=dhn", ("--config.baseline.margin=1.0",), "no key margin"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(argument, override, said, tmp_path):
+    """On the command line each is one line on stderr and status 2, and no folder is left."""
+    command = [sys.executable, "-m", "adsq_jax.main", f"--config=configs/digits.py:{argument}", *override]
+    command += [f"--workdir={tmp_path / 'run'}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2, done.stderr
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert said in line
+    assert not (tmp_path / "run").exists()
