@@ -1,4 +1,4 @@
-"""Devices as one axis of a mesh, and their description for people."""
+"""Devices along one axis of a mesh, and their description for people."""
 
 import platform
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ AXIS = "devices"
 
 
 def describe(device: jax.Device, count: int) -> str:
-    """Describe devices for people, as a result\'s machine: `2 x cpu (x86_64, 2 cores)`."""
+    """Describe `count` devices like this one: `2 x cpu (x86_64, 2 cores)`."""
     several = f", {processes.count()} processes" if processes.count() > 1 else ""
     return f"{count} x {device.device_kind} ({platform.machine()}, {cores()} cores{several})"
 
 
 def make_mesh(devices: Sequence[jax.Device]) -> Mesh:
-    """Make a mesh of devices along the one axis AXIS."""
+    """Make a mesh of devices with the one axis AXIS."""
     return Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
