@@ -110,6 +110,6 @@ def test_the_search_in_readme_finds(filled, colours, capsys):
 
 
 def test_results_md_is_made_from_the_runs():
-    """RESULTS.md is what benchmarks/methods/report.py makes of the JSON in the repository."""
+    """RESULTS.md is what benchmarks/methods/report.py makes of the runs in the repository."""
     folder = ROOT / "benchmarks" / "results" / "compare"
-    assert report.report(report.read(folder), place=folder.relative_to(ROOT)) == (ROOT / "RESULTS.md").read_text()
+    assert report.report(report.read(folder), folder=folder.relative_to(ROOT)) == (ROOT / "RESULTS.md").read_text()

@@ -1,4 +1,4 @@
-"""Plots of the comparison of methods, into a data set's folder. Needs matplotlib, of the extra `test`."""
+"""Plots of the comparison of methods. Needs matplotlib, of the extra `test`."""
 
 import io
 from collections.abc import Callable
@@ -26,9 +26,9 @@ MARKERS = "os^DvPX<>*"
 
 
 def looks(sets: list[Set]) -> dict[str, dict[str, Any]]:
-    """Colour, line and marker of every method: the same in all plots."""
+    """Choose colour, line and marker of every method, the same in all plots."""
     names = sorted({name for one in sets for name in one.table} - {BOTH, ALONE})
-    found = {
+    styles = {
         name: {
             "color": COLOURS[i % len(COLOURS)],
             "linestyle": DASHES[(i + i // len(COLOURS)) % len(DASHES)],
@@ -40,17 +40,17 @@ def looks(sets: list[Set]) -> dict[str, dict[str, Any]]:
         for i, name in enumerate(names)
     }
     ours = {"color": ADSQ_COLOUR, "marker": "o", "markersize": 5, "zorder": 3}
-    found[BOTH] = {**ours, "linestyle": "-", "linewidth": 2.8}
-    found[ALONE] = {**ours, "linestyle": "--", "linewidth": 2.0, "markerfacecolor": "white"}
-    return found
+    styles[BOTH] = {**ours, "linestyle": "-", "linewidth": 2.8}
+    styles[ALONE] = {**ours, "linestyle": "--", "linewidth": 2.0, "markerfacecolor": "white"}
+    return styles
 
 
 def plot(one: Set, look: dict[str, dict[str, Any]]) -> None:
-    """Draws the plots of a data set into its folder.
+    """Draw the plots of a data set that has runs into its folder.
 
     Args:
-      one: the data set; without runs nothing is drawn.
-      look: what `looks` returns.
+      one: the data set.
+      look: from `looks`.
     """
     if not one.runs:
         return
@@ -71,16 +71,16 @@ def plot(one: Set, look: dict[str, dict[str, Any]]) -> None:
 
 
 def mean_curve(runs: list[dict[str, Any]], points: Callable[[dict[str, Any]], dict]) -> np.ndarray:
-    """Points that all runs have, averaged over the runs: float64[2, n]."""
-    found = [points(run) for run in runs]
-    common = sorted(set.intersection(*(set(one) for one in found)))
-    return np.array([[one[key] for key in common] for one in found], np.float64).mean(axis=0).reshape(-1, 2).T
+    """Average the points that all runs have over the runs: float64[2, n]."""
+    curves = [points(run) for run in runs]
+    common = sorted(set.intersection(*(set(curve) for curve in curves)))
+    return np.array([[curve[key] for key in common] for curve in curves], np.float64).mean(axis=0).reshape(-1, 2).T
 
 
 def curves(
     one: Set, look: dict[str, dict[str, Any]], *, points: Callable[[dict[str, Any]], dict], file: str, xlabel: str, **axis: str
 ) -> None:
-    """One panel a code length, one line a method."""
+    """Draw a panel a code length with a line a method."""
     from matplotlib.figure import Figure
 
     width = max(6.0, 3.6 * len(one.bits))
@@ -99,7 +99,7 @@ def curves(
 
 
 def by_bits(one: Set, look: dict[str, dict[str, Any]]) -> None:
-    """mAP over the code length with bars of the spread; the methods lie side by side at a code length."""
+    """Draw mAP by code length with bars of the spread, the methods side by side at a code length."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(max(6.0, 2.2 * len(one.bits) + 1.5), 4.6), layout="constrained")
@@ -118,13 +118,7 @@ def by_bits(one: Set, look: dict[str, dict[str, Any]]) -> None:
 
 
 def finish(figure, path: Path, *, title: str) -> None:
-    """Adds title and legend and writes a PNG of few colours, whose bytes hang on the figures alone.
-
-    Args:
-      figure: of matplotlib.
-      path: the file.
-      title: of the whole figure.
-    """
+    """Add title and legend to a matplotlib figure and write it as a PNG of 256 colours, the same bytes each time."""
     handles, labels = figure.axes[0].get_legend_handles_labels()
     columns = max(2, int(figure.get_figwidth() / 1.5))
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, handlelength=3.2, fontsize=9)

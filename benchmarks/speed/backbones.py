@@ -37,7 +37,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from adsq_jax import config as config_module
-from adsq_jax.data import datasets, protocols, sources
+from adsq_jax.data import datasets, sources, splits
 from adsq_jax.data.labels import Labels
 from adsq_jax.data.preprocessing import Preprocessing
 from adsq_jax.devices import data_parallel, host
@@ -82,7 +82,7 @@ def trainer_of(case: Case) -> Trainer:
     labels = Labels.from_ids(np.arange(case.images) % CLASSES, classes=CLASSES)
     source = sources.ArraySource(pixels, labels, classes=[str(k) for k in range(CLASSES)])
     everything = np.arange(case.images)
-    split = protocols.Split(query=everything[:0], train=everything, database=everything)
+    split = splits.Split(query=everything[:0], train=everything, database=everything)
     config = config_module.default()
     config.bits, config.seed = case.bits, SEED
     config.data.image_size = case.side

@@ -16,10 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from adsq_jax import index
 from adsq_jax.data import gallery
 from adsq_jax.devices import host
-from adsq_jax.encode import Counts, encode
+from adsq_jax.encode import encode_images
 from adsq_jax.inference import model
 from adsq_jax.run import environment
 
@@ -43,9 +42,8 @@ def main() -> None:
         list(loaded.stream((pixels[start : start + loaded.batch_size] for start in starts), part="database"))
         seconds["network"].append(time.perf_counter() - began)
         with tempfile.TemporaryDirectory() as folder:
-            began, counts = time.perf_counter(), Counts()
-            with index.create(f"{folder}/index", index.Manifest(loaded.bits, loaded.sha256)) as opened:
-                encode(loaded, found, opened, counts=counts, threads=host.reading_threads(0), on_progress=lambda done: None)
+            began = time.perf_counter()
+            counts = encode_images(loaded, given.images, index=f"{folder}/index", on_progress=lambda done: None)
             seconds["encode"].append(time.perf_counter() - began)
             assert counts.encoded == len(found)
     speeds = {name: len(found) / statistics.median(several[1:]) for name, several in seconds.items()}

@@ -26,7 +26,7 @@ import numpy as np
 
 from adsq_jax import index
 from adsq_jax.devices import host
-from adsq_jax.index import CodeIndex, Item, Manifest, copying
+from adsq_jax.index import CodeIndex, Item, Manifest
 from adsq_jax.run import environment
 from benchmarks.robustness.milvus_local import TOKEN, Server, client
 from benchmarks.speed import search
@@ -130,7 +130,7 @@ def one_query(opened: CodeIndex, query: np.ndarray) -> dict[str, float]:
 def beside_a_folder(opened: CodeIndex, query: np.ndarray, folder: Path, *, turns: int) -> dict[str, Any]:
     """The same in a folder: copies into it, and searches both, alternating."""
     with index.create(str(folder / "copy"), opened.manifest) as beside:
-        seconds = timed(lambda: copying.copy(opened, beside, on_progress=lambda _: None))
+        seconds = timed(lambda: index.copy(opened, beside, on_progress=lambda _: None))
         there, here = opened.search(query, k=K), beside.search(query, k=K)
         assert np.array_equal(there.distances, here.distances), "other distances"
         speeds: dict[str, list[float]] = {"server": [], "folder": []}
@@ -144,7 +144,7 @@ def copied_back(server: Server, copy: Path, *, count: int) -> dict[str, float]:
     """From the folder into a new collection: every item and code the same."""
     with index.open_index(str(copy)) as source, index.create(f"{server.address}/back", source.manifest) as target:
         began = time.perf_counter()
-        copied = copying.copy(source, target, on_progress=lambda _: None)
+        copied = index.copy(source, target, on_progress=lambda _: None)
         assert copied == (count, 0, 0), copied
         return {"seconds": time.perf_counter() - began, "items": count}
 

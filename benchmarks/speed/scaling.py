@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from adsq_jax import config as config_module
-from adsq_jax.data import datasets, protocols, sources
+from adsq_jax.data import datasets, sources, splits
 from adsq_jax.data.labels import Labels
 from adsq_jax.data.preprocessing import Preprocessing
 from adsq_jax.devices import data_parallel, host
@@ -107,7 +107,7 @@ def trainer_of(case: Case, *, devices: int) -> Trainer:
     labels = Labels.from_ids(np.arange(images) % case.classes, classes=case.classes)
     source = sources.ArraySource(pixels, labels, classes=[str(k) for k in range(case.classes)])
     everything = np.arange(images)
-    split = protocols.Split(query=everything[:0], train=everything, database=everything)
+    split = splits.Split(query=everything[:0], train=everything, database=everything)
     config = config_module.default()
     config.bits, config.data.image_size, config.train.batch_size = case.bits, case.side, case.batch * devices
     config.model.backbone, config.model.width, config.model.features = case.backbone, case.backbone_width, case.features

@@ -1,7 +1,6 @@
-"""The comparison of methods: harder data, what is run and tuned, a run end to end, kills, and bad input said in one line."""
+"""The comparison of methods: conditions, planned trials and runs, a run end to end, kills, and bad input."""
 
 import contextlib
-import importlib
 import json
 import os
 import signal
@@ -23,29 +22,24 @@ from adsq_jax import config as config_module
 from adsq_jax import config_check, methods
 from adsq_jax.data import datasets
 from adsq_jax.errors import InputError
-from adsq_jax.training.rounds import NotFinite
+from adsq_jax.training import NotFinite
+from benchmarks.methods import compare, conditions, one_run, run_file, scores, tasks, variants
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
-compare, conditions, scores, variants = (
-    importlib.import_module(f"benchmarks.methods.{name}") for name in ("compare", "conditions", "scores", "variants")
-)
-sys.path.remove(str(ROOT))
-
 DIGITS = ROOT / "configs" / "digits.py"
 TINY = ("--set=train.rounds=1", "--set=train.epochs_per_round=1", "--set=model.width=4", "--set=model.features=16")
-METHODS = tuple(methods.METHODS)
+SPLIT = {"validation": 100, "split": {}}
 
 
 def command(tmp_path, *more, methods="classify"):
-    """Arguments of a small comparison on digits."""
+    """Return the arguments of a small comparison on digits."""
     places = (f"--out={tmp_path / 'out'}", f"--work={tmp_path / 'work'}")
     return [f"--config={DIGITS}", f"--methods={methods}", "--bits=8", "--seeds=0", "--validation=100", *TINY, *places, *more]
 
 
 @contextlib.contextmanager
 def start(arguments):
-    """The command in a process group of its own, of which nothing stays."""
+    """Start the command in its own process group, and kill what is left of it."""
     whole = [sys.executable, "-m", "benchmarks.methods.compare", *arguments]
     with subprocess.Popen(whole, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         try:
@@ -56,10 +50,10 @@ def start(arguments):
 
 
 def finished(arguments):
-    """The command run to its end: exit status and stderr."""
+    """Run the command to its end; return its exit status and stderr."""
     with start(arguments) as process:
-        told = process.communicate(timeout=600)[1]
-    return process.returncode, told
+        stderr = process.communicate(timeout=600)[1]
+    return process.returncode, stderr
 
 
 def wait_for(condition, seconds=120):
@@ -69,9 +63,18 @@ def wait_for(condition, seconds=120):
         time.sleep(0.05)
 
 
-def files(folder):
-    """Content and time of every JSON."""
-    return {path.relative_to(folder): (path.read_text(), path.stat().st_mtime_ns) for path in folder.rglob("*.json")}
+def lines(tmp_path):
+    """Return the lines of the results."""
+    path = tmp_path / "out" / "digits" / "runs.jsonl"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def put(tmp_path, *lines):
+    """Write the file of results; return its path."""
+    path = tmp_path / "out" / "digits" / "runs.jsonl"
+    path.parent.mkdir(parents=True)
+    path.write_text("".join(line + "\n" for line in lines))
+    return path
 
 
 def train_labels(dataset):
@@ -178,17 +181,17 @@ def test_an_unknown_condition(name):
 # ------------------------------------------------------------------------------------------------------------ what is planned
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", methods.METHODS)
 def test_a_method_has_four_trials(method, tmp_path):
     """They are two learning rates by two choices, all different, and of each the config is as it should be."""
-    tasks = compare.trials(method, tmp_path, validation=100, split={})
-    assert [task.trial for task in tasks] == [0, 1, 2, 3]
-    assert len({task.path for task in tasks}) == 4
-    choices = [{key: task.changes[key] for key in task.changes if key != "optim.learning_rate"} for task in tasks]
-    assert [task.changes["optim.learning_rate"] for task in tasks] == [rate for rate in compare.RATES for _ in range(2)]
+    trials = tasks.trials(method, **SPLIT)
+    assert [task.trial for task in trials] == [0, 1, 2, 3]
+    assert len({task.name for task in trials}) == 4
+    choices = [{key: task.changes[key] for key in task.changes if key != "optim.learning_rate"} for task in trials]
+    assert [task.changes["optim.learning_rate"] for task in trials] == [rate for rate in tasks.RATES for _ in range(2)]
     assert choices[:2] == choices[2:]
     assert choices[0] != choices[1]
-    configs = [compare.config_of(task, compare.arguments(command(tmp_path))) for task in tasks]
+    configs = [tasks.config_of(task, compare.arguments(command(tmp_path))) for task in trials]
     for config in configs:
         config_check.check(config)
         assert (config.method, config.bits, config.seed, config.data.validation) == (method, 24, 0, 100)
@@ -196,74 +199,79 @@ def test_a_method_has_four_trials(method, tmp_path):
 
 
 @given(st.lists(st.floats(0, 1), min_size=4, max_size=4))
-def test_the_best_trial(tmp_path_factory, maps):
-    """The trial with the highest mAP is taken, the first one of equals."""
-    folder = tmp_path_factory.mktemp("trials")
-    for task, value in zip(compare.trials("csq", folder, validation=0, split={}), maps, strict=True):
-        task.path.parent.mkdir(exist_ok=True)
-        task.path.write_text(json.dumps({"map": value, "config_sha256": ""}))
-    assert compare.best_trial(folder, "csq").trial == maps.index(max(maps))
+def test_the_best_trial(maps):
+    """Runs take the settings of the trial with the highest mAP, the first one of equals."""
+    trials, wanted = tasks.trials("csq", **SPLIT), []
+    finished = {task.name: {"map": value} for task, value in zip(trials, maps, strict=True)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compare, "held_out", lambda *_, **__: 100)
+        patch.setattr(compare, "read_finished", lambda _: finished)
+        patch.setattr(compare, "work", lambda several, *_: wanted.append(several))
+        compare.run(compare.arguments(command(Path("unused"), methods="csq")))
+    assert wanted[0] == trials
+    assert [task.trial for task in wanted[1]] == [maps.index(max(maps))]
+    assert not wanted[1][0].validation
 
 
 def test_runs_take_the_best_settings(tmp_path):
-    """A run for each method, code length and seed, each in a file of its own, with its method's settings."""
+    """A run for each method, code length and seed, each with its own name, with its method's settings."""
     given_ = compare.arguments([*command(tmp_path), "--bits=8,16", "--seeds=0,3"])
-    best = {method: compare.trials(method, tmp_path, validation=0, split={})[2] for method in ("adsq", "csq")}
-    tasks = compare.runs(tmp_path, best, given_, condition="few20")
-    assert {(task.method, task.bits, task.seed) for task in tasks} == {(m, b, s) for m in best for b in (8, 16) for s in (0, 3)}
-    assert len({task.path for task in tasks}) == 8
-    assert all(task.changes == best[task.method].changes and task.validation == 0 for task in tasks)
-    assert {task.condition for task in tasks} == {"few20"}
+    best = {method: tasks.trials(method, validation=0, split={})[2] for method in ("adsq", "csq")}
+    runs = tasks.runs(best, given_, condition="few20")
+    assert {(task.method, task.bits, task.seed) for task in runs} == {(m, b, s) for m in best for b in (8, 16) for s in (0, 3)}
+    assert len({task.name for task in runs}) == 8
+    assert all(task.changes == best[task.method].changes and task.validation == 0 for task in runs)
+    assert {task.condition for task in runs} == {"few20"}
 
 
 def test_variants_are_one_change_each(tmp_path):
     """Every variant's config passes the check and is another than plain ADSQ's; without a twin the query net is f."""
     given_ = compare.arguments(command(tmp_path, "--variants=all"))
-    plain = compare.trials("adsq", tmp_path, validation=0, split={})[0]
-    tasks = compare.variant_tasks(tmp_path, plain, given_)
-    same = {"neighbours alone", "no label_codes"}  # the first choice is so already
-    assert [task.variant for task in tasks] == [name for name in variants.VARIANTS if name not in same]
-    configs = {task.variant: compare.config_of(task, given_) for task in tasks}
+    plain = tasks.trials("adsq", validation=0, split={})[0]
+    runs = tasks.variant_runs(plain, given_)
+    same = {"neighbours alone", "no label_codes"}  # as in the first trial
+    assert [task.variant for task in runs] == [name for name in variants.VARIANTS if name not in same]
+    configs = {task.variant: tasks.config_of(task, given_) for task in runs}
     shas = {config_module.sha256(config) for config in configs.values()}
-    assert len(shas | {config_module.sha256(compare.config_of(tasks[0]._replace(changes=plain.changes), given_))}) == 18
+    assert len(shas | {config_module.sha256(tasks.config_of(runs[0]._replace(changes=plain.changes), given_))}) == 18
     assert configs["no twin"].eval.query_net == "ff"
 
 
 def test_a_fingerprint_is_of_all_but_the_place_of_the_features(tmp_path):
-    """Another --work gives the same one, another knob another; the config stays as it was."""
+    """Another --work gives the same one, another value of a key another; the config stays as it was."""
     configs = []
     for work in ("a", "b"):
         arguments = [f"--config={ROOT / 'configs' / 'emoji_frozen.py'}", f"--work={tmp_path / work}"]
-        configs.append(compare.config_of(compare.Task(Path(), "csq", 8, 0, {}), compare.arguments(arguments)))
+        configs.append(tasks.config_of(tasks.Task("csq", 8, 0, {}), compare.arguments(arguments)))
     one, other = configs
     assert one.data.feature_cache != other.data.feature_cache
-    assert compare.fingerprint(one) == compare.fingerprint(other) != config_module.sha256(one)
+    assert tasks.fingerprint(one) == tasks.fingerprint(other) != config_module.sha256(one)
     assert one.data.feature_cache == str(tmp_path / "a" / "features")
     other.seed = 1
-    assert compare.fingerprint(one) != compare.fingerprint(other)
+    assert tasks.fingerprint(one) != tasks.fingerprint(other)
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [("a.b=3", ("a.b", 3)), ("a=1e-3", ("a", 1e-3)), ("a=False", ("a", False)), ("a=", ("a", "")), ("a=b=c", ("a", "b=c"))],
 )
-def test_read_knob(text, expected):
-    """Literals of Python become values, all else stays text, and only the first = divides."""
-    found = compare.read_knob(text)
-    assert found == expected
-    assert type(found[1]) is type(expected[1])
+def test_read_setting(text, expected):
+    """Python literals become values, all else stays text, and only the first = divides."""
+    setting = tasks.read_setting(text)
+    assert setting == expected
+    assert type(setting[1]) is type(expected[1])
 
 
-def test_a_knob_without_a_value():
+def test_a_setting_without_a_value():
     """Without = it is bad input."""
     with pytest.raises(InputError, match="expected KEY=VALUE"):
-        compare.read_knob("train.rounds")
+        tasks.read_setting("train.rounds")
 
 
 def test_chosen_methods():
-    """All is ADSQ and every baseline; names are taken in their order, each once."""
-    assert compare.chosen_methods("all") == list(METHODS)
-    assert compare.chosen_methods("dsh,adsq,dsh") == ["dsh", "adsq"]
+    """All is ADSQ and every baseline; names keep their order, each once."""
+    assert tasks.chosen_methods("all") == list(methods.METHODS)
+    assert tasks.chosen_methods("dsh,adsq,dsh") == ["dsh", "adsq"]
 
 
 @given(st.lists(st.integers(-5, 300), min_size=1))
@@ -276,7 +284,7 @@ def test_numbers(values):
 
 
 def check_run(run):
-    """What holds of every run's JSON, whatever its method."""
+    """Check what holds for every run's line, whatever its method."""
     assert run["map"] == pytest.approx(np.mean(run["ap"]) / 1e4, abs=1e-4)
     assert len(run["ap"]) == run["n_query"]
     if run["method"] == "adsq":
@@ -290,25 +298,26 @@ def check_run(run):
 
 
 def test_two_runs_in_this_process(tmp_path, monkeypatch):
-    """A baseline's and ADSQ's JSON are what the report reads, and nothing else is left of the runs."""
-    monkeypatch.setattr(compare.jax, "clear_caches", lambda: None)  # of the other tests too
+    """A baseline's and ADSQ's lines are what the report reads, and nothing else is left of the runs."""
+    monkeypatch.setattr(one_run.jax, "clear_caches", lambda: None)  # the other tests use them too
     given_ = compare.arguments(command(tmp_path, "--set=eval.batch_size=256"))
-    folder = tmp_path / "out" / "digits"
-    best = {method: compare.trials(method, folder, validation=0, split={})[1] for method in ("classify", "adsq")}
-    tasks = compare.runs(folder / "runs", best, given_)
-    maps = [compare.do(task, given_) for task in tasks]
-    (found,) = scores.read(tmp_path / "out")
-    assert {run["method"]: run["map"] for run in found.runs} == dict(zip(best, maps, strict=True))
-    for run in found.runs:
+    best = {method: tasks.trials(method, validation=0, split={})[1] for method in ("classify", "adsq")}
+    runs, path = tasks.runs(best, given_), tmp_path / "out" / "digits" / "runs.jsonl"
+    made = [one_run.train(task, given_) for task in runs]
+    for line in made:
+        run_file.append(path, line)
+    (read,) = scores.read(tmp_path / "out")
+    assert {run["method"]: run["map"] for run in read.runs} == {run["method"]: run["map"] for run in made}
+    for run in read.runs:
         check_run(run)
         assert run.keys() >= scores.RUN_KEYS.keys()
         assert "train.rounds 1, " in run["settings_of_all"]
         assert run["settings_of_all"].endswith("eval.batch_size 256")
-    assert sorted(path.name for path in (folder / "runs").iterdir()) == sorted(task.path.name for task in tasks)
-    assert [path.name for path in given_.work.iterdir() if path.is_dir()] == []
+    assert [file.name for file in path.parent.iterdir()] == ["runs.jsonl"]
+    assert [file.name for file in given_.work.iterdir() if file.is_dir()] == []
     with monkeypatch.context() as nothing:
         nothing.setattr(compare, "ProcessPoolExecutor", None)
-        compare.work(tasks, given_)  # nothing is left to run
+        compare.work(runs, path, given_)  # nothing is left to run
 
 
 def write_lists(folder, **parts):
@@ -318,30 +327,30 @@ def write_lists(folder, **parts):
 
 
 def own_split(tmp_path, *, train):
-    """Arguments of a comparison over lists of 8 pictures to train on, tuned on a split of its own."""
+    """Return the arguments of a comparison over lists of 8 training pictures with a separate split for tuning."""
     for row in range(20):
         Image.new("RGB", (8, 8), (12 * row, 0, 0)).save(tmp_path / f"{row}.png")
     write_lists(tmp_path / "whole", query=range(2), train=range(2, 10), database=range(2, 20))
     write_lists(tmp_path / "tuned", query=(2, 3), train=train, database=(4, 5))
     given_ = [f"--config={ROOT / 'configs' / 'lists.py'}", "--methods=csq", f"--out={tmp_path / 'out'}"]
     sets = (f"data.directory='{tmp_path}'", f"data.lists='{tmp_path / 'whole'}'", "train.batch_size=2")
-    given_ += [*(f"--set={knob}" for knob in sets), f"--held-out=data.lists='{tmp_path / 'tuned'}'"]
+    given_ += [*(f"--set={setting}" for setting in sets), f"--held-out=data.lists='{tmp_path / 'tuned'}'"]
     return compare.arguments(given_)
 
 
 def test_trials_take_the_split_that_is_given(tmp_path, monkeypatch):
-    """--held-out: the trials' config has that split and draws none, the JSON counts what is held out; runs have the whole."""
+    """--held-out: the trials' config has that split and draws none, the line counts what is held out; runs have the whole."""
     asked = []
-    monkeypatch.setattr(compare, "work", lambda tasks, _: asked.append(tasks))
-    monkeypatch.setattr(compare, "left", lambda _: {"map": 0.5})
+    monkeypatch.setattr(compare, "work", lambda several, *_: asked.append(several))
+    monkeypatch.setattr(compare, "read_finished", lambda _: {task.name: {"map": 0.5} for task in asked[0]})
     given_ = own_split(tmp_path, train=range(6, 10))
     compare.run(given_)
-    tune, runs = asked
-    for task in tune:
-        config = compare.config_of(task, given_)
+    trials, runs = asked
+    for task in trials:
+        config = tasks.config_of(task, given_)
         assert (config.data.lists, config.data.validation) == (str(tmp_path / "tuned"), 0)
         assert task.validation == 4
-    assert {compare.config_of(task, given_).data.lists for task in runs} == {str(tmp_path / "whole")}
+    assert {tasks.config_of(task, given_).data.lists for task in runs} == {str(tmp_path / "whole")}
 
 
 def test_a_split_to_tune_on_has_training_images_alone(tmp_path):
@@ -350,92 +359,144 @@ def test_a_split_to_tune_on_has_training_images_alone(tmp_path):
         compare.run(own_split(tmp_path, train=(6, 7, 12)))
 
 
-def test_a_run_that_fails_leaves_no_json(tmp_path, monkeypatch):
-    """What a run raises comes out, and its folder and JSON aren't there."""
+def test_a_split_to_tune_on_holds_out_something(tmp_path):
+    """Training on all images leaves none to tune on, and is refused."""
+    given_ = own_split(tmp_path, train=range(2, 10))
+    given_.set.append("data.allow_overlap=True")
+    with pytest.raises(InputError, match="--held-out: it trains on all 8 training images"):
+        compare.run(given_)
+
+
+def test_a_run_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    """What a run raises comes out, and its folder is removed."""
     given_ = compare.arguments(command(tmp_path))
-    task = compare.trials("classify", tmp_path, validation=100, split={})[0]
-    monkeypatch.setattr(compare.main, "run", lambda *_, **__: 1 / 0)
-    monkeypatch.setattr(compare.jax, "clear_caches", lambda: None)
+    monkeypatch.setattr(one_run.main, "_train_and_evaluate", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(one_run.jax, "clear_caches", lambda: None)
     with pytest.raises(ZeroDivisionError):
-        compare.do(task, given_)
-    assert not task.path.exists()
+        one_run.train(tasks.trials("classify", **SPLIT)[0], given_)
     assert [path.name for path in given_.work.iterdir() if path.is_dir()] == []
 
 
 def test_a_trial_that_diverges_is_the_worst(tmp_path, monkeypatch):
-    """A loss that isn't finite: a trial's JSON says so with mAP 0, so that no run takes it; a run is an error."""
+    """A loss that isn't finite: a trial's line says so with mAP 0, so that no run takes it; a run is an error."""
 
     def diverge(*_, **__):
         raise NotFinite("network f, step 3: loss not finite")
 
     given_ = compare.arguments(command(tmp_path))
-    monkeypatch.setattr(compare.main, "run", diverge)
-    monkeypatch.setattr(compare.jax, "clear_caches", lambda: None)
-    trial = compare.trials("classify", tmp_path, validation=100, split={})[0]
-    assert compare.do(trial, given_) == 0
-    found = scores.read_json(trial.path, scores.TRIAL_KEYS)
-    assert (found["failed"], found["validation"]) == ("network f, step 3: loss not finite", 100)
-    assert compare.left(trial.path)["config_sha256"] == config_module.sha256(compare.config_of(trial, given_))
-    run = compare.runs(tmp_path, {"classify": trial}, given_)[0]
+    monkeypatch.setattr(one_run.main, "_train_and_evaluate", diverge)
+    monkeypatch.setattr(one_run.jax, "clear_caches", lambda: None)
+    trial = tasks.trials("classify", **SPLIT)[0]
+    line = one_run.train(trial, given_)
+    assert line["map"] == 0
+    scores.check_line({**line, "where": "here"}, "digits")
+    assert (line["failed"], line["validation"]) == ("network f, step 3: loss not finite", 100)
+    assert line["config_sha256"] == config_module.sha256(tasks.config_of(trial, given_))
     with pytest.raises(NotFinite):
-        compare.do(run, given_)
-    assert not run.path.exists()
+        one_run.train(tasks.runs({"classify": trial}, given_)[0], given_)
+
+
+class InlinePool:
+    """A pool that runs what is submitted at once, in this process."""
+
+    def __init__(self, *_, **__):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def shutdown(self, **_):
+        pass
+
+    def submit(self, function, *arguments):
+        done = Future()
+        try:
+            done.set_result(function(*arguments))
+        except InputError as error:
+            done.set_exception(error)
+        return done
+
+
+def test_a_failed_run_keeps_those_beside_it(tmp_path, monkeypatch):
+    """The lines of all runs that finished are written, the error is raised, and the same command runs only the rest."""
+    given_ = compare.arguments(command(tmp_path))
+    trials, path, fail, ran = tasks.trials("classify", **SPLIT), tmp_path / "runs.jsonl", [True], []
+
+    def train(task, given_):
+        ran.append(task.trial)
+        if task.trial == 1 and fail:
+            raise NotFinite("step 3")
+        sha256 = tasks.fingerprint(tasks.config_of(task, given_))
+        return {**one_run.identity(task, given_), "map": 0.5, "config_sha256": sha256}
+
+    monkeypatch.setattr(compare, "ProcessPoolExecutor", InlinePool)
+    monkeypatch.setattr(compare.one_run, "train", train)
+    with pytest.raises(InputError, match="classify, trial 1: step 3"):
+        compare.work(trials, path, given_)
+    assert {line["trial"] for line in run_file.read(path)} == {0, 2, 3}
+    fail.clear()
+    compare.work(trials, path, given_)
+    assert ran == [0, 1, 2, 3, 1]
+    assert {line["trial"] for line in run_file.read(path)} == {0, 1, 2, 3}
 
 
 @pytest.mark.parametrize(
     ("error", "expected"),
-    [(NotFinite("step 3"), "a.json: step 3"), (BrokenProcessPool(), r"a.json or a run beside it was killed")],
+    [(NotFinite("step 3"), "csq, 8 bits, seed 0: step 3"), (BrokenProcessPool(), "csq, 8 bits, seed 0, or a run beside it")],
 )
-def test_how_a_run_ended_is_told_with_its_name(error, expected):
-    """What a worker raises, and that it was killed, is one line that names the JSON; what isn't bad input comes as it is."""
-    task, done = compare.Task(Path("a.json"), "csq", 8, 0, {}), Future()
+def test_the_error_of_a_run_names_it(error, expected):
+    """What a worker raises, and that it was killed, is one line that names the run."""
+    task, done = tasks.Task("csq", 8, 0, {}), Future()
     done.set_exception(error)
     with pytest.raises(InputError, match=expected):
         compare.outcome(done, task)
     done = Future()
-    done.set_result(0.5)
-    assert compare.outcome(done, task) == 0.5
+    done.set_result({"map": 0.5})
+    assert compare.outcome(done, task) == {"map": 0.5}
 
 
 @pytest.mark.slow
 def test_a_comparison_end_to_end(tmp_path):
     """Trials and runs of two methods are what the report wants, and the same command again runs nothing."""
     given_ = command(tmp_path, methods="classify,adsq")
-    status, told = finished(given_)
-    assert status == 0, told
-    (found,) = scores.read(tmp_path / "out")
-    assert (len(found.trials), len(found.runs)) == (8, 2)
-    for run in found.runs:
+    status, stderr = finished(given_)
+    assert status == 0, stderr
+    (read,) = scores.read(tmp_path / "out")
+    assert (len(read.trials), len(read.runs)) == (8, 2)
+    for run in read.runs:
         check_run(run)
-        trials = [trial for trial in found.trials if trial["method"] == run["method"]]
+        trials = [trial for trial in read.trials if trial["method"] == run["method"]]
         assert run["trial"] == max(trials, key=lambda trial: trial["map"])["trial"]
-    before = files(tmp_path / "out")
+    before = lines(tmp_path)
     assert finished(given_) == (0, "")
-    assert files(tmp_path / "out") == before
-    status, told = finished([*given_, "--set=train.batch_size=50"])
+    assert lines(tmp_path) == before
+    status, stderr = finished([*given_, "--set=train.batch_size=50"])
     assert status == 2
-    assert told.startswith("error: ")
-    assert "is of another config" in told
-    assert told.count("\n") == 1
-    assert files(tmp_path / "out") == before
+    assert stderr.startswith("error: ")
+    assert "is of another config" in stderr
+    assert stderr.count("\n") == 1
+    assert lines(tmp_path) == before
 
 
 @pytest.mark.slow
 def test_killed_and_given_again(tmp_path):
-    """After kill -9 of all its processes every JSON is whole, and the same command keeps these and completes."""
+    """After kill -9 of all its processes the same command keeps the finished runs and completes."""
     given_ = command(tmp_path)
     with start(given_) as process:
-        wait_for(lambda: files(tmp_path / "out"))
-        wait_for(lambda: list((tmp_path / "work").glob("classify_1_*")))
+        wait_for(lambda: lines(tmp_path))
+        wait_for(lambda: list((tmp_path / "work").glob("classify_trial 1_*")))
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate(timeout=60)
-    before = files(tmp_path / "out")
+    before = lines(tmp_path)
     assert 1 <= len(before) < 5
-    assert all(json.loads(text)["map"] >= 0 for text, _ in before.values())
-    status, told = finished(given_)
-    assert status == 0, told
-    assert len(files(tmp_path / "out")) == 5
-    assert files(tmp_path / "out").items() >= before.items()
+    assert all(json.loads(line)["map"] >= 0 for line in before)
+    status, stderr = finished(given_)
+    assert status == 0, stderr
+    assert len(lines(tmp_path)) == 5
+    assert lines(tmp_path)[: len(before)] == before
 
 
 @pytest.mark.slow
@@ -446,12 +507,12 @@ def test_stopped(tmp_path, number):
         wait_for(lambda: len(list((tmp_path / "work").glob("classify_*"))) == 2)
         os.killpg(process.pid, number) if number == signal.SIGINT else process.terminate()
         began = time.monotonic()
-        told = process.communicate(timeout=120)[1]
+        stderr = process.communicate(timeout=120)[1]
         assert time.monotonic() - began < 60  # a second, on a machine of its own
         wait_for(lambda: not alive(process.pid), seconds=10)
     assert process.returncode == 128 + number
-    assert "Traceback" not in told
-    assert told.endswith("stopped: the same command goes on\n") == (number == signal.SIGINT)
+    assert "Traceback" not in stderr
+    assert stderr.endswith("stopped: repeat the command to go on\n") == (number == signal.SIGINT)
     assert list((tmp_path / "work").glob("classify_*")) == []
 
 
@@ -467,33 +528,33 @@ def alive(group):
 BAD = {
     "--methods=nope": "no method 'nope'",
     "--methods=": "no method ''",
-    "--bits=0": "config.bits=0 must be 1 to",
+    "--bits=0": "config.bits=0: expected 1 to",
     "--bits=x": None,
-    "--seeds=-1": "config.seed=-1 must be 0 to",
-    "--seeds=0,-1": "config.seed=-1 must be 0 to",
+    "--seeds=-1": "config.seed=-1: expected 0 to",
+    "--seeds=0,-1": "config.seed=-1: expected 0 to",
     "--seeds=": None,
     "--config=configs/nope.py": "is no file of configs/",
     "--config=nope": "is no file of configs/",
     f"--config={DIGITS}:nope=1": "config argument 'nope=1' is unknown",
     f"--config={ROOT / 'setup.cfg'}": "is no file of configs/",
-    f"--config={ROOT / 'benchmarks' / 'variants.py'}": "gives no config: AttributeError",
-    "--set=nope=1": "config.nope isn't a knob",
-    "--set=train.nope=1": "config.train.nope isn't a knob",
+    f"--config={ROOT / 'benchmarks' / 'methods' / 'variants.py'}": "gives no config: AttributeError",
+    "--set=nope=1": "config.nope isn't",
+    "--set=train.nope=1": "config.train.nope isn't",
     "--set=train.rounds": "expected KEY=VALUE",
     "--set=train.rounds=x": "train.rounds='x' can't be set",
     "--set=train.rounds=1.5": "train.rounds=1.5 can't be set",
-    "--set=train.rounds=0": "config.train.rounds=0 must be at least 1",
+    "--set=train.rounds=0": "config.train.rounds=0: expected at least 1",
     "--set=train=1": "train=1 can't be set",
     "--set=train.rounds={[]:1}": "train.rounds='{[]:1}' can't be set",
     f"--set=train.rounds={20_000 * '-'}1": "can't be set",
-    "--set=bits=12": "--set bits: each run has its own, by --methods, --bits",
-    "--set=optim.learning_rate=0.5": "--set optim.learning_rate: each run has its own",
-    "--set=eval.query_net=ff": "--set eval.query_net: each run has its own",
+    "--set=bits=12": "--set bits: it differs between runs",
+    "--set=optim.learning_rate=0.5": "--set optim.learning_rate: it differs between runs",
+    "--set=eval.query_net=ff": "--set eval.query_net: it differs between runs",
     "--validation=101": "--validation=101 must be an even number",
     "--validation=-2": "--validation=-2 must be an even number",
     "--validation=100000": "--validation=100000 must be an even number, at least 2 and below the 1000",
     "--held-out=data.validation=100": "--validation and --held-out both say",
-    "--held-out=train.rounds=1": "--held-out train.rounds: expected a knob of config.data",
+    "--held-out=train.rounds=1": "--held-out train.rounds: expected a key of config.data",
     "--jobs=0": "--jobs=0 must be at least 1",
     "--jobs=x": None,
     "--variants=nope": "no nope in benchmarks/methods/variants.py",
@@ -506,7 +567,7 @@ BAD = {
 
 @pytest.mark.parametrize(("bad", "expected"), BAD.items())
 def test_bad_input(tmp_path, monkeypatch, capsys, bad, expected):
-    """It is said in one line, or by argparse with exit status 2, before anything is trained or written."""
+    """It is one line, or argparse's error with exit status 2, before anything is trained or written."""
     monkeypatch.setattr(compare, "ProcessPoolExecutor", None)
     if expected is None:
         with pytest.raises(SystemExit) as left:
@@ -520,11 +581,11 @@ def test_bad_input(tmp_path, monkeypatch, capsys, bad, expected):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("gives", "said"), [("None", "NoneType"), ("{}", "dict")])
-def test_a_config_that_is_none(tmp_path, gives, said):
-    """A file whose get_config gives something else is told."""
+@pytest.mark.parametrize(("gives", "expected"), [("None", "NoneType"), ("{}", "dict")])
+def test_a_config_that_is_none(tmp_path, gives, expected):
+    """A file whose get_config gives something else is refused."""
     (tmp_path / "wrong.py").write_text(f"def get_config(argument):\n    return {gives}\n")
-    with pytest.raises(InputError, match=f"get_config gives {said}, not a ConfigDict"):
+    with pytest.raises(InputError, match=f"expected a ConfigDict of get_config, got {expected}"):
         compare.run(compare.arguments(command(tmp_path, f"--config={tmp_path / 'wrong.py'}")))
 
 
@@ -533,36 +594,46 @@ def test_conditions_are_run_once(tmp_path):
     assert compare.arguments(command(tmp_path, "--beyond=few20,unseen,few20")).beyond == ("few20", "unseen")
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "3", '{"map": "x", "config_sha256": ""}', '{"map": 1.0}'])
-def test_a_damaged_json(tmp_path, content):
-    """A file that isn't a run's result is named, and stays as it is."""
-    path = tmp_path / "out" / "digits" / "trials" / "classify_1.json"
-    path.parent.mkdir(parents=True)
-    path.write_text(content)
-    with pytest.raises(InputError, match=r"classify_1\.json is no result of a run: remove it"):
+TRIAL = {"method": "classify", "trial": 1, "bits": 24, "seed": 0, "validation": 100, "map": 0.5, "config_sha256": "0"}
+
+
+@pytest.mark.parametrize("line", ["", "{", "[]", "3", json.dumps({**TRIAL, "map": "x"}), '{"map": 1.0, "config_sha256": ""}'])
+def test_a_damaged_line(tmp_path, line):
+    """A line that isn't a run's result is named, and the file stays as it is."""
+    path = put(tmp_path, json.dumps(TRIAL | {"trial": 0}), line)
+    content = path.read_text()
+    with pytest.raises(InputError, match=r"runs\.jsonl, line 2 .*remove the line"):
         compare.run(compare.arguments(command(tmp_path)))
     assert path.read_text() == content
 
 
-def test_a_json_of_another_config(tmp_path):
+def test_two_lines_of_a_run(tmp_path):
+    """They are refused."""
+    put(tmp_path, json.dumps(TRIAL), json.dumps(TRIAL))
+    with pytest.raises(InputError, match=r"line 2 and .*line 1 are of the same run \(classify, trial 1\): remove one"):
+        compare.run(compare.arguments(command(tmp_path)))
+
+
+def test_a_line_of_another_config(tmp_path):
     """A run with other settings is refused before anything is trained."""
-    path = tmp_path / "out" / "digits" / "trials" / "classify_1.json"
-    path.parent.mkdir(parents=True)
-    path.write_text('{"map": 0.5, "config_sha256": "0"}')
-    with pytest.raises(InputError, match=r"classify_1\.json is of another config: remove it, or give another --out"):
+    put(tmp_path, json.dumps(TRIAL))
+    with pytest.raises(InputError, match=r"line 1 \(classify, trial 1\) is of another config: remove the line"):
         compare.run(compare.arguments(command(tmp_path)))
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):
-    """A file where the folder of results should be is said before anything is trained."""
+    """A file where a folder should be is refused before anything is trained."""
+    (tmp_path / "work").write_text("")
+    with pytest.raises(InputError, match=r"work.* can't be made .*: give another --work"):
+        compare.run(compare.arguments(command(tmp_path)))
     (tmp_path / "out").write_text("")
-    with pytest.raises(InputError, match=r"out.* can't be made .*: give another --out or --work"):
+    with pytest.raises(InputError, match=r"runs\.jsonl can't be read .*Not a directory"):
         compare.run(compare.arguments(command(tmp_path)))
 
 
 def test_bad_input_of_the_command(tmp_path):
     """The command itself ends with status 2 and one line that begins with `error: `."""
-    status, told = finished(command(tmp_path, "--beyond=nope"))
+    status, stderr = finished(command(tmp_path, "--beyond=nope"))
     assert status == 2
-    assert told.startswith("error: no condition 'nope'")
-    assert told.count("\n") == 1
+    assert stderr.startswith("error: no condition 'nope'")
+    assert stderr.count("\n") == 1

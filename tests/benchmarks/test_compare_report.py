@@ -1,6 +1,5 @@
-"""The report of the comparison: figures worked by hand, what a loss reads like, and files that aren't what they should be."""
+"""The report of the comparison: figures worked out by hand, how a loss reads, and damaged files."""
 
-import importlib
 import itertools
 import json
 import math
@@ -14,18 +13,14 @@ from PIL import Image
 from scipy.stats import permutation_test
 
 from adsq_jax.errors import InputError
+from benchmarks.methods import plots, report, run_file, scores
 
 ROOT = Path(__file__).parents[2]
 QUERIES = 40
 
 
-sys.path.insert(0, str(ROOT))
-plots, report, scores = (importlib.import_module(f"benchmarks.methods.{name}") for name in ("plots", "report", "scores"))
-sys.path.remove(str(ROOT))
-
-
 def made_run(method, value, *, bits=16, seed=0, alone=None, ap=None, **changed):
-    """A run whose mAP is `value`, and by network f alone `alone`."""
+    """Make a run whose mAP is `value`, and with network f alone `alone`."""
     random = np.random.default_rng([bits, seed])
     hard = random.integers(-1_500, 1_500, QUERIES)
     shape = np.linspace(0, 1, bits + 1)
@@ -70,11 +65,13 @@ def made_run(method, value, *, bits=16, seed=0, alone=None, ap=None, **changed):
     return run | changed
 
 
-def put(folder, run, part="runs"):
-    place = folder / run["set"] / part
-    place.mkdir(parents=True, exist_ok=True)
-    name = run["variant"] or run["method"]
-    (place / f"{name}_{run['bits']}bits_seed{run['seed']}.json").write_text(json.dumps(run))
+def put(folder, run):
+    """Add a run, in place of one of the same name."""
+    path = folder / "toys" / "runs.jsonl"
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(line for line in lines if run_file.name_of(json.loads(line)) != run_file.name_of(run)))
+    run_file.append(path, run)
 
 
 def made_trial(method, trial, value):
@@ -85,7 +82,7 @@ def made_trial(method, trial, value):
 
 
 def small(folder):
-    """Two methods and ADSQ at 16 and 32 bits, of two seeds; ADSQ is best at 16 bits and is beaten at 32."""
+    """Write runs of two methods and ADSQ at 16 and 32 bits with two seeds; ADSQ is best at 16 bits and is beaten at 32."""
     for seed, step in ((0, -0.01), (1, 0.01)):
         put(folder, made_run("adsq", 0.8 + step, bits=16, seed=seed))
         put(folder, made_run("adsq", 0.7 + step, bits=32, seed=seed))
@@ -95,12 +92,12 @@ def small(folder):
     return folder
 
 
-def on_progress(folder):
-    return report.report(scores.read(folder), place=Path("results"))
+def report_of(folder):
+    return report.report(scores.read(folder), folder=Path("results"))
 
 
 def table_rows(text, first):
-    """The cells of the first table whose head begins so."""
+    """Return the cells of the first table whose first column has this head."""
     lines = text[text.index(f"| {first} |") :].split("\n\n")[0].splitlines()
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in [lines[0], *lines[2:]]]
 
@@ -175,7 +172,7 @@ def test_a_difference_by_hand():
 
 def test_the_table_of_a_set(tmp_path):
     """Sorted by mean, ADSQ twice, best in bold, fewer seeds and gaps marked."""
-    rows = table_rows(on_progress(small(tmp_path)), "method")
+    rows = table_rows(report_of(small(tmp_path)), "method")
     assert rows[0] == ["method", "16 bits", "32 bits", "mean", "passes an image", "seconds a run", "memory, MiB"]
     assert rows[1:] == [
         ["ADSQ (both)", "**0.8000 ± 0.0141**", "0.7000 ± 0.0141", "0.7500", "2", "12", "1,234"],
@@ -187,7 +184,7 @@ def test_the_table_of_a_set(tmp_path):
 
 def test_a_loss_reads_as_a_loss(tmp_path):
     """What is below a baseline is said to be, in words and in the tables."""
-    text = on_progress(small(tmp_path))
+    text = report_of(small(tmp_path))
     assert (
         "**ADSQ (both) is above every baseline beyond the spread at 0 of 1 set and code lengths.** It is below at least one "
         "baseline at 0 of them, beyond the spread at 0.\n\nIt is not so at:\n\n"
@@ -213,12 +210,12 @@ def test_a_win_within_the_spread_is_none(tmp_path):
     for seed, step in ((0, -0.1), (1, 0.1)):
         put(tmp_path, made_run("adsq", 0.8 + step, alone=0.7 + step, seed=seed))
         put(tmp_path, made_run("dpsh", 0.75 + step, seed=seed))
-    text = on_progress(tmp_path)
+    text = report_of(tmp_path)
     assert "- toys, 16 bits: 0.0500 above DPSH, within the spread (p 0.0001)" in text
     assert "- toys, 16 bits: 0.0500 below DPSH, within the spread (p 0.0001)" in text
     put(tmp_path, made_run("dpsh", 0.3, seed=0))
     put(tmp_path, made_run("dpsh", 0.32, seed=1))
-    text = on_progress(tmp_path)
+    text = report_of(tmp_path)
     for ours in ("ADSQ (both)", "ADSQ (f)"):
         assert f"**{ours} is above every baseline beyond the spread at 1 of 1 set and code lengths.** It is below at" in text
     assert "It is not so" not in text
@@ -231,11 +228,11 @@ def test_a_win_within_the_spread_is_none(tmp_path):
 def test_query_nets(tmp_path):
     """A row a query net with the mean of each code length, the best one marked; without ADSQ there is no such table."""
     put(tmp_path, made_run("dpsh", 0.5))
-    assert "by query net" not in on_progress(tmp_path)
+    assert "by query net" not in report_of(tmp_path)
     for seed, step in ((0, -0.01), (1, 0.01)):
         nets = {"ff": 0.7 + step, "gg": 0.72 + step, "fg": 0.68 + step, "sum": 0.75 + step}
         put(tmp_path, made_run("adsq", nets["sum"], alone=nets["ff"], seed=seed, map_by_query_net=nets))
-    assert table_rows(on_progress(tmp_path), "encoded by")[1:] == [
+    assert table_rows(report_of(tmp_path), "encoded by")[1:] == [
         ["f for both", "0.7000 ± 0.0141"],
         ["g for both", "0.7200 ± 0.0141"],
         ["f for queries, g for the database", "0.6800 ± 0.0141"],
@@ -246,17 +243,15 @@ def test_query_nets(tmp_path):
 def test_tuning_conditions_and_variants(tmp_path):
     """Each has its table where there is data; the trial that the runs took is marked, beside the one that was best."""
     small(tmp_path)
-    bare = on_progress(tmp_path)
+    bare = report_of(tmp_path)
     assert all(heading not in bare for heading in ("tuning", "other conditions", "variants of"))
-    (tmp_path / "toys" / "trials").mkdir()
     for trial in range(2):
-        path = tmp_path / "toys" / "trials" / f"dpsh_{trial}.json"
-        path.write_text(json.dumps(made_trial("dpsh", trial, 0.6 - 0.1 * trial)))
+        put(tmp_path, made_trial("dpsh", trial, 0.6 - 0.1 * trial))
     for seed in range(2):
-        put(tmp_path, made_run("adsq", 0.4 + seed / 50, seed=seed, condition="noise20"), part="beyond/noise20")
-        put(tmp_path, made_run("dpsh", 0.5 + seed / 50, seed=seed, condition="noise20"), part="beyond/noise20")
-        put(tmp_path, made_run("adsq", 0.85 + seed / 50, seed=seed, variant="smooth"), part="variants")
-    text = on_progress(tmp_path)
+        put(tmp_path, made_run("adsq", 0.4 + seed / 50, seed=seed, condition="noise20"))
+        put(tmp_path, made_run("dpsh", 0.5 + seed / 50, seed=seed, condition="noise20"))
+        put(tmp_path, made_run("adsq", 0.85 + seed / 50, seed=seed, variant="smooth"))
+    text = report_of(tmp_path)
     assert [row[:5] for row in table_rows(text[text.index("tuning") :], "method")[1:]] == [
         ["DPSH", "0", "learning_rate 0.01, alpha 0", "0.6000 (best)", ""],
         ["DPSH", "1", "learning_rate 0.01, alpha 1", "0.5000", "**chosen**"],
@@ -269,9 +264,9 @@ def test_tuning_conditions_and_variants(tmp_path):
     variants = table_rows(text[text.index("variants of") :], "variant")
     assert variants[1] == ["smooth (both)", "0.8600 ± 0.0141", "**+0.0600**, p 0.0001"]
     assert variants[2][0] == "smooth (f)"
-    (tmp_path / "toys" / "runs").rename(tmp_path / "elsewhere")
-    (tmp_path / "toys" / "variants").rename(tmp_path / "toys" / "old")
-    assert "tuning" in on_progress(tmp_path)
+    path = tmp_path / "toys" / "runs.jsonl"
+    path.write_text("".join(line for line in path.read_text().splitlines(keepends=True) if "validation" in line))
+    assert "tuning" in report_of(tmp_path)
 
 
 def test_the_baselines_are_ranked_where_all_of_them_were_run(tmp_path):
@@ -281,7 +276,7 @@ def test_the_baselines_are_ranked_where_all_of_them_were_run(tmp_path):
         for bits, value in zip((16, 32, 48), values, strict=True):
             for seed, step in ((0, -0.15), (1, 0.15)) if value else ():
                 put(tmp_path, made_run(method, value + step, bits=bits, seed=seed))
-    text = on_progress(tmp_path)
+    text = report_of(tmp_path)
     assert "at which each of them was run (2 of 3):" in text
     assert table_rows(text, "baseline")[1:] == [
         ["DPSH", "1.50", "0.0500"],
@@ -292,18 +287,24 @@ def test_the_baselines_are_ranked_where_all_of_them_were_run(tmp_path):
 
 def test_settings_of_all_runs(tmp_path):
     """What was set for all stands with the runs, and runs of other settings aren't compared with them."""
-    assert "Set for all" not in on_progress(small(tmp_path / "small"))
+    assert "Set for all" not in report_of(small(tmp_path / "small"))
     put(tmp_path, made_run("dpsh", 0.5, settings_of_all={"train.rounds": 4, "optim.momentum": 0.9}))
     put(tmp_path, made_run("adsq", 0.6, settings_of_all={"train.rounds": 4, "optim.momentum": 0.9}))
-    assert "Set for all of them, trials too: train.rounds 4, optim.momentum 0.9.\n2 runs" in on_progress(tmp_path)
+    assert "Set for all of them, trials included: train.rounds 4, optim.momentum 0.9.\n2 runs" in report_of(tmp_path)
     put(tmp_path, made_run("dsh", 0.5))
     with pytest.raises(InputError, match="differ in settings_of_all"):
-        on_progress(tmp_path)
+        report_of(tmp_path)
 
 
 def changed(tmp_path, **keys):
     put(tmp_path, made_run("dpsh", 0.5))
-    put(tmp_path, made_run("adsq", 0.5) | keys)
+    run_file.append(tmp_path / "toys" / "runs.jsonl", made_run("adsq", 0.5) | keys)
+
+
+def add_line(tmp_path, text):
+    changed(tmp_path)
+    with (tmp_path / "toys" / "runs.jsonl").open("a", errors="surrogateescape") as file:
+        file.write(text + "\n")
 
 
 @pytest.mark.parametrize(
@@ -316,24 +317,26 @@ def changed(tmp_path, **keys):
         (lambda path: changed(path, ap_f=None), "ap_f is not a list of 40"),
         (lambda path: changed(path, ap=[0.5] * QUERIES), "ap is not a list of 40"),
         (lambda path: changed(path, map_by_query_net={}), "no 'ff'"),
-        (lambda path: changed(path, query_net="ff"), "compared by 'sum'"),
+        (lambda path: changed(path, query_net="ff"), "expected query_net 'sum'"),
         (lambda path: changed(path, variant=3), "variant is '3'"),
         (lambda path: changed(path, settings_of_all=[3]), "settings_of_all is"),
-        (lambda path: changed(path, map=float("nan")), "can't be read as JSON"),
-        (lambda path: changed(path, map=float("inf")), "can't be read as JSON"),
-        (lambda path: changed(path, seconds=10**400), "can't be read as JSON"),
-        (lambda path: changed(path, ap=[10**30] * QUERIES), "can't be read as JSON"),
+        (lambda path: changed(path, map=float("nan")), "line 2 can't be read as the JSON"),
+        (lambda path: changed(path, map=float("inf")), "line 2 can't be read as the JSON"),
+        (lambda path: changed(path, seconds=10**400), "line 2 can't be read as the JSON"),
+        (lambda path: changed(path, ap=[10**30] * QUERIES), "line 2 can't be read as the JSON"),
         (lambda path: changed(path, precision_at={"1": "x"}), "precision_at"),
         (lambda path: changed(path, precision_at={"x": 1}), "precision_at"),
         (lambda path: changed(path, precision_recall={key: ["x"] for key in ("radius", "precision", "recall")}), "_recall"),
-        (lambda path: (changed(path), put(path, made_run("dsh", 0.5), part="beyond/few20")), "lies in 'few20'"),
+        (lambda path: changed(path, condition=["few20"]), "condition is"),
         (lambda path: changed(path, precision_recall={"radius": [0], "precision": []}), "precision_recall"),
-        (lambda path: (path / "toys").mkdir(), "has no SET/runs"),
-        (lambda path: None, "has no SET/runs"),
-        (lambda path: (changed(path), (path / "toys/runs/x.json").write_text("{")), "x.json can't be read"),
-        (lambda path: (changed(path), (path / "toys/runs/x.json").write_text("[]")), "x.json has no 'set'"),
-        (lambda path: (changed(path), (path / "toys").rename(path / "dolls")), "lies in the folder of 'dolls'"),
-        (lambda path: (changed(path), put(path, made_run("dpsh", 0.5), part="variants")), "remove one"),
+        (lambda path: (path / "toys").mkdir(), "has no SET/runs.jsonl"),
+        (lambda path: None, "has no SET/runs.jsonl"),
+        (lambda path: add_line(path, "{"), "line 3 can't be read"),
+        (lambda path: add_line(path, "[]"), "line 3 can't be read"),
+        (lambda path: add_line(path, "{}"), "line 3 has no 'set'"),
+        (lambda path: add_line(path, "\udcff"), "can't be read"),
+        (lambda path: (changed(path), (path / "toys").rename(path / "dolls")), "line 1 is of 'toys', its folder of 'dolls'"),
+        (lambda path: add_line(path, json.dumps(made_run("dpsh", 0.5))), "remove one"),
     ],
 )
 def test_bad_input(tmp_path, damage, words):
@@ -342,19 +345,39 @@ def test_bad_input(tmp_path, damage, words):
         scores.read(tmp_path)
 
 
+def test_a_line_that_a_kill_cut_off(tmp_path):
+    """It is not read, and the next line takes its place."""
+    path = tmp_path / "toys" / "runs.jsonl"
+    for part in ("", "{", json.dumps(made_run("dpsh", 0.5))):
+        path.unlink(missing_ok=True)
+        run_file.append(path, made_run("dpsh", 0.5))
+        whole = path.read_bytes()
+        path.write_bytes(whole + part.encode())
+        assert [line["method"] for line in run_file.read(path)] == ["dpsh"]
+        run_file.append(path, made_run("csq", 0.5))
+        assert path.read_bytes().startswith(whole)
+        assert [line["method"] for line in run_file.read(path)] == ["dpsh", "csq"]
+
+
+def test_every_run_in_the_repository_has_a_name():
+    """No two runs of a data set have the same one; there are 1,014."""
+    runs = [run for path in report.FOLDER.glob("*/runs.jsonl") for run in run_file.read(path)]
+    assert len({(run["set"], run_file.name_of(run)) for run in runs}) == len(runs) == 1_014
+
+
 @pytest.mark.parametrize("key", ["map", "trial", "ap", "versions"])
 def test_a_missing_key(tmp_path, key):
     run = made_run("dpsh", 0.5)
-    put(tmp_path, {name: value for name, value in run.items() if name != key})
-    with pytest.raises(InputError, match=f"dpsh_16bits_seed0.json has no '{key}'"):
+    run_file.append(tmp_path / "toys" / "runs.jsonl", {name: value for name, value in run.items() if name != key})
+    with pytest.raises(InputError, match=f"runs.jsonl, line 1 has no '{key}'"):
         scores.read(tmp_path)
 
 
-def test_two_versions_of_the_code_are_told(tmp_path):
+def test_two_versions_of_the_code_are_named(tmp_path):
     put(tmp_path, made_run("dpsh", 0.5))
-    assert "1 version of the code (`cccccccccccc`)" in on_progress(tmp_path)
+    assert "1 version of the code (`cccccccccccc`)" in report_of(tmp_path)
     put(tmp_path, made_run("dpsh", 0.5, seed=1, code_sha256="e" * 64))
-    text = on_progress(tmp_path)
+    text = report_of(tmp_path)
     assert "2 runs, 2026-11-20 to 2026-11-21, on a machine. 2 versions of the code (`cccccccccccc`, `eeeeeeeeeeee`)" in text
     assert "ADSQ (both) can't be compared" in text
 

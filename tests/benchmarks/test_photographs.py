@@ -30,7 +30,7 @@ def network():
     backbone = backbones.build("efficientnet_lite0", width=0, layers=Layers(), classes=1000)
     shape = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
     shapes = jax.eval_shape(lambda x: backbone.init(jax.random.key(0), x, train=False), shape)
-    found = pretrained.place(arrays, layout=layout, shapes=shapes, source=PACKAGE).variables
+    found = pretrained.assign(arrays, layout=layout, shapes=shapes, source=PACKAGE).variables
     net = ImgNet(backbone=backbone, bits=1, features=1, mean=layout.mean, deviation=layout.deviation, bounded=True)
     variables = {kind: {"backbone": tree} for kind, tree in found.items()}
     return jax.jit(lambda x: net.apply(variables, x, train=False, method=net.trunk))
