@@ -1,8 +1,9 @@
-"""Encodes pictures by a trained model, into an index that `adsq_jax.search` looks through.
+"""Encode pictures with a trained model into an index that `adsq_jax.search` searches.
 
 `python -m adsq_jax.encode --workdir=DIR --images=FOLDER --index=INDEX`
 """
 
+import contextlib
 import hashlib
 import itertools
 import os
@@ -11,167 +12,167 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import flags
 
-from adsq_jax import command_line, index, storage
+from adsq_jax import command_line, storage
 from adsq_jax.data import gallery as galleries
-from adsq_jax.data import images
+from adsq_jax.data import images as pictures
 from adsq_jax.data.gallery import Gallery
 from adsq_jax.data.images import BadImage
 from adsq_jax.devices import host
 from adsq_jax.errors import InputError, Stopped
-from adsq_jax.index import CodeIndex, Item, Manifest
+from adsq_jax.index import CodeIndex, Item, Manifest, check_model, create, is_text
 from adsq_jax.inference import model as model_module
 from adsq_jax.inference.model import Model
-from adsq_jax.run import workdir
+from adsq_jax.run.progress import progress_bar
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "A finished run's folder: its model encodes.")
-_IMAGES = flags.DEFINE_string("images", None, "A folder of pictures, a list file, or tfds:NAME or tfds:NAME@SPLIT.")
-_DIRECTORY = flags.DEFINE_string("directory", "", "Where a list's paths begin, if not beside it; or TFDS's data_dir.")
-_INDEX = flags.DEFINE_string("index", None, "The index's folder, or its address on a Milvus server; made if it isn't there.")
-_PRUNE = flags.DEFINE_bool("prune", False, "Takes out of the index what is no longer in the folder.")
-
-_ASKED = 1_000  # images looked up in the index at a time
-_TOLD = 20  # images that were left out, told one by one
+_IDS_PER_LOOKUP = 1_000
+_MAX_REPORTED = 20  # images that were left out, one line each
 
 
-@dataclass
+@dataclass(frozen=True)
 class Counts:
-    """What became of the images."""
+    """What became of the images of `encode_images`."""
 
-    encoded: int = 0
-    unchanged: int = 0
-    bad: list[str] = field(default_factory=list)  # why each was left out
+    encoded: int  # new or changed
+    unchanged: int
+    left_out: tuple[str, ...]  # for each image that can't be used the reason
+    removed: int  # by `prune`
+    total: int  # items in the index now
+
+    def __repr__(self) -> str:
+        numbers = f"encoded={self.encoded}, unchanged={self.unchanged}, left_out={len(self.left_out)}"
+        return f"Counts({numbers}, removed={self.removed}, total={self.total})"
 
 
-def main() -> None:
-    """Reads the flags, encodes and tells."""
-    if not (_WORKDIR.value and _IMAGES.value and _INDEX.value):
+def main(arguments: Sequence[str]) -> None:
+    """Read the flags, encode, and print the counts."""
+    flags = command_line.Flags(arguments, description=__doc__)
+    flags.text("workdir", "The folder of a finished run, whose model encodes.")
+    flags.text("images", "A folder of pictures, a list file, or tfds:NAME or tfds:NAME@SPLIT.")
+    flags.text("directory", "The folder of a list's paths, if not the list's own; or TFDS's data_dir.", default="")
+    flags.text("index", "The index's folder, or its address on a Milvus server; made if it doesn't exist.")
+    flags.boolean("prune", "Remove from the index what is no longer in the folder.")
+    given = flags.parse()
+    if not (given.workdir and given.images and given.index):
         raise InputError("--workdir=DIR, --images=FOLDER and --index=INDEX are all needed")
-    began, counts = time.monotonic(), Counts()
+    began = time.monotonic()
+    with contextlib.suppress(RuntimeError):  # JAX has started before, in a process that calls several commands
+        host.use_all_cores()
     try:
-        pruned, total = _run(counts)
+        counts = encode_images(given.workdir, given.images, index=given.index, directory=given.directory, prune=given.prune)
     except (KeyboardInterrupt, Stopped) as error:
-        print(f"stopped: {counts.encoded:,} images were added to {_INDEX.value}; the same command goes on", file=sys.stderr)
+        print(f"stopped: {given.index} keeps what was added; the same command continues", file=sys.stderr)
         command_line.hard_exit(0 if isinstance(error, Stopped) else 130)
-    for text in counts.bad[:_TOLD]:
-        print(f"left out: {text}", file=sys.stderr)
-    if len(counts.bad) > _TOLD:
-        print(f"left out: {len(counts.bad) - _TOLD:,} more", file=sys.stderr)
+    for reason in counts.left_out[:_MAX_REPORTED]:
+        print(f"left out: {reason}", file=sys.stderr)
+    if len(counts.left_out) > _MAX_REPORTED:
+        print(f"left out: {len(counts.left_out) - _MAX_REPORTED:,} more", file=sys.stderr)
     print(
-        f"{counts.encoded:,} images encoded, {counts.unchanged:,} unchanged, {len(counts.bad):,} left out, "
-        f"{pruned:,} taken out, in {time.monotonic() - began:.0f} s; {_INDEX.value} holds {total:,}"
+        f"{counts.encoded:,} images encoded, {counts.unchanged:,} unchanged, {len(counts.left_out):,} left out, "
+        f"{counts.removed:,} removed, in {time.monotonic() - began:.0f} s; {given.index} holds {counts.total:,}"
     )
-    if counts.bad and not counts.encoded + counts.unchanged:
-        raise InputError(f"none of the {len(counts.bad):,} images of --images={_IMAGES.value} can be used: see above")
+    if counts.left_out and not counts.encoded + counts.unchanged:
+        raise InputError(f"none of the {len(counts.left_out):,} images of --images={given.images} can be used: see above")
 
 
-def _run(counts: Counts) -> tuple[int, int]:
-    """How many images were taken out, and how many the index has then."""
-    host.use_all_cores()
-    model = model_module.load(_WORKDIR.value)
-    gallery = galleries.read(_IMAGES.value, directory=_DIRECTORY.value)
-    if _PRUNE.value and not gallery.is_folder:
-        raise InputError("--prune goes with a folder: what isn't in a list may still be wanted")
-    run = workdir.path(_WORKDIR.value)
-    manifest = Manifest(model.bits, model.sha256, str(run) if storage.is_remote(run) else os.path.abspath(run))
-    with index.create(_INDEX.value, manifest) as opened:
-        with command_line.progress_bar(len(gallery), unit="images") as bar:
-            encode(model, gallery, opened, counts=counts, threads=host.reading_threads(0), on_progress=bar.update)
-        return prune(gallery, opened) if _PRUNE.value else 0, opened.count()
-
-
-def encode(
-    model: Model, gallery: Gallery, opened: CodeIndex, *, counts: Counts, threads: int, on_progress: Callable[[int], Any]
-) -> None:
-    """Encodes what is new or has changed; a batch that was added stays, whatever happens after.
+def encode_images(
+    model: Model | str | Path,
+    images: str,
+    *,
+    index: str | Path | CodeIndex,
+    directory: str = "",
+    prune: bool = False,
+    threads: int = 0,
+    on_progress: Callable[[int], Any] | None = None,
+) -> Counts:
+    """Encode new and changed images into an index. Each batch that was added stays, whatever happens later.
 
     Args:
-      model: encodes for the database.
-      gallery: the images.
-      opened: the index.
-      counts: is counted up on the way. An image that can't be read is left out, and counted with the reason.
-      threads: that read and decode.
-      on_progress: is called on the way with the number of images done since.
+      model: a trained model, or the folder of its run, which the index then names.
+      images: a folder of pictures, a list file, or `tfds:NAME` or `tfds:NAME@SPLIT`.
+      index: the location of an index, made if there is none, or an open one.
+      directory: the folder of a list's paths, "" for the list's own; or TFDS's data_dir.
+      prune: whether to remove from the index what was below the folder and is there no longer.
+      threads: to read and decode with; 0 chooses by the number of cores.
+      on_progress: called with the number of images done since the last call; None shows a progress bar.
+
+    Returns:
+      The counts; images that can't be read are left out, with the reason.
 
     Raises:
-      InputError: the index can't be written.
+      InputError: there is no such model or no image, the index holds other codes or can't be written, or `prune` is given for
+        images that are not in a folder.
 
     Source: this project.
     """
-    added: deque[list[Item]] = deque()
+    loaded = model if isinstance(model, Model) else model_module.load(model)
+    gallery = galleries.read(images, directory=directory)
+    if prune and not gallery.is_folder:
+        raise InputError(
+            "--prune expects a folder in --images, since what isn't in a list may still be wanted; fix: leave it out"
+        )
+    run = "" if isinstance(model, Model) else str(model) if storage.is_remote(model) else os.path.abspath(model)
+    manifest = Manifest(loaded.bits, loaded.sha256, run)
+    with contextlib.ExitStack() as stack:
+        opened = index if isinstance(index, CodeIndex) else stack.enter_context(create(index, manifest))
+        check_model(opened, manifest)
+        if on_progress is None:
+            on_progress = stack.enter_context(progress_bar(len(gallery), unit="images")).update
+        threads = host.reading_threads(threads)
+        encoded, unchanged, left_out = _encode(loaded, gallery, opened, threads=threads, on_progress=on_progress)
+        removed = _remove_missing(gallery, opened) if prune else 0
+        return Counts(encoded=encoded, unchanged=unchanged, left_out=left_out, removed=removed, total=opened.count())
+
+
+_Image = tuple[Item, np.ndarray]  # with the pixels that the network sees, uint8[image_size, image_size, 3]
+
+
+def _encode(
+    model: Model, gallery: Gallery, opened: CodeIndex, *, threads: int, on_progress: Callable[[int], Any]
+) -> tuple[int, int, tuple[str, ...]]:
+    """Encode new and changed images; return how many, how many are unchanged, and why the others were left out."""
+    encoded, unchanged, left_out = 0, 0, list[str]()
+    pending = deque[list[Item]]()  # of the batches that the network computes: one may be read ahead
+
+    def new_images() -> Iterator[_Image]:
+        nonlocal unchanged
+        for result in _read_ahead(model, gallery, opened, threads=threads):
+            if isinstance(result, tuple):
+                yield result
+                continue
+            if isinstance(result, str):
+                left_out.append(result)
+            else:
+                unchanged += 1
+            on_progress(1)
 
     def batches() -> Iterator[np.ndarray]:
-        changed = _changed(model, gallery, opened, counts=counts, threads=threads, on_progress=on_progress)
-        while batch := list(itertools.islice(changed, model.batch_size)):
-            added.append([item for item, _ in batch])
+        images = new_images()
+        while batch := list(itertools.islice(images, model.batch_size)):
+            pending.append([item for item, _ in batch])
             yield np.stack([pixels for _, pixels in batch])
 
     for codes in model.stream(batches(), part="database"):
-        items = added.popleft()
+        items = pending.popleft()
         opened.add(items, codes)
-        counts.encoded += len(items)
+        encoded += len(items)
         on_progress(len(items))
+    return encoded, unchanged, tuple(left_out)
 
 
-def _changed(
-    model: Model, gallery: Gallery, opened: CodeIndex, *, counts: Counts, threads: int, on_progress: Callable[[int], Any]
-) -> Iterator[tuple[Item, np.ndarray]]:
-    """Of what isn't in the index as it is now: the item, and what the network sees of it."""
-
-    def wanted() -> Iterator[tuple[int, Item | None]]:
-        for start in range(0, len(gallery), _ASKED):
-            rows = range(start, min(start + _ASKED, len(gallery)))
-            names = [gallery.id(row) for row in rows]
-            known = opened.find([name for name in names if index.is_text(name)])
-            yield from ((row, known.get(name)) for row, name in zip(rows, names, strict=True))
-
-    # A batch is read ahead, so that it is there when the one before has been computed.
-    for result in _ahead(
-        wanted(), lambda row, known: _read(model, gallery, row, known), threads=threads, most=model.batch_size
-    ):
-        if isinstance(result, str):
-            counts.bad.append(result)
-            on_progress(1)
-        elif result is None:
-            counts.unchanged += 1
-            on_progress(1)
-        else:
-            yield result
-
-
-def _read(model: Model, gallery: Gallery, row: int, known: Item | None) -> tuple[Item, np.ndarray] | str | None:
-    """An item with its pixels; None where it is in the index as it is; or why it can't be used."""
-    source, name = gallery.source, gallery.id(row)
-    if not index.is_text(name):
-        return f"{source.location(row)} has a name that isn't UTF-8: rename it"
-    try:
-        content = source.content(row)
-        item = Item(name, gallery.labels(row), hashlib.sha256(content).hexdigest())
-        if item == known:
-            return None
-        pixels = images.decode(content, shorter_side=model.resize)  # of the bytes that were hashed: files may change meanwhile
-        return item, model.cut(pixels, name=source.location(row))
-    except BadImage as error:
-        return f"{source.location(row)} {error}"
-    except InputError as error:  # of another size than the network wants
-        return str(error)
-
-
-def _ahead(
-    wanted: Iterator[tuple[int, Item | None]], read: Callable[[int, Item | None], Any], *, threads: int, most: int
-) -> Iterator[Any]:
-    """What threads read, in order, at most so many ahead."""
+def _read_ahead(model: Model, gallery: Gallery, opened: CodeIndex, *, threads: int) -> Iterator[_Image | str | None]:
+    """Read the images with threads, a batch ahead of the network, in order."""
     with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Future[Any]] = deque()
+        waiting = deque[Future[_Image | str | None]]()
         try:
-            for row, known in wanted:
-                waiting.append(pool.submit(read, row, known))
-                if len(waiting) > most:
+            for row, stored in _stored_items(gallery, opened):
+                waiting.append(pool.submit(_read, model, gallery, row, stored))
+                if len(waiting) > model.batch_size:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
@@ -179,21 +180,39 @@ def _ahead(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def prune(gallery: Gallery, opened: CodeIndex) -> int:
-    """Takes out of an index what is below a folder there, and not in the folder any more.
+def _stored_items(gallery: Gallery, opened: CodeIndex) -> Iterator[tuple[int, Item | None]]:
+    """Yield the row of each image, with its item if the index has one."""
+    for start in range(0, len(gallery), _IDS_PER_LOOKUP):
+        rows = range(start, min(start + _IDS_PER_LOOKUP, len(gallery)))
+        ids = [gallery.id(row) for row in rows]
+        items = opened.find([name for name in ids if is_text(name)])
+        yield from ((row, items.get(name)) for row, name in zip(rows, ids, strict=True))
 
-    Args:
-      gallery: of the folder.
-      opened: the index.
 
-    Returns:
-      How many images.
-    """
-    if not index.is_text(gallery.prefix):
-        return 0  # nothing of it can be in an index
-    there = {gallery.id(row) for row in range(len(gallery))}
-    gone: Sequence[str] = [name for name in opened.ids(prefix=gallery.prefix) if name not in there]
-    return opened.delete(gone)
+def _read(model: Model, gallery: Gallery, row: int, stored: Item | None) -> _Image | str | None:
+    """Return an image; None if the index has it unchanged; or the reason why it can't be used."""
+    source, name = gallery.source, gallery.id(row)
+    if not is_text(name):
+        return f"{source.location(row)} has a name that isn't UTF-8; fix: rename it"
+    try:
+        content = source.content(row)
+        item = Item(name, gallery.labels(row), hashlib.sha256(content).hexdigest())
+        if item == stored:
+            return None
+        pixels = pictures.decode(content, shorter_side=model.resize)  # what was hashed: the file may change meanwhile
+        return item, model.crop(pixels, name=source.location(row))
+    except BadImage as error:
+        return f"{source.location(row)} {error}"
+    except InputError as error:  # the network expects another size
+        return str(error)
+
+
+def _remove_missing(gallery: Gallery, opened: CodeIndex) -> int:
+    """Remove from an index what was below a gallery's folder and is there no longer; return how many items."""
+    if not is_text(gallery.prefix):
+        return 0  # an index can't hold anything below it
+    existing = {gallery.id(row) for row in range(len(gallery))}
+    return opened.delete([name for name in opened.ids(prefix=gallery.prefix) if name not in existing])
 
 
 if __name__ == "__main__":

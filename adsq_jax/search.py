@@ -1,73 +1,101 @@
-"""Looks in an index for the pictures that are nearest to others.
+"""Search an index for the pictures that are nearest to others.
 
 `python -m adsq_jax.search --index=INDEX --query=cat.jpg --k=20 --out=hits.html`
 """
 
+import contextlib
 import json
 import os
-import stat
+from collections.abc import Sequence
 from pathlib import Path
 
-from absl import flags
+import numpy as np
 
-from adsq_jax import command_line, index
+from adsq_jax import command_line, storage
 from adsq_jax.data import gallery
 from adsq_jax.errors import InputError
+from adsq_jax.index import CodeIndex, Filter, Manifest, check_model, open_index, parse
 from adsq_jax.inference import hits
-from adsq_jax.run import workdir
-
-_INDEX = flags.DEFINE_string("index", None, "The index of adsq_jax.encode: its folder, or its address on a Milvus server.")
-_QUERY = flags.DEFINE_multi_string("query", [], "A picture, or a folder of pictures; may be given several times.")
-_K = flags.DEFINE_integer("k", 20, "How many pictures to find for each query, at most.", lower_bound=1)
-_RADIUS = flags.DEFINE_integer("radius", None, "The greatest distance, in bits; any if not given.", lower_bound=0)
-_WHERE = flags.DEFINE_string("where", None, "Which pictures to look at: 'label=cat and not path=*/drafts/*'.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "The run whose model the index is of, if it isn't where it was any more.")
-_OUT = flags.DEFINE_string("out", None, "A page of pictures to write: hits.html or hits.png.")
-_JSON = flags.DEFINE_bool("json", False, "Prints JSON, not a table.")
+from adsq_jax.inference.hits import Hit
+from adsq_jax.inference.model import ImageLike, Model
+from adsq_jax.run import output, workdir
 
 
-def main() -> None:
-    """Reads the flags, searches and tells."""
-    if not (_INDEX.value and _QUERY.value and all(_QUERY.value)):
+def main(arguments: Sequence[str]) -> None:
+    """Read the flags, search, and print the hits."""
+    flags = command_line.Flags(arguments, description=__doc__)
+    flags.text("index", "The index that adsq_jax.encode made: its folder, or its address on a Milvus server.")
+    flags.texts("query", "A picture or a folder of pictures; may be given several times.")
+    flags.integer("k", "The largest number of hits a query.", default=20, low=1)
+    flags.integer("radius", "The largest distance, in bits; any by default.", low=0)
+    flags.text("where", "Which pictures to search: 'label=cat and not path=*/drafts/*'.")
+    flags.text("workdir", "The folder of the run whose model encoded the index, if it was moved.")
+    flags.text("out", "A page of pictures to write: hits.html or hits.png.")
+    flags.boolean("json", "Print JSON instead of a table.")
+    given = flags.parse()
+    if not (given.index and given.query and all(given.query)):
         raise InputError("--index=INDEX and --query=PICTURE are both needed")
-    out = _place_of_page()
-    where = None if _WHERE.value is None else index.parse(_WHERE.value)
-    with index.open_index(_INDEX.value) as opened:
-        queries = [picture for place in _QUERY.value for picture in _pictures(place)]
-        model = hits.model_of(opened, place=_INDEX.value, directory=_WORKDIR.value)
-        found = hits.nearest(opened, model, queries, k=_K.value, radius=_RADIUS.value, where=where)
+    out = None if given.out is None else output.check_new_file(storage.path(given.out), suffixes=(".html", ".png"))
+    where = None if given.where is None else parse(given.where)
+    with open_index(given.index) as opened:
+        queries = [picture for query in given.query for picture in _pictures(query)]
+        results = search(opened, queries, k=given.k, radius=given.radius, where=where, model=given.workdir)
     if out is not None:
-        draw = hits.sheet if out.suffix == ".png" else hits.page
-        with workdir.writing(out):
-            workdir.write_bytes(out, draw(queries, found))
-    if _JSON.value:
+        with output.writing(out):
+            workdir.write_bytes(out, (hits.sheet if out.suffix == ".png" else hits.page)(queries, results))
+    if given.json:
         content = [
-            {"query": query, "hits": [hit._asdict() for hit in some]} for query, some in zip(queries, found, strict=True)
+            {"query": query, "hits": [hit._asdict() for hit in found]} for query, found in zip(queries, results, strict=True)
         ]
         print(json.dumps(content, indent=2))
     else:
-        print("\n\n".join(hits.table(query, some) for query, some in zip(queries, found, strict=True)))
+        print("\n\n".join(hits.table(query, found) for query, found in zip(queries, results, strict=True)))
 
 
-def _place_of_page() -> Path | None:
-    if _OUT.value is None:
-        return None
-    out = Path(_OUT.value)
-    if out.suffix not in (".html", ".png"):
-        raise InputError(f"--out={out}: expected a name that ends with .html or .png")
-    if os.path.lexists(out):
-        raise InputError(f"--out={out} is there already: give another file, or remove it; nothing was overwritten")
-    with workdir.writing(out):
-        if not stat.S_ISDIR(os.stat(out.parent).st_mode):
-            raise InputError(f"--out={out}: expected a file in a folder that is there: make it first")
-    return out
+def search(
+    index: str | Path | CodeIndex,
+    queries: ImageLike | Sequence[ImageLike] | np.ndarray,
+    *,
+    k: int = 20,
+    radius: int | None = None,
+    where: str | Filter | None = None,
+    model: Model | str | Path | None = None,
+) -> list[list[Hit]]:
+    """Find the pictures of an index that are nearest to others.
+
+    Args:
+      index: the location of an index, or an open one.
+      queries: one or several images, as `Model.encode` takes them.
+      k: the largest number of hits a query, at least 1.
+      radius: the largest distance, in bits, at least 0; None for any.
+      where: which pictures to search, as `index.parse` reads it; None for all.
+      model: the model that encoded the index, or the folder of its run; None loads it from the folder that the index names.
+        Give a loaded model to search many times.
+
+    Returns:
+      The hits of each query, nearest first.
+
+    Raises:
+      InputError: there is no such index or model, a query can't be read, or k, radius or the filter is invalid.
+
+    Source: this project.
+    """
+    selected = parse(where) if isinstance(where, str) else where
+    with contextlib.ExitStack() as stack:
+        opened = index if isinstance(index, CodeIndex) else stack.enter_context(open_index(index))
+        if isinstance(model, Model):
+            check_model(opened, Manifest(model.bits, model.sha256))
+        else:
+            model = hits.load_model(opened, workdir=model)
+        packed_codes = model.encode(queries, part="query", packed=True)
+        return hits.search_codes(opened, packed_codes, k=k, radius=radius, where=selected)
 
 
-def _pictures(place: str) -> list[str]:
-    if not os.path.isdir(place):
-        return [place]
-    found = gallery.read(place, directory="")
-    return [found.id(row) for row in range(len(found))]
+def _pictures(query: str) -> list[str]:
+    if not os.path.isdir(query):
+        return [query]
+    pictures = gallery.read(query, directory="")
+    return [pictures.id(row) for row in range(len(pictures))]
 
 
 if __name__ == "__main__":

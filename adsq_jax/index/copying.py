@@ -1,96 +1,114 @@
-"""Copies an index to another place, whatever engines keep the two, and compares them item by item."""
+"""Copies an index to another location, whatever the two engines, and compares the two item by item."""
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from adsq_jax.errors import InputError
-from adsq_jax.index.protocol import CodeIndex, Item
+from adsq_jax.index.engine import CodeIndex, Item, check_model
+from adsq_jax.index.opening import create, open_index
+from adsq_jax.run.progress import progress_bar
 
-_TOGETHER = 50_000  # items added at a time: each add is kept before the next
-_MARK = 16  # bytes that stand for an item with its code
+_BATCH = 50_000  # items a call of `add`; each batch is stored before the next
+_DIGEST = 16  # bytes of the hash of an item and its code
 
 
 class Copied(NamedTuple):
-    """What became of the items."""
+    """Numbers of items after a copy."""
 
-    added: int  # new, or there in another form
+    added: int  # new in the target, or changed there
     unchanged: int
-    others: int  # that the target has beside them
+    others: int  # that only the target has
 
 
-def copy(source: CodeIndex, target: CodeIndex, *, on_progress: Callable[[int], Any]) -> Copied:
-    """Adds to an index what another one has and it hasn't, and then makes sure of each item, its labels, hash and code.
+def copy(
+    source: str | Path | CodeIndex, target: str | Path | CodeIndex, *, on_progress: Callable[[int], Any] | None = None
+) -> Copied:
+    """Copy what the target doesn't have yet, then compare every item's id, labels, hash and code.
 
-    What is there already isn't sent again, so that a copy which was cut short goes on. Takes about 100 bytes of memory an item.
+    A copy that was interrupted continues when it is called again. Takes about 100 bytes of memory an item.
 
     Args:
-      source: an open index.
-      target: another one, of the same bits and model.
-      on_progress: is called on the way with the number of items done since.
+      source: the location of an index, or an open one.
+      target: the location of another index, made if there is none, or an open one. It must hold codes of the same model.
+      on_progress: called with the number of items done since the last call; None shows a progress bar.
 
     Returns:
-      How many items were added, and how many not.
+      How many items were added, were there already, and are in the target alone.
 
     Raises:
-      InputError: the target can't be written, or hasn't afterwards what the source had: something else writes to one of them.
+      InputError: an index can't be opened or written, they hold codes of different models, or they differ after the copy
+        because another process writes to one of them.
 
     Source: this project.
     """
-    before, wanted, added = _marks_of(target), [np.zeros(0, f"S{_MARK}")], 0
-    for items, codes in _gathered(source):
-        marks = _marks(items, codes)
-        new = np.flatnonzero(~_among(marks, before))
+    with contextlib.ExitStack() as stack:
+        opened = source if isinstance(source, CodeIndex) else stack.enter_context(open_index(source))
+        copied = target if isinstance(target, CodeIndex) else stack.enter_context(create(target, opened.manifest))
+        if opened.location == copied.location:
+            raise InputError(f"{opened.location} can't be copied to itself; fix: give another location")
+        check_model(copied, opened.manifest)
+        if on_progress is None:
+            on_progress = stack.enter_context(progress_bar(opened.count(), unit="items")).update
+        return _copy(opened, copied, on_progress=on_progress)
+
+
+def _copy(source: CodeIndex, target: CodeIndex, *, on_progress: Callable[[int], Any]) -> Copied:
+    before, digests, added = _all_digests(target), [np.zeros(0, f"S{_DIGEST}")], 0
+    for items, codes in _batches(source):
+        digests.append(_digests(items, codes))
+        new = np.flatnonzero(~_contained(digests[-1], before))
         if len(new):
             target.add([items[row] for row in new], codes[new])
-        wanted.append(marks)
         added += len(new)
         on_progress(len(items))
     source.refresh()
     target.refresh()
-    after, marks = _marks_of(target), np.concatenate(wanted)
-    missing = int((~_among(marks, after)).sum()) + abs(source.count() - len(marks))
+    after, wanted = _all_digests(target), np.concatenate(digests)
+    missing = int((~_contained(wanted, after)).sum()) + abs(source.count() - len(wanted))
     if missing:
         raise InputError(
-            f"{missing:,} of {len(marks):,} items aren't in the copy as they were read: if something else writes to one of the "
-            "two indexes, wait for it, and give the same command again"
+            f"{missing:,} of {len(wanted):,} items differ between the index and its copy; fix: wait until no other process "
+            "writes to one of the two, and give the same command again"
         )
-    return Copied(added=added, unchanged=len(marks) - added, others=len(after) - len(marks))
+    return Copied(added=added, unchanged=len(wanted) - added, others=len(after) - len(wanted))
 
 
-def _gathered(source: CodeIndex) -> Iterator[tuple[list[Item], np.ndarray]]:
-    """All items of an index, as many at a time as are added."""
+def _batches(source: CodeIndex) -> Iterator[tuple[list[Item], np.ndarray]]:
+    """Yield all items of an index in batches of at least `_BATCH`, and the rest."""
     items, codes = list[Item](), list[np.ndarray]()
     for some, packed in source.scan():
         items += some
         codes.append(packed)
-        if len(items) >= _TOGETHER:
+        if len(items) >= _BATCH:
             yield items, np.concatenate(codes)
             items, codes = [], []
     if items:
         yield items, np.concatenate(codes)
 
 
-def _marks_of(opened: CodeIndex) -> np.ndarray:
-    """The marks of all items of an index, sorted, [n]."""
-    return np.sort(np.concatenate([np.zeros(0, f"S{_MARK}"), *(_marks(*some) for some in opened.scan())]))
+def _all_digests(opened: CodeIndex) -> np.ndarray:
+    """Return the digests of all items of an index, sorted."""
+    return np.sort(np.concatenate([np.zeros(0, f"S{_DIGEST}"), *(_digests(*some) for some in opened.scan())]))
 
 
-def _marks(items: Sequence[Item], codes: np.ndarray) -> np.ndarray:
-    """A hash of each item with its code, [n]."""
+def _digests(items: Sequence[Item], codes: np.ndarray) -> np.ndarray:
+    """Return a hash of each item and its code, bytes[n]."""
 
-    def mark(item: Item, code: bytes) -> bytes:
-        texts = (item.id, item.sha256, str(len(item.labels)), *item.labels)  # none has a null in it
-        return hashlib.blake2b("\0".join(texts).encode() + b"\0" + code, digest_size=_MARK).digest()
+    def digest(item: Item, code: bytes) -> bytes:
+        texts = (item.id, item.sha256, str(len(item.labels)), *item.labels)  # without null characters
+        return hashlib.blake2b("\0".join(texts).encode() + b"\0" + code, digest_size=_DIGEST).digest()
 
-    return np.array([mark(item, code.tobytes()) for item, code in zip(items, codes, strict=True)], f"S{_MARK}")
+    return np.array([digest(item, code.tobytes()) for item, code in zip(items, codes, strict=True)], f"S{_DIGEST}")
 
 
-def _among(marks: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Which marks are among others that are sorted, bool[n]."""
-    if not len(others):
-        return np.zeros(len(marks), bool)
-    places = np.minimum(np.searchsorted(others, marks), len(others) - 1)
-    return others[places] == marks
+def _contained(digests: np.ndarray, ordered: np.ndarray) -> np.ndarray:
+    """Say which digests are among sorted ones, bool[n]."""
+    if not len(ordered):
+        return np.zeros(len(digests), bool)
+    positions = np.minimum(np.searchsorted(ordered, digests), len(ordered) - 1)
+    return ordered[positions] == digests

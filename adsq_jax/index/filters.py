@@ -1,4 +1,4 @@
-"""Which items a search looks at: `label = cat and not path = */drafts/*`. Engines translate what `parse` gives."""
+"""Filters: which items a search looks at, as in `label=cat and not path=*/drafts/*`. Each engine translates them."""
 
 import re
 from typing import NamedTuple, NoReturn
@@ -6,9 +6,9 @@ from typing import NamedTuple, NoReturn
 from adsq_jax.errors import InputError
 
 _TOKEN = re.compile(r"""\s*(?:(?P<sign>!=|=|\(|\))|"(?P<double>[^"]*)"|'(?P<single>[^']*)'|(?P<word>[^\s()=!"']+))""")
-_DEEPEST = 50  # parentheses and nots in one another
-_LONGEST = 10_000  # characters
-_EXPECTED = "expected label=NAME, label!=NAME, path=PATTERN or path!=PATTERN (* stands for anything), joined by and, or, not"
+_MAX_DEPTH = 50  # nested parentheses and nots
+_MAX_LENGTH = 10_000  # characters
+_EXPECTED = "expected label=NAME, label!=NAME, path=PATTERN or path!=PATTERN (* stands for any text), joined by and, or, not"
 
 
 class Label(NamedTuple):
@@ -18,42 +18,42 @@ class Label(NamedTuple):
 
 
 class Path(NamedTuple):
-    """Items whose id has a form; * stands for any text."""
+    """Items whose id matches a pattern, where * stands for any text."""
 
     pattern: str
 
     @property
     def parts(self) -> list[str]:
-        """The pattern, taken apart at each *."""
+        """The texts between the stars of the pattern."""
         return self.pattern.split("*")
 
 
 class Not(NamedTuple):
-    """Items that another filter leaves out."""
+    """Items that a filter doesn't select."""
 
-    of: "Filter"
-
-
-class Every(NamedTuple):
-    """Items that all of several filters let through."""
-
-    of: "tuple[Filter, ...]"
+    inner: "Filter"
 
 
-class Either(NamedTuple):
-    """Items that one or more of several filters let through."""
+class And(NamedTuple):
+    """Items that all filters select."""
 
-    of: "tuple[Filter, ...]"
+    parts: "tuple[Filter, ...]"
 
 
-Filter = Label | Path | Not | Every | Either
+class Or(NamedTuple):
+    """Items that at least one filter selects."""
+
+    parts: "tuple[Filter, ...]"
+
+
+Filter = Label | Path | Not | And | Or
 
 
 def parse(text: str) -> Filter:
-    """Reads a filter as people write it.
+    """Parse a filter.
 
-    `not` binds closer than `and`, and that closer than `or`; parentheses group. A value with spaces, or named and, or, not,
-    stands in quotes of either kind.
+    `not` binds tighter than `and`, and `and` tighter than `or`; parentheses group. Quote a value with spaces, or one that is
+    and, or, not; both kinds of quotes will do.
 
     Args:
       text: for instance `label=cat`, `label="polar bear" or label=seal`, `(label=cat or label=dog) and path!=/old/*`.
@@ -62,23 +62,23 @@ def parse(text: str) -> Filter:
       The filter.
 
     Raises:
-      InputError: it can't be read as one; the text says where.
+      InputError: it isn't a filter; the message says where it goes wrong.
 
     Source: this project.
     """
-    if len(text) > _LONGEST:
-        raise InputError(f"a filter of {len(text):,} characters: expected at most {_LONGEST:,}; use a * in a path")
+    if len(text) > _MAX_LENGTH:
+        raise InputError(f"expected a filter of at most {_MAX_LENGTH:,} characters, got {len(text):,}; fix: use a * in a path")
     if not is_text(text):
         raise InputError(f"the filter {text!r:.100} isn't UTF-8: {_EXPECTED}")
     parser = _Parser(text)
-    found = parser.either(0)
+    parsed = parser.disjunction(0)
     if parser.kind is not None:
-        parser.refuse()
-    return found
+        parser.fail()
+    return parsed
 
 
 def is_text(name: str) -> bool:
-    """Whether a name can be kept as UTF-8; names of files may be any bytes."""
+    """Return whether a name is valid UTF-8, so that an index can store it; names of files may be any bytes."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -87,7 +87,7 @@ def is_text(name: str) -> bool:
 
 
 class _Parser:
-    """Recursive descent over the text's tokens; `kind` and `value` are of the next one."""
+    """Recursive descent; `kind` and `value` describe the next token, and `kind` is None at the end."""
 
     def __init__(self, text: str):
         self._text, self._end = text, 0
@@ -97,66 +97,64 @@ class _Parser:
 
     def _advance(self) -> None:
         self._start = self._end
-        found = _TOKEN.match(self._text, self._end)
-        if found is None:
+        token = _TOKEN.match(self._text, self._end)
+        if token is None:
             self.kind = None
             if self._text[self._end :].strip():
-                self.refuse()
+                self.fail()
             return
-        self._end = found.end()
-        kind = found.lastgroup or ""
-        self.kind, self.value = ("quoted" if kind in ("double", "single") else kind), found[kind]
+        self._end = token.end()
+        kind = token.lastgroup or ""
+        self.kind, self.value = ("quoted" if kind in ("double", "single") else kind), token[kind]
 
-    def refuse(self) -> NoReturn:
-        """Says where the text goes wrong."""
+    def fail(self) -> NoReturn:
+        """Raise an error that shows where the text goes wrong."""
         rest = self._text[self._start :].strip()
         where = f"at {rest[:40]!r}" if rest else "at its end"
-        raise InputError(f"the filter {self._text[:100]!r} can't be read, {where}: {_EXPECTED}")
+        raise InputError(f"the filter {self._text[:100]!r} can't be read {where}: {_EXPECTED}")
 
-    def _is(self, kind: str, *values: str) -> bool:
-        return self.kind == kind and self.value in values
-
-    def _taken(self, kind: str, *values: str) -> bool:
-        there = self._is(kind, *values)
-        if there:
+    def _accept(self, kind: str, *values: str) -> bool:
+        """Advance if the next token is one of these."""
+        accepted = self.kind == kind and self.value in values
+        if accepted:
             self._advance()
-        return there
+        return accepted
 
-    def either(self, depth: int) -> Filter:
-        """a or b or ..."""
-        several = [self._every(depth)]
-        while self._taken("word", "or"):
-            several.append(self._every(depth))
-        return several[0] if len(several) == 1 else Either(tuple(several))
+    def disjunction(self, depth: int) -> Filter:
+        """Parse `a or b or ...`, where each part may be `c and d and ...`."""
+        parts = [self._conjunction(depth)]
+        while self._accept("word", "or"):
+            parts.append(self._conjunction(depth))
+        return parts[0] if len(parts) == 1 else Or(tuple(parts))
 
-    def _every(self, depth: int) -> Filter:
-        several = [self._one(depth)]
-        while self._taken("word", "and"):
-            several.append(self._one(depth))
-        return several[0] if len(several) == 1 else Every(tuple(several))
+    def _conjunction(self, depth: int) -> Filter:
+        parts = [self._factor(depth)]
+        while self._accept("word", "and"):
+            parts.append(self._factor(depth))
+        return parts[0] if len(parts) == 1 else And(tuple(parts))
 
-    def _one(self, depth: int) -> Filter:
-        if depth > _DEEPEST:
-            raise InputError(f"the filter {self._text[:100]!r} has more than {_DEEPEST} levels: write it with less")
-        if self._taken("word", "not"):
-            return Not(self._one(depth + 1))
-        if self._taken("sign", "("):
-            found = self.either(depth + 1)
-            if not self._taken("sign", ")"):
-                self.refuse()
-            return found
+    def _factor(self, depth: int) -> Filter:
+        if depth > _MAX_DEPTH:
+            raise InputError(f"the filter {self._text[:100]!r} has more than {_MAX_DEPTH} levels; fix: use fewer")
+        if self._accept("word", "not"):
+            return Not(self._factor(depth + 1))
+        if self._accept("sign", "("):
+            inner = self.disjunction(depth + 1)
+            if not self._accept("sign", ")"):
+                self.fail()
+            return inner
         return self._term()
 
     def _term(self) -> Filter:
         field = self.value
-        if not self._taken("word", "label", "path"):
-            self.refuse()
-        differs = self._is("sign", "!=")
-        if not self._taken("sign", "=", "!="):
-            self.refuse()
+        if not self._accept("word", "label", "path"):
+            self.fail()
+        negated = self._accept("sign", "!=")
+        if not negated and not self._accept("sign", "="):
+            self.fail()
         value = self.value
         if self.kind not in ("word", "quoted") or not value or (self.kind == "word" and value in ("and", "or", "not")):
-            self.refuse()
+            self.fail()
         self._advance()
         term = Label(value) if field == "label" else Path(value)
-        return Not(term) if differs else term
+        return Not(term) if negated else term

@@ -1,4 +1,4 @@
-"""The engines that the contract is held against: how to make, open and count the indexes of each."""
+"""The engines under test: how to make and open the indexes of each."""
 
 import hashlib
 import uuid
@@ -9,21 +9,21 @@ from adsq_jax import index
 
 
 class Engine(NamedTuple):
-    """An engine, with places of its own for a test."""
+    """An engine, with locations that no other test uses."""
 
-    place: Callable[[str], str]  # from a name, where an index of that name is
+    location: Callable[[str], str]  # of the index with a name
 
     def create(self, name="index", *, bits=64, model_sha256="m" * 64, model=""):
-        return index.create(self.place(name), index.Manifest(bits, model_sha256, model))
+        return index.create(self.location(name), index.Manifest(bits, model_sha256, model))
 
     def open(self, name="index"):
-        return index.open_index(self.place(name))
+        return index.open_index(self.location(name))
 
 
 def embedded(folder):
-    return Engine(place=lambda name: str(folder / name))
+    return Engine(location=lambda name: str(folder / name))
 
 
 def milvus(server, *, prefix="test"):
-    own = f"{prefix}_{uuid.uuid4().hex}"  # of collections, whose names take letters and digits only
-    return Engine(place=lambda name: f"{server}/{own}_{hashlib.sha256(name.encode()).hexdigest()[:8]}")
+    unique = f"{prefix}_{uuid.uuid4().hex}"  # names of collections have letters, digits and _ only
+    return Engine(location=lambda name: f"{server}/{unique}_{hashlib.sha256(name.encode()).hexdigest()[:8]}")

@@ -172,7 +172,7 @@ def test_keys_of_nothing_are_refused(stocked, key):
     opened, database = stocked()
     with opened:
         opened.search(database[:1], k=N)
-        with pytest.raises(InputError, match="none of this index"):
+        with pytest.raises(InputError, match="expected keys of the last search of this index"):
             opened.items([0, key])
 
 
@@ -455,7 +455,7 @@ def test_padding_must_be_zero(engine):
     wrong = np.packbits(np.ones((2, 12), bool), axis=1)  # big bit order
     with engine.create(bits=12) as opened:
         for attempt in (lambda: opened.add(items(2), wrong), lambda: opened.search(wrong, k=1)):
-            with pytest.raises(InputError, match="more than 12 set"):
+            with pytest.raises(InputError, match="more than 12 bits set"):
                 attempt()
 
 
@@ -466,13 +466,13 @@ def test_items_that_cannot_be_kept_are_refused(engine, wrong):
         for bad in (Item(wrong), Item("/good", (wrong,))):
             if bad == Item("/good", ("",)):
                 continue
-            with pytest.raises(InputError, match="can't be kept"):
+            with pytest.raises(InputError, match="can't be stored"):
                 opened.add([Item("/other"), bad], packed(2, bits=12))
         assert opened.count() == 0
 
 
 def test_other_numbers_of_items_and_codes(engine):
-    with engine.create(bits=12) as opened, pytest.raises(InputError, match="3 items and 2 codes"):
+    with engine.create(bits=12) as opened, pytest.raises(InputError, match="got 3 items and 2 codes"):
         opened.add(items(3), packed(2, bits=12))
 
 

@@ -1,4 +1,4 @@
-"""Copies of indexes: whole, resumed, compared item by item; by the command."""
+"""Copies of indexes: complete, continued, compared item by item; from Python and by the command."""
 
 import signal
 import subprocess
@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from engines import embedded, milvus
 
+from adsq_jax import index
 from adsq_jax.errors import InputError
 from adsq_jax.index import Item, copying
+from adsq_jax.index.__main__ import main
 
 ROOT = Path(__file__).parents[2]
 N = 1_000
@@ -48,8 +50,8 @@ def content(opened):
 
 
 def copy(source, target):
-    told = []
-    return copying.copy(source, target, on_progress=told.append), sum(told)
+    done = []
+    return index.copy(source, target, on_progress=done.append), sum(done)
 
 
 def test_there_and_back(source, other, tmp_path):
@@ -74,6 +76,16 @@ def test_only_what_differs_is_sent(source, other):
         assert content(target).items() >= content(source).items()
 
 
+def test_by_location(source, tmp_path):
+    """Locations will do in place of open indexes; without a callback there is a progress bar."""
+    assert index.copy(source.location, tmp_path / "copied") == (N, 0, 0)
+    with embedded(tmp_path).open("copied") as opened:
+        assert content(opened) == content(source)
+        assert opened.manifest == source.manifest
+    with pytest.raises(InputError, match="holds codes of 16 bits, and these have 12"):
+        index.copy(source, embedded(tmp_path).create("longer", bits=16))
+
+
 def test_a_copy_of_nothing(tmp_path):
     engine = embedded(tmp_path)
     with engine.create("a", bits=12) as source, engine.create("b", bits=12) as target:
@@ -89,7 +101,7 @@ def test_what_gets_lost_on_the_way_is_noticed(source, tmp_path, monkeypatch):
     for name, (how, said) in wrong.items():
         with embedded(tmp_path).create(name, bits=12) as target:
             monkeypatch.setattr(target, "add", partial(how, target.add))
-            with pytest.raises(InputError, match=rf"{said} items aren't in the copy as they were read"):
+            with pytest.raises(InputError, match=rf"{said} items differ between the index and its copy"):
                 copy(source, target)
 
 
@@ -101,13 +113,13 @@ def test_items_that_a_source_forgets_are_noticed(source, tmp_path, monkeypatch):
         copy(source, target)
 
 
-def test_marks_tell_items_apart():
+def test_digests_tell_items_apart():
     """Items that a careless joining of their texts would take for the same."""
     code = np.zeros((1, 2), np.uint8)
     alike = [Item("a", ("b", "c")), Item("a", ("bc",)), Item("a", ("b", "c", "")), Item("a", ("b",), "c"), Item("ab", ("c",))]
-    marks = np.concatenate([copying._marks([item], code) for item in alike] + [copying._marks(alike[:1], code + 1)])
-    assert len(np.unique(marks)) == 6
-    assert copying._among(marks, np.sort(marks[1:])).tolist() == [False] + 5 * [True]
+    digests = np.concatenate([copying._digests([item], code) for item in alike] + [copying._digests(alike[:1], code + 1)])
+    assert len(np.unique(digests)) == 6
+    assert copying._contained(digests, np.sort(digests[1:])).tolist() == [False] + 5 * [True]
 
 
 def command(*arguments):
@@ -121,13 +133,13 @@ def run(*arguments):
 def test_the_command(source, tmp_path):
     done = run("copy", tmp_path / "index", tmp_path / "copied")
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "1,000 items copied, 0 were there already; all compared, the same\n"
+    assert done.stdout == "1,000 items copied, 0 were there already; all are equal\n"
     with embedded(tmp_path).open("copied") as opened:
         assert opened.manifest == source.manifest
         assert content(opened) == content(source)
         opened.add([Item("/more")], codes()[:1])
     done = run("copy", tmp_path / "index", tmp_path / "copied")
-    assert f"0 items copied, 1,000 were there already; all compared, the same; {tmp_path}/copied has 1 others" in done.stdout
+    assert f"0 items copied, 1,000 were there already; all are equal; {tmp_path}/copied has 1 other items" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -135,30 +147,30 @@ def test_the_command(source, tmp_path):
     [
         ((), "expected copy FROM TO"),
         (("copy", "a"), "expected copy FROM TO"),
-        (("move", "a", "b"), "'move' is no command"),
-        (("copy", "a", "a"), "can't be copied to itself"),
+        (("move", "a", "b"), "got 'move'"),
+        (("copy", "{longer}", "{longer}"), "can't be copied to itself"),
         (("copy", "/nowhere", "b"), "/nowhere holds no index"),
         (("copy", "{index}", "{folder}"), "holds other files"),
         (("copy", "{index}", "{longer}"), "holds codes of 16 bits, and these have 12"),
         (("copy", "{index}", "gs://bucket/index"), "is no folder of this machine"),
-        (("copy", "{index}", "http://host/1"), "can't name a collection"),
+        (("copy", "{index}", "http://host/1"), "expected a collection's name"),
         (("copy", "{index}", "--k=3", "b"), "Unknown command line flag"),
     ],
 )
 def test_bad_input(source, tmp_path, arguments, said):
-    """One line and status 2, and nothing is made."""
+    """The message is one line."""
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "mine").touch()
     embedded(tmp_path).create("longer", bits=16).close()
-    places = {name: tmp_path / name for name in ("index", "folder", "longer")}
-    done = run(*(argument.format(**places) for argument in arguments))
-    assert (done.returncode, done.stdout) == (2, "")
-    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
-    assert said in done.stderr
+    locations = {name: tmp_path / name for name in ("index", "folder", "longer")}
+    with pytest.raises(InputError) as raised:
+        main([argument.format(**locations) for argument in arguments])
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0), (signal.SIGKILL, -9)])
-def test_stopped_it_goes_on(tmp_path, number, status):
+def test_stopped_it_continues(tmp_path, number, status):
     """Stopped in the midst, by whatever signal; the same command adds what is missing."""
     engine, count = embedded(tmp_path), 300_000
     items = [Item(f"/{i}") for i in range(count)]
@@ -173,7 +185,7 @@ def test_stopped_it_goes_on(tmp_path, number, status):
     process.send_signal(number)
     _, said = process.communicate(timeout=100)
     assert process.returncode == status, said
-    assert number == signal.SIGKILL or "the same command goes on" in said.splitlines()[-1]
+    assert number == signal.SIGKILL or "the same command continues" in said.splitlines()[-1]
     done = run(*arguments)
     assert done.returncode == 0, done.stderr
     added = int(done.stdout.split()[0].replace(",", ""))

@@ -74,7 +74,7 @@ def test_padding_that_isnt_zero_is_noticed_where_codes_are_read(tmp_path, monkey
     """Codes that got in by another way than `add`."""
     with embedded(tmp_path).create(bits=12) as opened:
         with monkeypatch.context() as patched:
-            patched.setattr("adsq_jax.index.embedded.check_codes", lambda codes, manifest: codes)
+            patched.setattr("adsq_jax.index.engine.check_codes", lambda codes, manifest: codes)
             opened.add([Item("/a")], np.full((1, 2), 255, np.uint8))
         with pytest.raises(InputError, match="is damaged"):
             opened.search(np.zeros((1, 2), np.uint8), k=1)
@@ -100,7 +100,7 @@ from adsq_jax import index
 from adsq_jax.errors import InputError
 from adsq_jax.index import Item
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-opened = index.open_index({engine.place("index")!r})
+opened = index.open_index({engine.location("index")!r})
 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
 try:
     opened.add([Item(f"/more/{{i}}") for i in range(5000)], np.zeros((5000, 2), np.uint8))
@@ -109,7 +109,7 @@ except InputError as error:
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100)
     assert done.returncode == 1
-    assert "can't be written (File too large (os error 27)): make room" in done.stderr
+    assert "can't be written (File too large (os error 27)); fix: make room" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     with engine.open() as opened:
         assert opened.count() == 100

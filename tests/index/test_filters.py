@@ -8,7 +8,7 @@ from hypothesis import given
 
 from adsq_jax.errors import InputError
 from adsq_jax.index import parse
-from adsq_jax.index.filters import Either, Every, Label, Not, Path
+from adsq_jax.index.filters import And, Label, Not, Or, Path
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8).filter(
     lambda text: not {"'", '"'} <= set(text)
@@ -20,9 +20,7 @@ def several(kind):
     return lambda inner: st.lists(inner, min_size=2, max_size=3).map(lambda parts: kind(tuple(parts)))
 
 
-FILTERS = st.recursive(
-    TERMS, lambda inner: st.one_of(inner.map(Not), several(Every)(inner), several(Either)(inner)), max_leaves=8
-)
+FILTERS = st.recursive(TERMS, lambda inner: st.one_of(inner.map(Not), several(And)(inner), several(Or)(inner)), max_leaves=8)
 
 
 def written(found):
@@ -34,9 +32,9 @@ def written(found):
             return f"path={quoted(pattern)}"
         case Not(of):
             return f"not ({written(of)})"
-        case Every(of):
+        case And(of):
             return " and ".join(f"({written(one)})" for one in of)
-        case Either(of):
+        case Or(of):
             return " or ".join(f"({written(one)})" for one in of)
 
 
@@ -59,10 +57,10 @@ def test_what_is_written_is_read(found):
         ("label=and-so-on", Label("and-so-on")),
         ("label='and'", Label("and")),
         ("not not label=a", Not(Not(Label("a")))),
-        ("label=a or label=b and label=c", Either((Label("a"), Every((Label("b"), Label("c")))))),
-        ("(label=a or label=b) and label=c", Every((Either((Label("a"), Label("b"))), Label("c")))),
-        ("not label=a and label=b", Every((Not(Label("a")), Label("b")))),
-        ("label=a and label=b and label=c", Every((Label("a"), Label("b"), Label("c")))),
+        ("label=a or label=b and label=c", Or((Label("a"), And((Label("b"), Label("c")))))),
+        ("(label=a or label=b) and label=c", And((Or((Label("a"), Label("b"))), Label("c")))),
+        ("not label=a and label=b", And((Not(Label("a")), Label("b")))),
+        ("label=a and label=b and label=c", And((Label("a"), Label("b"), Label("c")))),
     ],
 )
 def test_binding(text, found):

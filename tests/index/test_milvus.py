@@ -17,7 +17,7 @@ from hypothesis import given
 
 from adsq_jax import index
 from adsq_jax.errors import InputError
-from adsq_jax.index import Item, Manifest, milvus_server, parse
+from adsq_jax.index import Item, Manifest, filters, milvus_filters, milvus_server, parse
 from adsq_jax.index import milvus as milvus_module
 from adsq_jax.index.milvus_server import Address
 
@@ -37,30 +37,31 @@ local = test_benchmarks.load("milvus_local")
     ],
 )
 def test_addresses(place, wanted):
-    assert Address.of(place) == (place, *wanted)
+    assert Address.parse(place) == (place, *wanted)
 
 
 @pytest.mark.parametrize(
     ("place", "said"),
     [
-        ("http://", "is no address of an index"),
-        ("http://host:port", "is no address of an index"),
-        ("http://host:99999", "is no address of an index"),
-        ("http://[::1", "is no address of an index"),
+        ("http://", "expected the address of an index"),
+        ("http://host:port", "expected the address of an index"),
+        ("http://host:99999", "expected the address of an index"),
+        ("http://[::1", "expected the address of an index"),
         ("http://[::1]:7/a", "give the server's name"),
-        ("http://host/a/b", "can't name a collection"),
-        ("http://host/1a", "can't name a collection"),
-        ("http://host/Größe", "can't name a collection"),
-        ("http://host/" + "a" * 256, "can't name a collection"),
-        ("http://host/a#b", "is no address of an index"),
-        ("http://host/a?nprobes=1", "is no address of an index"),
-        ("http://host/a?nprobe", "is no address of an index"),
-        ("http://host/a?nprobe=", "nprobe=''"),
-        ("http://host/a?nprobe=0", "nprobe='0'"),
-        ("http://host/a?nlist=-1", "nlist='-1'"),
+        ("http://host/a/b", "expected a collection's name"),
+        ("http://host/1a", "expected a collection's name"),
+        ("http://host/Größe", "expected a collection's name"),
+        ("http://host/" + "a" * 256, "expected a collection's name"),
+        ("http://host/a#b", "expected the address of an index"),
+        ("http://host/a?nprobes=1", "expected the address of an index"),
+        ("http://host/a?nprobe", "expected the address of an index"),
+        ("http://host/a?nprobe=", "nprobe in .*got ''"),
+        ("http://host/a?nprobe=0", "nprobe in .*got '0'"),
+        ("http://host/a?nlist=-1", "nlist in .*got '-1'"),
         ("http://host/a?nlist=65537", "expected a whole number from 1 to 65,536"),
-        ("http://host/a?nlist=1e3", "nlist='1e3'"),
-        ("http://name:secret@host/a", "give MILVUS_TOKEN=NAME:PASSWORD instead"),
+        ("http://host/a?nlist=1e3", "nlist in .*got '1e3'"),
+        ("http://name:secret@host/a", "set MILVUS_TOKEN=NAME:PASSWORD instead"),
+        ("http://name:secret@host:port/a", "set MILVUS_TOKEN=NAME:PASSWORD instead"),
     ],
 )
 def test_wrong_addresses(place, said):
@@ -78,7 +79,7 @@ TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
 @given(TEXTS, TEXTS, TEXTS)
 def test_beginnings_as_a_range_of_bytes(prefix, following, other):
     """`id >= prefix and id < end`, as the server compares texts by their bytes, holds for what begins so, and nothing else."""
-    expression = milvus_module._beginning(prefix)
+    expression = milvus_filters.id_starts_with(prefix)
     bounds = [json.loads(part.split(" ", 2)[2]) for part in expression.strip("()").split(" and id")] if expression else []
 
     def within(text):
@@ -100,7 +101,7 @@ def test_beginnings_as_a_range_of_bytes(prefix, following, other):
 )
 def test_ends_of_beginnings(prefix, end):
     """The character after the last; surrogates, which no text has, are left out."""
-    assert milvus_module._beginning(prefix).endswith(f"id < {json.dumps(end, ensure_ascii=False)})")
+    assert milvus_filters.id_starts_with(prefix).endswith(f"id < {json.dumps(end, ensure_ascii=False)})")
 
 
 def test_nobody_there():
@@ -178,9 +179,9 @@ def test_collections_of_others(engine, milvus):
     client = local.client(milvus)
     client.create_collection("theirs", dimension=8)
     for attempt in (lambda: index.open_index(f"{milvus}/theirs"), lambda: index.create(f"{milvus}/theirs", Manifest(64, "m"))):
-        with pytest.raises(InputError, match="is no index of this library"):
+        with pytest.raises(InputError, match="is not an index of this library"):
             attempt()
-    other = json.dumps(Manifest(64, "m").as_dict())
+    other = json.dumps(Manifest(64, "m").to_dict())
     schema = client.create_schema(auto_id=False, description=other)
     for field in client.describe_collection("theirs")["fields"]:
         schema.add_field(field["name"], field["type"], is_primary=field.get("is_primary", False), **field["params"])
@@ -195,15 +196,15 @@ def test_collections_of_others(engine, milvus):
 def test_made_in_part(engine, milvus, monkeypatch):
     """A process that ended between the collection and its index, or before it was loaded, is no hindrance to the next."""
     with monkeypatch.context() as patched:
-        patched.setattr(milvus_module, "_indexed", lambda calls, make: sys.exit("killed"))
+        patched.setattr(milvus_module, "_ensure_index", lambda calls, make: sys.exit("killed"))
         with pytest.raises(SystemExit):
             engine.create()
-    with pytest.raises(InputError, match="was not made to its end"):
+    with pytest.raises(InputError, match="is incomplete"):
         engine.open()
     with engine.create() as opened:
         opened.add(items(3), packed(3))
     client = local.client(milvus)
-    client.release_collection(engine.place("index").split("/")[-1])
+    client.release_collection(engine.location("index").split("/")[-1])
     client.close()
     with engine.open() as opened:
         assert opened.count() == 3
@@ -212,7 +213,7 @@ def test_made_in_part(engine, milvus, monkeypatch):
 @pytest.mark.system
 def test_lists_are_looked_through_as_far_as_asked(engine, milvus):
     """BIN_IVF_FLAT: exact, unless nprobe says to look less; what is found then is as far as it says."""
-    place, codes = engine.place("lists"), packed(3_000, width=2)
+    place, codes = engine.location("lists"), packed(3_000, width=2)
     with index.create(f"{place}?nlist=32", Manifest(16, "m")) as opened:
         opened.add(items(3_000), codes)
     client = local.client(milvus)
@@ -235,7 +236,7 @@ def test_lists_are_looked_through_as_far_as_asked(engine, milvus):
             shares.append((found.distances == wanted[:, : found.distances.shape[1]]).mean())
     assert shares[:3] == [1, 1, 1]
     assert shares[3] < 1
-    with pytest.raises(InputError, match="was made with nlist=32: leave nlist out"):
+    with pytest.raises(InputError, match="was made with nlist=32, got nlist=64; fix: leave nlist out"):
         index.open_index(f"{place}?nlist=64")
 
 
@@ -245,10 +246,10 @@ def test_limits_of_the_server(engine):
     with engine.create(bits=8) as opened:
         opened.add(items(16_385), np.zeros((16_385, 1), np.uint8))
         assert opened.search(np.zeros((1, 1), np.uint8), k=16_384).keys.shape == (1, 16_384)
-        with pytest.raises(InputError, match="finds at most 16,384 items of a query"):
+        with pytest.raises(InputError, match="returns at most 16,384 items a query"):
             opened.search(np.zeros((1, 1), np.uint8), k=16_385)
         assert opened.search(np.zeros((1, 1), np.uint8), k=10**6, where=parse("label=0")).keys.shape == (1, 5_462)
-        with pytest.raises(InputError, match="it has 4,097 labels; at most 4,096 fit"):
+        with pytest.raises(InputError, match="expected at most 4,096 labels, got 4,097"):
             opened.add([Item("/a"), Item("/b", tuple(map(str, range(4_097))))], np.zeros((2, 1), np.uint8))
         assert opened.count() == 16_385
         opened.add([Item("/b", tuple(map(str, range(4_096))))], np.zeros((1, 1), np.uint8))
@@ -266,7 +267,7 @@ def test_long_rows(engine):
         assert opened.find([item.id for item in long]) == {item.id: item for item in long}
         one_by_one = opened.search(np.zeros((40, 1), np.uint8), k=2)
         assert one_by_one.distances.tolist() == 40 * [[0, 1]]
-        with pytest.raises(InputError, match="an answer larger than the server passes on") as raised:
+        with pytest.raises(InputError, match="an answer is too large for the server") as raised:
             opened.search(np.zeros((1, 1), np.uint8), k=50)
         assert "\n" not in str(raised.value)
 
@@ -279,13 +280,13 @@ def test_patterns_are_bounded(engine, monkeypatch):
         assert opened.count(where=parse("path=*5")) == 10
         assert opened.count(where=parse("path=/0*5")) == 10
         assert opened.count(where=parse("not path=/0*5")) == 90
-        monkeypatch.setattr(milvus_module, "_MOST_NAMED", 10)
+        monkeypatch.setattr(milvus_filters, "_MAX_LISTED", 10)
         assert opened.count(where=parse("path=*5")) == 10
         assert opened.count(where=parse("path=/*0*")) == 100  # those that are kept out are named, none
-        with pytest.raises(InputError, match="lets 19 items through and keeps 81 out"):
+        with pytest.raises(InputError, match="selects 19 items and leaves out 81"):
             opened.count(where=parse("path=/*5*"))
-        monkeypatch.setattr(milvus_module, "_MOST_LISTED", 10)
-        with pytest.raises(InputError, match="path=\\*5 is compared path by path, and 100 begin as it does"):
+        monkeypatch.setattr(milvus_filters, "_MAX_COMPARED", 10)
+        with pytest.raises(InputError, match="path=\\*5 is compared with 100 paths"):
             opened.search(packed(1), k=1, where=parse("path=*5"))
         assert opened.count(where=parse("path=/0001*5")) == 1
         assert opened.count(where=parse("path=/0*")) == 100
@@ -308,7 +309,7 @@ def test_filters_take_any_text(engine):
         opened.add([Item(text, (text,)) for text in texts], np.zeros((len(texts), 1), np.uint8))
         assert opened.find(texts).keys() == set(texts)
         for text in texts[:0x80] + texts[-10:]:
-            assert opened.count(where=index.Filter.__args__[0](text)) == 1, text
+            assert opened.count(where=filters.Label(text)) == 1, text
             assert list(opened.ids(prefix=text)) == sorted(other for other in texts if other.startswith(text)), text
 
 
@@ -353,7 +354,7 @@ def test_the_commands(milvus, filled, colours, tmp_path):
         del hit["rank"]  # among equal distances
     assert sorted(hits[0], key=json.dumps) == sorted(hits[1], key=json.dumps)
     copied = command("index", "copy", place, str(tmp_path / "copy"))
-    assert "36 items copied, 0 were there already; all compared, the same" in copied.stdout
+    assert "36 items copied, 0 were there already; all are equal" in copied.stdout
     wrong = command("search", f"--index={place}", f"--query={folder}/red/00.png", "--where=label", status=2)
     assert len(wrong.stderr.strip().splitlines()) == 1
 
@@ -404,18 +405,18 @@ def test_what_is_loaded_is_not_loaded_again(engine, monkeypatch):
             assert opened.count() == 3
 
 
-def test_what_passes():
+def test_what_is_temporary():
     """Waiting helps a server that starts or is away, and nothing else."""
     from pymilvus import MilvusException
     from pymilvus.grpc_gen import common_pb2
 
-    passes = milvus_server._passes
-    assert passes(MilvusException(1, "service not ready", common_pb2.NotReadyServe))
-    assert passes(MilvusException(101, "collection not loaded"))
-    assert passes(MilvusException(1 << 16 | 503, "channel not available"))
-    assert passes(MilvusException(2, "Fail connecting to server"))
+    is_temporary = milvus_server._is_temporary
+    assert is_temporary(MilvusException(1, "service not ready", common_pb2.NotReadyServe))
+    assert is_temporary(MilvusException(101, "collection not loaded"))
+    assert is_temporary(MilvusException(1 << 16 | 503, "channel not available"))
+    assert is_temporary(MilvusException(2, "Fail connecting to server"))
     for error in (MilvusException(1, "Unexpected error, message=<x>"), MilvusException(100), MilvusException(65535, "expr")):
-        assert not passes(error)
+        assert not is_temporary(error)
 
 
 @pytest.mark.system

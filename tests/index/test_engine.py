@@ -1,4 +1,4 @@
-"""An index's manifest: what is kept is what is read, and another version's is refused."""
+"""The manifest of an index: it survives a round trip, and one of another version or a damaged one is refused."""
 
 import hypothesis.strategies as st
 import numpy as np
@@ -11,17 +11,17 @@ from adsq_jax.index import Manifest
 
 
 @given(st.integers(1, 256), st.text(), st.text())
-def test_kept_and_read(bits, sha256, model):
+def test_round_trip(bits, sha256, model):
     manifest = Manifest(bits, sha256, model)
-    assert Manifest.of_dict(manifest.as_dict(), place="here") == manifest
+    assert Manifest.from_dict(manifest.to_dict(), location="here") == manifest
     assert manifest.width == codes.pack(np.ones((1, bits), np.int8)).shape[1]
 
 
 @pytest.mark.parametrize("other", [None, [], "x", {}, {"format": 2}, {"bit_order": "big"}])
-def test_another_versions(other):
-    kept = {**Manifest(12, "m").as_dict(), **other} if isinstance(other, dict) and other else other
-    with pytest.raises(InputError, match="here is no index of format 1"):
-        Manifest.of_dict(kept, place="here")
+def test_another_version(other):
+    kept = {**Manifest(12, "m").to_dict(), **other} if isinstance(other, dict) and other else other
+    with pytest.raises(InputError, match="here is not an index of format 1"):
+        Manifest.from_dict(kept, location="here")
 
 
 @pytest.mark.parametrize(
@@ -29,4 +29,4 @@ def test_another_versions(other):
 )
 def test_damaged(other):
     with pytest.raises(InputError, match="here has a damaged manifest"):
-        Manifest.of_dict({**Manifest(12, "m").as_dict(), **other}, place="here")
+        Manifest.from_dict({**Manifest(12, "m").to_dict(), **other}, location="here")

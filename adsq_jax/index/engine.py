@@ -1,0 +1,226 @@
+"""What an engine must do to keep an index, `CodeIndex`; what an index holds; the checks that all engines share."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+
+from adsq_jax import codes
+from adsq_jax.errors import InputError
+from adsq_jax.index.filters import Filter, is_text
+
+FORMAT = 1
+NOTHING = -1  # distance and key in a row of results that has fewer than k items
+MAX_TEXT = 4_096  # bytes of an id or a label: the longest path on Linux
+
+
+class Manifest(NamedTuple):
+    """Which codes an index holds. Codes of another length or another model can't be compared with them."""
+
+    bits: int  # 1 to 256
+    model_sha256: str  # of the model that made the codes; "" for codes from elsewhere
+    model: str = ""  # the folder of that model's run when the index was made; "" if unknown
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the manifest as JSON values, to be stored with the codes."""
+        return {"format": FORMAT, "bit_order": codes.BIT_ORDER, **self._asdict()}
+
+    @classmethod
+    def from_dict(cls, content: Any, *, location: str) -> "Manifest":
+        """Return the manifest of what `to_dict` returned; raise `InputError` if `content` is anything else."""
+        if not isinstance(content, dict) or content.get("format") != FORMAT or content.get("bit_order") != codes.BIT_ORDER:
+            raise InputError(
+                f"{location} is not an index of format {FORMAT}, but of another version; fix: encode into a new one"
+            )
+        bits, texts = content.get("bits"), {name: content.get(name) for name in ("model_sha256", "model")}
+        if type(bits) is not int or not 1 <= bits <= codes.MAX_BITS or not all(isinstance(x, str) for x in texts.values()):
+            raise InputError(f"{location} has a damaged manifest; fix: encode into a new index")
+        return cls(bits=bits, **{name: str(text) for name, text in texts.items()})
+
+    @property
+    def width(self) -> int:
+        """Bytes of a packed code."""
+        return -(-self.bits // 8)
+
+
+class Item(NamedTuple):
+    """What an index stores beside a code."""
+
+    id: str  # unique; for an image its path: not empty, at most MAX_TEXT bytes of UTF-8
+    labels: tuple[str, ...] = ()  # names of its classes
+    sha256: str = ""  # of its content, hexadecimal: shows whether it has changed
+
+
+class Hits(NamedTuple):
+    """The nearest items of each query, nearest first; at equal distances in the order of their keys."""
+
+    distances: np.ndarray  # int32[n_query, k], in bits; NOTHING where there are fewer than k items
+    keys: np.ndarray  # int64[n_query, k], for `CodeIndex.items`; NOTHING in the same places
+
+
+@runtime_checkable
+class CodeIndex(Protocol):
+    """An open index. `index.create` and `index.open_index` return one; close it, or use it in a `with` statement."""
+
+    manifest: Manifest
+    location: str  # its folder, or its address on a server
+
+    @classmethod
+    def create(cls, location: str, manifest: Manifest) -> "CodeIndex":
+        """Open the index for adding; make it if there is none. `index.create` compares the manifests."""
+
+    @classmethod
+    def open(cls, location: str) -> "CodeIndex":
+        """Open the index."""
+
+    def add(self, items: Sequence[Item], packed_codes: np.ndarray) -> None:
+        """Add items, or replace those with the same ids. They are stored safely when the call returns.
+
+        Args:
+          items: n items; of several with the same id, the last one counts.
+          packed_codes: uint8[n, ceil(bits / 8)], little bit order, 1 = +1, padding zero.
+
+        Raises:
+          InputError: the codes or items are invalid, or they can't be written: the disk is full, the server can't be reached,
+            or another process writes to an engine that allows one writer. Items that were added before stay.
+        """
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Delete items by id; ignore ids that the index doesn't hold.
+
+        Returns:
+          The number of deleted items.
+
+        Raises:
+          InputError: as `add`.
+        """
+
+    def search(self, packed_codes: np.ndarray, *, k: int, radius: int | None = None, where: Filter | None = None) -> Hits:
+        """Find the k nearest items of each query, exactly. Ties at rank k break arbitrarily.
+
+        Args:
+          packed_codes: of the queries, uint8[n_query, ceil(bits / 8)], as in `add`.
+          k: the largest number of items a query, at least 1.
+          radius: the largest distance in bits, at least 0; None for any.
+          where: the items to search in; None for all.
+
+        Returns:
+          Distances and keys, with fewer than k columns if there are fewer items.
+
+        Raises:
+          InputError: the codes, k or radius are invalid, or the engine can't return so many or apply the filter.
+        """
+
+    def items(self, keys: Sequence[int] | np.ndarray) -> list[Item]:
+        """Return the items of keys.
+
+        Args:
+          keys: from the last `search`, without NOTHING; valid until the next `add`, `delete` or `refresh`.
+
+        Returns:
+          One item a key, in the same order.
+
+        Raises:
+          InputError: a key is out of range.
+        """
+
+    def find(self, ids: Sequence[str]) -> dict[str, Item]:
+        """Return the items with these ids, by id; ids that the index doesn't hold are missing."""
+
+    def ids(self, *, prefix: str = "") -> Iterator[str]:
+        """Yield the ids that begin with `prefix`, in any order."""
+
+    def scan(self) -> Iterator[tuple[list[Item], np.ndarray]]:
+        """Yield all items with their codes, each once, in any order.
+
+        Yields:
+          n items, and their packed codes, uint8[n, ceil(bits / 8)].
+        """
+
+    def count(self, *, where: Filter | None = None) -> int:
+        """Return the number of items, or of those that `where` selects."""
+
+    def refresh(self) -> None:
+        """See what other processes have added or deleted; one's own changes are visible without it."""
+
+    def close(self) -> None:
+        """Release files, locks, memory and connections."""
+
+    def __enter__(self) -> "CodeIndex":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def check_model(opened: CodeIndex, manifest: Manifest) -> None:
+    """Check that an index holds codes of a model.
+
+    Args:
+      opened: the index.
+      manifest: of the model's codes.
+
+    Raises:
+      InputError: the index holds codes of another length or another model.
+    """
+    theirs = opened.manifest
+    if theirs.bits != manifest.bits:
+        raise InputError(
+            f"{opened.location} holds codes of {theirs.bits} bits, and these have {manifest.bits}; fix: give another index"
+        )
+    if theirs.model_sha256 != manifest.model_sha256:
+        raise InputError(
+            f"{opened.location} holds codes of another model ({theirs.model_sha256[:12] or 'from elsewhere'}), these are of "
+            f"{manifest.model_sha256[:12]}: they can't be compared; fix: give that model, or another index"
+        )
+
+
+def check_codes(packed_codes: np.ndarray, manifest: Manifest) -> np.ndarray:
+    """Check dtype, shape, length and zero padding of packed codes; return contiguous uint8[n, ceil(bits / 8)]."""
+    array, bits = np.asarray(packed_codes), manifest.bits
+    if array.dtype != np.uint8 or array.ndim != 2 or array.shape[1] != manifest.width:
+        raise InputError(
+            f"the index holds codes of {bits} bits: expected packed codes, uint8[n, {manifest.width}], got "
+            f"{array.dtype}{list(array.shape)}; fix: codes.pack packs codes of -1 and +1"
+        )
+    if bits % 8 and (array[:, -1] >> (bits % 8)).any():
+        raise InputError(f"codes of {bits} bits have more than {bits} bits set; fix: pad with 0, in little bit order")
+    return np.ascontiguousarray(array)
+
+
+def check_added(items: Sequence[Item], packed_codes: np.ndarray, manifest: Manifest) -> tuple[list[Item], np.ndarray]:
+    """Check the arguments of `add`; return them without the items whose id comes again later."""
+    packed_codes = check_codes(packed_codes, manifest)
+    if len(items) != len(packed_codes):
+        raise InputError(f"expected one item a code, got {len(items)} items and {len(packed_codes)} codes")
+    for item in items:
+        texts = (item.id, *item.labels)
+        if not item.id or not all(isinstance(text, str) and "\0" not in text for text in texts):
+            raise InputError(
+                f"{item!r:.200} can't be stored: expected an id and labels that are texts without a null character"
+            )
+        if not all(is_text(text) and len(text.encode()) <= MAX_TEXT for text in texts):
+            raise InputError(f"{item!r:.200} can't be stored: expected UTF-8 of at most {MAX_TEXT} bytes; fix: rename it")
+        if len(item.sha256) not in (0, 64):
+            raise InputError(f"{item!r:.200} can't be stored: expected a sha256 of 64 hexadecimal digits, or none")
+    rows = list({item.id: row for row, item in enumerate(items)}.values())
+    return [items[row] for row in rows], packed_codes[rows]
+
+
+def check_search(packed_codes: np.ndarray, manifest: Manifest, *, k: int, radius: int | None) -> np.ndarray:
+    """Check the arguments of `search`; return the codes as `check_codes` does."""
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise InputError(f"k={k}: expected a whole number from 1, the number of items a query")
+    if radius is not None and (isinstance(radius, bool) or not isinstance(radius, int | np.integer) or radius < 0):
+        raise InputError(f"radius={radius}: expected a whole number of bits from 0, or None")
+    return check_codes(packed_codes, manifest)
+
+
+def check_keys(keys: Sequence[int] | np.ndarray, *, count: int) -> np.ndarray:
+    """Check that the keys for `items` are below a count; return int64[n]."""
+    array = np.asarray(keys, np.int64).reshape(-1)
+    if len(array) and (array.min() < 0 or array.max() >= count):
+        raise InputError(
+            f"expected keys of the last search of this index, 0 to {count - 1}, got keys from {array.min()} to {array.max()}"
+        )
+    return array

@@ -1,0 +1,91 @@
+"""Milvus's filter expressions: a filter translated, ids listed, texts quoted."""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+
+from adsq_jax.errors import InputError
+from adsq_jax.index import filters
+from adsq_jax.index.filters import Filter
+
+_MAX_COMPARED = 1_000_000  # ids that are compared with a pattern in this process
+_MAX_LISTED = 100_000  # ids in one expression
+_ALL, _NONE = '(id != "")', '(id == "")'
+
+
+class Translator:
+    """Translates filters; asks the server what its expressions can't say."""
+
+    def __init__(self, *, count: Callable[[str], int], ids: Callable[[str], Iterable[str]]):
+        """Take functions that count the items of an expression, and yield the ids that begin with a text."""
+        self._count, self._ids = count, ids
+
+    def translate(self, where: Filter) -> str:
+        """Return a filter as an expression; raise `InputError` for a path pattern that would take too long."""
+        match where:
+            case filters.Label(name):
+                return f"array_contains(labels, {quote(name)})"
+            case filters.Path() as path:
+                return self._translate_path(path)
+            case filters.Not(inner):
+                return f"(not {self.translate(inner)})"
+            case filters.And(parts):
+                return "(" + " and ".join(map(self.translate, parts)) + ")"
+            case filters.Or(parts):
+                return "(" + " or ".join(map(self.translate, parts)) + ")"
+
+    def _translate_path(self, path: filters.Path) -> str:
+        first, *rest = path.parts
+        if not rest:
+            return f"(id == {quote(first)})"
+        if not any(rest):  # stars at the end alone
+            return id_starts_with(first) or _ALL
+        return self._list_matches(path)
+
+    def _list_matches(self, path: filters.Path) -> str:
+        """List the ids that match, or those that don't if they are fewer: Milvus 2.3 itself compares only prefixes."""
+        prefix = path.parts[0]
+        candidates = id_starts_with(prefix)
+        count = self._count(candidates)
+        if count > _MAX_COMPARED:
+            raise InputError(
+                f"path={path.pattern} is compared with {count:,} paths, expected at most {_MAX_COMPARED:,}; fix: write more "
+                "before its first *, or use label="
+            )
+        pattern = re.compile("(?s)" + ".*".join(map(re.escape, path.parts)))
+        matches, others = list[str](), list[str]()
+        for name in self._ids(prefix):
+            (matches if pattern.fullmatch(name) else others).append(name)
+        listed = min(matches, others, key=len)
+        if len(listed) > _MAX_LISTED:
+            raise InputError(
+                f"path={path.pattern} selects {len(matches):,} items and leaves out {len(others):,}, expected one of them to "
+                f"be at most {_MAX_LISTED:,}; fix: write more before its first *, or use label="
+            )
+        if listed is matches:
+            return f"({id_in(matches)})" if matches else _NONE
+        return f"({candidates or _ALL} and not ({id_in(others)}))" if others else candidates or _ALL
+
+
+def id_in(ids: Sequence[str]) -> str:
+    """Return the expression for items with one of these ids."""
+    return f"id in [{', '.join(map(quote, ids))}]"
+
+
+def id_starts_with(prefix: str) -> str:
+    """Return the expression for ids that begin with a text, as a range; empty for all ids.
+
+    Milvus orders texts by their UTF-8 bytes, which is the order of their characters.
+    """
+    kept = prefix.rstrip(chr(sys.maxunicode))
+    if not kept:
+        return f"(id >= {quote(prefix)})" if prefix else ""
+    following = ord(kept[-1]) + 1
+    end = kept[:-1] + chr(0xE000 if following == 0xD800 else following)  # UTF-8 has no surrogates, 0xD800 to 0xDFFF
+    return f"(id >= {quote(prefix)} and id < {quote(end)})"
+
+
+def quote(text: str) -> str:
+    """Return a text as a literal."""
+    return json.dumps(text, ensure_ascii=False)
