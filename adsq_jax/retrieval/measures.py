@@ -22,24 +22,28 @@ _TABLE_RANKS = (1, 10, 100, 1000)  # of precision and recall at a rank, in table
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CutoffMeasures:
-    """Means over the queries of one retrieval, within one cutoff R."""
+    """Means over the queries of one retrieval, within one cutoff R.
+
+    Attributes:
+      map: mean average precision in [0, 1], averaged over all orders of tied items; a query without a relevant item counts 0.
+      map_best: the same with relevant items first among tied items.
+      map_worst: the same with relevant items last among tied items.
+      ndcg: NDCG in [0, 1], gain 2^shared labels - 1; None unless the labels are multi-hot.
+      acg: the mean number of labels that an item within R shares with the query; None unless the labels are multi-hot.
+      map_answerable: `map` over the queries that have a relevant item; None if there is no such query.
+      map_legacy_deephash: mAP as DeepHash-pytorch computes it, tied items in database order; None unless `with_legacy`.
+      map_legacy_hashnet: the same over the queries with a hit within R, as HashNet; None if there is none, or unless
+        `with_legacy`.
+    """
 
     map: float
-    """Mean average precision, averaged over all orders of tied items, in [0, 1]; a query without a relevant item counts 0."""
     map_best: float
-    """The same where relevant items come first among tied items."""
     map_worst: float
-    """The same where relevant items come last among tied items."""
     ndcg: float | None = None
-    """NDCG in [0, 1], gain 2^shared labels - 1; None unless the labels are multi-hot."""
     acg: float | None = None
-    """The mean number of labels that an item within R shares with the query; None unless the labels are multi-hot."""
     map_answerable: float | None
-    """`map` over the queries that have a relevant item; None if there is no such query."""
     map_legacy_deephash: float | None = None
-    """mAP as DeepHash-pytorch computes it: tied items in database order; None unless measured `with_legacy`."""
     map_legacy_hashnet: float | None = None
-    """The same over the queries with a hit within R, as HashNet; None if there is none, or unless measured `with_legacy`."""
 
     def to_dict(self) -> dict[str, float | None]:
         """Return the figures that were measured, by name."""
@@ -61,28 +65,31 @@ class PrecisionRecall(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class Measures:
-    """How well codes retrieve: what `adsq_jax.retrieval.measure` returns."""
+    """How well codes retrieve: what `adsq_jax.retrieval.measure` returns.
+
+    Attributes:
+      by_cutoff: the figures within each cutoff, "all" or a rank, in the order in which the cutoffs were given.
+      precision_radius2: precision of the Hamming ball of radius 2; an empty ball counts 0.
+      empty_balls: the fraction of queries that have no item within radius 2.
+      precision_at: precision at ranks 1 to 10,000 up to the size of the database, ties averaged.
+      recall_at: recall at the same ranks.
+      precision_recall: precision and recall by Hamming radius.
+      n_queries_without_relevant: queries without a relevant item in the database.
+      n_query: the number of queries.
+      n_database: the number of items.
+      bits: the code length.
+    """
 
     by_cutoff: Mapping[str, CutoffMeasures]
-    """The figures within each cutoff, "all" or a rank, in the order in which the cutoffs were given."""
     precision_radius2: float
-    """Precision of the Hamming ball of radius 2; an empty ball counts 0."""
     empty_balls: float
-    """The fraction of queries that have no item within radius 2."""
     precision_at: Mapping[int, float]
-    """Precision at ranks 1 to 10,000, at most the size of the database; ties averaged."""
     recall_at: Mapping[int, float]
-    """Recall at the same ranks."""
     precision_recall: PrecisionRecall
-    """Precision and recall by Hamming radius."""
     n_queries_without_relevant: int
-    """Queries without a relevant item in the database."""
     n_query: int
-    """Queries."""
     n_database: int
-    """Items of the database."""
     bits: int
-    """The code length."""
 
     @property
     def map(self) -> float:
