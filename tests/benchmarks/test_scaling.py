@@ -1,12 +1,12 @@
-"""benchmarks/speed/scaling.py: its formulas are what the lowered programs do, and its table says what it found."""
+"""benchmarks/speed/scaling.py: its formulas agree with the lowered programs, and its table has its figures."""
 
 import json
 from dataclasses import replace
 
 import pytest
-import test_benchmarks
 
-scaling, rows = test_benchmarks.load("scaling"), test_benchmarks.load("rows")
+from benchmarks import rows
+from benchmarks.speed import scaling
 
 
 def test_resnet50_has_the_published_size():
@@ -22,14 +22,14 @@ def test_resnet50_has_the_published_size():
 def test_operations_are_those_of_the_formula(case, devices):
     """Backbone, heads, pair terms and guidance, forward and backward: by the shapes in the lowered program, to a thousandth."""
     formula = scaling.by_formula(case, devices)
-    program = scaling.of_program(case, devices, compiled=False)
+    program = scaling.from_program(case, devices, compiled=False)
     assert not scaling.disagreements(formula, program, case=case)
     backbone = formula["operations"]["backbone"]
     assert program["operations"]["convolutions"] == pytest.approx(backbone, rel=1e-3)
     assert program["operations"]["products"] == pytest.approx(sum(formula["operations"].values()) - backbone, rel=1e-3)
 
 
-def test_a_disagreement_is_told():
+def test_disagreements():
     """A tenth more operations, another number of parameters, a collective without a purpose."""
     case = scaling.QUICK["100 images"]
     formula = scaling.by_formula(case, 4)
@@ -44,13 +44,13 @@ def test_a_disagreement_is_told():
     ]
 
 
-def test_the_script_compares_and_the_table_tells(tmp_path):
+def test_the_script_compares_and_makes_the_table(tmp_path):
     """Toy sizes on 4 devices, 32 by formula; a batch larger than the training set is left out."""
-    found = scaling.compared(scaling.QUICK, compiled=(4,), alone=(32,))
-    places = [(row["case"], row["devices"]) for row in found]
-    assert places == [("100 images", 4), ("1,000 images", 4), ("1,000 images", 32)]
-    assert found[0]["bytes"] == found[0]["program"]["bytes"] == found[1]["program"]["bytes"]
-    content = {"rows": found, "machine": "a machine", "date": "today"}
+    table = scaling.compare(scaling.QUICK, compiled=(4,), formula_only=(32,))
+    cells = [(row["case"], row["devices"]) for row in table]
+    assert cells == [("100 images", 4), ("1,000 images", 4), ("1,000 images", 32)]
+    assert table[0]["bytes"] == table[0]["program"]["bytes"] == table[1]["program"]["bytes"]
+    content = {"rows": table, "machine": "a machine", "date": "today"}
     content["network"] = {"backbone": "small_cnn", "side": 16, "bits": 12, "batch_a_device": 4}
     (tmp_path / "scaling.json").write_text(json.dumps(content))
     lines = rows.scaling_rows(tmp_path / "scaling.json").splitlines()
@@ -60,7 +60,7 @@ def test_the_script_compares_and_the_table_tells(tmp_path):
 
 
 def test_a_disagreement_ends_the_script(monkeypatch):
-    """The formula with another number of terms is not what the program sends."""
+    """A formula with another number of terms disagrees with what the program sends."""
     monkeypatch.setattr(scaling, "TERMS", 7)
     with pytest.raises(SystemExit, match="100 images, 2 devices: bytes"):
-        scaling.compared({"100 images": scaling.QUICK["100 images"]}, compiled=(2,), alone=())
+        scaling.compare({"100 images": scaling.QUICK["100 images"]}, compiled=(2,), formula_only=())

@@ -9,18 +9,17 @@ import jax
 import mock_data
 import numpy as np
 import pytest
-import test_benchmarks
 
 from adsq_jax.devices.data_parallel import DataParallel
-from adsq_jax.training.rounds import Trainer
+from adsq_jax.training import loop
+from benchmarks.speed import scaling
 
-scaling = test_benchmarks.load("scaling")
 DEVICES, BATCH, BITS, TERMS = 4, 16, 12, 6
 
 
 @pytest.fixture(scope="module")
 def program():
-    """A function of how a run is made: its trainer, the shapes that an update takes, and what its program sends."""
+    """A function from a run's settings to the shapes that its update takes and what the compiled update sends."""
 
     @functools.cache
     def build(*, width=4, twin=True, shard_parameters=False, images=64, neighbours=0.0):
@@ -30,9 +29,9 @@ def program():
         config.objective.twin = twin
         config.eval.query_net = "fg" if twin else "ff"
         devices = jax.devices()[:DEVICES]
-        trainer = Trainer(config, mock_data.dataset(), parallel=DataParallel("shard_map", devices=devices))
-        shapes = scaling.arguments(trainer, images=images)
-        return shapes, scaling.collectives(trainer.img_net_step.lower(*shapes).compile().as_text())
+        setup = loop.setup_from_config(config, mock_data.dataset(), devices=DataParallel("shard_map", devices=devices))
+        shapes = scaling.arguments(setup, images=images)
+        return shapes, scaling.collectives(setup.donating_img_net_step.lower(*shapes).compile().as_text())
 
     return build
 
