@@ -130,7 +130,7 @@ def train(config: ConfigDict, directory: Path, *, began: float | None = None) ->
     with contextlib.ExitStack() as claim:
         processes.run_on_all(lambda: claim.enter_context(workdir.claim(directory, content)) if processes.leads() else None)
         _check_shared(directory)
-        return _train_and_evaluate(setup, config, directory, began=began)
+        return train_and_evaluate(setup, config, directory, began=began)
 
 
 def _check_shared(directory: Path) -> None:
@@ -151,7 +151,8 @@ def _check_shared(directory: Path) -> None:
     processes.run_on_all(wait_for_token)
 
 
-def _train_and_evaluate(setup: TrainSetup, config: ConfigDict, directory: Path, *, began: float) -> dict[str, Any]:
+def train_and_evaluate(setup: TrainSetup, config: ConfigDict, directory: Path, *, began: float) -> dict[str, Any]:
+    """Train a setup in a claimed folder, evaluate, and write codes, model and result; as `train`, which makes the setup."""
     devices = ShardedDatabase()
 
     def measure(setup: TrainSetup, state: TrainState, codes_directory: Path | None) -> dict[str, Any]:

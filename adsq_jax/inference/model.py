@@ -172,8 +172,8 @@ class Model:
 
         Args:
           images: one or several: a path, of this machine or of an object store; a PIL image; an array uint8[h, w, 3] or, grey,
-            uint8[h, w] or uint8[h, w, 1]. Many of the same size may be one array, uint8[n, h, w, 3], [n, h, w, 1] or, for an
-            n other than 1 or 3, [n, h, w].
+            uint8[h, w] or uint8[h, w, 1]. Many of the same size may be one array, uint8[n, h, w, 3], [n, h, w, 1] or, if
+            they are wider than 4 pixels, [n, h, w].
           part: "database", or "query" for what is searched. They differ where a run has `eval.query_net="fg"` alone.
           packed: whether to pack eight bits into a byte, as an index takes codes.
 
@@ -280,7 +280,8 @@ def _relaxed_codes(img_net: Any, networks: Sequence[str], variables: dict[str, A
 def _as_list(images: Any) -> Sequence[Any]:
     if hasattr(images, "__array__") and not isinstance(images, Image.Image):  # NumPy's, JAX's, torch's
         images = _array(images)
-        if images.dtype == object or images.ndim == 4 or (images.ndim == 3 and images.shape[2] not in (1, 3)):
+        is_grey_stack = images.ndim == 3 and images.shape[2] > 4  # up to 4 they are channels of one image
+        if images.dtype == object or images.ndim == 4 or is_grey_stack:
             return list(images)
         return [images]
     if isinstance(images, str | bytes | Path | Image.Image):

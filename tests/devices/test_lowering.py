@@ -5,11 +5,11 @@ import jax.export
 import jax.numpy as jnp
 import mock_data
 import pytest
+from runs import make_setup
 
-from adsq_jax.devices.data_parallel import DataParallel
 from adsq_jax.methods.objective import Guidance
 from adsq_jax.models import backbones
-from adsq_jax.training.rounds import Trainer
+from adsq_jax.training import init
 from adsq_jax.training.state import Targets
 
 SIDES = {"alexnet": 64, "vgg16": 32, "vit_b16": 32}
@@ -27,10 +27,8 @@ def build(backbone, *, devices=1, frozen=False, dtype="float32"):
     config.model.backbone, config.model.width, config.model.dtype = backbone, 0, dtype
     config.model.dropout = 0.5
     config.optim.trunk_lr_scale = 0.0 if frozen else 1.0
-    trainer = Trainer(
-        config, mock_data.dataset(image_size=side), parallel=DataParallel("shard_map", devices=jax.devices()[:devices])
-    )
-    return trainer, jax.eval_shape(trainer.init), jax.ShapeDtypeStruct((16, side, side, 3), jnp.uint8)
+    setup = make_setup(config, devices=devices)
+    return setup, jax.eval_shape(lambda: init(setup)), jax.ShapeDtypeStruct((16, side, side, 3), jnp.uint8)
 
 
 def lowered(function, *arguments):
@@ -39,19 +37,19 @@ def lowered(function, *arguments):
     return exported.mlir_module()
 
 
-def targets_of(trainer, state):
+def targets_of(setup, state):
     n, bits = state.codes.shape
-    features = jax.ShapeDtypeStruct((len(trainer.sets.sets), trainer.config.model.features), jnp.float32)
-    relaxed_codes = jax.ShapeDtypeStruct((len(trainer.sets.sets), bits), jnp.float32)
+    features = jax.ShapeDtypeStruct((len(setup.sets.sets), setup.img_net.features), jnp.float32)
+    relaxed_codes = jax.ShapeDtypeStruct((len(setup.sets.sets), bits), jnp.float32)
     return Targets(
         bank=jax.ShapeDtypeStruct((n, bits), jnp.float32),
         codes=state.codes,
         set_index=jax.ShapeDtypeStruct((n,), jnp.int32),
-        shares=jax.ShapeDtypeStruct((n,), jnp.float32),
-        sets=shapes(trainer.sets.sets),
-        similar_sets=jax.ShapeDtypeStruct((len(trainer.sets.sets),) * 2, jnp.bool),
+        row_weights=jax.ShapeDtypeStruct((n,), jnp.float32),
+        sets=shapes(setup.sets.sets),
+        similar_sets=jax.ShapeDtypeStruct((len(setup.sets.sets),) * 2, jnp.bool),
         progress=jax.ShapeDtypeStruct((), jnp.float32),
-        guidance=Guidance(features=features, relaxed_codes=relaxed_codes, frequencies=shapes(trainer.frequencies)),
+        guidance=Guidance(features=features, relaxed_codes=relaxed_codes, frequencies=shapes(setup.frequencies)),
     )
 
 
@@ -65,26 +63,25 @@ def batch_of(inputs):
 )
 def test_steps_and_encoders_of_every_backbone(backbone, dtype):
     """The update of an ImgNet, the codes of a whole network, and the features of its trunk."""
-    trainer, state, images = build(backbone, dtype=dtype)
+    setup, state, images = build(backbone, dtype=dtype)
     net = state.img_nets["f"]
-    step = lowered(trainer.img_net_step, net, targets_of(trainer, state), batch_of(images))
+    step = lowered(setup.img_net_step, net, targets_of(setup, state), batch_of(images))
     assert ("bf16" in step) == (dtype == "bfloat16")
-    variables = {"params": net.params, "batch_stats": net.batch_stats}
-    lowered(trainer.encoder.codes, variables, images)
-    lowered(trainer.encoder.trunk, variables, images)
+    lowered(setup.image_encoder._codes, net.variables, images)
+    lowered(setup.image_encoder._trunk, net.variables, images)
 
 
 @pytest.mark.parametrize("devices", [1, 4])
 def test_steps_on_several_devices(devices):
     """The update is one program for all devices."""
-    trainer, state, images = build("small_cnn", devices=devices)
+    setup, state, images = build("small_cnn", devices=devices)
     batch = batch_of(images)
-    assert "all_reduce" in lowered(trainer.img_net_step, state.img_nets["f"], targets_of(trainer, state), batch)
+    assert "all_reduce" in lowered(setup.img_net_step, state.img_nets["f"], targets_of(setup, state), batch)
 
 
 def test_heads_on_a_frozen_trunk_and_label_net():
     """The update of heads alone, and LabelNet's."""
-    trainer, state, _ = build("efficientnet_lite0", frozen=True)
+    setup, state, _ = build("efficientnet_lite0", frozen=True)
     batch = batch_of(jax.ShapeDtypeStruct((16, 1280), jnp.float32))
-    lowered(trainer.img_net_step, state.img_nets["f"], targets_of(trainer, state), batch)
-    lowered(trainer.label_net_step, state.label_net, shapes(trainer.sets.sets), shapes(trainer.frequencies))
+    lowered(setup.img_net_step, state.img_nets["f"], targets_of(setup, state), batch)
+    lowered(setup.label_net_step, state.label_net, shapes(setup.sets.sets), shapes(setup.frequencies))

@@ -14,15 +14,13 @@ import pytest
 from PIL import Image
 
 from adsq_jax import storage
-from adsq_jax.data import datasets, protocols
+from adsq_jax.data import datasets, splits
 from adsq_jax.data.labels import Labels
 from adsq_jax.data.preprocessing import Preprocessing
 from adsq_jax.data.sources import ArraySource, FileSource, Names
-from adsq_jax.devices.data_parallel import DataParallel
 from adsq_jax.errors import InputError, Stopped
 from adsq_jax.run import workdir
-from adsq_jax.training import frozen_features
-from adsq_jax.training.rounds import Trainer
+from adsq_jax.training import compute_features, frozen_features, init
 
 WIDTH, BATCH = 5, 9
 TRUNK = {"params": {"backbone": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}}, "batch_stats": {}}
@@ -51,7 +49,7 @@ class FakeEncoder:
 def divided(source, *, train=None, query=None):
     """A split whose rows are not all of the source's, with its parts in no order."""
     train = np.arange(60, 20, -1) if train is None else train
-    split = protocols.Split(np.arange(12) if query is None else query, train, np.arange(91, 12, -1))
+    split = splits.Split(np.arange(12) if query is None else query, train, np.arange(91, 12, -1))
     return datasets.make_dataset(source, split, protocol="digits", map_at="all", preprocessing=Preprocessing(0, 4))
 
 
@@ -87,18 +85,18 @@ def frozen(tmp_path_factory):
     config = mock_data.small_config()
     config.optim.trunk_lr_scale, config.data.feature_views, config.data.resize = 0.0, 2, 10
     config.data.crop_padding, config.data.flip = 0, True
-    trainer = Trainer(config, mock_data.dataset(image_size=10), parallel=DataParallel("shard_map"))
-    state = trainer.init()
-    trainer.prepare(state, directory=tmp_path_factory.mktemp("run"), stop=lambda: False)
-    net = trainer.whole_net
+    setup = make_setup(config, mock_data.dataset(image_size=10), devices=4)
+    state = init(setup)
+    setup = compute_features(setup, state, directory=tmp_path_factory.mktemp("run") / "features")
+    net = setup.img_net
     alone = jax.jit(lambda image: net.apply(state.trunk, image[None], train=False, method=net.trunk)[0])
-    return trainer, alone
+    return setup, alone
 
 
 def test_centres_are_what_the_trunk_makes_of_each_image_alone(frozen):
     """Every image of the split, cut to its middle 8x8 pixels and given to the trunk by itself."""
-    trainer, alone = frozen
-    found, source = trainer._features, trainer.dataset.source
+    setup, alone = frozen
+    found, source = setup.features, setup.data.source
     assert found.rows.tolist() == list(range(140))
     expected = [alone(source[row]["image"][1:9, 1:9]) for row in range(140)]
     assert found.centre.dtype == np.float32
@@ -107,8 +105,8 @@ def test_centres_are_what_the_trunk_makes_of_each_image_alone(frozen):
 
 def test_views_are_what_the_trunk_makes_of_augmented_images(frozen):
     """Each is the trunk's output of one of the nine crops, mirrored or not; most aren't the centre, and views differ."""
-    trainer, alone = frozen
-    found, source, train = trainer._features, trainer.dataset.source, trainer.dataset.split.train
+    setup, alone = frozen
+    found, source, train = setup.features, setup.data.source, setup.data.split.train
     places = []
     for k, row in enumerate(train):
         image = source[row]["image"]

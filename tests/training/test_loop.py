@@ -3,41 +3,18 @@
 import json
 import shutil
 import signal
-import time
 from dataclasses import replace
 
 import jax
 import mock_data
 import numpy as np
 import pytest
+from runs import make_setup, on_devices, run, same, stop_at_batch, train
 
-from adsq_jax import main
-from adsq_jax.devices.data_parallel import DataParallel
-from adsq_jax.errors import InputError
-from adsq_jax.run import workdir
+from adsq_jax.errors import InputError, Stopped
 from adsq_jax.run.checkpoint import Checkpoints
-from adsq_jax.training import loop as train_module
-from adsq_jax.training.loop import train as train_from
-from adsq_jax.training.rounds import TARGET_PLACES, Stopped, Trainer
-
-
-def build(config, *, devices=1, **kwargs):
-    data = mock_data.dataset(image_size=config.data.image_size, **kwargs)
-    return Trainer(config, data, parallel=DataParallel(config.parallel, devices=jax.devices()[:devices]))
-
-
-def train(trainer, *, directory):
-    return train_from(trainer, directory=directory, began=time.monotonic(), validate=None)
-
-
-def run(trainer, directory):
-    """Trains and measures in a folder as main does."""
-    workdir.claim(directory, json.loads(trainer.config.to_json())).close()
-    return main.run(trainer, directory, began=time.monotonic())
-
-
-def same(a, b):
-    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+from adsq_jax.training import init, loop, rounds
+from adsq_jax.training.guidance import guidance
 
 
 def is_resnet(name):
@@ -52,9 +29,9 @@ def test_every_config_runs_and_changes_every_parameter(name, tmp_path):
     """Two rounds of the real loop with each config's own network: all parameters of LabelNet, f and g have moved."""
     config = mock_data.small_config(name, image_size=32 if is_resnet(name) else 8)
     config.optim.weight_decay = 0.0  # it would move kernels by itself
-    trainer = build(config, multi_label=name == "nuswide", protocol=config.data.protocol)
-    start = trainer.init()
-    state, _ = train(trainer, directory=tmp_path)
+    setup = make_setup(config, multi_label=name == "nuswide", protocol=config.data.protocol)
+    start = init(setup)
+    _, state = train(setup, directory=tmp_path)
     networks = {"label_net": state.label_net, **state.img_nets}
     before = {"label_net": start.label_net, **start.img_nets}
     for network, after in networks.items():
@@ -65,7 +42,7 @@ def test_every_config_runs_and_changes_every_parameter(name, tmp_path):
 
 def test_the_folder_of_a_run_has_what_the_design_names(tmp_path):
     """After a run: result.json with all its keys, codes with their shapes, metrics with every loss term by name."""
-    result = run(build(mock_data.small_config()), tmp_path)
+    result = run(make_setup(mock_data.small_config()), tmp_path)
     assert result == json.loads((tmp_path / "result.json").read_text())
     assert set(result["map_by_query_net"]) == {"ff", "gg", "fg", "sum"}
     assert result["map"] == result["map_by_query_net"]["sum"] == result["metrics"]["all"]["map"]
@@ -86,39 +63,25 @@ def test_the_folder_of_a_run_has_what_the_design_names(tmp_path):
 def test_the_whole_loop_on_four_devices(kind, tmp_path, monkeypatch):
     """Both ways to run in parallel learn on four devices what one learns, and go on after a stop as if there was none."""
     config = mock_data.small_config()
-    one, _ = train(build(config), directory=tmp_path / "one")
+    _, one = train(make_setup(config), directory=tmp_path / "one")
     config.parallel = kind
-    whole, _ = train(build(config, devices=4), directory=tmp_path / "whole")
+    _, whole = train(make_setup(config, devices=4), directory=tmp_path / "whole")
     for name in ("f", "g"):
         np.testing.assert_allclose(whole.img_nets[name].bank, one.img_nets[name].bank, atol=0.02)
-    trainer = build(config, devices=4)
-    stop_at_batch(11, trainer, monkeypatch)
+    setup = make_setup(config, devices=4)
+    stop_at_batch(11, setup, monkeypatch)
     with pytest.raises(Stopped):
-        train(trainer, directory=tmp_path / "parts")
-    assert same(train(build(config, devices=4), directory=tmp_path / "parts")[0], whole)
-
-
-def stop_at_batch(at, trainer, monkeypatch):
-    """Sends this process SIGTERM when the trainer takes its batch number `at`; gives the list of batches taken."""
-    split, calls = trainer.parallel.split, []
-
-    def counting(batch):
-        calls.append(1)
-        if len(calls) == at:
-            signal.raise_signal(signal.SIGTERM)
-        return split(batch)
-
-    monkeypatch.setattr(trainer.parallel, "split", counting)
-    return calls
+        train(setup, directory=tmp_path / "parts")
+    assert same(train(make_setup(config, devices=4), directory=tmp_path / "parts")[1], whole)
 
 
 def test_training_learns(tmp_path):
     """A learnable toy set is learned: mAP well above that of the untrained networks."""
     config = mock_data.small_config()
     config.train.rounds, config.train.epochs_per_round = 4, 4
-    trained = run(build(config), tmp_path / "trained")
+    trained = run(make_setup(config), tmp_path / "trained")
     config.optim.learning_rate = 1e-9
-    untrained = run(build(config), tmp_path / "untrained")
+    untrained = run(make_setup(config), tmp_path / "untrained")
     assert trained["map"] > 0.9
     assert untrained["map"] < 0.7
 
@@ -126,31 +89,31 @@ def test_training_learns(tmp_path):
 def test_a_signal_during_step_1_stops_before_step_2(tmp_path, monkeypatch):
     """SIGTERM while LabelNet trains: it stops at once, nothing of step 1 is kept, and the same command begins anew."""
     config = mock_data.small_config()
-    trainer = build(config)
-    step = trainer.label_net_step
+    setup = make_setup(config)
+    step = setup.label_net_step
 
     def interrupted(*args):
         signal.raise_signal(signal.SIGTERM)
         return step(*args)
 
-    monkeypatch.setattr(trainer, "label_net_step", interrupted)
+    monkeypatch.setitem(vars(setup), "label_net_step", interrupted)
     with pytest.raises(Stopped):
-        train(trainer, directory=tmp_path)
+        train(setup, directory=tmp_path)
     assert not list((tmp_path / "checkpoints").glob("[0-9]*"))
-    assert same(train(build(config), directory=tmp_path)[0], train(build(config), directory=tmp_path / "whole")[0])
+    assert same(train(make_setup(config), directory=tmp_path)[1], train(make_setup(config), directory=tmp_path / "whole")[1])
 
 
 @pytest.mark.parametrize("at", [2, 4, 7, 8, 13, 16])
 def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(at, tmp_path, monkeypatch):
     """SIGTERM after any step saves; the same command then ends with the same state and steps, bit for bit."""
     config = mock_data.small_config()
-    whole, _ = train(build(config), directory=tmp_path / "whole")
-    trainer = build(config)
-    calls = stop_at_batch(at, trainer, monkeypatch)
+    _, whole = train(make_setup(config), directory=tmp_path / "whole")
+    setup = make_setup(config)
+    calls = stop_at_batch(at, setup, monkeypatch)
     with pytest.raises(Stopped):
-        train(trainer, directory=tmp_path / "parts")
+        train(setup, directory=tmp_path / "parts")
     assert len(calls) == at
-    parts, _ = train(build(config), directory=tmp_path / "parts")
+    _, parts = train(make_setup(config), directory=tmp_path / "parts")
     assert same(whole, parts)
     lines = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("whole", "parts")]
     steps = [[(line["phase"], line["step"]) for line in map(json.loads, run)] for run in lines]
@@ -163,9 +126,9 @@ def test_the_same_seed_gives_the_same_codes_and_another_seed_others(tmp_path):
     """Codes are a function of config and seed."""
     config = mock_data.small_config()
     states = []
-    for run, seed in enumerate((0, 0, 1)):
+    for number, seed in enumerate((0, 0, 1)):
         config.seed = seed
-        states.append(train(build(config), directory=tmp_path / str(run))[0])
+        states.append(train(make_setup(config), directory=tmp_path / str(number))[1])
     assert same(states[0], states[1])
     assert not same(states[0], states[2])
 
@@ -174,8 +137,8 @@ def test_the_same_seed_gives_the_same_codes_and_another_seed_others(tmp_path):
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(term, named, tmp_path, monkeypatch):
     """A NaN in the 15th update: the error names step and term, and the checkpoint of the first round is whole."""
     config = mock_data.small_config()
-    trainer = build(config)
-    step, calls = trainer.img_net_step, []
+    setup = make_setup(config)
+    step, calls = setup.donating_img_net_step, []
 
     def broken(*args):
         calls.append(1)
@@ -183,20 +146,20 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(term, nam
         bad = {term: np.nan, "loss": np.nan, "grad_norm": np.inf} if len(calls) == 15 else {}
         return state, {**metrics, **bad}
 
-    monkeypatch.setattr(trainer, "img_net_step", broken)
+    monkeypatch.setitem(vars(setup), "donating_img_net_step", broken)
     with pytest.raises(InputError, match=rf"round 2/2 g, step 15: {named} not finite; .*step 8, is kept"):
-        train(trainer, directory=tmp_path)
-    assert same(train(build(config), directory=tmp_path)[0], train(build(config), directory=tmp_path / "whole")[0])
+        train(setup, directory=tmp_path)
+    assert same(train(make_setup(config), directory=tmp_path)[1], train(make_setup(config), directory=tmp_path / "whole")[1])
 
 
 def test_b_fixed_after_step_1(tmp_path):
     """objective.update_codes=False: the codes at the end are LabelNet's signs; with it, the B-step has been recorded."""
     config = mock_data.small_config()
     config.objective.update_codes = False
-    trainer = build(config)
-    state, _ = train(trainer, directory=tmp_path)
-    _, label_codes = trainer.guidance(state)
-    assert np.array_equal(state.codes, np.where(label_codes < 0, -1, 1)[trainer.sets.set_index])
+    setup = make_setup(config)
+    _, state = train(setup, directory=tmp_path)
+    label_codes = np.asarray(guidance(setup, state).relaxed_codes)
+    assert np.array_equal(state.codes, np.where(label_codes < 0, -1, 1)[setup.sets.set_index])
     assert '"codes"' not in (tmp_path / "metrics.jsonl").read_text()
 
 
@@ -204,19 +167,19 @@ def test_no_twin(tmp_path):
     """objective.twin=False: one network, held against its own bank as it is renewed; only `ff` is measured."""
     config = mock_data.small_config()
     config.objective.twin, config.eval.query_net = False, "ff"
-    trainer = build(config)
-    result = run(trainer, tmp_path)
+    setup = make_setup(config)
+    result = run(setup, tmp_path)
     assert set(result["map_by_query_net"]) == {"ff"}
     assert not (tmp_path / "codes" / "query_g.npy").exists()
-    assert trainer.total_steps == 8
+    assert setup.total_steps == 8
 
 
 def test_no_label_net(tmp_path):
     """objective.label_net=False: no guidance term, and the codes start from a B-step on the untrained ImgNets' banks."""
     config = mock_data.small_config()
     config.objective.label_net = False
-    trainer = build(config)
-    state, _ = train(trainer, directory=tmp_path)
+    setup = make_setup(config)
+    _, state = train(setup, directory=tmp_path)
     assert state.label_net is None
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert {line["phase"] for line in lines} == {"img_net", "codes"}
@@ -229,8 +192,8 @@ def test_no_difference_loss(tmp_path):
     """objective.difference=False: the term is left out of LabelNet, ImgNets and the B-step, which is then one sweep."""
     config = mock_data.small_config()
     config.objective.difference = False
-    trainer = build(config)
-    state, _ = train(trainer, directory=tmp_path)
+    setup = make_setup(config)
+    _, state = train(setup, directory=tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     weights = {"f": config.objective.weights, "label_net": config.label_net.weights}
     for line in lines:
@@ -241,20 +204,20 @@ def test_no_difference_loss(tmp_path):
             assert "difference" not in line
         else:
             assert line["difference_share"] == 0
-    _, label_codes = trainer.guidance(state)
+    label_codes = np.asarray(guidance(setup, state).relaxed_codes)
     pull = 0.1 * sum(np.asarray(net.bank, np.float64) for net in state.img_nets.values())
-    pull += 0.1 * label_codes.astype(np.float64)[trainer.sets.set_index]
+    pull += 0.1 * label_codes.astype(np.float64)[setup.sets.set_index]
     assert np.array_equal(state.codes, np.where(pull < 0, -1, 1))
 
 
 def first_metrics(config):
     """What the first update of LabelNet, and one of f against its codes, say of their terms."""
-    trainer = build(config)
-    state = trainer.init()
-    net = trainer.parallel.enter(state.img_nets["f"], trainer.places.img_nets["f"])
-    targets = trainer.parallel.enter(trainer.targets(state, "f"), TARGET_PLACES)
-    _, of_img_net = trainer.img_net_step(net, targets, trainer.split(next(trainer._batches("f", step=0))))
-    _, of_label_net = trainer.label_net_step(state.label_net, trainer.sets.sets, trainer.frequencies)
+    setup = make_setup(config)
+    state = init(setup)
+    net, targets = on_devices(setup, state, rounds.targets(setup, state, net="f"))
+    batch = next(rounds.train_batches(setup, net="f", step=0))
+    _, of_img_net = setup.img_net_step(net, targets, rounds.split_batch(setup, batch))
+    _, of_label_net = setup.label_net_step(state.label_net, setup.sets.sets, setup.frequencies)
     return {"objective": of_img_net, "label_net": of_label_net}
 
 
@@ -291,20 +254,20 @@ def test_cosine_scales_are_label_nets_and_the_guidances_own():
 @pytest.mark.parametrize(("step", "share"), [(0, 0.0), (7, 0.0), (8, 0.5), (15, 0.5)])
 def test_targets_tell_the_progress_and_label_nets_codes(step, share):
     """Progress is the share of rounds that are done, whatever of the next is; guidance has LabelNet's codes by label set."""
-    trainer = build(mock_data.small_config())
-    state = replace(trainer.init(), step=np.array(step, np.int64))
-    targets = trainer.targets(state, "f")
+    setup = make_setup(mock_data.small_config())
+    state = replace(init(setup), step=np.array(step, np.int64))
+    targets = rounds.targets(setup, state, net="f")
     assert targets.progress == np.float32(share)
-    assert np.array_equal(targets.guidance.relaxed_codes, trainer.guidance(state)[1])
-    assert np.array_equal(targets.sets[targets.set_index], trainer.dataset.source.labels[trainer.dataset.split.train])
+    assert np.array_equal(targets.guidance.relaxed_codes, guidance(setup, state).relaxed_codes)
+    assert np.array_equal(targets.sets[targets.set_index], setup.data.source.labels[setup.data.split.train])
 
 
 def test_the_banks_are_what_the_networks_give_in_evaluation_mode(tmp_path):
     """After each half-round the bank equals a fresh encoding of the training set."""
-    trainer = build(mock_data.small_config())
-    state, _ = train(trainer, directory=tmp_path)
+    setup = make_setup(mock_data.small_config())
+    _, state = train(setup, directory=tmp_path)
     for net in state.img_nets.values():
-        fresh = trainer.encoder(net, trainer.dataset.split.train)
+        fresh = setup.encoder(net.variables, setup.data.split.train)
         assert np.array_equal(fresh, net.bank)
 
 
@@ -317,24 +280,24 @@ def frozen_config(*, views=2, **changes):
     return config
 
 
-def images_of(trainer):
+def images_of(setup):
     """The training images, uncut."""
-    return np.stack([trainer.dataset.source[int(row)]["image"] for row in trainer.dataset.split.train])
+    return np.stack([setup.data.source[int(row)]["image"] for row in setup.data.split.train])
 
 
 @pytest.mark.parametrize("views", [0, 2])
 @pytest.mark.parametrize(("kind", "devices"), [("shard_map", 1), ("shard_map", 4), ("pmap", 4)])
 def test_a_frozen_trunk_stays_and_its_heads_learn(views, kind, devices, tmp_path):
     """f and g share the trunk they began with, have other heads, which moved, and their banks are the whole networks' codes."""
-    trainer = build(frozen_config(views=views, parallel=kind), devices=devices)
-    start = trainer.outside(trainer.init())
-    state, _ = train(trainer, directory=tmp_path)
-    restored, _ = Checkpoints(tmp_path / "checkpoints", keep=2, rows=trainer.size).restore(start)
+    setup = make_setup(frozen_config(views=views, parallel=kind), devices=devices)
+    start = setup.devices.to_host(init(setup), setup.specs)
+    _, state = train(setup, directory=tmp_path)
+    restored, _ = Checkpoints(tmp_path / "checkpoints", keep=2, rows=setup.size).restore(start)
     assert same(restored, state)
     assert same(state.trunk, start.trunk)
     assert len(jax.tree.leaves(state.trunk["params"])) > 5
-    known = trainer._features.views or [trainer._features.of_rows(trainer.dataset.split.train)]
-    batch = next(trainer._batches("f", step=0))
+    known = setup.features.views or [setup.features.of_rows(setup.data.split.train)]
+    batch = next(rounds.train_batches(setup, net="f", step=0))
     pairs = zip(batch["index"], batch["inputs"], strict=True)
     which = [{k for k, view in enumerate(known) if np.array_equal(x, view[i])} for i, x in pairs]
     assert all(which)
@@ -346,32 +309,31 @@ def test_a_frozen_trunk_stays_and_its_heads_learn(views, kind, devices, tmp_path
             old = dict(jax.tree_util.tree_leaves_with_path(start.img_nets[name].params))[path]
             assert not np.array_equal(leaf, old), f"{name}{jax.tree_util.keystr(path)} has not changed"
         variables = {**state.trunk, "params": {**state.trunk["params"], **net.params}}
-        _, relaxed = trainer.whole_net.apply(variables, images_of(trainer), train=False)
+        _, relaxed = setup.img_net.apply(variables, images_of(setup), train=False)
         np.testing.assert_allclose(net.bank, relaxed, atol=1e-5)
         kernels.append(np.asarray(net.params["semantic"]["kernel"]))
     assert not np.isin(*kernels).any()
 
 
-def test_a_frozen_trunks_run_is_that_of_whole_networks_whose_trunk_does_not_move(tmp_path):
+def test_a_frozen_trunks_run_is_that_of_whole_networks_whose_trunk_does_not_move(tmp_path, monkeypatch):
     """The same training through images, with the trunk's updates scaled to nothing: the same codes, banks and heads."""
     config = frozen_config(views=0)
     config.data.crop_padding, config.data.flip = 0, False
     config.optim.clip_norm = 0.0  # the gradient of the trunk would count
-    trainer = build(config)
-    found, _ = train(trainer, directory=tmp_path / "frozen")
+    setup = make_setup(config)
+    _, found = train(setup, directory=tmp_path / "frozen")
     config.optim.trunk_lr_scale, config.model.batch_norm = 1e-30, "frozen"
-    whole = build(config)
-    init = whole.init
+    whole = make_setup(config)
 
-    def with_one_trunk():
-        state = init()
+    def with_one_trunk(setup):
+        state = init(setup)
         trunk = jax.tree.map(np.array, state.img_nets["f"].params["backbone"])
         assert same(trunk, found.trunk["params"]["backbone"])
         nets = {name: replace(net, params={**net.params, "backbone": trunk}) for name, net in state.img_nets.items()}
         return replace(state, img_nets=nets)
 
     whole.init = with_one_trunk
-    expected, _ = train(whole, directory=tmp_path / "whole")
+    _, expected = train(whole, directory=tmp_path / "whole")
     for x, y in zip(*map(jax.tree.leaves, (expected.img_nets["g"].params["backbone"], found.trunk["params"])), strict=True):
         np.testing.assert_allclose(x, y, rtol=0, atol=1e-30)
     for name, net in found.img_nets.items():
@@ -385,23 +347,23 @@ def test_a_frozen_trunks_run_is_that_of_whole_networks_whose_trunk_does_not_move
 def frozen_run(tmp_path_factory):
     """The state at the end of an uninterrupted run with a frozen trunk, and its folder."""
     directory = tmp_path_factory.mktemp("whole")
-    return train(build(frozen_config()), directory=directory)[0], directory
+    return train(make_setup(frozen_config()), directory=directory)[1], directory
 
 
 @pytest.mark.parametrize("at", [2, 4, 8, 13])
 def test_a_stopped_run_of_a_frozen_trunk_goes_on(at, frozen_run, tmp_path, monkeypatch):
     """SIGTERM after any step: the same state at the end, bit for bit, though the features are lost meanwhile."""
-    trainer = build(frozen_config())
-    stop_at_batch(at, trainer, monkeypatch)
+    setup = make_setup(frozen_config())
+    stop_at_batch(at, setup, monkeypatch)
     with pytest.raises(Stopped):
-        train(trainer, directory=tmp_path)
+        train(setup, directory=tmp_path)
     shutil.rmtree(tmp_path / "features")
-    assert same(train(build(frozen_config()), directory=tmp_path)[0], frozen_run[0])
+    assert same(train(make_setup(frozen_config()), directory=tmp_path)[1], frozen_run[0])
 
 
-def feature_batches(trainer, monkeypatch, *, signal_at=None):
-    """The list of batches that a trainer's trunk is asked for, as it grows; sends SIGTERM at one of them."""
-    features, calls = trainer._of_images.features, []
+def feature_batches(setup, monkeypatch, *, signal_at=None):
+    """The list of batches that a setup's trunk is asked for, as it grows; sends SIGTERM at one of them."""
+    features, calls = setup.image_encoder.features, []
 
     def counting(*args, **kwargs):
         for batch in features(*args, **kwargs):
@@ -410,20 +372,20 @@ def feature_batches(trainer, monkeypatch, *, signal_at=None):
                 signal.raise_signal(signal.SIGTERM)
             yield batch
 
-    monkeypatch.setattr(trainer._of_images, "features", counting)
+    monkeypatch.setattr(setup.image_encoder, "features", counting)
     return calls
 
 
 @pytest.mark.parametrize("at", [1, 6, 7, 12])
 def test_a_run_stopped_while_it_computes_features_goes_on(at, frozen_run, tmp_path, monkeypatch):
     """SIGTERM at a batch of the centres, their last too, and of either view: nothing is done twice, the end is the same."""
-    trainer, again = build(frozen_config()), build(frozen_config())
-    calls = feature_batches(trainer, monkeypatch, signal_at=at)
+    setup, again = make_setup(frozen_config()), make_setup(frozen_config())
+    calls = feature_batches(setup, monkeypatch, signal_at=at)
     with pytest.raises(Stopped):
-        train(trainer, directory=tmp_path)
+        train(setup, directory=tmp_path)
     assert not list((tmp_path / "checkpoints").glob("[0-9]*"))
     more = feature_batches(again, monkeypatch)
-    assert same(train(again, directory=tmp_path)[0], frozen_run[0])
+    assert same(train(again, directory=tmp_path)[1], frozen_run[0])
     assert sum(calls) + sum(more) == 140 + 2 * 64
     whole, parts = ({p.relative_to(d): p.read_bytes() for p in d.glob("features/*/*")} for d in (frozen_run[1], tmp_path))
     assert parts == whole
@@ -435,9 +397,9 @@ def test_runs_share_features(tmp_path, monkeypatch):
     counts, states = [], []
     for number, changes in enumerate(({}, {"bits": 16, "optim.learning_rate": 1e-3, "objective.twin": False}, {"seed": 1})):
         config = frozen_config(**{"data.feature_cache": cache, **changes})
-        trainer = build(config)
-        calls = feature_batches(trainer, monkeypatch)
-        states.append(train(trainer, directory=tmp_path / str(number))[0])
+        setup = make_setup(config)
+        calls = feature_batches(setup, monkeypatch)
+        states.append(train(setup, directory=tmp_path / str(number))[1])
         counts.append(sum(calls))
         assert not (tmp_path / str(number) / "features").exists()
     assert counts == [268, 0, 268]
@@ -448,7 +410,7 @@ def test_runs_share_features(tmp_path, monkeypatch):
 
 def test_a_frozen_trunk_to_the_result(tmp_path):
     """The same seed gives the same codes, in another folder and on features of another run; result.json has a measure."""
-    results = [run(build(frozen_config()), tmp_path / name) for name in ("a", "b")]
+    results = [run(make_setup(frozen_config()), tmp_path / name) for name in ("a", "b")]
     assert results[0]["map_by_query_net"] == results[1]["map_by_query_net"]
     assert results[0]["pretrained"] is None
     for name in ("query_f", "query_g", "database_f", "database_g", "database_sum"):
@@ -461,14 +423,14 @@ def test_a_frozen_trunk_to_the_result(tmp_path):
 def test_a_frozen_trunk_alone(tmp_path):
     """Without twin and LabelNet: codes start from the heads' banks on the features, and the run goes to its end."""
     config = frozen_config(**{"objective.label_net": False, "objective.twin": False, "eval.query_net": "ff"})
-    assert set(run(build(config), tmp_path)["map_by_query_net"]) == {"ff"}
+    assert set(run(make_setup(config), tmp_path)["map_by_query_net"]) == {"ff"}
 
 
 def test_checkpoints_by_round(tmp_path):
     """checkpoint.every_rounds and checkpoint.keep: which steps stay on the disk."""
     config = mock_data.small_config()
     config.train.rounds, config.checkpoint.every_rounds, config.checkpoint.keep = 5, 2, 3
-    train(build(config), directory=tmp_path)
+    train(make_setup(config), directory=tmp_path)
     steps = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit())
     assert steps == [16, 32, 40]
 
@@ -487,14 +449,14 @@ def test_a_config_that_does_not_fit_the_data_is_refused(key, value, message):
     data = mock_data.dataset()
     config.update_from_flattened_dict({key: value})
     with pytest.raises(InputError, match=message):
-        Trainer(config, data, parallel=DataParallel("shard_map"))
+        make_setup(config, data, devices=4)
 
 
 def test_a_worker_that_a_signal_ended_is_no_defect():
     """grain's error of a worker that a signal to the group killed becomes Stopped; the same error without a signal passes."""
 
     def lose_a_worker(code, *, number=None):
-        with train_module._stop_on_signal():
+        with loop._stop_on_signal():
             if number is not None:
                 signal.raise_signal(number)
             raise RuntimeError(f"Worker process was terminated unexpectedly with exit code {code}.")
@@ -509,10 +471,10 @@ def test_parts_of_parameters_on_each_device_give_the_same_codes(tmp_path):
     """shard_parameters=True: each device keeps a quarter of large arrays, and training goes where it goes with whole copies."""
     config = mock_data.small_config()
     config.model.features = 512
-    whole, _ = train(build(config, devices=4), directory=tmp_path / "whole")
+    _, whole = train(make_setup(config, devices=4), directory=tmp_path / "whole")
     config.shard_parameters = True
-    trainer = build(config, devices=4)
-    parts, _ = train(trainer, directory=tmp_path / "parts")
+    setup = make_setup(config, devices=4)
+    _, parts = train(setup, directory=tmp_path / "parts")
     kernel = parts.img_nets["g"].params["semantic"]["kernel"]
     assert kernel.size >= 2**14
     assert {shard.data.size for shard in kernel.addressable_shards} == {kernel.size // 4}
@@ -524,9 +486,9 @@ def test_parts_of_parameters_on_each_device_give_the_same_codes(tmp_path):
 def test_checkpoints_within_a_round(tmp_path, monkeypatch):
     """checkpoint.every_steps=3: a checkpoint at each multiple of it as well as after each round; nothing else changes."""
     config = mock_data.small_config()
-    whole, _ = train(build(config), directory=tmp_path / "whole")
+    _, whole = train(make_setup(config), directory=tmp_path / "whole")
     config.checkpoint.every_steps, config.checkpoint.keep = 3, 100
-    state, _ = train(build(config), directory=tmp_path / "parts")
+    _, state = train(make_setup(config), directory=tmp_path / "parts")
     assert same(state, whole)
     steps = sorted(int(path.name) for path in (tmp_path / "parts" / "checkpoints").glob("[0-9]*"))
     assert steps == [0, 3, 6, 8, 9, 12, 15, 16]
@@ -537,12 +499,12 @@ def test_a_checkpoint_of_four_devices_goes_on_with_others(devices, tmp_path, mon
     """62 training images on 4 devices and then on 1 or 3: the same batches, and the banks of a run that stayed on four."""
     config = mock_data.small_config()
     config.train.batch_size = 12
-    whole, _ = train(of_62(config, devices=4), directory=tmp_path / "whole")
-    trainer = of_62(config, devices=4)
-    stop_at_batch(11, trainer, monkeypatch)
+    _, whole = train(of_62(config, devices=4), directory=tmp_path / "whole")
+    setup = of_62(config, devices=4)
+    stop_at_batch(11, setup, monkeypatch)
     with pytest.raises(Stopped):
-        train(trainer, directory=tmp_path / "parts")
-    parts, _ = train(of_62(config, devices=devices), directory=tmp_path / "parts")
+        train(setup, directory=tmp_path / "parts")
+    _, parts = train(of_62(config, devices=devices), directory=tmp_path / "parts")
     for name in ("f", "g"):
         found, wanted = (np.asarray(run.img_nets[name].bank)[:62] for run in (parts, whole))
         np.testing.assert_allclose(found, wanted, atol=0.02)
@@ -551,14 +513,14 @@ def test_a_checkpoint_of_four_devices_goes_on_with_others(devices, tmp_path, mon
 def of_62(config, *, devices):
     data = mock_data.dataset()
     split = data.split._replace(train=data.split.train[:62])
-    return Trainer(config, data._replace(split=split), parallel=DataParallel(config.parallel, devices=jax.devices()[:devices]))
+    return make_setup(config, data._replace(split=split), devices=devices)
 
 
 def test_validation_is_measured_at_each_checkpoint_and_the_best_stays(tmp_path):
     """With data.validation, metrics.jsonl has each checkpoint's mAP, and best.json names the one with the highest."""
     config = mock_data.small_config()
     config.data.validation, config.checkpoint.keep = 1, 1
-    run(build(config), tmp_path)
+    run(make_setup(config), tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     measured = {line["step"]: line["map"] for line in lines if line["phase"] == "validation"}
     assert list(measured) == [0, 8, 16]

@@ -10,22 +10,22 @@ import mock_data
 import numpy as np
 import optax
 import pytest
+from runs import make_setup, on_devices
 
-from adsq_jax.devices.data_parallel import DataParallel
 from adsq_jax.devices.mesh import AXIS
 from adsq_jax.methods import adsq
 from adsq_jax.methods.objective import PairStatistics
 from adsq_jax.models import backbones
 from adsq_jax.models.img_net import ImgNet
 from adsq_jax.models.layers import Layers
-from adsq_jax.training import step
-from adsq_jax.training.rounds import TARGET_PLACES, Trainer
+from adsq_jax.training import init, rounds
+from adsq_jax.training.guidance import guidance
 from adsq_jax.training.state import ImgNetState, Targets
-from adsq_jax.training.step import img_net_gradients, img_net_update
+from adsq_jax.training.step import _loss_inputs, img_net_gradients, img_net_update
 
 STEPS = 20
-SEEN_ARRAYS = (
-    "relaxed_codes", "labels", "similar", "bank", "bank_codes", "shares", "errors", "semantic", "similar_sets", "label_set"
+LOSS_ARRAYS = (
+    "relaxed_codes", "labels", "similar", "bank", "bank_codes", "row_weights", "errors", "semantic", "similar_sets", "label_set"
 )  # fmt: skip
 WEIGHTS = {"likelihood": 1.0, "neighbours": 0.5, "difference": 1.0, "quantization": 0.1, "bit_likelihood": 0.05, "balance": 0.1}
 
@@ -38,22 +38,20 @@ def losses(kind, devices, *, twin):
     config.objective.twin = twin
     config.objective.weights.update(neighbours=0.5, bit_likelihood=0.1)  # 0 if not asked for
     config.eval.query_net = "ff"
-    data = mock_data.dataset()
-    trainer = Trainer(config, data, parallel=DataParallel(kind, devices=jax.devices()[:devices]))
-    state = trainer.init()
-    _, label_codes = trainer.guidance(state)
+    setup = make_setup(config, devices=devices)
+    state = init(setup)
+    label_codes = np.asarray(guidance(setup, state).relaxed_codes)
+    if twin:  # as after LabelNet's training
+        bank = setup.devices.from_local_rows(label_codes[setup.sets.set_index], size=setup.size)
+        state = replace(state, img_nets={name: replace(net, bank=bank) for name, net in state.img_nets.items()})
     found = []
-    for name in trainer.names:
-        targets = trainer.targets(state, name)
-        if config.objective.twin:
-            targets = replace(targets, bank=label_codes[trainer.sets.set_index])
-        targets = trainer.parallel.enter(targets, TARGET_PLACES)
-        places = trainer.places.img_nets[name]
-        net = trainer.parallel.enter(state.img_nets[name], places)
-        for batch, _ in zip(trainer._batches(name, step=0), range(STEPS), strict=False):
-            net, metrics = trainer.img_net_step(net, targets, trainer.split(batch))
+    for name in setup.networks:
+        net, targets = on_devices(setup, state, rounds._targets(setup, state, net=name), net=name)
+        for batch, _ in zip(rounds.train_batches(setup, net=name, step=0), range(STEPS), strict=False):
+            net, metrics = setup.donating_img_net_step(net, targets, rounds.split_batch(setup, batch))
             found.append({key: float(np.mean(x)) for key, x in metrics.items()})
-        found.append({"bank": float(np.abs(trainer.parallel.leave(net, places).bank).sum())})
+        net = setup.devices.from_devices(net, setup.specs.img_nets[name])
+        found.append({"bank": float(np.abs(net.bank).sum())})
     return found
 
 
@@ -78,10 +76,12 @@ def one_step(state, targets, batch, *, optimizer, **settings):
 def over_devices(step, state, targets, batch, *, devices):
     """Runs a step by vmap over shares of batch and rows; the new state with all rows of its bank."""
     state_axes = ImgNetState(params=None, batch_stats=None, opt_state=None, key=None, bank=0)
-    target_axes = Targets(bank=0, codes=0, set_index=0, shares=0, sets=None, similar_sets=None, progress=None, guidance=None)
+    target_axes = Targets(
+        bank=0, codes=0, set_index=0, row_weights=0, sets=None, similar_sets=None, progress=None, guidance=None
+    )
     shares = partial(jax.tree.map, lambda x: x.reshape(devices, -1, *x.shape[1:]))
     state = replace(state, bank=shares(state.bank))
-    rows = {key: shares(getattr(targets, key)) for key in ("bank", "codes", "set_index", "shares")}
+    rows = {key: shares(getattr(targets, key)) for key in ("bank", "codes", "set_index", "row_weights")}
     run = jax.jit(jax.vmap(step, in_axes=(state_axes, target_axes, 0), axis_name=AXIS))
     found, metrics = run(state, replace(targets, **rows), shares(batch))
     return replace(found, bank=found.bank.reshape(-1, found.bank.shape[-1])), metrics
@@ -112,7 +112,7 @@ def problem(*, twin=True):
         bank=random.uniform(-1, 1, (12, 6)).astype(np.float32) if twin else None,
         codes=random.choice(np.array([-1, 1], np.int8), (12, 6)),
         set_index=np.arange(12, dtype=np.int32) % 3,
-        shares=np.full(12, 1 / 12, np.float32),
+        row_weights=np.full(12, 1 / 12, np.float32),
         sets=np.eye(3, dtype=np.uint8),
         similar_sets=np.eye(3, dtype=bool),
         progress=np.float32(0.5),
@@ -141,6 +141,21 @@ def test_a_mapped_axis_without_devices():
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(many), strict=True):
         for share in np.asarray(b):
             np.testing.assert_allclose(share, np.asarray(a)[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("twin", [True, False])
+def test_one_device_needs_no_axis(twin):
+    """With axis_name=None, jitted alone, a step is that of one share under a mapped axis."""
+    step, state, targets, batch = problem(twin=twin)
+    mapped, mapped_metrics = over_devices(step, state, targets, batch, devices=1)
+    model = step.keywords["model"].clone(backbone=step.keywords["model"].backbone.clone(layers=Layers()))
+    alone = jax.jit(partial(step.func, **{**step.keywords, "model": model, "axis_name": None}))
+    plain, metrics = alone(*jax.tree.map(jnp.asarray, (state, targets, batch)))
+    for name, value in metrics.items():
+        np.testing.assert_allclose(value, mapped_metrics[name][0], rtol=1e-5, err_msg=name)
+    np.testing.assert_allclose(plain.bank, mapped.bank, rtol=1e-5, atol=1e-6)
+    for a, b in zip(jax.tree.leaves(plain.params), jax.tree.leaves(mapped.params), strict=True):
+        np.testing.assert_allclose(a, np.asarray(b)[0], rtol=1e-4, atol=1e-6)
 
 
 def test_without_a_twin_the_bank_rows_of_the_batch_and_no_others_are_renewed():
@@ -194,7 +209,7 @@ def test_dropout_differs_by_update_and_by_device_and_comes_again_from_the_state(
 
 
 @pytest.mark.parametrize("devices", [1, 2, 4])
-def test_what_a_loss_sees(devices):
+def test_loss_inputs(devices):
     """On each device the whole batch, its own rows and its part; means over devices are those over everything."""
     _, _, targets, batch = problem()
     random = np.random.default_rng(2)
@@ -202,24 +217,24 @@ def test_what_a_loss_sees(devices):
     shares = partial(jax.tree.map, lambda x: x.reshape(devices, -1, *x.shape[1:]))
     given = jax.tree.map(jnp.asarray, targets)
 
-    def seen(semantic, relaxed, bank, codes, set_index, row_shares, own, label_set):
+    def inputs_of(semantic, relaxed, bank, codes, set_index, row_weights, own, label_set):
         own = jax.lax.all_gather(own, AXIS, tiled=True) - jax.lax.axis_index(AXIS) * len(bank)
-        here = replace(given, bank=bank, codes=codes, set_index=set_index, shares=row_shares)
-        found = step._seen(
+        here = replace(given, bank=bank, codes=codes, set_index=set_index, row_weights=row_weights)
+        found = _loss_inputs(
             semantic,
-            relaxed,
+            jax.lax.all_gather(relaxed, AXIS, tiled=True),
             parameters=None,
             bank=bank,
-            own=own,
+            local_index=own,
             targets=here,
             label_set=label_set,
             statistics=PairStatistics(0.5, 1.5, 0.75),
             seed=0,
             axis_name=AXIS,
         )
-        return {key: getattr(found, key) for key in SEEN_ARRAYS} | {
-            "devices": jnp.int32(found.devices),
-            "total": found.total(found.shares.sum()),
+        return {key: getattr(found, key) for key in LOSS_ARRAYS} | {
+            "devices": jnp.int32(found.n_devices),
+            "total": found.sum_over_devices(found.row_weights.sum()),
         }
 
     parts = (
@@ -228,11 +243,11 @@ def test_what_a_loss_sees(devices):
         targets.bank,
         targets.codes,
         targets.set_index,
-        targets.shares,
+        targets.row_weights,
         batch["index"],
         batch["label_set"],
     )
-    found = jax.tree.map(np.asarray, jax.vmap(seen, axis_name=AXIS)(*shares(parts)))
+    found = jax.tree.map(np.asarray, jax.vmap(inputs_of, axis_name=AXIS)(*shares(parts)))
     labels = np.eye(3)[batch["label_set"]]
     similar = (labels @ np.eye(3)[targets.set_index].T > 0).reshape(8, devices, -1)  # [batch, device, rows]
     for device in range(devices):
@@ -245,7 +260,7 @@ def test_what_a_loss_sees(devices):
     assert np.array_equal(found["semantic"].reshape(8, 3), semantic)
     assert np.array_equal(found["similar_sets"].reshape(8, 3), labels > 0)
     values = random.normal(size=(8, 12))
-    of_devices = [np.sum(found["shares"][d] * values.reshape(8, devices, -1)[:, d]) for d in range(devices)]
+    of_devices = [np.sum(found["row_weights"][d] * values.reshape(8, devices, -1)[:, d]) for d in range(devices)]
     np.testing.assert_allclose(np.mean(of_devices), values.mean(), rtol=1e-5)
     errors = relaxed - targets.codes[batch["index"]]
     np.testing.assert_allclose(found["errors"].sum(axis=0), errors, rtol=1e-5)

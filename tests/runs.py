@@ -1,0 +1,77 @@
+"""Short trainings on mock data, which many tests share."""
+
+import copy
+import json
+import signal
+import time
+import weakref
+
+import jax
+import mock_data
+import numpy as np
+
+from adsq_jax import config as config_module
+from adsq_jax import main
+from adsq_jax.devices.data_parallel import DataParallel
+from adsq_jax.run import workdir
+from adsq_jax.training import loop
+from adsq_jax.training.setup import TARGET_SPECS
+
+_CONFIGS = weakref.WeakKeyDictionary()  # of each setup
+
+
+def make_setup(config, data=None, *, devices=1, **kwargs):
+    """The setup of a config on mock data, on so many devices."""
+    data = mock_data.dataset(image_size=config.data.image_size, **kwargs) if data is None else data
+    data = data._replace(preprocessing=config_module.data_settings(config).preprocessing)
+    setup = loop.setup_from_config(config, data, devices=DataParallel(config.parallel, devices=jax.devices()[:devices]))
+    _CONFIGS[setup] = copy.deepcopy(config)
+    return setup
+
+
+def train(setup, *, directory):
+    """Train a setup in a folder; the setup with a frozen trunk's features, and the last state."""
+    config = _CONFIGS[setup]
+    return loop.train(
+        setup,
+        directory=directory,
+        features=loop.feature_directory(config, directory),
+        saving=loop.Saving(**config.checkpoint.to_dict(), log_every=config.train.log_every),
+        origin=loop.origin(setup, config),
+        began=time.monotonic(),
+        validate=None,
+    )[:2]
+
+
+def run(setup, directory):
+    """Train and measure in a folder as the command does; the result."""
+    config = _CONFIGS[setup]
+    workdir.claim(directory, json.loads(config.to_json())).close()
+    return main.train_and_evaluate(setup, config, directory, began=time.monotonic())
+
+
+def same(a, b):
+    """Whether two trees hold the same numbers."""
+    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def on_devices(setup, state, targets, *, net="f"):
+    """A network's state and its targets as a compiled step takes them."""
+    return (
+        setup.devices.to_devices(state.img_nets[net], setup.specs.img_nets[net]),
+        setup.devices.to_devices(targets, TARGET_SPECS),
+    )
+
+
+def stop_at_batch(at, setup, monkeypatch):
+    """Send this process SIGTERM when training takes its batch number `at`; the list of batches taken."""
+    split, calls = setup.devices.split_batch, []
+
+    def counting(batch):
+        calls.append(1)
+        if len(calls) == at:
+            signal.raise_signal(signal.SIGTERM)
+        return split(batch)
+
+    monkeypatch.setattr(setup.devices, "split_batch", counting)
+    return calls
