@@ -1,4 +1,4 @@
-"""Where files are: on this machine's disks, or in an object store (gs://, s3://), which etils' epath has paths of."""
+"""Files on this machine's disks or in an object store (gs://, s3://), the latter through etils' epath."""
 
 import contextlib
 import datetime
@@ -16,95 +16,92 @@ from etils import epath
 from adsq_jax.errors import InputError
 
 SCHEMES = ("gs", "s3")
-_PACKAGES = {"gs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3")}  # what reads each, and the extra that installs it
+_PACKAGES = {"gs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3")}  # each store's package, and the extra that installs it
 _PREFIXES = tuple(f"{scheme}://" for scheme in SCHEMES)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-# Top names of the packages whose errors say that a store couldn't be reached, or refused; some aren't OSErrors.
+# Packages whose errors mean that a store refused, or couldn't be reached; some of them aren't OSErrors.
 _CLIENTS = {"aiobotocore", "aiohttp", "botocore", "fsspec", "gcsfs", "google", "requests", "s3fs"}
 _ERRNO = {FileNotFoundError: errno.ENOENT, PermissionError: errno.EACCES}
 
 
 def path(text: str) -> Path:
-    """What a flag or a knob names: a path of this machine, or of an object store.
-
-    Args:
-      text: `FOLDER`, `gs://BUCKET/FOLDER` or `s3://BUCKET/FOLDER`, or a file there.
+    """Make a path from a flag or a config key: `FOLDER`, `gs://BUCKET/FOLDER`, `s3://BUCKET/FOLDER`, or a file there.
 
     Returns:
-      The path; for an object store an `epath.Path`, which has those methods of a `Path` that are called here.
+      The path; for an object store an `epath.Path`, which has the methods of `Path` that this package calls.
 
     Raises:
-      InputError: it is of another store, of no bucket, or the store's package isn't installed.
+      InputError: the store is unknown, no bucket is named, or the store's package isn't installed.
     """
-    found = _SCHEME.match(text)
-    if found is None:
-        # not epath's: it takes /s3/x and /gs/x for s3://x and gs://x, and its listings pass over names that end in ~
+    match = _SCHEME.match(text)
+    if match is None:
+        # epath would read /s3/x and /gs/x as s3://x and gs://x, and its listings omit names that end in ~
         return Path(text)
-    scheme = found[1]
+    scheme = match[1]
     if scheme not in SCHEMES:
         raise InputError(f"{text} begins with {scheme}://: expected a path of this machine, or {' or '.join(_PREFIXES)}")
-    if not text.removeprefix(found[0]).strip("/"):
-        raise InputError(f"{text} names no bucket: give {scheme}://BUCKET/FOLDER")
+    if not text.removeprefix(match[0]).strip("/"):
+        raise InputError(f"{text} names no bucket: expected {scheme}://BUCKET/FOLDER")
     package, extra = _PACKAGES[scheme]
     if importlib.util.find_spec(package) is None:
-        raise InputError(f"{text} can't be opened without the package {package}: pip install -e '.[{extra}]'")
-    os.environ.setdefault("EPATH_USE_TF", "false")  # where TensorFlow is installed, epath takes its files, which know no s3://
-    _uncached(scheme)
+        raise InputError(f"{text} can't be opened without the package {package}; fix: pip install -e '.[{extra}]'")
+    os.environ.setdefault("EPATH_USE_TF", "false")  # TensorFlow's files, which epath would prefer, know no s3://
+    _disable_listings_cache(scheme)
     return cast(Path, epath.Path(text))
 
 
 def is_remote(path: Path | str) -> bool:
-    """Whether a path is of an object store."""
+    """Return whether a path is in an object store."""
     return str(path).startswith(_PREFIXES)
 
 
 @contextlib.contextmanager
-def reached(path: Path) -> Iterator[None]:
-    """Lets what goes wrong with an object store look like what goes wrong with a disk.
+def translate_errors(path: Path) -> Iterator[None]:
+    """Turn the errors of an object store's client into those of a disk.
 
     Raises:
-      OSError: whatever the store's client raised, with errno, a reason on one line, and the path.
+      OSError: whatever the client raised, with errno, a reason on one line, and the path.
     """
     try:
         yield
     except Exception as error:
-        if not is_remote(path) or not (isinstance(error, OSError) or _CLIENTS & _tops(error)):
+        if not is_remote(path) or not (isinstance(error, OSError) or _CLIENTS & _packages(error)):
             raise
         if isinstance(error, OSError) and is_remote(error.filename):
-            raise  # has been here
+            raise  # translated already
         number = next((number for kind, number in _ERRNO.items() if isinstance(error, kind)), errno.EIO)
-        said = " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
-        if number != errno.EIO and " " not in said:  # of a missing object the clients say its name alone
-            said = os.strerror(number)
-        raise OSError(number, said[:200], str(path)) from error
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
+        if number != errno.EIO and " " not in reason:  # for a missing object, clients give only its name
+            reason = os.strerror(number)
+        raise OSError(number, reason[:200], str(path)) from error
 
 
 def read(path: Path) -> bytes:
-    """A file's bytes; from an object store in one request.
+    """Read a file; from an object store in one request.
 
     Raises:
       OSError: it can't be read.
     """
     if not is_remote(path):
-        if path.exists() and not path.is_file():  # to open a pipe would wait for ever
+        if path.exists() and not path.is_file():  # opening a pipe would block
             raise OSError(errno.EINVAL, "it is no regular file", str(path))
         return path.read_bytes()
-    with reached(path):
+    with translate_errors(path):
         return cast(bytes, _store(path).cat_file(str(path)))
 
 
 def write(path: Path, content: bytes) -> None:
-    """Writes an object of a store, which shows whole or not at all.
+    """Write an object of a store, which appears whole or not at all.
 
     Raises:
       OSError: it can't be written.
     """
-    with reached(path):
+    with translate_errors(path):
         _store(path).pipe_file(str(path), content)
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is a regular file.
+    """Return whether there is a regular file.
 
     Raises:
       OSError: its object store can't be reached.
@@ -113,7 +110,7 @@ def is_file(path: Path) -> bool:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether there is a folder; in an object store, whether anything is below it.
+    """Return whether there is a folder; in an object store, whether there is anything below it.
 
     Raises:
       OSError: its object store can't be reached.
@@ -123,61 +120,61 @@ def is_folder(path: Path) -> bool:
 
 def _kind(path: Path) -> str:
     try:
-        with reached(path):  # epath's and fsspec's own questions answer no where the store can't be reached
+        with translate_errors(path):  # epath's and fsspec's own `exists` say no if the store can't be reached
             return str(_store(path).info(str(path))["type"])
     except FileNotFoundError:
         return "nothing"
 
 
 def size(path: Path) -> int:
-    """Bytes of a file.
+    """Return a file's size in bytes.
 
     Raises:
-      OSError: it isn't there, or its object store can't be reached.
+      OSError: it is missing, or its object store can't be reached.
     """
     if not is_remote(path):
         return path.stat().st_size
-    with reached(path):
+    with translate_errors(path):
         return int(_store(path).info(str(path))["size"])
 
 
 def entries(folder: Path) -> dict[str, bool]:
-    """Names in a folder, and whether each is a folder.
+    """List the names in a folder, and whether each is a folder.
 
     Raises:
-      OSError: it isn't there, is a file, or its object store can't be reached.
+      OSError: it is missing, is a file, or its object store can't be reached.
     """
     if not is_remote(folder):
-        with os.scandir(folder) as there:
-            return {entry.name: entry.is_dir() for entry in there}
-    with reached(folder):
-        found = _store(folder).ls(str(folder), detail=True)
-    inside = {entry["name"].rstrip("/"): entry["type"] == "directory" for entry in found}
-    inside.pop(str(folder).partition("://")[2], None)  # an empty object of a folder's name, which some tools make
+        with os.scandir(folder) as scanned:
+            return {entry.name: entry.is_dir() for entry in scanned}
+    with translate_errors(folder):
+        listed = _store(folder).ls(str(folder), detail=True)
+    inside = {entry["name"].rstrip("/"): entry["type"] == "directory" for entry in listed}
+    inside.pop(str(folder).partition("://")[2], None)  # an empty object with the folder's name, which some tools create
     return {name.rpartition("/")[2]: is_folder for name, is_folder in inside.items()}
 
 
 def objects(folder: Path) -> dict[bytes, bytes]:
-    """All that is below a folder of an object store, by one listing.
+    """List everything below a folder of an object store, by one listing.
 
     Returns:
-      Of each object its path below the folder, with its size, time and hash as the store tells them.
+      For each object, by its path below the folder: its size, time and hash, as the store reports them.
 
     Raises:
       OSError: the store can't be reached.
     """
-    with reached(folder):
-        found = _store(folder).find(str(folder), detail=True)
+    with translate_errors(folder):
+        listed = _store(folder).find(str(folder), detail=True)
     start = len(str(folder).partition("://")[2]) + 1
     return {
         name[start:].encode(): _stamp(info).encode()
-        for name, info in sorted(found.items())
+        for name, info in sorted(listed.items())
         if name[start:] and not name.endswith("/")  # which stands for a folder
     }
 
 
 def files(folder: Path) -> list[str]:
-    """Paths of all files below a folder, from there, sorted.
+    """List the paths of all files below a folder, relative to it, sorted.
 
     Raises:
       OSError: its object store can't be reached.
@@ -187,57 +184,57 @@ def files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def copy_folder(whence: Path, to: Path, *, last: str = "") -> None:
-    """Copies the files below a folder, from or to an object store, which has neither links nor empty folders.
+def copy_folder(source: Path, target: Path, *, last: str = "") -> None:
+    """Copy the files below a folder, from or to an object store, which has neither links nor empty folders.
 
     Args:
-      whence: the folder.
-      to: its copy; other files there stay.
-      last: the path below the folder of a file to copy when all others are there.
+      source: the folder.
+      target: its copy; other files there stay.
+      last: the path below the folder of a file to copy after all others.
 
     Raises:
-      OSError: one can't be read or written.
+      OSError: a file can't be read or written.
       InputError: an object's name leads out of the folder.
     """
-    for name in sorted(files(whence), key=lambda name: name == last):
+    for name in sorted(files(source), key=lambda name: name == last):
         if {"", ".."} & set(name.split("/")):
-            raise InputError(f"{whence}/{name} can't be copied: its name leads out of the folder; remove it")
-        content = read(whence / name)
-        if is_remote(to):
-            write(to / name, content)
+            raise InputError(f"{source}/{name} can't be copied: its name leads out of the folder; fix: remove it")
+        content = read(source / name)
+        if is_remote(target):
+            write(target / name, content)
         else:
-            (to / name).parent.mkdir(parents=True, exist_ok=True)
-            (to / name).write_bytes(content)
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            (target / name).write_bytes(content)
 
 
 def _stamp(info: dict[str, Any]) -> str:
-    """Size, time and hash of an object, as S3 and as Google Cloud Storage call them."""
+    """Join the size, time and hash of an object, by the names that S3 and Google Cloud Storage use."""
     time = info.get("LastModified") or info.get("updated")
-    time = time.timestamp() if isinstance(time, datetime.datetime) else time  # which else depends on the machine's time zone
+    time = time.timestamp() if isinstance(time, datetime.datetime) else time  # a text would depend on the time zone
     return f"{info.get('size')} {time} {info.get('ETag') or info.get('etag')}"
 
 
-def _tops(error: Exception) -> set[str]:
-    """The top packages that an exception's classes come from."""
+def _packages(error: Exception) -> set[str]:
+    """Return the top-level packages of an exception's classes."""
     return {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
 
 
 @functools.cache
-def _uncached(scheme: str) -> None:
-    """Lets every listing be a new one: what other machines write is to be seen."""
-    import fsspec.config  # takes a tenth of a second: only where there is a store
+def _disable_listings_cache(scheme: str) -> None:
+    """Make every listing a new one, so that other machines' files are seen."""
+    import fsspec.config  # takes a tenth of a second: only if there is a store
 
     fsspec.config.conf.setdefault(scheme, {})["use_listings_cache"] = False
 
 
 def _store(path: Path) -> Any:
-    """The client of a path's store."""
+    """Return the client of a path's store."""
     return _client(str(path).partition("://")[0])
 
 
-@functools.cache  # fsspec itself makes one for each thread, with connections of its own
+@functools.cache  # fsspec itself makes one for each thread, with its own connections
 def _client(scheme: str) -> Any:
     import fsspec  # as above
 
-    _uncached(scheme)  # a worker process gets its paths ready-made
+    _disable_listings_cache(scheme)  # a worker process gets its paths ready-made
     return fsspec.filesystem(scheme)

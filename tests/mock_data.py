@@ -10,11 +10,11 @@ import numpy as np
 from PIL import Image
 
 from adsq_jax import storage
-from adsq_jax.data import datasets, protocols, sources
+from adsq_jax.data import datasets, sources, splits
 from adsq_jax.data.labels import Labels
 from adsq_jax.data.preprocessing import Preprocessing
 
-CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("[!_]*.py"))
 
 
 def upload(folder: Path, place: str) -> Path:
@@ -72,7 +72,7 @@ def dataset(*, image_size: int = 8, multi_label: bool = False, protocol: str = "
         labels |= random.random(labels.shape) < 0.2
     columns = np.repeat(labels, -(-image_size // classes), axis=1)[:, :image_size]  # [n, image_size]
     images = random.integers(0, 100, (n, image_size, image_size, 3)) + 120 * columns[:, None, :, None]
-    split = protocols.Split(np.arange(20), np.arange(20, 84), np.arange(20, n))
+    split = splits.Split(np.arange(20), np.arange(20, 84), np.arange(20, n))
     names = [str(k) for k in range(classes)]
     source = sources.ArraySource(images.astype(np.uint8), Labels.from_multi_hot(labels), classes=names)
     return datasets.make_dataset(source, split, protocol=protocol, map_at="all", preprocessing=Preprocessing(0, image_size))

@@ -40,8 +40,8 @@ def test_a_path_of_a_store():
         ("hdfs://a/b", "begins with hdfs://: expected a path of this machine, or gs:// or s3://"),
         ("file:///tmp/x", "expected a path of this machine"),
         ("S3://bucket", "expected a path of this machine"),
-        ("s3://", "names no bucket: give s3://BUCKET/FOLDER"),
-        ("gs:///", "names no bucket: give gs://BUCKET/FOLDER"),
+        ("s3://", "names no bucket: expected s3://BUCKET/FOLDER"),
+        ("gs:///", "names no bucket: expected gs://BUCKET/FOLDER"),
     ],
 )
 def test_no_path(text, said):
@@ -144,10 +144,10 @@ def test_a_store_that_refuses(refused, function):
 
 def test_defects_stay_what_they_are(tmp_path):
     """Only errors of a store's client become an OSError, and errors on a disk stay as they are."""
-    with pytest.raises(ZeroDivisionError), storage.reached(storage.path("s3://b/x")):
+    with pytest.raises(ZeroDivisionError), storage.translate_errors(storage.path("s3://b/x")):
         raise ZeroDivisionError
     error = OSError(5, "x")
-    with pytest.raises(OSError) as caught, storage.reached(tmp_path):  # noqa: PT011 - compared below
+    with pytest.raises(OSError) as caught, storage.translate_errors(tmp_path):  # noqa: PT011 - compared below
         raise error
     assert caught.value is error
 

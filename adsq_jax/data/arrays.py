@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from adsq_jax.data import datasets, images, protocols
+from adsq_jax.data import datasets, images, splits
 from adsq_jax.data.datasets import Dataset
 from adsq_jax.data.images import BadImage
 from adsq_jax.data.labels import Labels
 from adsq_jax.data.preprocessing import Preprocessing
-from adsq_jax.data.protocols import Split
 from adsq_jax.data.sources import ArraySource, CachedSource, FileSource, Names, PictureSource, Source
+from adsq_jax.data.splits import Split
 from adsq_jax.errors import InputError
 
 Rows = np.ndarray | Sequence[int] | slice
@@ -65,7 +65,7 @@ def from_arrays(
     source = _make_source(images, known, names)
     chosen = choose_preprocessing(source, preprocessing)
     split = _make_split(len(source), query=query, train=train, database=database)
-    for overlap, count in protocols.overlaps(split, source.names).items():
+    for overlap, count in splits.overlaps(split, source.names).items():
         if count:
             part = overlap.removeprefix("query in ")
             raise InputError(

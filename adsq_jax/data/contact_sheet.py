@@ -1,4 +1,4 @@
-"""A picture of some images of each part, with their labels: to see at a glance what a data set is."""
+"""A contact sheet: some images of each part with their labels, to see at a glance what a data set is."""
 
 import io
 import unicodedata
@@ -11,31 +11,18 @@ from adsq_jax.data.datasets import Dataset
 from adsq_jax.data.images import BadImage
 
 _SIDE, _COLUMNS, _LINES, _GAP = 112, 10, 2, 8  # pixels of an image; images a line; lines a part; pixels between images
-_TITLE = 140  # characters
-_TEXT = 26  # pixels below an image, for two lines of text
+_LONGEST_TITLE = 140  # characters
+_TITLE, _TEXT = 28, 26  # pixels of a title's line, and of the two lines of text below an image
 
 
 def draw(dataset: Dataset) -> bytes:
-    """Draws up to 20 images of each part, evenly spaced in it, each with the names of its classes.
-
-    Args:
-      dataset: divided.
-
-    Returns:
-      A PNG file's bytes. An image that can't be read is a crossed frame.
-
-    Raises:
-      Nothing.
-    """
+    """Draw up to 20 images of each part, evenly spaced, with the names of their classes; return a PNG file."""
     sections = {}
     for part, rows in dataset.split._asdict().items():
-        sections[f"{part}: {len(rows):,} images"] = [_cell(dataset, row) for row in _spaced(rows).tolist()]
+        count = min(len(rows), _COLUMNS * _LINES)
+        shown = rows[np.linspace(0, len(rows) - 1, count).astype(np.int64)] if count else rows
+        sections[f"{part}: {len(rows):,} images"] = [_cell(dataset, row) for row in shown.tolist()]
     return draw_sections(sections)
-
-
-def _spaced(rows: np.ndarray) -> np.ndarray:
-    count = min(len(rows), _COLUMNS * _LINES)
-    return rows[np.linspace(0, len(rows) - 1, count).astype(np.int64)] if count else rows
 
 
 def _cell(dataset: Dataset, row: int) -> tuple[np.ndarray | None, str]:
@@ -48,27 +35,27 @@ def _cell(dataset: Dataset, row: int) -> tuple[np.ndarray | None, str]:
 
 
 def draw_sections(sections: Mapping[str, Sequence[tuple[np.ndarray | None, str]]]) -> bytes:
-    """Draws pictures, ten a line, below the titles of their sections.
+    """Draw pictures, ten a line, below the titles of their sections.
 
     Args:
-      sections: by title, pictures uint8[h, w, 3] with a text each; None for one that can't be shown, which is a crossed frame.
+      sections: by title, pictures uint8[h, w, 3] with a text each; None is drawn as a crossed frame.
 
     Returns:
-      A PNG file's bytes.
+      The bytes of a PNG file.
     """
     lines = {title: -(-len(cells) // _COLUMNS) for title, cells in sections.items()}
-    cell = (_SIDE + _GAP, _SIDE + _TEXT + _GAP)
-    height = sum(28 + count * cell[1] for count in lines.values())
-    sheet = Image.new("RGB", (_GAP + _COLUMNS * cell[0], height + _GAP), "white")
+    width, height = _SIDE + _GAP, _SIDE + _TEXT + _GAP  # of a cell
+    total = sum(_TITLE + count * height for count in lines.values())
+    sheet = Image.new("RGB", (_GAP + _COLUMNS * width, total + _GAP), "white")
     canvas = ImageDraw.Draw(sheet)
     top = _GAP
     for title, cells in sections.items():
-        canvas.text((_GAP, top), _plain(title)[:_TITLE], fill="black", font=ImageFont.load_default(16))
-        top += 28
+        canvas.text((_GAP, top), _to_ascii(title)[:_LONGEST_TITLE], fill="black", font=ImageFont.load_default(16))
+        top += _TITLE
         for number, (pixels, text) in enumerate(cells):
             line, column = divmod(number, _COLUMNS)
-            _paste(sheet, canvas, pixels, text, left=_GAP + column * cell[0], top=top + line * cell[1])
-        top += lines[title] * cell[1]
+            _paste(sheet, canvas, pixels, text, left=_GAP + column * width, top=top + line * height)
+        top += lines[title] * height
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
     return buffer.getvalue()
@@ -84,19 +71,19 @@ def _paste(
         canvas.line([(left, corner[1]), (corner[0], top)], fill=frame)
     else:
         picture = Image.fromarray(np.ascontiguousarray(pixels))
-        small = max(picture.size) <= _SIDE // 2  # a tiny image is shown in whole pixels, not in a blur
+        small = max(picture.size) <= _SIDE // 2  # show the pixels of a tiny image, not a blur
         scale = _SIDE / max(picture.size)
         size = [max(1, round(side * scale)) for side in picture.size]
         picture = picture.resize(size, Image.Resampling.NEAREST if small else Image.Resampling.LANCZOS)
         sheet.paste(picture, (left + (_SIDE - size[0]) // 2, top + (_SIDE - size[1]) // 2))
     canvas.rectangle([(left, top), corner], outline=frame)
-    rest, font = _plain(text), ImageFont.load_default(10)
+    rest, font = _to_ascii(text), ImageFont.load_default(10)
     for line in (0, 1):
         fits = next(n for n in range(len(rest), -1, -1) if canvas.textlength(rest[:n], font=font) <= _SIDE)
         canvas.text((left, top + _SIDE + 1 + 12 * line), rest[:fits], fill="black", font=font)
         rest = rest[fits:]
 
 
-def _plain(text: str) -> str:
-    """Text in the letters that Pillow's own font has, without accents."""
+def _to_ascii(text: str) -> str:
+    """Drop accents and whatever else Pillow's built-in font lacks."""
     return " ".join(unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().split())

@@ -1,4 +1,4 @@
-"""Data sets by name: a source, divided by a protocol, without what can't be read."""
+"""Data sets by name: a source, split by a protocol, without the images that can't be read."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,14 +7,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from adsq_jax import storage
-from adsq_jax.data import manifest, protocols
+from adsq_jax.data import manifest, protocols, splits
 from adsq_jax.data.preprocessing import Preprocessing
-from adsq_jax.data.protocols import OWN, Split
+from adsq_jax.data.protocols import OWN
 from adsq_jax.data.readers import cifar10, coco, digits, fashion_mnist, folder, imagenet100, lists, mirflickr25k
 from adsq_jax.data.sources import ArraySource, CachedSource, Source
+from adsq_jax.data.splits import Split
 from adsq_jax.errors import InputError
 
-READERS_OF = {  # each data set, and the forms in which it can be had: its own files, list files with images, TFDS
+READERS_OF = {  # each data set, and the forms that can be read: its own files, list files with images, TFDS
     "digits": ("files",),
     "fashion_mnist": ("files", "lists", "tfds"),
     "cifar10": ("files", "lists", "tfds"),
@@ -42,7 +43,7 @@ PROTOCOLS_OF = {  # each data set, and the protocols that divide it
 
 
 class Settings(NamedTuple):
-    """Which data, and what is done about their faults; the knobs of the same names in the config say more."""
+    """Which data to open, and how; the config keys `data.*` of the same names are documented in config.py."""
 
     name: str
     reader: str
@@ -68,21 +69,21 @@ class Settings(NamedTuple):
     @property
     def preprocessing(self) -> Preprocessing:
         """How images are resized, cropped and augmented."""
-        return Preprocessing(**{field: getattr(self, field) for field in Preprocessing._fields})
+        return Preprocessing(*(getattr(self, field) for field in Preprocessing._fields))
 
 
 class Dataset(NamedTuple):
-    """A source with its split, and all that a result says of them."""
+    """Labelled images, split into queries, training set and database, with their preprocessing."""
 
     source: Source
     split: Split
     protocol: str  # its name
     split_sha256: str
-    map_at: str  # the protocol's cutoff: "all" or a number
+    map_at: str  # the protocol's cutoff of mAP: "all" or a number
     preprocessing: Preprocessing
     validation: int = 0  # training images held out for tuning; 0: the protocol's own queries and database
     allow_overlap: bool = False
-    n_skipped: int = 0  # images of the split that were left out, since they can't be read
+    n_skipped: int = 0  # unreadable images left out of the split
 
     def __repr__(self) -> str:
         query, train, database = (f"{len(rows):,}" for rows in self.split)
@@ -131,35 +132,35 @@ def batches(dataset: Dataset, *, batch_size: int, seed: int, epoch: int = 0) -> 
 
 
 def open_source(settings: Settings) -> Source:
-    """Opens the images of a data set, undivided.
+    """Open the images of a data set, without a split.
 
     Raises:
       InputError: the data are missing or damaged; the text says what to get and where to put it.
     """
     if not settings.directory and settings.name != "digits" and settings.reader != "tfds":
-        raise InputError("config.data.directory is empty: say where the images are, --config.data.directory=FOLDER")
+        raise InputError("config.data.directory is empty; fix: give the folder of the images, --config.data.directory=FOLDER")
     if settings.reader == "tfds":
-        return _of_tfds(settings)
+        return _open_tfds(settings)
     directory = storage.path(settings.directory)
     try:
-        with storage.reached(directory):
-            return _of_files(settings, directory)
+        with storage.translate_errors(directory):
+            return _open_files(settings, directory)
     except OSError as error:
         if not storage.is_remote(error.filename):
             raise
         raise InputError(
-            f"{error.filename} can't be read ({error.strerror}): check its name, and what this machine may read there"
+            f"{error.filename} can't be read ({error.strerror}); fix: check its name, and this machine's access to it"
         ) from error
 
 
-def _of_files(settings: Settings, directory: Path) -> Source:
+def _open_files(settings: Settings, directory: Path) -> Source:
     if settings.reader == "lists":
         return lists.read(directory, lists=storage.path(settings.lists or settings.directory))
     files: dict[str, Callable[[], Source]] = {
         "digits": digits.read,
         "fashion_mnist": lambda: fashion_mnist.read(directory),
         "cifar10": lambda: cifar10.read(directory),
-        "nuswide": lambda: _nus_wide(directory, settings.protocol),
+        "nuswide": lambda: _open_nus_wide(directory, settings.protocol),
         "imagenet100": lambda: imagenet100.read(directory),
         "coco": lambda: coco.read(directory),
         "mirflickr25k": lambda: mirflickr25k.read(directory),
@@ -168,35 +169,29 @@ def _of_files(settings: Settings, directory: Path) -> Source:
     return files[settings.name]()
 
 
-def _nus_wide(directory: Path, protocol: str) -> Source:
-    from adsq_jax.data.readers import nus_wide  # TFDS takes a second to import: only where it is wanted
+def _open_nus_wide(directory: Path, protocol: str) -> Source:
+    from adsq_jax.data.readers import nus_wide  # imports TFDS, which takes a second
 
     if storage.is_remote(directory):
         raise InputError(
-            f"{directory} is in an object store, and NUS-WIDE is prepared on a disk: copy it to this machine, or give list "
-            "files with --config.data.reader=lists"
+            f"{directory} is in an object store, and NUS-WIDE is prepared on a disk; fix: copy it to this machine, or give "
+            "list files with --config.data.reader=lists"
         )
     return nus_wide.read(directory, most_frequent=21 if protocol == "nuswide" else None)
 
 
-def _of_tfds(settings: Settings) -> Source:
+def _open_tfds(settings: Settings) -> Source:
     from adsq_jax.data.readers import tfds_sets  # as above
 
     if settings.name == "tfds":
         if not settings.tfds_name:
-            raise InputError("config.data.tfds_name is empty: give the data set's name, --config.data.tfds_name=NAME")
+            raise InputError("config.data.tfds_name is empty; fix: give the data set's name, --config.data.tfds_name=NAME")
         return tfds_sets.read(settings.tfds_name, settings.directory, splits=None)
     return tfds_sets.BENCHMARKS[settings.name](settings.directory)
 
 
 def draw(settings: Settings) -> Dataset:
-    """Opens a data set and divides it; says nothing yet of images that can't be read.
-
-    Args:
-      settings: which.
-
-    Returns:
-      The data set.
+    """Open a data set and split it, without a check for unreadable images.
 
     Raises:
       InputError: as `open_source`; or the data don't fit the protocol, or a query is in another part.
@@ -209,37 +204,33 @@ def draw(settings: Settings) -> Dataset:
         query_share=settings.query_share,
         train_share=settings.train_share,
     )
-    protocols.check_disjoint(split, source.names, allow_overlap=settings.allow_overlap)
+    splits.check_disjoint(split, source.names, allow_overlap=settings.allow_overlap)
     if settings.validation:
-        split = protocols.hold_out(split, validation=settings.validation, seed=settings.split_seed)
+        split = splits.hold_out(split, validation=settings.validation, seed=settings.split_seed)
     dataset = make_dataset(source, split, protocol=settings.protocol, map_at=map_at, preprocessing=settings.preprocessing)
     return dataset._replace(validation=settings.validation, allow_overlap=settings.allow_overlap)
 
 
 def make_dataset(source: Source, split: Split, *, protocol: str, map_at: str, preprocessing: Preprocessing) -> Dataset:
     """Join a source with its split, and hash the split."""
-    sha256 = protocols.sha256(split, name=protocol, labels=source.labels, names=source.names)
+    sha256 = splits.sha256(split, name=protocol, labels=source.labels, names=source.names)
     return Dataset(source, split, protocol=protocol, split_sha256=sha256, map_at=map_at, preprocessing=preprocessing)
 
 
 def load(settings: Settings) -> Dataset:
-    """Opens a data set, divides it, and makes sure that its images are there, or are left out by agreement.
+    """Open a data set, split it, and check that its images exist.
 
-    Args:
-      settings: which. With a manifest of `python -m adsq_jax.data` the split must be the manifest's; with
-        `on_bad_image="skip"` the images that it found bad are left out.
-
-    Returns:
-      The data set; decoded training images are kept in memory, as far as there is room.
+    With a manifest of `python -m adsq_jax.data` the split must be the manifest's; with `on_bad_image="skip"` the images that
+    the manifest calls bad are left out. Decoded training images are cached in memory, up to `keep_mib`.
 
     Raises:
-      InputError: as `drawn`; an image is missing; or the split isn't the manifest's.
+      InputError: as `draw`; an image is missing; or the split isn't the manifest's.
     """
     dataset = draw(settings)
     if settings.on_bad_image == "skip" and not settings.manifest:
         raise InputError(
-            "config.data.on_bad_image='skip' wants to know which images are bad: python -m adsq_jax.data --config=... finds "
-            "them and writes a manifest, which goes to --config.data.manifest"
+            "config.data.on_bad_image='skip' needs a list of the bad images; fix: run python -m adsq_jax.data --config=... , "
+            "which finds them and writes a manifest, and give that as --config.data.manifest"
         )
     if settings.manifest:
         content = manifest.read(storage.path(settings.manifest))
@@ -247,17 +238,18 @@ def load(settings: Settings) -> Dataset:
             content, path=settings.manifest, data=settings.name, protocol=settings.protocol, split_seed=settings.split_seed
         )
         if settings.on_bad_image == "skip":
-            dataset = without(dataset, np.array([bad["row"] for bad in content["bad_images"]], np.int64), settings=settings)
+            bad = np.array([bad["row"] for bad in content["bad_images"]], np.int64)
+            dataset = skip_images(dataset, bad, most_bad=settings.most_bad)
         manifest.check(content, dataset.split_sha256, path=storage.path(settings.manifest))
     check_present(dataset)
     if isinstance(dataset.source, ArraySource):
         return dataset
-    kept = CachedSource(dataset.source, dataset.split.train, most_bytes=settings.keep_mib * 2**20)
-    return dataset._replace(source=kept)
+    cached = CachedSource(dataset.source, dataset.split.train, most_bytes=settings.keep_mib * 2**20)
+    return dataset._replace(source=cached)
 
 
 def check_present(dataset: Dataset) -> None:
-    """Says that no image of a split is missing, as far as can be told without reading them.
+    """Check that no image of a split is missing, without reading any.
 
     Raises:
       InputError: one is.
@@ -270,49 +262,41 @@ def check_present(dataset: Dataset) -> None:
         )
 
 
-def without(dataset: Dataset, bad: np.ndarray, *, settings: Settings) -> Dataset:
-    """Leaves out images that can't be read; the other images stay in the parts that they were drawn for.
-
-    Args:
-      dataset: as drawn.
-      bad: rows, int[m].
-      settings: its `most_bad` is the greatest share of the images that may be left out.
-
-    Returns:
-      The data set without them, with a hash of its own.
+def skip_images(dataset: Dataset, bad: np.ndarray, *, most_bad: float) -> Dataset:
+    """Leave out bad images, int[m]; the other images stay in the parts that they were drawn for.
 
     Raises:
-      InputError: they are too many, or nothing is left of a part.
+      InputError: the bad images are more than a share `most_bad` of all, or nothing is left of a part.
     """
     used = used_rows(dataset.split)
     bad = np.intersect1d(bad, used)
-    if len(bad) > settings.most_bad * len(used):
+    if len(bad) > most_bad * len(used):
         raise InputError(
-            f"{len(bad):,} of {len(used):,} images can't be used, more than the share of config.data.most_bad="
-            f"{settings.most_bad}: bring them, or allow more with --config.data.most_bad=SHARE"
+            f"{len(bad):,} of {len(used):,} images can't be used, more than the share config.data.most_bad={most_bad}; "
+            "fix: restore them, or allow more with --config.data.most_bad=SHARE"
         )
     if not len(bad):
         return dataset
-    split = protocols.without(dataset.split, bad)
+    split = splits.drop_rows(dataset.split, bad)
     if not all(len(rows) for rows in split):
-        raise InputError("without the images that can't be used, a part of the split is empty: bring them")
+        raise InputError("without the images that can't be used, a part of the split is empty; fix: restore them")
     source = dataset.source
-    sha256 = protocols.sha256(split, name=dataset.protocol, labels=source.labels, names=source.names)
+    sha256 = splits.sha256(split, name=dataset.protocol, labels=source.labels, names=source.names)
     return dataset._replace(split=split, split_sha256=sha256, n_skipped=len(bad))
 
 
 def used_rows(split: Split) -> np.ndarray:
-    """Rows of any part, int64[n], ascending."""
+    """Return the rows that are in any part, int64[n], in ascending order."""
     return np.unique(np.concatenate(split))
 
 
 def part_labels(dataset: Dataset, part: str) -> np.ndarray:
-    """Labels of `query`, `train` or `database`, uint8[n, c]."""
+    """Return the labels of `query`, `train` or `database`, uint8[n, c]."""
     return dataset.source.labels[getattr(dataset.split, part)]
 
 
 def retrieval_labels(dataset: Dataset) -> dict[str, np.ndarray]:
-    """Labels of `query` and `database`: class ids int64[n] where each image has exactly one, else multi-hot uint8[n, c]."""
+    """Return labels of `query` and `database`: class ids int64[n] if each image has exactly one, else uint8[n, c]."""
     ids = {part: dataset.source.labels.ids(getattr(dataset.split, part)) for part in ("query", "database")}
     if all(array is not None for array in ids.values()):
         return {part: np.asarray(array) for part, array in ids.items()}
@@ -320,15 +304,15 @@ def retrieval_labels(dataset: Dataset) -> dict[str, np.ndarray]:
 
 
 def facts(dataset: Dataset) -> dict[str, Any]:
-    """What a result says of its data, beside the sizes of queries and database."""
-    split, found = dataset.split, protocols.overlaps(dataset.split, dataset.source.names)
+    """Return what a result reports about its data, apart from the sizes of queries and database."""
+    split, overlaps = dataset.split, splits.overlaps(dataset.split, dataset.source.names)
     return {
         "protocol": dataset.protocol,
         "validation": dataset.validation,
         "split_sha256": dataset.split_sha256,
         "n_train": len(split.train),
-        "n_query_in_train": found["query in train"],
-        "n_query_in_database": found["query in database"],
+        "n_query_in_train": overlaps["query in train"],
+        "n_query_in_database": overlaps["query in database"],
         "allow_overlap": dataset.allow_overlap,
         "n_skipped": dataset.n_skipped,
         "database_holds_train": bool(np.isin(split.train, split.database).any()),

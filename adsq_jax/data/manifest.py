@@ -1,4 +1,4 @@
-"""The manifest of a split: written on one machine, it says on another whether the data and their division are the same."""
+"""The manifest of a split: written on one machine, it shows on another whether data and split are the same."""
 
 import json
 from pathlib import Path
@@ -7,98 +7,84 @@ from typing import Any
 from adsq_jax import storage
 from adsq_jax.errors import InputError
 
-_LARGEST = 2**30  # bytes
-_TOLD = ("data", "protocol", "split_seed", "validation", "n_skipped", "n_query", "n_train", "n_database", "classes")
+_MOST_BYTES = 2**30
+_COMPARED = ("data", "protocol", "split_seed", "validation", "n_skipped", "n_query", "n_train", "n_database", "classes")
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Reads a manifest of `python -m adsq_jax.data`.
-
-    Args:
-      path: the file.
-
-    Returns:
-      Its content.
+    """Read a manifest of `python -m adsq_jax.data`.
 
     Raises:
-      InputError: it isn't there, or is no manifest.
+      InputError: the file is missing, or is no manifest.
     """
-    advice = "give the manifest.json that python -m adsq_jax.data wrote"
+    fix = "fix: give the manifest.json that python -m adsq_jax.data wrote"
     try:
-        if not storage.is_file(path) or storage.size(path) > _LARGEST:  # to open a pipe would wait for ever
-            raise InputError(f"{path} is no file, or one of more than {_LARGEST >> 20} MiB: {advice}")
+        if not storage.is_file(path) or storage.size(path) > _MOST_BYTES:  # opening a pipe would block
+            raise InputError(f"{path} is no file, or one of more than {_MOST_BYTES >> 20} MiB; {fix}")
         content = json.loads(storage.read(path).decode())
         if not isinstance(content["split_sha256"], str) or len(content["split_sha256"]) != 64:
             raise ValueError
         if not all(type(bad["row"]) is int and 0 <= bad["row"] < 2**63 for bad in content["bad_images"]):
             raise ValueError
     except OSError as error:
-        raise InputError(f"{path} can't be read ({error.strerror}): {advice}") from error
+        raise InputError(f"{path} can't be read ({error.strerror}); {fix}") from error
     except InputError:
         raise
     except (ValueError, RecursionError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is no manifest of a split: {advice}") from error
+        raise InputError(f"{path} is no manifest of a split; {fix}") from error
     return content
 
 
-def check_origin(content: dict[str, Any], *, path: str, **own: str | int) -> None:
-    """Says that a manifest is of these data and this draw.
-
-    Args:
-      content: from `read`.
-      path: of the manifest.
-      **own: what `data`, `protocol` and so on are here.
+def check_origin(content: dict[str, Any], *, path: str, **expected: str | int) -> None:
+    """Check that a manifest is of these data and this draw: `data`, `protocol` and so on have the expected values.
 
     Raises:
-      InputError: one of them is another.
+      InputError: one of them differs.
     """
-    for key, value in own.items():
+    for key, value in expected.items():
         if content.get(key) != value:
             raise InputError(
-                f"{path} is of {key}={content.get(key)!r}, the config of {value!r}: give the manifest of these data"
+                f"{path} is of {key}={content.get(key)!r}, the config of {value!r}; fix: give the manifest of these data"
             )
 
 
 def check(content: dict[str, Any], split_sha256: str, *, path: Path) -> None:
-    """Says that a split is the manifest's.
+    """Check that a split is the manifest's.
 
     Raises:
-      InputError: it is another.
+      InputError: it is another one.
     """
     if content["split_sha256"] != split_sha256:
         raise InputError(
-            f"the data give split {split_sha256[:12]}, and {path} is of split {content['split_sha256'][:12]}: "
-            f"python -m adsq_jax.data --verify={path} says what differs"
+            f"the data give split {split_sha256[:12]}, and {path} is of split {content['split_sha256'][:12]}; fix: see what "
+            f"differs with python -m adsq_jax.data --verify={path}"
         )
 
 
 def differences(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
-    """What differs between two manifests of the same data, most telling first.
+    """Return in what two manifests differ, the most important first; nothing if split and images are the same.
 
     Args:
       theirs: read from a file.
       ours: of the data here.
-
-    Returns:
-      Short texts; none where split and images are the same.
     """
-    found = []
-    for key in _TOLD:
+    texts = []
+    for key in _COMPARED:
         old, new = theirs.get(key), ours[key]
         if old != new and key == "n_skipped":
-            found.append(
+            texts.append(
                 f"{old} images were left out there and {new} here (--config.data.on_bad_image, --config.data.most_bad)"
             )
         elif old != new:
             short = isinstance(new, str | int) and isinstance(old, str | int)
-            found.append(f"{key} is {old!r} there and {new!r} here" if short else f"{key} differ")
-    if theirs["split_sha256"] != ours["split_sha256"] and not found:
-        found.append(
+            texts.append(f"{key} is {old!r} there and {new!r} here" if short else f"{key} differ")
+    if theirs["split_sha256"] != ours["split_sha256"] and not texts:
+        texts.append(
             "labels, names, or order of the images differ" if ours["names"] else "labels or order of the images differ"
         )
-    read_by_both = theirs.get("images_sha256") and ours["images_sha256"]
-    if read_by_both and [bad["row"] for bad in theirs["bad_images"]] != [bad["row"] for bad in ours["bad_images"]]:
-        found.append("other images are missing or unreadable")
-    elif read_by_both and theirs["images_sha256"] != ours["images_sha256"]:
-        found.append("the content of some images differs")
-    return found
+    if theirs.get("images_sha256") and ours["images_sha256"]:
+        if [bad["row"] for bad in theirs["bad_images"]] != [bad["row"] for bad in ours["bad_images"]]:
+            texts.append("other images are missing or unreadable")
+        elif theirs["images_sha256"] != ours["images_sha256"]:
+            texts.append("the content of some images differs")
+    return texts

@@ -1,4 +1,4 @@
-"""From a source to batches: decode, crop, augment, batch. The batch at step t depends on the seed and on t alone."""
+"""From a source to batches: decode, crop, augment, batch. The batch at step t depends only on the seed and on t."""
 
 import os
 import signal
@@ -16,16 +16,16 @@ from adsq_jax.data.sources import Source
 
 
 class ReadOptions(NamedTuple):
-    """Who reads: it changes the speed, and nothing else."""
+    """Threads and processes that read images; they decide on the speed, and on which part of a batch is read here."""
 
     threads: int  # that read and decode, in each process
-    workers: int = 0  # processes that do so; 0: this one
-    process: int = 0  # which of the processes that train together this is
+    workers: int = 0  # processes that read; 0: the calling one
+    process: int = 0  # the index of this process among those that train together
     processes: int = 1
 
 
 class _Rows:
-    """Some rows of a source, each with its place among them: what ties an image to its row of the bank."""
+    """Some rows of a source; an image's `index` is its position among them, and so its row of the bank."""
 
     def __init__(self, source: Source, rows: np.ndarray, preprocessing: Preprocessing):
         self._source, self._rows, self._preprocessing = source, rows, preprocessing
@@ -70,63 +70,59 @@ def train_batches(
     batch_size: int,
     seed: int,
     start: int,
-    read_options: ReadOptions,
     stop: int | None = None,
+    read_options: ReadOptions,
 ) -> Generator[dict[str, np.ndarray]]:
-    """Shuffled, augmented batches without end. Each pass shuffles anew and leaves out what doesn't fill a batch.
+    """Yield shuffled, augmented batches. Each pass has its own order and drops what doesn't fill a batch.
 
     Args:
       source: of images.
       rows: the training set's rows of the source, int[n].
-      preprocessing: resized, cropped at random, mirrored and erased as it says.
-      batch_size: images a batch, at most n, over all processes; a multiple of their number.
-      seed: of order and augmentation.
-      start: the step to begin at.
-      stop: the step to end before; None: never.
-      read_options: threads and processes. Of `processes`, process p gets images p, p + processes, ... of each batch.
+      preprocessing: how to resize, crop, mirror and erase.
+      batch_size: images a batch over all processes, at most n; a multiple of their number.
+      seed: seeds order and augmentation.
+      start: the first step.
+      stop: the step after the last; None: batches never end.
+      read_options: process p of `processes` gets images p, p + processes, ... of each batch.
 
     Returns:
-      Batches {inputs: uint8[batch, image_size, image_size, 3], index: int32[batch]} of this process; no index stands twice.
-      Close it to end its threads.
+      Batches {inputs: uint8[batch, image_size, image_size, 3], index: int32[batch]} of this process, without repeated
+      indices. Closing the generator ends its threads.
 
     Raises:
-      InputError: an image can't be read, or has another size than the network wants.
-
-    Source: crop and flip as in He et al., CVPR 2016; squares as in DeVries and Taylor, arXiv 1708.04552.
+      InputError: an image can't be read, or has another size than the network expects.
     """
-    dataset = (
-        grain.MapDataset.source(_Rows(source, rows, preprocessing)).seed(seed).shuffle().random_map(_Augment(preprocessing))
-    )
-    return _repeated(dataset, batch_size=batch_size, start=start, stop=stop, read_options=read_options)
+    rows_dataset = grain.MapDataset.source(_Rows(source, rows, preprocessing))
+    dataset = rows_dataset.seed(seed).shuffle().random_map(_Augment(preprocessing))
+    return _repeat(dataset, batch_size=batch_size, start=start, stop=stop, read_options=read_options)
 
 
 def train_feature_batches(
     views: Sequence[np.ndarray], *, batch_size: int, seed: int, start: int, read_options: ReadOptions
 ) -> Generator[dict[str, np.ndarray]]:
-    """The same of a frozen trunk's features: shuffled batches without end, each image by one of its views at random.
+    """Yield batches as `train_batches`, of a frozen trunk's features: one of an image's views at random.
 
     Args:
       views: of the training set, each float32[n, width].
-      batch_size: as `train_batches`.
-      seed: of order and choice.
-      start: the step to begin at.
+      batch_size: as in `train_batches`.
+      seed: seeds order and choice.
+      start: the first step.
       read_options: threads and processes; there are no workers, since nothing is decoded.
 
     Returns:
-      Batches {inputs: float32[batch, width], index: int32[batch]} of this process; no index stands twice.
+      Batches {inputs: float32[batch, width], index: int32[batch]} of this process, without repeated indices.
     """
     dataset = grain.MapDataset.range(len(views[0])).seed(seed).shuffle().random_map(_ChooseView(views))
-    return _repeated(dataset, batch_size=batch_size, start=start, stop=None, read_options=read_options._replace(workers=0))
+    return _repeat(dataset, batch_size=batch_size, start=start, stop=None, read_options=read_options._replace(workers=0))
 
 
-def _repeated(
+def _repeat(
     dataset: Any, *, batch_size: int, start: int, stop: int | None, read_options: ReadOptions
 ) -> Generator[dict[str, np.ndarray]]:
-    """This process's share of whole batches, pass after pass."""
+    """Yield this process's part of whole batches, pass after pass."""
+    process, processes = read_options.process, read_options.processes
     whole = len(dataset) // batch_size * batch_size
-    dataset = (
-        dataset[read_options.process : whole : read_options.processes].batch(batch_size // read_options.processes).repeat()
-    )
+    dataset = dataset[process:whole:processes].batch(batch_size // processes).repeat()
     return _closing(_read_ahead(dataset[start:stop], read_options))
 
 
@@ -140,39 +136,40 @@ def in_order(
     seed: int | None = None,
     start: int = 0,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Batches in the order of `rows`, each image once; the last one is padded with copies of its first image.
+    """Yield batches in the order of `rows`, each image once; the last batch is padded with copies of its first image.
 
     Args:
       source: of images.
       rows: int[n].
-      preprocessing: resized, and cropped to the centre; or as for training, where a seed is given.
+      preprocessing: how to resize, and to crop to the centre, or, with a seed, to augment.
       batch_size: images a batch.
       read_options: threads and worker processes.
-      seed: of the augmentation; None: the centre. An image's augmentation depends on it and on the image's place in `rows`.
-      start: the place in `rows` to begin at, below n.
+      seed: seeds the augmentation, which also depends on an image's position in `rows`; None: no augmentation.
+      start: the first position in `rows`, below n.
 
     Returns:
-      ceil((n - start) / batch_size) batches {inputs: uint8[batch, image_size, image_size, 3], index: int32[batch]}; cut what is
-      computed from them to n - start.
+      ceil((n - start) / batch_size) batches {inputs: uint8[batch, image_size, image_size, 3], index: int32[batch]}; the
+      caller drops the padding.
 
     Raises:
-      InputError: as `train_batches`.
+      InputError: as in `train_batches`.
     """
     dataset = grain.MapDataset.source(_Rows(source, rows, preprocessing))
-    dataset = (
-        dataset.map(_CentreCrop(preprocessing)) if seed is None else dataset.seed(seed).random_map(_Augment(preprocessing))
-    )
+    if seed is None:
+        dataset = dataset.map(_CentreCrop(preprocessing))
+    else:
+        dataset = dataset.seed(seed).random_map(_Augment(preprocessing))
     for batch in _closing(_read_ahead(dataset[start:].batch(batch_size, drop_remainder=False), read_options)):
         yield {name: padded(x, batch_size) for name, x in batch.items()}
 
 
 def padded(x: np.ndarray, batch_size: int) -> np.ndarray:
-    """A last batch in full size, [n, ...] -> [batch_size, ...]: copies of its first row follow."""
+    """Fill up a last batch with copies of its first row, [n, ...] -> [batch_size, ...]."""
     return np.concatenate([x, np.repeat(x[:1], batch_size - len(x), axis=0)])
 
 
 def _closing(batches: Any) -> Generator[dict[str, np.ndarray]]:
-    """All batches; threads and workers end when the iterator is closed."""
+    """Yield all batches; end threads and workers when the generator is closed."""
     iterator = iter(batches)
     try:
         yield from iterator
@@ -181,7 +178,7 @@ def _closing(batches: Any) -> Generator[dict[str, np.ndarray]]:
 
 
 def _read_ahead(dataset: Any, read_options: ReadOptions) -> Any:
-    """Reads ahead by threads, or by worker processes of as many threads."""
+    """Read ahead by threads, or by worker processes with as many threads each."""
     ahead = max(2, 2 * read_options.threads // max(1, read_options.workers))  # batches
     iterated = dataset.to_iter_dataset(grain.ReadOptions(num_threads=read_options.threads, prefetch_buffer_size=ahead))
     if not read_options.workers:
@@ -190,14 +187,14 @@ def _read_ahead(dataset: Any, read_options: ReadOptions) -> Any:
 
 
 def _begin_worker(index: int, count: int) -> None:
-    """Signals to a whole group of processes are for the one that trains, which saves and then stops its workers."""
+    """Ignore signals to the process group: the training process handles them, saves, and then stops its workers."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
 
 
 def _end_with(parent: int) -> None:
-    """Ends a worker whose training process was killed: it would wait for ever for somebody to take its batches."""
+    """End a worker whose training process was killed: it would wait forever for someone to take its batches."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)

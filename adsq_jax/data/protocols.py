@@ -1,14 +1,12 @@
-"""Protocols: which images of a source are queries, training set and database. Seeded, asserted, and hashed."""
+"""Protocols: how the images of a source are divided into queries, training set and database, by seeded draws."""
 
-import hashlib
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from adsq_jax.data.labels import Labels
-from adsq_jax.data.sources import Names, Source
+from adsq_jax.data.sources import Source
+from adsq_jax.data.splits import Split
 from adsq_jax.errors import InputError
 
 
@@ -19,7 +17,7 @@ class Protocol(NamedTuple):
     n_train: int
     n_database: int
     database_holds_train: bool
-    map_at: str  # the protocol's cutoff: "all" or a number
+    map_at: str  # the cutoff of mAP: "all" or a number
     draw: str  # one of DRAWS
 
 
@@ -37,27 +35,12 @@ PROTOCOLS = {
     "nuswide": Protocol(2_100, 10_500, 193_734, True, "5000", "by_concept"),
     "nuswide-81": Protocol(5_000, 10_000, 218_496, True, "5000", "at_random"),
 }
-OWN = "own"  # the protocol of pictures of one's own: its sizes are shares of what is there
-
-
-class Split(NamedTuple):
-    """Rows of a source. Queries are never in the training set or the database, unless a published list has it so."""
-
-    query: np.ndarray  # int64[n_query], ascending
-    train: np.ndarray  # int64[n_train], ascending
-    database: np.ndarray  # int64[n_database], ascending
+OWN = "own"  # the protocol for the user's own pictures: its sizes are shares of the images
+_NOT_PUBLISHED = "the data set isn't the published one; fix: for your own images use configs/folder.py or configs/lists.py"
 
 
 def by_class(source: Source, protocol: Protocol, *, seed: int) -> Split:
-    """Draws as many queries and training images from each class, for images of one class each.
-
-    Args:
-      source: of images with exactly one label each.
-      protocol: its sizes; `n_query` and `n_train` are multiples of the number of classes.
-      seed: of the draw.
-
-    Returns:
-      The split.
+    """Draw equally many queries and training images from each class, for images of one class each.
 
     Raises:
       InputError: a class is too small, or an image hasn't exactly one label.
@@ -65,41 +48,33 @@ def by_class(source: Source, protocol: Protocol, *, seed: int) -> Split:
     Source: the field's CIFAR-10 protocols.
     """
     if not source.labels.single:
-        raise InputError("this protocol wants images of exactly one class each: check the labels")
+        raise InputError("this protocol expects images of exactly one class each; fix: check the labels")
     classes = source.labels.classes
     sizes = (protocol.n_query // classes, protocol.n_train // classes)
     random = np.random.default_rng(seed)
-    drawn = [_of_class(source, k, sizes=sizes, random=random, among=None) for k in range(classes)]
+    drawn = [_draw_class(source, k, sizes=sizes, random=random, allowed=None) for k in range(classes)]
     query, train = (np.concatenate(rows) for rows in zip(*drawn, strict=True))
     return _split(query, train, size=len(source), with_train=protocol.database_holds_train)
 
 
 def by_concept(source: Source, protocol: Protocol, *, seed: int) -> Split:
-    """Draws as many queries and training images for each concept, for images of several labels.
+    """Draw equally many queries and training images for each concept, for images of several labels.
 
-    Concept by concept, rarest first, from the images that show it and were not drawn for another. An image that stands in the
-    data set more than once is not drawn, so that none of its copies meets it in another part.
-
-    Args:
-      source: of images with several labels.
-      protocol: its sizes; `n_query` and `n_train` are multiples of the number of concepts.
-      seed: of the draw.
-
-    Returns:
-      The split; the database is all but the queries.
+    Concept by concept, rarest first, from its images that were not drawn for another one. Images that occur more than once are
+    not drawn, so that no copy of a query is in another part.
 
     Raises:
       InputError: a concept has too few images.
 
-    Source: the field's NUS-WIDE protocol of 21 concepts; the order in which concepts take their turn is this project's.
+    Source: the field's NUS-WIDE protocol of 21 concepts; the order of the concepts is this project's.
     """
     classes = source.labels.classes
     sizes = (protocol.n_query // classes, protocol.n_train // classes)
     random = np.random.default_rng(seed)
-    free = _stands_once(source)
+    free = _is_unique(source)
     query, train = [], []
     for k in np.argsort(source.labels.per_class(), kind="stable"):
-        q, t = _of_class(source, int(k), sizes=sizes, random=random, among=free)
+        q, t = _draw_class(source, int(k), sizes=sizes, random=random, allowed=free)
         free[q] = free[t] = False
         query.append(q)
         train.append(t)
@@ -107,64 +82,44 @@ def by_concept(source: Source, protocol: Protocol, *, seed: int) -> Split:
 
 
 def at_random(source: Source, protocol: Protocol, *, seed: int) -> Split:
-    """Draws queries and training images from all images that have a label and stand in the data set once.
-
-    Args:
-      source: of images with any number of labels.
-      protocol: its sizes.
-      seed: of the draw.
-
-    Returns:
-      The split; the rest is the database.
+    """Draw queries and training images from all images that have a label and occur once; the rest is the database.
 
     Raises:
       InputError: there are too few images.
 
     Source: HashNet's protocols, Cao et al., ICCV 2017; that images without a label are only in the database, this project.
     """
-    rows = np.flatnonzero(_stands_once(source) & (source.labels.per_image() > 0))
-    wanted = protocol.n_query + protocol.n_train
-    if len(rows) < wanted:
-        raise InputError(f"the protocol wants {wanted:,} images with a label, and {len(rows):,} are there: {_NOT_PUBLISHED}")
-    rows = np.random.default_rng(seed).permutation(rows)[:wanted]
-    return _split(
-        rows[: protocol.n_query], rows[protocol.n_query :], size=len(source), with_train=protocol.database_holds_train
-    )
+    rows = np.flatnonzero(_is_unique(source) & (source.labels.per_image() > 0))
+    n_query, n_drawn = protocol.n_query, protocol.n_query + protocol.n_train
+    if len(rows) < n_drawn:
+        raise InputError(f"the protocol draws {n_drawn:,} images with a label, and there are {len(rows):,}: {_NOT_PUBLISHED}")
+    rows = np.random.default_rng(seed).permutation(rows)[:n_drawn]
+    return _split(rows[:n_query], rows[n_query:], size=len(source), with_train=protocol.database_holds_train)
 
 
 def by_part(source: Source, protocol: Protocol, *, seed: int) -> Split:
-    """Takes the validation part as queries and the training part as database, and draws as many to train on from each class.
-
-    Args:
-      source: with the parts `train` and `validation`.
-      protocol: its sizes; `n_train` is a multiple of the number of classes.
-      seed: of the draw.
-
-    Returns:
-      The split.
+    """Take the part `validation` as queries and `train` as database; draw equally many training images from each class.
 
     Raises:
       InputError: a class has too few images.
 
     Source: HashNet's ImageNet protocol, Cao et al., ICCV 2017.
     """
-    among = np.zeros(len(source), bool)
-    among[source.parts["train"]] = True
+    allowed = np.zeros(len(source), bool)
+    allowed[source.parts["train"]] = True
     random, sizes = np.random.default_rng(seed), (0, protocol.n_train // source.labels.classes)
-    train = [_of_class(source, k, sizes=sizes, random=random, among=among)[1] for k in range(source.labels.classes)]
+    train = [_draw_class(source, k, sizes=sizes, random=random, allowed=allowed)[1] for k in range(source.labels.classes)]
     return Split(np.sort(source.parts["validation"]), np.sort(np.concatenate(train)), np.sort(source.parts["train"]))
 
 
-def of_lists(source: Source, protocol: Protocol | None, *, seed: int) -> Split:
-    """Takes the split that list files give; there is no draw, and neither protocol nor seed has a say in it.
+def from_lists(source: Source, protocol: Protocol | None, *, seed: int) -> Split:
+    """Return the split of the list files; neither protocol nor seed change it.
 
     Raises:
       InputError: the data come without lists.
     """
     if not _is_listed(source):
-        raise InputError(
-            "this protocol is that of published lists: give --config.data.reader=lists and --config.data.lists=FOLDER"
-        )
+        raise InputError("this protocol uses published lists; fix: --config.data.reader=lists and --config.data.lists=FOLDER")
     return Split(*(np.sort(source.parts[part]) for part in Split._fields))
 
 
@@ -177,23 +132,22 @@ DRAWS: dict[str, Callable[..., Split]] = {
     "by_concept": by_concept,
     "at_random": at_random,
     "by_part": by_part,
-    "lists": of_lists,
+    "lists": from_lists,
 }
-_NOT_PUBLISHED = "the data set isn't the published one; for images of your own take configs/folder.py or configs/lists.py"
 
 
 def draw(source: Source, name: str, *, seed: int, query_share: float, train_share: float) -> tuple[Split, str]:
-    """Divides a source as a protocol says; what list files say goes before any draw.
+    """Divide a source by a protocol; list files take precedence over any draw.
 
     Args:
       source: of images.
       name: one of PROTOCOLS, or OWN.
-      seed: of the draw.
+      seed: seeds the draw.
       query_share: with OWN, the share of each class that becomes queries, above 0, below 1.
       train_share: with OWN, the share of the rest to train on, above 0, at most 1.
 
     Returns:
-      The split, and the protocol's cutoff: "all" or a number.
+      The split, and the protocol's cutoff of mAP: "all" or a number.
 
     Raises:
       InputError: the data don't fit the protocol.
@@ -201,35 +155,26 @@ def draw(source: Source, name: str, *, seed: int, query_share: float, train_shar
     listed = _is_listed(source)
     if name == OWN:
         if listed:
-            return of_lists(source, None, seed=seed), "all"
-        return own(source, seed=seed, query_share=query_share, train_share=train_share), "all"
+            return from_lists(source, None, seed=seed), "all"
+        return by_share(source, seed=seed, query_share=query_share, train_share=train_share), "all"
     protocol = PROTOCOLS[name]
     split = DRAWS["lists" if listed else protocol.draw](source, protocol, seed=seed)
     check_sizes(split, protocol)
     return split, protocol.map_at
 
 
-def own(source: Source, *, seed: int, query_share: float, train_share: float) -> Split:
-    """Draws a share of each class as queries, and a share of the rest of it to train on; all but the queries is the database.
+def by_share(source: Source, *, seed: int, query_share: float, train_share: float) -> Split:
+    """Draw a share of each class as queries, and a share of the rest to train on; all but the queries is the database.
 
-    An image of several labels counts with the rarest of them. Each class that has two images gives at least one of each.
-
-    Args:
-      source: of images.
-      seed: of the draw.
-      query_share: see `draw`.
-      train_share: see `draw`.
-
-    Returns:
-      The split.
+    An image with several labels counts for the rarest of them. Each class of at least two images gives one of each.
 
     Raises:
-      InputError: images have one label each, and a class has but one image.
+      InputError: images have one label each, and a class has a single image.
 
     Source: this project.
     """
     random = np.random.default_rng(seed)
-    free = _stands_once(source)
+    free = _is_unique(source)
     query, train = [], []
     for k in np.argsort(source.labels.per_class(), kind="stable"):
         members = source.labels.members(int(k))
@@ -237,157 +182,53 @@ def own(source: Source, *, seed: int, query_share: float, train_share: float) ->
         if count < 2 and not source.labels.single:  # its images were drawn for rarer classes
             continue
         if count < 2:
-            raise InputError(f"class {source.classes[k]} has {count} image to draw from, and wants two or more: add some")
+            raise InputError(f"class {source.classes[k]} has {count} image to draw from: expected two or more; fix: add some")
         queries = max(1, min(round(query_share * count), count - 1))
         sizes = (queries, max(1, round(train_share * (count - queries))))
-        q, t = _of_class(source, int(k), sizes=sizes, random=random, among=free)
+        q, t = _draw_class(source, int(k), sizes=sizes, random=random, allowed=free)
         free[members] = False
         query.append(q)
         train.append(t)
     if not query:
-        raise InputError("no class has two images to draw from: give images with labels")
+        raise InputError("no class has two images to draw from; fix: give images with labels")
     return _split(np.concatenate(query), np.concatenate(train), size=len(source), with_train=True)
 
 
-def _of_class(
-    source: Source, k: int, *, sizes: tuple[int, int], random: np.random.Generator, among: np.ndarray | None
+def _draw_class(
+    source: Source, k: int, *, sizes: tuple[int, int], random: np.random.Generator, allowed: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Queries and training images of one class, out of those in `among`, bool[n]."""
+    """Draw queries and training images of one class, among the rows that are allowed, bool[n]."""
     members = source.labels.members(k)
-    if among is not None:
-        members = members[among[members]]
+    if allowed is not None:
+        members = members[allowed[members]]
     n_query, n_train = sizes
     if len(members) < n_query + n_train:
         raise InputError(
-            f"class {source.classes[k]} has {len(members)} images to draw from, and the protocol wants {n_query} queries and "
-            f"{n_train} training images of each class: add images, or choose another protocol"
+            f"class {source.classes[k]} has {len(members)} images to draw from, and the protocol takes {n_query} queries and "
+            f"{n_train} training images of each class; fix: add images, or choose another protocol"
         )
     members = random.permutation(members)
     return members[:n_query], members[n_query : n_query + n_train]
 
 
-def _stands_once(source: Source) -> np.ndarray:
-    """Which images no other has the name of, bool[n]."""
-    if source.names is None:
-        return np.ones(len(source), bool)
-    return source.names.once()
+def _is_unique(source: Source) -> np.ndarray:
+    """Return which images have a name that no other has, bool[n]."""
+    return np.ones(len(source), bool) if source.names is None else source.names.unique()
 
 
 def _split(query: np.ndarray, train: np.ndarray, *, size: int, with_train: bool) -> Split:
     query, train = np.sort(query), np.sort(train)
-    out = query if with_train else np.concatenate([query, train])
-    return Split(query, train, np.setdiff1d(np.arange(size), out))
+    excluded = query if with_train else np.concatenate([query, train])
+    return Split(query, train, np.setdiff1d(np.arange(size), excluded))
 
 
 def check_sizes(split: Split, protocol: Protocol) -> None:
-    """Asserts a protocol's sizes.
+    """Check that a split has its protocol's sizes.
 
     Raises:
-      InputError: they differ.
+      InputError: it has others.
     """
-    found = (len(split.query), len(split.train), len(split.database))
-    wanted = (protocol.n_query, protocol.n_train, protocol.n_database)
-    if found != wanted:
-        raise InputError(
-            f"the protocol wants {_sizes(wanted)} images as query, training set and database, and the data give "
-            f"{_sizes(found)}: {_NOT_PUBLISHED}"
-        )
-
-
-def _sizes(sizes: tuple[int, ...]) -> str:
-    return " / ".join(f"{size:,}" for size in sizes)
-
-
-def overlaps(split: Split, names: Names | None) -> Mapping[str, int]:
-    """Counts images that are in two parts, by row or by name.
-
-    Args:
-      split: of a source.
-      names: the source's.
-
-    Returns:
-      {"query in train", "query in database"}: queries that are there too.
-    """
-    if names is not None:
-        first = names.first()  # of images with the same name, the first's row stands for all
-        split = Split(*(first[rows] for rows in split))
-    return {f"query in {part}": int(np.isin(split.query, getattr(split, part)).sum()) for part in ("train", "database")}
-
-
-def check_disjoint(split: Split, names: Names | None, *, allow_overlap: bool) -> None:
-    """Asserts that no query is in the training set or the database.
-
-    Raises:
-      InputError: one is, and `allow_overlap` isn't set.
-    """
-    found = {where: count for where, count in overlaps(split, names).items() if count}
-    if found and not allow_overlap:
-        told = ", ".join(f"{where}: {count:,}" for where, count in found.items())
-        raise InputError(
-            f"some queries are in another part too ({told} of {len(split.query):,}), so that measures on them mean little: "
-            "take them out, or, for a published list, give --config.data.allow_overlap=True; the result will say so"
-        )
-
-
-def hold_out(split: Split, *, validation: int, seed: int) -> Split:
-    """A split for tuning, carved out of the training set: the protocol's queries and other database images are not touched.
-
-    To find images that were trained on is one thing, to find others another, and settings that are best for one needn't be for
-    the other: so the database holds training images in the same proportion as the protocol's.
-
-    Args:
-      split: the protocol's.
-      validation: training images to hold out; half become queries, half are of the database. All become queries where the
-        protocol's database is the training set alone.
-      seed: of the draw.
-
-    Returns:
-      The split; its training set is what remains, and as many of it are in the database as the proportion asks for.
-
-    Raises:
-      InputError: nothing would remain.
-
-    Source: this project.
-    """
-    if not 2 <= validation < len(split.train):
-        raise InputError(
-            f"data.validation={validation} must leave some of the {len(split.train)} training images: "
-            f"give 2 to {len(split.train) - 1}, or 0 for the protocol's own queries"
-        )
-    order = np.random.default_rng(seed).permutation(split.train)
-    remaining = order[validation:]
-    seen = np.isin(split.database, split.train).sum() / max(len(split.database), 1)
-    if seen == 1:
-        return Split(np.sort(order[:validation]), np.sort(remaining), np.sort(remaining))
-    half = validation // 2
-    with_train = remaining[: round(seen / (1 - seen) * (validation - half))]
-    return Split(np.sort(order[:half]), np.sort(remaining), np.sort(np.concatenate([order[half:validation], with_train])))
-
-
-def without(split: Split, rows: np.ndarray) -> Split:
-    """A split without some rows, int[m], in any part."""
-    return Split(*(part[~np.isin(part, rows)] for part in split))
-
-
-def sha256(split: Split, *, name: str, labels: Labels, names: Names | None) -> str:
-    """A hash that two machines share exactly if they have the same split of the same labels and names in the same order.
-
-    Args:
-      split: rows of the source.
-      name: the protocol's.
-      labels: of the whole source.
-      names: of its images, if they have any.
-
-    Returns:
-      64 hexadecimal digits.
-
-    Source: this project.
-    """
-    digest = hashlib.sha256(json.dumps({"protocol": name, "labels": labels.shape}).encode())
-    for block in labels.blocks():
-        digest.update(np.packbits(block, axis=1).tobytes())
-    for rows in split:
-        digest.update(len(rows).to_bytes(8, "little") + rows.astype("<i8").tobytes())
-    if names is not None:
-        digest.update(names.joined)
-    return digest.hexdigest()
+    sizes, published = tuple(map(len, split)), protocol[:3]
+    if sizes != published:
+        expected, got = (" / ".join(f"{size:,}" for size in numbers) for numbers in (published, sizes))
+        raise InputError(f"expected {expected} images as query, training set and database, got {got}: {_NOT_PUBLISHED}")

@@ -14,7 +14,7 @@ from adsq_jax.data.images import BadImage
 from adsq_jax.data.labels import Labels
 from adsq_jax.errors import InputError
 
-_SAMPLE = 100  # images that a stamp looks at, where looking at all would take too long
+_SAMPLE = 100  # images that `stamp` hashes if hashing all would take too long
 
 
 def _sha256(parts: Iterable[bytes]) -> str:
@@ -28,7 +28,7 @@ class Names:
     """Many short texts in one piece of memory."""
 
     def __init__(self, names: Iterable[bytes]):
-        """Takes the texts as UTF-8, none with a line end."""
+        """Join the texts, which contain no line ends."""
         names = list(names)
         self.joined = b"\n".join(names)
         self._starts = np.cumsum([0, *(len(name) + 1 for name in names)])
@@ -37,29 +37,30 @@ class Names:
         return len(self._starts) - 1
 
     def __getitem__(self, index: int) -> str:
-        return self.raw(index).decode(errors="backslashreplace")  # for people: whatever bytes a file's name has
+        """Return a text to print, whatever bytes it has."""
+        return self.raw(index).decode(errors="backslashreplace")
 
     def raw(self, index: int) -> bytes:
-        """One of them as it was given."""
+        """Return a text as it was given."""
         return self.joined[self._starts[index] : self._starts[index + 1] - 1]
 
     def take(self, rows: np.ndarray) -> "Names":
-        """Some of them, in that order: int[m]."""
+        """Return some of the texts, int[m], in that order."""
         return Names(self.raw(row) for row in rows)
 
     def first(self) -> np.ndarray:
-        """Of each text, the index of the first one that is the same, int64[n]."""
+        """Return, for each text, the index of the first text that equals it, int64[n]."""
         rows: dict[bytes, int] = {}
         return np.fromiter((rows.setdefault(name, i) for i, name in enumerate(self.joined.split(b"\n"))), np.int64, len(self))
 
-    def once(self) -> np.ndarray:
-        """Which texts no other is the same as, bool[n]."""
+    def unique(self) -> np.ndarray:
+        """Return whether each text occurs once, bool[n]."""
         first = self.first()
         return np.bincount(first, minlength=len(self))[first] == 1
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory."""
+        """Size in memory, in bytes."""
         return len(self.joined) + self._starts.nbytes
 
 
@@ -75,115 +76,106 @@ class Source(ABC):
         parts: Mapping[str, np.ndarray] | None = None,
         notes: Mapping[str, int] | None = None,
     ):
-        """Takes what is known of all images.
+        """Set what is known of all images.
 
         Args:
           labels: of all images.
           classes: the names of the classes.
-          names: of the images, where they have any; they are part of a split's hash.
-          parts: rows of the parts that the data set itself divides its images into.
-          notes: counts of what was found on the way, for people: {"files that are no pictures": 3}.
+          names: the names of the images, if they have any; they enter a split's hash.
+          parts: the rows of each part, if the data set itself is divided.
+          notes: counts to show to the user: {"files that are no pictures": 3}.
 
         Raises:
-          ValueError: the numbers of classes, labels and names don't fit.
+          ValueError: the numbers of classes, labels and names differ.
           InputError: two classes have the same name.
         """
         if len(classes) != labels.classes or (names is not None and len(names) != len(labels)):
-            raise ValueError(f"{len(classes)} names of classes and labels of {labels.shape} don't fit, or the images' names")
+            raise ValueError(f"{len(classes)} class names or the images' names don't fit labels of shape {labels.shape}")
         self.labels, self.names = labels, names
-        self.classes = tuple("".join(c if c.isprintable() else "?" for c in name) for name in classes)  # a terminal obeys some
+        self.classes = tuple("".join(c if c.isprintable() else "?" for c in name) for name in classes)
         if len(set(self.classes)) < len(self.classes):
             twice = next(name for name in self.classes if self.classes.count(name) > 1)
-            raise InputError(f"two classes are named {twice[:80]!r}: give each a name of its own")
+            raise InputError(f"two classes are named {twice[:80]!r}; fix: give each its own name")
         self.parts, self.notes = dict(parts or {}), dict(notes or {})
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        """{image: uint8[h, w, 3], label: uint8[c]}."""
+        """Return {image: uint8[h, w, 3], label: uint8[c]}."""
         return {"image": self.image(index, shorter_side=0), "label": self.labels[index]}
 
     def name(self, index: int) -> str:
-        """What to call an image."""
+        """Return the name of an image, or `image INDEX`."""
         return f"image {index}" if self.names is None else self.names[index]
 
     def location(self, index: int) -> str:
-        """Where an image is, for people."""
+        """Return where an image is stored, for messages."""
         return self.name(index)
 
     @abstractmethod
     def content(self, index: int) -> bytes:
-        """An image as it is stored: what a hash of it is taken of.
+        """Return an image's bytes as they are stored, to hash them.
 
         Raises:
-          BadImage: it isn't there.
+          BadImage: the image is missing.
         """
 
     @abstractmethod
     def image(self, index: int, *, shorter_side: int) -> np.ndarray:
-        """An image as pixels.
+        """Return an image as pixels, uint8[h, w, 3], which the caller must not change.
 
         Args:
-          index: its row.
-          shorter_side: what to resize it to, in pixels; 0: as it is.
-
-        Returns:
-          uint8[h, w, 3].
+          index: the image's row.
+          shorter_side: the size to resize it to, in pixels; 0: none.
 
         Raises:
-          BadImage: it isn't there, or is no whole picture; says which.
+          BadImage: the image is missing or damaged; the text names it.
         """
 
     def missing(self, rows: np.ndarray) -> np.ndarray:
-        """Those of some rows whose images aren't there, as far as can be told without reading them: int64[m]."""
+        """Return those of some rows whose images are missing, int64[m], without reading any image."""
         return rows[:0]
 
     def stamp(self, rows: np.ndarray) -> str:
-        """What changes when some images do, as far as can be told in seconds: a text for a hash. Here: names, and a sample."""
+        """Return a hash that changes if some of these images change; it takes seconds. Here: of all names and a sample."""
         sample = rows[:: max(1, len(rows) // _SAMPLE)]
         names = b"" if self.names is None else self.names.take(rows).joined
         return _sha256([names, *(self.content(int(row)) for row in sample)])
 
 
 class ArraySource(Source):
-    """Images that are in memory already; grey ones are shown in three equal channels, without a copy."""
+    """Images of one size in memory."""
 
     def __init__(self, pixels: np.ndarray, labels: Labels, *, classes: Sequence[str]):
-        """Takes images and labels.
-
-        Args:
-          pixels: uint8[n, h, w, 1 or 3].
-          labels: of n images.
-          classes: the names of the classes.
+        """Wrap pixels, uint8[n, h, w, 1 or 3], with their labels and the names of the classes.
 
         Raises:
-          ValueError: shapes or dtypes differ from these.
+          ValueError: shape or dtype differ.
         """
         super().__init__(labels, classes=classes, names=None)
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] not in (1, 3) or len(pixels) != len(labels):
-            raise ValueError(f"images must be uint8[{len(labels)}, h, w, 1 or 3], got {pixels.dtype}{pixels.shape}")
+            raise ValueError(f"expected images uint8[{len(labels)}, h, w, 1 or 3], got {pixels.dtype}{pixels.shape}")
         self.pixels = pixels
 
     def stamp(self, rows: np.ndarray) -> str:
-        """All pixels."""
+        """Return a hash of all pixels."""
         return _sha256(self.pixels[row].tobytes() for row in rows)
 
     def content(self, index: int) -> bytes:
-        """The pixels."""
+        """Return the pixels."""
         return self.pixels[index].tobytes()
 
     def image(self, index: int, *, shorter_side: int) -> np.ndarray:
-        """See `Source.image`."""
-        pixels = self.pixels[index]
-        return images.resize(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), shorter_side=shorter_side)
+        """Return the pixels, resized; of a grey image one channel three times, without a copy."""
+        return _in_colour(self.pixels[index], shorter_side=shorter_side)
 
 
 class PictureSource(Source):
     """Images in memory, each with its own size."""
 
     def __init__(self, pictures: Sequence[np.ndarray], labels: Labels, *, classes: Sequence[str]):
-        """Take pictures, each uint8[h, w, 1 or 3], with their labels and the names of the classes."""
+        """Wrap pictures, each uint8[h, w, 1 or 3], with their labels and the names of the classes."""
         super().__init__(labels, classes=classes, names=None)
         self._pictures = pictures
 
@@ -194,15 +186,18 @@ class PictureSource(Source):
 
     def image(self, index: int, *, shorter_side: int) -> np.ndarray:
         """Return the pixels, resized."""
-        pixels = self._pictures[index]
-        return images.resize(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), shorter_side=shorter_side)
+        return _in_colour(self._pictures[index], shorter_side=shorter_side)
+
+
+def _in_colour(pixels: np.ndarray, *, shorter_side: int) -> np.ndarray:
+    return images.resize(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), shorter_side=shorter_side)
 
 
 class EncodedSource(Source):
-    """Images that are stored as files or records of JPEG, PNG and the like, and decoded when asked for."""
+    """Images stored as files or records of JPEG, PNG and the like, decoded when they are asked for."""
 
     def image(self, index: int, *, shorter_side: int) -> np.ndarray:
-        """See `Source.image`."""
+        """Decode an image."""
         try:
             return images.decode(self.content(index), shorter_side=shorter_side)
         except BadImage as error:
@@ -210,7 +205,7 @@ class EncodedSource(Source):
 
 
 class FileSource(EncodedSource):
-    """One file an image, all below one folder."""
+    """One file per image, all below one folder."""
 
     def __init__(
         self,
@@ -222,22 +217,26 @@ class FileSource(EncodedSource):
         parts: Mapping[str, np.ndarray] | None = None,
         notes: Mapping[str, int] | None = None,
     ):
-        """Takes the folder, and `names`: paths below it, with / between folders, checked not to lead out of it."""
+        """Wrap the files `names`: paths below `root`, with / between folders, that are known to stay inside it."""
         super().__init__(labels, classes=classes, names=names, parts=parts, notes=notes)
-        self._root, self._is_remote = root, storage.is_remote(root)
+        self._names, self._root, self._is_remote = names, root, storage.is_remote(root)
 
     def location(self, index: int) -> str:
-        """The path."""
+        """Return the path."""
         return os.path.join(self._root, self.name(index))
 
     def content(self, index: int) -> bytes:
-        """The file's bytes."""
-        assert self.names is not None
+        """Read the file."""
         if self._is_remote:
-            return self._object(index)
-        path = os.path.join(os.fsencode(self._root), self.names.raw(index))
+            try:
+                return storage.read(self._root / self.name(index))
+            except FileNotFoundError as error:
+                raise BadImage("is missing: bring it") from error
+            except OSError as error:
+                raise BadImage(f"can't be read ({error.strerror}): try again, or restore it") from error
+        path = self._path(index)
         try:
-            if not os.path.isfile(path):  # to open a pipe would wait for ever
+            if not os.path.isfile(path):  # opening a pipe would block
                 raise BadImage("is no file: restore it" if os.path.lexists(path) else "is missing: bring it")
             with open(path, "rb") as file:
                 images.check_bytes(os.fstat(file.fileno()).st_size)
@@ -245,79 +244,70 @@ class FileSource(EncodedSource):
         except OSError as error:
             raise BadImage(f"can't be read ({error.strerror}): change its permissions, or restore it") from error
 
-    def _object(self, index: int) -> bytes:
-        try:
-            return storage.read(self._root / self.name(index))
-        except FileNotFoundError as error:
-            raise BadImage("is missing: bring it") from error
-        except OSError as error:
-            raise BadImage(f"can't be read ({error.strerror}): try again, or restore it") from error
-
-    def _listed(self) -> dict[bytes, bytes]:
-        """All objects of a store, by name; with one request a thousand, and none for each."""
-        try:
-            return storage.objects(self._root)
-        except OSError as error:
-            raise InputError(f"{self._root} can't be listed ({error.strerror}): give the same command again") from error
-
     def stamp(self, rows: np.ndarray) -> str:
-        """Of each file its name, size and times, with that of its inode, which no copying tool sets back.
-
-        Of an object: name, size, time and hash.
-        """
-        assert self.names is not None
+        """Return a hash of names, sizes and times: of files also the inode's, which no copying tool sets back."""
         if self._is_remote:
-            there = self._listed()
-            return _sha256(name + b" " + there.get(name, b"") for name in map(self.names.raw, rows))
-        return _sha256(self._stamp(self.names.raw(row)) for row in rows)
-
-    def _stamp(self, name: bytes) -> bytes:
-        try:
-            found = os.stat(os.path.join(os.fsencode(self._root), name))
-        except OSError:
-            return name  # it is missed where it is to be read
-        return b"%b %d %d %d %d" % (name, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+            objects = self._objects()
+            return _sha256(name + b" " + objects.get(name, b"") for name in map(self._names.raw, rows))
+        return _sha256(map(self._file_stamp, rows))
 
     def missing(self, rows: np.ndarray) -> np.ndarray:
-        """Lists each folder once, which is quicker than to ask for each file."""
-        assert self.names is not None
+        """List each folder once, which is faster than asking for each file."""
         if self._is_remote:
-            there = self._listed()
-            return np.array([row for row in rows if self.names.raw(row) not in there], np.int64)
-        root, present = os.fsencode(self._root), dict[bytes, set[bytes]]()
-        gone = []
+            objects = self._objects()
+            return np.array([row for row in rows if self._names.raw(row) not in objects], np.int64)
+        present: dict[bytes, set[bytes]] = {}
+        missing = []
         for row in rows:
-            folder, file = os.path.split(os.path.join(root, self.names.raw(row)))
+            folder, file = os.path.split(self._path(row))
             if folder not in present:
                 try:
-                    with os.scandir(folder) as found:
-                        present[folder] = {e.name for e in found if not e.is_symlink() or os.path.exists(e.path)}
+                    with os.scandir(folder) as entries:
+                        present[folder] = {e.name for e in entries if not e.is_symlink() or os.path.exists(e.path)}
                 except OSError:
                     present[folder] = set()
             if file not in present[folder]:
-                gone.append(row)
-        return np.array(gone, np.int64)
+                missing.append(row)
+        return np.array(missing, np.int64)
+
+    def _path(self, index: int) -> bytes:
+        return os.path.join(os.fsencode(self._root), self._names.raw(index))
+
+    def _objects(self) -> dict[bytes, bytes]:
+        """List all objects of a store by name; that takes one request per thousand."""
+        try:
+            return storage.objects(self._root)
+        except OSError as error:
+            raise InputError(f"{self._root} can't be listed ({error.strerror}); fix: run the same command again") from error
+
+    def _file_stamp(self, row: int) -> bytes:
+        name = self._names.raw(row)
+        try:
+            status = os.stat(self._path(row))
+        except OSError:
+            return name  # reading the image will report that it is missing
+        return b"%b %d %d %d %d" % (name, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
 class WrappedSource(Source):
-    """What it doesn't say itself, it asks another source."""
+    """A source that reads the images of another one."""
 
     _source: Source
 
     def content(self, index: int) -> bytes:
-        """See `Source.content`."""
+        """Return the other source's bytes."""
         return self._source.content(self._row(index))
 
     def image(self, index: int, *, shorter_side: int) -> np.ndarray:
-        """See `Source.image`."""
+        """Return the other source's pixels."""
         return self._source.image(self._row(index), shorter_side=shorter_side)
 
     def location(self, index: int) -> str:
-        """See `Source.location`."""
+        """Return the other source's location."""
         return self._source.location(self._row(index))
 
     def stamp(self, rows: np.ndarray) -> str:
-        """See `Source.stamp`."""
+        """Return the other source's stamp."""
         return self._source.stamp(np.array([self._row(row) for row in rows], np.int64))
 
     def _row(self, index: int) -> int:
@@ -325,7 +315,7 @@ class WrappedSource(Source):
 
 
 class Subset(WrappedSource):
-    """Some images of another source, maybe with other labels."""
+    """Some images of another source, possibly with other labels."""
 
     def __init__(
         self,
@@ -337,7 +327,7 @@ class Subset(WrappedSource):
         names: Names | None = None,
         parts: Mapping[str, np.ndarray],
     ):
-        """Takes the rows, int[m], in the order they are to have, and what is known of them; names of theirs if not given."""
+        """Select the rows, int[m], in that order; without `names` the images keep their own."""
         if names is None and source.names is not None:
             names = source.names.take(rows)
         super().__init__(labels, classes=classes, names=names, parts=parts, notes=source.notes)
@@ -347,41 +337,40 @@ class Subset(WrappedSource):
         return int(self._rows[index])
 
     def missing(self, rows: np.ndarray) -> np.ndarray:
-        """See `Source.missing`."""
-        gone = self._source.missing(self._rows[rows])
-        return rows[np.isin(self._rows[rows], gone)]
+        """Return the rows whose images the other source misses."""
+        return rows[np.isin(self._rows[rows], self._source.missing(self._rows[rows]))]
 
 
 class CachedSource(WrappedSource):
-    """Keeps decoded and resized images of some rows in memory, up to a number of bytes, from when they are first asked for.
+    """Keeps decoded and resized images of some rows in memory, up to a number of bytes.
 
-    Training looks at each image of the training set several times a round. What fits is decoded once; what doesn't is decoded
-    each time. Each process has its own.
+    Training reads each training image several times a round: those that fit are decoded once, the others each time. Each
+    process has its own cache.
     """
 
     def __init__(self, source: Source, rows: np.ndarray, *, most_bytes: int):
-        """Takes a source, the rows worth keeping, and the room for them."""
+        """Wrap a source; images of `rows` are cached when they are first read, up to `most_bytes`."""
         super().__init__(source.labels, classes=source.classes, names=source.names, parts=source.parts, notes=source.notes)
         self._source, self._most_bytes = source, most_bytes
-        self._worth = np.zeros(len(source), bool)
-        self._worth[rows] = True
-        self._kept: dict[tuple[int, int], np.ndarray] = {}
-        self.kept_bytes = 0
+        self._cacheable = np.zeros(len(source), bool)
+        self._cacheable[rows] = True
+        self._cache: dict[tuple[int, int], np.ndarray] = {}
+        self.cached_bytes = 0
 
     def missing(self, rows: np.ndarray) -> np.ndarray:
-        """See `Source.missing`."""
+        """Return the rows whose images the other source misses."""
         return self._source.missing(rows)
 
     def image(self, index: int, *, shorter_side: int) -> np.ndarray:
-        """See `Source.image`; don't write into it."""
+        """Return the cached pixels, or read and cache them."""
         key = (int(index), shorter_side)
-        image = self._kept.get(key)
+        image = self._cache.get(key)
         if image is None:
             image = self._source.image(index, shorter_side=shorter_side)
-            if self._worth[index] and self.kept_bytes + image.nbytes <= self._most_bytes:
-                self._kept[key] = image
-                self.kept_bytes += image.nbytes  # threads may pass the limit by an image each: no lock is worth that
+            if self._cacheable[index] and self.cached_bytes + image.nbytes <= self._most_bytes:
+                self._cache[key] = image
+                self.cached_bytes += image.nbytes  # threads may exceed the limit by an image each, which isn't worth a lock
         return image
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_kept": {}, "kept_bytes": 0}  # a worker process begins with its own
+        return {**self.__dict__, "_cache": {}, "cached_bytes": 0}  # a worker process starts with an empty cache

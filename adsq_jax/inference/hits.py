@@ -9,7 +9,7 @@ import numpy as np
 
 from adsq_jax import index, storage
 from adsq_jax.data import contact_sheet, images
-from adsq_jax.data.readers import folder
+from adsq_jax.data.text import printable
 from adsq_jax.errors import InputError
 from adsq_jax.index import NOTHING, CodeIndex, Filter
 from adsq_jax.inference import html_page
@@ -87,12 +87,12 @@ def search_codes(
 
 def table(query: str, hits: Sequence[Hit]) -> str:
     """Return the hits of a query, a path, as lines of text: rank, distance in bits, labels and path."""
-    head = folder.printable(os.fsencode(query))
+    head = printable(os.fsencode(query))
     if not hits:
         return f"{head}\nnothing found"
     rows = [("rank", "bits", "labels", "path")]
     for hit in hits:
-        labels, path = (folder.printable(text.encode()) for text in (", ".join(hit.labels), hit.id))
+        labels, path = (printable(text.encode()) for text in (", ".join(hit.labels), hit.id))
         rows.append((str(hit.rank), str(hit.distance), labels, path))
     return f"{head}\n{tables.align(rows, right=(0, 1))}"
 

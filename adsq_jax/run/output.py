@@ -38,7 +38,7 @@ def check_new_file(out: Path, *, suffixes: Collection[str] = ()) -> Path:
     """
     if suffixes and out.suffix not in suffixes:
         raise InputError(f"--out={out}: expected a name that ends with {' or '.join(suffixes)}")
-    with writing(out), storage.reached(out):
+    with writing(out), storage.translate_errors(out):
         remote = storage.is_remote(out)
         if storage.is_file(out) if remote else os.path.lexists(out):
             raise InputError(f"--out={out} is there already; fix: give another file, or remove it; nothing was overwritten")

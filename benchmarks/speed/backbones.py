@@ -1,21 +1,20 @@
-"""Speed of the backbones on a CPU, beside torch, in one run: `python -m benchmarks.speed.backbones [--layers] [--out=DIR]`.
+"""Measure the backbones' speed on a CPU beside torch: `python -m benchmarks.speed.backbones [--layers] [--out=DIR]`.
 
     pip install -e . torch efficientnet_lite_pytorch          (torch's build for CPUs)
 
 One training step of twin ResNet-18s, an update of f and one of g, and encoding with EfficientNet-Lite0; both from uint8 images
-in memory. torch does the same work with the same cores, with NCHW and with channels_last; the better of the two counts. Each
-side has a process of its own, and they take turns. With --layers, each convolution alone: this package's beside XLA's own.
+in memory. torch does the same work on the same cores, with NCHW and with channels_last; the better of the two counts. Each
+side runs in its own process, and the processes take turns. With --layers, each convolution alone: ours beside XLA's.
 
-On a machine with other work, seconds compare badly: torch's threads wait for each other at every layer, and spin. There,
-`taskset -c 0 python -m benchmarks.speed.backbones` gives each side the same one core, and seconds of the CPU are the ones to
-compare.
-Processes of their own, since threads of one library may still be spinning on the cores while the other's turn is timed.
+On a machine with other work, seconds can't be compared: torch's threads wait for each other at every layer, and spin. There,
+give each side the same one core by `taskset -c 0 python -m benchmarks.speed.backbones`, and compare the CPU's seconds.
+The sides have separate processes because threads of one library may still be spinning while the other is timed.
 
-Tried on one core, ResNet-18's forward and gradients, 16 images of 64x64, milliseconds of CPU, lowest of ten or twenty turns:
-maxima over rows, then columns (kept): 188, all nine places of a pooling window at once: 209. Lost: products for each place of
-the kernel, without the padding, for images of a few pixels: 195 against 189 of one product of patches, although each
-layer alone gained a fifth; the same up to 8x8 pixels: 211; lax.optimization_barrier around the pooling: no change.
-BatchNorm with running averages instead of the batch's: no change, so its statistics cost nothing that could be saved.
+Tried on one core, ResNet-18's forward and gradients, 16 images of 64x64, milliseconds of CPU, lowest of ten or twenty turns.
+Maxima over rows, then columns, 188, against all nine places of a pooling window at once, 209: kept. Slower or no faster:
+a product for each place of the kernel, without the padding, for images of a few pixels, 195 against 189 of one product of
+patches, although each layer alone gained a fifth; the same up to 8x8 pixels, 211; lax.optimization_barrier around the pooling,
+no change. BatchNorm with running averages in place of the batch's: no change, so its statistics cost nothing to save.
 """
 
 import argparse
@@ -43,26 +42,29 @@ from adsq_jax.data.preprocessing import Preprocessing
 from adsq_jax.devices import data_parallel, host
 from adsq_jax.models import backbones, layers
 from adsq_jax.run import environment
-from adsq_jax.training.rounds import TARGET_PLACES, Trainer
+from adsq_jax.training import TrainSetup, init, loop, rounds
+from adsq_jax.training.guidance import guidance
+from adsq_jax.training.setup import TARGET_SPECS
 
 ROOT = Path(__file__).parents[2]
 SEED, TURNS, CLASSES = 0, 9, 10
 SIDES = ("adsq_jax", "torch", "torch, channels_last")
+DEFAULTS = config_module.default()
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is timed."""
+    """The sizes of what is timed."""
 
     backbone: str
     side: int  # pixels
     batch: int
     calls: int  # a turn
-    train: bool  # a step of both networks; otherwise encoding
-    images: int = 1_000  # of the training set, and so of the bank
+    train: bool  # a step of both networks; else encoding
+    images: int = 1_000  # in the training set, and so in the bank
     bits: int = 24
     width: int = 0  # of the backbone; 0: as published
-    dtype: str = "float32"  # that the backbone computes in
+    dtype: str = "float32"  # of the backbone's computations
 
 
 CASES = {
@@ -75,8 +77,8 @@ QUICK = {
 }
 
 
-def trainer_of(case: Case) -> Trainer:
-    """The package's own run of random images, on the devices that `adsq_jax.main` takes."""
+def make_setup(case: Case) -> TrainSetup:
+    """Set up training on random images, on the devices that `adsq_jax.main` takes."""
     random = np.random.default_rng(SEED)
     pixels = random.integers(0, 256, (case.images, case.side, case.side, 3), dtype=np.uint8)
     labels = Labels.from_ids(np.arange(case.images) % CLASSES, classes=CLASSES)
@@ -91,52 +93,52 @@ def trainer_of(case: Case) -> Trainer:
     data = datasets.Dataset(
         source, split, protocol="digits", split_sha256="", map_at="all", preprocessing=Preprocessing(0, case.side)
     )
-    devices = data_parallel.devices_for_batch(case.batch)
-    return Trainer(config, data, parallel=data_parallel.DataParallel(config.parallel, devices=devices))
+    devices = data_parallel.DataParallel(config.parallel, devices=data_parallel.devices_for_batch(case.batch))
+    return loop.setup_from_config(config, data, devices=devices)
 
 
 class Ours:
-    """This package."""
+    """This package's side."""
 
     def __init__(self, case: Case):
-        self.trainer, self.case = trainer_of(case), case
-        self.state, self.metrics = self.trainer.init(), {}
-        self.pixels = np.stack([self.trainer.dataset.source.image(row, shorter_side=0) for row in range(case.images)])
-        _, label_codes = self.trainer.guidance(self.state)
-        bank = label_codes[self.trainer.sets.set_index]
+        """Set up training, with LabelNet's codes as the bank and the hash codes."""
+        self.setup, self.case = make_setup(case), case
+        self.state, self.metrics = init(self.setup), {}
+        self.pixels = np.stack([self.setup.data.source.image(row, shorter_side=0) for row in range(case.images)])
+        bank = np.asarray(guidance(self.setup, self.state).relaxed_codes)[self.setup.sets.set_index]
         codes = np.where(bank < 0, -1, 1).astype(np.int8)
-        self.targets = replace(self.trainer.targets(self.state, "f"), bank=bank, codes=codes)
-        enter, places = self.trainer.parallel.enter, self.trainer.places.img_nets
-        self.entered = enter(self.targets, TARGET_PLACES)
-        self.nets = {name: enter(net, places[name]) for name, net in self.state.img_nets.items()}
-        net = self.state.img_nets["f"]
-        self.variables = self.trainer.parallel.local.replicate({"params": net.params, "batch_stats": net.batch_stats})
+        devices, specs = self.setup.devices, self.setup.specs.img_nets
+        self.targets = replace(rounds.targets(self.setup, self.state, net="f"), bank=bank, codes=codes)
+        self.placed_targets = devices.to_devices(self.targets, TARGET_SPECS)
+        self.nets = {name: devices.to_devices(net, specs[name]) for name, net in self.state.img_nets.items()}
+        self.variables = devices.local.replicate(self.state.img_nets["f"].variables)
+        self.apply = jax.jit(lambda variables, images: self.setup.img_net.apply(variables, images, train=False)[1])
 
     def batch(self, call: int) -> dict[str, np.ndarray]:
-        """A batch, as the input gives it."""
+        """Return a batch, as the input pipeline gives it."""
         index = (np.arange(self.case.batch) + call * self.case.batch) % self.case.images
         return {"inputs": self.pixels[index], "index": index.astype(np.int32)}
 
     def step(self, call: int) -> None:
-        """One update of each network, against the same targets."""
+        """Update each network once, against the same targets."""
         for name, net in self.nets.items():
-            batch = self.trainer.split(self.batch(call))
-            self.nets[name], self.metrics[name] = self.trainer.img_net_step(net, self.entered, batch)
+            batch = rounds.split_batch(self.setup, self.batch(call))
+            self.nets[name], self.metrics[name] = self.setup.donating_img_net_step(net, self.placed_targets, batch)
 
     def encode(self, call: int) -> np.ndarray:
-        """Relaxed codes of a batch."""
-        images = self.trainer.parallel.local.shard(self.batch(call)["inputs"])
-        return np.asarray(self.trainer.encoder.codes(self.variables, images))
+        """Compute relaxed codes of a batch."""
+        images = self.setup.devices.local.shard(self.batch(call)["inputs"])
+        return np.asarray(self.apply(self.variables, images))
 
     def run(self, calls: int) -> None:
-        """Does so many calls of the case, and waits for them."""
+        """Make a number of calls, and wait for them."""
         for call in range(calls):
             self.step(call) if self.case.train else self.encode(call)
         jax.block_until_ready(self.nets)
 
 
 def torch_resnet18(width: int):
-    """torchvision's, without its classifier; layers are named as this package's."""
+    """Build torchvision's ResNet-18 without its classifier; its layers have this package's names."""
     from torch import nn
 
     def conv(cin: int, out: int, size: int, stride: int):
@@ -170,7 +172,7 @@ def torch_resnet18(width: int):
 
 
 def torch_lite0():
-    """The package efficientnet_lite_pytorch's, up to the mean over the image."""
+    """Build EfficientNet-Lite0 of the package efficientnet_lite_pytorch, up to the mean over the image."""
     from efficientnet_lite_pytorch import EfficientNet
     from torch import nn
 
@@ -186,7 +188,7 @@ def torch_lite0():
 
 
 class Torch:
-    """torch, with the same heads, loss terms, optimiser and targets."""
+    """torch's side, with the same heads, loss terms, optimiser and targets."""
 
     def __init__(self, case: Case, *, channels_last: bool):
         import torch
@@ -196,29 +198,28 @@ class Torch:
         torch.set_num_threads(host.cores())
         self.ours, self.case = Ours(case), case
         self.format = torch.channels_last if channels_last else torch.contiguous_format
-        config = self.ours.trainer.config
+        setup = self.ours.setup
         width = 1280 if case.backbone == "efficientnet_lite0" else 8 * (case.width or 64)
         self.nets, self.optimizers, self.terms = {}, {}, {}
         for name in self.ours.nets:
             trunk = torch_resnet18(case.width or 64) if case.train else torch_lite0()
-            net = nn.ModuleDict({"backbone": trunk, "semantic": nn.Linear(width, config.model.features)})
-            net["hash"] = nn.Linear(config.model.features, case.bits)
+            net = nn.ModuleDict({"backbone": trunk, "semantic": nn.Linear(width, setup.img_net.features)})
+            net["hash"] = nn.Linear(setup.img_net.features, case.bits)
             self.nets[name] = net.to(memory_format=self.format).train(case.train)
             decayed = [[p for p in net.parameters() if (p.ndim > 1) == large] for large in (True, False)]
             groups = [
-                {"params": decayed[0], "weight_decay": config.optim.weight_decay},
+                {"params": decayed[0], "weight_decay": DEFAULTS.optim.weight_decay},
                 {"params": decayed[1], "weight_decay": 0},
             ]
-            self.optimizers[name] = torch.optim.AdamW(groups, lr=config.optim.learning_rate, fused=True)
-        targets = self.ours.targets
-        sets = self.ours.trainer.sets
+            self.optimizers[name] = torch.optim.AdamW(groups, lr=DEFAULTS.optim.learning_rate, fused=True)
+        targets, sets = self.ours.targets, setup.sets
         self.labels, self.sets, self.codes, self.bank, *self.guidance = (
             torch.tensor(np.array(x), dtype=torch.float32)
             for x in (sets.sets[sets.set_index], sets.sets, targets.codes, targets.bank, *targets.guidance)
         )
 
     def forward(self, name: str, images: np.ndarray):
-        """Semantic features and relaxed codes."""
+        """Return semantic features and relaxed codes."""
         import torch
 
         net = self.nets[name]
@@ -228,12 +229,11 @@ class Torch:
         return semantic, torch.tanh(net["hash"](torch.relu(semantic)))
 
     def loss_terms(self, semantic, relaxed, index: np.ndarray) -> dict:
-        """`adsq.loss`."""
+        """Compute the terms of `adsq.loss`."""
         import torch
         from torch.nn import functional
 
-        trainer = self.ours.trainer
-        statistics, settings = trainer.statistics, trainer.config.objective
+        statistics, settings = self.ours.setup.statistics, DEFAULTS.objective
         index, bits = torch.from_numpy(index).long(), self.case.bits
         labels = self.labels[index]
 
@@ -244,47 +244,46 @@ class Torch:
         similar = labels @ self.labels.T > 0
         products = relaxed @ self.codes.T / bits
         features, _, frequencies = self.guidance
-        cosines = settings.cosine_scale * functional.normalize(semantic) @ functional.normalize(features).T
+        cosines = settings["cosine_scale"] * functional.normalize(semantic) @ functional.normalize(features).T
         guided = likelihood(cosines, labels @ self.sets.T > 0) * frequencies
         terms = {
-            "likelihood": likelihood(settings.likelihood_scale / bits * relaxed @ self.bank.T, similar).mean(),
+            "likelihood": likelihood(settings["likelihood_scale"] / bits * relaxed @ self.bank.T, similar).mean(),
             "difference": ((products - torch.where(similar, 1.0, -statistics.ratio)) ** 2).mean(),
             "quantization": ((relaxed - self.codes[index]) ** 2).mean(),
             "balance": (relaxed.mean(0) ** 2).mean(),
             "guidance": guided.sum() / len(labels),
         }
-        return {name: settings.weights[name] * term for name, term in terms.items()}
+        return {name: settings["weights"][name] * term for name, term in terms.items()}
 
     def step(self, call: int) -> None:
-        """One update of each network."""
+        """Update each network once."""
         import torch
 
-        config = self.ours.trainer.config
         for name, net in self.nets.items():
             batch = self.ours.batch(call)
             terms = self.loss_terms(*self.forward(name, batch["inputs"]), batch["index"])
             loss = sum(terms.values())
             self.optimizers[name].zero_grad()
             loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(net.parameters(), config.optim.clip_norm)
+            norm = torch.nn.utils.clip_grad_norm_(net.parameters(), DEFAULTS.optim.clip_norm)
             self.optimizers[name].step()
             self.terms[name] = {**terms, "loss": loss, "grad_norm": norm}
 
     def encode(self, call: int) -> np.ndarray:
-        """Relaxed codes of a batch."""
+        """Compute relaxed codes of a batch."""
         import torch
 
         with torch.inference_mode():
             return self.forward("f", self.ours.batch(call)["inputs"])[1].numpy()
 
     def run(self, calls: int) -> None:
-        """Does so many calls of the case."""
+        """Make a number of calls."""
         for call in range(calls):
             self.step(call) if self.case.train else self.encode(call)
 
 
 def serve(case: Case, side: str) -> None:
-    """A side's process: prints the seconds, and those of the CPU, of each turn that the standard input asks for."""
+    """Run a side's process: for each line on standard input take a turn and print its seconds and its CPU's seconds."""
     host.split_into_devices(batch_size=case.batch, host_devices=0)
     made = Ours(case) if side == SIDES[0] else Torch(case, channels_last=side == SIDES[2])
     made.run(3)  # compiles; torch chooses its kernels
@@ -296,8 +295,8 @@ def serve(case: Case, side: str) -> None:
         print(*((stop - start) / case.calls for start, stop in zip(began, ended, strict=True)), flush=True)
 
 
-def compared(name: str, *, quick: bool, turns: int) -> dict:
-    """All sides on one case, taking turns."""
+def compare(name: str, *, quick: bool, turns: int) -> dict:
+    """Time all sides on one case, in turns."""
     case = (QUICK if quick else CASES)[name]
     command = [sys.executable, __file__, f"--case={name}", *(["--quick"] if quick else [])]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
@@ -305,30 +304,30 @@ def compared(name: str, *, quick: bool, turns: int) -> dict:
     try:
         for side, process in served.items():
             if process.stdout.readline() != "ready\n":
-                raise SystemExit(f"{side}: its process ended; what it said is above")
+                raise SystemExit(f"{side}: its process ended; its output is above")
         wall, cpu = ({side: [] for side in SIDES} for _ in range(2))
         for _ in range(turns):
             for side, process in served.items():
                 process.stdin.write("turn\n")
                 process.stdin.flush()
-                took, of_cpu = map(float, process.stdout.readline().split())
-                wall[side].append(took)
-                cpu[side].append(of_cpu)
+                wall_seconds, cpu_seconds = map(float, process.stdout.readline().split())
+                wall[side].append(wall_seconds)
+                cpu[side].append(cpu_seconds)
     finally:
         for process in served.values():
             process.stdin.close()
             process.wait()
             process.stdout.close()
-    best, best_cpu = (min(SIDES[1:], key=lambda side: median(found[side])) for found in (wall, cpu))
+    best, best_cpu = (min(SIDES[1:], key=lambda side: median(seconds[side])) for seconds in (wall, cpu))
     images = case.batch * (2 if case.train else 1)
     return {
         "case": name,
         "batch": case.batch,
-        "seconds": {side: median(found) for side, found in wall.items()},
-        "images_per_second": {side: images / median(found) for side, found in wall.items()},
+        "seconds": {side: median(turns) for side, turns in wall.items()},
+        "images_per_second": {side: images / median(turns) for side, turns in wall.items()},
         "best_of_torch": best,
         "adsq_jax_times_as_fast": median(b / a for a, b in zip(wall[SIDES[0]], wall[best], strict=True)),
-        "cpu_seconds": {side: median(found) for side, found in cpu.items()},
+        "cpu_seconds": {side: median(turns) for side, turns in cpu.items()},
         "adsq_jax_times_as_fast_by_cpu_seconds": median(b / a for a, b in zip(cpu[SIDES[0]], cpu[best_cpu], strict=True)),
         "turns": wall,
         "cpu_turns": cpu,
@@ -336,8 +335,8 @@ def compared(name: str, *, quick: bool, turns: int) -> dict:
 
 
 def convolutions(case: Case) -> list[dict]:
-    """The distinct convolutions of a case's backbone, in order; of EfficientNet those with a kernel for each channel."""
-    found: dict[str, dict] = {}
+    """List the distinct convolutions of a case's backbone in order; of EfficientNet those with a kernel for each channel."""
+    by_name: dict[str, dict] = {}
 
     def note(following: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext):
         conv = context.module
@@ -347,22 +346,22 @@ def convolutions(case: Case) -> list[dict]:
             name = f"{size}x{size}/{conv.stride}, {' x '.join(map(str, args[0].shape[1:]))} -> {conv.features}"
             kernel = (size, size, 1 if conv.depthwise else args[0].shape[3], conv.features)
             row = {"name": name, "x": args[0].shape, "kernel": kernel, "stride": conv.stride, "padding": padding, "times": 0}
-            found.setdefault(name, row)["times"] += 1
+            by_name.setdefault(name, row)["times"] += 1
         return following(*args, **kwargs)
 
     net = backbones.build(case.backbone, width=case.width, layers=layers.Layers())
     images = jax.ShapeDtypeStruct((case.batch, case.side, case.side, 3), jnp.float32)
     with nn.intercept_methods(note):
         jax.eval_shape(lambda x: net.init(jax.random.key(0), x, train=False), images)
-    return list(found.values())
+    return list(by_name.values())
 
 
-def layer_times(row: dict, spread: data_parallel.DataParallel, *, turns: int) -> dict:
-    """Milliseconds of one convolution, ours and XLA's own taking turns: forward, and forward with both gradients."""
+def layer_times(row: dict, devices: data_parallel.DataParallel, *, turns: int) -> dict:
+    """Measure milliseconds of one convolution, ours and XLA's in turns: forward, and forward with both gradients."""
     random = np.random.default_rng(SEED)
     x, kernel = (random.normal(size=row[part]).astype(np.float32) for part in ("x", "kernel"))
     options = {"stride": row["stride"], "padding": row["padding"]}
-    x, kernel = spread.local.shard(x), spread.local.replicate(kernel / np.sqrt(kernel[..., 0].size))
+    x, kernel = devices.local.shard(x), devices.local.replicate(kernel / np.sqrt(kernel[..., 0].size))
     ways: dict[str, Callable] = {}
     for way, function in (("adsq_jax", layers.convolve), ("xla", layers._convolve_by_xla)):
         forward = partial(function, **options)
@@ -375,28 +374,30 @@ def layer_times(row: dict, spread: data_parallel.DataParallel, *, turns: int) ->
             return pull(y)
 
         ways[f"{way} forward"], ways[f"{way} with gradients"] = jax.jit(forward), jax.jit(both)
-    took: dict[str, list[float]] = {way: [] for way in ways}
+    milliseconds: dict[str, list[float]] = {way: [] for way in ways}
     for turn in range(turns + 1):
         for way, function in ways.items():
             began = time.perf_counter()
             jax.block_until_ready(function(x, kernel))
             if turn:  # the first one compiles
-                took[way].append(1e3 * (time.perf_counter() - began))
+                milliseconds[way].append(1e3 * (time.perf_counter() - began))
     return {
         "layer": row["name"],
         "times": row["times"],
-        **{way: median(found) for way, found in took.items()},
-        **{f"{way}, least": min(found) for way, found in took.items()},
+        **{way: median(several) for way, several in milliseconds.items()},
+        **{f"{way}, least": min(several) for way, several in milliseconds.items()},
     }
 
 
 def main() -> None:
-    """Measures, tells, and writes; or, as a side's process, takes its turns."""
+    """Measure, print and write; or run a side's process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "backbones", help="folder of JSON")
-    parser.add_argument("--layers", action="store_true", help="each convolution alone, beside XLA's own")
-    parser.add_argument("--turns", type=int, default=TURNS, help="of each side")
-    parser.add_argument("--quick", action="store_true", help="toy sizes: to see that it runs")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "benchmarks" / "results" / "backbones", help="folder for speed.json and layers.json"
+    )
+    parser.add_argument("--layers", action="store_true", help="each convolution alone, beside XLA's")
+    parser.add_argument("--turns", type=int, default=TURNS, help="turns of each side")
+    parser.add_argument("--quick", action="store_true", help="toy sizes, to check that it runs")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--case", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -406,30 +407,28 @@ def main() -> None:
         return
     about = {**environment.environment(), "machine": f"{os.uname().machine}, {host.cores()} cores", "seed": SEED}
     if arguments.layers:
-        found, path = all_layers(cases, turns=arguments.turns), arguments.out / "layers.json"
+        rows, path = all_layers(cases, turns=arguments.turns), arguments.out / "layers.json"
     else:
         for package in ("torch", "efficientnet_lite_pytorch"):
             about["versions"][package] = importlib.metadata.version(package)
-        found, path = (
-            [compared(name, quick=arguments.quick, turns=arguments.turns) for name in cases],
-            arguments.out / "speed.json",
-        )
-    content = {**about, "cases": found}
+        rows = [compare(name, quick=arguments.quick, turns=arguments.turns) for name in cases]
+        path = arguments.out / "speed.json"
+    content = {**about, "cases": rows}
     print(json.dumps(content, indent=2))
     arguments.out.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def all_layers(cases: dict[str, Case], *, turns: int) -> list[dict]:
-    """`layer_times` of every convolution of the cases' backbones."""
-    found = []
+    """Run `layer_times` on every convolution of the cases' backbones."""
+    rows = []
     for name, case in cases.items():
-        if not found:  # before JAX starts
+        if not rows:  # before JAX starts
             host.split_into_devices(batch_size=case.batch, host_devices=0)
-        spread = data_parallel.DataParallel("shard_map", devices=data_parallel.devices_for_batch(case.batch))
-        rows = [layer_times(row, spread, turns=turns) for row in convolutions(case)]
-        found.append({"case": name, "backbone": case.backbone, "batch": case.batch, "layers": rows})
-    return found
+        devices = data_parallel.DataParallel("shard_map", devices=data_parallel.devices_for_batch(case.batch))
+        layers_of_case = [layer_times(row, devices, turns=turns) for row in convolutions(case)]
+        rows.append({"case": name, "backbone": case.backbone, "batch": case.batch, "layers": layers_of_case})
+    return rows
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from adsq_jax.data import contact_sheet, datasets
 from adsq_jax.data.images import BadImage
 from adsq_jax.data.labels import Labels
 from adsq_jax.data.preprocessing import Preprocessing
-from adsq_jax.data.protocols import Split
 from adsq_jax.data.sources import ArraySource
+from adsq_jax.data.splits import Split
 
 SIDE, GAP, TEXT, TITLE = 112, 8, 26, 28  # pixels of an image, between images, of names below one, and above a part
 CELL = (SIDE + GAP, SIDE + TEXT + GAP)

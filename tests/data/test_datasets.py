@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from adsq_jax import storage
-from adsq_jax.data import datasets, protocols
+from adsq_jax.data import datasets, protocols, splits
 from adsq_jax.data.datasets import Settings
 from adsq_jax.data.images import BadImage
 from adsq_jax.data.readers import digits, tfds_sets
@@ -130,7 +130,7 @@ def test_digits():
         np.testing.assert_array_equal(found, wanted)
     assert len(dataset.source) == 1797
     assert (dataset.protocol, dataset.map_at, dataset.validation) == ("digits", "all", 0)
-    assert dataset.split_sha256 == protocols.sha256(split, name="digits", labels=source.labels, names=None)
+    assert dataset.split_sha256 == splits.sha256(split, name="digits", labels=source.labels, names=None)
     assert isinstance(dataset.source, ArraySource)
 
 
@@ -204,7 +204,7 @@ def test_lists(listed):
         k = int(dataset.source.name(row)[2:-4])
         np.testing.assert_array_equal(dataset.source[row]["image"][2, 3], [20 * k, 20 * k, 9])
         assert dataset.source[row]["label"].tolist() == [1 - k % 2, k % 2]
-    assert dataset.source.kept_bytes == len(TRAIN) * 6 * 4 * 3
+    assert dataset.source.cached_bytes == len(TRAIN) * 6 * 4 * 3
 
 
 def test_no_room_to_keep(listed):
@@ -212,7 +212,7 @@ def test_no_room_to_keep(listed):
     dataset, kept = load(**listed, keep_mib=0), load(**listed)
     for row in range(10):
         np.testing.assert_array_equal(dataset.source[row]["image"], kept.source[row]["image"])
-    assert dataset.source.kept_bytes == 0
+    assert dataset.source.cached_bytes == 0
 
 
 def test_lists_of_a_benchmark(listed):

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from adsq_jax.data import datasets, inspection, protocols
+from adsq_jax.data import datasets, inspection, splits
 from adsq_jax.data.labels import Labels
 from adsq_jax.data.preprocessing import Preprocessing
-from adsq_jax.data.protocols import Split
 from adsq_jax.data.sources import ArraySource, FileSource, Names
+from adsq_jax.data.splits import Split
 
 CLASSES = ("ant", "bee", "cat", "dog")
 
@@ -150,7 +150,7 @@ def test_manifest_is_json_and_says_what_was_set(small):
     expected = {"data": "folder", "reader": "files", "protocol": "own", "map_at": "all", "split_seed": 5, "validation": 0}
     assert expected.items() <= content.items()
     source = small.source
-    assert content["split_sha256"] == protocols.sha256(small.split, name="own", labels=source.labels, names=None)
+    assert content["split_sha256"] == splits.sha256(small.split, name="own", labels=source.labels, names=None)
     assert (content["classes"], content["names"], content["notes"]) == (list(CLASSES), False, {})
 
 

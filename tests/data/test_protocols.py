@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adsq_jax.data import protocols
+from adsq_jax.data import protocols, splits
 from adsq_jax.data.labels import Labels
-from adsq_jax.data.protocols import Protocol, Split
+from adsq_jax.data.protocols import Protocol
 from adsq_jax.data.readers import digits
 from adsq_jax.data.sources import Names, Source
+from adsq_jax.data.splits import Split
 from adsq_jax.errors import InputError
 
 # The field's sizes: query, training set, database, whether the database holds the training set, cutoff; and how it is drawn.
@@ -502,13 +503,13 @@ def test_lists_that_are_not_there(missing):
 def test_a_query_elsewhere(part):
     """A query that stands in the training set or the database too is refused, and the part is named; or it is allowed."""
     split = Split(np.array([0, 1]), np.array([2, 3]), np.array([2, 3, 4]))
-    protocols.check_disjoint(split, None, allow_overlap=False)
+    splits.check_disjoint(split, None, allow_overlap=False)
     shared = split._replace(**{part: np.array([1, *getattr(split, part)[1:]])})
-    text = error_of(protocols.check_disjoint, shared, None, allow_overlap=False)
+    text = error_of(splits.check_disjoint, shared, None, allow_overlap=False)
     assert f"query in {part}: 1 of 2" in text
     assert "--config.data.allow_overlap=True" in text
-    protocols.check_disjoint(shared, None, allow_overlap=True)
-    assert protocols.overlaps(shared, None)[f"query in {part}"] == 1
+    splits.check_disjoint(shared, None, allow_overlap=True)
+    assert splits.overlaps(shared, None)[f"query in {part}"] == 1
 
 
 @pytest.mark.parametrize("part", ["train", "database"])
@@ -518,9 +519,9 @@ def test_a_copy_elsewhere(part):
     names = ["a", "b", "c", "d", "e"]
     names[{"train": 2, "database": 4}[part]] = "b"
     names = Names(name.encode() for name in names)
-    assert f"query in {part}: 1 of 2" in error_of(protocols.check_disjoint, split, names, allow_overlap=False)
-    protocols.check_disjoint(split, names, allow_overlap=True)
-    protocols.check_disjoint(split, None, allow_overlap=False)
+    assert f"query in {part}: 1 of 2" in error_of(splits.check_disjoint, split, names, allow_overlap=False)
+    splits.check_disjoint(split, names, allow_overlap=True)
+    splits.check_disjoint(split, None, allow_overlap=False)
 
 
 @given(st.lists(st.integers(0, 6), min_size=12, max_size=12), st.integers(0, 999))
@@ -532,9 +533,9 @@ def test_overlaps_are_those_of_a_loop(names, seed):
         f"query in {part}": sum(any(names[q] == names[row] for row in getattr(split, part)) for q in split.query)
         for part in ("train", "database")
     }
-    assert protocols.overlaps(split, Names(str(name).encode() for name in names)) == wanted
+    assert splits.overlaps(split, Names(str(name).encode() for name in names)) == wanted
     rows = {f"query in {part}": len(set(split.query) & set(getattr(split, part))) for part in ("train", "database")}
-    assert protocols.overlaps(split, None) == rows
+    assert splits.overlaps(split, None) == rows
 
 
 # Holding out, leaving out
@@ -551,7 +552,7 @@ def test_hold_out_divides_the_training_set(case, data):
     if len(split.train) < 3:
         return
     validation = data.draw(st.integers(2, len(split.train) - 1))
-    held = protocols.hold_out(split, validation=validation, seed=seed)
+    held = splits.hold_out(split, validation=validation, seed=seed)
     query, train, database = parts_of(held)
     assert query | train | database == set(split.train.tolist())
     assert not query & (train | database)
@@ -562,21 +563,21 @@ def test_hold_out_divides_the_training_set(case, data):
         assert (len(query), len(database - train)) == (validation // 2, validation - validation // 2)
         assert abs(len(database & train) - min(len(train), seen / (1 - seen) * len(database - train))) <= 0.5
     assert all((np.diff(rows) > 0).all() for rows in held)
-    again = protocols.hold_out(split, validation=validation, seed=seed)
+    again = splits.hold_out(split, validation=validation, seed=seed)
     assert parts_of(again) == parts_of(held)
 
 
 def test_hold_out_of_a_database_that_is_the_training_set():
     """All held-out images are queries, and the database is what is trained on, as in the protocol."""
     split = Split(np.array([0]), np.arange(1, 101), np.arange(1, 101))
-    query, train, database = parts_of(protocols.hold_out(split, validation=40, seed=0))
+    query, train, database = parts_of(splits.hold_out(split, validation=40, seed=0))
     assert (len(query), train | query, database) == (40, set(range(1, 101)), train)
 
 
 def test_hold_out_depends_on_the_seed():
     """Another seed holds out other images."""
     split = Split(np.array([0]), np.arange(1, 101), np.arange(1, 120))
-    held = [protocols.hold_out(split, validation=40, seed=seed).query.tobytes() for seed in range(10)]
+    held = [splits.hold_out(split, validation=40, seed=seed).query.tobytes() for seed in range(10)]
     assert len(set(held)) == 10
 
 
@@ -584,14 +585,14 @@ def test_hold_out_depends_on_the_seed():
 def test_hold_out_too_many_or_too_few(validation):
     """Nothing to query with, or nothing left to train on, is an error that says what may be given."""
     split = Split(np.array([0]), np.arange(1, 7), np.arange(1, 9))
-    assert "give 2 to 5" in error_of(protocols.hold_out, split, validation=validation, seed=0)
+    assert "give 2 to 5" in error_of(splits.hold_out, split, validation=validation, seed=0)
 
 
 @given(st.sets(st.integers(0, 9)))
 def test_without(out):
     """Rows that are left out are in no part, and all others are where they were."""
     split = Split(np.array([0, 5]), np.array([2, 3]), np.array([2, 3, 4, 8]))
-    found = protocols.without(split, np.array(sorted(out), np.int64))
+    found = splits.drop_rows(split, np.array(sorted(out), np.int64))
     assert rows_of(found) == [[row for row in part if row not in out] for part in rows_of(split)]
 
 
@@ -604,7 +605,7 @@ TINY = Split(np.array([0]), np.array([1, 2]), np.array([1, 2, 3]))
 
 def hash_of(split, name, labels, names=None):
     names = None if names is None else Names(name.encode() for name in names)
-    return protocols.sha256(split, name=name, labels=Labels.from_multi_hot(labels), names=names)
+    return splits.sha256(split, name=name, labels=Labels.from_multi_hot(labels), names=names)
 
 
 def test_hash_of_a_tiny_example():
@@ -633,7 +634,7 @@ def test_hash_of_the_digits():
     """The split of the digits with seed 0 has the hash that results quote since the first version."""
     source = digits.read()
     split, _ = draw(source, "digits")
-    found = protocols.sha256(split, name="digits", labels=source.labels, names=None)
+    found = splits.sha256(split, name="digits", labels=source.labels, names=None)
     assert found.startswith("281c7fcec6f2")
     assert found == slow_hash(split, "digits", source.labels[:])
 
@@ -677,4 +678,4 @@ def test_hash_is_of_values():
     narrow = Split(*(rows.astype(np.int32) for rows in TINY))
     assert hash_of(narrow, "digits", LABELS) == hash_of(TINY, "digits", LABELS)
     packed = Labels(np.packbits(LABELS, axis=1), classes=2)
-    assert protocols.sha256(TINY, name="digits", labels=packed, names=None) == hash_of(TINY, "digits", LABELS)
+    assert splits.sha256(TINY, name="digits", labels=packed, names=None) == hash_of(TINY, "digits", LABELS)

@@ -61,7 +61,7 @@ def test_first_and_once(names):
     """The first of the same texts is found for each, and which ones stand alone."""
     found = Names([name.encode() for name in names])
     np.testing.assert_array_equal(found.first(), np.array([names.index(name) for name in names], np.int64))
-    np.testing.assert_array_equal(found.once(), np.array([names.count(name) == 1 for name in names], bool))
+    np.testing.assert_array_equal(found.unique(), np.array([names.count(name) == 1 for name in names], bool))
     assert found.first().dtype == np.int64
 
 
@@ -313,7 +313,7 @@ def test_refusals_through_other_sources(folder):
     kept = CachedSource(source, np.arange(2), most_bytes=1000)
     for text in (refusal(some), refusal(kept, 1)):
         assert f"{folder}/gone.png is missing" in text
-    assert kept.kept_bytes == 0
+    assert kept.cached_bytes == 0
 
 
 class Counting(Source):
@@ -342,7 +342,7 @@ def test_kept_decodes_once():
     for i in range(10):
         for side in (0, 8):
             assert source.decoded.count((i, side)) == (1 if i in (2, 5, 7) else 3)
-    assert kept.kept_bytes == 3 * (48 + 96)
+    assert kept.cached_bytes == 3 * (48 + 96)
 
 
 def test_kept_takes_any_integer():
@@ -362,7 +362,7 @@ def test_kept_up_to_the_limit(most, fits):
     for _ in range(2):
         for i in range(10):
             kept.image(i, shorter_side=0)
-    assert kept.kept_bytes == 48 * fits
+    assert kept.cached_bytes == 48 * fits
     assert len(source.decoded) == 20 - fits
 
 
@@ -389,13 +389,13 @@ def test_kept_goes_to_another_process_empty(folder):
     kept = CachedSource(source, np.arange(4), most_bytes=10_000)
     before = len(pickle.dumps(kept))
     taken = [kept.image(i, shorter_side=0) for i in range(4)]
-    assert kept.kept_bytes == 4 * 9 * 7 * 3
+    assert kept.cached_bytes == 4 * 9 * 7 * 3
     assert len(pickle.dumps(kept)) == before
     copy = pickle.loads(pickle.dumps(kept))
-    assert copy.kept_bytes == 0
+    assert copy.cached_bytes == 0
     for i in range(4):
         np.testing.assert_array_equal(copy.image(i, shorter_side=0), taken[i])
-    assert copy.kept_bytes == kept.kept_bytes == 4 * 9 * 7 * 3
+    assert copy.cached_bytes == kept.cached_bytes == 4 * 9 * 7 * 3
 
 
 def test_kept_in_threads():

@@ -11,6 +11,7 @@ import jax
 import mock_data
 import numpy as np
 import pytest
+from runs import make_setup
 from PIL import Image
 
 from adsq_jax import storage

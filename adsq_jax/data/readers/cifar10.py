@@ -6,6 +6,7 @@ import numpy as np
 
 from adsq_jax import storage
 from adsq_jax.data.labels import Labels
+from adsq_jax.data.readers import files
 from adsq_jax.data.sources import ArraySource
 from adsq_jax.errors import InputError
 
@@ -20,10 +21,7 @@ _GET = f"get {_ARCHIVE} from https://www.cs.toronto.edu/~kriz/cifar.html and unp
 
 
 def read(directory: Path) -> ArraySource:
-    """Reads the six files of the binary version.
-
-    Args:
-      directory: holds cifar-10-batches-bin/, or the files themselves.
+    """Read the six files of the binary version, from `directory` or its folder cifar-10-batches-bin/.
 
     Returns:
       60,000 images, the training part first, in the order of the files.
@@ -38,37 +36,27 @@ def read(directory: Path) -> ArraySource:
     ids = np.empty(len(pixels), np.uint8)
     for k, name in enumerate(FILES):
         rows = slice(k * RECORDS, (k + 1) * RECORDS)
-        records = _records_of(folder / name, directory=directory)
+        records = _records(folder / name, directory=directory)
         ids[rows] = records[:, 0]
         pixels[rows] = records[:, 1:].reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1)
     return ArraySource(pixels, Labels.from_ids(ids, classes=len(CLASSES)), classes=CLASSES)
 
 
-def _records_of(path: Path, *, directory: Path) -> np.ndarray:
-    """A file's records, uint8[RECORDS, 3073]."""
-    if not storage.is_file(path):
-        raise InputError(f"{path} is missing: {_what_to_do(directory)}")
-    try:
-        size = storage.size(path)
-        content = storage.read(path) if size == RECORDS * _RECORD else b""
-    except OSError as error:
-        raise InputError(f"{path} can't be read ({error.strerror}): change its permissions, or {_GET} {directory}") from error
-    if size != RECORDS * _RECORD:
-        raise InputError(
-            f"{path} has {size:,} bytes: expected {RECORDS:,} records of {_RECORD:,} bytes; {_GET} {directory} once more"
-        )
+def _records(path: Path, *, directory: Path) -> np.ndarray:
+    """Return a file's records, uint8[RECORDS, 3073]."""
+    content = files.read(path, fix=_fix(directory), size=RECORDS * _RECORD)
     records = np.frombuffer(content, np.uint8).reshape(RECORDS, _RECORD)
     wrong = np.flatnonzero(records[:, 0] >= len(CLASSES))
     if len(wrong):
-        raise InputError(
-            f"{path}, record {wrong[0]}: its label is {records[wrong[0], 0]}, expected 0 to 9; {_GET} {directory} once more"
-        )
+        label = records[wrong[0], 0]
+        raise InputError(f"{path}, record {wrong[0]} has label {label}: expected 0 to 9; fix: {_GET} {directory} again")
     return records
 
 
-def _what_to_do(directory: Path) -> str:
+def _fix(directory: Path) -> str:
+    """Return what to do if a file is missing."""
     if (directory / _ARCHIVE).exists():
         return f"unpack {directory / _ARCHIVE} there (tar -xzf {_ARCHIVE})"
     if any((directory / name).exists() for name in _PICKLED):
-        return f"{directory} has the python version, whose files are pickles and never opened; {_GET} {directory}"
+        return f"{_GET} {directory}; what is there is the python version, whose files are pickles and never opened"
     return f"{_GET} {directory}, or give another folder with --config.data.directory"

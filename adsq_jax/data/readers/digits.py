@@ -1,4 +1,4 @@
-"""Scikit-learn's handwritten digits, inside the package."""
+"""Scikit-learn's handwritten digits, which its package holds."""
 
 import importlib
 
@@ -10,17 +10,17 @@ from adsq_jax.errors import InputError
 
 
 def read() -> ArraySource:
-    """1,797 images of 8x8, 10 classes.
+    """Read 1,797 images of 8 x 8 pixels in ten classes.
 
     Raises:
       InputError: scikit-learn isn't installed.
 
-    Source: UCI, Optical Recognition of Handwritten Digits (test part), by way of `sklearn.datasets.load_digits`.
+    Source: UCI, Optical Recognition of Handwritten Digits (test part), from `sklearn.datasets.load_digits`.
     """
     try:
         datasets = importlib.import_module("sklearn.datasets")
     except ModuleNotFoundError as error:
-        raise InputError("digits come inside scikit-learn, which isn't installed: pip install scikit-learn") from error
+        raise InputError("digits come with scikit-learn, which isn't installed; fix: pip install scikit-learn") from error
     data = datasets.load_digits()
     pixels = np.round(data.images * (255 / 16)).astype(np.uint8)[..., None]  # 0..16 -> 0..255
     return ArraySource(pixels, Labels.from_ids(data.target, classes=10), classes=[str(k) for k in range(10)])

@@ -7,23 +7,28 @@ from pathlib import Path
 
 import numpy as np
 
-from adsq_jax import storage
 from adsq_jax.data.labels import Labels
+from adsq_jax.data.readers import files
 from adsq_jax.data.sources import ArraySource
 from adsq_jax.errors import InputError
 
-DIRECTORY = "/usr/share/datasets/fashion-mnist"  # where Debian's package puts them
+DIRECTORY = "/usr/share/datasets/fashion-mnist"  # of Debian's package
 CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+_GET = "apt-get install dataset-fashion-mnist"
+_FIX = (
+    f"{_GET}, or give the folder of its four files with --config.data.directory, or take TFDS's copy with "
+    "--config.data.reader=tfds --config.data.directory="
+)
 
 
 def read(directory: Path) -> ArraySource:
-    """70,000 images of 28x28, 10 classes; the 60,000 of the original training part come first.
+    """Read 70,000 images of 28 x 28 pixels in ten classes, the 60,000 of the original training part first.
 
     Args:
       directory: the folder of the IDX files, `*-ubyte.gz`.
 
     Raises:
-      InputError: the folder isn't there, or holds something else.
+      InputError: a file is missing, or is something else.
 
     Source: Xiao, Rasul and Vollgraf, arXiv 1708.07747.
     """
@@ -37,31 +42,23 @@ def read(directory: Path) -> ArraySource:
     for pixels, ids in parts:
         if len(pixels) != len(ids) or pixels.shape[1:] != (28, 28) or ids.max(initial=0) > 9:
             raise InputError(
-                f"{directory} doesn't hold Fashion-MNIST: {len(pixels)} images of {pixels.shape[1:]} and {len(ids)} "
-                "labels were read, expected as many 28x28 images as labels 0 to 9: apt-get install dataset-fashion-mnist"
+                f"{directory} doesn't hold Fashion-MNIST: expected as many 28x28 images as labels from 0 to 9, got "
+                f"{len(pixels)} images of {pixels.shape[1:]} and {len(ids)} labels; fix: {_GET}"
             )
     pixels, ids = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     return ArraySource(pixels[..., None], Labels.from_ids(ids, classes=10), classes=CLASSES)
 
 
 def _read_idx(path: Path, *, dimensions: int) -> np.ndarray:
-    """Reads one gzipped IDX file of unsigned bytes: magic 0x000008DD, sizes as big-endian int32, then the values."""
-    advice = (
-        "apt-get install dataset-fashion-mnist, or give the folder of its four files with --config.data.directory, or take "
-        "TFDS's copy with --config.data.reader=tfds --config.data.directory="
-    )
-    if not storage.is_file(path):
-        raise InputError(f"{path} is missing: {advice}")
+    """Read a gzipped IDX file of unsigned bytes: magic 0x000008DD, sizes as big-endian int32, then the values."""
     try:
-        content = gzip.decompress(storage.read(path))
-    except PermissionError as error:
-        raise InputError(f"{path} can't be read ({error.strerror}): change its permissions") from error
+        content = gzip.decompress(files.read(path, fix=_FIX))
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path} is not a whole gzip file ({error}): {advice}") from error
+        raise InputError(f"{path} is not a whole gzip file ({error}); fix: {_FIX}") from error
     head = 4 + 4 * dimensions
     if len(content) < head or content[:4] != bytes((0, 0, 8, dimensions)):
-        raise InputError(f"{path} is not an IDX file of unsigned bytes in {dimensions} dimensions: {advice}")
+        raise InputError(f"{path} is not an IDX file of unsigned bytes in {dimensions} dimensions; fix: {_FIX}")
     shape = struct.unpack(f">{dimensions}I", content[4:head])
     if len(content) - head != np.prod(shape, dtype=np.int64):
-        raise InputError(f"{path} promises {shape} bytes and holds {len(content) - head}: {advice}")
+        raise InputError(f"{path} declares {shape} bytes and holds {len(content) - head}; fix: {_FIX}")
     return np.frombuffer(content, np.uint8, offset=head).reshape(shape)

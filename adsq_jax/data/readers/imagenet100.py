@@ -1,4 +1,4 @@
-"""ImageNet-100: the images of ILSVRC2012, one folder a synset, of the hundred synsets that HashNet drew."""
+"""ImageNet-100: the images of ILSVRC2012, one folder per synset, of the hundred synsets that HashNet drew."""
 
 from pathlib import Path
 
@@ -19,15 +19,12 @@ _GET = (
 
 
 def synsets() -> list[str]:
-    """The hundred synsets of HashNet's list, sorted."""
+    """Return the hundred synsets of HashNet's list, sorted."""
     return _SYNSETS.read_text(encoding="ascii").split()
 
 
 def read(directory: Path) -> FileSource:
-    """Reads the folders of the hundred synsets; other synsets may be there.
-
-    Args:
-      directory: holds train/SYNSET/ and val/SYNSET/.
+    """Read the folders of the hundred synsets from train/SYNSET/ and val/SYNSET/, and ignore other synsets.
 
     Returns:
       The training part, then the validation part, each sorted by synset and by file name; `parts` has the rows of `train` and
@@ -42,26 +39,26 @@ def read(directory: Path) -> FileSource:
     for part in PARTS:
         _check_folders(directory, part, classes)
     folders = [f"{part}/{synset}".encode() for part in PARTS for synset in classes]
-    found = folder.pictures_of(directory, folders, advice=_GET.format(directory=directory))
-    labels = Labels.from_ids(found.folders % len(classes), classes=len(classes))
-    in_train = found.folders < len(classes)
+    pictures = folder.find_pictures(directory, folders, fix=_GET.format(directory=directory))
+    labels = Labels.from_ids(pictures.folders % len(classes), classes=len(classes))
+    in_train = pictures.folders < len(classes)
     parts = {"train": np.flatnonzero(in_train), "validation": np.flatnonzero(~in_train)}
-    return FileSource(directory, labels, classes=classes, names=Names(found.names), parts=parts, notes=found.notes)
+    return FileSource(directory, labels, classes=classes, names=Names(pictures.names), parts=parts, notes=pictures.notes)
 
 
 def _check_folders(directory: Path, part: str, classes: list[str]) -> None:
-    """Asserts that a part has a folder for each synset."""
+    """Check that a part has a folder for each synset."""
     missing = [synset for synset in classes if not storage.is_folder(directory / part / synset)]
     if not missing:
         return
     path = directory / part
     if any(path.glob("ILSVRC2012_val_*")):
         raise InputError(
-            f"{path} holds the validation images in one folder: expected {path}/SYNSET/; sort them with the script valprep.sh "
-            "(https://github.com/soumith/imagenetloader.torch), run in that folder"
+            f"{path} holds the validation images in one folder: expected {path}/SYNSET/; fix: sort them with the script "
+            "valprep.sh (https://github.com/soumith/imagenetloader.torch), run in that folder"
         )
-    what = f"{path / missing[0]} is missing" + (f", and {len(missing) - 1} more of 100 synsets" if missing[1:] else "")
+    problem = f"{path / missing[0]} is missing" + (f", and {len(missing) - 1} more of 100 synsets" if missing[1:] else "")
     archive = path / f"{missing[0]}.tar"
     if archive.exists():
-        raise InputError(f"{what}: unpack each SYNSET.tar in {path}, {archive.name} among them, into a folder of its own")
-    raise InputError(f"{what}: {_GET.format(directory=directory)}")
+        raise InputError(f"{problem}; fix: unpack each SYNSET.tar in {path} to its own folder, {archive.name} among them")
+    raise InputError(f"{problem}; fix: {_GET.format(directory=directory)}")

@@ -1,4 +1,4 @@
-"""MIRFlickr-25K: 25,000 photographs from Flickr, with 24 labels, any number of them each."""
+"""MIRFlickr-25K: 25,000 photographs from Flickr, each with any number of 24 labels."""
 
 from pathlib import Path
 
@@ -6,11 +6,13 @@ import numpy as np
 
 from adsq_jax import storage
 from adsq_jax.data.labels import Labels
+from adsq_jax.data.readers import files
 from adsq_jax.data.sources import FileSource, Names
+from adsq_jax.data.text import quote
 from adsq_jax.errors import InputError
 
 IMAGES = 25_000
-# "Potential" labels; the files NAME_r1.txt, of images where a label is relevant above all, are not read.
+# "Potential" labels; the files NAME_r1.txt, of images for which a label is especially relevant, are not read.
 CLASSES = (
     "animals",
     "baby",
@@ -42,14 +44,14 @@ _GET = "get {archive} from https://press.liacs.nl/mirflickr/mirdownload.html and
 
 
 def read(directory: Path) -> FileSource:
-    """Reads the 24 files of labels, each a list of images' numbers.
+    """Read the 24 files of labels, each a list of images' numbers.
 
     Args:
       directory: holds mirflickr25k_annotations_v080/NAME.txt (or annotations/NAME.txt), and mirflickr/im1.jpg and so on (or
         im1.jpg itself).
 
     Returns:
-      All 25,000 images in the order of their numbers, those without a label too; `notes` counts those.
+      All 25,000 images in the order of their numbers; `notes` counts those without a label.
 
     Raises:
       InputError: a file or the images are missing, or a line is no image's number or a repeated one; the text says which.
@@ -59,47 +61,39 @@ def read(directory: Path) -> FileSource:
     folder = next((directory / name for name in _FOLDERS if storage.is_folder(directory / name)), directory / _FOLDERS[0])
     labels = np.zeros((IMAGES, len(CLASSES)), np.uint8)
     for k, name in enumerate(CLASSES):
-        labels[_numbers_of(folder / f"{name}.txt", folder=folder) - 1, k] = 1
-    names = Names(b"im%d.jpg" % number for number in range(1, IMAGES + 1))
-    bare = int((~labels.any(axis=1)).sum())
+        labels[_read_numbers(folder / f"{name}.txt", folder=folder) - 1, k] = 1
+    unlabelled = int((~labels.any(axis=1)).sum())
     return FileSource(
-        _images_of(directory),
+        _find_images(directory),
         Labels.from_multi_hot(labels),
         classes=CLASSES,
-        names=names,
-        notes={"images without a label": bare} if bare else {},
+        names=Names(b"im%d.jpg" % number for number in range(1, IMAGES + 1)),
+        notes={"images without a label": unlabelled} if unlabelled else {},
     )
 
 
-def _images_of(directory: Path) -> Path:
-    """The folder of the images: its name is no part of theirs, so that a split's hash doesn't depend on it."""
+def _find_images(directory: Path) -> Path:
+    """Return the folder of the images; names don't include it, so that a split's hash doesn't depend on it."""
     if storage.is_folder(directory / "mirflickr"):
         return directory / "mirflickr"
     if not storage.is_file(directory / "im1.jpg"):
         get = _GET.format(archive="mirflickr25k.zip", to=directory)
-        raise InputError(f"{directory / 'mirflickr'} is missing: expected im1.jpg to im{IMAGES}.jpg there; {get}")
+        raise InputError(f"{directory / 'mirflickr'} is missing: expected im1.jpg to im{IMAGES}.jpg there; fix: {get}")
     return directory
 
 
-def _numbers_of(path: Path, *, folder: Path) -> np.ndarray:
-    """Images' numbers in one file, int64[n], from 1."""
+def _read_numbers(path: Path, *, folder: Path) -> np.ndarray:
+    """Return the images' numbers in one file, int64[n], from 1."""
     get = _GET.format(archive="mirflickr25k_annotations_v080.zip", to=folder)
-    if not storage.is_file(path):
-        raise InputError(f"{path} is missing: expected one file for each of {len(CLASSES)} labels; {get}")
-    try:
-        text = storage.read(path)
-    except OSError as error:
-        raise InputError(f"{path} can't be read ({error.strerror}): change its permissions, or {get}") from error
-    lines = text.removeprefix(b"\xef\xbb\xbf").rstrip().splitlines()
+    lines = files.read(path, fix=get).removeprefix(b"\xef\xbb\xbf").rstrip().splitlines()
     if not lines:
-        raise InputError(f"{path} is empty: expected one image's number a line; {get}")
-    seen: dict[int, int] = {}
+        raise InputError(f"{path} is empty: expected an image's number in each line; fix: {get}")
+    line_of: dict[int, int] = {}
     for line, token in enumerate(map(bytes.strip, lines), start=1):
         number = int(token) if token.isdigit() and len(token) < 10 else 0
         if not 1 <= number <= IMAGES:
-            told = token[:20].decode(errors="backslashreplace")
-            raise InputError(f"{path}, line {line}: {told!r} is no number from 1 to {IMAGES}; {get} once more")
-        if number in seen:
-            raise InputError(f"{path}, line {line}: image {number} stands in line {seen[number]} already; {get} once more")
-        seen[number] = line
-    return np.fromiter(seen, np.int64, len(seen))
+            raise InputError(f"{path}, line {line}: {quote(token[:20])} is no number from 1 to {IMAGES}; fix: {get} again")
+        if number in line_of:
+            raise InputError(f"{path}, line {line}: image {number} is in line {line_of[number]} already; fix: {get} again")
+        line_of[number] = line
+    return np.fromiter(line_of, np.int64, len(line_of))

@@ -13,22 +13,22 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from tqdm import tqdm
 
 from adsq_jax.data.images import BadImage
 from adsq_jax.data.labels import Labels
 from adsq_jax.data.readers.imagenet100 import synsets as synsets_of_imagenet100
 from adsq_jax.data.sources import EncodedSource, Names, Source, Subset
-from adsq_jax.errors import InputError
+from adsq_jax.errors import InputError, first_line
+from adsq_jax.run.progress import progress_bar
 
-_LABELS = "adsq_jax_labels.npz"  # beside the records: to read the labels again is to read every image
+_LABELS = "adsq_jax_labels.npz"  # beside the records: without it, reading the labels means reading every image
 _NAMES = ("file_name", "image/filename", "name", "id")  # features that name an image
 _IDS = "image/id"  # COCO's
 _NAME = re.compile(r"[a-z]\w*(/[\w.-]+)?(:\d+\.\d+\.\d+)?", re.ASCII)
 
 
 class RecordSource(EncodedSource):
-    """One record an image, in files of array_record."""
+    """One record per image, in files of array_record."""
 
     def __init__(
         self,
@@ -39,29 +39,29 @@ class RecordSource(EncodedSource):
         names: Names | None,
         parts: Mapping[str, np.ndarray],
         missing: np.ndarray,
-        remedy: str,
+        fix: str,
     ):
-        """Takes the records of each part, one part after another, and what `of_builder` found of them all."""
+        """Wrap the records of each part, one part after another, with what `open_builder` read of all."""
         super().__init__(labels, classes=classes, names=names, parts=parts)
         self._records = records
         self._starts = np.cumsum([0, *(len(part) for part in records)])
-        self._missing, self._remedy = missing, remedy
+        self._missing, self._fix = missing, fix
 
     def content(self, index: int) -> bytes:
-        """The record's image."""
+        """Return the record's image."""
         part = int(np.searchsorted(self._starts, index, side="right")) - 1
         content = self._records[part][int(index - self._starts[part])]["image"]
         if not content:
-            raise BadImage(f"is missing: {self._remedy}")
+            raise BadImage(f"is missing: {self._fix}")
         return bytes(content)
 
     def missing(self, rows: np.ndarray) -> np.ndarray:
-        """Records without an image."""
+        """Return the records without an image."""
         return rows[self._missing[rows]]
 
 
 def read(name: str, directory: str, *, splits: Sequence[str] | None) -> Source:
-    """Opens a classification data set of TFDS; prepares it first, where it isn't.
+    """Open a classification data set of TFDS, after preparing it if that wasn't done.
 
     Args:
       name: TFDS's, for instance `cifar10` or `coco/2014`.
@@ -82,34 +82,35 @@ def read(name: str, directory: str, *, splits: Sequence[str] | None) -> Source:
     check_prepared(Path(data_dir) / re.split("[/:]", name)[0])
     try:
         builder = tfds.builder(name, data_dir=data_dir)
-        if (Path(builder.data_dir) / "dataset_info.json").exists():  # only what is read from there knows of alternative formats
+        if (Path(builder.data_dir) / "dataset_info.json").exists():  # which alone names alternative formats
             builder = tfds.builder_from_directory(builder.data_dir)
-    except Exception as error:  # TFDS raises whatever its registry, network and import layers do
-        raise InputError(f"TFDS can't open {name!r} ({_said(error)}): see tensorflow.org/datasets for the names") from error
-    prepared = Path(builder.data_dir) / "dataset_info.json"
-    if not prepared.exists():
+    except Exception as error:  # TFDS raises anything its registry, network and import layers do
+        raise InputError(
+            f"TFDS can't open {name!r} ({_reason(error)}); fix: see tensorflow.org/datasets for the names"
+        ) from error
+    root = Path(builder.data_dir)
+    if not (root / "dataset_info.json").exists():
         builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
     elif "array_record" not in {form.value for form in (builder.info.file_format, *builder.info.alternative_file_formats)}:
-        form, root = builder.info.file_format.value, Path(builder.data_dir)
         raise InputError(
-            f"{root} is prepared as {form}, which has no random access: convert it once, beside what is there, after pip "
-            f"install tensorflow apache-beam mlcroissant: tfds convert_format --dataset_version_dir={root} "
-            "--out_file_format=array_record; or give another directory, and it will be prepared there"
+            f"{root} is prepared as {builder.info.file_format.value}, which has no random access; fix: convert it once, beside "
+            "what is there, after pip install tensorflow apache-beam mlcroissant: tfds convert_format "
+            f"--dataset_version_dir={root} --out_file_format=array_record; or give another directory, to prepare it there"
         )
-    prepare(builder, config=None, advice=f"pip install tensorflow && tfds build {name} --file_format=array_record")
-    whole = of_builder(builder, splits=splits, remedy=f"remove {builder.data_dir} and prepare it again")
+    prepare(builder, config=None, fix=f"pip install tensorflow && tfds build {name} --file_format=array_record")
+    whole = open_builder(builder, splits=splits, fix=f"remove {builder.data_dir} and prepare it again")
     if splits is not None:
         return whole
-    labelled = [rows for rows in whole.parts.values() if whole.labels.per_image(rows).any()]  # of splits that anybody labelled
+    labelled = [rows for rows in whole.parts.values() if whole.labels.per_image(rows).any()]  # parts with labels
     rows = np.concatenate([np.zeros(0, np.int64), *labelled])
     return Subset(whole, rows, labels=whole.labels.take(rows), classes=whole.classes, parts={})
 
 
 def check_prepared(folder: Path) -> None:
-    """Looks through a prepared data set's descriptions before TFDS does, which imports the classes that they name.
+    """Check a prepared data set's descriptions before TFDS opens them, because it imports the classes that they name.
 
     Args:
-      folder: of the data set; it need not be there.
+      folder: of the data set; it may be missing.
 
     Raises:
       InputError: a description names a class that isn't TFDS's, or files of another folder, or is no JSON.
@@ -119,19 +120,19 @@ def check_prepared(folder: Path) -> None:
             entries = list(_entries(json.loads(path.read_text())))
         except (OSError, ValueError, RecursionError) as error:
             raise InputError(
-                f"{path} is no description of a TFDS data set: remove {path.parent} and prepare it again"
+                f"{path} is no description of a TFDS data set; fix: remove {path.parent} and prepare it again"
             ) from error
         for key, value in entries:
             foreign = key in ("pythonClassName", "type") and not str(value).startswith("tensorflow_datasets.")
             if (foreign and "." in str(value)) or (key == "filepathTemplate" and "/" in str(value)):
                 raise InputError(
-                    f"{path} names {str(value)[:80]!r}, which is not TFDS's own, and is not opened: prepare the data set with "
-                    "TFDS's own features"
+                    f"{path} names {str(value)[:80]!r}, which is not TFDS's own, and is not opened; fix: prepare the data set "
+                    "with TFDS's own features"
                 )
 
 
 def _entries(tree: Any) -> Iterator[tuple[str, Any]]:
-    """Keys and plain values of JSON, at any depth."""
+    """Yield keys and plain values of JSON, at any depth."""
     for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
         if isinstance(value, dict | list):
             yield from _entries(value)
@@ -139,13 +140,13 @@ def _entries(tree: Any) -> Iterator[tuple[str, Any]]:
             yield str(key), value
 
 
-def prepare(builder: Any, *, config: Any, advice: str) -> None:
-    """Prepares a data set as array_record, unless it is already; an interrupted preparation starts anew.
+def prepare(builder: Any, *, config: Any, fix: str) -> None:
+    """Prepare a data set as array_record, unless that was done; an interrupted preparation starts anew.
 
     Args:
       builder: TFDS's.
       config: a `tfds.download.DownloadConfig`, or None.
-      advice: what to do where it fails.
+      fix: what to do if it fails.
 
     Raises:
       InputError: it can't be downloaded or prepared.
@@ -154,25 +155,27 @@ def prepare(builder: Any, *, config: Any, advice: str) -> None:
     if (root / "dataset_info.json").exists():
         return
     if root.exists():
-        raise InputError(f"{root} has no dataset_info.json, so it isn't prepared: remove it, and give the same command again")
+        raise InputError(
+            f"{root} has no dataset_info.json, so it isn't prepared; fix: remove it, and run the same command again"
+        )
     try:
         builder.download_and_prepare(download_config=config)
     except InputError:
         raise
-    except Exception as error:  # TFDS raises whatever its network, disk and import layers do
+    except Exception as error:  # TFDS raises anything its network, disk and import layers do
         raise InputError(
-            f"{builder.name} isn't prepared in {builder.data_dir}, and TFDS can't prepare it here ({_said(error)}): prepare it "
-            f"once where there is a network and room: {advice}"
+            f"{builder.name} isn't prepared in {builder.data_dir}, and TFDS can't prepare it here ({_reason(error)}); fix: "
+            f"prepare it once where there is a network and room: {fix}"
         ) from error
 
 
-def of_builder(builder: Any, *, splits: Sequence[str] | None, remedy: str) -> RecordSource:
-    """Opens a prepared data set.
+def open_builder(builder: Any, *, splits: Sequence[str] | None, fix: str) -> RecordSource:
+    """Open a data set that was prepared as array_record.
 
     Args:
-      builder: TFDS's, prepared as array_record.
+      builder: TFDS's.
       splits: which of its splits, in that order; None for all.
-      remedy: what to do about a record without an image.
+      fix: what to do about a record without an image.
 
     Returns:
       All images, one split after another; `parts` has the rows of each.
@@ -182,31 +185,29 @@ def of_builder(builder: Any, *, splits: Sequence[str] | None, remedy: str) -> Re
     """
     features = builder.info.features
     if "image" not in features or not isinstance(features["image"], tfds.features.Image):
-        raise InputError(f"TFDS {builder.name} has no feature `image`: take a data set of images")
+        raise InputError(f"TFDS {builder.name} has no feature `image`; fix: give a data set of images")
     chosen = list(splits or builder.info.splits)
     records = [builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()}) for split in chosen]
-    names = _label_feature(builder)[1]
+    classes = _label_feature(builder)[1]
     try:
-        found = _labels(builder, records, chosen)
-    except RuntimeError as error:  # array_record's, of files that are gone or damaged
-        raise InputError(f"{builder.data_dir} can't be read ({_said(error)}): {remedy}") from error
-    labels = Labels.from_packed(found["labels"], classes=len(names))
+        arrays = _labels(builder, records, chosen)
+    except RuntimeError as error:  # array_record's, if files are missing or damaged
+        raise InputError(f"{builder.data_dir} can't be read ({_reason(error)}); fix: {fix}") from error
     starts = np.cumsum([0, *(len(part) for part in records)])
-    parts = {split: np.arange(starts[k], starts[k + 1]) for k, split in enumerate(chosen)}
-    joined = found["names"].tobytes()
+    names = arrays["names"].tobytes()
     return RecordSource(
         records,
-        labels,
-        classes=names,
-        names=Names(joined.split(b"\n")) if joined else None,
-        parts=parts,
-        missing=found["missing"],
-        remedy=remedy,
+        Labels.from_packed(arrays["labels"], classes=len(classes)),
+        classes=classes,
+        names=Names(names.split(b"\n")) if names else None,
+        parts={split: np.arange(starts[k], starts[k + 1]) for k, split in enumerate(chosen)},
+        missing=arrays["missing"],
+        fix=fix,
     )
 
 
 def _label_feature(builder: Any) -> tuple[tuple[str, ...], list[str]]:
-    """Where an example has its classes, and their names."""
+    """Return the path of the classes in an example, and their names."""
     features = builder.info.features
     for path in (("label",), ("labels",), ("objects", "label")):
         feature = features
@@ -216,27 +217,29 @@ def _label_feature(builder: Any) -> tuple[tuple[str, ...], list[str]]:
             feature = getattr(feature, "feature", feature)
             if isinstance(feature, tfds.features.ClassLabel):
                 return path, feature.names or [str(k) for k in range(feature.num_classes)]
-    raise InputError(f"TFDS {builder.name} has no class labels in `label`, `labels` or `objects`: take a classification set")
+    raise InputError(
+        f"TFDS {builder.name} has no class labels in `label`, `labels` or `objects`; fix: give a classification set"
+    )
 
 
 def _labels(builder: Any, records: list[Any], splits: list[str]) -> dict[str, np.ndarray]:
-    """Labels, names and absence of all images: as kept beside the records, or read from them and kept."""
+    """Return labels, names and absence of all images, from the file beside the records, which is written if need be."""
     root = Path(builder.data_dir)
     info = (root / "dataset_info.json").read_bytes()
     files = sorted((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in root.glob("*.array_record*"))
     key = hashlib.sha256(info + repr(files).encode() + repr((splits, [len(part) for part in records])).encode()).digest()
-    path = Path(builder.data_dir) / _LABELS
-    # not there, of other records, or damaged: read anew
-    with contextlib.suppress(Exception), np.load(io.BytesIO(path.read_bytes() if path.is_file() else b"")) as kept:
-        found = {name: kept[name] for name in ("labels", "names", "missing")}
-        shapes = (*(len(found[name]) for name in ("labels", "missing")), *(found[name].dtype for name in found))
+    path = root / _LABELS
+    # a file that is missing, damaged, or of other records is replaced
+    with contextlib.suppress(Exception), np.load(io.BytesIO(path.read_bytes() if path.is_file() else b"")) as file:
+        arrays = {name: file[name] for name in ("labels", "names", "missing")}
+        shapes = (*(len(arrays[name]) for name in ("labels", "missing")), *(arrays[name].dtype for name in arrays))
         total = sum(len(part) for part in records)
-        if kept["key"].tobytes() == key and shapes == (total, total, np.uint8, np.uint8, np.bool_):
-            return found
-    found = _read_labels(builder, records)
+        if file["key"].tobytes() == key and shapes == (total, total, np.uint8, np.uint8, np.bool_):
+            return arrays
+    arrays = _read_labels(builder, records)
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, key=np.frombuffer(key, np.uint8), **found)
-    with contextlib.suppress(OSError):  # another's folder: read anew each time
+    np.savez(buffer, allow_pickle=False, key=np.frombuffer(key, np.uint8), **arrays)
+    with contextlib.suppress(OSError):  # in another user's folder they are read each time
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "wb") as file:
@@ -244,46 +247,44 @@ def _labels(builder: Any, records: list[Any], splits: list[str]) -> dict[str, np
             os.replace(name, path)
         except OSError:
             os.unlink(name)
-    return found
+    return arrays
 
 
 def _read_labels(builder: Any, records: list[Any]) -> dict[str, np.ndarray]:
+    """Read labels, names and absence of all images from the records."""
     label, classes = _label_feature(builder)
-    named = next((key for key in (_IDS, *_NAMES) if key in builder.info.features), None)
-    is_number = named is not None and np.issubdtype(builder.info.features[named].np_dtype, np.integer)
+    name_key = next((key for key in (_IDS, *_NAMES) if key in builder.info.features), None)
+    is_number = name_key is not None and np.issubdtype(builder.info.features[name_key].np_dtype, np.integer)
     total = sum(len(part) for part in records)
     packed = np.zeros((total, -(-len(classes) // 8)), np.uint8)
     missing, names = np.zeros(total, bool), []
-    with tqdm(total=total, desc=f"reads the labels of {builder.name}, once", unit=" images", delay=2, leave=False) as bar:
-        row = 0
-        for part in records:
-            for index in range(len(part)):
-                example = part[index]
-                value: Any = example
-                for step in label:
-                    value = value[step]
-                hot = np.zeros(len(classes), np.uint8)
-                ids = np.atleast_1d(np.asarray(value, np.int64))
-                if len(ids) and ids.max() >= len(classes):
-                    raise InputError(
-                        f"record {row} of {builder.data_dir} has class {ids.max()} of {len(classes)}: prepare it anew"
-                    )
-                hot[ids[ids >= 0]] = 1
-                packed[row], missing[row] = np.packbits(hot), not example["image"]
-                if named:
-                    names.append(b"%012d" % int(example[named]) if is_number else bytes(example[named]).replace(b"\n", b" "))
-                row += 1
-                bar.update()
+    examples = (part[index] for part in records for index in range(len(part)))
+    with progress_bar(total, unit="images", description=f"reading the labels of {builder.name}, once") as bar:
+        for row, example in enumerate(examples):
+            value: Any = example
+            for step in label:
+                value = value[step]
+            ids = np.atleast_1d(np.asarray(value, np.int64))
+            if len(ids) and ids.max() >= len(classes):
+                raise InputError(
+                    f"record {row} of {builder.data_dir} has class {ids.max()} of {len(classes)}; fix: prepare it anew"
+                )
+            hot = np.zeros(len(classes), np.uint8)
+            hot[ids[ids >= 0]] = 1
+            packed[row], missing[row] = np.packbits(hot), not example["image"]
+            if name_key:
+                name = example[name_key]
+                names.append(b"%012d" % int(name) if is_number else bytes(name).replace(b"\n", b" "))
+            bar.update()
     return {"labels": packed, "missing": missing, "names": np.frombuffer(b"\n".join(names), np.uint8)}
 
 
-def _said(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:200]}"
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def imagenet100(directory: str) -> Subset:
-    """The hundred synsets of `imagenet2012`, in the order that `imagenet100.read` gives them, and so with the same splits."""
+    """Open the hundred synsets of `imagenet2012`, in the order and so with the splits of `imagenet100.read`."""
     whole = read("imagenet2012", directory, splits=("train", "validation"))
     synsets = synsets_of_imagenet100()
     labels = whole.labels.select_classes(np.array([whole.classes.index(synset) for synset in synsets]))
@@ -306,14 +307,14 @@ def imagenet100(directory: str) -> Subset:
 
 
 def coco(directory: str) -> Subset:
-    """The images of `coco/2014` with a label, in the order that `coco.read` gives them, and so with the same splits."""
+    """Open the images of `coco/2014` with a label, in the order and so with the splits of `coco.read`."""
     whole = read("coco/2014", directory, splits=("train", "validation"))
     names = [whole.name(row) for row in range(len(whole))]
     rows = np.array([row for row in sorted(range(len(whole)), key=names.__getitem__) if whole.labels[row].any()])
     return Subset(whole, rows, labels=whole.labels.take(rows), classes=whole.classes, parts={})
 
 
-BENCHMARKS: dict[str, Callable[[str], Source]] = {  # of those that have a protocol
+BENCHMARKS: dict[str, Callable[[str], Source]] = {  # the data sets with a protocol
     "cifar10": lambda directory: read("cifar10", directory, splits=("train", "test")),
     "coco": coco,
     "fashion_mnist": lambda directory: read("fashion_mnist", directory, splits=("train", "test")),

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from tensorflow_datasets.object_detection import coco as tfds_coco
 
-from adsq_jax.data import protocols
+from adsq_jax.data import splits
 from adsq_jax.data.readers import coco
 from adsq_jax.errors import InputError
 
@@ -117,8 +117,8 @@ def test_as_tfds_reads_them(tmp_path, year):
 
 
 def hash_of(source):
-    split = protocols.Split(np.array([0]), np.array([1, 2]), np.array([1, 2, 3, 4]))
-    return protocols.sha256(split, name="coco", labels=source.labels, names=source.names)
+    split = splits.Split(np.array([0]), np.array([1, 2]), np.array([1, 2, 3, 4]))
+    return splits.sha256(split, name="coco", labels=source.labels, names=source.names)
 
 
 def test_years_are_the_same(tmp_path):

@@ -139,7 +139,7 @@ def test_full_size(tmp_path):
     assert {part: len(rows) for part, rows in source.parts.items()} == {"train": 128_503, "validation": 5_000}
     np.testing.assert_array_equal(source.labels.per_class(source.parts["train"]), sizes["train"])
     np.testing.assert_array_equal(source.labels.per_class(source.parts["validation"]), 50)
-    assert source.names.once().all()
+    assert source.names.unique().all()
     joined = source.names.joined.split(b"\n")
     assert sorted(joined) == joined
     assert len(source.missing(source.parts["validation"])) == 0

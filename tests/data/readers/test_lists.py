@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adsq_jax.data import protocols
+from adsq_jax.data import protocols, splits
 from adsq_jax.data.readers import lists
 from adsq_jax.errors import InputError
 
@@ -171,7 +171,7 @@ def test_published_lists(nus_wide):
         assert [source.name(row) for row in rows.tolist()] == names
         np.testing.assert_array_equal(source.labels[rows], labels)
     assert np.isin(source.parts["train"], source.parts["database"]).all()
-    assert source.names.once().all()
+    assert source.names.unique().all()
 
 
 def test_published_lists_are_the_protocol(nus_wide):
@@ -181,7 +181,7 @@ def test_published_lists_are_the_protocol(nus_wide):
     split, map_at = protocols.draw(source, "nuswide", seed=0, query_share=0.5, train_share=0.5)
     assert [len(rows) for rows in split] == [2_100, 10_500, 193_734]
     assert map_at == "5000"
-    protocols.check_disjoint(split, source.names, allow_overlap=False)
+    splits.check_disjoint(split, source.names, allow_overlap=False)
     assert source.labels.per_class(split.query).tolist() == np.sum(by_hand(text["query"])[1], axis=0).tolist()
 
 
@@ -405,9 +405,9 @@ def test_query_in_the_database(tmp_path):
         "train": [1],
         "query": [1, 3],
     }
-    split = protocols.of_lists(source, protocols.PROTOCOLS["coco-lists"], seed=0)
+    split = protocols.from_lists(source, protocols.PROTOCOLS["coco-lists"], seed=0)
     with pytest.raises(InputError, match=r"--config\.data\.allow_overlap=True"):
-        protocols.check_disjoint(split, source.names, allow_overlap=False)
+        splits.check_disjoint(split, source.names, allow_overlap=False)
 
 
 @pytest.mark.parametrize("query", ["./a.jpg", "b//c.jpg", "b/./c.jpg", ".\\a.jpg"])

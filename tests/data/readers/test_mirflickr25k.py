@@ -190,7 +190,7 @@ def test_full_size(tmp_path):
     assert source.labels.shape == (25_000, 24)
     np.testing.assert_array_equal(source.labels[:], shown)
     assert source.names[24_999] == "im25000.jpg"
-    assert source.names.once().all()
+    assert source.names.unique().all()
     assert len(source.missing(np.arange(25_000))) == 25_000
 
 

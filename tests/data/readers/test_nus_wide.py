@@ -173,7 +173,7 @@ def test_truncated_image(original):
 def test_an_image_that_stands_there_twice(original):
     """An image that the list names twice is two rows of one name, that no protocol draws."""
     source = original.read()
-    once = source.names.once()
+    once = source.names.unique()
     assert [source.name(i) for i in np.flatnonzero(~once)] == [original.names[TWICE]] * 2
 
 

@@ -15,7 +15,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from adsq_jax.data import datasets, protocols
+from adsq_jax.data import datasets, protocols, splits
 from adsq_jax.data.datasets import Settings
 from adsq_jax.data.images import BadImage
 from adsq_jax.data.readers import coco, imagenet100, tfds_sets
@@ -72,14 +72,14 @@ def prepared(tmp_path, monkeypatch):
         monkeypatch.setattr(AdsqTiny, "FEATURES", {"label": CLASS} if features is None else features)
         monkeypatch.setattr(AdsqTiny, "EXAMPLES", whole)
         builder = AdsqTiny(data_dir=tmp_path, file_format="array_record")
-        tfds_sets.prepare(builder, config=None, advice="")
+        tfds_sets.prepare(builder, config=None, fix="")
         return builder
 
     return prepare
 
 
 def open_builder(builder, splits=None):
-    return tfds_sets.of_builder(builder, splits=splits, remedy="do that")
+    return tfds_sets.open_builder(builder, splits=splits, fix="do that")
 
 
 def error_of(function, *arguments, **settings):
@@ -142,9 +142,9 @@ def test_chosen_splits(prepared):
 def test_another_choice_of_splits_is_not_the_kept_one(prepared):
     """Labels that were kept for one choice of splits aren't taken for another."""
     builder = prepared()
-    for splits in (("train", "test"), ("test", "train"), ("test",), ("train", "test")):
-        source = open_builder(builder, splits)
-        assert source.labels.ids(np.arange(len(source))).tolist() == [k for split in splits for k in IDS[split]]
+    for chosen in (("train", "test"), ("test", "train"), ("test",), ("train", "test")):
+        source = open_builder(builder, chosen)
+        assert source.labels.ids(np.arange(len(source))).tolist() == [k for split in chosen for k in IDS[split]]
 
 
 MULTI = [[0, 2], [], [1], [2, 1, 0], [1, 1]]
@@ -186,7 +186,7 @@ def test_names(prepared, feature):
     examples = {"train": [{"label": 0, feature: text, "image": k != 2} for k, text in enumerate(texts)]}
     source = open_builder(prepared({"label": CLASS, feature: tfds.features.Text()}, examples))
     assert names_of(source) == texts
-    assert source.names.once().tolist() == [False, True, True, False]
+    assert source.names.unique().tolist() == [False, True, True, False]
 
 
 def test_numbers_as_names(prepared):
@@ -304,7 +304,7 @@ def test_no_images(tmp_path, kind):
             raise NotImplementedError
 
     builder = Imageless(data_dir=tmp_path, file_format="array_record")
-    tfds_sets.prepare(builder, config=None, advice="")
+    tfds_sets.prepare(builder, config=None, fix="")
     assert "has no feature `image`" in error_of(open_builder, builder)
 
 
@@ -557,7 +557,7 @@ def assert_same_source(one, other):
 
 
 def hash_of(source, split, name):
-    return protocols.sha256(split, name=name, labels=source.labels, names=source.names)
+    return splits.sha256(split, name=name, labels=source.labels, names=source.names)
 
 
 def test_imagenet100(prepared, tmp_path, monkeypatch):
