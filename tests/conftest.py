@@ -83,21 +83,20 @@ def s3_server():
 @pytest.fixture(scope="session")
 def milvus_server(tmp_path_factory):
     """A Milvus server that lets nobody in without a token, as processes that end with this one."""
-    import test_benchmarks
+    from benchmarks.robustness import milvus_local
 
-    with test_benchmarks.load("milvus_local").Server(tmp_path_factory.mktemp("milvus")) as server:
+    with milvus_local.Server(tmp_path_factory.mktemp("milvus")) as server:
         yield server
 
 
 @pytest.fixture
 def milvus(milvus_server, monkeypatch):
     """Its address; the token stands in the environment, and what the test makes there is dropped, unless it is named stock_."""
-    import test_benchmarks
+    from benchmarks.robustness import milvus_local
 
-    local = test_benchmarks.load("milvus_local")
-    monkeypatch.setenv("MILVUS_TOKEN", local.TOKEN)
+    monkeypatch.setenv("MILVUS_TOKEN", milvus_local.TOKEN)
     yield milvus_server.address
-    local.drop_all(milvus_server.address, but="stock_")
+    milvus_local.drop_all(milvus_server.address, but="stock_")
 
 
 @pytest.fixture(scope="session")

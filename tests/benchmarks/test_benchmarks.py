@@ -1,10 +1,9 @@
-"""The benchmarks, on small samples: they run, and what is set beside this package does the same work."""
+"""The benchmarks, on small samples: they run, and what they compare this package with does the same work."""
 
 import importlib.util
 import io
 import json
 import tarfile
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -14,51 +13,43 @@ from PIL import Image
 from adsq_jax import retrieval
 from adsq_jax.devices import data_parallel
 from adsq_jax.devices.sharded_database import ShardedDatabase
-
-
-def load(name):
-    (path,) = (Path(__file__).parents[2] / "benchmarks").rglob(f"{name}.py")
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def benchmark():
-    return load("evaluator")
+from adsq_jax.training import init
+from benchmarks import rows
+from benchmarks.methods import emoji_lists
+from benchmarks.speed import backbones, evaluator
+from benchmarks.speed import input as input_benchmark
 
 
 @pytest.mark.parametrize("labels", [0, 21])
-def test_the_sort_beside_the_evaluator_lies_within_its_bounds(benchmark, labels):
+def test_the_sort_beside_the_evaluator_lies_within_its_bounds(labels):
     """The sort's mAP, of some order of ties, is between the worst and the best order."""
-    data = benchmark.made_up(50, 500, 16, labels)
-    ready = benchmark.unpacked(data, bits=16, label_dtype=np.int64)
-    found = retrieval.measure(**benchmark.data_of(data), bits=16).at("all")
-    assert found.map_worst <= benchmark.sort_based(ready, n_query=50) <= found.map_best
+    data = evaluator.made_up(50, 500, 16, labels)
+    ready = evaluator.unpacked(data, bits=16, label_dtype=np.int64)
+    found = retrieval.measure(**evaluator.data_of(data), bits=16).at("all")
+    assert found.map_worst <= evaluator.sort_based(ready, n_query=50) <= found.map_best
 
 
-def test_the_bare_pass_adds_up_all_distances(benchmark):
+def test_the_bare_pass_adds_up_all_distances():
     """XOR and population count of every pair: for each query the sum of its histogram's distances."""
-    data = benchmark.made_up(20, 400, 64, 0)
+    data = evaluator.made_up(20, 400, 64, 0)
     labels = {name: data[name] for name in ("query_labels", "database_labels")}
     counts, _ = retrieval.distance_histograms(data["query_codes"], data["database_codes"], bits=64, **labels)
-    np.testing.assert_array_equal(benchmark.bare_pass(data, ShardedDatabase())(), counts @ np.arange(65))
+    np.testing.assert_array_equal(evaluator.bare_pass(data, ShardedDatabase())(), counts @ np.arange(65))
 
 
-def test_a_case_and_the_scale_run(benchmark, monkeypatch, tmp_path):
+def test_a_case_and_the_scale_run(monkeypatch, tmp_path):
     """Every figure measured is a positive number; the files of the large database are gone afterwards."""
-    monkeypatch.setitem(benchmark.CASES, "small", (20, 400, 64, 21, 5))
-    monkeypatch.setattr(benchmark, "TURNS", 2)
-    figures = [benchmark.compare("small", ShardedDatabase()), benchmark.scale(5_000, ShardedDatabase(), tmp_path)]
-    for found in figures:
-        # what is extrapolated from so little is noise
-        assert all(value > 0 for name, value in found.items() if name != "case" and "extrapolated" not in name), found
+    monkeypatch.setitem(evaluator.CASES, "small", (20, 400, 64, 21, 5))
+    monkeypatch.setattr(evaluator, "TURNS", 2)
+    figures = [evaluator.compare("small", ShardedDatabase()), evaluator.scale(5_000, ShardedDatabase(), tmp_path)]
+    for case in figures:
+        # an extrapolation from so little is noise
+        assert all(value > 0 for name, value in case.items() if name != "case" and "extrapolated" not in name), case
     assert list(tmp_path.iterdir()) == []
 
 
 def emoji_archive(path, vendor):
-    """A package as npm packs it, with three emoji, a skin tone, and members that lead out of it."""
+    """Make a package as npm packs it, with three emoji, a skin tone, and members that lead out of it."""
     emojis = [
         {"name": "RED CAT FACE", "image": "1.png", "subcategory": "cat-face", "has_img_google": True, "has_img_twitter": True},
         {"name": "Waving Cat", "image": "2.png", "subcategory": "hand", "has_img_google": True, "has_img_twitter": False},
@@ -78,19 +69,18 @@ def emoji_archive(path, vendor):
 
 def test_emoji_lists(tmp_path, monkeypatch):
     """Of a package only its small pictures, emoji.json and licence are unpacked; all pictures of an emoji are in one part."""
-    module = load("emoji_lists")
     out = tmp_path / "out"
-    for vendor in module.VENDORS:
+    for vendor in emoji_lists.VENDORS:
         emojis = emoji_archive(tmp_path / f"{vendor}.tgz", vendor)
         with tarfile.open(tmp_path / f"{vendor}.tgz") as archive:
-            module.unpack(archive, vendor, out)
-    found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    pictures = {f"out/{vendor}/{name}.png" for vendor in module.VENDORS for name in ("1", "2", "3", "3-a")}
+            emoji_lists.unpack(archive, vendor, out)
+    files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    pictures = {f"out/{vendor}/{name}.png" for vendor in emoji_lists.VENDORS for name in ("1", "2", "3", "3-a")}
     extra = {"out/emoji.json", "out/google/LICENSE", "out/twitter/LICENSE", "google.tgz", "twitter.tgz"}
-    assert found == pictures | extra
-    monkeypatch.setattr(module, "FEWEST", 2)
+    assert files == pictures | extra
+    monkeypatch.setattr(emoji_lists, "FEWEST", 2)
     many = [json.loads(json.dumps(emoji).replace('"image": "', f'"image": "{k}-')) for k in range(20) for emoji in emojis]
-    classes, lists = module.lists_of(many)
+    classes, lists = emoji_lists.lists_of(many)
     assert classes == ["(cat-face)", "(hand)", "cat", "dog", "face", "red", "waving"]
     parts = {part: {line.split()[0] for line in lines} for part, lines in lists.items()}
     assert not parts["query"] & parts["database"]
@@ -110,7 +100,7 @@ def test_emoji_lists(tmp_path, monkeypatch):
 
 
 def is_crop_of(view, wholes):
-    """Whether a view is cut out of one of the images, found by six pixels of its first row."""
+    """Return whether a view is cut out of one of the images, found by six pixels of its first row."""
     for whole in wholes:
         rows = np.lib.stride_tricks.sliding_window_view(whole, 6, axis=1).transpose(0, 1, 3, 2)  # [h, w - 5, 6, 3]
         for top, left in np.argwhere((rows == view[0, :6]).all(axis=(2, 3))):
@@ -121,10 +111,9 @@ def is_crop_of(view, wholes):
 
 def test_the_reader_that_is_timed_does_the_work(tmp_path, monkeypatch):
     """It gives batches of crops of the files, some mirrored and some not; a long list is read whole."""
-    module = load("input")
-    monkeypatch.setattr(module, "IMAGES", 70)
-    names = module.pictures(tmp_path)
-    batch = next(module.ours(tmp_path, names))
+    monkeypatch.setattr(input_benchmark, "IMAGES", 70)
+    names = input_benchmark.pictures(tmp_path)
+    batch = next(input_benchmark.ours(tmp_path, names))
     assert batch.shape == (64, 224, 224, 3)
     wholes = [np.asarray(Image.open(tmp_path / name)) for name in names]
     as_they_are = [is_crop_of(view, wholes) for view in batch[:8]]
@@ -132,27 +121,26 @@ def test_the_reader_that_is_timed_does_the_work(tmp_path, monkeypatch):
     assert np.logical_xor(as_they_are, mirrored).all()
     assert any(as_they_are)
     assert any(mirrored)
-    monkeypatch.setattr(module, "LINES", 1_000)
-    found = module.long_list(tmp_path)
-    assert found["lines"] == 1_000
-    assert found["bytes_per_image"] < 100
+    monkeypatch.setattr(input_benchmark, "LINES", 1_000)
+    memory = input_benchmark.long_list(tmp_path)
+    assert memory["lines"] == 1_000
+    assert memory["bytes_per_image"] < 100
 
 
 def test_layers_are_those_of_the_networks():
     """ResNet-18 has 20 convolutions, EfficientNet-Lite0 16 with a kernel for each channel; a layer's times are positive."""
-    module = load("backbones")
-    resnet, lite = (module.convolutions(case) for case in module.CASES.values())
+    resnet, lite = (backbones.convolutions(case) for case in backbones.CASES.values())
     assert sum(row["times"] for row in resnet) == 20
     assert sum(row["times"] for row in lite) == 16
     assert all(row["kernel"][2] == 1 for row in lite)
-    spread = data_parallel.DataParallel("shard_map", devices=jax.devices()[:2])
-    found = module.layer_times({**resnet[0], "x": (2, 8, 8, 3), "kernel": (7, 7, 3, 4)}, spread, turns=2)
-    assert found.pop("layer").startswith("7x7/2")
-    assert all(value > 0 for value in found.values())
+    devices = data_parallel.DataParallel("shard_map", devices=jax.devices()[:2])
+    times = backbones.layer_times({**resnet[0], "x": (2, 8, 8, 3), "kernel": (7, 7, 3, 4)}, devices, turns=2)
+    assert times.pop("layer").startswith("7x7/2")
+    assert all(value > 0 for value in times.values())
 
 
 def test_the_backbones_beside_torch_as_a_table(tmp_path):
-    """The better layout of torch stands in README."""
+    """README has the better layout of torch."""
     case = {
         "case": "encoding",
         "batch": 32,
@@ -162,32 +150,31 @@ def test_the_backbones_beside_torch_as_a_table(tmp_path):
         "adsq_jax_times_as_fast_by_cpu_seconds": 1.9,
     }
     (tmp_path / "speed.json").write_text(json.dumps({"cases": [case], "machine": "a machine", "date": "today"}))
-    lines = load("rows").backbone_rows(tmp_path / "speed.json").splitlines()
+    lines = rows.backbone_rows(tmp_path / "speed.json").splitlines()
     assert lines[2:] == ["| encoding, batch 32 | 20 | 10 | 2.00 | 1.90 |", "", "a machine, today."]
 
 
-if importlib.util.find_spec("torch"):  # which isn't among the packages of the extra `test`
+if importlib.util.find_spec("torch"):  # the extra `test` doesn't install it
 
     def test_torch_beside_the_training_step_does_the_same_work():
         """From the same weights: every loss term, the loss, and the gradient's norm of both networks."""
         import torch
 
-        module = load("backbones")
-        case = module.QUICK["training step"]
-        side = module.Torch(case, channels_last=True)
+        case = backbones.QUICK["training step"]
+        side = backbones.Torch(case, channels_last=True)
         side.ours.run(1)
         for name, net in side.nets.items():
-            params = side.ours.trainer.init().img_nets[name].params
-            given = {}
+            params = init(side.ours.setup).img_nets[name].params
+            weights = {}
             for path, value in jax.tree.leaves_with_path(params):
                 *parts, kind = (key.key for key in path)
                 value = np.asarray(value)
                 value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
                 kind = {"kernel": "weight", "scale": "weight"}.get(kind, kind)
-                given[".".join([*parts, kind])] = torch.tensor(np.array(value))
-            found = net.load_state_dict(given, strict=False)
-            assert not found.unexpected_keys
-            assert all("running" in key or "num_batches" in key for key in found.missing_keys)
+                weights[".".join([*parts, kind])] = torch.tensor(np.array(value))
+            loaded = net.load_state_dict(weights, strict=False)
+            assert not loaded.unexpected_keys
+            assert all("running" in key or "num_batches" in key for key in loaded.missing_keys)
         side.run(1)
         for name, terms in side.terms.items():
             ours = side.ours.metrics[name]

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import pytest
-import test_benchmarks
 
-benchmark = test_benchmarks.load("kills")
+from benchmarks.robustness import kills as benchmark
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,6 @@ from pathlib import Path
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-import test_benchmarks
 from engines import milvus as engine_of
 from hypothesis import given
 
@@ -20,9 +19,9 @@ from adsq_jax.errors import InputError
 from adsq_jax.index import Item, Manifest, filters, milvus_filters, milvus_server, parse
 from adsq_jax.index import milvus as milvus_module
 from adsq_jax.index.milvus_server import Address
+from benchmarks.robustness import milvus_local as local
 
 ROOT = Path(__file__).parents[2]
-local = test_benchmarks.load("milvus_local")
 
 
 @pytest.mark.parametrize(
