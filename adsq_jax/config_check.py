@@ -90,7 +90,7 @@ def check(config: ConfigDict) -> None:
     values, defaults = _leaves(config), _leaves(_default_of_method(config))
     for key in sorted(values.keys() ^ defaults.keys()):
         if key in defaults:
-            raise InputError(f"config.{key} is missing; fix: start from adsq_jax.config.default()")
+            raise InputError(f"config.{key} is missing; fix: --config=FILE.py:method=NAME, or config.default(method=NAME)")
         if not key.startswith("optim.arguments."):
             raise _unknown_key(key, defaults)
     for key, value in values.items():

@@ -65,8 +65,9 @@ def loss_inputs(
     if semantic is not None:
         semantic = _floats("semantic", semantic, shape=(n, None))
     if guidance is not None:
-        for name, array in guidance._asdict().items():
-            _floats(f"guidance.{name}", array, shape=(n,) if name == "frequencies" else (n, None))
+        shapes = {"features": (n, None), "relaxed_codes": shape, "frequencies": (n,)}
+        rows = {key: _floats(f"guidance.{key}", getattr(guidance, key), shape=wanted) for key, wanted in shapes.items()}
+        guidance = objective.Guidance(**{key: jnp.asarray(array, jnp.float32) for key, array in rows.items()})
     if isinstance(multi_hot, np.ndarray):
         statistics = objective.pair_statistics(objective.label_sets(multi_hot))
     else:

@@ -6,9 +6,11 @@ from functools import cache
 import mock_data
 import numpy as np
 import pytest
-import test_loop
+from runs import make_setup, same, stop_at_batch, train
 
+from adsq_jax.errors import Stopped
 from adsq_jax.methods import METHODS
+from adsq_jax.training import init
 
 RESUMED = ("greedyhash", "dsdh")  # one with a classifier, and one with a discrete step
 BASELINES = [name for name in METHODS if name != "adsq"]  # test_loop.py trains ADSQ
@@ -30,7 +32,7 @@ def whole(tmp_path_factory):
     @cache
     def run(name):
         directory = tmp_path_factory.mktemp(name)
-        return test_loop.train(test_loop.build(small_config(name)), directory=directory)[0], directory
+        return train(make_setup(small_config(name)), directory=directory)[1], directory
 
     return run
 
@@ -55,20 +57,20 @@ def test_two_rounds_lower_the_loss(name, whole):
 @pytest.mark.parametrize("name", RESUMED)
 def test_stopped_and_resumed_it_ends_the_same(name, at, whole, tmp_path, monkeypatch):
     """Stopped in the first or in the second round, it ends with the state of an uninterrupted run."""
-    trainer = test_loop.build(small_config(name))
-    taken = test_loop.stop_at_batch(at, trainer, monkeypatch)
-    with pytest.raises(test_loop.Stopped):
-        test_loop.train(trainer, directory=tmp_path)
+    setup = make_setup(small_config(name))
+    taken = stop_at_batch(at, setup, monkeypatch)
+    with pytest.raises(Stopped):
+        train(setup, directory=tmp_path)
     assert len(taken) == at
-    state, _ = test_loop.train(test_loop.build(small_config(name)), directory=tmp_path)
-    assert test_loop.same(state, whole(name)[0])
+    _, state = train(make_setup(small_config(name)), directory=tmp_path)
+    assert same(state, whole(name)[0])
     assert ("method" in state.img_nets["f"].params) == (name == "greedyhash")
 
 
 @pytest.mark.parametrize("name", ["greedyhash", "classify"])
 def test_a_methods_own_parameters_are_learned(name, whole):
     """The classifier's kernel and bias have changed after two rounds."""
-    start = test_loop.build(small_config(name)).init().img_nets["f"].params["method"]
+    start = init(make_setup(small_config(name))).img_nets["f"].params["method"]
     after = whole(name)[0].img_nets["f"].params["method"]
     assert start.keys() == after.keys() == {"kernel", "bias"}
     for key in start:
