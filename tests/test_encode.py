@@ -1,4 +1,4 @@
-"""The command that fills an index: each picture once, with the model's own code, whatever comes between."""
+"""Encoding pictures into an index: each once, with the model's own code, whatever interrupts it; and the command."""
 
 import os
 import re
@@ -15,24 +15,19 @@ import pytest
 from PIL import Image
 
 import adsq_jax
-from adsq_jax import index
+from adsq_jax import encode, index
 from adsq_jax.errors import InputError
 from adsq_jax.inference import hits
 
 ROOT = Path(__file__).parent.parent
 
 
-def command(run, images, place, *arguments):
-    return [
-        *(sys.executable, "-m", "adsq_jax.encode", f"--workdir={run}", f"--images={images}", f"--index={place}"),
-        *arguments,
-    ]
+def command(run, images, location):
+    return [sys.executable, "-m", "adsq_jax.encode", f"--workdir={run}", f"--images={images}", f"--index={location}"]
 
 
-def encode(run, images, place, *arguments, check=True):
-    done = subprocess.run(command(run, images, place, *arguments), cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert not check or done.returncode == 0, done.stderr
-    return done
+def counts(encoded=0, unchanged=0, *, removed=0, total):
+    return encode.Counts(encoded=encoded, unchanged=unchanged, left_out=(), removed=removed, total=total)
 
 
 @pytest.fixture
@@ -43,25 +38,29 @@ def pictures(colours, tmp_path):
 
 
 def test_each_picture_has_its_code(colours, tmp_path):
-    """In the index stand all pictures, with label, hash and the code that the model gives for the path."""
+    """The command adds all pictures with label, hash and the code that the model computes for the path."""
     folder, run = colours
-    done = encode(run, folder, tmp_path / "index")
-    assert "36 images encoded, 0 unchanged, 0 left out" in done.stdout
+    done = subprocess.run(
+        command(run, folder, tmp_path / "index"), cwd=ROOT, capture_output=True, text=True, timeout=300, check=True
+    )
+    assert "36 images encoded, 0 unchanged, 0 left out, 0 removed, in" in done.stdout
+    assert done.stdout.endswith("index holds 36\n")
     model = adsq_jax.load(run)
-    with index.open_index(str(tmp_path / "index")) as opened:
+    with index.open_index(tmp_path / "index") as opened:
         assert opened.manifest == index.Manifest(12, model.sha256, str(run))
         paths = sorted(opened.ids())
         assert paths == sorted(str(path) for path in folder.rglob("*.png"))
-        for path, code in zip(paths, model.encode(paths), strict=True):
-            found = opened.search(code[None], k=36, radius=0)
-            assert path in {item.id for item in opened.items(found.keys[found.keys != index.NOTHING])}
+        for path, code in zip(paths, model.encode(paths, packed=True), strict=True):
+            result = opened.search(code[None], k=36, radius=0)
+            assert path in {item.id for item in opened.items(result.keys[result.keys != index.NOTHING])}
             assert opened.find([path])[path].labels == (Path(path).parent.name,)
 
 
-def test_only_what_is_new_or_changed_is_encoded(pictures, tmp_path):
-    """By content: a touched file is unchanged; an edited one isn't, for all its size and time; one that is gone stays."""
+def test_only_new_and_changed_pictures_are_encoded(pictures, tmp_path):
+    """Content decides, not times or sizes: a touched file is unchanged. A file that is gone stays in the index until pruned."""
     folder, run = pictures
-    encode(run, folder, tmp_path / "index")
+    location = tmp_path / "index"
+    assert encode.encode_images(run, str(folder), index=location) == counts(36, total=36)
     edited, touched = folder / "red" / "00.png", folder / "red" / "01.png"
     before = edited.stat()
     Image.fromarray(np.zeros((18, 24, 3), np.uint8)).save(edited)
@@ -69,27 +68,35 @@ def test_only_what_is_new_or_changed_is_encoded(pictures, tmp_path):
     touched.touch()
     shutil.copy(folder / "blue" / "00.png", folder / "red" / "new.png")
     (folder / "green" / "05.png").unlink()
-    done = encode(run, folder, tmp_path / "index")
-    assert "2 images encoded, 34 unchanged, 0 left out, 0 taken out" in done.stdout
-    assert done.stdout.strip().endswith("holds 37")
-    done = encode(run, folder, tmp_path / "index", "--prune")
-    assert "0 images encoded, 36 unchanged, 0 left out, 1 taken out" in done.stdout
-    assert done.stdout.strip().endswith("holds 36")
+    assert encode.encode_images(run, str(folder), index=location) == counts(2, 34, total=37)
+    assert encode.encode_images(run, str(folder), index=location, prune=True) == counts(0, 36, removed=1, total=36)
+
+
+def test_from_python(colours, tmp_path):
+    """A loaded model and an open index will do; progress is reported by a callback; the result prints its numbers."""
+    folder, run = colours
+    model, done = adsq_jax.load(run), []
+    with index.create(tmp_path / "index", index.Manifest(12, model.sha256)) as opened:
+        result = encode.encode_images(model, str(folder / "red"), index=opened, threads=1, on_progress=done.append)
+    assert repr(result) == "Counts(encoded=12, unchanged=0, left_out=0, removed=0, total=12)"
+    assert sum(done) == 12
+    other = index.create(tmp_path / "other", index.Manifest(12, "0" * 64))
+    with other, pytest.raises(InputError, match="codes of another model"):
+        encode.encode_images(model, str(folder / "red"), index=other)
 
 
 def test_prune_leaves_other_folders_alone(pictures, tmp_path):
-    """What was added from beside the folder isn't looked for in it."""
+    """Only what was below the folder is looked for there."""
     folder, run = pictures
-    encode(run, folder / "red", tmp_path / "index")
-    encode(run, folder / "blue", tmp_path / "index")
-    (folder / "red" / "00.png").unlink()
-    (folder / "blue" / "00.png").unlink()
-    assert "1 taken out" in encode(run, folder / "red", tmp_path / "index", "--prune").stdout
-    with index.open_index(str(tmp_path / "index")) as opened:
+    for name in ("red", "blue"):
+        encode.encode_images(run, str(folder / name), index=tmp_path / "index")
+        (folder / name / "00.png").unlink()
+    assert encode.encode_images(run, str(folder / "red"), index=tmp_path / "index", prune=True).removed == 1
+    with index.open_index(tmp_path / "index") as opened:
         assert set(opened.ids(prefix=str(folder / "blue"))) == {f"{folder}/blue/{number:02d}.png" for number in range(12)}
 
 
-def test_bad_pictures_are_left_out_by_name(pictures, tmp_path):
+def test_bad_pictures_are_left_out_by_name(pictures, tmp_path, capsys):
     """The others are encoded; a line for each says why; a second run tries them again."""
     folder, run = pictures
     (folder / "red" / "00.png").write_bytes((folder / "red" / "00.png").read_bytes()[:60])
@@ -97,10 +104,11 @@ def test_bad_pictures_are_left_out_by_name(pictures, tmp_path):
     (folder / "red" / "02.png").write_text("<html>")
     os.link(os.fsencode(folder / "red" / "03.png"), os.fsencode(folder / "red") + b"/\xff.png")
     with (folder / "red" / "huge.png").open("wb") as file:
-        file.truncate(2**41)  # of holes
-    done = encode(run, folder, tmp_path / "index")
-    assert "33 images encoded, 0 unchanged, 5 left out" in done.stdout
-    left_out = [line for line in done.stderr.splitlines() if line.startswith("left out: ")]
+        file.truncate(2**41)  # without using the disk
+    encode.main([f"--workdir={run}", f"--images={folder}", f"--index={tmp_path}/index"])
+    printed = capsys.readouterr()
+    assert "33 images encoded, 0 unchanged, 5 left out" in printed.out
+    left_out = [line for line in printed.err.splitlines() if line.startswith("left out: ")]
     assert len(left_out) == 5
     for name, reason in (
         ("00.png", "no whole picture"),
@@ -109,19 +117,19 @@ def test_bad_pictures_are_left_out_by_name(pictures, tmp_path):
         ("\\xff.png", "UTF-8"),
         ("huge.png", "more than 1,024 MiB"),
     ):
-        assert any(name in line and reason in line for line in left_out)
+        assert any(name in line and reason in line for line in left_out), (name, left_out)
     shutil.copy(folder / "red" / "04.png", folder / "red" / "00.png")
-    assert "1 images encoded, 33 unchanged, 4 left out" in encode(run, folder, tmp_path / "index").stdout
+    again = encode.encode_images(run, str(folder), index=tmp_path / "index")
+    assert (again.encoded, again.unchanged, len(again.left_out)) == (1, 33, 4)
     (tmp_path / "bad").mkdir()
     (folder / "red" / "02.png").rename(tmp_path / "bad" / "02.png")
-    done = encode(run, tmp_path / "bad", tmp_path / "index", check=False)
-    assert done.returncode == 2
-    assert "none of the 1 images" in done.stderr
+    with pytest.raises(InputError, match="none of the 1 images"):
+        encode.main([f"--workdir={run}", f"--images={tmp_path}/bad", f"--index={tmp_path}/index"])
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0), (signal.SIGKILL, -9)])
-def test_stopped_it_goes_on(pictures, tmp_path, number, status):
-    """What was added before stays and isn't encoded again; in the end all are there once, with the codes of one sitting."""
+def test_stopped_it_continues(pictures, tmp_path, number, status):
+    """What was added stays and isn't encoded again; in the end each picture is there once."""
     folder, run = pictures
     for copy in range(80):
         shutil.copytree(folder / "red", folder / "more" / str(copy))
@@ -135,57 +143,59 @@ def test_stopped_it_goes_on(pictures, tmp_path, number, status):
         _, errors = process.communicate(timeout=60)
     assert process.returncode == status, errors
     assert "Traceback" not in errors
-    assert number == signal.SIGKILL or "the same command goes on" in errors
-    there = index_count(tmp_path / "index")
-    assert 0 < there < 36 + 80 * 12
-    if number != signal.SIGKILL:  # the others leave no more behind than it does
-        return
-    done = encode(run, folder, tmp_path / "index")
-    encoded, unchanged = map(int, re.match(r"(\d+) images encoded, (\d+) unchanged", done.stdout).groups())
-    assert encoded + unchanged == 36 + 80 * 12
-    assert unchanged == there
-    assert index_count(tmp_path / "index") == 36 + 80 * 12
+    assert number == signal.SIGKILL or "the same command continues" in errors
+    added = index_count(tmp_path / "index")
+    assert 0 < added < 36 + 80 * 12
+    if number == signal.SIGKILL:  # the other signals leave nothing else behind
+        total = 36 + 80 * 12
+        assert encode.encode_images(run, str(folder), index=tmp_path / "index") == counts(total - added, added, total=total)
 
 
-def index_count(place):
+def index_count(location):
     try:
-        with index.open_index(str(place)) as opened:
+        with index.open_index(location) as opened:
             return opened.count()
     except InputError:
         return 0
 
 
 def test_a_list(colours, tmp_path):
-    """Labels are the list's; --prune has no meaning there."""
+    """Labels are the list's; it can't be pruned by."""
     folder, run = colours
     (tmp_path / "list.txt").write_text("red/00.png 1 0 1\nblue/01.png 0 0 0\n")
     (tmp_path / "classes.txt").write_text("warm\ncold\nfirst\n")
-    encode(run, tmp_path / "list.txt", tmp_path / "index", f"--directory={folder}")
-    with index.open_index(str(tmp_path / "index")) as opened:
-        found = opened.find([f"{folder}/red/00.png", f"{folder}/blue/01.png"])
-        assert [item.labels for item in found.values()] == [("warm", "first"), ()]
-    done = encode(run, tmp_path / "list.txt", tmp_path / "index", f"--directory={folder}", "--prune", check=False)
-    assert done.returncode == 2
-    assert "--prune goes with a folder" in done.stderr
+    given = {"images": str(tmp_path / "list.txt"), "index": tmp_path / "index", "directory": str(folder)}
+    encode.encode_images(run, **given)
+    with index.open_index(tmp_path / "index") as opened:
+        items = opened.find([f"{folder}/red/00.png", f"{folder}/blue/01.png"])
+        assert {name.removeprefix(f"{folder}/"): item.labels for name, item in items.items()} == {
+            "red/00.png": ("warm", "first"),
+            "blue/01.png": (),
+        }
+    with pytest.raises(InputError, match="--prune expects a folder in --images"):
+        encode.encode_images(run, **given, prune=True)
 
 
 def test_refused(colours, tmp_path):
-    """Bad flags, and an index of other codes; nothing is added to it."""
+    """Bad flags, and an index of other codes, to which nothing is added."""
     folder, run = colours
-    index.create(str(tmp_path / "other"), index.Manifest(12, "0" * 64)).close()
-    index.create(str(tmp_path / "longer"), index.Manifest(24, adsq_jax.load(run).sha256)).close()
+    index.create(tmp_path / "other", index.Manifest(12, "0" * 64)).close()
+    index.create(tmp_path / "longer", index.Manifest(24, adsq_jax.load(run).sha256)).close()
     cases = [
-        ({"--workdir": ""}, "are all needed"),
-        ({"--index": ""}, "are all needed"),
-        ({"--workdir": "/nowhere"}, "/nowhere holds no trained model"),
-        ({"--images": "/nowhere"}, "--images=/nowhere isn't there"),
-        ({"--index": "gs://bucket/index"}, "is no folder of this machine"),
-        ({"--index": "/proc/index"}, "/proc/index can't be made"),
-        ({"--index": tmp_path / "other"}, "codes of another model"),
-        ({"--index": tmp_path / "longer"}, "codes of 24 bits, and these have 12"),
+        ({"workdir": ""}, "are all needed"),
+        ({"index": ""}, "are all needed"),
+        ({"workdir": "/nowhere"}, "/nowhere holds no trained model"),
+        ({"images": "/nowhere"}, "--images=/nowhere isn't there"),
+        ({"index": "gs://bucket/index"}, "is no folder of this machine"),
+        ({"index": "/proc/index"}, "/proc/index can't be made"),
+        ({"index": tmp_path / "other"}, "codes of another model"),
+        ({"index": tmp_path / "longer"}, "codes of 24 bits, and these have 12"),
     ]
-    given = {"--workdir": run, "--images": folder, "--index": tmp_path / "index"}
-    mock_data.assert_refused("adsq_jax.encode", cases, given)
+    for changed, message in cases:
+        given = {"workdir": run, "images": folder, "index": tmp_path / "index", **changed}
+        with pytest.raises(InputError, match=re.escape(message)) as raised:
+            encode.main([f"--{name}={value}" for name, value in given.items()])
+        assert "\n" not in str(raised.value)
     assert index_count(tmp_path / "other") == index_count(tmp_path / "longer") == 0
 
 
@@ -193,7 +203,7 @@ def test_a_run_in_an_object_store(colours, bucket, tmp_path):
     """The index names the run by its address, where a search finds its model again."""
     folder, run = colours
     mock_data.upload(run / "model", f"{bucket}/run/model")
-    encode(f"{bucket}/run", folder / "red", tmp_path / "index")
-    with index.open_index(str(tmp_path / "index")) as opened:
+    encode.encode_images(f"{bucket}/run", str(folder / "red"), index=tmp_path / "index")
+    with index.open_index(tmp_path / "index") as opened:
         assert opened.manifest.model == f"{bucket}/run"
-        assert hits.model_of(opened, place="index", directory=None).sha256 == opened.manifest.model_sha256
+        assert hits.load_model(opened, workdir=None).sha256 == opened.manifest.model_sha256
