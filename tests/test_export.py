@@ -1,4 +1,4 @@
-"""The encoder to ship: the model's codes without this package, for every platform and any number of images."""
+"""An exported encoder gives the model's codes without this package, on every platform and for any number of images."""
 
 import hashlib
 import json
@@ -16,10 +16,14 @@ import skimage.data
 from PIL import Image
 
 import adsq_jax
-from adsq_jax.devices.data_parallel import DataParallel
+from adsq_jax import export
+from adsq_jax.data.preprocessing import Preprocessing
+from adsq_jax.devices import DataParallel
+from adsq_jax.errors import InputError
 from adsq_jax.export import artifact
-from adsq_jax.inference import model as model_module
-from adsq_jax.training.rounds import Trainer
+from adsq_jax.export.__main__ import main
+from adsq_jax.training.init import init
+from adsq_jax.training.loop import setup_from_config
 
 ROOT = Path(__file__).parent.parent
 ALONE = """
@@ -27,7 +31,7 @@ import sys
 class Refused:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in ("adsq_jax", "flax", "optax", "orbax", "ml_collections"):
-            raise ImportError(f"{name} is not to be imported")
+            raise ImportError(f"{name} must not be imported")
 sys.meta_path.insert(0, Refused())
 import runpy
 sys.argv = sys.argv[1:]
@@ -45,10 +49,9 @@ def ran(*arguments, **options):
 
 @pytest.fixture(scope="module")
 def encoder(colours, tmp_path_factory):
-    """The folder that the command writes."""
+    """An exported encoder's folder, whose parent didn't exist."""
     out = tmp_path_factory.mktemp("export") / "below" / "encoder"
-    done = ran(*command(colours[1], out), cwd=ROOT)
-    assert done.returncode == 0, done.stderr
+    assert export.export(colours[1], out) == out
     return out
 
 
@@ -59,16 +62,16 @@ def loaded(folder, part="query"):
 
 @pytest.mark.parametrize("count", [1, 2, 7, 33])
 def test_the_models_codes_for_any_number_of_images(encoder, colours, count):
-    """Bit for bit those of `Model.encode` on the same pixels."""
+    """The codes equal those of `Model.encode` on the same pixels, bit for bit."""
     model = adsq_jax.load(colours[1])
-    images = np.random.default_rng(count).integers(0, 256, (count, 10, 10, 3), np.uint8)  # of the size that isn't resized
-    found = np.asarray(loaded(encoder).call(images[:, 1:9, 1:9]))
-    assert found.dtype == np.uint8
-    assert np.array_equal(found, model.encode(images))
+    images = np.random.default_rng(count).integers(0, 256, (count, 10, 10, 3), np.uint8)  # a size that isn't resized
+    packed_codes = np.asarray(loaded(encoder).call(images[:, 1:9, 1:9]))
+    assert packed_codes.dtype == np.uint8
+    assert np.array_equal(packed_codes, model.encode(images, packed=True))
 
 
 def test_manifest(encoder, colours):
-    """Files by part with their hashes, the form of codes and images, the model's hash; and the versions."""
+    """The manifest has the files with their hashes, the sizes of codes and images, the model's hash, platforms and versions."""
     manifest = json.loads((encoder / "manifest.json").read_text())
     model = adsq_jax.load(colours[1])
     assert manifest["model_sha256"] == model.sha256
@@ -82,7 +85,7 @@ def test_manifest(encoder, colours):
 
 
 def photographs(folder):
-    """Pictures of every kind that the example reads: JPEG larger than what is wanted, turned, grey, transparent, 16 bits."""
+    """Write a picture of each kind that the example reads: large JPEG, rotated, grey, transparent, palette, 16 bits."""
     pictures = {"cat.jpg": skimage.data.chelsea(), "astronaut.png": skimage.data.astronaut(), "grey.png": skimage.data.camera()}
     for name, pixels in pictures.items():
         Image.fromarray(pixels).save(folder / name, quality=90)
@@ -102,7 +105,7 @@ def test_the_example_alone(encoder, colours, tmp_path):
     paths = photographs(tmp_path)
     done = ran(sys.executable, "-c", ALONE, encoder / "example.py", *paths, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    wanted = adsq_jax.load(colours[1]).encode(paths)
+    wanted = adsq_jax.load(colours[1]).encode(paths, packed=True)
     lines = [line.split() for line in done.stdout.splitlines()]
     assert [line[0] for line in lines] == [code.tobytes().hex() for code in wanted]
     assert [int(line[1]) for line in lines] == np.unpackbits(wanted ^ wanted[0], axis=1).sum(axis=1).tolist()
@@ -110,27 +113,27 @@ def test_the_example_alone(encoder, colours, tmp_path):
 
 
 def test_the_example_on_larger_pictures(tmp_path):
-    """The same where a JPEG is read at a fraction of its size and cut, by a network that sees 64 pixels a side."""
+    """The example gives the same codes where it reads a JPEG at a fraction of its size and crops it, to 64 pixels a side."""
     folder = tmp_path / "run"
     untrained(folder, image_size=64, resize=72)
-    done = ran(*command(folder, tmp_path / "encoder"), cwd=ROOT)
-    assert done.returncode == 0, done.stderr
+    export.export(folder, tmp_path / "encoder")
     (tmp_path / "pictures").mkdir()
     paths = photographs(tmp_path / "pictures")
     done = ran(sys.executable, "-c", ALONE, tmp_path / "encoder" / "example.py", *paths)
     assert done.returncode == 0, done.stderr
-    wanted = adsq_jax.load(folder).encode(paths)
+    wanted = adsq_jax.load(folder).encode(paths, packed=True)
     assert [line.split()[0] for line in done.stdout.splitlines()] == [code.tobytes().hex() for code in wanted]
 
 
-def untrained(folder, *, image_size=8, resize=0, **knobs):
-    """A run's folder with the model that training begins with."""
+def untrained(folder, *, image_size=8, resize=0, **settings):
+    """Save the model that training begins with in a run's folder, and load it."""
     config = mock_data.small_config(image_size=image_size)
-    config.update_from_flattened_dict({"data.resize": resize, **knobs})
-    trainer = Trainer(config, mock_data.dataset(image_size=max(image_size, resize)), parallel=DataParallel("shard_map"))
+    config.update_from_flattened_dict({"data.resize": resize, **settings})
+    data = mock_data.dataset(image_size=max(image_size, resize))
+    data = data._replace(preprocessing=Preprocessing(resize=resize, image_size=image_size))
     folder.mkdir()
-    state = trainer.outside(trainer.init())
-    model_module.save(folder, state, config=config, img_net=trainer.whole_net, options={})
+    setup = setup_from_config(config, data, devices=DataParallel("shard_map"))
+    setup.model(init(setup), query_net=config.eval.query_net).save(folder)
     return adsq_jax.load(folder)
 
 
@@ -145,45 +148,54 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_model(tmp_path, kind):
-    """Lowered for all platforms; on this one its codes are the model's, of queries and of the database."""
+    """Each kind is exported for all platforms; here its codes of queries and of the database are the model's."""
     model = untrained(tmp_path / "run", **KINDS[kind])
     (tmp_path / "encoder").mkdir()
     artifact.write(model, tmp_path / "encoder")
     pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), np.uint8)
     for part in ("query", "database"):
-        found = np.asarray(loaded(tmp_path / "encoder", part).call(pixels))
-        assert np.unpackbits(found ^ model.encode(pixels, part=part)).sum() <= (3 if kind == "bfloat16" else 0)
+        packed_codes = np.asarray(loaded(tmp_path / "encoder", part).call(pixels))
+        assert np.unpackbits(packed_codes ^ model.encode(pixels, part=part, packed=True)).sum() <= (
+            3 if kind == "bfloat16" else 0
+        )
     assert (tmp_path / "encoder" / "database.bin").exists() == (kind == "f and g")
 
 
 def test_the_same_model_gives_the_same_file(encoder, colours, tmp_path):
-    """In another process too: the artifact can be compared by its hash."""
+    """The command in another process writes the same bytes, so that exports can be compared by their hash."""
     done = ran(*command(colours[1], tmp_path / "again"), cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "again" / "encoder.bin").read_bytes() == (encoder / "encoder.bin").read_bytes()
+    assert done.stdout.startswith(f"{tmp_path}/again: ")
+    content = (tmp_path / "again" / "encoder.bin").read_bytes()
+    assert content == (encoder / "encoder.bin").read_bytes()
+    assert b".py" not in content  # no path of this machine
 
 
 def test_refusals_overwrite_nothing(encoder, colours, tmp_path):
-    """A folder with anything in it, a file, a link: refused, and as it was; an empty folder is filled."""
+    """A file, and a folder or a link to one with files are refused and stay as they were; an empty folder is filled."""
     (tmp_path / "file").write_text("mine")
     (tmp_path / "link").symlink_to(encoder)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine").write_text("mine")
     cases = [({"--out": tmp_path / name}, "nothing was overwritten") for name in ("file", "link", "full")]
-    cases += [({"--out": tmp_path / "file/below"}, "can't be used"), ({"--out": "s3://a/b"}, "is no folder of this machine")]
-    cases += [({"--workdir": ""}, "both needed"), ({"--workdir": "/nowhere"}, "holds no trained model")]
-    mock_data.assert_refused("adsq_jax.export.__main__", cases, {"--workdir": colours[1], "--out": tmp_path / "new"})
+    cases += [({"--out": tmp_path / "file/below"}, "can't be written"), ({"--out": "s3://a/b"}, "is in an object store")]
+    cases += [
+        ({"--workdir": ""}, "expected --workdir=DIR and --out=FOLDER"),
+        ({"--workdir": "/nowhere"}, "holds no trained model"),
+    ]
+    for flags, message in cases:
+        with pytest.raises(InputError, match=message):
+            main([f"{name}={value}" for name, value in {"--workdir": colours[1], "--out": tmp_path / "new", **flags}.items()])
     assert sorted(os.listdir(tmp_path)) == ["file", "full", "link"]
     assert os.listdir(tmp_path / "full") == ["mine"]
     (tmp_path / "empty").mkdir()
-    assert ran(*command(colours[1], tmp_path / "empty"), cwd=ROOT).returncode == 0
+    export.export(colours[1], tmp_path / "empty")
     assert sorted(os.listdir(tmp_path)) == ["empty", "file", "full", "link"]
 
 
-def test_without_flatbuffers(colours, tmp_path):
+def test_without_flatbuffers(colours, tmp_path, monkeypatch):
     """One line says what to install."""
-    hide = "import sys; sys.modules['flatbuffers'] = None; sys.argv = sys.argv[1:]; import runpy; "
-    hide += "runpy.run_module('adsq_jax.export', run_name='__main__', alter_sys=True)"
-    done = ran(sys.executable, "-c", hide, "export", f"--workdir={colours[1]}", f"--out={tmp_path}/encoder", cwd=ROOT)
-    assert done.returncode == 2
-    assert "pip install -e '.[export]'" in done.stderr
+    monkeypatch.setitem(sys.modules, "flatbuffers", None)
+    with pytest.raises(InputError, match=r"pip install -e '\.\[export\]'"):
+        export.export(colours[1], tmp_path / "encoder")
+    assert not list(tmp_path.iterdir())

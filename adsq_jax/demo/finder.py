@@ -50,7 +50,7 @@ class Finder:
             shown = images.decode(content, shorter_side=_SIDE)
         except BadImage as error:
             raise InputError(f"{name} {error}") from error
-        return Query(name, shown, self._encode(self._model.cut(pixels, name=name)))
+        return Query(name, shown, self._encode(self._model.crop(pixels, name=name)))
 
     def _encode(self, pixels: np.ndarray) -> np.ndarray:
         with self._lock:

@@ -28,7 +28,9 @@ figure.right .frame { border-color: var(--right); } figure.wrong .frame { border
 figure b { position: absolute; top: 0; right: 0; padding: 0 5px; color: #fff; }
 figure.right b { background: var(--right); } figure.wrong b { background: var(--wrong); }
 figcaption div:first-child { color: #5a6472; } img.plot { max-width: 100%; height: auto; display: block; }
-@media (max-width: 700px) { body > section div { overflow-x: auto; } body > section img.plot { max-width: none; } }
+@media (max-width: 700px) {
+  body > section div { overflow-x: auto; } body > section img.plot { max-width: none; width: 1100px; }
+}
 """
 
 

@@ -65,9 +65,11 @@ def losses(metrics: Sequence[dict[str, Any]]) -> bytes | None:
         for axes, network in zip(all_axes, networks, strict=True):
             for term, points in sorted(curves[network].items()):
                 colour, dashes, width = looks[term]
-                axes.plot(*zip(*points, strict=True), dashes, color=colour, linewidth=width, label=term)
+                marker = "." if len(points) == 1 else ""  # a line needs two points
+                axes.plot(*zip(*points, strict=True), dashes + marker, color=colour, linewidth=width, label=term)
             if all(value > 0 for points in curves[network].values() for _, value in points):
                 axes.set_yscale("log")
+            axes.locator_params("x", integer=True)
             axes.set_title(network)
             _style(axes, x="update", y="")
             axes.legend(fontsize=7, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.16))

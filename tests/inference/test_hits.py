@@ -1,4 +1,4 @@
-"""What a search finds, against a scan; and as people see it: table, page, sheet."""
+"""The hits of a search equal those of a scan, and are shown as a table, a page and a sheet."""
 
 import io
 import shutil
@@ -15,17 +15,18 @@ from adsq_jax.inference.hits import Hit
 EVIL = '<img src=x onerror="alert(1)">.png'
 
 
-def nearest(place, model, queries, *, k=5, radius=None, where=None):
-    with index.open_index(place) as opened:
-        return hits.nearest(opened, model, queries, k=k, radius=radius, where=where)
+def nearest(location, model, queries, *, k=5, radius=None, where=None):
+    with index.open_index(location) as opened:
+        packed_codes = model.encode(queries, part="query", packed=True)
+        return hits.search_codes(opened, packed_codes, k=k, radius=radius, where=where)
 
 
 def test_the_nearest(filled):
     """Ranks, distances and labels of each query are those of a scan of all codes; the picture itself is at distance 0."""
-    paths, model, place = filled
+    paths, model, location = filled
     codes = model.encode(paths)
-    for query, some in zip(paths[::7], nearest(place, model, paths[::7], k=36), strict=True):
-        distances = np.unpackbits(codes ^ model.encode(query), axis=1).sum(axis=1)
+    for query, some in zip(paths[::7], nearest(location, model, paths[::7], k=36), strict=True):
+        distances = (codes != model.encode(query)).sum(axis=1)
         assert [hit.rank for hit in some] == list(range(1, 37))
         assert [hit.distance for hit in some] == sorted(distances.tolist())
         assert {hit.id: hit.distance for hit in some} == dict(zip(paths, distances.tolist(), strict=True))
@@ -33,38 +34,38 @@ def test_the_nearest(filled):
 
 
 def test_radius_and_filter(filled):
-    """Rows of different lengths; nothing is a list of nothing."""
-    paths, model, place = filled
-    found = nearest(place, model, [paths[0], paths[-1]], k=36, radius=0, where=index.parse("label=blue"))
+    """Queries can have different numbers of hits; one without hits has an empty list."""
+    paths, model, location = filled
+    results = nearest(location, model, [paths[0], paths[-1]], k=36, radius=0, where=index.parse("label=blue"))
     codes = model.encode(paths)
-    for query, some in zip((0, -1), found, strict=True):
+    for query, some in zip((0, -1), results, strict=True):
         same = (codes == codes[query]).all(axis=1) & np.array(["/blue/" in path for path in paths])
         assert {hit.id for hit in some} == set(np.array(paths)[same])
-    assert nearest(place, model, [paths[0]], where=index.parse("label=nobody")) == [[]]
-    assert nearest(place, model, []) == []
+    assert nearest(location, model, [paths[0]], where=index.parse("label=nobody")) == [[]]
+    assert nearest(location, model, []) == []
 
 
 def test_the_model_of_an_index(filled, colours, tmp_path):
-    """It is found where it was, or where it is said to be; another one is refused."""
-    _, model, place = filled
-    with index.open_index(place) as opened:
-        assert hits.model_of(opened, place=place, directory=None).sha256 == model.sha256
+    """The model is loaded from where it was, or from the given folder; another model is refused."""
+    _, model, location = filled
+    with index.open_index(location) as opened:
+        assert hits.load_model(opened, workdir=None).sha256 == model.sha256
     shutil.copytree(colours[1] / "model", tmp_path / "moved" / "model")
-    with index.open_index(place) as opened:
-        assert hits.model_of(opened, place=place, directory=str(tmp_path / "moved")).sha256 == model.sha256
-    for manifest, directory, said in (
+    with index.open_index(location) as opened:
+        assert hits.load_model(opened, workdir=tmp_path / "moved").sha256 == model.sha256
+    for manifest, workdir, message in (
         (index.Manifest(12, model.sha256, ""), None, "doesn't say where its model is"),
         (index.Manifest(12, model.sha256, "/gone"), None, "/gone holds no trained model.*give the run's folder with --workdir"),
         (index.Manifest(12, "0" * 64, ""), str(colours[1]), "codes of another model"),
         (index.Manifest(24, model.sha256, ""), str(colours[1]), "codes of 24 bits, and these have 12"),
     ):
         shutil.rmtree(tmp_path / "index", ignore_errors=True)
-        with index.create(str(tmp_path / "index"), manifest) as opened, pytest.raises(InputError, match=said):
-            hits.model_of(opened, place="there", directory=directory)
+        with index.create(str(tmp_path / "index"), manifest) as opened, pytest.raises(InputError, match=message):
+            hits.load_model(opened, workdir=workdir)
 
 
 def test_table():
-    """Columns are aligned; a query without a hit says so."""
+    """Columns are aligned; a query without hits has a line that says so."""
     some = [Hit(1, 0, "/a.jpg", ("cat",)), Hit(2, 12, "/b.jpg", ("cat", "dog")), Hit(10, 3, "/c.jpg", ())]
     assert hits.table("q.jpg", some).splitlines() == [
         "q.jpg",
@@ -76,16 +77,16 @@ def test_table():
     assert hits.table("q.jpg", []) == "q.jpg\nnothing found"
 
 
-def test_pixels(filled, tmp_path):
-    """A picture is read small; what is gone, no picture, a pipe of nobody, or no path is None."""
-    assert hits.pixels_of(filled[0][0]).shape == (160, 213, 3)
+def test_thumbnail(filled, tmp_path):
+    """A picture is read small; a deleted file, a file that is no picture, a folder, and what is no path are None."""
+    assert hits.thumbnail(filled[0][0]).shape == (160, 213, 3)
     (tmp_path / "text.png").write_text("no picture")
     for gone in (str(tmp_path / "text.png"), str(tmp_path), "/gone.png", "tfds:cifar10#3", "", "a\0b", "ftp://host/x.png"):
-        assert hits.pixels_of(gone) is None
+        assert hits.thumbnail(gone) is None
 
 
 def test_page(filled):
-    """The page holds each query, hit and distance; a name that is HTML is text; what has gone has a placeholder."""
+    """The page has each query, hit and distance; a name that is HTML is text; a deleted picture has a placeholder."""
     paths = filled[0]
     some = [Hit(1, 0, paths[0], ("red",)), Hit(2, 1, f"/gone/{EVIL}", ("<script>",))]
     text = hits.page([paths[1]], [some]).decode()
@@ -99,10 +100,10 @@ def test_page(filled):
 
 
 def test_sheet(filled):
-    """A PNG with a line of cells for each query."""
+    """A PNG with lines of cells for each query."""
     paths = filled[0]
-    found = [[Hit(rank, 0, path, ("red",)) for rank, path in enumerate(paths[:12], start=1)], []]
-    picture = Image.open(io.BytesIO(hits.sheet(paths[:2], found)))
+    results = [[Hit(rank, 0, path, ("red",)) for rank, path in enumerate(paths[:12], start=1)], []]
+    picture = Image.open(io.BytesIO(hits.sheet(paths[:2], results)))
     assert picture.format == "PNG"
     assert picture.size == (1208, 8 + 28 + 2 * 146 + 28 + 146 + 8 - 8)
     red, green, blue = np.asarray(picture.convert("RGB"))[40:140, 20:110].mean(axis=(0, 1))  # the first cell's picture

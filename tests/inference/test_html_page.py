@@ -1,4 +1,4 @@
-"""Pages of HTML: whole, of themselves, and every text in them is text."""
+"""Pages of HTML need no other file, and every text in them is shown as text."""
 
 import base64
 import html.parser
@@ -16,8 +16,8 @@ EVIL = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "' onload
 BLACK = np.zeros((40, 20, 3), np.uint8)
 
 
-class Seen(html.parser.HTMLParser):
-    """What a reader of the page makes of it."""
+class Parsed(html.parser.HTMLParser):
+    """The tags, attributes and texts of a page."""
 
     def __init__(self, text):
         super().__init__()
@@ -44,11 +44,11 @@ def page_of(text):
 
 @pytest.mark.parametrize("text", EVIL)
 def test_texts_are_texts(text):
-    """No tag and no attribute comes of a name; what is read is the name."""
-    plain, evil = Seen(page_of("name")), Seen(page_of(text))
+    """A name adds no tag and no attribute; a reader sees the name."""
+    plain, evil = Parsed(page_of("name")), Parsed(page_of(text))
     assert evil.tags == plain.tags
     assert [name for name, _ in evil.attributes] == [name for name, _ in plain.attributes]
-    names = 2 if "/" in text else 0  # of which what follows the last / is shown
+    names = 2 if "/" in text else 0  # captions show what follows the last /
     assert evil.text.count(text) == plain.text.count("name") - names
 
 
@@ -56,14 +56,14 @@ def test_texts_are_texts(text):
     st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1).filter(lambda text: "/" not in text and text.strip())
 )
 def test_any_text_is_shown_as_it_is(text):
-    assert Seen(html_page.table([("name", text)])).text[1] == text
+    assert Parsed(html_page.table([("name", text)])).text[1] == text
 
 
-def test_nothing_is_asked_of_others():
-    """No script, no link, no address: pictures are in the page."""
-    found = Seen(page_of("name"))
-    assert not {"script", "link", "iframe", "object", "base"} & set(found.tags)
-    sources = [value for name, value in found.attributes if name in ("src", "href")]
+def test_a_page_needs_nothing_else():
+    """There is no script, link or address: pictures are inside the page."""
+    parsed = Parsed(page_of("name"))
+    assert not {"script", "link", "iframe", "object", "base"} & set(parsed.tags)
+    sources = [value for name, value in parsed.attributes if name in ("src", "href")]
     assert sources
     assert all(value.startswith("data:image/") for value in sources)
     assert b"url(" not in html_page.document("x", [])
@@ -71,20 +71,28 @@ def test_nothing_is_asked_of_others():
 
 
 def test_a_picture_is_small():
-    """A thumbnail of 160 pixels at most, of the picture's colours and proportions, whatever its size."""
+    """A large picture becomes a thumbnail of at most 160 pixels, with its colours and proportions."""
     large = np.zeros((900, 600, 3), np.uint8)
     large[:] = (200, 30, 60)
     source = next(
-        value for name, value in Seen(html_page.picture(large, name="a", lines=[], mark="")).attributes if name == "src"
+        value for name, value in Parsed(html_page.picture(large, name="a", lines=[], mark="")).attributes if name == "src"
     )
     shown = Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2])))
     assert shown.size == (107, 160)
     assert np.abs(np.asarray(shown).astype(int) - (200, 30, 60)).max() < 6
 
 
+@pytest.mark.parametrize(("side", "tiny"), [(8, True), (48, True), (49, False)])
+def test_a_tiny_picture_keeps_its_pixels(side, tiny):
+    """A picture of 8 pixels fills its frame as squares; a larger one is smoothed."""
+    parsed = Parsed(html_page.picture(np.zeros((side, side, 3), np.uint8), name="a", lines=[], mark=""))
+    assert (("class", "tiny") in parsed.attributes) == tiny
+    assert "img.tiny { image-rendering: pixelated; }" in html_page.document("x", []).decode()
+
+
 @pytest.mark.parametrize(("mark", "sign"), [("right", "✓"), ("wrong", "✗"), ("", None)])
-def test_marks_are_told_by_signs_too(mark, sign):
-    text = "".join(Seen(html_page.picture(BLACK, name="a", lines=[], mark=mark)).text)
+def test_marks_are_signs_too(mark, sign):
+    text = "".join(Parsed(html_page.picture(BLACK, name="a", lines=[], mark=mark)).text)
     assert (sign in text) if sign else not set("✓✗") & set(text)
 
 

@@ -1,6 +1,7 @@
-"""The plots show the numbers that they were given, and are PNG."""
+"""The plots show the numbers that they are given, and are PNG."""
 
 import io
+import json
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image
 from adsq_jax.report import figures
 from adsq_jax.report.measures import Measured
 
-FOUND = Measured(
+MEASURED = Measured(
     average_precision=np.array([0.5]),
     similar=np.array([3, 1, 0]),
     dissimilar=np.array([0, 2, 6]),
@@ -44,25 +45,35 @@ def opened(png):
 
 
 def test_losses(axes):
-    """Every term of every network by step, and nothing that isn't a term; a logarithm only where all are positive."""
+    """Every term of every network by update, and nothing else; networks in order; a logarithm only where all are positive."""
     assert opened(figures.losses(LINES)).width > 1000
-    drawn = {of.get_title(): {line.get_label(): line.get_xydata().tolist() for line in of.lines} for of in axes}
+    assert [ax.get_title() for ax in axes] == ["LabelNet", "ImgNet f", "ImgNet g"]
+    drawn = {ax.get_title(): {line.get_label(): line.get_xydata().tolist() for line in ax.lines} for ax in axes}
     assert drawn == {
         "LabelNet": {"loss": [[10, 2], [20, 1]], "likelihood": [[10, 1.5], [20, 0.5]]},
         "ImgNet f": {"loss": [[10, 3]], "guidance": [[10, 0]]},
         "ImgNet g": {"loss": [[10, 4]], "guidance": [[10, 0.5]]},
     }
-    assert {of.get_title(): of.get_yscale() for of in axes} == {"LabelNet": "log", "ImgNet f": "linear", "ImgNet g": "log"}
+    assert {ax.get_title(): ax.get_yscale() for ax in axes} == {"LabelNet": "log", "ImgNet f": "linear", "ImgNet g": "log"}
 
 
 def test_one_network_alone(axes):
     """A method without LabelNet and twin has one plot of its terms."""
     figures.losses([line for line in LINES if line.get("net") == "f"])
-    assert [of.get_title() for of in axes] == ["ImgNet f"]
+    assert [ax.get_title() for ax in axes] == ["ImgNet f"]
+
+
+def test_terms_differ_from_the_loss(axes):
+    """No term has the loss's black, however many there are."""
+    terms = {f"term {number:02d}": 1.0 for number in range(20)}
+    figures.losses([{"phase": "label_net", "step": step, "loss": 1.0, **terms} for step in (1, 2)])
+    looks = {line.get_label(): (line.get_color(), line.get_linestyle()) for line in axes[0].lines}
+    assert len(set(looks.values())) == 21
+    assert [name for name, (colour, _) in looks.items() if colour == "#000000"] == ["loss"]
 
 
 def test_validation(axes):
-    """mAP by step."""
+    """mAP by update."""
     opened(figures.validation(LINES))
     assert axes[0].lines[0].get_xydata().tolist() == [[10, 0.25], [20, 0.75]]
 
@@ -73,21 +84,36 @@ def test_nothing_to_draw():
     assert figures.validation(LINES[:4]) is None
 
 
-def test_curves(axes):
-    """Precision over recall by radius, and precision by rank."""
+def test_precision_and_recall(axes):
+    """Precision over recall by radius, over the whole range of recall; the legend names two of the points."""
     opened(figures.precision_recall({"recall": [0.1, 0.5, 1.0], "precision": [1.0, 0.75, 0.2]}))
-    opened(figures.precision_at({"1": 0.9, "10": 0.5}))
-    assert axes[0].lines[0].get_xydata().tolist() == [[0.1, 1], [0.5, 0.75], [1, 0.2]]
-    assert [text.get_text() for text in axes[0].texts] == ["radius 0", "radius 2"]
-    assert axes[1].lines[0].get_xydata().tolist() == [[1, 0.9], [10, 0.5]]
+    curve, *marks = axes[0].lines
+    assert curve.get_xydata().tolist() == [[0.1, 1], [0.5, 0.75], [1, 0.2]]
+    assert {line.get_label(): line.get_xydata().tolist() for line in marks} == {"radius 0": [[0.1, 1]], "radius 2": [[1, 0.2]]}
+    assert axes[0].get_xlim() == (0, 1.02)
+    assert [text.get_text() for text in axes[0].get_legend().get_texts()] == ["radius 0", "radius 2"]
+
+
+RANKS = (1, 5, 10, 20, 50, *range(100, 1001, 100), 2000, 5000, 10_000)
+
+
+@pytest.mark.parametrize("count", [1, 4, len(RANKS)])
+def test_precision_by_rank(axes, count):
+    """Ranks that have been through a file of JSON, where they are sorted as text, are drawn in the order of numbers."""
+    by_rank = {str(rank): 1 / rank for rank in RANKS[:count]}
+    opened(figures.precision_at(json.loads(json.dumps(by_rank, sort_keys=True))))
+    assert axes[0].lines[0].get_xydata().tolist() == [[rank, 1 / rank] for rank in RANKS[:count]]
+    assert axes[0].get_xscale() == ("linear" if count < 4 else "log")
+    labels = {label.get_text() for label in axes[0].get_xticklabels()}
+    assert count < len(RANKS) or {"1", "10", "100", "1,000", "10,000"} <= labels
 
 
 def test_codes(axes):
-    """Distances as shares of their own kind, the bits, their correlation, and how many images have a code."""
+    """Distances as fractions of their kind, the bits, their correlation, and how many images have a code."""
     for draw in (figures.distances, figures.bit_balance, figures.usage, figures.correlation):
-        opened(draw(FOUND))
+        opened(draw(MEASURED))
     heights = [[bar.get_height() for bar in bars] for bars in axes[0].containers]
     assert heights == [[0.75, 0.25, 0], [0, 0.25, 0.75]]
     assert [bar.get_height() for bar in axes[1].patches] == [0.25, 0.75]
     assert axes[2].lines[0].get_xydata().tolist() == [[1, 5], [2, 2]]
-    np.testing.assert_array_equal(axes[3].images[0].get_array(), FOUND.correlation)
+    np.testing.assert_array_equal(axes[3].images[0].get_array(), MEASURED.correlation)

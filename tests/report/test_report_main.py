@@ -1,26 +1,22 @@
-"""The command that makes a report: what it shows, and what it refuses."""
+"""Reports: what a page shows, what the command refuses, and what no run can make it do."""
 
 import html
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import mock_data
 import numpy as np
 import pytest
 
+from adsq_jax import report
+from adsq_jax.errors import InputError
+from adsq_jax.report.__main__ import main
+
 ROOT = Path(__file__).parents[2]
 EVIL = "<script>alert(1)</script>&"
-
-
-def report(workdir, *arguments, path=()):
-    command = [sys.executable, "-m", "adsq_jax.report", f"--workdir={workdir}", *arguments]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (*path, ROOT)))}
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, cwd=ROOT)
 
 
 @pytest.fixture
@@ -30,24 +26,30 @@ def run(colours, tmp_path):
 
 
 def rows(page):
-    """Marks and distances of the hits of each query, in the page's order."""
-    found = re.findall(r"<h3>Average precision ([\d.]+)</h3>(.*?)(?=<h3>|<h2>|</body>)", page, flags=re.DOTALL)
+    """Return the average precision of each query, and mark, name and distance of its hits, in the page's order."""
+    sections = re.findall(r"<h3>Average precision ([\d.]+)</h3>(.*?)(?=<h3>|<h2>|</body>)", page, flags=re.DOTALL)
     hit = r'<figure class="(\w+)" title="([^"]*)">.*?<figcaption><div>(\d+) bits?</div>'
-    return [(float(value), re.findall(hit, text, flags=re.DOTALL)) for value, text in found]
+    return [(float(value), re.findall(hit, text, flags=re.DOTALL)) for value, text in sections]
 
 
 def test_a_report(run):
-    """Plots, examples and worst queries with pictures; right and wrong are those of the folders; made anew by a second run."""
-    for _ in range(2):
-        done = report(run)
-        assert (done.returncode, done.stderr) == (0, "")
+    """Plots, examples and worst queries with pictures; a hit of the query's folder is right; a second report replaces it."""
+    command = [sys.executable, "-m", "adsq_jax.report", f"--workdir={run}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)
+    path = run / "report" / "index.html"
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"written to {path}\n", "")
+    first = path.read_bytes()
+    assert report.write(run) == path
+    assert path.read_bytes() == first
     names = {path.name for path in (run / "report").iterdir()}
     assert names == {
         *("index.html", "loss.png", "precision_recall.png", "precision_at.png", "distances.png", "balance.png"),
         *("correlation.png", "usage.png"),
     }
-    page = (run / "report" / "index.html").read_text()
-    assert "held out, here none" in page
+    page = path.read_text()
+    for name in ("protocol", "queries / training set / database", "mAP@all sum (the result)"):
+        assert f"<tr><td>{name}</td><td>" in page
+    assert "held-out training images, and this run has none" in page
     assert not re.findall(r"""(?:src|href)=["'](?!data:)""", page)
     shown = rows(page)
     queries = len(np.load(run / "codes" / "query_rows.npy"))
@@ -72,18 +74,17 @@ def test_evil_names(colours, run):
             (path / f"{number:02d}.png").rename(path / f"{number:02d}{evil}.png")
         path.rename(path.with_name(f"{path.name}{evil}"))
     moved(run, folder)
-    assert report(run, f"--out={run.parent}/page").returncode == 0
-    page = (run.parent / "page" / "index.html").read_text()
+    page = report.write(run, out=run.parent / "page").read_text()
     assert "data:image/jpeg" in page
     assert "<script" not in page
     assert f"<div>red{html.escape(evil)}</div>" in page
     assert f"<div>03{html.escape(evil)}.png</div>" in page
 
 
-def moved(run, place):
-    """A run whose data set is said to be elsewhere."""
+def moved(run, folder):
+    """Change the folder of the run's data set in its result."""
     config = json.loads((run / "result.json").read_text())["config"]
-    config["data"]["directory"] = str(place)
+    config["data"]["directory"] = str(folder)
     changed(run, config=config)
 
 
@@ -98,34 +99,44 @@ def without(run, name):
     path.write_text(json.dumps(manifest))
 
 
-def test_without_the_pictures(run):
-    """Without the data set, and with a last line of metrics that a kill has cut: a page without pictures that says why."""
+def test_without_the_pictures(run, capsys):
+    """Without the data set, and with lines of metrics that are damaged or cut: the page says why it has no pictures."""
     moved(run, f"/nowhere/{EVIL}")
     (run / "report").mkdir()
-    (run / "report" / ".index.html.abc123").touch()  # a kill has left it
+    (run / "report" / ".index.html.abc123").touch()  # left by a kill
     with (run / "metrics.jsonl").open("a") as file:
-        for value in ('"x"', "null", "[1]", "NaN", "1e308", "1" * 400):  # none of which can be drawn
+        for value in ('"x"', "null", "[1]", "NaN", "1e308", "1" * 400):
             file.write(f'{{"phase": "img_net", "net": "f", "step": 9, "loss": {value}}}\n')
         file.write('{"phase": "img_net", "net": "z", "step": 9, "loss": 1.0}\n{"phase": "validation", "step": 9}\n')
-        file.write('{"phase": "img_n')
-    done = report(run)
-    assert done.returncode == 0
-    assert done.stderr.startswith("Without pictures, since the data can't be opened:")
-    page = (run / "report" / "index.html").read_text()
+        file.write('{"phase": "img_net", "net": "f", "loss": 1.0}\n{"phase": "img_n')
+    page = report.write(run).read_text()
+    assert capsys.readouterr().err.startswith("Without pictures, since the data can't be opened:")
     assert "Without pictures" in page
     assert "<script" not in page
     assert "data:image/jpeg" not in page
     assert "row 3" in page
 
 
-def test_other_labels_mean_other_pictures(colours, run):
-    """Pictures of a data set that has changed since aren't shown as those of the codes."""
+def test_other_labels_mean_other_pictures(colours, run, capsys):
+    """The pictures of a data set that has changed aren't shown as those of the codes."""
     pictures = shutil.copytree(colours[0], run.parent / "pictures")
     (pictures / "red" / "00.png").rename(pictures / "green" / "other.png")
     moved(run, pictures)
-    done = report(run)
-    assert done.returncode == 0
-    assert "Without pictures" in done.stderr
+    report.write(run)
+    assert "Without pictures" in capsys.readouterr().err
+
+
+def test_a_run_names_no_code_that_runs(run, tmp_path, monkeypatch):
+    """A method that `result.json` and `config.json` name by a module isn't imported."""
+    (tmp_path / "hostile.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("result.json", "config.json"):
+        content = json.loads((run / name).read_text())
+        for part in (content, content.get("config", {})):
+            part["method"] = "hostile.method"
+        (run / name).write_text(json.dumps(content))
+    assert "<h1>hostile.method, 12 bits, own</h1>" in report.write(run).read_text()
+    assert "hostile" not in sys.modules
 
 
 DAMAGES = {
@@ -134,30 +145,33 @@ DAMAGES = {
     "result.json can't be read": lambda run: (run / "result.json").write_text("{"),
     "is no result of a run": lambda run: changed(run, query_net="zz", map_by_query_net={"zz": 0.5}),
     "no result of a run": lambda run: changed(run, method=None),
+    "json is no result of a run": lambda run: changed(run, precision_at={"first": 0.5}),
+    "is no result of a run; fix": lambda run: changed(run, precision_recall={"recall": [0.5], "precision": []}),
     "codes": lambda run: shutil.rmtree(run / "codes"),
-    "lacks those by sum": lambda run: without(run, "query_sum.npy"),
+    "lacks the codes by sum": lambda run: without(run, "query_sum.npy"),
     "nothing was overwritten": lambda run: (run / "report").mkdir() or (run / "report" / "mine.txt").write_text("kept"),
-    "can't be used for a report": lambda run: (run / "report").write_text("kept"),
+    "is no folder": lambda run: (run / "report").write_text("kept"),
 }
 
 
 def test_refused(colours, tmp_path):
-    """What isn't a finished run, and a folder that holds something else: one line, and nothing is touched."""
-    cases = [({"--out": "s3://bucket/report"}, "can't hold a report"), ({"--workdir": ""}, "is needed")]
-    for number, (said, damage) in enumerate(DAMAGES.items()):
+    """A folder without a finished run, and a report's folder with other files: one line, and nothing is changed."""
+    cases = [(colours[1], ["--out=s3://bucket/report"], "is in an object store"), ("", [], "expected --workdir=DIR")]
+    for number, (message, damage) in enumerate(DAMAGES.items()):
         run = Path(shutil.copytree(colours[1], tmp_path / str(number)))
         damage(run)
-        cases.append(({"--workdir": run}, said))
+        cases.append((run, [], message))
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    mock_data.assert_refused("adsq_jax.report.__main__", cases, {"--workdir": colours[1]})
+    for run, arguments, message in cases:
+        with pytest.raises(InputError, match=message) as error:
+            main([f"--workdir={run}", *arguments])
+        assert "\n" not in str(error.value)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_without_matplotlib(run, tmp_path):
-    """The extra that is missing is named."""
-    (tmp_path / "matplotlib.py").write_text("raise ImportError('not there')")
-    done = report(run, path=[tmp_path])
-    assert done.returncode == 2
-    assert "pip install -e '.[report]'" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+def test_without_matplotlib(run, monkeypatch):
+    """The message names the missing extra, and nothing is written."""
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(InputError, match=r"pip install -e '\.\[report\]'"):
+        report.write(run)
     assert not (run / "report").exists()
