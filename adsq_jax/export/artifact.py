@@ -127,7 +127,7 @@ def _exported(model: Model, *, part: Part) -> jax.export.Exported:
 
     (batch,) = jax.export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, model.image_size, model.image_size, 3), np.uint8)
-    frames = jax.config.jax_traceback_in_locations_limit
+    frames = jax.config.jax_traceback_in_locations_limit  # type: ignore[attr-defined]
     jax.config.update("jax_traceback_in_locations_limit", 0)  # else the file names paths of this machine, and of the caller
     try:
         return jax.export.export(jax.jit(encode), platforms=PLATFORMS)(images)
