@@ -1,10 +1,13 @@
 """`python -m adsq_jax.data` as people use it: what it writes, what it compares, and what it refuses."""
 
+import contextlib
 import gzip
+import io
 import json
 import os
 import subprocess
 import sys
+from collections import namedtuple
 from pathlib import Path
 
 import mock_data
@@ -13,35 +16,47 @@ import pytest
 from PIL import Image
 
 from adsq_jax import storage
+from adsq_jax.data import __main__ as data_main
 from adsq_jax.data import datasets
 from adsq_jax.data.datasets import Settings
 from adsq_jax.errors import InputError
 
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module")  # of ml_collections, when it reads a config file
+Called = namedtuple("Called", ["status", "printed", "error"])
 ROOT = Path(__file__).parent.parent.parent
 DATA = ROOT / "tests" / "data" / "nuswide_21"
 
 
-def run(*arguments, cwd=ROOT, **environment):
+def run(*arguments):
+    """Call the command: its exit status, what it prints, and the text of its error."""
+    arguments = [str(argument).replace("--config=configs/", f"--config={ROOT}/configs/") for argument in arguments]
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        try:
+            data_main.main(arguments)
+        except InputError as error:
+            return Called(2, printed.getvalue(), str(error))
+    return Called(0, printed.getvalue(), "")
+
+
+def start(*arguments, **environment):
+    """The same in a process of its own."""
     command = [sys.executable, "-m", "adsq_jax.data", *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False, env=environment)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False, env=environment)
 
 
 def refused(*arguments):
-    """The one line of an error, which has exit status 2."""
-    done = run(*arguments)
-    assert done.returncode == 2, done.stderr
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) == 1, done.stderr
-    assert lines[0].startswith("error: ")
-    return lines[0]
+    """Return the error, which is one line."""
+    called = run(*arguments)
+    assert called.status == 2
+    assert len(called.error.splitlines()) == 1, called.error
+    return called.error
 
 
 def accepted(*arguments):
-    done = run(*arguments)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    return done.stdout
+    called = run(*arguments)
+    assert called.status == 0, called.error
+    return called.printed
 
 
 def picture(path, value):
@@ -74,7 +89,9 @@ def files(folder):
 def test_out_again_and_another_split(pictures, tmp_path):
     """Manifest and contact sheet are written and told of; again is fine; another split is refused, and nothing is touched."""
     out = tmp_path / "new" / "out"
-    told = accepted(*flags_of(pictures, f"--out={out}"))
+    done = start(*flags_of(pictures, f"--out={out}"))
+    assert (done.returncode, done.stderr) == (0, "")
+    told = done.stdout
     content = json.loads((out / "manifest.json").read_text())
     loaded = dataset(pictures)
     assert content["split_sha256"] == loaded.split_sha256
@@ -142,15 +159,14 @@ def test_bad_images(damaged, tmp_path):
     pictures, bad = damaged
     out = tmp_path / "out"
     done = run(*flags_of(pictures, f"--out={out}"))
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert "3 of 30 images can't be used" in done.stderr
+    assert done.status == 2
+    assert "3 of 30 images can't be used" in done.error
     assert not out.exists()
     for path in bad:
-        assert f"bad image: {path}" in done.stdout
+        assert f"bad image: {path}" in done.printed
     skip = "--config.data.on_bad_image=skip"
     text = refused(*flags_of(pictures, f"--out={out}", skip))
-    assert "3 of 30 images can't be used, more than the share of config.data.most_bad=0.01" in text
+    assert "3 of 30 images can't be used, more than the share config.data.most_bad=0.01" in text
     assert not out.exists()
     told = accepted(*flags_of(pictures, f"--out={out}", skip, "--config.data.most_bad=0.1"))
     assert "3, 3 left out" in told
@@ -230,7 +246,7 @@ def test_names_in_a_terminal_of_another_encoding(tmp_path):
     """Accents are told as escapes where the terminal has none; control characters never reach it."""
     for k, name in enumerate(["\u00e9t\u00e9", "e\x1b[31mred"] * 3):
         picture(tmp_path / "pictures" / name / f"{k}.png", 8 * k)
-    done = run(*flags_of(tmp_path / "pictures", f"--out={tmp_path / 'out'}"), LC_ALL="C", PYTHONIOENCODING="ascii")
+    done = start(*flags_of(tmp_path / "pictures", f"--out={tmp_path / 'out'}"), LC_ALL="C", PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr
     assert "\\xe9t\\xe9" in done.stdout
     assert "e\\x1b[31mred" in done.stdout
@@ -259,8 +275,8 @@ def test_many_bad_images(pictures, tmp_path):
     for k in range(12, 25):
         (pictures / "dog" / f"{k}.png").write_bytes(b"")
     done = run(*flags_of(pictures, f"--out={tmp_path / 'out'}"))
-    assert (done.returncode, done.stdout.count("bad image: "), "and 3 more" in done.stdout) == (2, 10, True)
-    assert "13 of 30 images can't be used" in done.stderr
+    assert (done.status, done.printed.count("bad image: "), "and 3 more" in done.printed) == (2, 10, True)
+    assert "13 of 30 images can't be used" in done.error
     skip = ("--config.data.on_bad_image=skip", "--config.data.most_bad=0.5")
     accepted(*flags_of(pictures, *skip, f"--out={tmp_path / 'out'}"))
     assert len(json.loads((tmp_path / "out" / "manifest.json").read_text())["bad_images"]) == 13
@@ -284,7 +300,7 @@ def test_nus_wide_lists_with_pictures(tmp_path):
         pixels[7, :, :2] = divmod(number, 256)
         Image.fromarray(pixels).save(tmp_path / name)
     flags = ("--config=configs/lists.py", f"--config.data.directory={tmp_path}")
-    told = run(*flags, f"--out={tmp_path / 'out'}").stdout
+    told = accepted(*flags, f"--out={tmp_path / 'out'}")
     content = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert [content[f"n_{part}"] for part in ("query", "train", "database")] == [2_100, 10_500, 10_710]
     hot = {part: np.array([line.split()[1:] for line in text.splitlines()]) == "1" for part, text in lists.items()}
@@ -294,7 +310,7 @@ def test_nus_wide_lists_with_pictures(tmp_path):
     assert content["labels"]["relevant_share"] == pytest.approx(relevant, abs=1e-12)
     assert (content["bad_images"], content["overlaps"]["query in database"]) == ([], 0)
     assert "2,100 / 10,500 / 10,710" in told
-    assert "the same split" in run(*flags, f"--verify={tmp_path / 'out' / 'manifest.json'}").stdout
+    assert "the same split" in accepted(*flags, f"--verify={tmp_path / 'out' / 'manifest.json'}")
 
 
 def test_pictures_in_a_store(pictures, tmp_path, bucket):

@@ -279,7 +279,7 @@ def test_missing_images(listed):
     """Missing images are counted, and the first is named, with what to do."""
     remove(listed, 5, 8)
     text = error_of(load, **listed)
-    assert f"2 images are missing, the first is {listed['directory'] / 'p' / '5.png'}: " in text
+    assert f"2 images are missing, the first is {listed['directory'] / 'p' / '5.png'}; fix: " in text
     assert "--config.data.on_bad_image=skip" in text
 
 
@@ -309,7 +309,7 @@ def test_skip(listed, tmp_path):
     dataset = load(**listed)
     remove(listed, 1, 5, 8)
     bad = [row_of(dataset, k) for k in (1, 5, 8)]
-    skipped = datasets.without(dataset, np.array(bad), settings=settings(most_bad=1.0))
+    skipped = datasets.skip_images(dataset, np.array(bad), most_bad=1.0)
     path = write_manifest(tmp_path / "manifest.json", skipped, bad=bad)
     found = load(**listed, on_bad_image="skip", manifest=path, most_bad=0.3)
     assert names_in(found) == {"query": named(0, 2), "train": named(3, 4, 6), "database": named(3, 4, 6, 7, 9)}
@@ -320,18 +320,18 @@ def test_skip(listed, tmp_path):
 def test_skip_ignores_rows_of_no_part(listed):
     """A bad image that is in no part doesn't count, and leaves the hash as it is."""
     dataset = load(**listed)
-    again = datasets.without(dataset, np.array([10, 999]), settings=settings(most_bad=0.0))
+    again = datasets.skip_images(dataset, np.array([10, 999]), most_bad=0.0)
     assert (again.n_skipped, again.split_sha256) == (0, dataset.split_sha256)
 
 
 def test_skip_another_missing_image(listed, tmp_path):
     """An image that is missing without standing in the manifest is an error still."""
     dataset = load(**listed)
-    skipped = datasets.without(dataset, np.array([row_of(dataset, 8)]), settings=settings(most_bad=1.0))
+    skipped = datasets.skip_images(dataset, np.array([row_of(dataset, 8)]), most_bad=1.0)
     path = write_manifest(tmp_path / "manifest.json", skipped, bad=[row_of(dataset, 8)])
     remove(listed, 8, 9)
     text = error_of(load, **listed, on_bad_image="skip", manifest=path, most_bad=0.5)
-    assert f"1 images are missing, the first is {listed['directory'] / 'p' / '9.png'}: " in text
+    assert f"1 images are missing, the first is {listed['directory'] / 'p' / '9.png'}; fix: " in text
 
 
 @pytest.mark.parametrize(("bad", "most", "refused"), [(1, 0.09, True), (1, 0.1, False), (2, 0.1, True), (2, 0.2, False)])
@@ -340,11 +340,11 @@ def test_most_bad(listed, bad, most, refused):
     dataset = load(**listed)
     rows = np.array([row_of(dataset, k) for k in (8, 9)[:bad]])
     if refused:
-        text = error_of(datasets.without, dataset, rows, settings=settings(most_bad=most))
+        text = error_of(datasets.skip_images, dataset, rows, most_bad=most)
         assert f"{bad} of 10 images can't be used" in text
         assert f"config.data.most_bad={most}" in text
     else:
-        assert datasets.without(dataset, rows, settings=settings(most_bad=most)).n_skipped == bad
+        assert datasets.skip_images(dataset, rows, most_bad=most).n_skipped == bad
 
 
 @pytest.mark.parametrize("part", [QUERY, TRAIN, DATABASE])
@@ -352,7 +352,7 @@ def test_nothing_left_of_a_part(listed, part):
     """Where all images of a part are bad the error says so."""
     dataset = load(**listed)
     rows = np.array([row_of(dataset, k) for k in part])
-    text = error_of(datasets.without, dataset, rows, settings=settings(most_bad=1.0))
+    text = error_of(datasets.skip_images, dataset, rows, most_bad=1.0)
     assert "a part of the split is empty" in text
 
 

@@ -92,7 +92,7 @@ def test_in_an_object_store(tmp_path, bucket):
         ("", "", "--images is empty"),
         ("nowhere", "", "--images=nowhere isn't there"),
         ("empty", "", "holds no picture"),
-        ("empty", "/data", "goes with a list file or TFDS"),
+        ("empty", "/data", "needs a list file or TFDS"),
         ("list.txt", "", "line 1"),
         ("tfds:", "", "is no name of a TFDS data set"),
         ("ftp://host/x", "", "expected a path of this machine"),

@@ -207,7 +207,7 @@ def test_ids_out_of_range(ids, classes):
 )
 def test_no_multi_hot(array):
     """Another shape, dtype or value than rows of 0 and 1 is refused, with what was found."""
-    with pytest.raises(ValueError, match=r"must be uint8\[n, c\].*got "):
+    with pytest.raises(ValueError, match=r"expected labels uint8\[n, c\].*got "):
         Labels.from_multi_hot(array)
 
 

@@ -351,7 +351,7 @@ def main(argv):
     preprocessing = pipeline.Preprocessing(resize=8, image_size=6, crop_padding=2, flip=True, erase=0.5)
     taken = []
     for workers in (0, 2, 3):
-        read_options = pipeline.Reading(threads=2, workers=workers)
+        read_options = pipeline.ReadOptions(threads=2, workers=workers)
         order = {"batch_size": 6, "seed": 3, "start": 2}
         made = pipeline.train_batches(
             source, np.arange(20), preprocessing=preprocessing, read_options=read_options, **order

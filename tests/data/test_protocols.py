@@ -335,7 +335,7 @@ def test_concept_with_too_few():
     labels = np.ones((10, 2), np.uint8)
     labels[8:, 0] = 0
     text = error_of(protocols.by_concept, Blind(labels), Protocol(4, 8, 6, True, "all", "by_concept"), seed=0)
-    assert "class c1 has 4 images to draw from, and the protocol wants 2 queries and 4 training images" in text
+    assert "class c1 has 4 images to draw from, and the protocol takes 2 queries and 4 training images" in text
 
 
 @pytest.mark.parametrize("with_train", [True, False])
@@ -357,7 +357,7 @@ def test_too_few_at_random():
     source = Blind(labels, names=["x", "x", "y", "y", *"abcdefgh"])
     protocol = Protocol(4, 5, 8, True, "all", "at_random")
     text = error_of(protocols.at_random, source, protocol, seed=0)
-    assert "wants 9 images with a label, and 8 are there" in text
+    assert "draws 9 images with a label, and there are 8" in text
     assert len(protocols.at_random(source, protocol._replace(n_train=4), seed=0).train) == 4
 
 
@@ -437,7 +437,7 @@ def test_own_with_the_whole_rest():
 def test_own_class_too_small(count):
     """A class that can't give a query and a training image is named."""
     text = error_of(draw, of_counts(9, count), "own")
-    assert f"class c1 has {count} image to draw from, and wants two or more" in text
+    assert f"class c1 has {count} image to draw from: expected two or more" in text
 
 
 @pytest.mark.parametrize("left", [0, 1])
@@ -585,7 +585,7 @@ def test_hold_out_depends_on_the_seed():
 def test_hold_out_too_many_or_too_few(validation):
     """Nothing to query with, or nothing left to train on, is an error that says what may be given."""
     split = Split(np.array([0]), np.arange(1, 7), np.arange(1, 9))
-    assert "give 2 to 5" in error_of(splits.hold_out, split, validation=validation, seed=0)
+    assert "expected 2 to 5" in error_of(splits.hold_out, split, validation=validation, seed=0)
 
 
 @given(st.sets(st.integers(0, 9)))

@@ -127,7 +127,7 @@ def test_array_source_makes_no_copy():
 )
 def test_array_source_refuses(pixels):
     """Images of another number, shape or dtype are refused, with what was expected and found."""
-    with pytest.raises(ValueError, match=r"must be uint8\[2, h, w, 1 or 3\], got "):
+    with pytest.raises(ValueError, match=r"expected images uint8\[2, h, w, 1 or 3\], got "):
         ArraySource(pixels, one_class_each(2), classes=counted(2))
 
 

@@ -89,7 +89,7 @@ def test_missing_file(directory, name):
 
 def test_empty_folder(tmp_path):
     """Where nothing is, the first file is named."""
-    assert f"{tmp_path / 'data_batch_1.bin'} is missing: {GET}" in error_of(tmp_path)
+    assert f"{tmp_path / 'data_batch_1.bin'} is missing; fix: {GET}" in error_of(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["cifar-10-batches-py/data_batch_1", "cifar-10-python.tar.gz", "data_batch_1"])
@@ -98,7 +98,7 @@ def test_pickles_are_not_opened(tmp_path, name):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
     text = error_of(tmp_path)
-    assert "has the python version, whose files are pickles and never opened" in text
+    assert "what is there is the python version, whose files are pickles and never opened" in text
     assert GET in text
 
 
@@ -114,7 +114,7 @@ def test_another_size(directory, size):
     path = directory / "cifar-10-batches-bin" / "data_batch_3.bin"
     path.write_bytes(bytes(size))
     text = error_of(directory)
-    assert f"{path} has {size:,} bytes: expected 7 records of 3,073 bytes" in text
+    assert f"{path} has {size:,} bytes: expected 21,511" in text
     assert GET in text
 
 
@@ -125,7 +125,7 @@ def test_label_above_nine(directory):
     content[4 * 3073] = 10
     path.write_bytes(content)
     text = error_of(directory)
-    assert f"{path}, record 4: its label is 10, expected 0 to 9" in text
+    assert f"{path}, record 4 has label 10: expected 0 to 9" in text
     assert GET in text
 
 
@@ -137,7 +137,7 @@ def test_unreadable_file(directory, monkeypatch):
 
     monkeypatch.setattr(Path, "read_bytes", denied)
     text = error_of(directory)
-    assert "data_batch_1.bin can't be read (Permission denied): change its permissions" in text
+    assert "data_batch_1.bin can't be read (Permission denied); fix: change its permissions" in text
 
 
 def test_full_size(tmp_path):

@@ -176,7 +176,9 @@ def test_pictures_without_class_folders(tmp_path):
         picture(tmp_path / f"{k}.png")
     text = error_of(tmp_path)
     assert f"{tmp_path} holds no class folder (and 3 other entries)" in text
-    assert "expected DIRECTORY/CLASS/PICTURE, one folder a class, and at least two; sort the pictures into folders" in text
+    assert (
+        "expected DIRECTORY/CLASS/PICTURE, one folder per class, and at least two; fix: sort the pictures into folders" in text
+    )
 
 
 def test_one_class(tmp_path):
@@ -192,7 +194,7 @@ def test_class_without_a_picture(directory):
     (directory / "emu").mkdir()
     (directory / "emu" / "a.txt").touch()
     text = error_of(directory)
-    assert f"{directory / 'emu'} holds no picture: " in text
+    assert f"{directory / 'emu'} holds no picture; fix: " in text
     assert ".jpeg" in text
     assert "add pictures" in text
 
@@ -203,7 +205,7 @@ def test_line_end_in_a_name(directory, name):
     picture(directory / name)
     text = error_of(directory)
     shown = name.replace("\n", "\\n").replace("\r", "\\r")
-    assert f"{directory / shown} has a line end in its name: rename it" in text
+    assert f"{directory / shown} has a line end in its name; fix: rename it" in text
 
 
 def test_unreadable_folder(directory, monkeypatch):

@@ -85,14 +85,14 @@ def test_missing_synset(directory, part):
     (path / f"{SYNSETS[42]}_7.JPEG").unlink()
     path.rmdir()
     text = error_of(directory)
-    assert f"{path} is missing: get ILSVRC2012_img_train.tar" in text
+    assert f"{path} is missing; fix: get ILSVRC2012_img_train.tar" in text
     assert "https://image-net.org/download" in text
     assert f"{directory}/{part}/SYNSET/" in text
 
 
 def test_missing_everything(tmp_path):
     """Of many missing folders the first is named and the rest counted."""
-    assert f"{tmp_path / 'train' / SYNSETS[0]} is missing, and 99 more of 100 synsets: get" in error_of(tmp_path)
+    assert f"{tmp_path / 'train' / SYNSETS[0]} is missing, and 99 more of 100 synsets; fix: get" in error_of(tmp_path)
 
 
 def test_empty_synset(directory):
@@ -100,7 +100,7 @@ def test_empty_synset(directory):
     path = directory / "val" / SYNSETS[99]
     (path / f"{SYNSETS[99]}_7.JPEG").unlink()
     text = error_of(directory)
-    assert f"{path} holds no picture: get ILSVRC2012_img_train.tar" in text
+    assert f"{path} holds no picture; fix: get ILSVRC2012_img_train.tar" in text
 
 
 def test_flat_validation(directory):
@@ -122,7 +122,9 @@ def test_packed_synsets(directory):
     path.rmdir()
     (directory / "train" / f"{SYNSETS[0]}.tar").touch()
     text = error_of(directory)
-    assert f"{path} is missing: unpack each SYNSET.tar in {directory / 'train'}, {SYNSETS[0]}.tar among them" in text
+    assert (
+        f"{path} is missing; fix: unpack each SYNSET.tar in {directory / 'train'} to its own folder, {SYNSETS[0]}.tar" in text
+    )
 
 
 def test_full_size(tmp_path):

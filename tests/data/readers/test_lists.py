@@ -328,7 +328,7 @@ def test_bad_line(tmp_path, kind, part, end):
 def test_line_number_of_a_long_list(tmp_path, at):
     """The number is right at the beginning, at the end, and on both sides of where a block of lines ends."""
     path = tmp_path / "list.txt"
-    for line, says in (("c.jpg 1 x", "'x'"), ("../c.jpg 1 0", "leads out"), ("n0.jpg 1 0", "stands in line 1")):
+    for line, says in (("c.jpg 1 x", "'x'"), ("../c.jpg 1 0", "leads out"), ("n0.jpg 1 0", "is in line 1")):
         rows = [f"n{k}.jpg 0 1" for k in range(131_073)]
         rows[at - 1] = line
         path.write_text("\n".join(rows))

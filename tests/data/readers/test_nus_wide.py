@@ -303,7 +303,7 @@ def test_name_that_is_no_text(original):
 def test_empty_image_list(original):
     """An image list without a line is refused."""
     original.text("ImageList/Imagelist.txt", [])
-    assert "is empty: get it from" in labels_error(original)
+    assert "is empty; fix: get it from" in labels_error(original)
 
 
 def test_no_folder_of_images(original):
