@@ -409,7 +409,7 @@ def test_milvus_passes_connections_on():
         behind, _ = server.accept()
         with client, behind:
             for one, other in ((client, behind), (behind, client)):
-                sent = os.urandom(3 * local.PIECE + 7)
+                sent = os.urandom(3 * local.CHUNK + 7)
                 writer = threading.Thread(target=one.sendall, args=(sent,))
                 writer.start()
                 found = b""

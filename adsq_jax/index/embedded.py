@@ -19,7 +19,7 @@ import lancedb
 
 from adsq_jax.errors import InputError
 from adsq_jax.index import engine, filters
-from adsq_jax.index.engine import NOTHING, CodeIndex, Hits, Item, Manifest
+from adsq_jax.index.engine import CodeIndex, Hits, Item, Manifest
 from adsq_jax.index.filters import Filter
 
 _TABLE = "codes"
@@ -116,14 +116,8 @@ class EmbeddedIndex(CodeIndex):
         if not k or not len(query):
             return Hits(np.zeros((len(query), k), np.int32), np.zeros((len(query), k), np.int64))
         distances, keys = scanner.search(query, k)
-        if rows is not None:
-            keys = rows[keys]
-        order = np.lexsort((keys, distances))
-        distances, keys = (np.take_along_axis(x, order, axis=1) for x in (distances, keys))
-        if radius is not None:
-            keys = np.where(distances <= radius, keys, NOTHING)
-            distances = np.where(distances <= radius, distances, NOTHING)
-        return Hits(distances, keys)
+        keys = keys if rows is None else rows[keys]
+        return engine.rank(distances, keys, radius=radius)
 
     def items(self, keys: Sequence[int] | np.ndarray) -> list[Item]:
         """Return the items of keys, which are row numbers of the table."""

@@ -224,3 +224,11 @@ def check_keys(keys: Sequence[int] | np.ndarray, *, count: int) -> np.ndarray:
             f"expected keys of the last search of this index, 0 to {count - 1}, got keys from {array.min()} to {array.max()}"
         )
     return array
+
+
+def rank(distances: np.ndarray, keys: np.ndarray, *, radius: int | None) -> Hits:
+    """Order each row by distance and key; put NOTHING where the distance is above the radius, or impossible."""
+    order = np.lexsort((keys, distances))
+    distances, keys = np.take_along_axis(distances, order, axis=1), np.take_along_axis(keys, order, axis=1)
+    excluded = distances > (codes.MAX_BITS if radius is None else min(radius, codes.MAX_BITS))
+    return Hits(np.where(excluded, np.int32(NOTHING), distances), np.where(excluded, np.int64(NOTHING), keys))

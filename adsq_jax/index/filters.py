@@ -91,21 +91,15 @@ class _Parser:
 
     def __init__(self, text: str):
         self._text, self._end = text, 0
-        self.kind: str | None = None
-        self.value = ""
         self._advance()
 
     def _advance(self) -> None:
         self._start = self._end
-        token = _TOKEN.match(self._text, self._end)
-        if token is None:
-            self.kind = None
-            if self._text[self._end :].strip():
-                self.fail()
-            return
-        self._end = token.end()
-        kind = token.lastgroup or ""
-        self.kind, self.value = ("quoted" if kind in ("double", "single") else kind), token[kind]
+        token = _TOKEN.match(self._text, self._start)
+        self.kind, self.value = (token.lastgroup, token[token.lastgroup or 0]) if token else (None, "")
+        self._end = token.end() if token else self._start
+        if token is None and self._text[self._start :].strip():
+            self.fail()
 
     def fail(self) -> NoReturn:
         """Raise an error that shows where the text goes wrong."""
@@ -138,23 +132,22 @@ class _Parser:
             raise InputError(f"the filter {self._text[:100]!r} has more than {_MAX_DEPTH} levels; fix: use fewer")
         if self._accept("word", "not"):
             return Not(self._factor(depth + 1))
-        if self._accept("sign", "("):
-            inner = self.disjunction(depth + 1)
-            if not self._accept("sign", ")"):
-                self.fail()
-            return inner
-        return self._term()
+        if not self._accept("sign", "("):
+            return self._term()
+        inner = self.disjunction(depth + 1)
+        if not self._accept("sign", ")"):
+            self.fail()
+        return inner
 
     def _term(self) -> Filter:
-        field = self.value
+        kind = Label if self.value == "label" else Path
         if not self._accept("word", "label", "path"):
             self.fail()
         negated = self._accept("sign", "!=")
         if not negated and not self._accept("sign", "="):
             self.fail()
         value = self.value
-        if self.kind not in ("word", "quoted") or not value or (self.kind == "word" and value in ("and", "or", "not")):
+        if self.kind in (None, "sign") or not value or (self.kind == "word" and value in ("and", "or", "not")):
             self.fail()
         self._advance()
-        term = Label(value) if field == "label" else Path(value)
-        return Not(term) if negated else term
+        return Not(kind(value)) if negated else kind(value)

@@ -143,11 +143,7 @@ class MilvusIndex(CodeIndex):
         for row, hits in enumerate(rows):
             distances[row, : len(hits)] = [round(hit["distance"]) for hit in hits]
             keys[row, : len(hits)] = [key_of[hit["id"]] for hit in hits]
-        order = np.lexsort((keys, distances))
-        distances, keys = np.take_along_axis(distances, order, axis=1), np.take_along_axis(keys, order, axis=1)
-        excluded = keys == NOTHING if radius is None else (keys == NOTHING) | (distances > radius)
-        distances[excluded], keys[excluded] = NOTHING, NOTHING
-        return Hits(distances, keys)
+        return engine.rank(distances, keys, radius=radius)
 
     def items(self, keys: Sequence[int] | np.ndarray) -> list[Item]:
         """Return the items of keys of the last search."""
