@@ -10,11 +10,11 @@ from pathlib import Path
 
 import mock_data
 import numpy as np
+from runs import make_setup
 
 from adsq_jax.config import default
-from adsq_jax.devices.data_parallel import DataParallel
 from adsq_jax.methods import METHODS, Recipe
-from adsq_jax.training.rounds import TARGET_PLACES, Trainer
+from adsq_jax.training import init, rounds, step
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -81,13 +81,11 @@ def test_the_method_in_readme_is_one(monkeypatch):
     mine = types.ModuleType("mine")
     exec(source, mine.__dict__)
     monkeypatch.setitem(METHODS, "mine", Recipe(mine))
-    trainer = Trainer(mock_data.small_config(method="mine"), mock_data.dataset(), parallel=DataParallel("shard_map"))
-    state = trainer.init()
-    net = trainer.parallel.enter(state.img_nets["f"], trainer.places.img_nets["f"])
-    targets = trainer.parallel.enter(trainer.targets(state, "f"), TARGET_PLACES)
+    setup = make_setup(mock_data.small_config(method="mine"))
+    state = init(setup)
     losses = []
-    for batch, _ in zip(trainer._batches("f", step=0), range(20), strict=False):
-        net, metrics = trainer.img_net_step(net, targets, trainer.split(batch))
+    for batch, _ in zip(rounds.train_batches(setup, net="f", step=0), range(20), strict=False):
+        state, metrics = step(setup, state, batch, net="f")
         losses.append(float(metrics["loss"]))
     assert losses[-1] < losses[0]
     assert len(source.splitlines()) < 100

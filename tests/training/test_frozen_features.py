@@ -11,8 +11,8 @@ import jax
 import mock_data
 import numpy as np
 import pytest
-from runs import make_setup
 from PIL import Image
+from runs import make_setup
 
 from adsq_jax import storage
 from adsq_jax.data import datasets, splits
