@@ -4,10 +4,12 @@
 """
 
 import importlib
+import os
 import sys
+from collections.abc import Sequence
 
 from adsq_jax import command_line
-from adsq_jax.errors import InputError
+from adsq_jax.errors import InputError, did_you_mean
 
 COMMANDS = {
     "train": ("adsq_jax.main", "Train a config to the end and measure the codes."),
@@ -22,7 +24,7 @@ COMMANDS = {
 }
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: Sequence[str]) -> None:
     """Call the command that is named first with the arguments that follow.
 
     Args:
@@ -37,12 +39,13 @@ def main(arguments: list[str]) -> None:
         print("adsq COMMAND [--help] [--flag=value ...]\n", *lines, sep="\n")
         return
     if name not in COMMANDS:
-        raise InputError(f"adsq has no command {name!r:.100}: expected one of {', '.join(COMMANDS)}")
+        raise InputError(f"adsq {name:.100}: expected one of the commands {', '.join(COMMANDS)}{did_you_mean(name, COMMANDS)}")
     importlib.import_module(COMMANDS[name][0]).main(rest)
 
 
 def run() -> None:
     """Run the command `adsq` with the arguments of this process."""
+    sys.path.append(os.getcwd())  # as `python -m` has it, for methods of the user's own
     command_line.run(main)
 
 

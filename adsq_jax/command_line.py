@@ -9,8 +9,9 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from types import FrameType, SimpleNamespace
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import jax
 from absl import flags, logging
@@ -54,7 +55,9 @@ class Flags:
         flags.DEFINE_bool(name, default, explanation, flag_values=self._values)
 
     def config(self, name: str, explanation: str) -> None:
-        """Define `--name=FILE.py:ARGUMENT` and `--name.KEY=VALUE`."""
+        """Define `--name=FILE.py:ARGUMENT` and `--name.KEY=VALUE`; `configs/NAME.py` is this project's from any folder."""
+        self._arguments = [_find_config(argument, f"--{name}=") for argument in self._arguments]
+        sys.modules.pop(f"{name}_config", None)  # else ml_collections loads this file over that of an earlier call
         config_flags.DEFINE_config_file(name, help_string=explanation, flag_values=self._values, sys_argv=self._arguments)
 
     def parse(self, *, positional: Sequence[str] = ()) -> SimpleNamespace:
@@ -85,7 +88,7 @@ class Flags:
             print(self._help(names))
             sys.exit(0)
         if len(rest) - 1 != len(positional):
-            expected = f"expected {' '.join(positional)}" if positional else f"{rest[1]!r} is not a flag; fix: give --name=value"
+            expected = f"expected {' '.join(positional)}" if positional else f"{rest[1]!r} is not a flag; fix: --name=value"
             raise InputError(expected)
         return SimpleNamespace(**given, positional=rest[1:])
 
@@ -99,6 +102,17 @@ class Flags:
         return "\n".join(lines)
 
 
+def _find_config(argument: str, flag: str) -> str:
+    """Return a config's flag with the path of the file that came with this package, if there is none in this folder."""
+    path, colon, rest = argument.removeprefix(flag).partition(":")
+    if argument.startswith(f"{flag}configs/") and not os.path.exists(path):
+        package = Path(__file__).parent
+        for folder in (package, package.parent):  # as installed; as in a clone
+            if (folder / path).is_file():
+                return f"{flag}{folder / path}{colon}{rest}"
+    return argument
+
+
 def _config_error(error: Exception) -> str:
     """Say in one line what is wrong with a config file, or with a key that was given."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name in ("<module>", "get_config")]
@@ -106,7 +120,9 @@ def _config_error(error: Exception) -> str:
         return f"{frames[-1].filename}, line {frames[-1].lineno}: {type(error).__name__}: {_last_line(error)}"
     key = re.match(r"[\"'\\]+(\w+)", str(error))  # ml_collections quotes the key, and adds a guess at what was meant
     if isinstance(error, AttributeError | KeyError) and key:
-        return f"config has no key {key[1]}: adsq_jax/config.py lists every key"
+        near = re.search(r'Did you mean "(\w+)"', str(error))
+        hint = f" (did you mean {near[1]!r}?)" if near else ""
+        return f"config has no key {key[1]!r}{hint}; adsq_jax/config.py lists all keys"
     return f"{type(error).__name__}: {_last_line(error)}"
 
 

@@ -1,4 +1,4 @@
-"""The command line: whatever is wrong with it is one line and exit status 2; a defect keeps its traceback."""
+"""The command line: bad input is one line and exit status 2, a defect keeps its traceback; and the command `adsq`."""
 
 import os
 import subprocess
@@ -7,23 +7,29 @@ from pathlib import Path
 
 import pytest
 
+from adsq_jax import __main__ as adsq
+from adsq_jax.errors import InputError
+
+# pytest's settings make errors of warnings, and ml_collections loads config files by an old function
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 ROOT = Path(__file__).parents[1]
 SCRIPT = """
-from ml_collections import config_flags
 from adsq_jax import command_line
 from adsq_jax.errors import InputError
 
-CONFIG = config_flags.DEFINE_config_file("config")
 
-
-def main():
-    bits = CONFIG.value.bits if CONFIG.value else 0
+def main(arguments):
+    flags = command_line.Flags(arguments, description="Divide 100.")
+    flags.config("config", "A config file.")
+    config = flags.parse().config
+    bits = config.bits if config else 0
     if bits == 13:
         raise InputError("thirteen is\\n  refused")
     print(100 // (bits - 7))
 
 
-command_line.run(main)
+if __name__ == "__main__":
+    command_line.run(main)
 """
 CONFIG = """
 from ml_collections import ConfigDict
@@ -38,7 +44,7 @@ def get_config(argument=""):
 
 
 def start(arguments, folder):
-    """Runs Python in the repository; DIR in an argument stands for a folder."""
+    """Run Python in the repository, with DIR in its arguments replaced by a folder; return status, output and errors."""
     command = [sys.executable, *(argument.replace("DIR", str(folder)) for argument in arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
@@ -47,7 +53,7 @@ def start(arguments, folder):
 
 @pytest.fixture
 def run(tmp_path):
-    """Runs a small entry point; gives exit status, standard output and standard error."""
+    """Return a function that runs a small command, and returns its exit status, standard output and standard error."""
     (tmp_path / "script.py").write_text(SCRIPT)
     (tmp_path / "config.py").write_text(CONFIG)
 
@@ -57,8 +63,24 @@ def run(tmp_path):
     return run_
 
 
-def assert_one_line(found, *words):
-    status, out, err = found
+@pytest.fixture
+def refusal(tmp_path):
+    """Return a function that calls the small command in this process, and returns the text of its InputError."""
+    (tmp_path / "config.py").write_text(CONFIG)
+    command: dict = {"__name__": "script"}
+    exec(SCRIPT, command)
+
+    def refusal_(*arguments):
+        with pytest.raises(InputError) as caught:
+            command["main"]([argument.replace("DIR", str(tmp_path)) for argument in arguments])
+        return str(caught.value)
+
+    return refusal_
+
+
+def assert_one_line(outcome, *words):
+    """Check that a command ended with one error line that has these words, and with status 2."""
+    status, out, err = outcome
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert err.endswith("\n")
@@ -69,7 +91,7 @@ def assert_one_line(found, *words):
 
 
 def test_good_input(run):
-    """Flags, a config argument and an override reach the entry point, which ends with status 0 and says nothing else."""
+    """Flags, a config's argument and an override reach the command, which ends with status 0 and prints nothing else."""
     assert run("--config=DIR/config.py") == (0, f"{100 // 17}\n", "")
     assert run("--config=DIR/config.py:12") == (0, "20\n", "")
     assert run("--config", "DIR/config.py", "--config.bits=8", "--config.data.name=x") == (0, "100\n", "")
@@ -85,9 +107,9 @@ def test_good_input(run):
         (["--config=DIR/none.py", "--config.bits=12"], ["DIR/none.py"]),
         (["--config=DIR"], ["DIR"]),
         (["--config=DIR/config.py:13"], ["config argument '13' is unknown: give 12"]),
-        (["--config=DIR/config.py", "--config.bit=12"], ["config has no key bit:"]),
-        (["--config=DIR/config.py", "--config.data.nam=x"], ["config has no key nam:"]),
-        (["--config=DIR/config.py", "--config.date.name=x"], ["config has no key date:"]),
+        (["--config=DIR/config.py", "--config.bit=12"], ["config has no key 'bit' (did you mean 'bits'?);"]),
+        (["--config=DIR/config.py", "--config.data.nam=x"], ["config has no key 'nam' (did you mean 'name'?);"]),
+        (["--config=DIR/config.py", "--config.date.name=x"], ["config has no key 'date'"]),
         (["--config=DIR/config.py", "--config.bits=many"], ["bits", "many"]),
         (["--config=DIR/config.py", "--config.bits=1.5"], ["bits", "1.5"]),
         (["--config=DIR/config.py", "--config.rate=fast"], ["rate", "fast"]),
@@ -95,12 +117,20 @@ def test_good_input(run):
         (["--config=DIR/config.py", "--config.bits"], ["bits"]),
         (["--config=DIR/config.py", "--config.data=x"], ["data"]),
         (["--config"], ["config"]),
-        (["--config=DIR/config.py", "--config.bits=13"], ["thirteen is refused"]),
     ],
 )
-def test_bad_input(run, tmp_path, arguments, words):
-    """Each mistake on the command line is one line that begins `error:`, names what is wrong, and ends with status 2."""
-    assert_one_line(run(*arguments), *(word.replace("DIR", str(tmp_path)) for word in words))
+def test_bad_input(refusal, tmp_path, arguments, words):
+    """Each mistake on the command line is an InputError of one line that names it."""
+    text = refusal(*arguments)
+    assert "\n" not in text
+    for word in words:
+        assert word.replace("DIR", str(tmp_path)) in text
+
+
+def test_an_error_is_one_line(run):
+    """A command prints an InputError as one line that begins with `error:`, and ends with status 2."""
+    assert_one_line(run("--confg=x"), "confg", "--help")
+    assert_one_line(run("--config=DIR/config.py", "--config.bits=13"), "thirteen is refused")
 
 
 @pytest.mark.parametrize(
@@ -114,14 +144,16 @@ def test_bad_input(run, tmp_path, arguments, words):
         ("def get_config():\n    return None\n", ["config"]),
     ],
 )
-def test_bad_config_file(run, tmp_path, content, words):
-    """A config file that isn't Python, or fails when it is run, is one line with what went wrong."""
+def test_bad_config_file(refusal, tmp_path, content, words):
+    """A config file that isn't Python, or that fails, is an InputError of one line with the error."""
     (tmp_path / "config.py").write_text(content)
-    assert_one_line(run("--config=DIR/config.py:12"), *words)
+    text = refusal("--config=DIR/config.py:12")
+    assert "\n" not in text
+    assert all(word in text for word in words), text
 
 
 def test_defect_keeps_its_traceback(run):
-    """Any other exception is a defect: its traceback is shown, and the status is 1."""
+    """Any other exception is a defect: it keeps its traceback, and the status is 1."""
     status, out, err = run("--config=DIR/config.py", "--config.bits=7")
     assert (status, out) == (1, "")
     assert "Traceback" in err
@@ -129,28 +161,30 @@ def test_defect_keeps_its_traceback(run):
 
 
 def test_help(run):
-    """--help is no error of ours: it lists the flags."""
+    """--help prints the command's description and its flags, and the status is 0."""
     status, out, err = run("--help")
-    assert "--config" in out
-    assert "error" not in err
-    assert status in (0, 1)  # absl's own
+    assert (status, err) == (0, "")
+    assert out.startswith("Divide 100.\n")
+    assert "  --config\n      A config file.\n" in out
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--workdir=DIR/run"], ["--config=FILE.py", "--workdir=DIR"]),
-        (["--config=configs/digits.py:bits=many", "--workdir=DIR/run"], ["'bits=many' wants int"]),
-        (["--config=configs/digits.py", "--config.bits=300", "--workdir=DIR/run"], ["config.bits=300 must be 1 to 256"]),
+        (["--config=configs/digits.py:bits=many", "--workdir=DIR/run"], ["'bits=many': expected int"]),
+        (["--config=configs/digits.py", "--config.bits=300", "--workdir=DIR/run"], ["config.bits=300: expected 1 to 256"]),
         (
             ["--config=configs/digits.py", "--config.optim.learning_rate=nan", "--workdir=DIR/run"],
             ["config.optim.learning_rate=nan"],
         ),
     ],
 )
-def test_main(tmp_path, arguments, words):
-    """The real entry point says the same of its own flags and of values out of range, and leaves no folder behind."""
-    assert_one_line(start(["-m", "adsq_jax.main", *arguments], tmp_path), *words)
+def test_train(tmp_path, arguments, words):
+    """Training too refuses bad flags and values out of range in one line, and leaves no folder."""
+    with pytest.raises(InputError) as caught:
+        adsq.main(["train", *(argument.replace("DIR", str(tmp_path)) for argument in arguments)])
+    assert all(word in str(caught.value) for word in words)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -167,11 +201,11 @@ def _xla_gc_callback():
         print("lost:", error)
 
 
-def main():
+def main(arguments):
     print("out")
     {call}
     time.sleep(20)
-    print("went on")
+    print("not ended")
 
 
 command_line.run(main)
@@ -181,14 +215,14 @@ command_line.run(main)
 @pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", 130)])
 @pytest.mark.parametrize("call", ["os.kill(os.getpid(), signal.{name})", "_xla_gc_callback()"], ids=["plain", "callback"])
 def test_a_signal_ends_it(tmp_path, name, status, call):
-    """In one line, and also where it comes in a callback of JAX's garbage collection, out of which no exception gets."""
+    """A signal ends a command with one line, even during JAX's garbage collection callback, which swallows exceptions."""
     (tmp_path / "script.py").write_text(STOPPED.format(name=name, call=call.format(name=name)))
     assert start([str(tmp_path / "script.py")], tmp_path) == (status, "out\n", "stopped\n")
 
 
-@pytest.mark.parametrize(("target", "status", "said"), [("/dev/full", 2, "can't be written (No space left"), ("pipe", 1, "")])
-def test_output_that_nobody_takes(tmp_path, target, status, said):
-    """A full disk is told in one line; a reader that has gone in none."""
+@pytest.mark.parametrize(("target", "status", "words"), [("/dev/full", 2, "can't be written (No space left"), ("pipe", 1, "")])
+def test_output_that_cannot_be_written(tmp_path, target, status, words):
+    """A full disk is one error line; if the reader of a pipe has ended, there is none."""
     (tmp_path / "script.py").write_text(SCRIPT.replace("print(100", 'print("x" * 100_000 + str(100').replace("- 7))", "- 7)))"))
     (tmp_path / "config.py").write_text(CONFIG)
     read, write = os.pipe()
@@ -197,4 +231,39 @@ def test_output_that_nobody_takes(tmp_path, target, status, said):
         command = [sys.executable, tmp_path / "script.py", f"--config={tmp_path}/config.py"]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True, timeout=100, env=environment)
-    assert (done.returncode, said in done.stderr, len(done.stderr.splitlines())) == (status, True, int(bool(said)))
+    assert (done.returncode, words in done.stderr, len(done.stderr.splitlines())) == (status, True, int(bool(words)))
+
+
+@pytest.mark.parametrize("command", adsq.COMMANDS)
+def test_help_of_every_command(capsys, command):
+    """All commands can be imported in one process, and each shows its own description and flags."""
+    with pytest.raises(SystemExit) as caught:
+        adsq.main([command, "--help"])
+    out, err = capsys.readouterr()
+    assert (caught.value.code, err) == (0, "")
+    assert out.split("\n")[0].endswith((".", ":", ","))
+    assert "\n  --help\n      Show this help and exit." in out
+
+
+def test_adsq(tmp_path, capsys):
+    """Without a command `adsq` lists all commands; an unknown one is refused in one line, with the nearest name."""
+    adsq.main([])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[2:]] == list(adsq.COMMANDS)
+    assert_one_line(start(["-m", "adsq_jax", "trian", "--help"], tmp_path), "adsq trian: ", "(did you mean 'train'?)")
+    assert_one_line(start(["-m", "adsq_jax", "train", "--workdir=DIR/run"], tmp_path), "--config=FILE.py")
+
+
+def test_commands_in_one_process(tmp_path, capsys, monkeypatch):
+    """After JAX has started a process can train, evaluate and train again, from any folder; a wrong flag is an InputError."""
+    monkeypatch.chdir(tmp_path)
+    small = ["--config.model.width=4", "--config.label_net.hidden=16", "--config.label_net.steps=2", "--config.train.rounds=1"]
+    small += ["--config.train.epochs_per_round=1"]
+    for run in ("one", "two"):
+        adsq.main(["train", "--config=configs/digits.py:bits=12", *small, f"--workdir={run}"])
+        adsq.main(["evaluate", f"--workdir={run}"])
+    assert "mAP@all sum (the result)" in capsys.readouterr().out
+    one, two = ((tmp_path / run / "codes" / "query_sum.npy").read_bytes() for run in ("one", "two"))
+    assert one == two
+    with pytest.raises(InputError, match="wrokdir"):
+        adsq.main(["evaluate", "--wrokdir=one"])

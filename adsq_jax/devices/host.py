@@ -1,5 +1,6 @@
 """The CPU cores of this machine: threads that read images, and the devices that JAX sees."""
 
+import contextlib
 import os
 
 import jax
@@ -18,26 +19,24 @@ def reading_threads(wanted: int) -> int:
 
 
 def split_into_devices(*, batch_size: int, host_devices: int) -> None:
-    """Split the CPU into devices, before JAX starts. Each computes a part of the batch; XLA runs many operations on one core.
+    """Split the CPU into devices, unless JAX has started. XLA runs many operations on one core.
 
     Args:
       batch_size: images a step.
       host_devices: the number of devices; 0: one a core, or fewer, so that all get the same number of images, at least 16.
-
-    Raises:
-      RuntimeError: JAX has started already.
     """
     most = max(1, min(cores(), batch_size // _MIN_IMAGES))
-    jax.config.update("jax_num_cpu_devices", host_devices or largest_divisor(batch_size, most))
+    _set_devices(host_devices or largest_divisor(batch_size, most))
 
 
 def use_all_cores() -> None:
-    """Make each core of the CPU a device, before JAX starts: XLA runs a scatter on one core.
+    """Make each core of the CPU a device, unless JAX has started: XLA runs a scatter on one core."""
+    _set_devices(cores())
 
-    Raises:
-      RuntimeError: JAX has started already.
-    """
-    jax.config.update("jax_num_cpu_devices", cores())
+
+def _set_devices(count: int) -> None:
+    with contextlib.suppress(RuntimeError):  # JAX has started, in a notebook or by an earlier command: it keeps its devices
+        jax.config.update("jax_num_cpu_devices", count)
 
 
 def largest_divisor(number: int, most: int) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -26,7 +27,7 @@ class AgreedError(InputError):
 
 
 def connect(*, coordinator: str | None, processes: int | None, process: int | None) -> None:
-    """Connect the processes that train together. Call it before JAX starts.
+    """Connect the processes that train together. Call it before JAX starts; if it has started, a process stays alone.
 
     If the others don't connect within five minutes, this process ends with status 1.
 
@@ -62,8 +63,8 @@ def connect(*, coordinator: str | None, processes: int | None, process: int | No
             cluster_detection_method=None if coordinator is None else "deactivate",  # flags override the cluster
             initialization_timeout=_CONNECT_SECONDS + 60,
         )
-    except ValueError as error:
-        if coordinator is not None or "coordinator_address" not in str(error):
+    except (ValueError, RuntimeError) as error:  # there is no cluster; JAX has started, in a notebook or by an earlier command
+        if coordinator is not None or not re.search("coordinator_address|must be called before", str(error)):
             raise
     finally:
         timer.cancel()
