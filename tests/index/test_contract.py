@@ -1,4 +1,4 @@
-"""What every engine promises, against a scan in NumPy: exact distances, items, filters, upserts, deletions, durability."""
+"""What every engine must do, compared with a scan in NumPy: exact distances, items, filters, upserts, deletions, durability."""
 
 import numpy as np
 import pytest
@@ -19,13 +19,13 @@ def engine(request, tmp_path):
 
 @pytest.fixture(scope="module")
 def stock():
-    """What read-only tests share, by engine and kind of codes: a server takes seconds to make an index."""
+    """Indexes that read-only tests share, by engine and kind of codes: a server takes seconds to make one."""
     return {}
 
 
 @pytest.fixture
 def stocked(request, engine, stock, tmp_path_factory):
-    """Opens an index of N items that nobody writes to, and gives its codes."""
+    """Open a shared index of N items, and return it with its codes."""
 
     def opened(*, bits=64, alike=False):
         kind = (request.node.callspec.params["engine"], bits, alike)
@@ -43,7 +43,7 @@ def stocked(request, engine, stock, tmp_path_factory):
 
 
 def packed(n, *, bits, seed=0, alike=False):
-    """Random codes; alike: few different ones, as hash codes are."""
+    """Return random codes; if alike, only a few different ones, as is usual of hash codes."""
     random = np.random.default_rng(seed)
     signs = random.choice((-1, 1), (n, bits)).astype(np.int8)
     return codes.pack(signs[random.integers(0, 7, n)] if alike else signs)
@@ -54,7 +54,7 @@ def items(n, *, prefix="/pictures/"):
 
 
 def distances_of(query, database):
-    """The slow way: bit by bit."""
+    """Compute distances bit by bit."""
     return np.unpackbits(query[:, None] ^ database[None], axis=2).sum(axis=2, dtype=np.int32)
 
 
@@ -67,7 +67,7 @@ def filled(engine, *, bits=64, n=N, alike=False):
 @pytest.mark.parametrize("bits", [1, 7, 8, 12, 24, 32, 48, 63, 64, 65, 128, 255, 256])
 @pytest.mark.parametrize("alike", [False, True], ids=["random", "alike"])
 def test_distances_are_exact_for_every_code_length(stocked, bits, alike):
-    """Distances of the nearest ten are those of a scan, and each key is an item at that distance; K need not be whole bytes."""
+    """The nearest ten have the distances of a scan, and each key is an item at that distance."""
     opened, database = stocked(bits=bits, alike=alike)
     query = packed(20, bits=bits, seed=1)
     with opened:
@@ -82,8 +82,8 @@ def test_distances_are_exact_for_every_code_length(stocked, bits, alike):
             assert np.array_equal(wanted[row, named], found.distances[row])
 
 
-def test_of_equal_distances_keys_come_in_order(stocked):
-    """(distance, key) ascends, so that the same search gives the same answer."""
+def test_ties_are_ordered_by_key(stocked):
+    """(distance, key) ascends, so that the same search returns the same result."""
     opened, _ = stocked(bits=12, alike=True)
     with opened:
         found = opened.search(packed(20, bits=12, seed=1), k=100)
@@ -101,8 +101,8 @@ def test_k_above_the_count_gives_all(stocked):
         assert all(len(set(row)) == N for row in found.keys.tolist())
 
 
-def test_radius_leaves_out_what_is_farther(stocked):
-    """Within the radius, the bound included, all and nothing else; what is left of a row is NOTHING."""
+def test_radius(stocked):
+    """All items within the radius, inclusive, and no others; the rest of a row is NOTHING."""
     opened, database = stocked(bits=12)
     query = packed(20, bits=12, seed=1)
     with opened:
@@ -129,7 +129,7 @@ def test_k_counts_within_the_radius(stocked):
 
 
 def test_empty_index(engine):
-    """Nothing is found in it, and it says so; it can be closed, opened, and added to."""
+    """Every question has an empty answer; it can be closed, opened, and added to."""
     with engine.create(bits=12) as opened:
         assert opened.count() == 0
         assert opened.search(packed(3, bits=12), k=5).keys.shape == (3, 0)
@@ -156,7 +156,7 @@ def test_nothing_to_add(engine):
         assert opened.count() == 0
 
 
-def test_items_come_in_the_order_of_their_keys(stocked):
+def test_items_are_in_the_order_of_their_keys(stocked):
     """Any order, any number of times."""
     opened, database = stocked()
     with opened:
@@ -168,7 +168,7 @@ def test_items_come_in_the_order_of_their_keys(stocked):
 
 
 @pytest.mark.parametrize("key", [-1, N, 10**12])
-def test_keys_of_nothing_are_refused(stocked, key):
+def test_keys_out_of_range_are_refused(stocked, key):
     opened, database = stocked()
     with opened:
         opened.search(database[:1], k=N)
@@ -177,7 +177,7 @@ def test_keys_of_nothing_are_refused(stocked, key):
 
 
 def test_scan(engine):
-    """All items with their codes, each once; what was replaced or deleted as it is now."""
+    """All items with their codes, each once, after replacements and deletions."""
     opened, database = filled(engine, bits=12)
     with opened:
         opened.add([Item(items(N)[0].id, ("new",), "f" * 64)], database[7:8])
@@ -192,7 +192,7 @@ def test_scan(engine):
 
 
 def test_find(stocked):
-    """Items by id, with labels and hash; ids that aren't there are passed over, more than a question's worth too."""
+    """Items by id, with labels and hash; unknown ids are missing. More ids than fit into one query of the engine."""
     opened, _ = stocked()
     with opened:
         everything = items(N)
@@ -201,8 +201,8 @@ def test_find(stocked):
         assert opened.find([]) == {}
 
 
-def test_an_id_that_is_there_is_replaced(engine):
-    """Code, labels and hash are the new ones, and it is there once."""
+def test_an_item_with_the_same_id_is_replaced(engine):
+    """Code, labels and hash are the new ones, and there is one such item."""
     opened, database = filled(engine)
     new = Item(items(N)[5].id, ("new", "two"), "f" * 64)
     with opened:
@@ -214,7 +214,7 @@ def test_an_id_that_is_there_is_replaced(engine):
         assert opened.count(where=parse("label=new and label=two")) == 1
 
 
-def test_of_two_with_one_id_the_last_counts(engine):
+def test_of_two_items_with_the_same_id_the_last_counts(engine):
     with engine.create(bits=64) as opened:
         database = packed(2, bits=64)
         opened.add([Item("/a", ("first",)), Item("/a", ("last",))], database)
@@ -235,7 +235,7 @@ def test_adding_the_same_again_changes_nothing(engine):
 
 
 def test_the_same_code_under_many_ids(engine):
-    """Duplicates, which hash codes have many of, are all found."""
+    """All duplicates are found."""
     with engine.create(bits=24) as opened:
         opened.add(items(200), np.repeat(packed(1, bits=24), 200, axis=0))
         found = opened.search(packed(1, bits=24), k=200)
@@ -244,7 +244,7 @@ def test_the_same_code_under_many_ids(engine):
 
 
 def test_delete(engine):
-    """What is deleted isn't found, nor counted; the others stay; deleting it again does nothing."""
+    """Deleted items are neither found nor counted; the others stay; deleting again does nothing."""
     opened, database = filled(engine)
     gone = [item.id for item in items(N)[::3]]
     with opened:
@@ -259,14 +259,14 @@ def test_delete(engine):
 
 
 def test_delete_many(engine):
-    """More than a question's worth."""
+    """More ids than fit into one query of the engine."""
     with engine.create(bits=12) as opened:
         opened.add(items(2_500), packed(2_500, bits=12))
         assert opened.delete([item.id for item in items(2_499)]) == 2_499
         assert list(opened.ids()) == [items(2_500)[-1].id]
 
 
-def test_what_was_deleted_can_be_added_again(engine):
+def test_deleted_items_can_be_added_again(engine):
     opened, database = filled(engine)
     with opened:
         opened.delete([items(N)[0].id])
@@ -276,7 +276,7 @@ def test_what_was_deleted_can_be_added_again(engine):
 
 
 def test_several_adds_are_one_index(engine):
-    """As encoding does it, batch by batch, with searches between."""
+    """Batches, with searches in between, as encoding adds them."""
     database = packed(N, bits=12)
     with engine.create(bits=12) as opened:
         for start in range(0, N, 30):
@@ -290,7 +290,7 @@ def test_several_adds_are_one_index(engine):
         )
 
 
-def test_closed_and_opened_it_is_the_same(engine):
+def test_a_reopened_index_is_the_same(engine):
     opened, database = filled(engine, bits=12)
     before = opened.search(database[:9], k=20)
     opened.close()
@@ -303,8 +303,8 @@ def test_closed_and_opened_it_is_the_same(engine):
         assert again.count() == N + 1
 
 
-def test_others_see_it_after_refresh(engine):
-    """An open handle keeps its keys until it is refreshed, and then sees what was added and deleted meanwhile."""
+def test_changes_are_visible_after_refresh(engine):
+    """An open index keeps its keys until it is refreshed, and then sees what others added and deleted."""
     opened, database = filled(engine, bits=12)
     with opened, engine.open() as reader:
         keys = reader.search(database[:1], k=N).keys[0]
@@ -319,7 +319,7 @@ def test_others_see_it_after_refresh(engine):
         reader.refresh()
 
 
-def test_to_delete_is_to_see_first_what_others_added(engine):
+def test_delete_sees_what_others_added(engine):
     opened, database = filled(engine, bits=12)
     other = engine.open()
     opened.add([Item("/new")], database[:1])
@@ -359,7 +359,7 @@ FILTERS = {
 
 @pytest.mark.parametrize("text", FILTERS)
 def test_filters(stocked, text):
-    """A filtered search is the search of the items that the filter lets through, chosen here by Python."""
+    """A filtered search is a search among the items that the filter selects, chosen here by Python."""
     opened, database = stocked()
     chosen = [row for row, item in enumerate(items(N)) if FILTERS[text](item)]
     with opened:
@@ -401,7 +401,7 @@ NAMES = (
 
 
 def test_names_of_any_kind(engine):
-    """Unicode, quotes, SQL's and glob's own characters, line ends, the longest: kept, found, filtered and deleted."""
+    """Unicode, quotes, characters of SQL and glob, line ends, the longest: stored, found, filtered and deleted."""
     with engine.create(bits=12) as opened:
         kept = [Item(name, (name[:100],)) for name in NAMES]
         opened.add(kept, packed(len(NAMES), bits=12))
@@ -414,7 +414,7 @@ def test_names_of_any_kind(engine):
         assert set(opened.ids()) == set(NAMES[3:])
 
 
-def test_unicode_places(engine):
+def test_unicode_locations(engine):
     with engine.create("Größe 猫 'x'", bits=12) as opened:
         opened.add(items(3), packed(3, bits=12))
     with engine.open("Größe 猫 'x'") as opened:
@@ -441,7 +441,7 @@ def test_ids_by_prefix(stocked, prefix):
     ids=str,
 )
 def test_codes_of_another_kind_are_refused(stocked, wrong):
-    """By `add` and by `search`, with a line that says what was expected; nothing is added."""
+    """`add` and `search` say what was expected; nothing is added."""
     opened, _ = stocked()
     with opened:
         for attempt in (lambda: opened.add(items(2), wrong), lambda: opened.search(wrong, k=1)):
@@ -451,7 +451,7 @@ def test_codes_of_another_kind_are_refused(stocked, wrong):
 
 
 def test_padding_must_be_zero(engine):
-    """Codes in the other bit order, which would be found at wrong distances, are noticed by their padding."""
+    """Padding that isn't zero reveals codes in the other bit order, whose distances would be wrong."""
     wrong = np.packbits(np.ones((2, 12), bool), axis=1)  # big bit order
     with engine.create(bits=12) as opened:
         for attempt in (lambda: opened.add(items(2), wrong), lambda: opened.search(wrong, k=1)):
@@ -460,8 +460,8 @@ def test_padding_must_be_zero(engine):
 
 
 @pytest.mark.parametrize("wrong", ["", "a\0b", "\udcff", "ä" * 2_049, 7, None, b"a"])
-def test_items_that_cannot_be_kept_are_refused(engine, wrong):
-    """As an id, and as a label; the others of the same call aren't added either."""
+def test_invalid_items_are_refused(engine, wrong):
+    """As an id or a label; no other item of the same call is added either."""
     with engine.create(bits=12) as opened:
         for bad in (Item(wrong), Item("/good", (wrong,))):
             if bad == Item("/good", ("",)):
@@ -471,7 +471,7 @@ def test_items_that_cannot_be_kept_are_refused(engine, wrong):
         assert opened.count() == 0
 
 
-def test_other_numbers_of_items_and_codes(engine):
+def test_different_numbers_of_items_and_codes(engine):
     with engine.create(bits=12) as opened, pytest.raises(InputError, match="got 3 items and 2 codes"):
         opened.add(items(3), packed(2, bits=12))
 
@@ -497,7 +497,7 @@ def test_wrong_radius(stocked, radius):
 
 
 def test_codes_of_another_length_or_model_are_refused(engine):
-    """What was there stays, and is opened by its own model afterwards, wherever that is now."""
+    """The index stays as it was; its own model opens it afterwards, wherever the model is now."""
     engine.create(bits=12, model="/runs/a").close()
     with pytest.raises(InputError, match="holds codes of 12 bits, and these have 24"):
         engine.create(bits=24)
@@ -513,7 +513,7 @@ def test_an_index_that_isnt_there(engine):
 
 
 def test_many_small_adds(engine):
-    """However they are kept, the index is the same, and its readers keep theirs."""
+    """Merging them changes neither the index nor what its readers see."""
     database = packed(50, bits=12)
     with engine.create(bits=12) as opened:
         for row in range(50):

@@ -22,7 +22,7 @@ N = 1_000
 
 @pytest.fixture(params=["embedded", pytest.param("milvus", marks=pytest.mark.system)])
 def other(request, tmp_path):
-    """Where copies go to, and come back from."""
+    """The engine that copies are made to, and from."""
     return embedded(tmp_path / "other") if request.param == "embedded" else milvus(request.getfixturevalue("milvus"))
 
 
@@ -66,7 +66,7 @@ def test_there_and_back(source, other, tmp_path):
 
 
 def test_only_what_differs_is_sent(source, other):
-    """New items, and those of another code, label or hash; what the target has besides stays, and is counted."""
+    """New items, and those of another code, label or hash; other items of the target stay, and are counted."""
     items, packed = made(), codes()
     with other.create(bits=12) as target:
         target.add(items[:900], packed[:900])
@@ -92,8 +92,8 @@ def test_a_copy_of_nothing(tmp_path):
         assert copy(source, target) == ((0, 0, 0), 0)
 
 
-def test_what_gets_lost_on_the_way_is_noticed(source, tmp_path, monkeypatch):
-    """A target that keeps another code than it was given, or not all."""
+def test_differences_after_the_copy_are_noticed(source, tmp_path, monkeypatch):
+    """A target that stores other codes than it was given, or not all."""
     wrong = {
         "fewer": (lambda add, items, packed: add(items[:-1], packed[:-1]), "^1 of 1,000"),
         "others": (lambda add, items, packed: add(items, packed[::-1]), "of 1,000"),
@@ -106,7 +106,7 @@ def test_what_gets_lost_on_the_way_is_noticed(source, tmp_path, monkeypatch):
 
 
 def test_items_that_a_source_forgets_are_noticed(source, tmp_path, monkeypatch):
-    """One that doesn't give all that it counts."""
+    """A source that yields fewer items than it counts."""
     scan = source.scan
     monkeypatch.setattr(source, "scan", lambda: ((items[1:], packed[1:]) for items, packed in scan()))
     with embedded(tmp_path).create("target", bits=12) as target, pytest.raises(InputError, match=r"^1 of 999 items"):
@@ -114,7 +114,7 @@ def test_items_that_a_source_forgets_are_noticed(source, tmp_path, monkeypatch):
 
 
 def test_digests_tell_items_apart():
-    """Items that a careless joining of their texts would take for the same."""
+    """Items that would have equal digests if their texts were simply joined."""
     code = np.zeros((1, 2), np.uint8)
     alike = [Item("a", ("b", "c")), Item("a", ("bc",)), Item("a", ("b", "c", "")), Item("a", ("b",), "c"), Item("ab", ("c",))]
     digests = np.concatenate([copying._digests([item], code) for item in alike] + [copying._digests(alike[:1], code + 1)])
@@ -171,7 +171,7 @@ def test_bad_input(source, tmp_path, arguments, said):
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0), (signal.SIGKILL, -9)])
 def test_stopped_it_continues(tmp_path, number, status):
-    """Stopped in the midst, by whatever signal; the same command adds what is missing."""
+    """After any signal, the same command adds what is missing."""
     engine, count = embedded(tmp_path), 300_000
     items = [Item(f"/{i}") for i in range(count)]
     with engine.create("large", bits=16) as opened:
@@ -179,7 +179,7 @@ def test_stopped_it_continues(tmp_path, number, status):
     arguments = ("copy", tmp_path / "large", tmp_path / "copied")
     process = subprocess.Popen(command(*arguments), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     versions, ends = tmp_path / "copied" / "codes.lance" / "_versions", time.monotonic() + 100
-    while not versions.is_dir() or len(list(versions.iterdir())) < 3:  # made, and two adds
+    while not versions.is_dir() or len(list(versions.iterdir())) < 3:  # it was made, and added to twice
         assert time.monotonic() < ends
         time.sleep(0.01)
     process.send_signal(number)

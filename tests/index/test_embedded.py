@@ -1,4 +1,4 @@
-"""The index in a folder: killed, damaged, without room, and beside others."""
+"""The index in a folder: killed while it is written, damaged, on a full disk, with a second writer."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ def filled(folder, n=100):
 
 
 def test_killed_while_adding(tmp_path):
-    """kill -9 at random moments: every batch that was acknowledged is there, new or replaced, none twice; the index opens."""
+    """After kill -9 at random moments the index opens, and holds every acknowledged batch once, new or replaced."""
     done = subprocess.run(
         [sys.executable, KILLS, "--kills=2", f"--folder={tmp_path}", "--out="], capture_output=True, text=True, timeout=300
     )
@@ -32,7 +32,7 @@ def test_killed_while_adding(tmp_path):
 
 
 def test_killed_while_it_is_made(tmp_path):
-    """What is left of a folder whose making was cut short doesn't stand in the way."""
+    """An incomplete folder holds no index, and one can be made there."""
     (tmp_path / "index" / "codes.lance" / "data").mkdir(parents=True)
     (tmp_path / "index" / ".lock").touch()
     with pytest.raises(InputError, match="holds no index"):
@@ -45,7 +45,7 @@ def test_killed_while_it_is_made(tmp_path):
 @pytest.mark.parametrize("of", ["_versions", "data"])
 @pytest.mark.parametrize("damage", ["cut", "noise", "gone"])
 def test_damaged(tmp_path, of, damage):
-    """Files that are cut, overwritten or gone: one line, when it is opened or looked into; never a crash."""
+    """Files that are cut short, overwritten or missing: a message of one line when it is opened or searched, never a crash."""
     engine = filled(tmp_path)
     for path in (tmp_path / "index" / "codes.lance" / of).iterdir():
         content = path.read_bytes()
@@ -60,8 +60,8 @@ def test_damaged(tmp_path, of, damage):
         assert str(tmp_path) in str(raised.value)
 
 
-def test_a_pipe_in_the_place_of_a_file(tmp_path):
-    """Nothing waits for it."""
+def test_a_pipe_instead_of_a_file(tmp_path):
+    """It is refused without waiting for it."""
     engine = filled(tmp_path)
     (path,) = (tmp_path / "index" / "codes.lance" / "data").iterdir()
     path.unlink()
@@ -70,8 +70,8 @@ def test_a_pipe_in_the_place_of_a_file(tmp_path):
         engine.open()
 
 
-def test_padding_that_isnt_zero_is_noticed_where_codes_are_read(tmp_path, monkeypatch):
-    """Codes that got in by another way than `add`."""
+def test_stored_padding_must_be_zero(tmp_path, monkeypatch):
+    """Codes that were not written by `add` are checked when they are read."""
     with embedded(tmp_path).create(bits=12) as opened:
         with monkeypatch.context() as patched:
             patched.setattr("adsq_jax.index.engine.check_codes", lambda codes, manifest: codes)
@@ -80,8 +80,8 @@ def test_padding_that_isnt_zero_is_noticed_where_codes_are_read(tmp_path, monkey
             opened.search(np.zeros((1, 2), np.uint8), k=1)
 
 
-def test_many_small_adds_are_joined(tmp_path):
-    """An add looks through all pieces, of which there must not be one for each add."""
+def test_many_small_adds_are_merged(tmp_path):
+    """An add searches all fragments of the table: there must be fewer of them than adds."""
     with embedded(tmp_path).create(bits=16) as opened:
         for row in range(100):
             opened.add([Item(f"/{row}")], np.full((1, 2), row, np.uint8))
@@ -90,8 +90,8 @@ def test_many_small_adds_are_joined(tmp_path):
         assert opened.items(found.keys[0]) == [Item("/77")]
 
 
-def test_no_room(tmp_path):
-    """A disk that is full, by a limit on files' sizes in a process of its own: one line, and what was added before is there."""
+def test_a_full_disk(tmp_path):
+    """Simulated by a limit on the size of files, in a process of its own: one line, and earlier items stay."""
     engine = filled(tmp_path)
     program = f"""
 import resource, signal, sys
@@ -116,10 +116,10 @@ except InputError as error:
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):
-    """Its reader works; to add is one line."""
+    """It can be read; adding is refused."""
     engine = filled(tmp_path)
     (tmp_path / "index" / ".lock").unlink()
-    (tmp_path / "index" / ".lock").mkdir()  # stands for what the system doesn't let be opened, to root too
+    (tmp_path / "index" / ".lock").mkdir()  # can't be opened for writing, even by root
     with engine.open() as opened:
         assert opened.count() == 100
         with pytest.raises(InputError, match="can't be written"):
@@ -127,7 +127,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 
 
 def test_two_writers(tmp_path):
-    """The second is refused in one line while the first writes, and may write when it has closed."""
+    """The second is refused while the first is open, and may write when that is closed."""
     engine = embedded(tmp_path)
     first = engine.create(bits=12)
     with pytest.raises(InputError, match="being written by another process"):

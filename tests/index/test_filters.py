@@ -1,4 +1,4 @@
-"""Filters: what is written is what is meant, whatever the names; what can't be read is refused with the place."""
+"""Filters are parsed as written, whatever the names; an error says where the text goes wrong."""
 
 import contextlib
 
@@ -23,32 +23,32 @@ def several(kind):
 FILTERS = st.recursive(TERMS, lambda inner: st.one_of(inner.map(Not), several(And)(inner), several(Or)(inner)), max_leaves=8)
 
 
-def written(found):
-    """A filter as text, with parentheses everywhere."""
-    match found:
+def to_text(parsed):
+    """Write a filter as text, with parentheses everywhere."""
+    match parsed:
         case Label(name):
-            return f"label={quoted(name)}"
+            return f"label={quote(name)}"
         case Path(pattern):
-            return f"path={quoted(pattern)}"
+            return f"path={quote(pattern)}"
         case Not(of):
-            return f"not ({written(of)})"
+            return f"not ({to_text(of)})"
         case And(of):
-            return " and ".join(f"({written(one)})" for one in of)
+            return " and ".join(f"({to_text(one)})" for one in of)
         case Or(of):
-            return " or ".join(f"({written(one)})" for one in of)
+            return " or ".join(f"({to_text(one)})" for one in of)
 
 
-def quoted(text):
+def quote(text):
     return f"'{text}'" if '"' in text else f'"{text}"'
 
 
 @given(FILTERS)
-def test_what_is_written_is_read(found):
-    assert parse(written(found)) == found
+def test_round_trip(parsed):
+    assert parse(to_text(parsed)) == parsed
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "parsed"),
     [
         ("label=cat", Label("cat")),
         ("  label = cat  ", Label("cat")),
@@ -63,13 +63,13 @@ def test_what_is_written_is_read(found):
         ("label=a and label=b and label=c", And((Label("a"), Label("b"), Label("c")))),
     ],
 )
-def test_binding(text, found):
-    """`not` before `and` before `or`; spaces don't count; words of the language can be names in quotes."""
-    assert parse(text) == found
+def test_precedence(text, parsed):
+    """`not` before `and` before `or`; spaces are ignored; a quoted name may be and, or, not."""
+    assert parse(text) == parsed
 
 
 @pytest.mark.parametrize(
-    ("text", "place"),
+    ("text", "where"),
     [
         ("", "at its end"),
         ("   ", "at its end"),
@@ -93,16 +93,16 @@ def test_binding(text, found):
         ("label=a or 1=1", "'1=1'"),
     ],
 )
-def test_what_cannot_be_read(text, place):
-    """One line says where, and what was expected."""
+def test_errors(text, where):
+    """One line says where it goes wrong, and what was expected."""
     with pytest.raises(InputError, match="expected label=NAME") as raised:
         parse(text)
-    assert place in str(raised.value)
+    assert where in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
 def test_too_deep_and_too_long():
-    """No text makes Python's stack overflow."""
+    """No text overflows Python's stack."""
     assert parse("(" * 40 + "label=a" + ")" * 40) == Label("a")
     for text in ("(" * 60 + "label=a" + ")" * 60, "not " * 1_000 + "label=a"):
         with pytest.raises(InputError, match="more than 50 levels"):
@@ -112,7 +112,7 @@ def test_too_deep_and_too_long():
 
 
 @given(st.text(max_size=40))
-def test_any_text_is_read_or_refused(text):
-    """Nothing but InputError comes of it."""
+def test_any_text_is_parsed_or_refused(text):
+    """No other exception than InputError is raised."""
     with contextlib.suppress(InputError):
         assert parse(text)

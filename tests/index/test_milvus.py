@@ -1,4 +1,4 @@
-"""The index on a Milvus server: addresses, limits, consistency, IVF, a server that is away or killed, and the commands."""
+"""The index on a Milvus server: addresses, limits, consistency, IVF, a server that is down or killed, and the commands."""
 
 import json
 import signal
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
-    ("place", "wanted"),
+    ("location", "wanted"),
     [
         ("http://host", ("http://host:19530", "adsq_jax", None, None)),
         ("http://host/", ("http://host:19530", "adsq_jax", None, None)),
@@ -35,12 +35,12 @@ ROOT = Path(__file__).parents[2]
         ("http://host?nprobe=3&nlist=65536", ("http://host:19530", "adsq_jax", 65_536, 3)),
     ],
 )
-def test_addresses(place, wanted):
-    assert Address.parse(place) == (place, *wanted)
+def test_addresses(location, wanted):
+    assert Address.parse(location) == (location, *wanted)
 
 
 @pytest.mark.parametrize(
-    ("place", "said"),
+    ("location", "said"),
     [
         ("http://", "expected the address of an index"),
         ("http://host:port", "expected the address of an index"),
@@ -63,9 +63,9 @@ def test_addresses(place, wanted):
         ("http://name:secret@host:port/a", "set MILVUS_TOKEN=NAME:PASSWORD instead"),
     ],
 )
-def test_wrong_addresses(place, said):
-    """One line, and no word of a password."""
-    for attempt in (lambda: index.open_index(place), lambda: index.create(place, Manifest(12, "m"))):
+def test_wrong_addresses(location, said):
+    """The message is one line without the password."""
+    for attempt in (lambda: index.open_index(location), lambda: index.create(location, Manifest(12, "m"))):
         with pytest.raises(InputError, match=said) as raised:
             attempt()
         assert "secret" not in str(raised.value)
@@ -76,15 +76,15 @@ TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
 
 
 @given(TEXTS, TEXTS, TEXTS)
-def test_beginnings_as_a_range_of_bytes(prefix, following, other):
-    """`id >= prefix and id < end`, as the server compares texts by their bytes, holds for what begins so, and nothing else."""
+def test_prefixes_as_ranges(prefix, following, other):
+    """Compared byte by byte, as the server does, a text is in the range if and only if it begins with the prefix."""
     expression = milvus_filters.id_starts_with(prefix)
     bounds = [json.loads(part.split(" ", 2)[2]) for part in expression.strip("()").split(" and id")] if expression else []
 
     def within(text):
         return all(
-            text.encode() >= bound.encode() if place == 0 else text.encode() < bound.encode()
-            for place, bound in enumerate(bounds)
+            text.encode() >= bound.encode() if number == 0 else text.encode() < bound.encode()
+            for number, bound in enumerate(bounds)
         )
 
     for text in (prefix, prefix + following):
@@ -98,17 +98,17 @@ def test_beginnings_as_a_range_of_bytes(prefix, following, other):
     ("prefix", "end"),
     [("a", "b"), ("\ud7ff", "\ue000"), ("a" + chr(sys.maxunicode), "b"), ("\x7f", "\x80"), ("z\uffff", "z\U00010000")],
 )
-def test_ends_of_beginnings(prefix, end):
-    """The character after the last; surrogates, which no text has, are left out."""
+def test_ends_of_ranges(prefix, end):
+    """The last character is replaced by the next one that isn't a surrogate."""
     assert milvus_filters.id_starts_with(prefix).endswith(f"id < {json.dumps(end, ensure_ascii=False)})")
 
 
-def test_nobody_there():
-    """A port where nothing listens, and a name that isn't one: within seconds."""
-    for place in (f"http://127.0.0.1:{closed_port()}/a", "http://host.invalid/a"):
+def test_no_server():
+    """A port without a listener, and an unknown host: refused within seconds."""
+    for location in (f"http://127.0.0.1:{closed_port()}/a", "http://host.invalid/a"):
         began = time.monotonic()
         with pytest.raises(InputError, match="can't be reached") as raised:
-            index.open_index(place)
+            index.open_index(location)
         assert time.monotonic() - began < 20
         assert "\n" not in str(raised.value)
 
@@ -118,8 +118,8 @@ def closed_port():
         return listener.getsockname()[1]
 
 
-def test_somebody_else_there():
-    """One who takes the connection and says nothing: within the time that connecting may take."""
+def test_a_silent_server():
+    """A server that accepts the connection and never answers: refused within the time limit of connecting."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         began = time.monotonic()
         with pytest.raises(InputError, match="can't be reached"):
@@ -128,7 +128,7 @@ def test_somebody_else_there():
 
 
 def test_without_the_extra(monkeypatch):
-    """One line says what to install."""
+    """The message says what to install."""
     for name in ("adsq_jax.index.milvus", "adsq_jax.index.milvus_server"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "pymilvus", None)
@@ -152,7 +152,7 @@ def packed(n, *, width=8, seed=0):
 @pytest.mark.system
 @pytest.mark.parametrize("token", ["", "root:wrong", "nobody:Milvus", "rubbish"])
 def test_wrong_tokens(milvus, monkeypatch, token):
-    """Says which variable, and not what is in it."""
+    """The message names the variable, and doesn't show its value."""
     monkeypatch.setenv("MILVUS_TOKEN", token)
     with pytest.raises(InputError, match="set MILVUS_TOKEN=NAME:PASSWORD") as raised:
         index.create(f"{milvus}/a", Manifest(12, "m"))
@@ -161,7 +161,7 @@ def test_wrong_tokens(milvus, monkeypatch, token):
 
 @pytest.mark.system
 def test_two_writers(engine):
-    """Both are open and write in turn; of one id the later code counts."""
+    """Both are open and write in turn; of the same id the later code counts."""
     with engine.create() as first, engine.create() as second:
         first.add(items(10), packed(10))
         second.add(items(20)[5:], packed(15, seed=1))
@@ -173,8 +173,8 @@ def test_two_writers(engine):
 
 
 @pytest.mark.system
-def test_collections_of_others(engine, milvus):
-    """What somebody else made under that name is refused, and stays as it is."""
+def test_foreign_collections(engine, milvus):
+    """A collection of that name that isn't an index is refused, and stays as it is."""
     client = local.client(milvus)
     client.create_collection("theirs", dimension=8)
     for attempt in (lambda: index.open_index(f"{milvus}/theirs"), lambda: index.create(f"{milvus}/theirs", Manifest(64, "m"))):
@@ -192,8 +192,8 @@ def test_collections_of_others(engine, milvus):
 
 
 @pytest.mark.system
-def test_made_in_part(engine, milvus, monkeypatch):
-    """A process that ended between the collection and its index, or before it was loaded, is no hindrance to the next."""
+def test_incomplete(engine, milvus, monkeypatch):
+    """A process that ended before the collection was indexed or loaded doesn't hinder the next."""
     with monkeypatch.context() as patched:
         patched.setattr(milvus_module, "_ensure_index", lambda calls, make: sys.exit("killed"))
         with pytest.raises(SystemExit):
@@ -210,24 +210,24 @@ def test_made_in_part(engine, milvus, monkeypatch):
 
 
 @pytest.mark.system
-def test_lists_are_looked_through_as_far_as_asked(engine, milvus):
-    """BIN_IVF_FLAT: exact, unless nprobe says to look less; what is found then is as far as it says."""
-    place, codes = engine.location("lists"), packed(3_000, width=2)
-    with index.create(f"{place}?nlist=32", Manifest(16, "m")) as opened:
+def test_nlist_and_nprobe(engine, milvus):
+    """BIN_IVF_FLAT is exact unless nprobe is smaller than nlist; the distances are right in any case."""
+    location, codes = engine.location("lists"), packed(3_000, width=2)
+    with index.create(f"{location}?nlist=32", Manifest(16, "m")) as opened:
         opened.add(items(3_000), codes)
     client = local.client(milvus)
-    client.flush(place.split("/")[-1])
+    client.flush(location.split("/")[-1])
     ends = time.monotonic() + 60
-    while not (state := client.describe_index(place.split("/")[-1], "code"))["indexed_rows"]:
+    while not (state := client.describe_index(location.split("/")[-1], "code"))["indexed_rows"]:
         assert time.monotonic() < ends, state
         time.sleep(0.5)
-    client.release_collection(place.split("/")[-1])  # loaded again, it has the index
+    client.release_collection(location.split("/")[-1])  # loaded again, it has the index
     client.close()
     query = packed(20, width=2, seed=1)
     apart = np.unpackbits(query[:, None] ^ codes[None], axis=2).sum(axis=2)
     shares = []
     for options in ("", "?nprobe=32", "?nprobe=60000", "?nlist=32&nprobe=1"):
-        with index.open_index(place + options) as opened:
+        with index.open_index(location + options) as opened:
             found = opened.search(query, k=50)
             rows = np.array([int(item.id[1:]) for item in opened.items(found.keys[found.keys >= 0])])
             assert np.array_equal(apart[np.nonzero(found.keys >= 0)[0], rows], found.distances[found.keys >= 0])
@@ -236,12 +236,12 @@ def test_lists_are_looked_through_as_far_as_asked(engine, milvus):
     assert shares[:3] == [1, 1, 1]
     assert shares[3] < 1
     with pytest.raises(InputError, match="was made with nlist=32, got nlist=64; fix: leave nlist out"):
-        index.open_index(f"{place}?nlist=64")
+        index.open_index(f"{location}?nlist=64")
 
 
 @pytest.mark.system
 def test_limits_of_the_server(engine):
-    """More neighbours, or labels, than Milvus has room for: one line, and nothing of that call is added."""
+    """More neighbours or labels than Milvus allows: one line, and nothing of that call is added."""
     with engine.create(bits=8) as opened:
         opened.add(items(16_385), np.zeros((16_385, 1), np.uint8))
         assert opened.search(np.zeros((1, 1), np.uint8), k=16_384).keys.shape == (1, 16_384)
@@ -257,7 +257,7 @@ def test_limits_of_the_server(engine):
 
 @pytest.mark.system
 def test_long_rows(engine):
-    """More than a message holds, 100 MB of labels: added, and read page by page."""
+    """100 MB of labels, more than fits into a message: added, and read page by page."""
     long = [Item(f"/{i}", tuple(f"{i} {k} " + "x" * 4_000 for k in range(500))) for i in range(50)]
     with engine.create(bits=8) as opened:
         opened.add(long, np.arange(50, dtype=np.uint8)[:, None])
@@ -273,7 +273,7 @@ def test_long_rows(engine):
 
 @pytest.mark.system
 def test_patterns_are_bounded(engine, monkeypatch):
-    """Milvus 2.3 compares beginnings alone; what is compared here has bounds, and says so. A beginning has none."""
+    """Patterns that Milvus 2.3 can't compare are limited, with a message that says so; prefixes are not."""
     with engine.create() as opened:
         opened.add(items(100), packed(100))
         assert opened.count(where=parse("path=*5")) == 10
@@ -281,7 +281,7 @@ def test_patterns_are_bounded(engine, monkeypatch):
         assert opened.count(where=parse("not path=/0*5")) == 90
         monkeypatch.setattr(milvus_filters, "_MAX_LISTED", 10)
         assert opened.count(where=parse("path=*5")) == 10
-        assert opened.count(where=parse("path=/*0*")) == 100  # those that are kept out are named, none
+        assert opened.count(where=parse("path=/*0*")) == 100  # the ids that don't match are listed: none
         with pytest.raises(InputError, match="selects 19 items and leaves out 81"):
             opened.count(where=parse("path=/*5*"))
         monkeypatch.setattr(milvus_filters, "_MAX_COMPARED", 10)
@@ -292,8 +292,8 @@ def test_patterns_are_bounded(engine, monkeypatch):
 
 
 @pytest.mark.system
-def test_filters_take_any_text(engine):
-    """Whatever stands in ids and labels, no filter is misread, and none gets out of its quotes."""
+def test_any_text_in_filters(engine):
+    """No text in ids and labels is misread as a part of a filter."""
     texts = [chr(code) for code in range(1, 0x300)] + [
         '" or id != "',
         "\\\\",
@@ -314,9 +314,9 @@ def test_filters_take_any_text(engine):
 
 @pytest.mark.system
 def test_a_server_that_is_killed(tmp_path):
-    """kill -9 while codes are added, and started again: the client comes to its end, and nothing that was kept is lost.
+    """kill -9 while codes are added, and started again: the client finishes, and nothing that was stored is lost.
 
-    Where it stays away, the client ends with one line.
+    If the server stays down, the client ends with one line.
     """
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.robustness.milvus_kills", "--kills=1", "--out="],
@@ -340,31 +340,31 @@ def command(module, *arguments, status=0):
 
 @pytest.mark.system
 def test_the_commands(milvus, filled, colours, tmp_path):
-    """encode, search and the copy to a folder, with a server's address where a folder stood: the same hits, in JSON."""
+    """encode, search and the copy to a folder, with the address of a server instead of a folder: the same hits, in JSON."""
     folder, run = colours
-    place = f"{milvus}/colours"
+    location = f"{milvus}/colours"
     for wanted in ("36 images encoded, 0 unchanged", "0 images encoded, 36 unchanged"):
-        done = command("encode", f"--workdir={run}", f"--images={folder}", f"--index={place}")
+        done = command("encode", f"--workdir={run}", f"--images={folder}", f"--index={location}")
         assert wanted in done.stdout
     asked = (f"--query={folder}/red/00.png", "--k=36", "--where=label=red and path!=*/03.png", "--radius=6", "--json")
-    hits = [json.loads(command("search", f"--index={of}", *asked).stdout)[0]["hits"] for of in (place, filled[2])]
+    hits = [json.loads(command("search", f"--index={of}", *asked).stdout)[0]["hits"] for of in (location, filled[2])]
     assert hits[0]
     for hit in (hit for some in hits for hit in some):
         del hit["rank"]  # among equal distances
     assert sorted(hits[0], key=json.dumps) == sorted(hits[1], key=json.dumps)
-    copied = command("index", "copy", place, str(tmp_path / "copy"))
+    copied = command("index", "copy", location, str(tmp_path / "copy"))
     assert "36 items copied, 0 were there already; all are equal" in copied.stdout
-    wrong = command("search", f"--index={place}", f"--query={folder}/red/00.png", "--where=label", status=2)
+    wrong = command("search", f"--index={location}", f"--query={folder}/red/00.png", "--where=label", status=2)
     assert len(wrong.stderr.strip().splitlines()) == 1
 
 
 @pytest.mark.system
 def test_the_demo(milvus, filled):
-    """What the page asks of an index, asked of a server: the same distances, samples of what is there."""
+    """The page finds the same on a server as in a folder, and draws its samples from there."""
     from adsq_jax.demo.finder import Finder
 
-    paths, model, place = filled
-    with index.open_index(place) as source, index.create(f"{milvus}/demo", source.manifest) as opened:
+    paths, model, location = filled
+    with index.open_index(location) as source, index.create(f"{milvus}/demo", source.manifest) as opened:
         for some, codes in source.scan():
             opened.add(some, codes)
         finders = [Finder(each, model) for each in (opened, source)]
@@ -379,8 +379,8 @@ def test_the_demo(milvus, filled):
 def test_stopped_while_it_waits(number, status):
     """A signal ends a wait for an answer at once, in one line."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        place = f"http://127.0.0.1:{silent.getsockname()[1]}/a"
-        asking = [sys.executable, "-m", "adsq_jax.index", "copy", place, "elsewhere"]
+        location = f"http://127.0.0.1:{silent.getsockname()[1]}/a"
+        asking = [sys.executable, "-m", "adsq_jax.index", "copy", location, "elsewhere"]
         process = subprocess.Popen(asking, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         silent.settimeout(100)
         accepted, _ = silent.accept()
@@ -394,8 +394,8 @@ def test_stopped_while_it_waits(number, status):
 
 
 @pytest.mark.system
-def test_what_is_loaded_is_not_loaded_again(engine, monkeypatch):
-    """What is loaded isn't loaded again: the server refuses that where there are more replicas than it would make."""
+def test_a_loaded_collection_is_not_loaded_again(engine, monkeypatch):
+    """The server would refuse it if the collection had more replicas."""
     with engine.create() as opened:
         opened.add(items(3), packed(3))
     with monkeypatch.context() as patched:
@@ -404,8 +404,8 @@ def test_what_is_loaded_is_not_loaded_again(engine, monkeypatch):
             assert opened.count() == 3
 
 
-def test_what_is_temporary():
-    """Waiting helps a server that starts or is away, and nothing else."""
+def test_temporary_errors():
+    """A server that starts or is down; no other error is temporary."""
     from pymilvus import MilvusException
     from pymilvus.grpc_gen import common_pb2
 
@@ -420,7 +420,7 @@ def test_what_is_temporary():
 
 @pytest.mark.system
 def test_the_benchmark(tmp_path):
-    """On a small sample, codes of a run that there never was: every figure is a positive number, and recall ends with 1."""
+    """On a small sample, with random codes: every figure is a positive number, and the last recall is 1."""
     (tmp_path / "run" / "codes").mkdir(parents=True)
     (tmp_path / "run" / "config.json").write_text('{"bits": 16}')
     for part, count in (("query", 10), ("database", 1_500)):
