@@ -24,7 +24,7 @@ from adsq_jax.run.progress import progress_bar
 from adsq_jax.training import loop, optimizer
 from adsq_jax.training import rounds as training_rounds
 from adsq_jax.training.init import init
-from adsq_jax.training.setup import TrainSetup, setup
+from adsq_jax.training.setup import LabelNetSettings, TrainSetup, setup
 from adsq_jax.training.state import TrainState
 
 
@@ -143,6 +143,7 @@ def fit(
     epochs_per_round: int = 3,
     batch_size: int | None = None,
     learning_rate: float = 3e-3,
+    label_net: LabelNetSettings | None = None,
     seed: int = 0,
     devices: OneDevice | Sequence[jax.Device] | None = None,
     workdir: str | Path | None = None,
@@ -165,6 +166,7 @@ def fit(
       epochs_per_round: passes over the images, for each ImgNet and round.
       batch_size: images a batch; None: 128, or as many as there are if they are fewer.
       learning_rate: the peak of Adam's.
+      label_net: LabelNet's settings; None: `adsq_jax.training.LabelNetSettings()`.
       seed: of weights, order and augmentation.
       devices: None: one device; or a list of JAX devices.
       workdir: a folder for checkpoints, metrics and the model: the same call continues an interrupted training. None: nothing
@@ -200,6 +202,7 @@ def fit(
         epochs_per_round=epochs_per_round,
         batch_size=batch,
         optimizer=optimizer.build(total_steps=rounds * epochs_per_round * (size // batch), learning_rate=learning_rate),
+        label_net=label_net,
         frozen_trunk=frozen_trunk,
         devices=devices,
     )
@@ -217,6 +220,7 @@ def fit(
         "epochs_per_round": epochs_per_round,
         "batch_size": batch,
         "learning_rate": learning_rate,
+        "label_net": repr(label_net),
         "seed": seed,
     }
     log = None if on_progress is None else CallbackLog(on_progress)
