@@ -1,12 +1,11 @@
-"""Kills a Milvus server by `kill -9` while codes are added: the client goes on when it is back, and all acknowledged is there.
+"""Kill a Milvus server by `kill -9` while a client adds codes: the client must go on when it is back, and nothing may be lost.
 
     python -m benchmarks.robustness.milvus_kills [--kills=10] [--out=benchmarks/results/milvus/kills.json]
 
-As benchmarks/robustness/index_kills.py, a process adds batches of 2,000 codes and says after each that it is kept;
-every other time they replace what is there. Here the server is killed, at a random moment,
-and started again a second later; the process must come
-to its end by itself. Then all batches are compared. At last the server is killed and stays away: the process must end, with
-status 2 and one line, within 90 s (its own bound is 60 s a call).
+As in benchmarks/robustness/index_kills.py, a process adds batches of 2,000 codes and acknowledges each one when it is saved;
+every other time it replaces batches that are there. Here the server is killed at a random moment and started again a second
+later; the process must finish by itself. Then all batches are compared. At the end the server is killed and not started again:
+the process must end within 90 s (its limit is 60 s a call), with status 2 and one line.
 """
 
 import argparse
@@ -25,12 +24,12 @@ from adsq_jax.run import environment
 from benchmarks.robustness import index_kills
 from benchmarks.robustness.milvus_local import TOKEN, Server
 
-MOST = 90.0  # seconds that the process may take to end, where the server stays away
+MOST = 90.0  # seconds in which the process must end without a server
 
 
-def adding(place: str, *, first: int, version: int) -> "subprocess.Popen[str]":
-    """Starts an ingestion; returns when it begins to add."""
-    program = f"from benchmarks.robustness import index_kills; index_kills.run({place!r}, {first}, {version})"
+def start_adding(location: str, *, first: int, version: int) -> "subprocess.Popen[str]":
+    """Start a process that adds; return when it begins to."""
+    program = f"from benchmarks.robustness import index_kills; index_kills.run({location!r}, {first}, {version})"
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     line = process.stdout.readline()
@@ -38,9 +37,9 @@ def adding(place: str, *, first: int, version: int) -> "subprocess.Popen[str]":
     return process
 
 
-def killed(server: Server, place: str, *, first: int, version: int, after: float) -> dict[str, Any]:
-    """One kill: how many batches had been acknowledged, and the seconds that the client then waited for the next."""
-    moments, process = list[float](), adding(place, first=first, version=version)
+def kill_while_adding(server: Server, location: str, *, first: int, version: int, after: float) -> dict[str, Any]:
+    """Kill the server once; return the number of batches acknowledged by then, and the seconds until the next one."""
+    moments, process = list[float](), start_adding(location, first=first, version=version)
 
     def read() -> None:
         assert process.stdout is not None
@@ -52,32 +51,33 @@ def killed(server: Server, place: str, *, first: int, version: int, after: float
     time.sleep(after)
     server.kill()
     kill, before = time.monotonic(), len(moments)
-    assert before < index_kills.BATCHES, "it had come to its end before: give it more to do"
+    assert before < index_kills.BATCHES, "the process finished before the kill: raise BATCHES"
     time.sleep(1)
     server.start()
     assert process.stderr is not None
-    said = process.stderr.read()
+    stderr = process.stderr.read()
     reader.join()
-    assert process.wait() == 0, said
+    assert process.wait() == 0, stderr
     assert len(moments) == index_kills.BATCHES, "batches are missing"
     waited = [moment - kill for moment in moments if moment > kill][:1]
     return {"seconds": round(after, 3), "acknowledged": before, "waited": round(waited[0], 1) if waited else None}
 
 
-def left_alone(server: Server, place: str) -> dict[str, Any]:
-    """The server stays away: seconds until the client ends, and what it says."""
-    process = adding(place, first=0, version=0)
+def without_server(server: Server, location: str) -> dict[str, Any]:
+    """Kill the server for good; return the seconds until the client ends, and its message."""
+    process = start_adding(location, first=0, version=0)
     time.sleep(0.3)
     server.kill()
     began = time.monotonic()
-    said = process.communicate(timeout=MOST)[1]
-    assert process.returncode == 2, said
-    assert len(said.strip().splitlines()) == 1, said
-    return {"seconds": round(time.monotonic() - began, 1), "said": said.strip().replace(server.address, "http://HOST:PORT")}
+    stderr = process.communicate(timeout=MOST)[1]
+    assert process.returncode == 2, stderr
+    assert len(stderr.strip().splitlines()) == 1, stderr
+    message = stderr.strip().replace(server.address, "http://HOST:PORT")
+    return {"seconds": round(time.monotonic() - began, 1), "said": message}
 
 
 def main() -> None:
-    """Kills, checks, and writes the figures."""
+    """Kill, check, and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--out", default="benchmarks/results/milvus/kills.json")
@@ -86,20 +86,21 @@ def main() -> None:
     draw, moments = random.Random(0), []
     with tempfile.TemporaryDirectory() as folder:
         server = Server(Path(folder))
-        place, acknowledged = f"{server.address}/kills", dict[int, int]()
+        location, acknowledged = f"{server.address}/kills", dict[int, int]()
         server.start()
         for kill in range(given.kills):
             first, version = index_kills.BATCHES * (kill // 2), kill % 2
-            moments.append(killed(server, place, first=first, version=version, after=draw.uniform(0, 2)))
+            moments.append(kill_while_adding(server, location, first=first, version=version, after=draw.uniform(0, 2)))
             acknowledged.update(dict.fromkeys(range(first, first + index_kills.BATCHES), version))
-            count = index_kills.check(place, acknowledged, under_way={})
+            count = index_kills.check(location, acknowledged, uncertain={})
             print(f"kill {kill + 1}: {moments[-1]}; {count:,} codes, all there", flush=True)
-        alone = left_alone(server, place)
-    print(f"{given.kills} kills: nothing lost, nothing twice; left alone, it said after {alone['seconds']} s: {alone['said']}")
+        alone = without_server(server, location)
+    print(f"{given.kills} kills: nothing lost, nothing twice")
+    print(f"without a server the client ended after {alone['seconds']} s: {alone['said']}")
     if given.out:
         Path(given.out).parent.mkdir(parents=True, exist_ok=True)
-        told = {**environment.environment(), "kills": moments, "left_alone": alone}
-        Path(given.out).write_text(json.dumps(told, indent=1) + "\n")
+        content = {**environment.environment(), "kills": moments, "left_alone": alone}
+        Path(given.out).write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

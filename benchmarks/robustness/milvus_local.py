@@ -1,4 +1,4 @@
-"""A Milvus server on this machine, for benchmarks and tests: started by launch/milvus/local.py, killed, started again."""
+"""A Milvus server on this machine, for benchmarks and tests; launch/milvus/local.py starts it, and it can be killed."""
 
 import os
 import signal
@@ -13,10 +13,10 @@ TOKEN = "root:Milvus"  # of a new server
 
 
 class Server:
-    """A server with its data in a folder, always at the same port."""
+    """A server that keeps its data in a folder and its port over restarts."""
 
     def __init__(self, folder: Path):
-        """Takes a folder, which may hold the data of a server before."""
+        """Take a folder, empty or with a server's data."""
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self._port = listener.getsockname()[1]
         self._folder = folder
@@ -31,7 +31,7 @@ class Server:
         self.kill()
 
     def start(self) -> None:
-        """Returns when it answers."""
+        """Start the server; return when it answers."""
         command = [sys.executable, str(LOCAL), f"--port={self._port}", f"--data={self._folder}", "--token"]
         with open(self._folder / "output", "w") as output:
             self._process = subprocess.Popen(
@@ -42,7 +42,7 @@ class Server:
         assert "is Milvus" in line, (self._folder / "output").read_text()
 
     def kill(self) -> None:
-        """kill -9, of all that belongs to it."""
+        """Kill all processes of the server by `kill -9`."""
         assert self._process is not None
         assert self._process.stdout is not None
         os.killpg(self._process.pid, signal.SIGKILL)
@@ -51,16 +51,16 @@ class Server:
 
 
 def client(address: str) -> Any:
-    """pymilvus's, past this library."""
+    """Return a client of pymilvus, which doesn't use this package."""
     from pymilvus import MilvusClient
 
     return MilvusClient(uri=address, token=TOKEN, timeout=30, dedicated=True)
 
 
 def drop_all(address: str, *, but: str) -> None:
-    """Drops all collections but those whose names begin so."""
-    found = client(address)
-    for name in found.list_collections():
+    """Drop all collections but those whose names begin with `but`."""
+    connection = client(address)
+    for name in connection.list_collections():
         if not name.startswith(but):
-            found.drop_collection(name)
-    found.close()
+            connection.drop_collection(name)
+    connection.close()

@@ -1,10 +1,12 @@
-"""Whether 1, 2 and 4 processes on 1, 4 and 8 devices each train alike: `python -m benchmarks.robustness.processes [--out=DIR]`.
+"""Check that 1, 2 and 4 processes on 1, 4 and 8 devices each train alike.
 
-Every topology runs configs/digits.py with toy sizes through `python -m adsq_jax.main`, all processes on this machine, on fake
-devices of its CPU, for STEPS updates in two rounds and more. Against one process on one device: each update's loss must agree
-to TOLERANCE, and mAP to MAP_TOLERANCE; else the exit status is 1.
+    python -m benchmarks.robustness.processes [--out=DIR]
 
-Seconds are of processes that share the cores and speak by loopback: they say nothing of machines of their own.
+Every topology runs configs/digits.py with toy sizes by `python -m adsq_jax.main`, all processes on this machine, on fake
+devices of its CPU, for at least STEPS updates in two or more rounds. Each update's loss must agree with that of one process on
+one device to TOLERANCE, and mAP to MAP_TOLERANCE; else the exit status is 1.
+
+Seconds are of processes that share cores and communicate by loopback: they say nothing about separate machines.
 """
 
 import argparse
@@ -31,29 +33,29 @@ SMALL = (
     "--config.label_net.steps=20",
     "--config.train.epochs_per_round=1",
     "--config.train.log_every=1",
-    # Adam divides the gradient of a channel that hardly lives, which is rounding, by its own size: it would grow to what flips
-    # a bit in the B-step. What is left to compare is what another order of summation does to the losses.
+    # Adam divides a nearly dead channel's gradient, a rounding error, by its size, which could flip a bit in the B-step. With a
+    # larger eps, losses differ only by the order of summation.
     "--config.optim.arguments={'eps': 1e-4}",
 )
 
 
 class Started(NamedTuple):
-    """Processes that train together, and where each one's output goes, standard error included."""
+    """Processes that train together, and the file of each one's output and standard error."""
 
     processes: list[subprocess.Popen]
     logs: list[Path]
 
     def wait(self, *, timeout: float) -> list[int]:
-        """Exit statuses of all, by number.
+        """Wait for all processes; return their exit statuses by number.
 
         Raises:
-          subprocess.TimeoutExpired: one goes on.
+          subprocess.TimeoutExpired: one is still running.
         """
         deadline = time.monotonic() + timeout
         return [process.wait(max(0.0, deadline - time.monotonic())) for process in self.processes]
 
-    def said(self) -> list[str]:
-        """What each has told so far."""
+    def outputs(self) -> list[str]:
+        """Return the output of each process so far."""
         return [log.read_text() for log in self.logs]
 
 
@@ -67,16 +69,16 @@ def started(
     own: Mapping[int, Sequence[str]] | None = None,
     folders: Mapping[int, Path] | None = None,
 ) -> Iterator[Started]:
-    """Starts processes of one run; at the end of the block none of them is left.
+    """Start the processes of one run; at the end of the block none of them is left.
 
     Args:
-      count: how many; one alone gets no coordinator.
+      count: the number of processes; one alone gets no coordinator.
       workdir: the run's folder.
-      *arguments: flags of all.
+      *arguments: flags of all processes.
       logs: a folder for their output; made if it isn't there.
-      base: flags of all too: the config.
-      own: by process, further flags that only that one gets.
-      folders: by process, where it is started; the repository's root without.
+      base: more flags of all processes: the config.
+      own: process -> more flags of that process alone.
+      folders: process -> folder to start it in; default: the repository's root.
 
     Yields:
       The processes, by number.
@@ -84,14 +86,16 @@ def started(
     with socket.create_server(("localhost", 0)) as server:
         port = server.getsockname()[1]
     logs.mkdir(parents=True, exist_ok=True)
-    found = Started([], [logs / f"{process}.log" for process in range(count)])
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}  # one may start elsewhere
+    processes = Started([], [logs / f"{process}.log" for process in range(count)])
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}  # a process may start in another folder
     try:
-        for process, log in enumerate(found.logs):
-            among = [f"--coordinator=localhost:{port}", f"--processes={count}", f"--process={process}"] if count > 1 else []
-            command = [sys.executable, "-m", "adsq_jax.main", *base, *arguments, *(own or {}).get(process, ()), *among]
+        for process, log in enumerate(processes.logs):
+            connection = (
+                [f"--coordinator=localhost:{port}", f"--processes={count}", f"--process={process}"] if count > 1 else []
+            )
+            command = [sys.executable, "-m", "adsq_jax.main", *base, *arguments, *(own or {}).get(process, ()), *connection]
             with log.open("w") as file:
-                found.processes.append(
+                processes.processes.append(
                     subprocess.Popen(
                         [*command, f"--workdir={workdir}"],
                         cwd=(folders or {}).get(process, ROOT),
@@ -100,73 +104,73 @@ def started(
                         stderr=file,
                     )
                 )
-        yield found
+        yield processes
     finally:
-        for process in found.processes:
+        for process in processes.processes:
             process.kill()
-        for process in found.processes:
+        for process in processes.processes:
             process.wait()
 
 
 def run(count: int, workdir: Path, *arguments: str, logs: Path, timeout: float = 600) -> float:
-    """Runs processes to the end of a run; returns the seconds it took.
+    """Run processes to the end of a run; return the seconds.
 
     Raises:
-      RuntimeError: one of them failed; with what it said last.
+      RuntimeError: one of them failed; the text has the end of its output.
     """
     began = time.monotonic()
-    with started(count, workdir, *arguments, logs=logs) as found:
-        statuses = found.wait(timeout=timeout)
-        for status, said in zip(statuses, found.said(), strict=True):
+    with started(count, workdir, *arguments, logs=logs) as processes:
+        statuses = processes.wait(timeout=timeout)
+        for status, output in zip(statuses, processes.outputs(), strict=True):
             if status:
-                raise RuntimeError(f"statuses {statuses}: {said[-2000:]}")
+                raise RuntimeError(f"statuses {statuses}: {output[-2000:]}")
     return time.monotonic() - began
 
 
 def losses(workdir: Path) -> dict[int, float]:
-    """The loss of every update of the ImgNets, by step."""
+    """Return the loss of every update of the ImgNets by step."""
     lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
     return {line["step"]: line["loss"] for line in lines if line["phase"] == "img_net"}
 
 
 def mean_average_precision(workdir: Path) -> float:
-    """The run's result."""
+    """Return the run's mAP."""
     return json.loads((workdir / "result.json").read_text())["map"]
 
 
-def difference(found: Mapping[int, float], expected: Mapping[int, float]) -> float:
-    """The greatest relative difference of losses.
+def difference(losses_: Mapping[int, float], expected: Mapping[int, float]) -> float:
+    """Return the greatest relative difference of losses.
 
     Raises:
-      ValueError: they are not of the same steps.
+      ValueError: they are of different steps.
     """
-    if found.keys() != expected.keys():
-        raise ValueError(f"losses of other steps: {sorted(found.keys() ^ expected.keys())}")
-    return max(abs(found[step] - expected[step]) / abs(expected[step]) for step in expected)
+    if losses_.keys() != expected.keys():
+        raise ValueError(f"losses of different steps: {sorted(losses_.keys() ^ expected.keys())}")
+    return max(abs(losses_[step] - expected[step]) / abs(expected[step]) for step in expected)
 
 
 def sizes(count: int, devices: int, *, steps: int, batch_size: int) -> list[str]:
-    """Flags of a topology, for so many steps or a few more.
+    """Return the flags of a topology.
 
     Args:
-      count: processes.
-      devices: of each.
-      steps: at least so many, in rounds of all training images.
-      batch_size: a multiple of the devices of all.
+      count: the number of processes.
+      devices: devices of each process.
+      steps: updates, at least; rounds are whole.
+      batch_size: a multiple of the number of all devices.
     """
     if batch_size % (count * devices):
-        raise ValueError(f"a batch of {batch_size} is no multiple of {count} x {devices} devices")
-    rounds = -(-steps // (2 * (1_000 // batch_size)))  # of f and g, on 1,000 images
+        raise ValueError(f"batch_size={batch_size}: expected a multiple of {count} x {devices} devices")
+    rounds = -(-steps // (2 * (1_000 // batch_size)))  # f and g, 1,000 images
     return [f"--config.train.rounds={rounds}", f"--config.train.batch_size={batch_size}", f"--config.host_devices={devices}"]
 
 
 def compare(folder: Path, processes: Sequence[int], devices: Sequence[int], *, steps: int, batch_size: int) -> list[dict]:
-    """Runs every topology, in a folder, one process on one device first.
+    """Run every topology in a folder, one process on one device first.
 
     Returns:
-      Of each: processes, devices of each, steps, loss_difference and map_difference from the first, map, seconds, agrees.
+      Rows: processes, devices of each, steps, loss_difference and map_difference from the first, map, seconds, agrees.
     """
-    found: list[dict] = []
+    rows: list[dict] = []
     topologies = sorted({(1, 1), *((count, each) for count in processes for each in devices)})
     first = folder / "1x1"
     for count, each in topologies:
@@ -186,21 +190,23 @@ def compare(folder: Path, processes: Sequence[int], devices: Sequence[int], *, s
             "agrees": loss_difference <= TOLERANCE and abs(map_difference) <= MAP_TOLERANCE,
         }
         print(json.dumps(row), file=sys.stderr, flush=True)
-        found.append(row)
-    return found
+        rows.append(row)
+    return rows
 
 
 def main() -> None:
-    """Measures, tells, and writes."""
+    """Measure, print and write."""
     from adsq_jax.devices import host
     from adsq_jax.run import environment
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "processes", help="folder of JSON")
-    parser.add_argument("--processes", type=int, nargs="+", default=PROCESSES, help="how many")
-    parser.add_argument("--devices", type=int, nargs="+", default=DEVICES, help="of each process")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "benchmarks" / "results" / "processes", help="folder for processes.json"
+    )
+    parser.add_argument("--processes", type=int, nargs="+", default=PROCESSES, help="numbers of processes")
+    parser.add_argument("--devices", type=int, nargs="+", default=DEVICES, help="numbers of devices of each process")
     parser.add_argument("--steps", type=int, default=STEPS, help="updates, at least")
-    parser.add_argument("--batch_size", type=int, default=96, help="a multiple of all devices")
+    parser.add_argument("--batch_size", type=int, default=96, help="a multiple of the number of all devices")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="adsq_jax_processes_") as folder:
         rows = compare(

@@ -42,8 +42,8 @@ def wait_for(condition, started):
     """Wait until a condition holds, while all processes run."""
     deadline = time.monotonic() + SECONDS
     while not condition():
-        assert all(process.poll() is None for process in started.processes), started.said()
-        assert time.monotonic() < deadline, started.said()
+        assert all(process.poll() is None for process in started.processes), started.outputs()
+        assert time.monotonic() < deadline, started.outputs()
         time.sleep(0.02)
 
 
@@ -91,8 +91,8 @@ def stop(workdir, logs, count, devices, *, to):
     with benchmark.started(count, workdir, *flags(count, devices), logs=logs) as started:
         wait_for(lambda: lines(workdir) >= 3, started)
         started.processes[to].send_signal(signal.SIGTERM)
-        assert started.wait(timeout=SECONDS) == [0] * count, started.said()
-        for output in started.said():
+        assert started.wait(timeout=SECONDS) == [0] * count, started.outputs()
+        for output in started.outputs():
             line = output.splitlines()[-1]
             assert line.startswith("stopped: ")
             assert f" {workdir};" in line
@@ -130,8 +130,8 @@ def test_another_config_in_one_process_is_refused_in_all(tmp_path):
     """All end with status 2 and a line with the process and the difference; no folder is left."""
     other = {1: ["--config.seed=1"]}
     with benchmark.started(2, tmp_path / "run", *flags(2, 1), logs=tmp_path / "logs", own=other) as started:
-        assert started.wait(timeout=SECONDS) == [2, 2], started.said()
-        for error in errors(started.said()):
+        assert started.wait(timeout=SECONDS) == [2, 2], started.outputs()
+        for error in errors(started.outputs()):
             assert "process 1 has another config than process 0" in error
     assert not (tmp_path / "run").exists()
 
@@ -142,8 +142,8 @@ def test_a_folder_that_is_not_shared_is_refused(tmp_path):
     for folder in folders.values():
         folder.mkdir()
     with benchmark.started(2, Path("run"), *flags(2, 1), logs=tmp_path / "logs", folders=folders) as started:
-        assert started.wait(timeout=SECONDS) == [2, 2], started.said()
-        assert all("--workdir=run is another folder" in error for error in errors(started.said()))
+        assert started.wait(timeout=SECONDS) == [2, 2], started.outputs()
+        assert all("--workdir=run is another folder" in error for error in errors(started.outputs()))
 
 
 CRASH = """
@@ -214,8 +214,8 @@ def test_missing_data_in_one_process_end_all(tmp_path):
     base = [f"--config={ROOT / 'configs' / 'folder.py'}", "--config.data.directory=pictures"]
     folders = {0: tmp_path / "here", 1: tmp_path / "there"}
     with benchmark.started(2, tmp_path / "run", logs=tmp_path / "logs", base=base, folders=folders) as started:
-        assert started.wait(timeout=SECONDS) == [2, 2], started.said()
-        messages = errors(started.said())
+        assert started.wait(timeout=SECONDS) == [2, 2], started.outputs()
+        messages = errors(started.outputs())
     assert all("pictures" in message for message in messages), messages
     assert messages[0].startswith("error: process 1 says: ")
     assert not (tmp_path / "run").exists()
@@ -229,8 +229,8 @@ def test_killed_it_ends_the_others_and_a_second_run_is_refused(tmp_path, process
         wait_for(lambda: lines(run) >= 3, started)
         if process:
             with benchmark.started(2, run, *flags(2, 1), "--config.train.rounds=3000", logs=tmp_path / "second") as second:
-                assert second.wait(timeout=SECONDS) == [2, 2], second.said()
-                assert all("is in use by another run" in error for error in errors(second.said()))
-            assert all(each.poll() is None for each in started.processes), started.said()
+                assert second.wait(timeout=SECONDS) == [2, 2], second.outputs()
+                assert all("is in use by another run" in error for error in errors(second.outputs()))
+            assert all(each.poll() is None for each in started.processes), started.outputs()
         started.processes[process].kill()
-        assert started.processes[1 - process].wait(120) != 0, started.said()
+        assert started.processes[1 - process].wait(120) != 0, started.outputs()
