@@ -34,7 +34,7 @@ def main() -> None:
     host.use_all_cores()
     loaded = model.load(given.workdir)
     found = gallery.read(given.images, directory="")
-    pixels = np.stack([loaded.seen(found.id(row), row) for row in range(len(found))])
+    pixels = np.stack([loaded.preprocess(found.id(row), row) for row in range(len(found))])
     seconds: dict[str, list[float]] = {"encode": [], "network": []}
     for _ in range(given.turns + 1):
         began = time.perf_counter()
