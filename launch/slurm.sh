@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Trains on several machines with GPUs by Slurm, one process a GPU; the processes find one another by Slurm's variables.
+# Trains on several machines with GPUs by Slurm, one process a GPU; the processes connect by Slurm's variables.
 #
-#   Edit:    the #SBATCH lines, config and workdir; workdir, the data and the Python environment lie where all nodes see them
+#   Edit:    the #SBATCH lines, config and workdir; all nodes must see workdir, the data and the Python environment
 #   Run:     sbatch launch/slurm.sh [more flags of adsq_jax.main], in the clone, with the environment active
 #   Stop:    scontrol update JobId=ID Requeue=0 && scancel --signal=TERM ID    all processes save, then end
-#   Resume:  the same command; what its time limit or a preemption stopped resumes by itself, as the same job
+#   Resume:  the same command; after its time limit or a preemption a job resumes by itself
 #
 #SBATCH --job-name=adsq_jax
 #SBATCH --output=%x-%j.log
@@ -17,19 +17,19 @@
 #SBATCH --requeue
 #SBATCH --signal=TERM@120
 #
-# A process a GPU, since under Slurm JAX gives the process with SLURM_LOCALID i the GPU i of its node, and no other. It must see all
-# of them to find that one: --gpus-per-node and --gpu-bind=none, not --gpus-per-task. The signal goes to the processes, not to this
-# script, 120 seconds before the time limit: as long as saving may take.
+# Under Slurm JAX gives the process with SLURM_LOCALID i only GPU i of its node, so there is one process a GPU. To find it a process
+# must see all of them: --gpus-per-node and --gpu-bind=none, not --gpus-per-task. The signal goes to the processes, not to this
+# script, 120 seconds before the time limit, to save.
 set -euo pipefail
 config=configs/cifar10.py:bits=48
 workdir=runs/cifar10_48bits
 
-# srun does not take --cpus-per-task over from sbatch
+# srun doesn't inherit --cpus-per-task from sbatch
 srun --cpus-per-task="$SLURM_CPUS_PER_TASK" --gpu-bind=none --kill-on-bad-exit=1 \
   python -m adsq_jax.main --config="$config" --workdir="$workdir" "$@"
 
-# Here all processes gave 0: the run is finished, or was stopped and saved. A failure has ended this script above, and the job.
+# All processes have ended with 0: the run is finished, or stopped and saved. A failure would have ended this script above.
 if [[ ! -e $workdir/result.json ]]; then
-  echo "slurm.sh: saved, not finished: asks for a requeue; where that is refused, resume with the same command"
+  echo "slurm.sh: saved but not finished: requeueing; if Slurm refuses that, resume with the same command"
   scontrol requeue "$SLURM_JOB_ID"
 fi

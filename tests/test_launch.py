@@ -1,4 +1,4 @@
-"""The files of launch/ do what they say, as far as one machine without a cluster can tell."""
+"""The files of launch/: what can be tested on one machine, without a cluster."""
 
 import importlib.util
 import json
@@ -40,19 +40,19 @@ name = dict(flag.split("=", 1) for flag in flags).get("--process", os.environ.ge
 signals = []
 for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, lambda number, frame: signals.append(number))
-shared = [sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [], os.getpid()]
-(folder / f"{name}.new").write_text(json.dumps([flags, *shared]))
+cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+(folder / f"{name}.new").write_text(json.dumps([flags, cores, os.getpid()]))
 (folder / f"{name}.new").rename(folder / f"{name}.started")
-what, _, value = json.loads(os.environ.get("DO", "{}")).get(name, "wait").partition(" ")
-if what == "wait":
+action, _, value = json.loads(os.environ.get("DO", "{}")).get(name, "wait").partition(" ")
+if action == "wait":
     until = time.monotonic() + 60
     while not signals and time.monotonic() < until:
         time.sleep(0.05)
     time.sleep(0.5)  # is there a second signal?
     (folder / f"{name}.signals").write_text(json.dumps(signals))
-elif what == "deaf":
+elif action == "deaf":
     time.sleep(60)
-elif what == "finish":
+elif action == "finish":
     (folder / "result.json").touch()
 sys.exit(int(value or 0))
 """
@@ -60,7 +60,7 @@ sys.exit(int(value or 0))
 
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
-    """A folder for programs that stand in for others, first on the PATH; `python -m adsq_jax.main` there is PROCESS."""
+    """Return a folder whose programs come first on the PATH, as stand-ins; `python -m adsq_jax.main` runs PROCESS."""
     (tmp_path / "process.py").write_text(PROCESS)
     (tmp_path / "bin").mkdir()
     program(tmp_path, "python", f'[[ $1 == -m ]] && shift 2 && set -- "{tmp_path}/process.py" "$@"; exec {sys.executable} "$@"')
@@ -78,7 +78,7 @@ def program(bench, name, script):
 
 
 def start(*command, cwd=ROOT):
-    """Starts a command in a session of its own, where a hangup counts even if it doesn't for the tests (nohup)."""
+    """Start a command in its own session, where a hangup has an effect even if the tests ignore it (nohup)."""
     code = "import os, signal, sys\nsignal.signal(signal.SIGHUP, signal.SIG_DFL)\nos.execvp(sys.argv[1], sys.argv[1:])"
     pipe = subprocess.PIPE
     command = [sys.executable, "-c", code, *map(str, command)]
@@ -86,18 +86,18 @@ def start(*command, cwd=ROOT):
 
 
 def end(process):
-    """Waits for a command; gives exit status, standard output and standard error."""
+    """Wait for a command, and return its exit status, standard output and standard error."""
     out, err = process.communicate(timeout=60)
     return process.returncode, out, err
 
 
 def started(bench, count):
-    """Waits for that many processes; gives of each, by number, its flags, its cores and its id."""
+    """Wait for a number of processes, and return the flags, cores and id of each, in order."""
     until = time.monotonic() + 60
-    while len(found := sorted(bench.glob("*.started"))) < count:
+    while len(paths := sorted(bench.glob("*.started"))) < count:
         assert time.monotonic() < until
         time.sleep(0.05)
-    return [json.loads(path.read_text()) for path in found]
+    return [json.loads(path.read_text()) for path in paths]
 
 
 def signals(bench):
@@ -125,16 +125,16 @@ def lint(*paths):
 
 
 def test_shellcheck_finds_nothing(tmp_path):
-    """Every shell script of the repository passes shellcheck, which does find an unquoted variable in another."""
+    """Every shell script of the repository passes shellcheck, which does report an unquoted variable."""
     assert len(SCRIPTS) >= 8
-    found = lint(*SCRIPTS)
-    assert (found.returncode, found.stdout) == (0, "")
+    report = lint(*SCRIPTS)
+    assert (report.returncode, report.stdout) == (0, "")
     (tmp_path / "bad.sh").write_text("#!/bin/sh\nrm $1\n")
     assert "SC2086" in lint(tmp_path / "bad.sh").stdout
 
 
 def test_headers():
-    """Each file says at its head what to edit, how to run, stop and resume; scripts are executable, and stop at errors."""
+    """Each header says what to edit and how to run, stop and resume; scripts are executable and stop at errors."""
     assert {path.name for path in LAUNCH} == {"kubernetes.yaml", "local.sh", "slurm.sh", "tpu_pod.sh"}
     for path in LAUNCH:
         text = path.read_text()
@@ -147,9 +147,9 @@ def test_headers():
 
 
 def test_flags_are_those_of_main():
-    """Each flag that a launch file or its header gives to adsq_jax.main is one that it has, and each knob is in default()."""
-    defined = set(re.findall(r"DEFINE_\w+\(\s*\"(\w+)\"", (ROOT / "adsq_jax" / "main.py").read_text()))
-    [script] = pod(manifest()[1])["containers"][0]["args"]  # which gives flags to nothing else
+    """adsq_jax.main has each flag that a launch file or its header gives it, and default() has each config key."""
+    defined = set(re.findall(r"\bflags\.\w+\(\s*\"(\w+)\"", (ROOT / "adsq_jax" / "main.py").read_text()))
+    [script] = pod(manifest()[1])["containers"][0]["args"]  # has flags of no other program
     commands = [script]
     for path in LAUNCH:
         text = path.read_text().replace("\\\n", " ")
@@ -165,7 +165,7 @@ def test_flags_are_those_of_main():
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_kubernetes_schema(version):
-    """The manifest is valid strictly, and a misspelt field or a number in words is not."""
+    """The manifest is strictly valid; with a misspelt field, or a word for a number, it isn't."""
     service, job = manifest()
     for resource in (service, job):
         kubernetes_validate.validate(resource, version, strict=True)
@@ -179,7 +179,7 @@ def test_kubernetes_schema(version):
 
 
 def test_kubernetes_agrees_with_itself():
-    """One number of processes, one name for Job, Service and coordinator; all can be restarted, and have minutes to save."""
+    """The manifest has one number of processes and one name; all processes can be restarted, and have minutes to save."""
     service, job = manifest()
     spec, [container] = job["spec"], pod(job)["containers"]
     flags = dict(re.findall(r"--(coordinator|processes|process)=(\S+)", container["args"][0]))
@@ -204,7 +204,7 @@ def test_kubernetes_agrees_with_itself():
 
 
 def start_pod(bench):
-    """Starts what pod 2 of the manifest would, with a folder of the test's as its --workdir."""
+    """Start what pod 2 of the manifest would, with the test's folder as its --workdir."""
     [container] = pod(manifest()[1])["containers"]
     [script] = container["args"]
     (bench / "pod.sh").write_text(f"#!/usr/bin/env bash\n{script}")
@@ -217,7 +217,7 @@ def start_pod(bench):
     [("finish", False, 0), ("fail 3", False, 3), ("wait", True, 75), ("wait 3", True, 3), ("saved", False, 75)],
 )
 def test_kubernetes_pod(bench, monkeypatch, does, stop, status):
-    """A pod hands SIGTERM on, and gives 0 with a result only: 75 if its process saved and stopped, else what that gave."""
+    """A pod passes SIGTERM on. It exits with 0 only with a result, with 75 if its process saved, else as its process."""
     monkeypatch.setenv("DO", json.dumps({"2": does}))
     run = start_pod(bench)
     [[flags, _, pid]] = started(bench, 1)
@@ -230,22 +230,22 @@ def test_kubernetes_pod(bench, monkeypatch, does, stop, status):
 
 
 def test_slurm_options():
-    """All #SBATCH lines stand before the first command; a process a GPU; SIGTERM to the processes in time to save."""
+    """All #SBATCH lines come before the first command; there is a process a GPU, and SIGTERM comes in time to save."""
     text = (ROOT / "launch" / "slurm.sh").read_text()
     header = re.match(r"(#.*\n)+", text)[0]
     options = dict(re.findall(r"^#SBATCH --([a-z-]+)=?(\S*)$", header, re.MULTILINE))
     assert len(options) == text.count("#SBATCH --")
     assert options["requeue"] == ""
-    assert options["signal"] == "TERM@120"  # with B: it would go to the script
+    assert options["signal"] == "TERM@120"  # B: would send it to the script
     assert options["ntasks-per-node"] == options["gpus-per-node"]
     assert "gpus-per-task" not in options
     assert int(options["nodes"]) > 1
-    assert options["open-mode"] == "append"  # a requeued job keeps what it said before
+    assert options["open-mode"] == "append"  # a requeued job keeps its earlier output
 
 
 @pytest.mark.parametrize(("does", "status", "requeued"), [("finish", 0, False), ("saved", 0, True), ("fail 3", 3, False)])
 def test_slurm_script(bench, monkeypatch, does, status, requeued):
-    """The job asks for a requeue if all processes ended well without a result, and ends with the status of one that failed."""
+    """The job requeues if all processes end with 0 without a result; it ends with the status of a process that failed."""
     program(bench, "srun", 'while [[ $1 == --* ]]; do shift; done; exec "$@"')
     program(bench, "scontrol", 'echo "$@" >"$FOLDER/scontrol"')
     monkeypatch.setenv("NAME", "0")
@@ -264,7 +264,7 @@ def test_slurm_script(bench, monkeypatch, does, status, requeued):
 
 
 def test_tpu_pod(bench, monkeypatch):
-    """Each host unpacks the commit, makes an environment once, and runs with the flags as given; a failure is told."""
+    """Each host unpacks the commit, makes an environment once, and runs with the flags as given; failures are reported."""
     program(
         bench,
         "gcloud",
@@ -321,48 +321,48 @@ def local(*arguments):
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_local_starts_processes(bench, monkeypatch, count):
-    """N processes get one coordinator, N, a number each, the flags as given, and an equal share of the cores of their own."""
+    """N processes get one coordinator, N, a number each, the flags as given, and equal, separate parts of the cores."""
     monkeypatch.setenv("DO", json.dumps({str(i): "end" for i in range(count)}))
     assert end(local(count, "--config=a b.py", "--workdir=*")) == (0, "", "")
-    found = started(bench, count)
-    given = {tuple(flags[:-1]) for flags, *_ in found}
-    assert [flags[-1] for flags, *_ in found] == [f"--process={i}" for i in range(count)]
+    processes = started(bench, count)
+    given = {tuple(flags[:-1]) for flags, *_ in processes}
+    assert [flags[-1] for flags, *_ in processes] == [f"--process={i}" for i in range(count)]
     assert len(given) == 1
-    *first, coordinator, processes = given.pop()
-    assert (first, processes) == (["--config=a b.py", "--workdir=*"], f"--processes={count}")
+    *first, coordinator, total = given.pop()
+    assert (first, total) == (["--config=a b.py", "--workdir=*"], f"--processes={count}")
     assert re.fullmatch(r"--coordinator=localhost:[1-9]\d+", coordinator)
     if shutil.which("taskset"):
         cores = os.sched_getaffinity(0)
-        shares = [set(share) for _, share, _ in found]
+        parts = [set(part) for _, part, _ in processes]
         if len(cores) >= count:
-            assert {len(share) for share in shares} == {len(cores) // count}
-            assert sum(map(len, shares)) == len(set.union(*shares))
-        assert set.union(*shares) <= cores
+            assert {len(part) for part in parts} == {len(cores) // count}
+            assert sum(map(len, parts)) == len(set.union(*parts))
+        assert set.union(*parts) <= cores
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_local_hands_signals_on(bench, number):
-    """A signal reaches every process once, Ctrl-C too, which a terminal sends to the whole group; then all have ended."""
+def test_local_passes_signals_on(bench, number):
+    """A signal reaches each process once, even Ctrl-C, which a terminal sends to the whole group; then all end."""
     run = local(3)
-    found = started(bench, 3)
+    processes = started(bench, 3)
     os.killpg(run.pid, number)
     assert end(run) == (0, "", "")
     assert signals(bench) == [[signal.SIGTERM if number == signal.SIGHUP else number]] * 3
-    assert all(gone(pid) for *_, pid in found)
+    assert all(gone(pid) for *_, pid in processes)
 
 
 def test_local_ends_all_after_a_failure(bench, monkeypatch):
-    """Once one process has failed, those that don't end by themselves are killed, and the status is that of the first."""
+    """Once a process has failed, those that don't end by themselves are killed, and the status is that of the first."""
     monkeypatch.setenv("DO", json.dumps({"0": "deaf", "1": "fail 7", "2": "deaf"}))
     monkeypatch.setenv("GRACE", "1")
     run = local(3)
-    found = started(bench, 3)
+    processes = started(bench, 3)
     assert end(run)[:2] == (7, "")
-    assert all(gone(pid) for *_, pid in found)
+    assert all(gone(pid) for *_, pid in processes)
 
 
 def test_local_leaves_time_after_a_failure(bench, monkeypatch):
-    """Within the grace period the others may end as they like, and their statuses don't count."""
+    """Within the grace period the others may end by themselves, and their statuses don't count."""
     monkeypatch.setenv("DO", json.dumps({"0": "wait 9", "1": "fail 7"}))
     run = local(2)
     (*_, pid), _ = started(bench, 2)
@@ -376,7 +376,7 @@ def test_local_leaves_time_after_a_failure(bench, monkeypatch):
     "arguments", [[], [""], ["0"], ["-1"], ["two"], ["1.5"], ["08"], ["2\n3"], ["99999999999999999999"], ["--config=x"]]
 )
 def test_local_refuses(bench, arguments):
-    """A number of processes that is none, or missing, is one line with what was expected, and status 2; nothing is started."""
+    """A missing or wrong number of processes is one line with the expectation and status 2; nothing is started."""
     status, out, err = end(local(*arguments))
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert err.startswith("local.sh: ")
@@ -385,7 +385,7 @@ def test_local_refuses(bench, arguments):
 
 
 def test_milvus_values():
-    """They say what to do with them, and are what Helm can read; the settings inside are those that README names."""
+    """The values say what to do with them, are valid YAML for Helm, and have the settings that README names."""
     text = (MILVUS / "values.yaml").read_text()
     assert re.findall(r"^#   (\w+): ", text, re.MULTILINE) == ["Edit", "Run", "Stop", "Resume"]
     values = yaml.safe_load(text)
@@ -398,7 +398,7 @@ def test_milvus_values():
 
 
 def test_milvus_passes_connections_on():
-    """What local.py puts between its port and the server: every byte both ways, and the end of either side."""
+    """local.py passes every byte on, both ways between its port and the server, and the end of either side."""
     spec = importlib.util.spec_from_file_location("local", MILVUS / "local.py")
     local = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(local)
@@ -412,11 +412,11 @@ def test_milvus_passes_connections_on():
                 sent = os.urandom(3 * local.CHUNK + 7)
                 writer = threading.Thread(target=one.sendall, args=(sent,))
                 writer.start()
-                found = b""
-                while len(found) < len(sent):
-                    found += other.recv(1 << 20)
+                received = b""
+                while len(received) < len(sent):
+                    received += other.recv(1 << 20)
                 writer.join()
-                assert found == sent
+                assert received == sent
             behind.shutdown(socket.SHUT_RDWR)
             assert client.recv(1) == b""
         thread.join(60)
