@@ -3,10 +3,10 @@
     python -m adsq_jax.data --config=configs/cifar10.py:protocol=cifar10-1 --out=runs/cifar10-1_data
     python -m adsq_jax.main --config=configs/cifar10.py:bits=48,protocol=cifar10-1 --workdir=runs/cifar10-1
 
-cifar10-2 is 10,000 / 50,000 / the same 50,000. All draw from all 60,000 images. From https://www.cs.toronto.edu/~kriz/cifar.html
-take the binary version and unpack it to data/cifar10; or take TFDS's copy, in its own order and so with another split, by
---config.data.reader=tfds --config.data.directory=TFDS_DATA_DIR. mAP@all.
-Papers start from ImageNet weights: --config.model.pretrained=FILE, torchvision's resnet50 for one. Measured result: none yet.
+cifar10-2 is 10,000 / 50,000 / the same 50,000. All draw from all 60,000 images. Download the binary version
+from https://www.cs.toronto.edu/~kriz/cifar.html to data/cifar10, unpacked; or use TFDS's copy, in another order and so split
+in another way: --config.data.reader=tfds --config.data.directory=TFDS_DATA_DIR. mAP@all.
+Papers start from ImageNet weights: --config.model.pretrained=FILE, for instance torchvision's resnet50. Not measured yet.
 """
 
 from adsq_jax.config import from_argument

@@ -3,10 +3,10 @@
     python -m adsq_jax.data --config=configs/coco.py --out=runs/coco_data
     python -m adsq_jax.main --config=configs/coco.py:bits=48 --workdir=runs/coco
 
-From https://cocodataset.org/#download, unpacked to data/coco: train2014.zip, val2014.zip, annotations_trainval2014.zip (or of
-2017: the same images and split). HashNet's lists, whose queries are in their database: protocol=coco-lists with
---config.data.reader=lists --config.data.lists=LISTS --config.data.allow_overlap=True.
-Papers start from ImageNet weights: --config.model.pretrained=FILE, torchvision's resnet50 for one. Measured result: none yet.
+Download from https://cocodataset.org/#download to data/coco, unpacked: train2014.zip, val2014.zip,
+annotations_trainval2014.zip; those of 2017 have the same images and split. HashNet's lists have the queries in the database:
+protocol=coco-lists with --config.data.reader=lists --config.data.lists=LISTS --config.data.allow_overlap=True.
+Papers start from ImageNet weights: --config.model.pretrained=FILE, for instance torchvision's resnet50. Not measured yet.
 """
 
 from adsq_jax.config import from_argument

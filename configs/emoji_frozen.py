@@ -1,4 +1,4 @@
-"""Emoji, real pictures with several labels, on a pretrained network that stays as it is: seconds a run once it has seen them.
+"""Emoji, real pictures with several labels, on a frozen pretrained network: seconds a run once its features exist.
 
 python -m benchmarks.methods.emoji_lists --out=data/emoji && pip install -e '.[pretrained]'
 python -m adsq_jax.main --config=configs/emoji_frozen.py --workdir=runs/emoji_frozen

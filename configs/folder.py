@@ -1,10 +1,10 @@
-"""Pictures of one's own, one folder a class: DIRECTORY/CLASS/*.jpg (or PNG, GIF, WebP, BMP, TIFF; folders in a class count).
+"""Your own pictures, one folder a class: DIRECTORY/CLASS/*.jpg (or PNG, GIF, WebP, BMP, TIFF; folders in a class count).
 
     python -m adsq_jax.data --config=configs/folder.py --config.data.directory=DIRECTORY --out=runs/my_data
     python -m adsq_jax.main --config=configs/folder.py:bits=48 --config.data.directory=DIRECTORY --workdir=runs/my_run
 
 A tenth of each class become queries, the rest is database and training set (data.query_share, data.train_share). The small
-network looks at 64x64 pixels and trains on a CPU. Measured result: none, it depends on the pictures.
+network takes 64x64 pixels and trains on a CPU. The result depends on the pictures.
 """
 
 from adsq_jax.config import from_argument

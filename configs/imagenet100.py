@@ -3,10 +3,10 @@
     python -m adsq_jax.data --config=configs/imagenet100.py --out=runs/imagenet100_data
     python -m adsq_jax.main --config=configs/imagenet100.py:bits=48 --workdir=runs/imagenet100
 
-From https://image-net.org/download (an account is needed) take ILSVRC2012's training and validation images and unpack them to
-data/imagenet/train/SYNSET/ and data/imagenet/val/SYNSET/; or take TFDS's imagenet2012, with the same split, by
+Download ILSVRC2012's training and validation images from https://image-net.org/download (with an account), unpacked to
+data/imagenet/train/SYNSET/ and data/imagenet/val/SYNSET/; or use TFDS's imagenet2012, with the same split:
 --config.data.reader=tfds --config.data.directory=TFDS_DATA_DIR. mAP@1000.
-Papers start from ImageNet weights: --config.model.pretrained=FILE, torchvision's resnet50 for one. Measured result: none yet.
+Papers start from ImageNet weights: --config.model.pretrained=FILE, for instance torchvision's resnet50. Not measured yet.
 """
 
 from adsq_jax.config import from_argument

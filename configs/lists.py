@@ -3,8 +3,8 @@
     python -m adsq_jax.data --config=configs/lists.py --config.data.directory=IMAGES --config.data.lists=LISTS --out=DATA_DIR
     python -m adsq_jax.main --config=configs/lists.py --config.data.directory=IMAGES --config.data.lists=LISTS --workdir=RUN_DIR
 
-LISTS holds query.txt (or test.txt), train.txt, database.txt, and maybe classes.txt; their paths begin in IMAGES. The split is
-theirs; its sizes aren't asserted (for that, a benchmark's config with --config.data.reader=lists). Measured result: none.
+LISTS holds query.txt (or test.txt), train.txt, database.txt, and maybe classes.txt; their paths are relative to IMAGES. The
+lists are the split. Its sizes aren't checked; a benchmark's config with --config.data.reader=lists does that.
 """
 
 from adsq_jax.config import from_argument

