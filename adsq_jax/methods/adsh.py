@@ -19,9 +19,7 @@ SETTINGS = {"quantization": 0.01, "balanced": 1.0}  # gamma (the paper's 200 is 
 TUNING_GRID = ({"quantization": 0.002}, {"quantization": 0.01})
 
 
-def loss(
-    inputs: LossInputs, *, quantization: float = SETTINGS["quantization"], balanced: float = SETTINGS["balanced"]
-) -> Terms:
+def loss(inputs: LossInputs, *, quantization: float = 0.01, balanced: float = 1.0) -> Terms:
     """Return the terms of equation 2."""
     u = inputs.relaxed_codes
     target = signed_similarity(inputs.similar, ratio=inputs.statistics.ratio if balanced else 1.0)

@@ -13,7 +13,7 @@ SETTINGS = {"smoothing": 0.0}  # the part of the target that is spread evenly ov
 TUNING_GRID = ({"smoothing": 0.0}, {"smoothing": 0.1})
 
 
-def loss(inputs: LossInputs, *, smoothing: float = SETTINGS["smoothing"]) -> Terms:
+def loss(inputs: LossInputs, *, smoothing: float = 0.0) -> Terms:
     """Return the softmax cross-entropy of a linear classifier of relaxed codes in [-1, 1]."""
     scores, labels = logits(inputs.parameters, inputs.relaxed_codes), inputs.labels
     target = (1 - smoothing) * labels / labels.sum(axis=1, keepdims=True).clip(1) + smoothing / labels.shape[1]

@@ -21,7 +21,7 @@ SETTINGS = {"central": 1.0, "quantization": 1e-4}  # weights of the two terms; t
 TUNING_GRID = ({"quantization": 1e-4}, {"quantization": 0.1})
 
 
-def loss(inputs: LossInputs, *, central: float = SETTINGS["central"], quantization: float = SETTINGS["quantization"]) -> Terms:
+def loss(inputs: LossInputs, *, central: float = 1.0, quantization: float = 1e-4) -> Terms:
     """Return the terms of equation 6."""
     u, labels = inputs.relaxed_codes, inputs.labels
     votes = labels @ hash_centers(labels.shape[1], u.shape[1], seed=inputs.seed)  # [batch, bits]

@@ -26,12 +26,7 @@ TUNING_GRID = ({"quantization": 0.01}, {"quantization": 0.1})
 
 
 def loss(
-    inputs: LossInputs,
-    *,
-    likelihood: float = SETTINGS["likelihood"],
-    quantization: float = SETTINGS["quantization"],
-    balance: float = SETTINGS["balance"],
-    balanced: float = SETTINGS["balanced"],
+    inputs: LossInputs, *, likelihood: float = 0.01, quantization: float = 0.01, balance: float = 0.1, balanced: float = 1.0
 ) -> Terms:
     """Return the terms of one network while the other's relaxed codes are fixed."""
     u, bits = inputs.relaxed_codes, inputs.relaxed_codes.shape[1]

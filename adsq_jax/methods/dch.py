@@ -18,7 +18,7 @@ SETTINGS = {"gamma": 10.0, "quantization": 0.1}  # scale of the Cauchy distribut
 TUNING_GRID = ({"gamma": 5.0}, {"gamma": 20.0})
 
 
-def loss(inputs: LossInputs, *, gamma: float = SETTINGS["gamma"], quantization: float = SETTINGS["quantization"]) -> Terms:
+def loss(inputs: LossInputs, *, gamma: float = 10.0, quantization: float = 0.1) -> Terms:
     """Return the terms of equation 9."""
     u, half = inputs.relaxed_codes, inputs.relaxed_codes.shape[1] / 2
     similar = similarity(inputs.labels, inputs.labels)

@@ -23,9 +23,7 @@ def log_cosh(x: jnp.ndarray) -> jnp.ndarray:
     return jnp.logaddexp(x, -x) - jnp.log(2.0)
 
 
-def loss(
-    inputs: LossInputs, *, quantization: float = SETTINGS["quantization"], weighted: float = SETTINGS["weighted"]
-) -> Terms:
+def loss(inputs: LossInputs, *, quantization: float = 0.1, weighted: float = 1.0) -> Terms:
     """Return the terms of equation 6."""
     return {
         "likelihood": batch_likelihood(inputs, scale=1.0, weighted=weighted),

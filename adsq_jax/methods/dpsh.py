@@ -30,7 +30,7 @@ def batch_likelihood(inputs: LossInputs, *, scale: float, weighted: float) -> ja
     return likelihood_loss(scale * inputs.relaxed_codes @ inputs.relaxed_codes.T, similar, weights=weights / similar.size)
 
 
-def loss(inputs: LossInputs, *, eta: float = SETTINGS["eta"], weighted: float = SETTINGS["weighted"]) -> Terms:
+def loss(inputs: LossInputs, *, eta: float = 0.1, weighted: float = 1.0) -> Terms:
     """Return the terms of equation 4."""
     u = inputs.relaxed_codes
     return {

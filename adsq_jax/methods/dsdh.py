@@ -24,7 +24,7 @@ SETTINGS = {"mu": 1.0, "nu": 0.1, "eta": 0.1, "weighted": 1.0}  # weights of reg
 TUNING_GRID = ({"eta": 0.1}, {"eta": 0.3})
 
 
-def loss(inputs: LossInputs, *, eta: float = SETTINGS["eta"], weighted: float = SETTINGS["weighted"]) -> Terms:
+def loss(inputs: LossInputs, *, eta: float = 0.1, weighted: float = 1.0) -> Terms:
     """Return the network's terms of equation 7."""
     return {
         "likelihood": batch_likelihood(inputs, scale=0.5, weighted=weighted),

@@ -21,13 +21,7 @@ SETTINGS = {"semantic": 1.0, "codes": 1.0, "cosine_scale": 10.0}  # weights of t
 TUNING_GRID = ({"semantic": 0.1}, {"semantic": 1.0})
 
 
-def loss(
-    inputs: LossInputs,
-    *,
-    semantic: float = SETTINGS["semantic"],
-    codes: float = SETTINGS["codes"],
-    cosine_scale: float = SETTINGS["cosine_scale"],
-) -> Terms:
+def loss(inputs: LossInputs, *, semantic: float = 1.0, codes: float = 1.0, cosine_scale: float = 10.0) -> Terms:
     """Return the terms of equation 12, means over pairs, images and bits."""
     label_net, u = inputs.guidance, inputs.relaxed_codes
     if label_net is None:

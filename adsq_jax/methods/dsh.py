@@ -15,7 +15,7 @@ SETTINGS = {"margin": 2.0, "alpha": 0.01}  # the paper's m, divided by K; weight
 TUNING_GRID = ({"alpha": 0.01}, {"alpha": 0.1})
 
 
-def loss(inputs: LossInputs, *, margin: float = SETTINGS["margin"], alpha: float = SETTINGS["alpha"]) -> Terms:
+def loss(inputs: LossInputs, *, margin: float = 2.0, alpha: float = 0.01) -> Terms:
     """Return the terms of equation 5, means over all pairs of the batch and over bits."""
     u = inputs.relaxed_codes
     similar = similarity(inputs.labels, inputs.labels)

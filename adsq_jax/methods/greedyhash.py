@@ -18,7 +18,7 @@ SETTINGS = {"alpha": 0.1}  # weight of the penalty
 TUNING_GRID = ({"alpha": 0.01}, {"alpha": 0.1})
 
 
-def loss(inputs: LossInputs, *, alpha: float = SETTINGS["alpha"]) -> Terms:
+def loss(inputs: LossInputs, *, alpha: float = 0.1) -> Terms:
     """Return the cross-entropy of the signs, and the penalty, a mean over images and bits."""
     z = inputs.relaxed_codes
     signs = z + jax.lax.stop_gradient(codes.signs(z) - z)

@@ -19,7 +19,7 @@ SETTINGS = {"scale": 10.0, "last_beta": 7.0}  # alpha K; beta after the last rou
 TUNING_GRID = ({"scale": 5.0}, {"scale": 10.0})
 
 
-def loss(inputs: LossInputs, *, scale: float = SETTINGS["scale"], last_beta: float = SETTINGS["last_beta"]) -> Terms:
+def loss(inputs: LossInputs, *, scale: float = 10.0, last_beta: float = 7.0) -> Terms:
     """Return the term of equation 4; c_ij of equation 2 is the labels' intersection over union."""
     z, labels = inputs.relaxed_codes, inputs.labels
     h = jnp.tanh(jnp.sqrt(1 + (last_beta**2 - 1) * inputs.progress) * z)

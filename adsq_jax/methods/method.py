@@ -1,11 +1,10 @@
 """What a hashing method is to training: a loss of one batch, and for some methods a discrete step that updates hash codes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from adsq_jax.methods.b_step import CodesUpdate
 from adsq_jax.methods.objective import Guidance, PairStatistics, Terms
@@ -40,23 +39,9 @@ class LossInputs(NamedTuple):
 Loss = Callable[[LossInputs], Terms]  # pure; training minimises the sum of the terms
 
 
-class UpdateCodes(Protocol):
-    """A discrete step, in NumPy float64. Each of several processes updates its own rows of the training set."""
-
-    def __call__(
-        self,
-        codes: np.ndarray,
-        relaxed_codes: Sequence[np.ndarray],
-        *,
-        label_codes: np.ndarray | None,
-        label_sets: np.ndarray,
-        set_index: np.ndarray,
-        ratio: float,
-        size: int,
-        sum_over_processes: Callable[[Any], np.ndarray],
-    ) -> CodesUpdate:
-        """Return new codes of the training set; the arguments are those of `b_step.update_codes`."""
-        ...
+# A discrete step, in NumPy float64; each of several processes updates its own rows of the training set. It is called with
+# (codes, relaxed_codes, *, label_codes, label_sets, set_index, ratio, size, sum_over_processes): see `b_step.update_codes`.
+UpdateCodes = Callable[..., CodesUpdate]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ SETTINGS = {"scale": 8.0, "margin": 0.2}  # s, m
 TUNING_GRID = ({"scale": 8.0}, {"scale": 16.0})
 
 
-def loss(inputs: LossInputs, *, scale: float = SETTINGS["scale"], margin: float = SETTINGS["margin"]) -> Terms:
+def loss(inputs: LossInputs, *, scale: float = 8.0, margin: float = 0.2) -> Terms:
     """Return the term of equation 7."""
     u, labels = inputs.relaxed_codes, inputs.labels
     cosines = scaled_cosines(u, hash_centers(labels.shape[1], u.shape[1], seed=inputs.seed), scale=scale)
