@@ -6,18 +6,18 @@ import jax.numpy as jnp
 
 
 class LabelNet(nn.Module):
-    """Three fully-connected layers over the label vector, and a linear head that gives the labels back.
+    """Three fully-connected layers over the label vector, and a linear head that predicts the labels.
 
     Source: DSEH's LabNet, Li et al., IJCAI 2018; ADSQ's abstract, arXiv 1903.12493. Layer sizes: this project.
     """
 
-    bits: int
+    bits: int  # the code length
     hidden: int  # units of the first layer
-    features: int  # units of the second layer: the semantic features
+    features: int  # units of the second layer, the semantic features
 
     @nn.compact
     def __call__(self, labels: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Maps label vectors to codes.
+        """Map label vectors to semantic features, relaxed codes and label logits.
 
         Args:
           labels: uint8[m, c] in {0, 1}.

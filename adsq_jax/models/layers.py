@@ -1,8 +1,8 @@
-"""Layers of the published backbones: convolution, pooling and norm, for images [batch, h, w, channels].
+"""Layers of the published backbones: convolution, pooling and normalisation of images [batch, h, w, channels].
 
-On a CPU, XLA has a library's convolution for some cases only, and loops that are tens of times slower for the others: a kernel
-for each channel, and images of a few pixels. There a convolution is written as a sum over the places of its kernel, or as one
-product of matrices; elsewhere it is XLA's own. `benchmarks/speed/backbones.py --layers` measures both.
+On a CPU, XLA calls a fast library for some convolutions and is tens of times slower for others: depthwise ones, and images of a
+few pixels. There a convolution is written as a sum over the kernel's pixels, or as one matrix product; everywhere else XLA's is
+used. `benchmarks/speed/backbones.py --layers` measures both.
 """
 
 from collections.abc import Sequence
@@ -16,23 +16,21 @@ import numpy as np
 
 BATCH_NORMS = ("global", "frozen")
 DTYPES = ("float32", "bfloat16")
-Padding = tuple[tuple[int, int], tuple[int, int]]  # before and after, of height and of width
-_FEW_PLACES = 16  # outputs of an image and channel, up to which XLA's convolution on a CPU is the slower one
+Padding = tuple[tuple[int, int], tuple[int, int]]  # (top, bottom), (left, right)
+_FEW_PIXELS = 16  # of the output; up to so many, XLA's convolution is the slower one on a CPU
 
 
 @dataclass(frozen=True)
 class Layers:
-    """How the layers of a backbone compute, all of them alike."""
+    """Settings that all layers of a backbone share, and the layers made with them."""
 
     dtype: str = "float32"  # of activations; parameters and statistics are float32
-    batch_norm: str = (
-        "global"  # training: statistics of the batch over all devices; or "frozen": the running averages, unchanged
-    )
-    axis_name: str | None = None  # the mapped axis of devices; None: there is one
-    dropout: float = 0.0  # training: share of a fully-connected layer's units that are dropped, in AlexNet and VGG
+    batch_norm: str = "global"  # training: statistics of the batch over all devices; "frozen": the running averages, unchanged
+    axis_name: str | None = None  # the mapped axis of devices; None: one device
+    dropout: float = 0.0  # training: the fraction of a fully-connected layer's units that are dropped, in AlexNet and VGG
 
     def norm(self, *, train: bool, epsilon: float = 1e-5, name: str | None = None, **options: object) -> "BatchNorm":
-        """Batch normalisation; the running averages move by a tenth of the way."""
+        """Return batch normalisation; each training step moves the running averages by a tenth of the way."""
         return BatchNorm(
             use_running_average=not train or self.batch_norm == "frozen",
             momentum=0.9,
@@ -45,35 +43,35 @@ class Layers:
         )
 
     def conv(self, features: int, size: int, stride: int = 1, *, name: str, **options: object) -> "Conv":
-        """A convolution with a square kernel."""
+        """Return a convolution with a square kernel."""
         return Conv(features, size, stride, dtype=self.dtype, name=name, **options)
 
     def dense(self, features: int, *, name: str) -> nn.Dense:
-        """A fully-connected layer."""
+        """Return a fully-connected layer."""
         return nn.Dense(features, dtype=self.dtype, name=name)
 
-    def classified(self, x: jax.Array, classes: int | None) -> jax.Array:
-        """What a backbone gives: its features, or of so many classes the published classifier's logits; float32[batch, n]."""
+    def output(self, x: jax.Array, classes: int | None) -> jax.Array:
+        """Return the features as float32[batch, n], or the logits of a classifier over them, float32[batch, classes]."""
         return (x if classes is None else self.dense(classes, name="classifier")(x)).astype(jnp.float32)
 
 
 class BatchNorm(nn.BatchNorm):
-    """Flax's, computed in float32 whatever it is given."""
+    """Flax's batch normalisation, computed in float32 for any input dtype."""
 
     output_dtype: str = "float32"
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalises the channels, float[batch, h, w, c]."""
+        """Normalise the channels of float[batch, h, w, c]."""
         return super().__call__(x.astype(jnp.float32)).astype(self.output_dtype)
 
 
 class LayerNorm(nn.LayerNorm):
-    """The same of each token, float[batch, tokens, c] or float[batch, c]."""
+    """Flax's layer normalisation, computed in float32 for any input dtype."""
 
     output_dtype: str = "float32"
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalises the last axis."""
+        """Normalise the last axis."""
         return super().__call__(x.astype(jnp.float32)).astype(self.output_dtype)
 
 
@@ -83,14 +81,14 @@ class Conv(nn.Module):
     features: int
     size: int  # of the square kernel
     stride: int = 1
-    padding: int | str = "half"  # zeros on each side; "half": of the kernel; "same": TensorFlow's, the odd one behind
-    depthwise: bool = False  # each channel has a kernel of its own; `features` is then their number
+    padding: int | str = "half"  # zeros on each side; "half": size // 2; "same": TensorFlow's, which puts an odd one behind
+    depthwise: bool = False  # one kernel for each channel; `features` is then the number of channels
     use_bias: bool = False
     dtype: str = "float32"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Convolves in `dtype`."""
+        """Convolve in `dtype`."""
         shape = (self.size, self.size, 1 if self.depthwise else x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
         y = convolve(
@@ -114,24 +112,18 @@ def _padding(padding: int | str, sides: Sequence[int], *, size: int, stride: int
 
 
 def convolve(x: jax.Array, kernel: jax.Array, *, stride: int, padding: Padding) -> jax.Array:
-    """The cross-correlation that deep learning calls convolution, in the way that is fastest on the platform.
+    """Return the convolution (cross-correlation) in the way that is fastest on the platform.
 
-    Args:
-      x: float[batch, h, w, in].
-      kernel: float[size, size, in, out]; or [size, size, 1, in], a kernel for each channel.
-      stride: of height and width.
-      padding: zeros around.
-
-    Returns:
-      float[batch, h', w', out], of x's dtype.
+    `x` is float[batch, h, w, in]; `kernel` float[size, size, in, out], or depthwise [size, size, 1, in]; the result
+    float[batch, h', w', out] has x's dtype.
     """
-    size, places = kernel.shape[0], 1
+    size, pixels = kernel.shape[0], 1  # pixels of the output
     for side, (before, after) in zip(x.shape[1:3], padding, strict=True):
-        places *= (side + before + after - size) // stride + 1
+        pixels *= (side + before + after - size) // stride + 1
     plain = partial(_convolve_by_xla, stride=stride, padding=padding)
     if kernel.shape[2] == 1 and x.shape[3] > 1:
         on_cpu = partial(_convolve_by_channel, stride=stride, padding=padding)
-    elif size == 1 or places <= _FEW_PLACES:
+    elif size == 1 or pixels <= _FEW_PIXELS:
         on_cpu = partial(_convolve_by_matrix, stride=stride, padding=padding)
     else:
         return plain(x, kernel)
@@ -151,62 +143,62 @@ def _convolve_by_xla(x: jax.Array, kernel: jax.Array, *, stride: int, padding: P
 
 def _convolve_by_channel(x: jax.Array, kernel: jax.Array, *, stride: int, padding: Padding) -> jax.Array:
     size = kernel.shape[0]
-    weights = kernel.reshape(size * size, 1, 1, 1, -1)  # [places, 1, 1, 1, c]
+    weights = kernel.reshape(size * size, 1, 1, 1, -1)  # [size * size, 1, 1, 1, c]
     windows = _windows(x, size=size, stride=stride, padding=padding)
     return sum((window * weight for window, weight in zip(windows[1:], weights[1:], strict=True)), windows[0] * weights[0])
 
 
 def _convolve_by_matrix(x: jax.Array, kernel: jax.Array, *, stride: int, padding: Padding) -> jax.Array:
     windows = _windows(x, size=kernel.shape[0], stride=stride, padding=padding)
-    patches = jnp.concatenate(windows, axis=-1)  # [batch, h', w', places * in]
+    patches = jnp.concatenate(windows, axis=-1)  # [batch, h', w', size * size * in]
     return jnp.tensordot(patches, kernel.reshape(patches.shape[3], -1), axes=1)
 
 
 def _windows(x: jax.Array, *, size: int, stride: int, padding: Padding) -> list[jax.Array]:
-    """What each place of a kernel sees: size * size arrays [batch, h', w', c]."""
+    """Return the inputs of each pixel of a kernel: size * size arrays [batch, h', w', c]."""
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    return [window for rows in _lines(x, 1, size=size, stride=stride) for window in _lines(rows, 2, size=size, stride=stride)]
+    return [window for rows in _slices(x, 1, size=size, stride=stride) for window in _slices(rows, 2, size=size, stride=stride)]
 
 
-def _lines(x: jax.Array, axis: int, *, size: int, stride: int) -> list[jax.Array]:
-    """The same along one axis, which has room for the padding already: size arrays."""
+def _slices(x: jax.Array, axis: int, *, size: int, stride: int) -> list[jax.Array]:
+    """Return the inputs of each of a kernel's `size` positions along one axis, which is padded already."""
     room = x.shape[axis] - size
     stop = room - room % stride + 1  # past the first pixel of the last window
     return [jax.lax.slice_in_dim(x, k, k + stop, stride, axis) for k in range(size)]
 
 
 def max_pool(x: jax.Array, *, size: int, stride: int, padding: int = 0) -> jax.Array:
-    """The maximum of square windows, [batch, h, w, c] -> [batch, h', w', c]; what doesn't fill a window is left out."""
+    """Return the maxima of square windows, [batch, h, w, c] -> [batch, h', w', c]; incomplete windows are left out."""
     around = ((padding, padding), (padding, padding))
     plain = partial(nn.max_pool, window_shape=(size, size), strides=(stride, stride), padding=around)
 
     def on_cpu(x: jax.Array) -> jax.Array:
-        # rows, then columns: all windows at once took five times as long in the gradient, a tenth of ResNet-18's step
+        # rows, then columns: with all windows at once the gradient took five times as long, a tenth of ResNet-18's step
         x = jnp.pad(x, ((0, 0), *around, (0, 0)), constant_values=-np.inf)
         for axis in (1, 2):
-            x = reduce(jnp.maximum, _lines(x, axis, size=size, stride=stride))
+            x = reduce(jnp.maximum, _slices(x, axis, size=size, stride=stride))
         return x
 
     return jax.lax.platform_dependent(x, cpu=on_cpu, default=plain)
 
 
 def adaptive_mean_pool(x: jax.Array, side: int) -> jax.Array:
-    """Means of side x side windows that cover the image evenly, [batch, h, w, c] -> [batch, side, side, c].
+    """Return the means of side x side windows that cover the image evenly, [batch, h, w, c] -> [batch, side, side, c].
 
-    Window k of a height h goes from floor(k h / side) to ceil((k + 1) h / side), as in torch's AdaptiveAvgPool2d.
+    Along a height h, window k goes from floor(k h / side) to ceil((k + 1) h / side), as in torch's AdaptiveAvgPool2d.
     """
-    rows, columns = (jnp.asarray(_shares(length, side), x.dtype) for length in x.shape[1:3])
+    rows, columns = (jnp.asarray(_window_weights(length, side), x.dtype) for length in x.shape[1:3])
     return jnp.einsum("ih,bhwc,jw->bijc", rows, x, columns)
 
 
-def _shares(length: int, windows: int) -> np.ndarray:
-    shares = np.zeros((windows, length))
+def _window_weights(length: int, windows: int) -> np.ndarray:
+    weights = np.zeros((windows, length))
     for k in range(windows):
         start, stop = k * length // windows, -(-(k + 1) * length // windows)
-        shares[k, start:stop] = 1 / (stop - start)
-    return shares
+        weights[k, start:stop] = 1 / (stop - start)
+    return weights
 
 
 def global_mean_pool(x: jax.Array) -> jax.Array:
-    """The mean over the image in float32, [batch, h, w, c] -> float32[batch, c]."""
+    """Return the mean over the image, [batch, h, w, c] -> float32[batch, c]."""
     return jnp.mean(x.astype(jnp.float32), axis=(1, 2))

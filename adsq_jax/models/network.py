@@ -14,7 +14,7 @@ from adsq_jax.errors import InputError
 from adsq_jax.models import backbones, weight_files
 from adsq_jax.models.img_net import ImgNet
 from adsq_jax.models.layers import BATCH_NORMS, DTYPES, Layers
-from adsq_jax.models.pretrained import NO_WEIGHTS, Layout, find_layout, place
+from adsq_jax.models.pretrained import NO_WEIGHTS, Layout, assign, find_layout
 
 
 class Pretrained(NamedTuple):
@@ -119,20 +119,20 @@ def _load(file: weight_files.Weights, img_net: ImgNet, *, layout: Layout, image_
     backbone: Any = img_net.backbone
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     shapes = jax.eval_shape(lambda x: backbone.init(jax.random.key(0), x, train=False), images)
-    placed = place(file.arrays, layout=layout, shapes=shapes, source=file.source)
+    assigned = assign(file.arrays, layout=layout, shapes=shapes, source=file.source)
     account = {
         "source": file.source,
         "sha256": file.sha256,
         "layout": layout.name,
-        "loaded": placed.loaded,
-        "skipped": placed.skipped,
+        "loaded": assigned.loaded,
+        "skipped": assigned.skipped,
         "initial": ["semantic", "hash"],
-        "n_loaded": sum(x.size for x in jax.tree.leaves(placed.variables)),
+        "n_loaded": sum(x.size for x in jax.tree.leaves(assigned.variables)),
         "options": dict(layout.options),
         "mean": list(img_net.mean),
         "deviation": list(img_net.deviation),
     }
-    return Pretrained(placed.variables, account)
+    return Pretrained(assigned.variables, account)
 
 
 def _check_whole(name: str, value: Any, *, low: int, high: int | None = None) -> None:

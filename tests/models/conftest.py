@@ -1,8 +1,12 @@
-"""Fixtures of the tests of weight files."""
+"""Fixtures of the tests of weights."""
 
 import tracemalloc
 
+import numpy as np
 import pytest
+from resnet_weights import torch_arrays
+
+from adsq_jax.models import backbones
 
 
 @pytest.fixture
@@ -30,3 +34,17 @@ def limited_memory():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 100 * 2**20
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Shorten resnet18 to two blocks, which compile in seconds."""
+    published = backbones._PUBLISHED["resnet18"]
+    monkeypatch.setitem(backbones._PUBLISHED, "resnet18", published._replace(sizes={**published.sizes, "stages": (1, 1)}))
+
+
+@pytest.fixture
+def short_file(short, tmp_path):
+    """Write weights of the shortened resnet18, and return the path."""
+    np.savez(tmp_path / "short.npz", **torch_arrays((1, 1)))
+    return tmp_path / "short.npz"

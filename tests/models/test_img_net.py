@@ -108,6 +108,6 @@ def test_trunk_and_heads_one_after_the_other_are_the_network(variables):
 @pytest.mark.parametrize("shape", [(2, 8, 8, 1), (2, 8, 8, 4), (2, 8, 8), (8, 8, 3)])
 def test_grey_images_and_other_shapes_are_refused(shape):
     """One line with the shape, rather than a kernel of another size."""
-    with pytest.raises(ValueError, match=r"images must be \[batch, h, w, 3\], got") as caught:
+    with pytest.raises(ValueError, match=r"expected images \[batch, h, w, 3\], got") as caught:
         jax.eval_shape(lambda x: build().init(jax.random.key(0), x, train=False), jax.ShapeDtypeStruct(shape, np.uint8))
     assert "\n" not in str(caught.value)

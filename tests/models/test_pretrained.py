@@ -54,7 +54,7 @@ def test_logits_are_the_references(file):
     sides = [int(key.removeprefix("logits_")) for key in golden if key.startswith("logits_")]
     assert 224 in sides
     for side in sides:
-        placed = pretrained.place(arrays, layout=layout, shapes=shapes_of(model, side), source="file")
+        placed = pretrained.assign(arrays, layout=layout, shapes=shapes_of(model, side), source="file")
         found = jax.jit(lambda v, x: model.apply(v, x, train=False))(placed.variables, seeded.images(side))
         expected = golden[f"logits_{side}"]
         assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
@@ -70,7 +70,7 @@ def test_the_classifier_is_skipped_where_there_is_none(file):
     arrays = {key: np.broadcast_to(np.float32(0), shape) for key, shape in seeded.layout(golden).items()}
     layout = pretrained.find_layout(arrays, backbone=name, source="file")
     model = backbones.build(name, width=0, layers=Layers(), **layout.options)
-    placed = pretrained.place(arrays, layout=layout, shapes=shapes_of(model, 224), source="file")
+    placed = pretrained.assign(arrays, layout=layout, shapes=shapes_of(model, 224), source="file")
     others = [skipped for skipped in placed.skipped if not skipped.endswith("num_batches_tracked")]
     assert sorted(arrays[skipped].shape[0] for skipped in others) in ([1000, 1000], [768, 1000])
 
@@ -81,7 +81,7 @@ def test_position_embeddings_are_resized_as_timm_does_it():
     arrays = seeded.weights(seeded.layout(golden))
     layout = pretrained.find_layout(arrays, backbone="vit_b16", source="file")
     shapes = shapes_of(backbones.build("vit_b16", width=0, layers=Layers()), 96)
-    placed = pretrained.place(arrays, layout=layout, shapes=shapes, source="file")
+    placed = pretrained.assign(arrays, layout=layout, shapes=shapes, source="file")
     found = placed.variables["params"]["positions"][0, :, :8]
     np.testing.assert_allclose(found, golden["pos_embedding_96"], rtol=1e-3, atol=1e-5)
 
@@ -107,7 +107,7 @@ def resnet_arrays():
 
 def placed(arrays):
     layout = pretrained.find_layout(arrays, backbone="resnet18", source="w.pth")
-    return pretrained.place(arrays, layout=layout, shapes=shapes_of(RESNET, 32), source="w.pth")
+    return pretrained.assign(arrays, layout=layout, shapes=shapes_of(RESNET, 32), source="w.pth")
 
 
 def test_kernels_are_turned():
@@ -131,8 +131,8 @@ def test_kernels_are_turned():
         ({"conv1.weight": np.zeros((0, 3), np.float32)}, ["conv1.weight", "[0, 3]", "[7, 7, 3, 4]"]),
         ({"layer1.0.conv2.weight": None}, ["stage1_block0/conv2/kernel", "[3, 3, 4, 4]", "nothing for"]),
         ({"layer2.0.bn1.running_var": None}, ["stage2_block0/norm1/var", "nothing for"]),
-        ({"layer9.0.conv1.weight": np.zeros((4, 4, 3, 3), np.float32)}, ["layer9.0.conv1.weight", "has no place"]),
-        ({"conv1.bias": np.zeros(4, np.float32)}, ["conv1.bias", "has no place"]),
+        ({"layer9.0.conv1.weight": np.zeros((4, 4, 3, 3), np.float32)}, ["layer9.0.conv1.weight", "fits no parameter"]),
+        ({"conv1.bias": np.zeros(4, np.float32)}, ["conv1.bias", "fits no parameter"]),
         ({"attention.weight": np.zeros(4, np.float32)}, ["attention.weight", "[4]", "isn't of resnet18"]),
         ({"": np.zeros(4, np.float32)}, ["isn't of resnet18"]),
     ],
@@ -167,7 +167,7 @@ def test_shapes_of_another_network_are_refused(file, backbone):
     layout = pretrained.find_layout(arrays, backbone=backbone, source="w.pth")
     shapes = shapes_of(backbones.build(backbone, width=0, layers=Layers()), 64)
     with pytest.raises(InputError, match=r"w\.pth: 'layer1\.0\.\w+\.\w+'\["):
-        pretrained.place(arrays, layout=layout, shapes=shapes, source="w.pth")
+        pretrained.assign(arrays, layout=layout, shapes=shapes, source="w.pth")
 
 
 def test_a_backbone_without_published_weights():

@@ -1,4 +1,7 @@
-"""Backbones by name; one file each. All map float32[batch, h, w, 3] to float32[batch, width]."""
+"""Backbones by name, one file each: modules that map images float32[batch, h, w, 3] to features float32[batch, n].
+
+To add one, write its module beside the others and give it a line in `_PUBLISHED`.
+"""
 
 import difflib
 from typing import Any, NamedTuple
@@ -20,41 +23,43 @@ class _Published(NamedTuple):
 
     module: type[nn.Module]
     sizes: dict[str, Any]  # the module's fields
-    least: int = 1  # pixels a side of the smallest image
-    multiple: int = 1  # of which a side must be
-    any_width: bool = False  # whether `width` may be another than the published one
-    drops: bool = False  # whether `Layers.dropout` does anything
+    min_side: int = 1  # pixels of the smallest image
+    side_multiple: int = 1
+    any_width: bool = False  # whether `width` may differ from the published one
+    has_dropout: bool = False  # whether `Layers.dropout` has an effect
 
 
 _PUBLISHED = {
     "small_cnn": _Published(SmallCNN, {"width": 32}, any_width=True),
-    "alexnet": _Published(AlexNet, {}, least=63, drops=True),
-    "vgg16": _Published(VGG, {"stages": ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))}, least=32, drops=True),
+    "alexnet": _Published(AlexNet, {}, min_side=63, has_dropout=True),
+    "vgg16": _Published(VGG, {"stages": ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))}, min_side=32, has_dropout=True),
     "resnet18": _Published(ResNet, {"stages": (2, 2, 2, 2), "bottleneck": False, "width": 64}, any_width=True),
     "resnet50": _Published(ResNet, {"stages": (3, 4, 6, 3), "bottleneck": True, "width": 64}, any_width=True),
     "efficientnet_lite0": _Published(EfficientNetLite, {"stages": LITE0}),
-    "vit_b16": _Published(ViT, {"patch": 16, "width": 768, "depth": 12, "heads": 12, "hidden": 3072}, least=16, multiple=16),
+    "vit_b16": _Published(
+        ViT, {"patch": 16, "width": 768, "depth": 12, "heads": 12, "hidden": 3072}, min_side=16, side_multiple=16
+    ),
 }
 NAMES = tuple(_PUBLISHED)
-WITH_DROPOUT = tuple(name for name, published in _PUBLISHED.items() if published.drops)
+WITH_DROPOUT = tuple(name for name, published in _PUBLISHED.items() if published.has_dropout)
 
 
 def build(name: str, *, width: int, layers: Layers, **options: Any) -> nn.Module:
-    """Builds a backbone.
+    """Build a backbone.
 
     Args:
       name: one of NAMES.
-      width: channels of the first stage, of small_cnn and ResNets; 0 for the published number, which the others always have.
-      layers: how its layers compute.
-      **options: `classes`, to have the published classifier's logits; of vit_b16 `approximate_gelu`.
+      width: channels of the first stage, for small_cnn and ResNets; 0: as published, the only choice for the others.
+      layers: settings of its layers.
+      **options: `classes`, for logits of the published classifier instead of features; for vit_b16 `approximate_gelu`.
 
     Returns:
       The module.
 
     Raises:
-      InputError: no such backbone, or one that has no other width.
+      InputError: the backbone doesn't exist, or has no such width.
     """
-    published = _found(name)
+    published = _find(name)
     sizes = {**published.sizes, **options}
     if width:
         if not published.any_width:
@@ -64,23 +69,15 @@ def build(name: str, *, width: int, layers: Layers, **options: Any) -> nn.Module
 
 
 def check_side(name: str, side: int) -> None:
-    """Says whether a backbone takes images of a size.
-
-    Args:
-      name: one of NAMES.
-      side: pixels.
-
-    Raises:
-      InputError: it doesn't, or there is no such backbone.
-    """
-    published = _found(name)
-    if side < published.least:
-        raise InputError(f"{name} takes images of {published.least}x{published.least} pixels and more, not {side}x{side}")
-    if side % published.multiple:
-        raise InputError(f"{name} takes images whose side is a multiple of {published.multiple} pixels, not {side}x{side}")
+    """Raise InputError if a backbone can't take images of side x side pixels, or doesn't exist."""
+    published = _find(name)
+    if side < published.min_side:
+        raise InputError(f"{name} takes images of {published.min_side}x{published.min_side} pixels and more, not {side}x{side}")
+    if side % published.side_multiple:
+        raise InputError(f"{name} takes images whose side is a multiple of {published.side_multiple} pixels, not {side}x{side}")
 
 
-def _found(name: str) -> _Published:
+def _find(name: str) -> _Published:
     if not isinstance(name, str) or name not in _PUBLISHED:
         near = difflib.get_close_matches(str(name), NAMES, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""

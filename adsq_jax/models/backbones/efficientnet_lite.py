@@ -7,7 +7,7 @@ import jax
 
 from adsq_jax.models.layers import Layers, global_mean_pool
 
-# Lite0's stages: kernel, stride of the first block, expansion, channels, blocks.
+# Stages of Lite0: kernel size, stride of the first block, expansion, channels, number of blocks.
 LITE0 = (
     (3, 1, 1, 16, 1),
     (3, 2, 6, 24, 2),
@@ -17,26 +17,26 @@ LITE0 = (
     (5, 2, 6, 192, 4),
     (3, 1, 6, 320, 1),
 )
-_EPSILON = 1e-3  # TensorFlow's, which the published weights were trained with
+_EPSILON = 1e-3  # of the published weights, which were trained in TensorFlow
 
 
 class EfficientNetLite(nn.Module):
-    """A stem, stages of inverted residual blocks, and a 1x1 convolution whose mean over the image the hash head takes.
+    """A stem, stages of inverted residual blocks, and the mean of a 1x1 convolution over the image.
 
-    Padding is TensorFlow's, as the published weights expect it: on an even side, stride 2 pads behind only.
+    Padding is TensorFlow's, as the published weights expect: on an even side, stride 2 pads only behind.
     Source: Tan and Le, EfficientNet, ICML 2019; Liu, Higher accuracy on vision models with EfficientNet-Lite, TensorFlow Blog
     2020.
     """
 
-    stages: Sequence[tuple[int, int, int, int, int]]  # as LITE0
+    stages: Sequence[tuple[int, int, int, int, int]]  # like LITE0
     stem: int = 32  # channels of the first convolution
     width: int = 1280  # features
     layers: Layers = Layers()
-    classes: int | None = None  # of the published classifier; None: features are what it is given
+    classes: int | None = None  # of the published classifier; None: return the features
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """float32[batch, h, w, 3] -> features float32[batch, width], or logits float32[batch, classes]."""
+        """Map float32[batch, h, w, 3] to features float32[batch, width], or logits float32[batch, classes]."""
         x = self.layers.conv(self.stem, 3, 2, padding="same", name="stem")(x)
         x = nn.relu6(self.layers.norm(train=train, epsilon=_EPSILON, name="stem_norm")(x))
         number = 0
@@ -47,7 +47,7 @@ class EfficientNetLite(nn.Module):
                 number += 1
         x = self.layers.conv(self.width, 1, name="head")(x)
         x = nn.relu6(self.layers.norm(train=train, epsilon=_EPSILON, name="head_norm")(x))
-        return self.layers.classified(global_mean_pool(x), self.classes)
+        return self.layers.output(global_mean_pool(x), self.classes)
 
 
 class _Block(nn.Module):

@@ -1,4 +1,4 @@
-"""ResNet, version 1.5: the stride of a bottleneck sits in its 3x3 convolution."""
+"""ResNet, version 1.5: a bottleneck has its stride in the 3x3 convolution."""
 
 from collections.abc import Sequence
 
@@ -9,21 +9,21 @@ from adsq_jax.models.layers import Layers, global_mean_pool, max_pool
 
 
 class ResNet(nn.Module):
-    """ResNet; padding is the same on all sides, as published weights expect it.
+    """A stem, stages of residual blocks, and the mean over the image; padding is the same on all sides, as in torchvision.
 
     Source: He et al., Deep Residual Learning for Image Recognition, CVPR 2016; the last norm of each block starts at 0 as in
     Goyal et al., arXiv 1706.02677.
     """
 
-    stages: Sequence[int]  # blocks of each stage
+    stages: Sequence[int]  # number of blocks of each stage
     bottleneck: bool
     width: int  # channels of the first stage
     layers: Layers = Layers()
-    classes: int | None = None  # of the published classifier; None: features are what it is given
+    classes: int | None = None  # of the published classifier; None: return the features
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """float32[batch, h, w, 3] -> features float32[batch, width], or logits float32[batch, classes]."""
+        """Map float32[batch, h, w, 3] to features float32[batch, width], or logits float32[batch, classes]."""
         x = self.layers.conv(self.width, 7, 2, name="stem")(x)
         x = nn.relu(self.layers.norm(train=train, name="stem_norm")(x))
         x = max_pool(x, size=3, stride=2, padding=1)
@@ -34,7 +34,7 @@ class ResNet(nn.Module):
                 x = _Block(channels, stride, self.bottleneck, self.layers, name=f"stage{stage + 1}_block{block}")(
                     x, train=train
                 )
-        return self.layers.classified(global_mean_pool(x), self.classes)
+        return self.layers.output(global_mean_pool(x), self.classes)
 
 
 class _Block(nn.Module):

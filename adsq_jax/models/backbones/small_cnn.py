@@ -12,7 +12,7 @@ from adsq_jax.models.layers import Layers
 class SmallCNN(nn.Module):
     """Two convolutions of stride 2, a residual block at a quarter of the resolution, then each channel's mean and maximum.
 
-    On a CPU, more passes over the data with few operations an image beat fewer passes at a higher resolution.
+    On a CPU, more epochs of a cheap network beat fewer epochs at a higher resolution.
     Source: this project; the block is He et al.'s, CVPR 2016.
     """
 
@@ -21,7 +21,7 @@ class SmallCNN(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """float32[batch, h, w, 3] -> float32[batch, 8 * width]."""
+        """Map float32[batch, h, w, 3] to features float32[batch, 8 * width]."""
         conv = partial(nn.Conv, use_bias=False, dtype=self.layers.dtype)
         norm = partial(self.layers.norm, train=train)
         x = nn.relu(norm()(conv(self.width, (5, 5), (2, 2))(x)))  # [batch, h / 2, w / 2, width]

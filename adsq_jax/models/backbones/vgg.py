@@ -9,20 +9,20 @@ from adsq_jax.models.layers import Layers, adaptive_mean_pool, max_pool
 
 
 class VGG(nn.Module):
-    """Stages of 3x3 convolutions and two fully-connected layers, whose output the hash head takes.
+    """Stages of 3x3 convolutions and two fully-connected layers.
 
     Source: Simonyan and Zisserman, Very Deep Convolutional Networks for Large-Scale Image Recognition, ICLR 2015; the mean over
-    7x7 windows, which lets it take other sizes than 224, is torchvision's.
+    7x7 windows, which allows image sizes other than 224, is torchvision's.
     """
 
-    stages: Sequence[tuple[int, int]]  # convolutions, and channels of each
+    stages: Sequence[tuple[int, int]]  # number of convolutions, and their channels
     units: int = 4096  # of each fully-connected layer
     layers: Layers = Layers()
-    classes: int | None = None  # of the published classifier; None: features are what it is given
+    classes: int | None = None  # of the published classifier; None: return the features
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """float32[batch, h, w, 3] -> features float32[batch, units], or logits float32[batch, classes]."""
+        """Map float32[batch, h, w, 3] to features float32[batch, units], or logits float32[batch, classes]."""
         for stage, (convolutions, channels) in enumerate(self.stages, start=1):
             for number in range(1, convolutions + 1):
                 x = nn.relu(self.layers.conv(channels, 3, use_bias=True, name=f"conv{stage}_{number}")(x))
@@ -32,4 +32,4 @@ class VGG(nn.Module):
         for number in (6, 7):
             x = nn.relu(self.layers.dense(self.units, name=f"fc{number}")(x))
             x = nn.Dropout(self.layers.dropout, deterministic=not train, name=f"dropout{number}")(x)
-        return self.layers.classified(x, self.classes)
+        return self.layers.output(x, self.classes)

@@ -6,11 +6,11 @@ import jax.numpy as jnp
 
 from adsq_jax.models.layers import LayerNorm, Layers
 
-_EPSILON = 1e-6  # of the norms, in all published weights
+_EPSILON = 1e-6  # of the layer norms, in all published weights
 
 
 class ViT(nn.Module):
-    """Patches and a class token through a transformer; the hash head takes the class token's output.
+    """Patches and a class token through a transformer; the features are the class token's output.
 
     Source: Dosovitskiy et al., An Image is Worth 16x16 Words, ICLR 2021, without dropout.
     """
@@ -20,13 +20,13 @@ class ViT(nn.Module):
     depth: int  # blocks
     heads: int
     hidden: int  # units of a block's fully-connected layer
-    approximate_gelu: bool = False  # by tanh, as the weights in .npz files were trained; torch's are not
+    approximate_gelu: bool = False  # by tanh, as Google's weights in .npz files were trained; torch's weren't
     layers: Layers = Layers()
-    classes: int | None = None  # of the published classifier; None: features are what it is given
+    classes: int | None = None  # of the published classifier; None: return the features
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """float32[batch, h, w, 3] -> features float32[batch, width], or logits float32[batch, classes]."""
+        """Map float32[batch, h, w, 3] to features float32[batch, width], or logits float32[batch, classes]."""
         conv = self.layers.conv(self.width, self.patch, self.patch, padding=0, use_bias=True, name="patches")
         x = conv(x).reshape(x.shape[0], -1, self.width)  # [batch, tokens, width]
         token = self.param("class_token", nn.initializers.zeros, (1, 1, self.width), jnp.float32)
@@ -37,7 +37,7 @@ class ViT(nn.Module):
             block = _Block(self.heads, self.hidden, self.approximate_gelu, self.layers, name=f"block{number}")
             x = block(x)
         x = LayerNorm(epsilon=_EPSILON, output_dtype=self.layers.dtype, name="norm")(x[:, 0])
-        return self.layers.classified(x, self.classes)
+        return self.layers.output(x, self.classes)
 
 
 class _Block(nn.Module):
@@ -60,6 +60,6 @@ class _Block(nn.Module):
 
 
 def _attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-    """Attention of all tokens to all, each [batch, tokens, heads, d]; the shares are computed in float32."""
+    """Return the attention of all tokens to all, [batch, tokens, heads, d] each; the softmax is in float32."""
     logits = jnp.einsum("bqhd,bkhd->bhqk", query, key).astype(jnp.float32) / query.shape[3] ** 0.5
     return jnp.einsum("bhqk,bkhd->bqhd", nn.softmax(logits).astype(value.dtype), value)
