@@ -75,19 +75,10 @@ class Finder:
         return self.query(name, content)
 
     def hits(self, query: Query, *, k: int, radius: int, where: str) -> tuple[list[Hit], float, int]:
-        """Find the nearest pictures.
-
-        Args:
-          query: the picture to search for.
-          k: the largest number of hits.
-          radius: the largest distance, in bits.
-          where: a filter, as `index.parse` reads it; blank: none.
-
-        Returns:
-          The hits, nearest first; the seconds of the search; the number of items in the index.
+        """Return the nearest pictures, the seconds of the search, and the number of items in the index.
 
         Raises:
-          InputError: an argument is out of range, or the filter can't be read.
+          InputError: an argument is out of range, or the filter `where` can't be read; a blank one selects all.
         """
         parsed = index.parse(where) if where.strip() else None
         with self._lock:

@@ -30,14 +30,7 @@ class Hit(NamedTuple):
 
 
 def load_model(opened: CodeIndex, *, workdir: str | Path | None) -> Model:
-    """Load the model that the codes of an index come from.
-
-    Args:
-      opened: the index.
-      workdir: the run's folder; None: the one that the index names.
-
-    Returns:
-      The model.
+    """Load the model that the codes of an index come from, from a run's folder; None: the one that the index names.
 
     Raises:
       InputError: the model isn't there, or is another one.
@@ -60,7 +53,7 @@ def load_model(opened: CodeIndex, *, workdir: str | Path | None) -> Model:
 def search_codes(
     opened: CodeIndex, packed_codes: np.ndarray, *, k: int, radius: int | None, where: Filter | None
 ) -> list[list[Hit]]:
-    """Find the pictures of an index that are nearest to encoded queries.
+    """Find the k pictures of an index that are nearest to each query.
 
     Args:
       opened: the index.

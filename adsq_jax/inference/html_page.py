@@ -43,19 +43,9 @@ def document(title: str, parts: Sequence[str]) -> bytes:
 
 
 def picture(pixels: np.ndarray | None, *, name: str, lines: Sequence[str], mark: str) -> str:
-    """Return a small picture with a caption.
+    """Return a small picture, uint8[h, w, 3] or None for a placeholder, with a caption and a mark, "right", "wrong" or "".
 
-    Args:
-      pixels: uint8[h, w, 3]; None: a placeholder.
-      name: its path. The caption ends with what follows the last /; the tooltip has all of it.
-      lines: lines of the caption, as text; empty ones are left out.
-      mark: "right", "wrong" or "".
-
-    Returns:
-      HTML.
-
-    Raises:
-      KeyError: another mark.
+    The caption has the lines that aren't empty and, of the path `name`, what follows the last /; the tooltip has all of it.
     """
     sign = f"<b>{_MARKS[mark]}</b>" if _MARKS[mark] else ""
     if pixels is None:

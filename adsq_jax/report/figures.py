@@ -1,7 +1,7 @@
 """The plots of a report, as bytes of PNG. Needs matplotlib, from the extra `report`."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -16,24 +16,25 @@ _NOT_TERMS = {"phase", "step", "net", "images_per_second", "input_share", "grad_
 _LOG_FROM = 20  # counts up to a smaller number are clearer on a linear axis
 
 
-def _png(draw: Callable[..., None], *, size: tuple[float, float] = (7.0, 3.6), columns: int = 1) -> bytes:
-    """Return the PNG of what `draw` draws on so many axes side by side."""
+def _figure(*, size: tuple[float, float] = (7.0, 3.6), columns: int = 1) -> tuple[Any, list[Any]]:
+    """Return a figure and its axes, which stand side by side."""
     try:
         from matplotlib.figure import Figure  # an extra
     except ImportError as error:
         raise InputError("a report needs matplotlib; fix: pip install -e '.[report]'") from error
     figure = Figure(figsize=size, dpi=110, layout="constrained")
-    draw(*figure.subplots(1, columns, squeeze=False)[0])
+    return figure, list(figure.subplots(1, columns, squeeze=False)[0])
+
+
+def _png(figure: Any) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
 
 
 def _style(axes: Any, *, x: str, y: str) -> None:
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
+    axes.set(xlabel=x, ylabel=y, axisbelow=True)
     axes.grid(color="#e5e7eb")
-    axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
 
@@ -59,22 +60,20 @@ def losses(metrics: Sequence[dict[str, Any]]) -> bytes | None:
     terms = sorted({term for by_term in curves.values() for term in by_term} - {"loss"})
     looks = {term: (_COLOURS[i % len(_COLOURS)], _DASHES[(i // len(_COLOURS)) % 4], 1.3) for i, term in enumerate(terms)}
     looks["loss"] = ("#000000", "-", 2.4)
-
-    def draw(*all_axes: Any) -> None:
-        networks = sorted(curves, key=lambda network: (network != "LabelNet", network))
-        for axes, network in zip(all_axes, networks, strict=True):
-            for term, points in sorted(curves[network].items()):
-                colour, dashes, width = looks[term]
-                marker = "." if len(points) == 1 else ""  # a line needs two points
-                axes.plot(*zip(*points, strict=True), dashes + marker, color=colour, linewidth=width, label=term)
-            if all(value > 0 for points in curves[network].values() for _, value in points):
-                axes.set_yscale("log")
-            axes.locator_params("x", integer=True)
-            axes.set_title(network)
-            _style(axes, x="update", y="")
-            axes.legend(fontsize=7, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.16))
-
-    return _png(draw, size=(4.6 * len(curves), 4.2), columns=len(curves))
+    figure, all_axes = _figure(size=(4.6 * len(curves), 4.2), columns=len(curves))
+    networks = sorted(curves, key=lambda network: (network != "LabelNet", network))
+    for axes, network in zip(all_axes, networks, strict=True):
+        for term, points in sorted(curves[network].items()):
+            colour, dashes, width = looks[term]
+            marker = "." if len(points) == 1 else ""  # a line needs two points
+            axes.plot(*zip(*points, strict=True), dashes + marker, color=colour, linewidth=width, label=term)
+        if all(value > 0 for points in curves[network].values() for _, value in points):
+            axes.set_yscale("log")
+        axes.locator_params("x", integer=True)
+        axes.set_title(network)
+        _style(axes, x="update", y="")
+        axes.legend(fontsize=7, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.16))
+    return _png(figure)
 
 
 def validation(metrics: Sequence[dict[str, Any]]) -> bytes | None:
@@ -82,99 +81,81 @@ def validation(metrics: Sequence[dict[str, Any]]) -> bytes | None:
     points = [(line["step"], line["map"]) for line in metrics if line.get("phase") == "validation"]
     if not points:
         return None
-
-    def draw(axes: Any) -> None:
-        axes.plot(*zip(*points, strict=True), "o-", color=_BLUE)
-        _style(axes, x="update of the ImgNets", y="mAP")
-
-    return _png(draw)
+    figure, (axes,) = _figure()
+    axes.plot(*zip(*points, strict=True), "o-", color=_BLUE)
+    _style(axes, x="update of the ImgNets", y="mAP")
+    return _png(figure)
 
 
 def precision_recall(curve: dict[str, Any]) -> bytes:
     """Plot precision over recall, a point for each Hamming radius, from `precision_recall` of a result."""
-
-    def draw(axes: Any) -> None:
-        recall, precision = curve["recall"], curve["precision"]
-        axes.plot(recall, precision, "o-", markersize=3, color=_BLUE)
-        for radius, marker in ((0, "s"), (2, "D")):
-            if radius < len(recall):
-                axes.plot(recall[radius], precision[radius], marker, color=_ORANGE, fillstyle="none", label=f"radius {radius}")
-        axes.legend(frameon=False, loc="lower left")
-        axes.set_xlim(0, 1.02)
-        axes.set_ylim(0, 1.04)
-        _style(axes, x="recall", y="precision")
-
-    return _png(draw)
+    figure, (axes,) = _figure()
+    recall, precision = curve["recall"], curve["precision"]
+    axes.plot(recall, precision, "o-", markersize=3, color=_BLUE)
+    for radius, marker in ((0, "s"), (2, "D")):
+        if radius < len(recall):
+            axes.plot(recall[radius], precision[radius], marker, color=_ORANGE, fillstyle="none", label=f"radius {radius}")
+    axes.legend(frameon=False, loc="lower left")
+    axes.set_xlim(0, 1.02)
+    axes.set_ylim(0, 1.04)
+    _style(axes, x="recall", y="precision")
+    return _png(figure)
 
 
 def precision_at(by_rank: dict[str, float]) -> bytes:
-    """Plot the precision of the first N, from `precision_at` of a result.
-
-    Args:
-      by_rank: precision by rank. Ranks are text, as in JSON, in any order.
-    """
+    """Plot the precision of the first N, from `precision_at` of a result, whose ranks are text in any order."""
     points = sorted((int(rank), precision) for rank, precision in by_rank.items())
-
-    def draw(axes: Any) -> None:
-        axes.plot(*zip(*points, strict=True), "o-", markersize=3, color=_BLUE)
-        _count_axis(axes, "x", highest=points[-1][0])
-        axes.set_ylim(0, 1.04)
-        _style(axes, x="first N", y="precision")
-
-    return _png(draw)
+    figure, (axes,) = _figure()
+    axes.plot(*zip(*points, strict=True), "o-", markersize=3, color=_BLUE)
+    _count_axis(axes, "x", highest=points[-1][0])
+    axes.set_ylim(0, 1.04)
+    _style(axes, x="first N", y="precision")
+    return _png(figure)
 
 
 def distances(measured: Measured) -> bytes:
     """Plot how far similar and dissimilar pairs are apart, each as a fraction of its kind."""
-
-    def draw(axes: Any) -> None:
-        x = np.arange(len(measured.similar))
-        for pairs, shift, colour, name, hatch in (
-            (measured.similar, -0.2, _BLUE, "similar", ""),
-            (measured.dissimilar, 0.2, _ORANGE, "dissimilar", "//"),
-        ):
-            axes.bar(x + shift, pairs / max(1, pairs.sum()), 0.4, color=colour, hatch=hatch, edgecolor="white", label=name)
-        axes.legend(frameon=False)
-        axes.locator_params("x", integer=True)
-        _style(axes, x="Hamming distance of query and database, bits", y="fraction of the pairs")
-
-    return _png(draw)
+    figure, (axes,) = _figure()
+    x = np.arange(len(measured.similar))
+    for pairs, shift, colour, name, hatch in (
+        (measured.similar, -0.2, _BLUE, "similar", ""),
+        (measured.dissimilar, 0.2, _ORANGE, "dissimilar", "//"),
+    ):
+        axes.bar(x + shift, pairs / max(1, pairs.sum()), 0.4, color=colour, hatch=hatch, edgecolor="white", label=name)
+    axes.legend(frameon=False)
+    axes.locator_params("x", integer=True)
+    _style(axes, x="Hamming distance of query and database, bits", y="fraction of the pairs")
+    return _png(figure)
 
 
 def bit_balance(measured: Measured) -> bytes:
     """Plot the fraction of +1 of each bit; a half is best."""
-
-    def draw(axes: Any) -> None:
-        axes.bar(np.arange(len(measured.ones)), measured.ones, color=_BLUE)
-        axes.axhline(0.5, color=_GREY, linestyle="--")
-        axes.set_ylim(0, 1)
-        axes.locator_params("x", integer=True)
-        _style(axes, x="bit", y="fraction of +1")
-
-    return _png(draw)
+    figure, (axes,) = _figure()
+    axes.bar(np.arange(len(measured.ones)), measured.ones, color=_BLUE)
+    axes.axhline(0.5, color=_GREY, linestyle="--")
+    axes.set_ylim(0, 1)
+    axes.locator_params("x", integer=True)
+    _style(axes, x="bit", y="fraction of +1")
+    return _png(figure)
 
 
 def correlation(measured: Measured) -> bytes:
     """Plot the correlation between the bits; off the diagonal, 0 is best."""
-
-    def draw(axes: Any) -> None:
-        image = axes.imshow(measured.correlation, cmap="PuOr", vmin=-1, vmax=1, interpolation="nearest")
-        axes.figure.colorbar(image, ax=axes)
-        axes.locator_params(integer=True)
-        axes.set(xlabel="bit", ylabel="bit")
-
-    return _png(draw, size=(7.0, 5.4))
+    figure, (axes,) = _figure(size=(7.0, 5.4))
+    image = axes.imshow(measured.correlation, cmap="PuOr", vmin=-1, vmax=1, interpolation="nearest")
+    axes.figure.colorbar(image, ax=axes)
+    axes.locator_params(integer=True)
+    axes.set(xlabel="bit", ylabel="bit")
+    return _png(figure)
 
 
 def usage(measured: Measured) -> bytes:
     """Plot how many images share each code, the most used code first."""
-
-    def draw(axes: Any) -> None:
-        axes.plot(np.arange(1, len(measured.usage) + 1), measured.usage, ".-", drawstyle="steps-mid", color=_BLUE)
-        _count_axis(axes, "x", highest=len(measured.usage))
-        _count_axis(axes, "y", highest=int(measured.usage[0]))
-        if measured.usage[0] < _LOG_FROM:
-            axes.set_ylim(0)
-        _style(axes, x="code, most used first", y="images")
-
-    return _png(draw)
+    figure, (axes,) = _figure()
+    axes.plot(np.arange(1, len(measured.usage) + 1), measured.usage, ".-", drawstyle="steps-mid", color=_BLUE)
+    _count_axis(axes, "x", highest=len(measured.usage))
+    _count_axis(axes, "y", highest=int(measured.usage[0]))
+    if measured.usage[0] < _LOG_FROM:
+        axes.set_ylim(0)
+    _style(axes, x="code, most used first", y="images")
+    return _png(figure)

@@ -54,7 +54,7 @@ def read_result(directory: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             raise ValueError
         curve = result["precision_recall"]
         numbers = [*curve["recall"], *curve["precision"], *result["precision_at"].values(), *map(int, result["precision_at"])]
-        if len(curve["recall"]) != len(curve["precision"]) or not all(map(_is_number, numbers)):
+        if len(curve["recall"]) != len(curve["precision"]) or not (result["precision_at"] and all(map(_is_number, numbers))):
             raise ValueError
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{directory / 'result.json'} is no result of a run; fix: restore it, or train again") from error
@@ -89,7 +89,7 @@ def read_codes(directory: Path, *, query_net: str) -> Codes:
     nets = dict(zip(_PARTS, QUERY_NETS[query_net], strict=True))
     if any(nets[part] not in by_net[part] for part in _PARTS):
         raise InputError(f"{folder} lacks the codes by {query_net}; fix: restore it, or train again")
-    rows = {part: np.asarray(read_array(folder / f"{part}_rows.npy", what="rows")) for part in _PARTS}
+    rows = {part: np.asarray(read_array(folder / f"{part}_rows.npy", description="rows")) for part in _PARTS}
     return Codes({part: by_net[part][nets[part]] for part in _PARTS}, labels, rows, bits)
 
 

@@ -36,18 +36,9 @@ def measure(
     top: int,
     devices: SingleDevice,
 ) -> Measured:
-    """Measure packed codes, uint8[n, ceil(bits / 8)].
+    """Measure packed codes, uint8[n, ceil(bits / 8)], with labels of "query" and "database", ids [n] or multi-hot [n, c].
 
-    Args:
-      query: packed codes.
-      database: packed codes.
-      labels: of "query" and "database", class ids [n] or multi-hot [n, c].
-      bits: the code length.
-      cutoff: of average precision, "all" or a rank.
-      top: nearest items of each query.
-      devices: the devices.
-
-    Source: `retrieval/` for average precision and distances; the rest this project.
+    `cutoff` is that of average precision, "all" or a rank; `top` is the number of nearest items of each query.
     """
     counts, relevant = distance_histograms(
         query, database, query_labels=labels["query"], database_labels=labels["database"], bits=bits, devices=devices
@@ -90,14 +81,9 @@ def code_usage(packed: np.ndarray) -> np.ndarray:
 
 
 def examples(labels: np.ndarray, *, count: int) -> np.ndarray:
-    """Draw queries to show from a fixed seed: one of each class before a second of any.
+    """Return rows of up to `count` queries to show, drawn from a fixed seed: one of each class before a second of any.
 
-    Args:
-      labels: of the queries, class ids [n] or multi-hot [n, c], whose first class counts.
-      count: the largest number of queries.
-
-    Returns:
-      Rows of the queries, int64[count or less].
+    Labels are class ids [n] or multi-hot [n, c], of which the first class counts.
     """
     order = np.random.default_rng(0).permutation(len(labels)).tolist()
     classes = (labels if labels.ndim == 1 else labels.argmax(axis=1)).tolist()

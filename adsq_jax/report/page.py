@@ -50,7 +50,7 @@ def write(workdir: str | Path, *, out: str | Path | None = None) -> Path:
     """
     directory = storage.path(str(workdir))
     result, metrics = inputs.read_result(directory)
-    folder = output.check_folder(storage.path(str(out)) if out else directory / "report", own={_PAGE, *_CAPTIONS})
+    folder = output.check_folder(storage.path(str(out)) if out else directory / "report", replaceable={_PAGE, *_CAPTIONS})
     codes = inputs.read_codes(directory, query_net=result["query_net"])
     measured = measures.measure(
         codes.packed["query"],

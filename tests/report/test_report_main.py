@@ -146,6 +146,7 @@ DAMAGES = {
     "is no result of a run": lambda run: changed(run, query_net="zz", map_by_query_net={"zz": 0.5}),
     "no result of a run": lambda run: changed(run, method=None),
     "json is no result of a run": lambda run: changed(run, precision_at={"first": 0.5}),
+    "is no result of a run; fix: restore it": lambda run: changed(run, precision_at={}),
     "is no result of a run; fix": lambda run: changed(run, precision_recall={"recall": [0.5], "precision": []}),
     "codes": lambda run: shutil.rmtree(run / "codes"),
     "lacks the codes by sum": lambda run: without(run, "query_sum.npy"),
