@@ -100,7 +100,7 @@ def evaluate_files(
     """
     began, devices = time.monotonic(), devices or ShardedDatabase()
     paths = dict(zip(_FILES, map(str, (query_codes, database_codes, query_labels, database_labels)), strict=True))
-    arrays = {name: workdir.read_array(storage.path(path), what=name) for name, path in paths.items()}
+    arrays = {name: workdir.read_array(storage.path(path), description=name) for name, path in paths.items()}
     pairs = math.prod(arrays["query_codes"].shape[:1] + arrays["database_codes"].shape[:1])
     with _progress(on_progress, pairs=pairs * (1 + legacy)) as progress:
         measures = retrieval.measure(

@@ -3,9 +3,9 @@
     python -m adsq_jax.data --config=configs/mirflickr25k.py --out=runs/mirflickr25k_data
     python -m adsq_jax.main --config=configs/mirflickr25k.py:bits=48 --workdir=runs/mirflickr25k
 
-Download from https://press.liacs.nl/mirflickr/mirdownload.html to data/mirflickr25k, unpacked: mirflickr25k.zip (mirflickr/im1.jpg
-and so on) and mirflickr25k_annotations_v080.zip (to mirflickr25k_annotations_v080/). The 14 `_r1` lists are stricter subsets,
-not classes of their own; images without a label are only in the database.
+Download from https://press.liacs.nl/mirflickr/mirdownload.html to data/mirflickr25k, unpacked: mirflickr25k.zip (to
+mirflickr/im1.jpg and so on) and mirflickr25k_annotations_v080.zip (to mirflickr25k_annotations_v080/). The 14 `_r1` lists are
+stricter subsets, not classes of their own; images without a label are only in the database.
 Papers start from ImageNet weights: --config.model.pretrained=FILE, for instance torchvision's resnet50. Not measured yet.
 """
 

@@ -3,8 +3,8 @@
     python -m adsq_jax.data --config=configs/nuswide.py --out=runs/nuswide_data
     python -m adsq_jax.main --config=configs/nuswide.py:bits=48 --workdir=runs/nuswide
 
-data/nuswide is the original distribution: Groundtruth/, ConceptsList/, ImageList/, and images in Flickr/CONCEPT/ or images/. The
-first run prepares it, with a copy of the images in data/nuswide/prepared. For list files with their images:
+data/nuswide is the original distribution: Groundtruth/, ConceptsList/, ImageList/, and images in Flickr/CONCEPT/ or images/.
+The first run prepares it, with a copy of the images in data/nuswide/prepared. For list files with their images:
 --config.data.reader=lists --config.data.lists=LISTS. nuswide-81 (5,000 / 10,000 / 218,496) needs HashNet's lists: fewer images
 of the original distribution have a label. mAP@5000.
 Papers start from ImageNet weights: --config.model.pretrained=FILE, for instance torchvision's resnet50. Not measured yet.

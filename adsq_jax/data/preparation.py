@@ -68,7 +68,7 @@ def _check_out(out: Path, settings: Settings) -> dict[str, Any] | None:
     """Return the manifest that is in a folder already, if any, after checking that the folder can be written."""
     with output.writing(out):
         names = os.listdir(out) if out.is_dir() else []
-    output.check_folder(out, own=names)
+    output.check_folder(out, replaceable=names)
     if settings.name == "folder" and Path(settings.directory).resolve() in (out.resolve(), *out.resolve().parents):
         raise InputError(f"--out={out} is below the pictures, and would become a class of them; fix: give another folder")
     if _MANIFEST in names:

@@ -43,9 +43,7 @@ class Checkpoints:
           InputError: several processes can't write to that object store, or the folder is a broken link.
         """
         if not storage.is_remote(directory) and directory.is_symlink() and not directory.exists():
-            raise InputError(
-                f"{directory} is a broken link; fix: mount the disk it leads to, or remove it to start again"
-            )
+            raise InputError(f"{directory} is a broken link; fix: mount the disk it leads to, or remove it to start again")
         self._directory, self._keep, self._rows = directory, keep, rows
         self._temporary = None
         if str(directory).startswith("s3://"):  # orbax can't write there: each checkpoint goes through a local folder

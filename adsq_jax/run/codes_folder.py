@@ -70,7 +70,7 @@ def _gather_rows(directory: Path, database: dict[str, np.ndarray]) -> None:
         for net, packed in database.items():
             for process in range(1, processes.count()):
                 file, rows = part(net, process)
-                packed[rows] = workdir.read_array(file, what="codes of another process")
+                packed[rows] = workdir.read_array(file, description="codes of another process")
                 file.unlink()
 
 
@@ -91,7 +91,7 @@ def read(directory: Path) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, n
     try:
         bits = operator.index(manifest["bits"])
         for name, description in manifest["files"].items():
-            array = workdir.read_array(directory / Path(name).name, what="a file of the run's codes")
+            array = workdir.read_array(directory / Path(name).name, description="a file of the run's codes")
             if _describe(array) != description:
                 raise InputError(
                     f"{directory / name} is not as manifest.json describes it; fix: restore it, or train in another folder"

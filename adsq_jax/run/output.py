@@ -49,12 +49,12 @@ def check_new_file(out: Path, *, suffixes: Collection[str] = ()) -> Path:
     return out
 
 
-def check_folder(out: Path, *, own: Collection[str] = ()) -> Path:
+def check_folder(out: Path, *, replaceable: Collection[str] = ()) -> Path:
     """Check that a folder can be written: it is new, empty, or holds nothing but files of the given names.
 
     Args:
       out: the folder, on this machine.
-      own: names of the files that the caller writes there and may replace.
+      replaceable: names of files that the caller may replace.
 
     Returns:
       `out`.
@@ -67,11 +67,11 @@ def check_folder(out: Path, *, own: Collection[str] = ()) -> Path:
     with writing(out):
         if os.path.lexists(out) and not out.is_dir():
             raise InputError(f"--out={out} is no folder; fix: give a folder; nothing was overwritten")
-        unfinished = tuple(f".{name}." for name in own)  # temporary files of a write that was killed
+        unfinished = tuple(f".{name}." for name in replaceable)  # temporary files of a write that was killed
         others = [
             name
             for name in (sorted(os.listdir(out)) if out.exists() else [])
-            if name not in own and not (unfinished and name.startswith(unfinished))
+            if name not in replaceable and not (unfinished and name.startswith(unfinished))
         ]
         if others:
             raise InputError(

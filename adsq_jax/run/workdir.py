@@ -7,7 +7,6 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,8 +14,6 @@ import numpy as np
 
 from adsq_jax import storage
 from adsq_jax.errors import InputError, first_line
-
-path = storage.path  # until no caller is left
 
 
 def claim(directory: Path, config: dict[str, Any]) -> IO[str]:
@@ -106,12 +103,12 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path} can't be read as JSON ({error}); fix: restore it, or give another folder") from error
 
 
-def read_array(path: Path, *, what: str) -> np.ndarray:
+def read_array(path: Path, *, description: str) -> np.ndarray:
     """Open a .npy file read-only: mapped into memory from a disk, read at once from an object store.
 
     Args:
       path: the file.
-      what: what the file should hold, for the error message.
+      description: what the file should hold, for the error message.
 
     Raises:
       InputError: there is no such file, it is no regular or no .npy file, it is cut short, or it holds Python objects, which
@@ -119,12 +116,10 @@ def read_array(path: Path, *, what: str) -> np.ndarray:
     """
     try:
         if not storage.is_file(path):  # opening a pipe would wait for ever
-            raise InputError(
-                f"{path} can't be read as {what}: expected a regular file that you may read"
-            )
+            raise InputError(f"{path} can't be read as {description}: expected a regular file that you may read")
         content = storage.read(path) if storage.is_remote(path) else None
     except OSError as error:
-        raise InputError(f"{path} can't be read as {what} ({error.strerror}); fix: give another file") from error
+        raise InputError(f"{path} can't be read as {description} ({error.strerror}); fix: give another file") from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -133,7 +128,7 @@ def read_array(path: Path, *, what: str) -> np.ndarray:
             array = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
     except Exception as error:  # for a damaged header NumPy raises whatever Python's tokenizer does
         raise InputError(
-            f"{path} can't be read as {what} ({first_line(error)}): expected a non-empty array of numbers by numpy.save"
+            f"{path} can't be read as {description} ({first_line(error)}): expected a non-empty array of numbers by numpy.save"
         ) from error
     array.flags.writeable = False
     return array
@@ -188,12 +183,3 @@ def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
         for name, below in tree.items()
         for key, value in _flatten(below, f"{prefix}.{name}" if prefix else name).items()
     }
-
-
-@contextlib.contextmanager
-def writing(out: Path) -> Iterator[None]:
-    """Do the same as `run.output.writing`; callers are moving there."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"--out={str(out)[:200]} can't be written ({error.strerror}); fix: give another place") from error

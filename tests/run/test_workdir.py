@@ -260,7 +260,7 @@ def test_a_damaged_array_is_read_or_refused_in_one_line(changes, cut):
         path = Path(folder) / "x.npy"
         path.write_bytes(damaged)
         try:
-            assert isinstance(workdir.read_array(path, what="numbers"), np.ndarray)
+            assert isinstance(workdir.read_array(path, description="numbers"), np.ndarray)
         except InputError as error:
             assert "\n" not in str(error)  # noqa: PT017 - either outcome is right
 
@@ -275,7 +275,7 @@ def test_an_array_that_numpy_gives_up_on_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe.npy")
     for name in ("x.npy", "pipe.npy"):
         with pytest.raises(InputError, match="can't be read as numbers"):
-            workdir.read_array(tmp_path / name, what="numbers")
+            workdir.read_array(tmp_path / name, description="numbers")
 
 
 def test_a_folder_of_a_store(bucket):
@@ -331,7 +331,7 @@ def test_arrays_in_a_store(bucket, array):
     """An array in a store comes back with its values, shape and dtype, and read-only like one mapped from a disk."""
     path = storage.path(f"{bucket}/codes.npy")
     workdir.write_array(path, np.asarray(array))
-    found = workdir.read_array(path, what="codes")
+    found = workdir.read_array(path, description="codes")
     np.testing.assert_array_equal(found, array)
     assert found.dtype == np.asarray(array).dtype
     assert not found.flags.writeable
@@ -353,16 +353,16 @@ def test_what_is_no_array_in_a_store(bucket, tmp_path, content):
     for path in (tmp_path / "x.npy", storage.path(f"{bucket}/x.npy")):
         workdir.write_bytes(path, content)
         with pytest.raises(InputError, match="can't be read as codes") as caught:
-            workdir.read_array(path, what="codes")
+            workdir.read_array(path, description="codes")
         assert "\n" not in str(caught.value)
         with pytest.raises(InputError, match="expected a regular file"):
-            workdir.read_array(path.parent / "none.npy", what="codes")
+            workdir.read_array(path.parent / "none.npy", description="codes")
 
 
 def test_an_array_in_a_store_that_refuses(refused):
     """A store that refuses access is another error than a missing file."""
     with pytest.raises(InputError, match=r"can't be read as codes \(Unable to locate credentials\)"):
-        workdir.read_array(storage.path(f"{refused}/x.npy"), what="codes")
+        workdir.read_array(storage.path(f"{refused}/x.npy"), description="codes")
 
 
 @pytest.mark.parametrize("name", ["config.json", ".lock"])
