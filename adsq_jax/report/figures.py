@@ -65,8 +65,8 @@ def losses(metrics: Sequence[dict[str, Any]]) -> bytes | None:
     for axes, network in zip(all_axes, networks, strict=True):
         for term, points in sorted(curves[network].items()):
             colour, dashes, width = looks[term]
-            marker = "." if len(points) == 1 else ""  # a line needs two points
-            axes.plot(*zip(*points, strict=True), dashes + marker, color=colour, linewidth=width, label=term)
+            marker = "o" if len(points) == 1 else ""  # a line needs two points
+            axes.plot(*zip(*points, strict=True), dashes, marker=marker, color=colour, linewidth=width, label=term)
         if all(value > 0 for points in curves[network].values() for _, value in points):
             axes.set_yscale("log")
         axes.locator_params("x", integer=True)

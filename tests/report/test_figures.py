@@ -63,6 +63,13 @@ def test_one_network_alone(axes):
     assert [ax.get_title() for ax in axes] == ["ImgNet f"]
 
 
+def test_a_single_point_is_visible(axes):
+    """A term that was logged once has a marker, since a line needs two points."""
+    figures.losses(LINES[:3])
+    assert {ax.get_title(): {line.get_marker() for line in ax.lines} for ax in axes} == {"LabelNet": {""}, "ImgNet f": {"o"}}
+    assert {line.get_linestyle() for ax in axes for line in ax.lines} <= {"-", "--"}
+
+
 def test_terms_differ_from_the_loss(axes):
     """No term has the loss's black, however many there are."""
     terms = {f"term {number:02d}": 1.0 for number in range(20)}
