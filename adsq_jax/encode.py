@@ -61,8 +61,7 @@ def main(arguments: Sequence[str]) -> None:
     if not (given.workdir and given.images and given.index):
         raise InputError("--workdir=DIR, --images=FOLDER and --index=INDEX are all needed")
     began = time.monotonic()
-    with contextlib.suppress(RuntimeError):  # JAX has started before, in a process that calls several commands
-        host.use_all_cores()
+    host.use_all_cores()
     try:
         counts = encode_images(given.workdir, given.images, index=given.index, directory=given.directory, prune=given.prune)
     except (KeyboardInterrupt, Stopped) as error:
@@ -82,7 +81,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def encode_images(
     model: Model | str | Path,
-    images: str,
+    images: str | Path,
     *,
     index: str | Path | CodeIndex,
     directory: str = "",
@@ -111,7 +110,7 @@ def encode_images(
     Source: this project.
     """
     loaded = model if isinstance(model, Model) else model_module.load(model)
-    gallery = galleries.read(images, directory=directory)
+    gallery = galleries.read(str(images), directory=directory)
     if prune and not gallery.is_folder:
         raise InputError(
             "--prune expects a folder in --images, since what isn't in a list may still be wanted; fix: leave it out"

@@ -52,8 +52,7 @@ def main(arguments: Sequence[str]) -> None:
         if given.out.endswith("/"):
             raise InputError(f"--out={given.out}: expected a file, not a folder")
         out = output.check_new_file(storage.path(given.out))
-    with contextlib.suppress(RuntimeError):  # JAX has started before, in a process that calls several commands
-        host.use_all_cores()
+    host.use_all_cores()
     if given.workdir is not None:
         figures = evaluate_run(given.workdir, map_at=cutoffs, legacy=given.legacy)
     else:

@@ -1,6 +1,6 @@
 """Data-parallel training: one pure step on several devices, by shard_map or by pmap, or on one device without a mesh.
 
-Where an array lies is said by a PartitionSpec: `WHOLE`, a copy on every device; `ROWS`, the first axis sharded over the devices,
+A PartitionSpec tells where an array lies: `WHOLE`, a copy on every device; `ROWS`, the first axis sharded over the devices,
 zero-padded to equal parts; or, of parameters that are sharded to save memory, another axis.
 """
 

@@ -3,7 +3,6 @@
 `python -m adsq_jax.report --workdir=DIR`
 """
 
-import contextlib
 from collections.abc import Sequence
 
 from adsq_jax import command_line, report
@@ -19,8 +18,7 @@ def main(arguments: Sequence[str]) -> None:
     given = flags.parse()
     if not given.workdir:
         raise InputError("expected --workdir=DIR, a finished run's folder")
-    with contextlib.suppress(RuntimeError):  # called from Python, after JAX has started
-        host.use_all_cores()
+    host.use_all_cores()
     print(f"written to {report.write(given.workdir, out=given.out)}")
 
 
