@@ -60,7 +60,7 @@ def test_only_new_and_changed_pictures_are_encoded(pictures, tmp_path):
     """Content decides, not times or sizes: a touched file is unchanged. A file that is gone stays in the index until pruned."""
     folder, run = pictures
     location = tmp_path / "index"
-    assert encode.encode_images(run, str(folder), index=location) == counts(36, total=36)
+    assert encode.encode_images(run, folder, index=location) == counts(36, total=36)
     edited, touched = folder / "red" / "00.png", folder / "red" / "01.png"
     before = edited.stat()
     Image.fromarray(np.zeros((18, 24, 3), np.uint8)).save(edited)
@@ -68,8 +68,8 @@ def test_only_new_and_changed_pictures_are_encoded(pictures, tmp_path):
     touched.touch()
     shutil.copy(folder / "blue" / "00.png", folder / "red" / "new.png")
     (folder / "green" / "05.png").unlink()
-    assert encode.encode_images(run, str(folder), index=location) == counts(2, 34, total=37)
-    assert encode.encode_images(run, str(folder), index=location, prune=True) == counts(0, 36, removed=1, total=36)
+    assert encode.encode_images(run, folder, index=location) == counts(2, 34, total=37)
+    assert encode.encode_images(run, folder, index=location, prune=True) == counts(0, 36, removed=1, total=36)
 
 
 def test_from_python(colours, tmp_path):
@@ -77,21 +77,21 @@ def test_from_python(colours, tmp_path):
     folder, run = colours
     model, done = adsq_jax.load(run), []
     with index.create(tmp_path / "index", index.Manifest(12, model.sha256)) as opened:
-        result = encode.encode_images(model, str(folder / "red"), index=opened, threads=1, on_progress=done.append)
+        result = encode.encode_images(model, folder / "red", index=opened, threads=1, on_progress=done.append)
     assert repr(result) == "Counts(encoded=12, unchanged=0, left_out=0, removed=0, total=12)"
     assert sum(done) == 12
     other = index.create(tmp_path / "other", index.Manifest(12, "0" * 64))
     with other, pytest.raises(InputError, match="codes of another model"):
-        encode.encode_images(model, str(folder / "red"), index=other)
+        encode.encode_images(model, folder / "red", index=other)
 
 
 def test_prune_leaves_other_folders_alone(pictures, tmp_path):
     """Only what was below the folder is looked for there."""
     folder, run = pictures
     for name in ("red", "blue"):
-        encode.encode_images(run, str(folder / name), index=tmp_path / "index")
+        encode.encode_images(run, folder / name, index=tmp_path / "index")
         (folder / name / "00.png").unlink()
-    assert encode.encode_images(run, str(folder / "red"), index=tmp_path / "index", prune=True).removed == 1
+    assert encode.encode_images(run, folder / "red", index=tmp_path / "index", prune=True).removed == 1
     with index.open_index(tmp_path / "index") as opened:
         assert set(opened.ids(prefix=str(folder / "blue"))) == {f"{folder}/blue/{number:02d}.png" for number in range(12)}
 
@@ -119,7 +119,7 @@ def test_bad_pictures_are_left_out_by_name(pictures, tmp_path, capsys):
     ):
         assert any(name in line and reason in line for line in left_out), (name, left_out)
     shutil.copy(folder / "red" / "04.png", folder / "red" / "00.png")
-    again = encode.encode_images(run, str(folder), index=tmp_path / "index")
+    again = encode.encode_images(run, folder, index=tmp_path / "index")
     assert (again.encoded, again.unchanged, len(again.left_out)) == (1, 33, 4)
     (tmp_path / "bad").mkdir()
     (folder / "red" / "02.png").rename(tmp_path / "bad" / "02.png")
@@ -148,7 +148,7 @@ def test_stopped_it_continues(pictures, tmp_path, number, status):
     assert 0 < added < 36 + 80 * 12
     if number == signal.SIGKILL:  # the other signals leave nothing else behind
         total = 36 + 80 * 12
-        assert encode.encode_images(run, str(folder), index=tmp_path / "index") == counts(total - added, added, total=total)
+        assert encode.encode_images(run, folder, index=tmp_path / "index") == counts(total - added, added, total=total)
 
 
 def index_count(location):
@@ -203,7 +203,7 @@ def test_a_run_in_an_object_store(colours, bucket, tmp_path):
     """The index names the run by its address, where a search finds its model again."""
     folder, run = colours
     mock_data.upload(run / "model", f"{bucket}/run/model")
-    encode.encode_images(f"{bucket}/run", str(folder / "red"), index=tmp_path / "index")
+    encode.encode_images(f"{bucket}/run", folder / "red", index=tmp_path / "index")
     with index.open_index(tmp_path / "index") as opened:
         assert opened.manifest.model == f"{bucket}/run"
         assert hits.load_model(opened, workdir=None).sha256 == opened.manifest.model_sha256
