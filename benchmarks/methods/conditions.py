@@ -1,4 +1,4 @@
-"""Harder data than a benchmark's: noisy labels, few of them, and classes that training hasn't seen."""
+"""Harder conditions than a benchmark's: noisy labels, few training images, and classes that training hasn't seen."""
 
 import copy
 from typing import NamedTuple
@@ -17,25 +17,25 @@ NAMES = {
     "few20": "training images in a drawn order, each left out if all of its classes have 20 already",
     "unseen": "no training image of a quarter of the classes; queries, database and relevance are of these alone",
 }
-SEED = 0  # of what a condition draws: the same for all methods and seeds
+SEED = 0  # of the draws of a condition, the same for all methods and seeds
 
 
 class Pair(NamedTuple):
-    """What is trained on, and what is measured on; images and rows of the training set are the same."""
+    """The data to train on, and the data to measure on; images and rows of the training set are the same in both."""
 
     trained: Dataset
     measured: Dataset
 
 
 def apply(condition: str, dataset: Dataset) -> Pair:
-    """Changes a data set.
+    """Put a data set under a condition.
 
     Args:
-      condition: one of NAMES, which say what it is, or "" for the data set as it is.
+      condition: a name of NAMES, or "" for the data set as it is.
       dataset: as loaded.
 
     Returns:
-      The changed ones. The split's hash stays that of the whole.
+      The changed data sets, with the split hash of the unchanged one.
 
     Raises:
       InputError: there is no such condition.
@@ -55,24 +55,20 @@ def apply(condition: str, dataset: Dataset) -> Pair:
 
 
 def check(condition: str) -> None:
-    """Says that there is a condition of this name.
-
-    Raises:
-      InputError: there is none.
-    """
+    """Raise InputError if there is no condition of this name."""
     if condition not in NAMES:
         raise InputError(f"no condition {condition!r}: give {', '.join(NAMES)}")
 
 
 def relabelled(dataset: Dataset, labels: np.ndarray) -> Dataset:
-    """The same images with other labels, uint8[n, c]."""
+    """Return the same images with other labels, uint8[n, c]."""
     source = copy.copy(dataset.source)
     source.labels = Labels.from_multi_hot(labels)
     return dataset._replace(source=source)
 
 
 def noisy(labels: np.ndarray, train: np.ndarray, share: float, random: np.random.Generator) -> np.ndarray:
-    """Labels of which a share of the training images' are handed round among these images."""
+    """Return labels in which a share of the training images, drawn at random, have exchanged theirs."""
     wrong = random.choice(train, round(share * len(train)), replace=False)
     changed = labels.copy()
     changed[wrong] = labels[np.roll(wrong, 1)]
@@ -80,7 +76,7 @@ def noisy(labels: np.ndarray, train: np.ndarray, share: float, random: np.random
 
 
 def few(labels: np.ndarray, train: np.ndarray, most: int, random: np.random.Generator) -> np.ndarray:
-    """Training rows in a drawn order, each taken unless all of its classes have enough."""
+    """Return training rows, taken in random order, each unless all of its classes have `most` already."""
     count = np.zeros(labels.shape[1], int)
     taken = []
     for row in random.permutation(train):
@@ -91,12 +87,12 @@ def few(labels: np.ndarray, train: np.ndarray, most: int, random: np.random.Gene
 
 
 def unseen(dataset: Dataset, labels: np.ndarray, random: np.random.Generator) -> Pair:
-    """Training without a quarter of the classes, measured on these."""
+    """Train without a quarter of the classes, and measure on these."""
     held = np.zeros(labels.shape[1], bool)
     held[random.permutation(len(held))[: len(held) // 4]] = True
-    of_held = labels[:, held].any(axis=1)
+    has_held = labels[:, held].any(axis=1)
     split = dataset.split
-    train = split.train[~of_held[split.train]]
-    query, database = (rows[of_held[rows]] for rows in (split.query, split.database))
+    train = split.train[~has_held[split.train]]
+    query, database = (rows[has_held[rows]] for rows in (split.query, split.database))
     changed = dataset._replace(split=split._replace(query=query, train=train, database=database))
     return Pair(changed, relabelled(changed, labels * held.astype(np.uint8)[None, :]))

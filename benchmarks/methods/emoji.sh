@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Emoji, several labels a picture: trains configs/emoji.py, and the same heads on a backbone that stays at its random weights;
-# seeds 0, 1 and 2. Keeps each result.json in benchmarks/results/emoji/. Needs npm.
+# Emoji, several labels a picture: trains configs/emoji.py, and the same heads on a backbone that keeps its random weights;
+# seeds 0, 1 and 2. Copies each result.json to benchmarks/results/emoji/. Needs npm.
 #
-#   benchmarks/methods/emoji.sh [FOLDER]      FOLDER for the data and the runs themselves, runs/emoji_benchmark if left out
-#   python benchmarks/rows.py         README's rows, from what was kept
+#   benchmarks/methods/emoji.sh [FOLDER]      FOLDER for data and runs, default: runs/emoji_benchmark
+#   python -m benchmarks.rows                 README's table of them
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 folder=${1:-runs/emoji_benchmark}

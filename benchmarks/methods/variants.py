@@ -1,4 +1,4 @@
-"""Changed ADSQs that the comparison can run, each a change to the tuned one; what is no change is passed over."""
+"""Variants of ADSQ for the comparison: name -> changes to the tuned config; one that changes nothing is left out."""
 
 from typing import Any
 

@@ -1,8 +1,8 @@
-"""Encoding pictures into an index, from files to what is kept, against the bare network on pixels that are in memory.
+"""Measure how fast pictures are encoded into an index, from files to disk, beside the network alone on pixels in memory.
 
     python -m benchmarks.speed.encode --workdir=RUN --images=FOLDER [--turns=5]
 
-Both alternate over the same images; the first turn of each compiles, and isn't counted. Kept in
+Both take turns on the same images; the first turn of each compiles, and isn't counted. Writes
 benchmarks/results/index/encode.json.
 """
 
@@ -24,17 +24,17 @@ from adsq_jax.run import environment
 
 
 def main() -> None:
-    """Measures, prints and writes."""
+    """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workdir", required=True)
-    parser.add_argument("--images", required=True)
+    parser.add_argument("--workdir", required=True, help="the folder of a run")
+    parser.add_argument("--images", required=True, help="a folder of pictures")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/index/encode.json"))
     given = parser.parse_args()
     host.use_all_cores()
     loaded = model.load(given.workdir)
-    found = gallery.read(given.images, directory="")
-    pixels = np.stack([loaded.preprocess(found.id(row), row) for row in range(len(found))])
+    images = gallery.read(given.images, directory="")
+    pixels = np.stack([loaded.preprocess(images.id(row), row) for row in range(len(images))])
     seconds: dict[str, list[float]] = {"encode": [], "network": []}
     for _ in range(given.turns + 1):
         began = time.perf_counter()
@@ -45,14 +45,14 @@ def main() -> None:
             began = time.perf_counter()
             counts = encode_images(loaded, given.images, index=f"{folder}/index", on_progress=lambda done: None)
             seconds["encode"].append(time.perf_counter() - began)
-            assert counts.encoded == len(found)
-    speeds = {name: len(found) / statistics.median(several[1:]) for name, several in seconds.items()}
+            assert counts.encoded == len(images)
+    speeds = {name: len(images) / statistics.median(several[1:]) for name, several in seconds.items()}
     result = {
         **environment.environment(),
         "machine": f"{platform.machine()}, {host.cores()} cores",
         "backbone": loaded.description["network"]["backbone"],
         "image_size": loaded.image_size,
-        "images": len(found),
+        "images": len(images),
         "images_a_second": speeds,
         "ratio": speeds["encode"] / speeds["network"],
     }

@@ -1,8 +1,7 @@
-"""Speed of the evaluator, beside NumPy's sort and faiss, in one run: `python -m benchmarks.speed.evaluator [--out=DIR]`.
+"""Measure the evaluator's speed beside NumPy's sort and faiss: `python -m benchmarks.speed.evaluator [--out=DIR]`.
 
-Random codes and labels of a fixed seed. Each way takes its turn several times, and the medians of the turns' ratios are told.
-With --scale=ITEMS, only 10,000 queries against that many items, and the most memory that was held.
-Needs the extra `test` (faiss, matplotlib).
+Codes and labels are random with a fixed seed. The ways take turns; the figures are medians of the turns' ratios. With
+--scale=ITEMS, only 10,000 queries against that many items, and the peak memory. Needs the extra `test` (faiss, matplotlib).
 """
 
 import argparse
@@ -19,7 +18,7 @@ from adsq_jax.devices import host, sharded_database
 from adsq_jax.run import environment
 
 SEED = 0
-CASES = {  # queries, items, bits, labels (0: one of 10 classes), queries that NumPy's sort is timed on
+CASES = {  # queries, items, bits, labels (0: one of 10 classes), queries for timing NumPy's sort
     "1,000 x 54,000, 64 bits, 10 classes": (1_000, 54_000, 64, 0, 200),
     "5,000 x 200,000, 64 bits, 21 labels": (5_000, 200_000, 64, 21, 50),
 }
@@ -28,44 +27,44 @@ FAISS_NEIGHBOURS = 100
 
 
 def made_up(n_query: int, n_database: int, bits: int, labels: int) -> dict[str, np.ndarray]:
-    """Packed codes, and class ids or multi-hot labels, of a fixed seed."""
+    """Draw packed codes, and class ids or multi-hot labels."""
     random = np.random.default_rng(SEED)
-    made = {}
+    data = {}
     for part, n in (("query", n_query), ("database", n_database)):
-        made[f"{part}_codes"] = random.integers(0, 256, (n, bits // 8), dtype=np.uint8)
-        made[f"{part}_labels"] = (
+        data[f"{part}_codes"] = random.integers(0, 256, (n, bits // 8), dtype=np.uint8)
+        data[f"{part}_labels"] = (
             (random.random((n, labels)) < 2.4 / labels).astype(np.uint8) if labels else random.integers(0, 10, n)
         )
-    return made
+    return data
 
 
 def unpacked(data: dict[str, np.ndarray], *, bits: int, label_dtype: type) -> dict[str, np.ndarray]:
-    """What `sort_based` takes: codes float32 in {-1, +1}, labels one-hot or multi-hot."""
-    made = {}
+    """Return the arguments of `sort_based`: codes float32 in {-1, +1}, labels one-hot or multi-hot."""
+    arrays = {}
     for part in ("query", "database"):
         ones = np.unpackbits(data[f"{part}_codes"], axis=1, count=bits, bitorder="little")
-        made[f"{part}_codes"] = ones.astype(np.float32) * 2 - 1
+        arrays[f"{part}_codes"] = ones.astype(np.float32) * 2 - 1
         labels = data[f"{part}_labels"]
-        made[f"{part}_labels"] = (np.eye(10)[labels] if labels.ndim == 1 else labels).astype(label_dtype)
-    return made
+        arrays[f"{part}_labels"] = (np.eye(10)[labels] if labels.ndim == 1 else labels).astype(label_dtype)
+    return arrays
 
 
 def sort_based(data: dict[str, np.ndarray], *, n_query: int) -> float:
-    """mAP@all as the field computes it in NumPy: a query at a time, signed products, argsort, precision at each hit.
+    """Compute mAP@all as usual in NumPy: a query at a time, signed products, argsort, precision at each hit.
 
-    Labels in int64 are what the list loader of DeepHash-pytorch gives; in float32 NumPy multiplies them faster.
+    DeepHash-pytorch's list loader gives labels in int64; NumPy multiplies float32 faster.
     """
-    found, bits = 0.0, data["query_codes"].shape[1]
+    total, bits = 0.0, data["query_codes"].shape[1]
     for i in range(n_query):
         relevant = data["query_labels"][i] @ data["database_labels"].T > 0
         distance = (bits - data["query_codes"][i] @ data["database_codes"].T) / 2
         ranks = np.flatnonzero(relevant[np.argsort(distance)]) + 1
-        found += np.mean(np.arange(1, len(ranks) + 1) / ranks) if len(ranks) else 0.0
-    return found / n_query
+        total += np.mean(np.arange(1, len(ranks) + 1) / ranks) if len(ranks) else 0.0
+    return total / n_query
 
 
-def bare_pass(data: dict[str, np.ndarray], spread: sharded_database.ShardedDatabase):
-    """XOR and population count of every pair, added up, and nothing else: what no exact evaluator can be faster than."""
+def bare_pass(data: dict[str, np.ndarray], devices: sharded_database.ShardedDatabase):
+    """Return a function that adds up XOR and population count of every pair: no exact evaluator can be faster."""
     import jax
     import jax.numpy as jnp
 
@@ -76,20 +75,20 @@ def bare_pass(data: dict[str, np.ndarray], spread: sharded_database.ShardedDatab
         return jax.lax.map(one, query.T)
 
     words = {part: np.ascontiguousarray(data[f"{part}_codes"].view(np.uint32).T) for part in ("query", "database")}
-    same, shards = spread.replicate(words["query"]), (spread.shard(words["database"]),)
-    run = spread.build(total, add=True)
+    same, shards = devices.replicate(words["query"]), (devices.shard(words["database"]),)
+    run = devices.build(total, add=True)
     return lambda: run(same, shards).block_until_ready()
 
 
 def seconds(function) -> float:
-    """How long one call takes."""
+    """Return the seconds of one call."""
     began = time.perf_counter()
     function()
     return time.perf_counter() - began
 
 
-def compare(name: str, spread: sharded_database.ShardedDatabase) -> dict:
-    """All ways on one case, taking turns."""
+def compare(name: str, devices: sharded_database.ShardedDatabase) -> dict:
+    """Time all ways on one case, in turns."""
     import faiss
 
     n_query, n_database, bits, labels, n_sorted = CASES[name]
@@ -97,11 +96,11 @@ def compare(name: str, spread: sharded_database.ShardedDatabase) -> dict:
     index = faiss.IndexBinaryFlat(bits)
     index.add(data["database_codes"])
     ways = {
-        "evaluator": lambda: retrieval.measure(**data_of(data), bits=bits, devices=spread),
+        "evaluator": lambda: retrieval.measure(**data, bits=bits, devices=devices),
         "faiss": lambda: index.search(data["query_codes"], FAISS_NEIGHBOURS),
-        "bare": bare_pass(data, spread),
+        "bare": bare_pass(data, devices),
     }
-    for dtype in (np.int64, np.float32):  # prepared here: only the queries' own time may be scaled up
+    for dtype in (np.int64, np.float32):  # unpacked before timing: only the time of the queries may be scaled up
         ready = unpacked(data, bits=bits, label_dtype=dtype)
         ways[f"sort {dtype.__name__}"] = lambda ready=ready: sort_based(ready, n_query=n_sorted)
     first = {way: seconds(run) for way, run in ways.items()}
@@ -123,35 +122,30 @@ def compare(name: str, spread: sharded_database.ShardedDatabase) -> dict:
     }
 
 
-def data_of(data: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Arguments of `retrieval.measure`."""
-    return {name: data[name] for name in ("query_codes", "database_codes", "query_labels", "database_labels")}
-
-
-def linear(spread: sharded_database.ShardedDatabase) -> dict[str, list[tuple[int, float]]]:
-    """Seconds against queries, items and bits, one of them growing at a time; each the best of three."""
+def linear(devices: sharded_database.ShardedDatabase) -> dict[str, list[tuple[int, float]]]:
+    """Measure seconds by queries, items and bits, varying one at a time; each the best of three."""
     base = {"n_query": 1_000, "n_database": 100_000, "bits": 64}
     grown = {
         "n_query": (500, 1_000, 2_000, 4_000),
         "n_database": (50_000, 100_000, 200_000, 400_000),
         "bits": (32, 64, 128, 256),
     }
-    found: dict[str, list[tuple[int, float]]] = {}
+    points: dict[str, list[tuple[int, float]]] = {}
     for name, sizes in grown.items():
         for size in sizes:
             shape = {**base, name: size}
             data = made_up(shape["n_query"], shape["n_database"], shape["bits"], 0)
 
             def run(data=data, bits=shape["bits"]):
-                retrieval.measure(**data_of(data), bits=bits, devices=spread)
+                retrieval.measure(**data, bits=bits, devices=devices)
 
             run()
-            found.setdefault(name, []).append((size, min(seconds(run) for _ in range(3))))
-    return found
+            points.setdefault(name, []).append((size, min(seconds(run) for _ in range(3))))
+    return points
 
 
-def plot(found: dict[str, list[tuple[int, float]]], path: Path) -> None:
-    """One panel a size, with the straight line of least squares."""
+def plot(measured: dict[str, list[tuple[int, float]]], path: Path) -> None:
+    """Draw a panel for each, with the least-squares line."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -159,7 +153,7 @@ def plot(found: dict[str, list[tuple[int, float]]], path: Path) -> None:
 
     figure, axes = pyplot.subplots(1, 3, figsize=(10, 3), layout="constrained", sharey=False)
     names = {"n_query": "queries", "n_database": "items in the database", "bits": "bits"}
-    for axis, (name, points) in zip(axes, found.items(), strict=True):
+    for axis, (name, points) in zip(axes, measured.items(), strict=True):
         sizes, times = np.array(points).T
         slope, start = np.polyfit(sizes, times, 1)
         line = np.array([0, sizes[-1] * 1.05])
@@ -168,12 +162,12 @@ def plot(found: dict[str, list[tuple[int, float]]], path: Path) -> None:
         axis.set(xlabel=names[name], ylabel="seconds", xlim=(0, None), ylim=(0, None))
         axis.locator_params(axis="x", nbins=4)
     axes[0].legend(frameon=False)
-    figure.suptitle("retrieval.measure; beside what grows: 1,000 queries, 100,000 items, 64 bits")
+    figure.suptitle("retrieval.measure; the other two fixed at 1,000 queries, 100,000 items, 64 bits")
     figure.savefig(path, dpi=120)
 
 
-def scale(n_database: int, spread: sharded_database.ShardedDatabase, folder: Path) -> dict:
-    """10,000 queries against a mapped file of many codes."""
+def scale(n_database: int, devices: sharded_database.ShardedDatabase, folder: Path) -> dict:
+    """Measure 10,000 queries against a mapped file of many codes."""
     n_query, bits, block = 10_000, 64, 1 << 20
     random = np.random.default_rng(SEED)
     paths = {name: folder / f"scale_{name}.npy" for name in ("codes", "labels")}
@@ -189,7 +183,7 @@ def scale(n_database: int, spread: sharded_database.ShardedDatabase, folder: Pat
 
     def run(items: int) -> None:
         codes, labels = mapped["codes"][:items], mapped["labels"][:items]
-        retrieval.measure(query[0], codes, query_labels=query[1], database_labels=labels, bits=bits, devices=spread)
+        retrieval.measure(query[0], codes, query_labels=query[1], database_labels=labels, bits=bits, devices=devices)
 
     quarter = n_database // 4
     part, took = seconds(lambda: run(quarter)), seconds(lambda: run(n_database))
@@ -206,24 +200,24 @@ def scale(n_database: int, spread: sharded_database.ShardedDatabase, folder: Pat
 
 
 def main() -> None:
-    """Runs what the flags ask for, prints it, and writes it."""
+    """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/evaluator"), help="folder of JSON and plot")
-    parser.add_argument("--scale", type=int, help="only 10,000 queries against so many items")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/evaluator"), help="folder for JSON and plot")
+    parser.add_argument("--scale", type=int, help="only 10,000 queries against this many items")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     host.use_all_cores()
-    spread = sharded_database.ShardedDatabase()
-    about = {**environment.environment(), "machine": spread.describe(), "seed": SEED}
+    devices = sharded_database.ShardedDatabase()
+    about = {**environment.environment(), "machine": devices.describe(), "seed": SEED}
     if arguments.scale:
-        found = {**about, "scale": scale(arguments.scale, spread, arguments.out)}
+        content = {**about, "scale": scale(arguments.scale, devices, arguments.out)}
         path = arguments.out / "scale.json"
     else:
-        found = {**about, "cases": [compare(name, spread) for name in CASES], "linear": linear(spread)}
+        content = {**about, "cases": [compare(name, devices) for name in CASES], "linear": linear(devices)}
         path = arguments.out / "speed.json"
-        plot(found["linear"], arguments.out / "linear.png")
-    print(json.dumps(found, indent=2))
-    path.write_text(json.dumps(found, indent=2) + "\n")
+        plot(content["linear"], arguments.out / "linear.png")
+    print(json.dumps(content, indent=2))
+    path.write_text(json.dumps(content, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""What only a GPU can show, in one run: `python -m benchmarks.speed.gpu [--pictures=FOLDER] [--out=FILE] [--folder=FOLDER]`.
+"""Measure what only a GPU can show: `python -m benchmarks.speed.gpu [--pictures=FOLDER] [--out=FILE] [--folder=FOLDER]`.
 
 - The same config and seed twice with `XLA_FLAGS=--xla_gpu_deterministic_ops=true`: bits that differ. A third run is killed by
-  SIGKILL after its first checkpoint, and goes on: bits that differ. A fourth is without the flag.
-- With --pictures, `configs/stamps.py` on them: mAP and seconds; its model exported, and run as CUDA by the file's own example.
+  SIGKILL after its first checkpoint, and continued: bits that differ. A fourth is without the flag.
+- With --pictures, `configs/stamps.py` on them: mAP and seconds; its model exported, and run as CUDA by the exported example.py.
 - Images a second of one update of both ResNet-50s and of encoding, at 224x224, in float32 and bfloat16.
 
-Kept in benchmarks/results/gpu/gpu.json.
+Writes benchmarks/results/gpu/gpu.json.
 """
 
 import argparse
@@ -31,6 +31,7 @@ from benchmarks.speed.backbones import Case, Ours
 
 ROOT = Path(__file__).parents[2]
 TURNS = 5
+DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 SPEEDS = {
     "updates of both ResNet-50s": Case("resnet50", 224, 128, 10, True, images=1_000, bits=64),
     "encoding, ResNet-50": Case("resnet50", 224, 256, 10, False, images=512, bits=64),
@@ -38,21 +39,21 @@ SPEEDS = {
 }
 
 
-def command(config: str, workdir: Path, *knobs: str) -> list[str]:
-    """The command that trains."""
-    return [sys.executable, "-m", "adsq_jax.main", f"--config={config}", f"--workdir={workdir}", *knobs]
+def command(config: str, workdir: Path, *flags: str) -> list[str]:
+    """Return the command that trains."""
+    return [sys.executable, "-m", "adsq_jax.main", f"--config={config}", f"--workdir={workdir}", *flags]
 
 
-def trained(config: str, workdir: Path, *knobs: str, deterministic: bool) -> dict[str, Any]:
-    """Trains to the end; what result.json holds."""
-    flags = "--xla_gpu_deterministic_ops=true" if deterministic else ""
-    subprocess.run(command(config, workdir, *knobs), check=True, cwd=ROOT, env={**os.environ, "XLA_FLAGS": flags})
+def train(config: str, workdir: Path, *flags: str, deterministic: bool) -> dict[str, Any]:
+    """Train to the end; return what result.json holds."""
+    environment = {**os.environ, "XLA_FLAGS": DETERMINISTIC if deterministic else ""}
+    subprocess.run(command(config, workdir, *flags), check=True, cwd=ROOT, env=environment)
     return json.loads((workdir / "result.json").read_text())
 
 
-def killed(config: str, workdir: Path) -> None:
-    """Trains until there is a checkpoint, and kills."""
-    environment = {**os.environ, "XLA_FLAGS": "--xla_gpu_deterministic_ops=true"}
+def train_and_kill(config: str, workdir: Path) -> None:
+    """Train until there is a checkpoint, and kill."""
+    environment = {**os.environ, "XLA_FLAGS": DETERMINISTIC}
     with subprocess.Popen(command(config, workdir), cwd=ROOT, env=environment) as process:
         while process.poll() is None and not list(workdir.glob("checkpoints/[0-9]*")):
             time.sleep(0.02)
@@ -62,12 +63,12 @@ def killed(config: str, workdir: Path) -> None:
 
 
 def codes_of(workdir: Path) -> np.ndarray:
-    """All hash codes of a run, as bytes."""
+    """Return all hash codes of a run, as bytes."""
     return np.concatenate([np.load(path).reshape(-1) for path in sorted((workdir / "codes").glob("*_[fg]*.npy"))])
 
 
 def differing(a: Path, b: Path) -> int:
-    """Bits in which the codes of two runs differ."""
+    """Count the bits in which the codes of two runs differ."""
     first, second = codes_of(a), codes_of(b)
     assert first.dtype == np.uint8
     assert len(first) == len(second) > 0
@@ -75,13 +76,13 @@ def differing(a: Path, b: Path) -> int:
 
 
 def digits(folder: Path) -> dict[str, Any]:
-    """Four runs of one config and seed."""
+    """Train a config and seed four times, and compare."""
     config = "configs/digits.py"
-    first = trained(config, folder / "a", deterministic=True)
-    trained(config, folder / "b", deterministic=True)
-    killed(config, folder / "c")
-    trained(config, folder / "c", deterministic=True)
-    trained(config, folder / "d", deterministic=False)
+    first = train(config, folder / "a", deterministic=True)
+    train(config, folder / "b", deterministic=True)
+    train_and_kill(config, folder / "c")
+    train(config, folder / "c", deterministic=True)
+    train(config, folder / "d", deterministic=False)
     return {
         "map": first["map"],
         "seconds": first["seconds"],
@@ -92,45 +93,48 @@ def digits(folder: Path) -> dict[str, Any]:
     }
 
 
-def pictures(place: str, folder: Path) -> dict[str, Any]:
-    """Trains on pictures, exports, and runs the exported encoder; distances by it and by the model."""
-    found = trained("configs/stamps.py", folder / "run", f"--config.data.directory={place}", deterministic=False)
-    there, encoder = folder / "run", folder / "encoder"
-    subprocess.run([sys.executable, "-m", "adsq_jax.export", f"--workdir={there}", f"--out={encoder}"], check=True, cwd=ROOT)
-    gallery = galleries.read(place, directory="")
+def pictures(images: str, folder: Path) -> dict[str, Any]:
+    """Train on pictures, export, and compare the codes of the exported encoder with the model's."""
+    result = train("configs/stamps.py", folder / "run", f"--config.data.directory={images}", deterministic=False)
+    run, encoder = folder / "run", folder / "encoder"
+    subprocess.run([sys.executable, "-m", "adsq_jax.export", f"--workdir={run}", f"--out={encoder}"], check=True, cwd=ROOT)
+    gallery = galleries.read(images, directory="")
     paths = [gallery.id(row) for row in range(min(200, len(gallery)))]
-    told = subprocess.run([sys.executable, encoder / "example.py", *paths], check=True, capture_output=True, text=True).stdout
-    theirs = np.array([list(bytes.fromhex(line.split()[0])) for line in told.splitlines()], np.uint8)
-    script = "import sys, adsq_jax\nprint(adsq_jax.load(sys.argv[1]).encode(sys.argv[2:], part='query').tobytes().hex())"
-    ours = subprocess.run([sys.executable, "-c", script, there, *paths], check=True, capture_output=True, text=True, cwd=ROOT)
+    printed = subprocess.run(
+        [sys.executable, encoder / "example.py", *paths], check=True, capture_output=True, text=True
+    ).stdout
+    theirs = np.array([list(bytes.fromhex(line.split()[0])) for line in printed.splitlines()], np.uint8)
+    encode = "encode(sys.argv[2:], part='query', packed=True)"
+    script = f"import sys, adsq_jax\nprint(adsq_jax.load(sys.argv[1]).{encode}.tobytes().hex())"
+    ours = subprocess.run([sys.executable, "-c", script, run, *paths], check=True, capture_output=True, text=True, cwd=ROOT)
     codes = np.frombuffer(bytes.fromhex(ours.stdout.strip()), np.uint8)
     return {
-        "map": found["map"],
-        "seconds": found["seconds"],
+        "map": result["map"],
+        "seconds": result["seconds"],
         "bits": 8 * len(codes),
         "bits_of_the_exported_encoder_that_differ": int(np.unpackbits(codes ^ theirs.reshape(-1)).sum()),
     }
 
 
 def speed(case: Case) -> float:
-    """Images a second, the median of the turns."""
-    made, taken = Ours(case), []
-    made.run(3)  # compiles
+    """Measure images a second, the median of the turns."""
+    side, seconds = Ours(case), []
+    side.run(3)  # compiles
     for _ in range(TURNS):
         began = time.perf_counter()
-        made.run(case.calls)
-        taken.append(time.perf_counter() - began)
-    return case.batch * case.calls * (2 if case.train else 1) / median(taken)
+        side.run(case.calls)
+        seconds.append(time.perf_counter() - began)
+    return case.batch * case.calls * (2 if case.train else 1) / median(seconds)
 
 
 def main() -> None:
-    """Runs all, prints, and writes after each part."""
+    """Measure, print and write, part by part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", help="folder of folders of pictures")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "gpu" / "gpu.json")
-    parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "gpu", help="for the runs")
+    parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "gpu", help="folder for the runs")
     given = parser.parse_args()
-    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # several processes take their turns
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # several processes share the GPU
     given.out.parent.mkdir(parents=True, exist_ok=True)
     parts: dict[str, Callable[[], Any]] = {"digits": partial(digits, given.folder / "digits")}
     if given.pictures:
@@ -138,12 +142,12 @@ def main() -> None:
     for name, case in SPEEDS.items():
         for dtype in ("float32", "bfloat16"):
             parts[f"{name}, {dtype}: images a second"] = partial(speed, replace(case, dtype=dtype))
-    found: dict[str, Any] = {}
+    measured: dict[str, Any] = {}
     for name, part in parts.items():
-        found[name] = part()
-        print(json.dumps({name: found[name]}), flush=True)
+        measured[name] = part()
+        print(json.dumps({name: measured[name]}), flush=True)
         about = {**environment.environment(), "machine": sharded_database.ShardedDatabase().describe(), "seed": 0}
-        given.out.write_text(json.dumps({**about, **found}, indent=1) + "\n")
+        given.out.write_text(json.dumps({**about, **measured}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""How fast the input is: 256x256 JPEG files to augmented batches of 224x224, beside tf.data and torch's DataLoader.
+"""Measure the input's speed beside tf.data and torch's DataLoader: 256x256 JPEG files to augmented batches of 224x224.
 
     pip install -e . tensorflow-cpu torch torchvision
     python -m benchmarks.speed.input                      (writes benchmarks/results/input/input.json)
 
-Every reader does the same work with the same cores: reads files in a shuffled order, decodes them whole, cuts out 224x224 at
+Every reader does the same work on the same cores: reads files in a shuffled order, decodes them whole, cuts out 224x224 at
 random, mirrors half of them, makes batches of 64 in uint8. They take turns; ratios are taken within a turn.
-tf.data is asked twice, the second time with its fused operation that decodes only what the crop needs.
+tf.data is timed twice, the second time with its fused operation that decodes only what the crop needs.
 """
 
 import argparse
@@ -38,7 +38,7 @@ LINES = 1_000_000
 
 
 def pictures(folder: Path) -> list[str]:
-    """JPEG files of smooth noise, some 20 KB each."""
+    """Write JPEG files of smooth noise, about 20 KB each; return their names."""
     random = np.random.default_rng(0)
     names = [f"{k:05d}.jpg" for k in range(IMAGES)]
     for name in names:
@@ -48,7 +48,7 @@ def pictures(folder: Path) -> list[str]:
 
 
 def ours(folder: Path, names: list[str]) -> Iterator[np.ndarray]:
-    """This package."""
+    """Read with this package."""
     source = FileSource(
         folder, Labels.from_ids(np.zeros(len(names), int), classes=1), classes=["none"], names=Names(map(str.encode, names))
     )
@@ -65,7 +65,7 @@ def ours(folder: Path, names: list[str]) -> Iterator[np.ndarray]:
 
 
 def tf_data(folder: Path, names: list[str], *, fused: bool) -> Iterator[np.ndarray]:
-    """TensorFlow's."""
+    """Read with tf.data."""
     import tensorflow as tf
 
     def load(path: "tf.Tensor") -> "tf.Tensor":
@@ -85,7 +85,7 @@ def tf_data(folder: Path, names: list[str], *, fused: bool) -> Iterator[np.ndarr
 
 
 def torch_loader(folder: Path, names: list[str]) -> Iterator[np.ndarray]:
-    """PyTorch's, with torchvision's transforms on Pillow images and a worker process a core."""
+    """Read with torch's DataLoader: torchvision's transforms on Pillow images, and a worker process a core."""
     import torch
     from torchvision import transforms
 
@@ -116,7 +116,7 @@ READERS: dict[str, Callable[[Path, list[str]], Iterator[np.ndarray]]] = {
 
 
 def speed_of(batches: Iterator[np.ndarray]) -> float:
-    """Images a second over the next batches, once the first few are there."""
+    """Measure images a second, after a few batches."""
     for _ in range(WARM):
         next(batches)
     began = time.perf_counter()
@@ -126,44 +126,43 @@ def speed_of(batches: Iterator[np.ndarray]) -> float:
     return BATCHES * BATCH / (time.perf_counter() - began)
 
 
-def compared(folder: Path) -> dict:
-    """Speeds of all readers in turns, each in a process of its own: TensorFlow and PyTorch don't bear one another."""
+def compare(folder: Path) -> dict:
+    """Measure all readers in turns, each in its own process: TensorFlow and PyTorch don't work in one."""
     speeds: dict[str, list[float]] = {name: [] for name in READERS}
     for _ in range(TURNS):
-        for name, found in speeds.items():
+        for name, turns in speeds.items():
             command = [sys.executable, __file__, f"--reader={name}", f"--folder={folder}"]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-            found.append(float(done.stdout.split()[-1]))
-    own = speeds["adsq_jax"]
+            turns.append(float(done.stdout.split()[-1]))
     return {
         name: {
-            "images_per_second": median(found),
-            "adsq_jax_times_as_fast": median(a / b for a, b in zip(own, found, strict=True)),
-            "turns": found,
+            "images_per_second": median(turns),
+            "adsq_jax_times_as_fast": median(a / b for a, b in zip(speeds["adsq_jax"], turns, strict=True)),
+            "turns": turns,
         }
-        for name, found in speeds.items()
+        for name, turns in speeds.items()
     }
 
 
 def long_list(folder: Path) -> dict:
-    """A list of a million lines with 21 labels each: seconds to read it, and bytes an image that stay."""
+    """Measure a list of a million lines with 21 labels each: seconds to read it, and bytes an image in memory."""
     random = np.random.default_rng(0)
     values = np.where(random.random((LINES, 21)) < 0.12, b" 1", b" 0")
     lines = (b"images/%04d_%010d.jpg" % (k % 700, k) + b"".join(row) for k, row in enumerate(values))
     (folder / "database.txt").write_bytes(b"\n".join(lines))
     began = time.perf_counter()
     names, packed, classes = parse(folder / "database.txt")
-    kept = Names(names), Labels.from_packed(packed, classes=classes)
+    in_memory = Names(names), Labels.from_packed(packed, classes=classes)
     return {
         "lines": len(names),
         "seconds": time.perf_counter() - began,
-        "bytes_per_image": sum(part.nbytes for part in kept) / len(names),
+        "bytes_per_image": sum(part.nbytes for part in in_memory) / len(names),
         "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     }
 
 
 def main() -> None:
-    """Measures, tells, and writes; or, as a reader's process, tells that reader's speed."""
+    """Measure, print and write; or run a reader's process, which prints its speed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "input" / "input.json")
     parser.add_argument("--reader", choices=READERS, help=argparse.SUPPRESS)
@@ -172,21 +171,21 @@ def main() -> None:
     if arguments.reader:
         names = sorted(path.name for path in arguments.folder.glob("*.jpg"))
         print(speed_of(READERS[arguments.reader](arguments.folder, names)), flush=True)
-        os._exit(0)  # not to wait for the threads of whoever read
+        os._exit(0)  # without waiting for the reader's threads
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         lists = long_list(folder)
         pictures(folder)
-        found = compared(folder)
+        by_reader = compare(folder)
     content = {
-        "readers": found,
+        "readers": by_reader,
         "list": lists,
         "machine": f"{os.uname().machine}, {cores()} cores",
         **environment.environment(),
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(content, indent=2) + "\n")
-    for name, row in found.items():
+    for name, row in by_reader.items():
         print(
             f"{name:32} {row['images_per_second']:7.0f} images/s; adsq_jax is {row['adsq_jax_times_as_fast']:.2f} times as fast"
         )

@@ -1,11 +1,11 @@
-"""An index of codes against bare faiss: adding, opening, searching, and memory.
+"""Measure an index of codes beside bare faiss: adding, opening, searching, and memory.
 
     python -m benchmarks.speed.search [--codes=1000000] [--turns=7] [--memory=10000000] [--out=FILE]
 
-Random codes, and ids as paths have them. Adding counts until each batch of 65,536 is kept; of a tenth of the codes, also until
-each batch of 64 is, as encoding adds them. Opening is a process of its own, up to the first answer. Searching alternates
-between the index and `faiss.IndexBinaryFlat` on the same codes, queries and threads; the ratio is of the medians. Memory is
-that of a process that opens an index of `--memory` codes and searches, less what it has after its imports. Kept in
+Random codes, with ids like paths. Adding is timed until each batch of 65,536 is saved; with a tenth of the codes, also until
+each batch of 64 is, as encoding adds them. Opening is timed in its own process, until the first answer. Searching alternates
+between the index and `faiss.IndexBinaryFlat` on the same codes, queries and threads; the ratio is that of the medians. Memory
+is that of a process that opens an index of `--memory` codes and searches, minus what it has after its imports. Writes
 benchmarks/results/index/search.json.
 """
 
@@ -42,10 +42,10 @@ with index.open_index(sys.argv[1]) as opened:
 """
 
 
-def filled(place: str, *, count: int, batch: int) -> tuple[np.ndarray, float]:
-    """Makes an index of random codes; the codes, and the seconds that adding took."""
+def fill(location: str, *, count: int, batch: int) -> tuple[np.ndarray, float]:
+    """Make an index of random codes; return the codes, and the seconds of adding."""
     random, seconds, all_codes = np.random.default_rng(0), 0.0, []
-    with index.create(place, Manifest(bits=BITS, model_sha256="m" * 64)) as opened:
+    with index.create(location, Manifest(bits=BITS, model_sha256="m" * 64)) as opened:
         for start in range(0, count, batch):
             rows = range(start, min(start + batch, count))
             codes = random.integers(0, 256, (len(rows), BITS // 8), np.uint8)
@@ -57,24 +57,24 @@ def filled(place: str, *, count: int, batch: int) -> tuple[np.ndarray, float]:
     return np.concatenate(all_codes), seconds
 
 
-def opening(place: str) -> tuple[float, int, int]:
-    """Seconds from opening to the first answer in a process of its own, and its bytes at most and at the end."""
-    done = subprocess.run([sys.executable, "-c", _MEMORY, place, str(BITS // 8)], check=True, capture_output=True, text=True)
-    seconds, most, last = done.stdout.split()
-    return float(seconds), int(most), int(last)
+def time_opening(location: str) -> tuple[float, int, int]:
+    """Measure a new process: seconds from opening to the first answer, peak bytes and bytes at the end."""
+    done = subprocess.run([sys.executable, "-c", _MEMORY, location, str(BITS // 8)], check=True, capture_output=True, text=True)
+    seconds, peak, last = done.stdout.split()
+    return float(seconds), int(peak), int(last)
 
 
-def searching(place: str, codes: np.ndarray, *, turns: int) -> dict[str, Any]:
-    """Queries a second of both, alternating."""
+def time_searching(location: str, codes: np.ndarray, *, turns: int) -> dict[str, Any]:
+    """Measure queries a second of both, alternating."""
     import faiss
 
     query = np.random.default_rng(1).integers(0, 256, (QUERIES, codes.shape[1]), np.uint8)
     bare = faiss.IndexBinaryFlat(8 * codes.shape[1])
     bare.add(codes)
     speeds: dict[str, list[float]] = {"index": [], "faiss": []}
-    with index.open_index(place) as opened:
-        found, wanted = opened.search(query, k=K).distances, bare.search(query, K)[0]
-        assert np.array_equal(found, wanted), "other distances"
+    with index.open_index(location) as opened:
+        ours, expected = opened.search(query, k=K).distances, bare.search(query, K)[0]
+        assert np.array_equal(ours, expected), "different distances"
         for _ in range(turns):
             for name, search in (("index", lambda: opened.search(query, k=K)), ("faiss", lambda: bare.search(query, K))):
                 began = time.perf_counter()
@@ -85,7 +85,7 @@ def searching(place: str, codes: np.ndarray, *, turns: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measures, prints and writes."""
+    """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--codes", type=int, default=1_000_000)
     parser.add_argument("--turns", type=int, default=7)
@@ -100,25 +100,25 @@ def main() -> None:
         "k": K,
     }
     with tempfile.TemporaryDirectory() as folder:
-        place = str(Path(folder) / "index")
-        codes, seconds = filled(place, count=given.codes, batch=BATCH)
+        location = str(Path(folder) / "index")
+        codes, seconds = fill(location, count=given.codes, batch=BATCH)
         result["codes_added_a_second"] = given.codes / seconds
-        result["seconds_to_open"] = statistics.median(opening(place)[0] for _ in range(given.turns))
-        result |= searching(place, codes, turns=given.turns)
+        result["seconds_to_open"] = statistics.median(time_opening(location)[0] for _ in range(given.turns))
+        result |= time_searching(location, codes, turns=given.turns)
     with tempfile.TemporaryDirectory() as folder:
         count = given.codes // 10
-        result["codes_added_a_second_by_64"] = count / filled(f"{folder}/index", count=count, batch=SMALL)[1]
+        result["codes_added_a_second_by_64"] = count / fill(f"{folder}/index", count=count, batch=SMALL)[1]
     if given.memory:
         with tempfile.TemporaryDirectory() as folder:
-            codes, seconds = filled(str(Path(folder) / "index"), count=given.memory, batch=BATCH)
-            opened, most, last = opening(str(Path(folder) / "index"))
+            codes, seconds = fill(str(Path(folder) / "index"), count=given.memory, batch=BATCH)
+            opened, peak, last = time_opening(str(Path(folder) / "index"))
             result["large"] = {
                 "codes": given.memory,
                 "codes_added_a_second": given.memory / seconds,
                 "seconds_to_open": opened,
-                "bytes_at_most": most,
+                "bytes_at_most": peak,
                 "bytes_after": last,
-                "times_the_codes": most / codes.nbytes,
+                "times_the_codes": peak / codes.nbytes,
             }
     print(json.dumps(result, indent=1))
     given.out.parent.mkdir(parents=True, exist_ok=True)

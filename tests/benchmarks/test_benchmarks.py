@@ -25,8 +25,8 @@ def test_the_sort_beside_the_evaluator_lies_within_its_bounds(labels):
     """The sort's mAP, of some order of ties, is between the worst and the best order."""
     data = evaluator.made_up(50, 500, 16, labels)
     ready = evaluator.unpacked(data, bits=16, label_dtype=np.int64)
-    found = retrieval.measure(**evaluator.data_of(data), bits=16).at("all")
-    assert found.map_worst <= evaluator.sort_based(ready, n_query=50) <= found.map_best
+    bounds = retrieval.measure(**data, bits=16).at("all")
+    assert bounds.map_worst <= evaluator.sort_based(ready, n_query=50) <= bounds.map_best
 
 
 def test_the_bare_pass_adds_up_all_distances():
@@ -80,7 +80,7 @@ def test_emoji_lists(tmp_path, monkeypatch):
     assert files == pictures | extra
     monkeypatch.setattr(emoji_lists, "FEWEST", 2)
     many = [json.loads(json.dumps(emoji).replace('"image": "', f'"image": "{k}-')) for k in range(20) for emoji in emojis]
-    classes, lists = emoji_lists.lists_of(many)
+    classes, lists = emoji_lists.make_lists(many)
     assert classes == ["(cat-face)", "(hand)", "cat", "dog", "face", "red", "waving"]
     parts = {part: {line.split()[0] for line in lines} for part, lines in lists.items()}
     assert not parts["query"] & parts["database"]

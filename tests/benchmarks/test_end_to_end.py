@@ -1,4 +1,4 @@
-"""From folders of photographs to hits on a screen, by one script, on a sample of Tux Paint's stamps."""
+"""benchmarks/end_to_end.sh, from folders of pictures to hits on a screen, on a sample of Tux Paint's stamps."""
 
 import json
 import os
@@ -23,15 +23,15 @@ def test_the_script_finds_what_is_alike(tmp_path):
         for path in sorted((STAMPS / name).rglob("*.png"))[:11]:
             shutil.copy(path, tmp_path / "pictures" / name)
     first = min((tmp_path / "pictures" / "animals").iterdir())
-    first.rename(first.with_name(f"a {first.name}"))  # spaces are usual
-    command = [SCRIPT, tmp_path / "made", tmp_path / "pictures", *(f"--config.{knob}" for knob in SMALL)]
+    first.rename(first.with_name(f"a {first.name}"))  # spaces are common
+    command = [SCRIPT, tmp_path / "made", tmp_path / "pictures", *(f"--config.{setting}" for setting in SMALL)]
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))  # the script's `python` is this one
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, env={**os.environ, "PATH": path})
     assert done.returncode == 0, done.stdout + done.stderr
     assert "all agree" in done.stdout
-    found = json.loads((tmp_path / "made" / "hits.json").read_text())
-    assert [len(one["hits"]) for one in found] == [33, 33]
-    right = [hit["labels"] == [one["query"].split("/")[-2]] for one in found for hit in one["hits"][:10]]
+    hits = json.loads((tmp_path / "made" / "hits.json").read_text())
+    assert [len(one["hits"]) for one in hits] == [33, 33]
+    right = [hit["labels"] == [one["query"].split("/")[-2]] for one in hits for hit in one["hits"][:10]]
     assert sum(right) >= 18
     assert (tmp_path / "made" / "hits.html").read_text().count("data:image/jpeg") == 22
     assert (tmp_path / "made" / "run" / "report" / "index.html").stat().st_size > 100_000

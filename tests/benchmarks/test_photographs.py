@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 with its real ImageNet weights, on real photographs: scikit-image's, which come with it."""
+"""EfficientNet-Lite0 with its real ImageNet weights, on the photographs that come with scikit-image."""
 
 import importlib.metadata
 
@@ -24,20 +24,20 @@ RIGHT = {  # classes of ImageNet's challenge of 2012
 
 @pytest.fixture(scope="module")
 def network():
-    """Variables of the network with its classifier, and a function from bytes to logits that normalises as ImgNet does."""
+    """Return a function from images uint8[n, 224, 224, 3] to logits, normalised as ImgNet does."""
     arrays = weight_files.read(PACKAGE).arrays
     layout = pretrained.find_layout(arrays, backbone="efficientnet_lite0", source=PACKAGE)
     backbone = backbones.build("efficientnet_lite0", width=0, layers=Layers(), classes=1000)
     shape = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
     shapes = jax.eval_shape(lambda x: backbone.init(jax.random.key(0), x, train=False), shape)
-    found = pretrained.assign(arrays, layout=layout, shapes=shapes, source=PACKAGE).variables
+    placed = pretrained.assign(arrays, layout=layout, shapes=shapes, source=PACKAGE).variables
     net = ImgNet(backbone=backbone, bits=1, features=1, mean=layout.mean, deviation=layout.deviation, bounded=True)
-    variables = {kind: {"backbone": tree} for kind, tree in found.items()}
+    variables = {kind: {"backbone": tree} for kind, tree in placed.items()}
     return jax.jit(lambda x: net.apply(variables, x, train=False, method=net.trunk))
 
 
 def photograph(name):
-    """A photograph as evaluation sees it: uint8[1, 224, 224, 3]."""
+    """Return a photograph as in evaluation: uint8[1, 224, 224, 3]."""
     image = getattr(skimage.data, name)()
     image = images.resize(image[0] if isinstance(image, tuple) else image, shorter_side=256)
     top, left = ((side - 224) // 2 for side in image.shape[:2])
@@ -45,8 +45,8 @@ def photograph(name):
 
 
 @pytest.mark.parametrize("name", RIGHT)
-def test_photographs_are_named_right(name, network):
-    """The likeliest class is one of those that are right."""
+def test_photographs_get_a_right_class(name, network):
+    """The most probable class is a right one."""
     assert int(np.argmax(network(photograph(name)))) in RIGHT[name]
 
 
