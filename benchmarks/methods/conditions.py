@@ -10,12 +10,12 @@ from adsq_jax.data.labels import Labels
 from adsq_jax.errors import InputError
 
 NAMES = {
-    "noise20": "a fifth of the training images have the labels of others among them, which may be the same",
-    "noise40": "two fifths of the training images have the labels of others among them, which may be the same",
-    "few100": "training images in a drawn order, each left out if all of its classes have 100 already",
-    "few50": "training images in a drawn order, each left out if all of its classes have 50 already",
-    "few20": "training images in a drawn order, each left out if all of its classes have 20 already",
-    "unseen": "no training image of a quarter of the classes; queries, database and relevance are of these alone",
+    "noise20": "a fifth of the training images have exchanged their labels, which may be the same",
+    "noise40": "two fifths of the training images have exchanged their labels, which may be the same",
+    "few100": "training images in random order, each left out if all of its classes have 100 already",
+    "few50": "training images in random order, each left out if all of its classes have 50 already",
+    "few20": "training images in random order, each left out if all of its classes have 20 already",
+    "unseen": "no training image of a quarter of the classes; queries, database and relevance are of these classes only",
 }
 SEED = 0  # of the draws of a condition, the same for all methods and seeds
 

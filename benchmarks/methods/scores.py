@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from adsq_jax.errors import InputError
-from benchmarks.methods import run_file
+from benchmarks.methods import conditions, run_file
 
 FLIPS, SEED = 10_000, 0
 BOTH, ALONE = "ADSQ (both)", "ADSQ (f)"
@@ -108,10 +108,11 @@ def read(folder: Path) -> list[Set]:
     Raises:
       InputError: a line is not as expected, there are none, or runs can't be compared.
     """
-    sets = []
+    sets, order = [], {name: position for position, name in enumerate(conditions.NAMES)}
     for set_folder in sorted(path for path in folder.glob("*") if path.is_dir()):
         lines = [check_line(line, set_folder.name) for line in run_file.read(set_folder / run_file.NAME)]
-        lines.sort(key=lambda line: (line["condition"], line["method"], line["variant"], line["bits"], line["seed"]))
+        lines.sort(key=lambda line: (line["method"], line["variant"], line["bits"], line["seed"]))
+        lines.sort(key=lambda line: order.get(line["condition"], len(order)))
         trials, runs, beyond = [], [], dict[str, list[dict[str, Any]]]()
         for line in lines:
             group = trials if line.get("validation") else runs

@@ -269,6 +269,15 @@ def test_tuning_conditions_and_variants(tmp_path):
     assert "tuning" in report_of(tmp_path)
 
 
+def test_conditions_are_in_their_own_order(tmp_path):
+    """Not in that of their letters, by which few100 comes before few20 and few50."""
+    small(tmp_path)
+    for condition in ("unseen", "few20", "few100", "noise40", "few50"):
+        put(tmp_path, made_run("dpsh", 0.5, condition=condition))
+    (one,) = scores.read(tmp_path)
+    assert list(one.beyond) == ["noise40", "few100", "few50", "few20", "unseen"]
+
+
 def test_the_baselines_are_ranked_where_all_of_them_were_run(tmp_path):
     """Ranks among the baselines alone, from the means over the seeds; a place that lacks one of them doesn't count."""
     maps = {"dpsh": (0.6, 0.6, 0.9), "hashnet": (0.7, 0.5, 0.1), "dsh": (0.4, 0.58, None), "adsq": (0.9, 0.1, 0.5)}
