@@ -1,4 +1,7 @@
-"""Files on this machine's disks or in an object store (gs://, s3://), the latter through etils' epath."""
+"""Files on this machine's disks or in an object store (gs://, s3://), the latter through etils' epath.
+
+Functions raise an `OSError` with errno, reason and path if a file can't be read or written, or its store can't be reached.
+"""
 
 import contextlib
 import datetime
@@ -77,11 +80,7 @@ def translate_errors(path: Path) -> Iterator[None]:
 
 
 def read(path: Path) -> bytes:
-    """Read a file; from an object store in one request.
-
-    Raises:
-      OSError: it can't be read.
-    """
+    """Read a file; from an object store in one request."""
     if not is_remote(path):
         if path.exists() and not path.is_file():  # opening a pipe would block
             raise OSError(errno.EINVAL, "it is no regular file", str(path))
@@ -91,30 +90,18 @@ def read(path: Path) -> bytes:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write an object of a store, which appears whole or not at all.
-
-    Raises:
-      OSError: it can't be written.
-    """
+    """Write an object of a store, which appears whole or not at all."""
     with translate_errors(path):
         _store(path).pipe_file(str(path), content)
 
 
 def is_file(path: Path) -> bool:
-    """Return whether there is a regular file.
-
-    Raises:
-      OSError: its object store can't be reached.
-    """
+    """Return whether there is a regular file."""
     return _kind(path) == "file" if is_remote(path) else os.path.isfile(path)
 
 
 def is_folder(path: Path) -> bool:
-    """Return whether there is a folder; in an object store, whether there is anything below it.
-
-    Raises:
-      OSError: its object store can't be reached.
-    """
+    """Return whether there is a folder; in an object store, whether there is anything below it."""
     return _kind(path) == "directory" if is_remote(path) else path.is_dir()
 
 
@@ -127,11 +114,7 @@ def _kind(path: Path) -> str:
 
 
 def size(path: Path) -> int:
-    """Return a file's size in bytes.
-
-    Raises:
-      OSError: it is missing, or its object store can't be reached.
-    """
+    """Return a file's size in bytes."""
     if not is_remote(path):
         return path.stat().st_size
     with translate_errors(path):
@@ -139,11 +122,7 @@ def size(path: Path) -> int:
 
 
 def entries(folder: Path) -> dict[str, bool]:
-    """List the names in a folder, and whether each is a folder.
-
-    Raises:
-      OSError: it is missing, is a file, or its object store can't be reached.
-    """
+    """List the names in a folder, and whether each is a folder."""
     if not is_remote(folder):
         with os.scandir(folder) as scanned:
             return {entry.name: entry.is_dir() for entry in scanned}
@@ -159,9 +138,6 @@ def objects(folder: Path) -> dict[bytes, bytes]:
 
     Returns:
       For each object, by its path below the folder: its size, time and hash, as the store reports them.
-
-    Raises:
-      OSError: the store can't be reached.
     """
     with translate_errors(folder):
         listed = _store(folder).find(str(folder), detail=True)
@@ -174,11 +150,7 @@ def objects(folder: Path) -> dict[bytes, bytes]:
 
 
 def files(folder: Path) -> list[str]:
-    """List the paths of all files below a folder, relative to it, sorted.
-
-    Raises:
-      OSError: its object store can't be reached.
-    """
+    """List the paths of all files below a folder, relative to it, sorted."""
     if is_remote(folder):
         return sorted(name.decode() for name in objects(folder))
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())

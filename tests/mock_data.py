@@ -1,4 +1,4 @@
-"""Small data sets and small configs that the tests of the whole loop share."""
+"""Small data sets, small configs and calls of commands, for tests of the whole package."""
 
 import importlib.util
 import json
@@ -17,23 +17,23 @@ from adsq_jax.data.preprocessing import Preprocessing
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("[!_]*.py"))
 
 
-def upload(folder: Path, place: str) -> Path:
-    """Copies the files below a folder to an object store, s3://BUCKET/FOLDER."""
-    there = storage.path(place)
-    storage.copy_folder(folder, there)
-    return there
+def upload(folder: Path, address: str) -> Path:
+    """Copy the files below a folder to an object store, s3://BUCKET/FOLDER."""
+    copy = storage.path(address)
+    storage.copy_folder(folder, copy)
+    return copy
 
 
 def assert_same(here: sources.Source, there: sources.Source) -> None:
-    """Two sources have the same images, labels, names, parts and notes."""
+    """Check that two sources have the same images, labels, names, parts and notes."""
     rows = np.arange(len(here))
     assert len(there) == len(here)
     assert there.classes == here.classes
     assert [there.name(row) for row in rows] == [here.name(row) for row in rows]
     np.testing.assert_array_equal(there.labels[rows], here.labels[rows])
     assert there.parts.keys() == here.parts.keys()
-    for part, found in here.parts.items():
-        np.testing.assert_array_equal(there.parts[part], found)
+    for part, expected in here.parts.items():
+        np.testing.assert_array_equal(there.parts[part], expected)
     assert {name: count for name, count in there.notes.items() if count} == {k: v for k, v in here.notes.items() if v}
     assert len(there.missing(rows)) == len(here.missing(rows)) == 0
     for row in rows:
@@ -42,7 +42,7 @@ def assert_same(here: sources.Source, there: sources.Source) -> None:
 
 
 def load_config(name: str, argument: str = ""):
-    """What get_config of configs/NAME.py gives."""
+    """Return the config of configs/NAME.py."""
     spec = importlib.util.spec_from_file_location(name, Path(__file__).parent.parent / "configs" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -50,7 +50,7 @@ def load_config(name: str, argument: str = ""):
 
 
 def small_config(name: str = "digits", *, image_size: int = 8, bits: int = 12, method: str = "adsq"):
-    """A config of configs/, with its choices and toy sizes: two rounds of four updates a network."""
+    """Return a config of configs/ with toy sizes: two rounds of four updates a network."""
     config = load_config(name, f"bits={bits},method={method}")
     config.data.image_size = image_size
     config.model.width = 0 if config.model.backbone == "efficientnet_lite0" else 4  # which has one width
@@ -64,7 +64,7 @@ def small_config(name: str = "digits", *, image_size: int = 8, bits: int = 12, m
 
 
 def dataset(*, image_size: int = 8, multi_label: bool = False, protocol: str = "digits", seed: int = 0):
-    """140 noisy images whose brightness by column tells their labels, 20 of them queries, 64 to train on."""
+    """Make 140 noisy images with a bright column for each label, 20 of them queries, 64 to train on."""
     random = np.random.default_rng(seed)
     classes, n = 5, 140
     labels = (np.arange(n)[:, None] % classes == np.arange(classes)).astype(np.uint8)
@@ -79,7 +79,7 @@ def dataset(*, image_size: int = 8, multi_label: bool = False, protocol: str = "
 
 
 def pictures(folder: Path, *, each: int = 12) -> Path:
-    """Pictures of 24x18 pixels in folders named for their colour, each with some noise; PNG, so that pixels stay."""
+    """Write noisy pictures of 24x18 pixels, as PNG, in folders named by their colour."""
     random = np.random.default_rng(0)
     for label, colour in {"red": (220, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 220)}.items():
         (folder / label).mkdir(parents=True)
@@ -90,7 +90,7 @@ def pictures(folder: Path, *, each: int = 12) -> Path:
 
 
 def run_on_pictures(folder: Path, workdir: Path, *arguments: str) -> Path:
-    """A short run of configs/folder.py, by the command line; its folder."""
+    """Train a small run of configs/folder.py by the command line, and return its folder."""
     small = ("model.width=4", "model.features=16", "label_net.hidden=16", "label_net.steps=20", "train.batch_size=16")
     small += ("train.rounds=3", "train.epochs_per_round=2", "data.resize=10", "data.image_size=8", "eval.batch_size=16")
     command = [sys.executable, "-m", "adsq_jax.main", "--config=configs/folder.py:bits=12", f"--workdir={workdir}"]
@@ -119,7 +119,7 @@ json.dump(answers, sys.stdout)
 
 
 def commands(module: str, calls: list[list[str]]) -> list[subprocess.CompletedProcess]:
-    """Runs an entry point once for each list of arguments, in processes that import it but once."""
+    """Run a command once for each list of arguments, in processes forked from one that has imported it."""
     child = [sys.executable, "-W", "ignore", "-c", _FORKS, module]
     root = CONFIGS[0].parent.parent
     done = subprocess.run(child, input=json.dumps(calls), cwd=root, capture_output=True, text=True, timeout=300)
@@ -128,7 +128,7 @@ def commands(module: str, calls: list[list[str]]) -> list[subprocess.CompletedPr
 
 
 def assert_refused(module: str, cases: list[tuple[dict[str, object], str]], given: dict[str, object]) -> None:
-    """Each change of the given flags is refused by one line with a text, and exit status 2."""
+    """Check that each change of the given flags ends with exit status 2 and one line that contains a text."""
     calls = [[f"{name}={value}" for name, value in {**given, **changed}.items()] for changed, _ in cases]
     for (changed, said), done in zip(cases, commands(module, calls), strict=True):
         assert done.returncode == 2, (changed, done)

@@ -191,11 +191,7 @@ def _open_tfds(settings: Settings) -> Source:
 
 
 def draw(settings: Settings) -> Dataset:
-    """Open a data set and split it, without a check for unreadable images.
-
-    Raises:
-      InputError: as `open_source`; or the data don't fit the protocol, or a query is in another part.
-    """
+    """Open a data set and split it, without a check for unreadable images."""
     source = open_source(settings)
     split, map_at = protocols.draw(
         source,
@@ -249,11 +245,7 @@ def load(settings: Settings) -> Dataset:
 
 
 def check_present(dataset: Dataset) -> None:
-    """Check that no image of a split is missing, without reading any.
-
-    Raises:
-      InputError: one is.
-    """
+    """Check that no image of a split is missing, without reading any."""
     missing = dataset.source.missing(used_rows(dataset.split))
     if len(missing):
         raise InputError(
@@ -263,11 +255,7 @@ def check_present(dataset: Dataset) -> None:
 
 
 def skip_images(dataset: Dataset, bad: np.ndarray, *, most_bad: float) -> Dataset:
-    """Leave out bad images, int[m]; the other images stay in the parts that they were drawn for.
-
-    Raises:
-      InputError: the bad images are more than a share `most_bad` of all, or nothing is left of a part.
-    """
+    """Leave out bad images, int[m]; the others stay in their parts. Refuse more than a share of `most_bad`."""
     used = used_rows(dataset.split)
     bad = np.intersect1d(bad, used)
     if len(bad) > most_bad * len(used):

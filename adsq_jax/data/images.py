@@ -95,11 +95,7 @@ def read(path: Path) -> bytes:
 
 
 def check_bytes(size: int) -> None:
-    """Check the size of a file before it is read whole.
-
-    Raises:
-      BadImage: the file is larger than a picture of MOST_PIXELS in any format.
-    """
+    """Check the size of a file before it is read whole."""
     if size > _MOST_BYTES:
         raise BadImage(f"has more than {_MOST_BYTES >> 20:,} MiB: make it smaller")
 
@@ -111,11 +107,7 @@ def centre(image: np.ndarray, *, side: int) -> np.ndarray:
 
 
 def check_size(size: tuple[int, int], *, shorter_side: int) -> None:
-    """Check that a picture of some width and height has at most MOST_PIXELS, before and after resizing.
-
-    Raises:
-      BadImage: it has more.
-    """
+    """Check that a picture of some width and height has at most MOST_PIXELS, before and after resizing."""
     scale = shorter_side / max(1, min(size))  # one line of pixels would become a broad band
     if size[0] * size[1] * max(1, scale) ** 2 > MOST_PIXELS:
         raise BadImage(_too_large())

@@ -17,11 +17,7 @@ class Labels:
 
     @classmethod
     def from_ids(cls, ids: np.ndarray, *, classes: int) -> "Labels":
-        """Make labels of images of one class each, from int[n] in [0, classes).
-
-        Raises:
-          ValueError: an id is out of range.
-        """
+        """Make labels of images of one class each, from int[n] in [0, classes)."""
         ids = np.asarray(ids)
         if len(ids) and not 0 <= ids.min() <= ids.max() < classes:
             raise ValueError(f"expected class ids from 0 to {classes - 1}, got {ids.min()} to {ids.max()}")
@@ -29,11 +25,7 @@ class Labels:
 
     @classmethod
     def from_multi_hot(cls, labels: np.ndarray) -> "Labels":
-        """Make labels from uint8[n, c] in {0, 1}.
-
-        Raises:
-          ValueError: the array has another shape, dtype or value.
-        """
+        """Make labels from uint8[n, c] in {0, 1}."""
         if labels.dtype != np.uint8 or labels.ndim != 2 or labels.max(initial=0) > 1:
             raise ValueError(f"expected labels uint8[n, c] in {{0, 1}}, got {labels.dtype}{list(labels.shape)}")
         return cls.from_packed(np.packbits(labels, axis=1), classes=labels.shape[1])

@@ -12,11 +12,7 @@ _COMPARED = ("data", "protocol", "split_seed", "validation", "n_skipped", "n_que
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read a manifest of `python -m adsq_jax.data`.
-
-    Raises:
-      InputError: the file is missing, or is no manifest.
-    """
+    """Read a manifest of `python -m adsq_jax.data`."""
     fix = "fix: give the manifest.json that python -m adsq_jax.data wrote"
     try:
         if not storage.is_file(path) or storage.size(path) > _MOST_BYTES:  # opening a pipe would block
@@ -36,11 +32,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def check_origin(content: dict[str, Any], *, path: str, **expected: str | int) -> None:
-    """Check that a manifest is of these data and this draw: `data`, `protocol` and so on have the expected values.
-
-    Raises:
-      InputError: one of them differs.
-    """
+    """Check that a manifest is of these data and this draw: `data`, `protocol` and so on have the expected values."""
     for key, value in expected.items():
         if content.get(key) != value:
             raise InputError(
@@ -49,11 +41,7 @@ def check_origin(content: dict[str, Any], *, path: str, **expected: str | int) -
 
 
 def check(content: dict[str, Any], split_sha256: str, *, path: Path) -> None:
-    """Check that a split is the manifest's.
-
-    Raises:
-      InputError: it is another one.
-    """
+    """Check that a split is the manifest's."""
     if content["split_sha256"] != split_sha256:
         raise InputError(
             f"the data give split {split_sha256[:12]}, and {path} is of split {content['split_sha256'][:12]}; fix: see what "

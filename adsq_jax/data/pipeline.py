@@ -104,13 +104,11 @@ def train_feature_batches(
 
     Args:
       views: of the training set, each float32[n, width].
-      batch_size: as in `train_batches`.
-      seed: seeds order and choice.
-      start: the first step.
+      batch_size, seed, start: as in `train_batches`.
       read_options: threads and processes; there are no workers, since nothing is decoded.
 
     Returns:
-      Batches {inputs: float32[batch, width], index: int32[batch]} of this process, without repeated indices.
+      Batches {inputs: float32[batch, width], index: int32[batch]} of this process.
     """
     dataset = grain.MapDataset.range(len(views[0])).seed(seed).shuffle().random_map(_ChooseView(views))
     return _repeat(dataset, batch_size=batch_size, start=start, stop=None, read_options=read_options._replace(workers=0))
@@ -139,20 +137,13 @@ def in_order(
     """Yield batches in the order of `rows`, each image once; the last batch is padded with copies of its first image.
 
     Args:
-      source: of images.
-      rows: int[n].
-      preprocessing: how to resize, and to crop to the centre, or, with a seed, to augment.
-      batch_size: images a batch.
-      read_options: threads and worker processes.
-      seed: seeds the augmentation, which also depends on an image's position in `rows`; None: no augmentation.
+      source, rows, preprocessing, batch_size, read_options: as in `train_batches`.
+      seed: seeds the augmentation, which also depends on an image's position in `rows`; None: crop to the centre.
       start: the first position in `rows`, below n.
 
     Returns:
       ceil((n - start) / batch_size) batches {inputs: uint8[batch, image_size, image_size, 3], index: int32[batch]}; the
       caller drops the padding.
-
-    Raises:
-      InputError: as in `train_batches`.
     """
     dataset = grain.MapDataset.source(_Rows(source, rows, preprocessing))
     if seed is None:

@@ -1,4 +1,7 @@
-"""Protocols: how the images of a source are divided into queries, training set and database, by seeded draws."""
+"""Protocols: how the images of a source are divided into queries, training set and database, by seeded draws.
+
+A draw raises an `InputError` if the images don't fit the protocol.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -42,9 +45,6 @@ _NOT_PUBLISHED = "the data set isn't the published one; fix: for your own images
 def by_class(source: Source, protocol: Protocol, *, seed: int) -> Split:
     """Draw equally many queries and training images from each class, for images of one class each.
 
-    Raises:
-      InputError: a class is too small, or an image hasn't exactly one label.
-
     Source: the field's CIFAR-10 protocols.
     """
     if not source.labels.single:
@@ -62,9 +62,6 @@ def by_concept(source: Source, protocol: Protocol, *, seed: int) -> Split:
 
     Concept by concept, rarest first, from its images that were not drawn for another one. Images that occur more than once are
     not drawn, so that no copy of a query is in another part.
-
-    Raises:
-      InputError: a concept has too few images.
 
     Source: the field's NUS-WIDE protocol of 21 concepts; the order of the concepts is this project's.
     """
@@ -84,9 +81,6 @@ def by_concept(source: Source, protocol: Protocol, *, seed: int) -> Split:
 def at_random(source: Source, protocol: Protocol, *, seed: int) -> Split:
     """Draw queries and training images from all images that have a label and occur once; the rest is the database.
 
-    Raises:
-      InputError: there are too few images.
-
     Source: HashNet's protocols, Cao et al., ICCV 2017; that images without a label are only in the database, this project.
     """
     rows = np.flatnonzero(_is_unique(source) & (source.labels.per_image() > 0))
@@ -100,9 +94,6 @@ def at_random(source: Source, protocol: Protocol, *, seed: int) -> Split:
 def by_part(source: Source, protocol: Protocol, *, seed: int) -> Split:
     """Take the part `validation` as queries and `train` as database; draw equally many training images from each class.
 
-    Raises:
-      InputError: a class has too few images.
-
     Source: HashNet's ImageNet protocol, Cao et al., ICCV 2017.
     """
     allowed = np.zeros(len(source), bool)
@@ -113,11 +104,7 @@ def by_part(source: Source, protocol: Protocol, *, seed: int) -> Split:
 
 
 def from_lists(source: Source, protocol: Protocol | None, *, seed: int) -> Split:
-    """Return the split of the list files; neither protocol nor seed change it.
-
-    Raises:
-      InputError: the data come without lists.
-    """
+    """Return the split of the list files; neither protocol nor seed change it."""
     if not _is_listed(source):
         raise InputError("this protocol uses published lists; fix: --config.data.reader=lists and --config.data.lists=FOLDER")
     return Split(*(np.sort(source.parts[part]) for part in Split._fields))
@@ -167,9 +154,6 @@ def by_share(source: Source, *, seed: int, query_share: float, train_share: floa
     """Draw a share of each class as queries, and a share of the rest to train on; all but the queries is the database.
 
     An image with several labels counts for the rarest of them. Each class of at least two images gives one of each.
-
-    Raises:
-      InputError: images have one label each, and a class has a single image.
 
     Source: this project.
     """
@@ -223,11 +207,7 @@ def _split(query: np.ndarray, train: np.ndarray, *, size: int, with_train: bool)
 
 
 def check_sizes(split: Split, protocol: Protocol) -> None:
-    """Check that a split has its protocol's sizes.
-
-    Raises:
-      InputError: it has others.
-    """
+    """Check that a split has its protocol's sizes."""
     sizes, published = tuple(map(len, split)), protocol[:3]
     if sizes != published:
         expected, got = (" / ".join(f"{size:,}" for size in numbers) for numbers in (published, sizes))

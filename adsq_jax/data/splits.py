@@ -29,11 +29,7 @@ def overlaps(split: Split, names: Names | None) -> Mapping[str, int]:
 
 
 def check_disjoint(split: Split, names: Names | None, *, allow_overlap: bool) -> None:
-    """Check that no query is in the training set or the database.
-
-    Raises:
-      InputError: one is, and `allow_overlap` isn't set.
-    """
+    """Check that no query is in the training set or the database."""
     found = ", ".join(f"{where}: {count:,}" for where, count in overlaps(split, names).items() if count)
     if found and not allow_overlap:
         raise InputError(

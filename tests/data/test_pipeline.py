@@ -106,35 +106,31 @@ def test_index_belongs_to_image(rows):
 
 
 def augmented(**augment):
-    """Nine views of each of 200 images: (image, preprocessing) pairs."""
+    """Nine views of each of 200 images: (image, view) pairs."""
     source = source_of(200)
     views = batches(18, n=200, batch_size=100, preprocessing=OFF._replace(**augment))
-    return [
-        (source.pixels[i], preprocessing)
-        for batch in views
-        for i, preprocessing in zip(batch["index"], batch["inputs"], strict=True)
-    ]
+    return [(source.pixels[i], view) for batch in views for i, view in zip(batch["index"], batch["inputs"], strict=True)]
 
 
 def test_flip():
     """An image comes as it is or mirrored left to right, each about half of the time."""
     flipped = []
-    for image, preprocessing in augmented(flip=True):
-        flipped.append(np.array_equal(preprocessing, image[:, ::-1]))
-        assert flipped[-1] or np.array_equal(preprocessing, image)
+    for image, view in augmented(flip=True):
+        flipped.append(np.array_equal(view, image[:, ::-1]))
+        assert flipped[-1] or np.array_equal(view, image)
     assert abs(np.mean(flipped) - 0.5) < 5 * 0.5 / np.sqrt(len(flipped))
 
 
 def test_crop():
     """An image comes as one of the (2p + 1)^2 windows of itself in a black frame; all of them come, each about as often."""
     seen = []
-    for image, preprocessing in augmented(crop_padding=2):
+    for image, view in augmented(crop_padding=2):
         frame = np.pad(image, ((2, 2), (2, 2), (0, 0)))
         fits = [
             (top, left)
             for top in range(5)
             for left in range(5)
-            if np.array_equal(preprocessing, frame[top : top + SIDE, left : left + SIDE])
+            if np.array_equal(view, frame[top : top + SIDE, left : left + SIDE])
         ]
         assert len(fits) == 1
         seen += fits
@@ -145,9 +141,9 @@ def test_crop():
 def test_erase():
     """On about half of the images there is one black rectangle, cut from a square of at most the side asked for."""
     erased, sizes = [], set()
-    for image, preprocessing in augmented(erase=0.5):
-        black = (preprocessing == 0).all(axis=2)
-        np.testing.assert_array_equal(preprocessing[~black], image[~black])
+    for image, view in augmented(erase=0.5):
+        black = (view == 0).all(axis=2)
+        np.testing.assert_array_equal(view[~black], image[~black])
         erased.append(black.any())
         if black.any():
             ys, xs = np.flatnonzero(black.any(axis=1)), np.flatnonzero(black.any(axis=0))
@@ -163,7 +159,7 @@ def test_erase():
 
 def test_erase_reaches_every_pixel():
     """Squares of one pixel lie anywhere, on the edges as often as inside, and one on half of the images."""
-    black = np.sum([(preprocessing == 0).all(axis=2) for _, preprocessing in augmented(erase=0.1)], axis=0)
+    black = np.sum([(view == 0).all(axis=2) for _, view in augmented(erase=0.1)], axis=0)
     expected = 1800 / 2 / SIDE**2
     assert np.abs(black - expected).max() < 5 * np.sqrt(expected)
 
@@ -174,11 +170,11 @@ def test_all_together():
     before = source.pixels.copy()
     made = pipeline.train_batches(source, np.arange(20), preprocessing=ALL, batch_size=6, seed=0, start=0, read_options=HERE)
     for batch in itertools.islice(made, 30):
-        for index, preprocessing in zip(batch["index"], batch["inputs"], strict=True):
+        for index, view in zip(batch["index"], batch["inputs"], strict=True):
             known = {tuple(pixel) for pixel in source.pixels[index].reshape(-1, 3).tolist()}
-            assert {tuple(pixel) for pixel in preprocessing.reshape(-1, 3).tolist()} <= known | {(0, 0, 0)}
-            assert preprocessing.shape == (SIDE, SIDE, 3)
-            assert preprocessing.dtype == np.uint8
+            assert {tuple(pixel) for pixel in view.reshape(-1, 3).tolist()} <= known | {(0, 0, 0)}
+            assert view.shape == (SIDE, SIDE, 3)
+            assert view.dtype == np.uint8
     np.testing.assert_array_equal(source.pixels, before)
 
 
@@ -260,18 +256,18 @@ def test_features_belong_to_their_index():
     for batch in made:
         assert (batch["inputs"].dtype, batch["inputs"].shape) == (np.float32, (6, 2))
         assert (batch["index"].dtype, batch["index"].shape) == (np.int32, (6,))
-        preprocessing, row = np.divmod(batch["inputs"][:, 0], 100)
+        view, row = np.divmod(batch["inputs"][:, 0], 100)
         np.testing.assert_array_equal(row, batch["index"])
         np.testing.assert_array_equal(batch["inputs"][:, 1], batch["inputs"][:, 0] + 0.25)
-        seen += zip(batch["index"].tolist(), preprocessing.tolist(), strict=True)
-    assert set(seen) == {(row, preprocessing) for row in range(20) for preprocessing in range(3)}
-    shares = np.bincount([int(preprocessing) for _, preprocessing in seen]) / len(seen)
+        seen += zip(batch["index"].tolist(), view.tolist(), strict=True)
+    assert set(seen) == {(row, view) for row in range(20) for view in range(3)}
+    shares = np.bincount([int(view) for _, view in seen]) / len(seen)
     assert np.abs(shares - 1 / 3).max() < 5 * np.sqrt(2 / 9 / len(seen))
 
 
 def test_a_pass_over_features_is_a_permutation():
     """Where the batches fill the training set, each pass has each row once."""
-    made = feature_batches(4 * 3, views=[preprocessing[:18] for preprocessing in VIEWS[:1]])
+    made = feature_batches(4 * 3, views=[view[:18] for view in VIEWS[:1]])
     for k in range(0, 12, 3):
         assert sorted(np.concatenate([batch["index"] for batch in made[k : k + 3]]).tolist()) == list(range(18))
 
@@ -407,7 +403,7 @@ def test_size_that_does_not_fit():
         batch_size=3,
         read_options=HERE,
     )
-    with pytest.raises(InputError, match=r"image 0 is 6x6.*9x9: .*--config.data.image_size .*--config.data.resize=9"):
+    with pytest.raises(InputError, match=r"image 0 is 6x6.*9x9; fix: .*--config.data.image_size .*--config.data.resize=9"):
         next(made)
 
 

@@ -26,9 +26,6 @@ def read(directory: Path) -> ArraySource:
     Returns:
       60,000 images, the training part first, in the order of the files.
 
-    Raises:
-      InputError: a file is missing, of another size, or has a label above 9; the text says which, and what to get.
-
     Source: https://www.cs.toronto.edu/~kriz/cifar.html, "Binary version".
     """
     folder = directory / _FOLDER if storage.is_folder(directory / _FOLDER) else directory

@@ -44,9 +44,6 @@ def read(directory: Path) -> Subset:
     Returns:
       The images with a label, sorted and named by id, and classes sorted by id. `notes` counts those without a label.
 
-    Raises:
-      InputError: a file or folder is missing, or a JSON file isn't COCO's; the text says which, where, and what to do.
-
     Source: Lin et al., Microsoft COCO: Common Objects in Context, ECCV 2014.
     """
     year = _find_year(directory)

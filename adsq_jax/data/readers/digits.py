@@ -12,9 +12,6 @@ from adsq_jax.errors import InputError
 def read() -> ArraySource:
     """Read 1,797 images of 8 x 8 pixels in ten classes.
 
-    Raises:
-      InputError: scikit-learn isn't installed.
-
     Source: UCI, Optical Recognition of Handwritten Digits (test part), from `sklearn.datasets.load_digits`.
     """
     try:

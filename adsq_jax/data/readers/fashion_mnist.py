@@ -27,9 +27,6 @@ def read(directory: Path) -> ArraySource:
     Args:
       directory: the folder of the IDX files, `*-ubyte.gz`.
 
-    Raises:
-      InputError: a file is missing, or is something else.
-
     Source: Xiao, Rasul and Vollgraf, arXiv 1708.07747.
     """
     parts = [

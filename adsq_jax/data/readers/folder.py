@@ -15,28 +15,13 @@ from adsq_jax.data.sources import FileSource, Names
 from adsq_jax.data.text import printable
 from adsq_jax.errors import InputError
 
+# fmt: off
 EXTENSIONS = (  # of pictures that can be decoded, in lower case
-    ".apng",
-    ".bmp",
-    ".gif",
-    ".jfif",
-    ".jpe",
-    ".jpeg",
-    ".jpg",
-    ".pbm",
-    ".pgm",
-    ".png",
-    ".pnm",
-    ".ppm",
-    ".tif",
-    ".tiff",
-    ".webp",
+    ".apng", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
 )
-OTHER_FILES, LOOSE_FILES, LINKS = (
-    "files that are no pictures",
-    "files beside the class folders",
-    "links to folders, not followed",
-)
+# fmt: on
+OTHER_FILES, LOOSE_FILES = "files that are no pictures", "files beside the class folders"
+LINKS = "links to folders, not followed"
 _EXTENSIONS = frozenset(map(os.fsencode, EXTENSIONS))
 _LAYOUT = "expected DIRECTORY/CLASS/PICTURE, one folder per class"
 
@@ -57,9 +42,6 @@ def read(directory: Path) -> FileSource:
 
     Returns:
       All pictures: classes sorted by name, pictures by path; `notes` counts what was left out.
-
-    Raises:
-      InputError: the folder or its classes are missing, a class has no picture, or a name can't be used; the text says which.
 
     Source: this project; the layout is torchvision's ImageFolder's.
     """
@@ -83,9 +65,6 @@ def read_all(directory: Path) -> FileSource:
 
     Returns:
       The pictures, by path. The same files are ignored as by `read`.
-
-    Raises:
-      InputError: the folder is missing or holds no picture, or a name can't be used; the text says which.
     """
     fix = f"give a folder with pictures, at any depth ({' '.join(EXTENSIONS)})"
     names = [name.removeprefix(b"./") for name in find_pictures(directory, [b"."], fix=fix).names]
@@ -106,9 +85,6 @@ def find_pictures(root: Path, folders: Sequence[bytes], *, fix: str) -> Pictures
 
     Returns:
       The pictures, folder by folder.
-
-    Raises:
-      InputError: a folder can't be read or holds no picture, or there is a line end in a name; the text says which.
     """
     names: list[bytes] = []
     sizes: list[int] = []

@@ -30,9 +30,6 @@ def read(directory: Path) -> FileSource:
       The training part, then the validation part, each sorted by synset and by file name; `parts` has the rows of `train` and
       `validation`.
 
-    Raises:
-      InputError: a folder is missing or has no picture, or the validation images aren't in folders; the text says what to do.
-
     Source: HashNet, Cao et al., ICCV 2017, its list of synsets.
     """
     classes = synsets()

@@ -31,9 +31,6 @@ def read(directory: Path, *, lists: Path) -> FileSource:
 
     Returns:
       All images, those of the database first, in the order of the lists; `parts` has the rows of `query`, `train`, `database`.
-
-    Raises:
-      InputError: a list is missing, or a line of it is wrong; the text says which.
     """
     rows: dict[bytes, int] = {}
     packed = np.zeros((0, 0), np.uint8)
@@ -54,11 +51,7 @@ def read(directory: Path, *, lists: Path) -> FileSource:
 
 
 def read_one(path: Path, *, directory: Path) -> FileSource:
-    """Read one list, whatever its name; the paths in it begin at `directory`, and classes.txt beside it names the classes.
-
-    Raises:
-      InputError: as `read`.
-    """
+    """Read one list, whatever its name; the paths in it begin at `directory`, and classes.txt beside it names the classes."""
     names, packed, classes = parse(path)
     labels = Labels.from_packed(packed, classes=classes)
     return FileSource(directory, labels, classes=_class_names(path.parent, classes), names=Names(names))
@@ -99,11 +92,7 @@ def _class_names(lists: Path, count: int) -> list[str]:
 
 
 def read_text(path: Path) -> bytes:
-    """Read a file with plain line ends, without a BOM and trailing white space.
-
-    Raises:
-      InputError: it can't be read, or is UTF-16.
-    """
+    """Read a file with plain line ends, without a BOM and trailing white space."""
     try:
         text = storage.read(path)
     except OSError as error:
@@ -118,10 +107,6 @@ def parse(path: Path) -> tuple[list[bytes], np.ndarray, int]:
 
     Returns:
       The images' paths; their labels as bits, uint8[n, ceil(c / 8)], first class highest; c.
-
-    Raises:
-      InputError: it is empty; a line has another number of labels than the first, a label that is neither 0 nor 1, a path
-        outside the folder, or a path that occurred before.
     """
     text = read_text(path)
     if not text:
@@ -176,11 +161,7 @@ def _parse_line(line: bytes, *, path: Path, number: int, classes: int | None) ->
 
 
 def clean_paths(names: list[bytes], *, path: Path) -> list[bytes]:
-    """Return the paths of a list in their shortest form, with / between folders.
-
-    Raises:
-      InputError: one is absolute, names no file, or contains a .. or a control character; the text says which line.
-    """
+    """Return the paths of a list in their shortest form, with / between folders, if they stay below the images' folder."""
     joined = b"\n".join(names).replace(b"\\", b"/")
     short = _REDUNDANT.sub(b"", joined)
     outside = "leads out of the images' folder; fix: give paths below it, without .. and without a / at the beginning"

@@ -13,32 +13,12 @@ from adsq_jax.errors import InputError
 
 IMAGES = 25_000
 # "Potential" labels; the files NAME_r1.txt, of images for which a label is especially relevant, are not read.
+# fmt: off
 CLASSES = (
-    "animals",
-    "baby",
-    "bird",
-    "car",
-    "clouds",
-    "dog",
-    "female",
-    "flower",
-    "food",
-    "indoor",
-    "lake",
-    "male",
-    "night",
-    "people",
-    "plant_life",
-    "portrait",
-    "river",
-    "sea",
-    "sky",
-    "structures",
-    "sunset",
-    "transport",
-    "tree",
-    "water",
+    "animals", "baby", "bird", "car", "clouds", "dog", "female", "flower", "food", "indoor", "lake", "male",
+    "night", "people", "plant_life", "portrait", "river", "sea", "sky", "structures", "sunset", "transport", "tree", "water",
 )
+# fmt: on
 _FOLDERS = ("mirflickr25k_annotations_v080", "annotations")
 _GET = "get {archive} from https://press.liacs.nl/mirflickr/mirdownload.html and unpack it to {to}"
 
@@ -52,9 +32,6 @@ def read(directory: Path) -> FileSource:
 
     Returns:
       All 25,000 images in the order of their numbers; `notes` counts those without a label.
-
-    Raises:
-      InputError: a file or the images are missing, or a line is no image's number or a repeated one; the text says which.
 
     Source: Huiskes and Lew, The MIR Flickr Retrieval Evaluation, MIR 2008.
     """

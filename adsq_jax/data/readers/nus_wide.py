@@ -63,9 +63,6 @@ def read(directory: Path, *, most_frequent: int | None) -> Source:
 
     Returns:
       The images with at least one of these concepts, in the order of the image list.
-
-    Raises:
-      InputError: a file is missing, or damaged in a way that can't be repaired from another of its files.
     """
     concepts = read_concepts(directory)
     prepared = directory / "prepared"
@@ -87,11 +84,7 @@ def read(directory: Path, *, most_frequent: int | None) -> Source:
 
 
 def read_concepts(directory: Path) -> list[str]:
-    """Read the names of the 81 concepts, in the order of their list.
-
-    Raises:
-      InputError: the list is missing, has another number of names, or a name that can't be part of a file's name.
-    """
+    """Read the names of the 81 concepts, in the order of their list."""
     path = directory / "ConceptsList" / "Concepts81.txt"
     concepts = [name.decode(errors="replace") for name in _lines(path)]
     if len(set(concepts)) != CONCEPTS or not all(re.fullmatch("[A-Za-z0-9_-]+", name) for name in concepts):
@@ -106,9 +99,6 @@ def read_labels(directory: Path, *, concepts: list[str]) -> tuple[list[str], np.
 
     Returns:
       Names `CONCEPT/FILE.jpg`, and uint8[n, 81].
-
-    Raises:
-      InputError: a file is missing, has another number of lines than the image list, or a value that can't be repaired.
     """
     path = directory / "ImageList" / "Imagelist.txt"
     lines = _lines(path)

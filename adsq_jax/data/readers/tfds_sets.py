@@ -71,9 +71,6 @@ def read(name: str, directory: str, *, splits: Sequence[str] | None) -> Source:
     Returns:
       All images, one split after another; with `splits`, `parts` has the rows of each.
 
-    Raises:
-      InputError: TFDS doesn't know or can't prepare it, it is prepared in another format, or has no images with classes.
-
     Source: TensorFlow Datasets, https://www.tensorflow.org/datasets.
     """
     if not _NAME.fullmatch(name):
@@ -107,14 +104,7 @@ def read(name: str, directory: str, *, splits: Sequence[str] | None) -> Source:
 
 
 def check_prepared(folder: Path) -> None:
-    """Check a prepared data set's descriptions before TFDS opens them, because it imports the classes that they name.
-
-    Args:
-      folder: of the data set; it may be missing.
-
-    Raises:
-      InputError: a description names a class that isn't TFDS's, or files of another folder, or is no JSON.
-    """
+    """Check a prepared data set's descriptions before TFDS opens them, because it imports the classes that they name."""
     for path in [*folder.rglob("features.json"), *folder.rglob("dataset_info.json")]:
         try:
             entries = list(_entries(json.loads(path.read_text())))
@@ -141,15 +131,9 @@ def _entries(tree: Any) -> Iterator[tuple[str, Any]]:
 
 
 def prepare(builder: Any, *, config: Any, fix: str) -> None:
-    """Prepare a data set as array_record, unless that was done; an interrupted preparation starts anew.
+    """Prepare a data set as array_record, unless that was done. An interrupted preparation starts anew.
 
-    Args:
-      builder: TFDS's.
-      config: a `tfds.download.DownloadConfig`, or None.
-      fix: what to do if it fails.
-
-    Raises:
-      InputError: it can't be downloaded or prepared.
+    `config` is a `tfds.download.DownloadConfig` or None; `fix` says what to do if preparing fails.
     """
     root = Path(builder.data_dir)
     if (root / "dataset_info.json").exists():
@@ -170,18 +154,12 @@ def prepare(builder: Any, *, config: Any, fix: str) -> None:
 
 
 def open_builder(builder: Any, *, splits: Sequence[str] | None, fix: str) -> RecordSource:
-    """Open a data set that was prepared as array_record.
+    """Open a data set that was prepared as array_record: some of its splits, or, for None, all.
 
-    Args:
-      builder: TFDS's.
-      splits: which of its splits, in that order; None for all.
-      fix: what to do about a record without an image.
+    `fix` says what to do about a record without an image.
 
     Returns:
       All images, one split after another; `parts` has the rows of each.
-
-    Raises:
-      InputError: as `read`.
     """
     features = builder.info.features
     if "image" not in features or not isinstance(features["image"], tfds.features.Image):

@@ -196,7 +196,8 @@ def test_missing_folder(directory):
     (directory / "val2014").rename(directory / "elsewhere")
     text = error_of(directory)
     assert (
-        f"{directory / 'val2014'} is missing: expected the images there; get val2014.zip from https://cocodataset.org" in text
+        f"{directory / 'val2014'} is missing: expected the images there; fix: get val2014.zip from https://cocodataset.org"
+        in text
     )
 
 
@@ -289,7 +290,7 @@ def test_annotation_of_no_category(directory):
 def test_repeated_image(directory):
     """An image that stands in a file twice is named."""
     text = damaged(directory, lambda content: content["images"].append(content["images"][0]))
-    where = f"{directory / 'annotations'}, instances_train2014.json and instances_val2014.json:"
+    where = f"{directory / 'annotations'}, instances_train2014.json and instances_val2014.json"
     assert f"{where} have image 9 more than once" in text
 
 
