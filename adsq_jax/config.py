@@ -39,12 +39,7 @@ def from_argument(
 def parse_argument(argument: str, **defaults: Any) -> dict[str, Any]:
     """Parse a config's argument: `key=value` pairs with commas between them, or nothing.
 
-    Args:
-      argument: the pairs.
-      **defaults: the known keys with their defaults; a value gets the type of its default.
-
-    Raises:
-      InputError: an unknown key, or a value of the wrong type.
+    Known are the keys of the defaults, and a value gets the type of its default; anything else is an InputError.
     """
     values = dict(defaults)
     for pair in filter(None, argument.split(",")):

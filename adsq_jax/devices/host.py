@@ -19,11 +19,9 @@ def reading_threads(wanted: int) -> int:
 
 
 def split_into_devices(*, batch_size: int, host_devices: int) -> None:
-    """Split the CPU into devices, unless JAX has started. XLA runs many operations on one core.
+    """Split the CPU into devices, unless JAX has started, since XLA runs many operations on one core.
 
-    Args:
-      batch_size: images a step.
-      host_devices: the number of devices; 0: one a core, or fewer, so that all get the same number of images, at least 16.
+    Without a number of devices there is one a core, or fewer, so that each gets the same number of images, at least 16.
     """
     most = max(1, min(cores(), batch_size // _MIN_IMAGES))
     _set_devices(host_devices or largest_divisor(batch_size, most))

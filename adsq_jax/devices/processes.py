@@ -152,14 +152,7 @@ def _gather_text(text: str) -> list[str]:
 
 
 def run_on_all(function: Callable[[], _Result]) -> _Result:
-    """Call a function in every process; if it raises InputError in one, all raise it, so that none waits for ever.
-
-    Returns:
-      What the function returns in this process.
-
-    Raises:
-      InputError: that of the first process whose function raised one.
-    """
+    """Call a function in every process; if it raises InputError in some, all raise the first, so that none waits for ever."""
     result, problem = None, ""
     try:
         result = function()
@@ -174,14 +167,7 @@ def run_on_all(function: Callable[[], _Result]) -> _Result:
 
 
 def check_same(**values: str) -> None:
-    """Check that all processes have the same config, code and data.
-
-    Args:
-      **values: what to compare, for instance `config="3f0c..."`.
-
-    Raises:
-      InputError: in all processes, if one has another value than process 0.
-    """
+    """Raise InputError in all processes if the values, for instance `config="3f0c..."`, are not the same in all."""
     first, *others = (json.loads(text) for text in _gather_text(json.dumps(values)))
     for process, theirs in enumerate(others, start=1):
         for name in values:
@@ -193,14 +179,9 @@ def check_same(**values: str) -> None:
 
 
 def agreed_stop(signalled: Callable[[], bool]) -> Callable[[], bool]:
-    """Make a function that tells all processes at the same step to stop.
+    """Make a function that all processes call equally often, and that tells all to stop from the same call on.
 
-    Args:
-      signalled: whether this process was sent a signal; used if it is the only one.
-
-    Returns:
-      A function that all processes call equally often. From the same call on it returns True in all of them, soon after one
-      was sent SIGTERM.
+    That is soon after one was sent SIGTERM; for a process that is alone, when `signalled` says so.
     """
     if count() == 1:
         return signalled

@@ -31,16 +31,13 @@ class Checkpoints:
     """The checkpoints of one run. With several processes, all of them call every method, at the same time."""
 
     def __init__(self, directory: Path, *, keep: int, rows: int):
-        """Open the folder, or make it.
+        """Open the folder, on a disk or in an object store, or make it.
 
         Args:
-          directory: the folder, on a disk or in an object store; the same one in all processes.
+          directory: the folder; the same one in all processes.
           keep: how many of the newest checkpoints stay; the best one stays as well.
-          rows: the size of the training set. Arrays named `bank` and `codes` have this many rows, then maybe padding, which
-            depends on the number of devices and isn't saved.
-
-        Raises:
-          InputError: several processes can't write to that object store, or the folder is a broken link.
+          rows: the size of the training set. Arrays named `bank` and `codes` have this many rows, then padding that depends on
+            the number of devices and isn't saved.
         """
         if not storage.is_remote(directory) and directory.is_symlink() and not directory.exists():
             raise InputError(f"{directory} is a broken link; fix: mount the disk it leads to, or remove it to start again")
@@ -68,16 +65,13 @@ class Checkpoints:
         return sorted(int(name) for name, is_folder in entries.items() if is_folder and _STEP.fullmatch(name))
 
     def save(self, step: int, state: Any, *, info: dict[str, Any], measured: float | None) -> None:
-        """Save a state, unless that step is saved already.
+        """Save a state, unless that step is saved already; raise InputError if it can't be written.
 
         Args:
           step: the training step.
           state: a pytree of NumPy arrays, and of JAX arrays that are spread over several processes.
           info: saved with the state, in types that JSON has.
           measured: the score on held-out images, higher is better. `best.json` names the best checkpoint, which stays.
-
-        Raises:
-          InputError: it can't be written.
         """
         if processes.total(processes.leads() and step in self.steps()):
             return
@@ -101,16 +95,10 @@ class Checkpoints:
         self._delete_old()
 
     def restore(self, template: Any) -> tuple[Any, dict[str, Any]] | None:
-        """Restore the newest intact checkpoint; newer, damaged ones are moved to `damaged_checkpoints`.
-
-        Args:
-          template: a state of the structure, shapes and dtypes that `save` was given.
-
-        Returns:
-          The state and its info, or None if no checkpoint is intact.
+        """Return state and info of the newest intact checkpoint, or None; newer, damaged ones move to `damaged_checkpoints`.
 
         Raises:
-          InputError: an intact checkpoint has another structure, other shapes or dtypes; it is left alone.
+          InputError: an intact checkpoint has another structure, other shapes or dtypes than the template; it is left alone.
         """
         template = self._cut_padding(template)
         while (step := self._newest_intact()) >= 0:

@@ -24,12 +24,10 @@ class MetricsLog:
     """Writes the metrics of a run to its folder, and shows them on standard error."""
 
     def __init__(self, directory: Path, *, start: int | None, total: int):
-        """Open the files.
+        """Open the files of a run with `total` steps.
 
-        Args:
-          directory: the run's folder. Lines of `metrics.jsonl` after step `start` are dropped, since the run repeats them.
-          start: the step of the checkpoint that the run resumes from; None for a new run: all lines are dropped.
-          total: the steps of the whole run.
+        Lines of `metrics.jsonl` after `start`, the step that the run resumes from, are dropped, since the run repeats them.
+        With None, a new run, all lines are.
         """
         path = directory / "metrics.jsonl"
         lines = b"" if start is None else _lines_until(path, start)
@@ -58,11 +56,7 @@ class MetricsLog:
     def record(self, phase: str, step: int, values: dict[str, Any], *, labels: dict[str, Any]) -> None:
         """Write one line of metrics, without showing it.
 
-        Args:
-          phase: what is measured: `label_net`, `img_net`, `codes` or `validation`.
-          step: the step within the phase.
-          values: the metrics by name.
-          labels: further entries of the line, for instance {"net": "f"}.
+        The phase is `label_net`, `img_net`, `codes` or `validation`; `labels` has further entries, for instance {"net": "f"}.
         """
         line = {"phase": phase, "step": step, **labels, **values}
         self._file.write((json.dumps(line, allow_nan=False) + "\n").encode())
@@ -104,32 +98,19 @@ class MetricsLog:
 class SilentLog(MetricsLog):
     """A log that writes and shows nothing: of training in memory, and of all processes but the first."""
 
-    def __init__(self) -> None:
-        """Open nothing."""
+    def _ignore(self, *arguments: Any, **options: Any) -> None:
+        pass
 
-    def say(self, text: str) -> None:
-        """Show nothing."""
-
-    def record(self, phase: str, step: int, values: dict[str, Any], *, labels: dict[str, Any]) -> None:
-        """Write nothing."""
-
-    def show(self, step: int, values: dict[str, float], *, label: str, images_per_second: float) -> None:
-        """Show nothing."""
-
-    def close(self) -> None:
-        """Close nothing."""
+    __init__ = say = record = show = close = _ignore
 
 
 class CallbackLog(SilentLog):
-    """A log that passes each line of metrics to a function, and writes and shows nothing itself."""
+    """A log that calls a function with what would be a line of `metrics.jsonl`, and writes and shows nothing itself.
+
+    Such a line is {"phase": "img_net", "step": 20, "net": "f", "likelihood": 0.3, ...}.
+    """
 
     def __init__(self, on_progress: Callable[[dict[str, Any]], None]):
-        """Remember the function.
-
-        Args:
-          on_progress: is called with what would be a line of `metrics.jsonl`: {"phase": "img_net", "step": 20, "net": "f",
-            "likelihood": 0.3, ...}.
-        """
         self._on_progress = on_progress
 
     def record(self, phase: str, step: int, values: dict[str, Any], *, labels: dict[str, Any]) -> None:

@@ -12,11 +12,7 @@ from adsq_jax.run import workdir
 
 @contextlib.contextmanager
 def writing(out: Path) -> Iterator[None]:
-    """Turn an `OSError` raised inside into an `InputError` that names `--out`.
-
-    Raises:
-      InputError: `out` can't be written.
-    """
+    """Turn an `OSError` raised inside into an `InputError` that names `--out`."""
     try:
         yield
     except OSError as error:
@@ -24,18 +20,7 @@ def writing(out: Path) -> Iterator[None]:
 
 
 def check_new_file(out: Path, *, suffixes: Collection[str] = ()) -> Path:
-    """Check that a file doesn't exist yet and can be written.
-
-    Args:
-      out: the file, on this machine or in an object store.
-      suffixes: the suffixes that its name may have; empty: any.
-
-    Returns:
-      `out`.
-
-    Raises:
-      InputError: the suffix is another, the file exists, its folder doesn't, or it can't be written.
-    """
+    """Return `out`, or raise InputError if that file exists, can't be written, or has none of the suffixes."""
     if suffixes and out.suffix not in suffixes:
         raise InputError(f"--out={out}: expected a name that ends with {' or '.join(suffixes)}")
     with writing(out), storage.translate_errors(out):
@@ -50,17 +35,9 @@ def check_new_file(out: Path, *, suffixes: Collection[str] = ()) -> Path:
 
 
 def check_folder(out: Path, *, replaceable: Collection[str] = ()) -> Path:
-    """Check that a folder can be written: it is new, empty, or holds nothing but files of the given names.
+    """Return `out`, or raise InputError if that folder can't be written, or holds files that aren't replaceable.
 
-    Args:
-      out: the folder, on this machine.
-      replaceable: names of files that the caller may replace.
-
-    Returns:
-      `out`.
-
-    Raises:
-      InputError: it is in an object store, holds other files, is not a folder, or can't be written.
+    It must be a folder of this machine, or new.
     """
     if storage.is_remote(out):
         raise InputError(f"--out={out} is in an object store; fix: give a folder of this machine")

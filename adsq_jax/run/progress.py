@@ -6,16 +6,7 @@ from tqdm.auto import tqdm
 
 
 def progress_bar(total: int, *, unit: str, description: str = "") -> "tqdm[Any]":
-    """Make a progress bar on standard error that appears after a second and disappears when the work is done.
-
-    Args:
-      total: the number of items.
-      unit: what the items are, in the plural.
-      description: the text before the bar.
-
-    Returns:
-      A context manager; call its `update(n)` after every n items.
-    """
+    """Make a progress bar that appears after a second and disappears at the end; call its `update(n)` after every n items."""
     return tqdm(
         total=total,
         unit=f" {unit}",

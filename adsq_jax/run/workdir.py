@@ -17,16 +17,9 @@ from adsq_jax.errors import InputError, first_line
 
 
 def claim(directory: Path, config: dict[str, Any]) -> IO[str]:
-    """Reserve a folder for one run, and write `config.json` there unless it has the same one already.
+    """Reserve a folder for one run until the returned lock is closed; make it, and write `config.json` there.
 
     Object stores have no locks: there, two runs of the same config at the same time are not refused.
-
-    Args:
-      directory: the folder; it is made if it doesn't exist.
-      config: the run's config, in types that JSON has.
-
-    Returns:
-      The open lock file; closing it ends the claim. For an object store, a stand-in.
 
     Raises:
       InputError: the folder has another config or other files, another process uses it, or it can't be written.
@@ -55,15 +48,7 @@ def claim(directory: Path, config: dict[str, Any]) -> IO[str]:
 
 
 def check(directory: Path, config: dict[str, Any]) -> None:
-    """Check that a folder is new, empty or of the same config. Nothing is written.
-
-    Args:
-      directory: the folder.
-      config: the run's config, in types that JSON has.
-
-    Raises:
-      InputError: as `claim`.
-    """
+    """Raise InputError as `claim` does, unless a folder is new, empty or of the same config; write nothing."""
     try:
         names = storage.entries(directory).keys()
     except FileNotFoundError:
@@ -92,11 +77,7 @@ def check(directory: Path, config: dict[str, Any]) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-      InputError: it can't be read, or isn't JSON.
-    """
+    """Read a JSON file; raise InputError if it can't be read or isn't JSON."""
     try:
         return json.loads(storage.read(path).decode())
     except (OSError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, not JSON, or a number too long
@@ -106,13 +87,9 @@ def read_json(path: Path) -> Any:
 def read_array(path: Path, *, description: str) -> np.ndarray:
     """Open a .npy file read-only: mapped into memory from a disk, read at once from an object store.
 
-    Args:
-      path: the file.
-      description: what the file should hold, for the error message.
-
     Raises:
-      InputError: there is no such file, it is no regular or no .npy file, it is cut short, or it holds Python objects, which
-        are never unpickled.
+      InputError: there is no such file, it isn't a whole .npy file, or it holds Python objects, which are never unpickled. The
+        text names it by the description.
     """
     try:
         if not storage.is_file(path):  # opening a pipe would wait for ever
