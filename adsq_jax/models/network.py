@@ -28,7 +28,7 @@ class Pretrained(NamedTuple):
 
 
 class Network(NamedTuple):
-    """An ImgNet, and the pretrained weights of its backbone; None: training starts from random weights."""
+    """An ImgNet, and the pretrained weights of its backbone; without them, training starts from random weights."""
 
     img_net: ImgNet
     pretrained: Pretrained | None = None
@@ -66,7 +66,8 @@ def build(
       mean: three numbers in [0, 1], subtracted from the channels of images in [0, 1]; (): what the pretrained weights expect,
         or 0.5.
       deviation: three numbers in (0, 1] that divide the channels; (): likewise.
-      image_size: pixels a side; only used to check the shapes of pretrained weights.
+      image_size: pixels a side; only needed with pretrained weights, to check their shapes and to resize a ViT's position
+        embeddings.
       bounded: whether relaxed codes go through tanh; some methods need them without.
       batch_norm: in training, "global": normalise by the statistics of the batch, over all devices; "frozen": by the running
         averages.
@@ -75,7 +76,7 @@ def build(
       axis_name: the mapped axis of devices; None: one device.
 
     Returns:
-      The module, and the pretrained weights.
+      The module, its pretrained weights, and the arguments from which a saved model builds it again.
 
     Raises:
       InputError: an argument is out of range, or the file of weights can't be read or doesn't fit the backbone.
@@ -105,14 +106,14 @@ def build(
         backbone=backbone,
         width=width,
         options=dict(layout.options),
-        bits=bits,
-        features=features,
+        bits=int(bits),
+        features=int(features),
         mean=mean or layout.mean,
         deviation=deviation or layout.deviation,
         bounded=bounded,
     )
     weights = None if file is None else _load(file, img_net, layout=layout, image_size=image_size)
-    return Network(img_net, weights, {"backbone": backbone, "width": width, "options": dict(layout.options)})
+    return Network(img_net, weights, {"backbone": backbone, "width": int(width), "options": dict(layout.options)})
 
 
 def _load(file: weight_files.Weights, img_net: ImgNet, *, layout: Layout, image_size: int) -> Pretrained:

@@ -198,10 +198,8 @@ def _check_members(archive: zipfile.ZipFile, content: bytes, *, most: int, metho
 
 
 def _read_torch(content: bytes) -> Arrays:
-    return _read_torch_zip(content) if content.startswith(b"PK") else _read_torch_legacy(content)
-
-
-def _read_torch_zip(content: bytes) -> Arrays:
+    if not content.startswith(b"PK"):
+        return _read_torch_legacy(content)
     with _open_zip(content) as archive:
         names = archive.namelist()
         if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):

@@ -37,7 +37,7 @@ UNNORMED = {
 
 
 def variables_of(model, images):
-    """Parameters and running statistics, all of them random, so that none hides behind 0 or 1."""
+    """Return random parameters and running statistics; initial values of 0 and 1 would hide mistakes."""
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
     random = np.random.default_rng(0)
 
@@ -53,13 +53,13 @@ def images_of(side, batch=8):
 
 
 class PlainResNet:
-    """The published ResNet on NumPy arrays: every convolution padded by half of its kernel on all sides."""
+    """The published ResNet in NumPy; every convolution is padded by half of its kernel on all sides."""
 
     def __init__(self, variables, *, train):
         self.params, self.averages, self.train = variables["params"], variables["batch_stats"], train
 
     def windows(self, x, size, stride, fill):
-        """[size * size, batch, h', w', c]: what each place of a kernel sees."""
+        """Return the inputs of each pixel of a kernel, [size * size, batch, h', w', c]."""
         pad = size // 2
         x = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)), constant_values=fill)
         height, width = ((side - size) // stride + 1 for side in x.shape[1:3])
@@ -79,7 +79,7 @@ class PlainResNet:
         return (x - mean) / np.sqrt(variance + 1e-5) * params["scale"] + params["bias"]
 
     def block(self, x, name, stride, strides):
-        """`strides` are those of the block's convolutions; a projection comes where the shape changes."""
+        """Apply a block whose convolutions have these `strides`, with a projection where the shape changes."""
         params, averages = self.params[name], self.averages[name]
         y = x
         for k, s in enumerate(strides):
@@ -107,7 +107,7 @@ class PlainResNet:
 @pytest.mark.parametrize("side", [32, 27])
 @pytest.mark.parametrize("kind", ["basic", "bottleneck"])
 def test_resnet_equals_the_published_layers(kind, side, train):
-    """Strides, padding, projections, norms by running averages or by the batch, and the mean, for even and odd images."""
+    """The ResNet equals the NumPy one, in training and evaluation, for even and odd images."""
     model = TINY[kind].clone(layers=Layers())
     images = images_of(side)
     variables = variables_of(model, images)
@@ -117,7 +117,7 @@ def test_resnet_equals_the_published_layers(kind, side, train):
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
 
 
-PUBLISHED = {  # torchvision's numbers of parameters, and EfficientNet-Lite0's of its authors' 4.7 million, to the last one
+PUBLISHED = {  # parameters in torchvision, and in the authors' EfficientNet-Lite0
     "alexnet": 61_100_840,
     "vgg16": 138_357_544,
     "resnet18": 11_689_512,
@@ -129,7 +129,7 @@ PUBLISHED = {  # torchvision's numbers of parameters, and EfficientNet-Lite0's o
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_numbers_of_parameters(name):
-    """With the classifier of 1,000 classes; without it, the classifier's fewer."""
+    """The number of parameters is the published one, with and without the classifier of 1,000 classes."""
     counts = []
     for classes in (1000, None):
         model = backbones.build(name, width=0, layers=Layers(), classes=classes)
@@ -143,7 +143,7 @@ def test_published_numbers_of_parameters(name):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", backbones.NAMES)
 def test_every_backbone_maps_images_of_any_size_that_it_takes_to_features(name, dtype, side):
-    """float32[batch, its number of features] and float32 parameters, in both modes and dtypes; or `check_side` says no."""
+    """Features and parameters are float32 in both modes and dtypes, unless `check_side` refuses the size."""
     try:
         backbones.check_side(name, side)
     except ValueError:
@@ -161,7 +161,7 @@ def test_every_backbone_maps_images_of_any_size_that_it_takes_to_features(name, 
 
 @pytest.mark.parametrize("name", ["small_cnn", "resnet18", "resnet50"])
 def test_width_scales_the_features(name):
-    """A width of 4 gives features in proportion to the published width."""
+    """The number of features is proportional to the width."""
     model = backbones.build(name, width=4, layers=Layers())
     images = jax.ShapeDtypeStruct((3, 32, 32, 3), jnp.float32)
     found, _ = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x, train=False), images)
@@ -170,7 +170,7 @@ def test_width_scales_the_features(name):
 
 @pytest.mark.parametrize("kind", [*TINY, *UNNORMED])
 def test_bfloat16_is_near_float32(kind):
-    """Computed in bfloat16, features are those of float32 to a few of bfloat16's steps, and are not the same."""
+    """In bfloat16, features are near those of float32, and not the same."""
     model = {**TINY, **UNNORMED}[kind].clone(layers=Layers())
     images = images_of(16)
     variables = variables_of(model, images)
@@ -182,7 +182,7 @@ def test_bfloat16_is_near_float32(kind):
 
 @pytest.mark.parametrize("kind", TINY)
 def test_frozen_statistics_stay_and_are_those_of_evaluation(kind):
-    """batch_norm="frozen": training mode gives what evaluation mode gives, on any number of devices, and no average moves."""
+    """With batch_norm="frozen", training mode equals evaluation mode on any number of devices, and no average changes."""
     model, images = TINY[kind].clone(layers=Layers(axis_name="devices", batch_norm="frozen")), images_of(16)
     variables = variables_of(model.clone(layers=Layers()), images)
     run = jax.jit(jax.vmap(lambda x: model.apply(variables, x, train=True, mutable=["batch_stats"]), axis_name="devices"))
@@ -191,12 +191,12 @@ def test_frozen_statistics_stay_and_are_those_of_evaluation(kind):
     np.testing.assert_allclose(found.reshape(expected.shape), expected, rtol=1e-4, atol=1e-5)
     for path, x in jax.tree.leaves_with_path(updated):
         before = dict(jax.tree.leaves_with_path(variables))[path]
-        assert all(np.array_equal(share, before) for share in x)
+        assert all(np.array_equal(part, before) for part in x)
 
 
 @pytest.mark.parametrize("kind", ["alexnet", "vgg"])
-def test_dropout_drops_its_share_in_training_alone(kind):
-    """Of the fully-connected layers' units the share is 0 and the others are larger; evaluation drops none."""
+def test_dropout_only_in_training(kind):
+    """In training some units are 0, others with each key; evaluation drops none."""
     layers = Layers(dropout=0.5)
     model = {"alexnet": AlexNet(units=64, layers=layers), "vgg": UNNORMED["vgg"].clone(units=64, layers=layers)}[kind]
     images = images_of(64)
@@ -213,7 +213,7 @@ def test_dropout_drops_its_share_in_training_alone(kind):
 
 
 def test_vit_norms_have_the_published_epsilon():
-    """1e-6: the logits hardly tell it from 1e-5, a constant input does."""
+    """The epsilon is 1e-6; a nearly constant input tells it from 1e-5."""
     model = UNNORMED["vit"].clone(layers=Layers())
     variables = jax.tree.map(jnp.zeros_like, variables_of(model, images_of(16)))
     variables["params"]["class_token"] = jnp.full((1, 1, 12), 1e-3).at[0, 0, ::2].set(-1e-3)
@@ -224,7 +224,7 @@ def test_vit_norms_have_the_published_epsilon():
 
 @pytest.mark.parametrize("kind", TINY)
 def test_statistics_over_four_shards_are_those_of_the_whole_batch(kind):
-    """Features and running averages of 4 x 2 images under a mapped axis are those of 8 images on one device."""
+    """4 x 2 images under a mapped axis give the features and running averages of 8 images on one device."""
     images = images_of(16)
     alone = TINY[kind].clone(layers=Layers())
     variables = variables_of(alone, images)
@@ -244,7 +244,7 @@ def test_statistics_over_four_shards_are_those_of_the_whole_batch(kind):
 
 @pytest.mark.parametrize("kind", TINY)
 def test_running_averages_move_by_a_tenth_of_the_way(kind):
-    """After a step each average is 0.9 old + 0.1 batch: starting from two values, the results are 0.9 times as far apart."""
+    """Each step gives 0.9 old + 0.1 batch: averages that start 1 apart end 0.9 apart."""
     model, images = TINY[kind].clone(layers=Layers()), images_of(16)
     variables = variables_of(model, images)
     shifted = {**variables, "batch_stats": jax.tree.map(lambda x: x + 1, variables["batch_stats"])}
@@ -258,7 +258,7 @@ def test_running_averages_move_by_a_tenth_of_the_way(kind):
 def test_a_new_residual_block_passes_its_input_on(kind):
     """The last norm of each block starts at 0, all others at 1."""
 
-    def scales():  # nothing else, so that nothing else is compiled
+    def scales():  # returns only these, so that XLA compiles only these
         params = TINY[kind].init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)), train=False)["params"]
         return {jax.tree_util.keystr(path): x for path, x in jax.tree.leaves_with_path(params) if path[-1].key == "scale"}
 
@@ -268,7 +268,7 @@ def test_a_new_residual_block_passes_its_input_on(kind):
 
 
 def test_unknown_backbone_is_refused():
-    """The message names the ones there are."""
+    """The message lists all backbones and suggests the nearest."""
     known = rf"no backbone named 'resnet34' \(did you mean resnet50\?\): choose one of {', '.join(backbones.NAMES)}"
     with pytest.raises(ValueError, match=known):
         backbones.build("resnet34", width=0, layers=Layers())
@@ -277,6 +277,6 @@ def test_unknown_backbone_is_refused():
 
 
 def test_another_width_of_a_backbone_that_has_one_is_refused():
-    """Rather than built in its published width all the same."""
+    """A width that the backbone can't have is refused."""
     with pytest.raises(ValueError, match="vgg16 has one width: give 0, not 8"):
         backbones.build("vgg16", width=8, layers=Layers())

@@ -1,4 +1,4 @@
-"""ImgNet: normalisation, heads, and what a key and the mode of training change."""
+"""ImgNet: normalisation, heads, initialisation, and training against evaluation."""
 
 import flax.linen as nn
 import jax
@@ -15,7 +15,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
 
 
 class Channels(nn.Module):
-    """A backbone that gives each channel's mean, so that the tests see what the network feeds it."""
+    """A backbone that returns each channel's mean, to show the tests its input."""
 
     @nn.compact
     def __call__(self, x, *, train):
@@ -29,7 +29,7 @@ def build(backbone=None, *, bits=5, features=7, bounded=True):
 
 @pytest.fixture(scope="module")
 def variables():
-    """Random ones for the small network; variances are positive."""
+    """Return random variables of the small network, with positive variances."""
     shapes = jax.eval_shape(lambda: build().init(jax.random.key(0), IMAGES, train=False))
     random = np.random.default_rng(0)
 
@@ -42,7 +42,7 @@ def variables():
 
 @pytest.mark.parametrize("bounded", [True, False])
 def test_images_are_normalised_by_channel_and_heads_are_dense_layers(bounded):
-    """Bytes / 255, less the mean, by the deviation; a linear semantic layer; relu, a hash layer, tanh where it is bounded."""
+    """Images are normalised; the heads are a linear layer, relu, a linear layer, and tanh if bounded."""
     model = build(Channels(), bounded=bounded)
     random = np.random.default_rng(1)
     params = {
@@ -70,7 +70,7 @@ def test_shapes_dtypes_and_range(variables, train):
 
 
 def test_another_key_gives_another_network_of_the_same_shape():
-    """f and g have the same layers, differ in every kernel, and so give different codes."""
+    """Another key gives other kernels and codes."""
     model = build(Channels())
     init = jax.jit(lambda key: model.init(key, IMAGES, train=False))
     f, g = (init(key) for key in jax.random.split(jax.random.key(0)))
@@ -82,7 +82,7 @@ def test_another_key_gives_another_network_of_the_same_shape():
 
 
 def test_evaluation_gives_an_image_the_same_code_in_any_company(variables):
-    """Running averages: alone or in a batch the code is the same, and no state changes; batch statistics differ."""
+    """In evaluation an image's code is the same alone and in a batch; in training it isn't, and averages change."""
     model = build()
     together = model.apply(variables, IMAGES, train=False)[1]
     alone = model.apply(variables, IMAGES[:1], train=False)[1]
@@ -95,7 +95,7 @@ def test_evaluation_gives_an_image_the_same_code_in_any_company(variables):
 
 
 def test_trunk_and_heads_one_after_the_other_are_the_network(variables):
-    """What `trunk` gives, put into the network without a backbone, gives the network's outputs."""
+    """The trunk's features, given to the network without its backbone, give the whole network's outputs."""
     model = build()
     trunk = {kind: {"backbone": tree["backbone"]} for kind, tree in variables.items()}
     features = model.apply(trunk, IMAGES, train=False, method=model.trunk)
@@ -107,7 +107,7 @@ def test_trunk_and_heads_one_after_the_other_are_the_network(variables):
 
 @pytest.mark.parametrize("shape", [(2, 8, 8, 1), (2, 8, 8, 4), (2, 8, 8), (8, 8, 3)])
 def test_grey_images_and_other_shapes_are_refused(shape):
-    """One line with the shape, rather than a kernel of another size."""
+    """Other shapes are refused in one line."""
     with pytest.raises(ValueError, match=r"expected images \[batch, h, w, 3\], got") as caught:
         jax.eval_shape(lambda x: build().init(jax.random.key(0), x, train=False), jax.ShapeDtypeStruct(shape, np.uint8))
     assert "\n" not in str(caught.value)

@@ -19,7 +19,7 @@ def network():
 
 
 def test_outputs_are_those_of_three_layers_and_a_head(network):
-    """relu, features before their relu, tanh, and a linear head on the relaxed codes."""
+    """The outputs equal those of the same layers in NumPy; features are taken before their relu."""
     model, variables = network
     params = jax.tree.map(np.asarray, variables["params"])
 
@@ -36,7 +36,7 @@ def test_outputs_are_those_of_three_layers_and_a_head(network):
 
 
 def test_shapes_dtypes_and_range(network):
-    """[m, features], [m, bits] in [-1, 1] and [m, c], all float32."""
+    """Outputs are float32 [m, features], [m, bits] in [-1, 1] and [m, c]."""
     model, variables = network
     outputs = model.apply(variables, LABELS)
     assert [x.shape for x in outputs] == [(4, 8), (4, 5), (4, 3)]
@@ -45,7 +45,7 @@ def test_shapes_dtypes_and_range(network):
 
 
 def test_published_layer_sizes_have_their_number_of_parameters():
-    """81 labels to 4096 to 512 to 48 bits and back to 81, weights and biases."""
+    """81 labels, 4096 and 512 units, 48 bits, and 81 logits give the number of weights and biases."""
     model = LabelNet(bits=48, hidden=4096, features=512)
     shapes = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((2, 81), np.uint8))
     expected = 82 * 4096 + 4097 * 512 + 513 * 48 + 49 * 81

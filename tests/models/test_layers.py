@@ -1,4 +1,4 @@
-"""Layers: each way to convolve and to pool against XLA's own, and the means of windows against a double loop."""
+"""Layers: convolutions and pooling against XLA's, and means of windows against a double loop."""
 
 import flax.linen as nn
 import jax
@@ -38,7 +38,7 @@ def reference(x, kernel, *, stride, padding):
     depthwise=st.booleans(),
 )
 def test_convolutions_and_their_gradients_are_xlas(side, size, stride, pad, depthwise):
-    """On images of few and of many pixels, by channel or not, at any stride and padding that leaves an output."""
+    """Convolutions and gradients equal XLA's, depthwise or not, for any size, stride and padding with an output."""
     if side + sum(pad) < size:
         return
     x, kernel = arrays(side, 3, size, 4, depthwise=depthwise)
@@ -62,7 +62,7 @@ def test_convolutions_and_their_gradients_are_xlas(side, size, stride, pad, dept
 @pytest.mark.parametrize(("size", "stride"), [(3, 1), (3, 2), (5, 2), (5, 1), (1, 2)])
 @pytest.mark.parametrize("depthwise", [False, True])
 def test_same_padding_is_tensorflows(side, size, stride, depthwise):
-    """padding="same" gives XLA's SAME, which is TensorFlow's."""
+    """padding="same" equals XLA's SAME, which is TensorFlow's."""
     x, _ = arrays(side, 3, size, 3, depthwise=depthwise)
     conv = layers.Conv(3, size, stride, padding="same", depthwise=depthwise)
     variables = conv.init(jax.random.key(0), x)
@@ -71,7 +71,7 @@ def test_same_padding_is_tensorflows(side, size, stride, depthwise):
 
 
 def test_a_convolution_in_bfloat16_has_float32_parameters():
-    """Output of the dtype, kernel and bias of float32, values near float32's."""
+    """The output is bfloat16 and near float32's; kernel and bias are float32."""
     x, _ = arrays(6, 3, 3, 4, depthwise=False)
     conv = layers.Conv(4, 3, use_bias=True, dtype="bfloat16")
     variables = conv.init(jax.random.key(0), x)
@@ -84,7 +84,7 @@ def test_a_convolution_in_bfloat16_has_float32_parameters():
 @pytest.mark.parametrize(("size", "stride", "padding"), [(3, 2, 1), (3, 2, 0), (2, 2, 0)])
 @pytest.mark.parametrize("side", [5, 6, 13])
 def test_max_pool_and_its_gradient_are_flaxs(size, stride, padding, side):
-    """Without ties, where the gradient is one window's; with padding, which never wins."""
+    """Pooling and gradients equal Flax's, with and without padding (without ties, where gradients may differ)."""
     x = np.random.default_rng(0).permutation(2 * side * side * 3).reshape(2, side, side, 3).astype(np.float32) - 1000
     plain = lambda x: nn.max_pool(x, (size, size), (stride, stride), ((padding, padding),) * 2)  # noqa: E731
     ours = lambda x: layers.max_pool(x, size=size, stride=stride, padding=padding)  # noqa: E731
@@ -96,7 +96,7 @@ def test_max_pool_and_its_gradient_are_flaxs(size, stride, padding, side):
 @settings(max_examples=12)
 @given(height=st.integers(1, 20), width=st.integers(1, 20), side=st.integers(1, 8))
 def test_adaptive_mean_pool_is_the_mean_of_each_window(height, width, side):
-    """Against a double loop over windows with torch's bounds; images may be smaller than the result."""
+    """Means equal a double loop over windows with torch's bounds, also for images smaller than the result."""
     x = np.random.default_rng(0).normal(size=(2, height, width, 3)).astype(np.float32)
     found = layers.adaptive_mean_pool(x, side)
     for i in range(side):

@@ -79,7 +79,8 @@ def test_without_pretrained_weights():
     assert built.pretrained is None
     assert (built.img_net.mean, built.img_net.deviation) == ((0.5,) * 3, (0.5,) * 3)
     assert repr(built) == "Network(ResNet, 12 bits, random weights)"
-    net = build(mean=np.array([0.25, 0.5, 0.75], np.float32), deviation=(0.4, 0.5, 1)).img_net
+    net = build(mean=np.array([0.25, 0.5, 0.75], np.float32), deviation=(0.4, 0.5, 1), bits=np.int64(24)).img_net
+    assert json.dumps(net.bits) == "24"
     assert (net.mean, net.deviation) == ((0.25, 0.5, 0.75), (0.4, 0.5, 1))
     assert repr(net.deviation) == "(0.4, 0.5, 1)"  # an integer stays one in model.json
 

@@ -1,6 +1,6 @@
-"""Pretrained weights: every backbone's logits against its reference's on the same weights, and what doesn't fit.
+"""Pretrained weights: every backbone's logits against its reference's on the same weights, and refusal of misfits.
 
-The references are golden files, tests/models/reference/, made by torchvision and timm from weights that a rule gives each name.
+The references are golden files in tests/models/reference/, by torchvision and timm, from seeded weights.
 """
 
 from pathlib import Path
@@ -34,7 +34,7 @@ REFERENCES = {
 
 
 def golden_of(file):
-    """The arrays of a golden file, by name."""
+    """Return the arrays of a golden file, by name."""
     with np.load(REFERENCE / f"{file}.npz") as golden:
         return dict(golden)
 
@@ -46,7 +46,7 @@ def shapes_of(model, side):
 
 @pytest.mark.parametrize("file", REFERENCES)
 def test_logits_are_the_references(file):
-    """The largest difference is below 1e-5 of the largest logit, at each size; every array of the file is accounted for."""
+    """Logits differ by less than 1e-5 of the largest at each size; every array is loaded or skipped."""
     name, golden = REFERENCES[file], golden_of(file)
     arrays = seeded.weights(seeded.layout(golden))
     layout = pretrained.find_layout(arrays, backbone=name, source="file")
@@ -65,7 +65,7 @@ def test_logits_are_the_references(file):
 
 @pytest.mark.parametrize("file", REFERENCES)
 def test_the_classifier_is_skipped_where_there_is_none(file):
-    """Without `classes` the classifier's two arrays are skipped beside torch's counters, and nothing else is."""
+    """Without `classes` only the classifier's two arrays and torch's counters are skipped."""
     name, golden = REFERENCES[file], golden_of(file)
     arrays = {key: np.broadcast_to(np.float32(0), shape) for key, shape in seeded.layout(golden).items()}
     layout = pretrained.find_layout(arrays, backbone=name, source="file")
@@ -76,7 +76,7 @@ def test_the_classifier_is_skipped_where_there_is_none(file):
 
 
 def test_position_embeddings_are_resized_as_timm_does_it():
-    """From 14x14 to 6x6 patches, the class token's as it was; the golden values are of timm's resample_abs_pos_embed."""
+    """14x14 patches are resized to 6x6 as by timm's resample_abs_pos_embed; the class token's embedding stays."""
     golden = golden_of("timm_vit_base_patch16_224")
     arrays = seeded.weights(seeded.layout(golden))
     layout = pretrained.find_layout(arrays, backbone="vit_b16", source="file")
@@ -90,7 +90,7 @@ RESNET = ResNet(stages=(1, 1), bottleneck=False, width=4)
 
 
 def resnet_arrays():
-    """Arrays of RESNET in torchvision's names, by a mapping of this test's own."""
+    """Return arrays for RESNET in torchvision's names, by a mapping independent of the package."""
     names = {"stem": "conv1", "stem_norm": "bn1"}
     for stage in (1, 2):
         for part, there in (("conv1", "conv1"), ("norm1", "bn1"), ("conv2", "conv2"), ("norm2", "bn2")):
@@ -110,8 +110,8 @@ def placed(arrays):
     return pretrained.assign(arrays, layout=layout, shapes=shapes_of(RESNET, 32), source="w.pth")
 
 
-def test_kernels_are_turned():
-    """torch's [out, in, h, w] is [h, w, in, out] here, number by number."""
+def test_kernels_are_transposed():
+    """torch's [out, in, h, w] becomes [h, w, in, out]."""
     arrays = resnet_arrays()
     kernel = placed(arrays).variables["params"]["stage2_block0"]["shortcut"]["kernel"]
     there = arrays["layer2.0.downsample.0.weight"]
@@ -139,7 +139,7 @@ def test_kernels_are_turned():
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_what_does_not_fit_is_named(change, words):
-    """A missing array, one too many, another shape: one line with the file, the parameter, and both shapes."""
+    """A missing array, one too many, or another shape gives one line with the file, the parameter, and both shapes."""
     arrays = {name: x for name, x in {**resnet_arrays(), **change}.items() if x is not None}
     with pytest.raises(InputError) as caught:
         placed(arrays)
@@ -150,7 +150,7 @@ def test_what_does_not_fit_is_named(change, words):
 @pytest.mark.parametrize("backbone", pretrained.LAYOUTS)
 @pytest.mark.parametrize("file", REFERENCES)
 def test_names_of_another_network_are_refused(file, backbone):
-    """Each reference's names with each backbone: its own takes them, all others say so in one line."""
+    """Names of one backbone's weights are refused by the others in one line."""
     arrays = {name: np.zeros(()) for name in seeded.layout(golden_of(file))}
     if {REFERENCES[file], backbone} <= {"resnet18", "resnet50"} or REFERENCES[file] == backbone:  # named alike
         pretrained.find_layout(arrays, backbone=backbone, source="w.pth")
@@ -162,7 +162,7 @@ def test_names_of_another_network_are_refused(file, backbone):
 
 @pytest.mark.parametrize(("file", "backbone"), [("torchvision_resnet18", "resnet50"), ("torchvision_resnet50", "resnet18")])
 def test_shapes_of_another_network_are_refused(file, backbone):
-    """ResNet-18 and ResNet-50 are named alike; a shape, or an array too many, tells them apart."""
+    """ResNet-18 and ResNet-50 have the same names; a shape, or an extra array, tells them apart."""
     arrays = {name: np.broadcast_to(np.float32(0), shape) for name, shape in seeded.layout(golden_of(file)).items()}
     layout = pretrained.find_layout(arrays, backbone=backbone, source="w.pth")
     shapes = shapes_of(backbones.build(backbone, width=0, layers=Layers()), 64)
@@ -171,6 +171,6 @@ def test_shapes_of_another_network_are_refused(file, backbone):
 
 
 def test_a_backbone_without_published_weights():
-    """The message says which have some."""
+    """The message lists the backbones that have some."""
     with pytest.raises(InputError, match="small_cnn has no pretrained weights: choose one of alexnet, vgg16"):
         pretrained.find_layout({}, backbone="small_cnn", source="w.pth")
