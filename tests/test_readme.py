@@ -1,29 +1,31 @@
-"""README is true."""
+"""Check what README says: its files, config keys, Python and tables."""
 
+import ast
 import importlib
 import importlib.util
+import inspect
 import json
 import re
 import sys
-import types
 from pathlib import Path
 
 import mock_data
 import numpy as np
 from runs import make_setup
 
+import adsq_jax
 from adsq_jax.config import default
-from adsq_jax.methods import METHODS, Recipe
 from adsq_jax.training import init, rounds, step
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 sys.path.insert(0, str(ROOT))
 report = importlib.import_module("benchmarks.methods.report")
+OWN = "mypackage.mymodule"  # README's method of one's own
 
 
 def test_the_table_of_results_is_made_from_the_results():
-    """The rows in README, and in that of launch/milvus, are those that benchmarks/rows.py makes from benchmarks/results."""
+    """The rows of README, and of launch/milvus's, are those that benchmarks/rows.py makes from benchmarks/results."""
     spec = importlib.util.spec_from_file_location("rows", ROOT / "benchmarks" / "rows.py")
     rows = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(rows)
@@ -40,9 +42,10 @@ def leaves(tree, prefix=""):
 
 
 def test_the_results_are_of_the_config_in_the_repository():
-    """Fashion-MNIST's runs are of configs/fashion_mnist.py as it is, on one split, not on validation, and reach .80.
+    """Fashion-MNIST's runs have the config of configs/fashion_mnist.py, one split, no validation, and reach .80.
 
-    Each result has the config that it was made with. Knobs that came later must have default()'s value, which changes nothing.
+    Each result holds the config that it was made with. Config keys that came later must have the value of default(), which
+    changes nothing.
     """
     results = [json.loads(path.read_text()) for path in (ROOT / "benchmarks" / "results").glob("fashion_mnist*.json")]
     assert {(r["n_query"], r["n_train"], r["n_database"], r["validation"]) for r in results} == {(1_000, 5_000, 69_000, 0)}
@@ -51,21 +54,21 @@ def test_the_results_are_of_the_config_in_the_repository():
     for r in results:
         config = mock_data.load_config("fashion_mnist", f"bits={r['bits']}")
         config.seed = r["seed"]
-        knobs, then, neutral = leaves(config.to_dict()), leaves(r["config"]), leaves(default().to_dict())
-        gone = {key: then.pop(key) for key in then.keys() - knobs.keys()}
+        keys, then, neutral = leaves(config.to_dict()), leaves(r["config"]), leaves(default().to_dict())
+        gone = {key: then.pop(key) for key in then.keys() - keys.keys()}
         assert gone == {".optim.new_layers_multiplier": 1.0}  # it changed nothing at 1, as optim.trunk_lr_scale doesn't
-        assert {key: knobs[key] for key in then} == then
-        later = knobs.keys() - then.keys()
-        assert {key: knobs[key] for key in later} == {key: neutral[key] for key in later}
+        assert {key: keys[key] for key in then} == then
+        later = keys.keys() - then.keys()
+        assert {key: keys[key] for key in later} == {key: neutral[key] for key in later}
     for bits in (24, 48):
         assert sum(r["map"] for r in results if r["bits"] == bits) / 3 >= 0.80
     assert {(r["bits"], r["seed"]) for r in results} == {(bits, seed) for bits in (24, 48) for seed in (0, 1, 2)}
 
 
-def test_every_file_and_knob_that_readme_names_is_there():
-    """Paths exist, but for the file of one's own; each --config key is one of default()'s, or of a baseline's."""
-    for path in re.findall(r"(?:configs|benchmarks|adsq_jax)/[\w./]+\w", README):
-        assert (ROOT / path).exists() != (path == "adsq_jax/methods/mine.py"), path
+def test_every_file_and_config_key_that_readme_names_exists():
+    """Paths exist; each --config key is one of default()'s, or of another method's; the example's own method has `pull`."""
+    for path in re.findall(r"(?:configs|benchmarks|adsq_jax|examples|launch|tests)/[\w./]+\w", README):
+        assert (ROOT / path).exists() or path == "configs/NAME.py", path
     keys = set(re.findall(r"--config\.([a-z_.]+)=", README)) - {"baseline.pull"}
     assert len(keys) > 5
     for key in keys:
@@ -75,13 +78,15 @@ def test_every_file_and_knob_that_readme_names_is_there():
             node = node[name]
 
 
-def test_the_method_in_readme_is_one(monkeypatch):
-    """README's file of a method of one's own, put into METHODS, trains on the mock data and its loss falls."""
+def test_the_method_in_readme_trains(tmp_path, monkeypatch):
+    """README's method of one's own, as a module outside the package, trains on the mock data and its loss falls."""
     [source] = re.findall(r"```python\n(\"\"\".*?)```", README, re.DOTALL)
-    mine = types.ModuleType("mine")
-    exec(source, mine.__dict__)
-    monkeypatch.setitem(METHODS, "mine", Recipe(mine))
-    setup = make_setup(mock_data.small_config(method="mine"))
+    assert f"method={OWN} " in README
+    path = tmp_path / f"{OWN.replace('.', '/')}.py"
+    path.parent.mkdir()
+    path.write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    setup = make_setup(mock_data.small_config(method=OWN))
     state = init(setup)
     losses = []
     for batch, _ in zip(rounds.train_batches(setup, net="f", step=0), range(20), strict=False):
@@ -91,8 +96,29 @@ def test_the_method_in_readme_is_one(monkeypatch):
     assert len(source.splitlines()) < 100
 
 
+def calls_of(block):
+    """Yield each function of adsq_jax that a block of Python calls by its dotted name, and the names of its keywords."""
+    starts = {"aj": adsq_jax, "adsq_jax": adsq_jax, "retrieval": adsq_jax.retrieval, "index": adsq_jax.index}
+    for node in ast.walk(ast.parse(block)):
+        if isinstance(node, ast.Call):
+            start, *names = ast.unparse(node.func).split(".")
+            if start in starts:
+                function = starts[start]
+                for name in names:
+                    function = getattr(function, name)
+                yield function, [keyword.arg for keyword in node.keywords]
+
+
+def test_every_function_that_readme_calls_takes_these_arguments():
+    """In README's blocks of Python each function of the package exists, and has the keywords that it is given."""
+    calls = [call for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) for call in calls_of(block)]
+    assert len(calls) > 15
+    for function, keywords in calls:
+        inspect.signature(function).bind_partial(**dict.fromkeys(keywords))
+
+
 def test_the_search_in_readme_finds(filled, colours, capsys):
-    """README's lines on a model and an index, of another run, index and pictures: a picture is found at distance 0."""
+    """README's search in Python, with another run, index and pictures, finds a picture at distance 0 from itself."""
     paths, model, place = filled
     [source] = re.findall(r"```python\n(import adsq_jax\n.*?)```", README, re.DOTALL)
     names = {"runs/pictures_index": place, "runs/pictures": str(colours[1]), "cat.jpg": paths[0], "dog.jpg": paths[-1]}
