@@ -1,4 +1,4 @@
-"""A frozen trunk's features: computed once, kept on disk, and shared by all runs that have the same trunk and images."""
+"""A frozen trunk's features: computed once, kept on disk, and shared by all runs of the same trunk and images."""
 
 import contextlib
 import fcntl
@@ -14,26 +14,26 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from absl import logging
-from tqdm import tqdm
 
 from adsq_jax import storage
 from adsq_jax.data.datasets import Dataset
 from adsq_jax.errors import InputError, Stopped
 from adsq_jax.inference.encoder import Encoder
 from adsq_jax.run import workdir
+from adsq_jax.run.progress import progress_bar
 
-_EVERY = 5.0  # seconds from one note of what is on the disk to the next
+_NOTE_SECONDS = 5.0  # between two notes of what is on the disk
 
 
 class Features(NamedTuple):
-    """What a trunk makes of the images of a split; the arrays are mapped from the disk."""
+    """The features of the images of a split, mapped from the disk."""
 
     rows: np.ndarray  # of the source, ascending, int64[m]
-    centre: np.ndarray  # of the centre of each, float32[m, width]
-    views: list[np.ndarray]  # augmented views of the training set, in its order, each float32[n, width]
+    centre: np.ndarray  # of each image's centre, float32[m, width]
+    views: list[np.ndarray]  # of augmented views of the training set, in its order, each float32[n, width]
 
     def of_rows(self, rows: np.ndarray) -> np.ndarray:
-        """Features of the centres of some rows of the source, int[n] -> float32[n, width]."""
+        """Return the features of the centres of some rows of the source, int[n] -> float32[n, width]."""
         return np.asarray(self.centre[np.searchsorted(self.rows, rows)])
 
 
@@ -47,15 +47,15 @@ def compute(
     directory: Path,
     stop: Callable[[], bool],
 ) -> Features:
-    """Runs a trunk over all images of a split, or finds what an earlier run has kept.
+    """Run a trunk over all images of a split, or open what an earlier run has computed.
 
     Args:
       encoder: of the images.
       trunk: its variables.
       dataset: source and split.
-      views: augmented views of the training set to make beside the centres.
+      views: how many augmented views of the training set to compute beside the centres.
       identity: what decides the features beside trunk and images, as JSON can hold it.
-      directory: where they are kept, below a hash of all that decides them.
+      directory: where the features are kept, below a hash of all that decides them.
       stop: asked after each batch.
 
     Returns:
@@ -63,23 +63,22 @@ def compute(
 
     Raises:
       InputError: the folder can't be used.
-      Stopped: `stop` said so; the same call goes on with what is on the disk.
+      Stopped: `stop` returned True; the same call continues with what is on the disk.
     """
     if storage.is_remote(directory):
         raise InputError(
-            f"{directory} can't hold a frozen trunk's features, which are mapped from a disk: give a folder of this machine "
-            "with --config.data.feature_cache and a new --workdir"
+            f"{directory} can't hold a frozen trunk's features, which are mapped from a disk; fix: give a folder of this "
+            "machine with --config.data.feature_cache and a new --workdir"
         )
     rows = np.unique(np.concatenate(dataset.split))
     key = {"trunk": tree_sha256(trunk), "images": dataset.source.stamp(rows), "rows": rows.tolist(), "of": identity}
     train = dataset.split.train
     folder = directory / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]
-    with _locked(folder, stop), tqdm(unit=" images", delay=2, mininterval=1, dynamic_ncols=True, leave=False) as bar:
-        bar.total = len(rows) + views * len(train)
-        bar.set_description("frozen trunk")
+    total = len(rows) + views * len(train)
+    with _locked(folder, stop), progress_bar(total, unit="images", description="frozen trunk") as bar:
 
-        def kept(name: str, which: np.ndarray, seed: int | None) -> np.ndarray:
-            return _kept(
+        def compute_or_open(name: str, which: np.ndarray, seed: int | None) -> np.ndarray:
+            return _compute_or_open(
                 folder / name,
                 len(which),
                 lambda start: encoder.features(trunk, which, seed=seed, start=start),
@@ -87,12 +86,15 @@ def compute(
                 on_progress=bar.update,
             )
 
-        # The seed is a view's own number, and training images are hashed in their order: another split makes other views.
+        # A view's seed is its number, and training images are hashed in their order: another split makes other views.
         order = hashlib.sha256(np.ascontiguousarray(train, np.int64).tobytes()).hexdigest()[:8]
-        return Features(rows, kept("centre", rows, None), [kept(f"view{k}_{order}", train, k) for k in range(views)])
+        names = [f"view{k}_{order}" for k in range(views)]
+        return Features(
+            rows, compute_or_open("centre", rows, None), [compute_or_open(name, train, k) for k, name in enumerate(names)]
+        )
 
 
-def _kept(
+def _compute_or_open(
     path: Path,
     count: int,
     batches: Callable[[int], Iterator[np.ndarray]],
@@ -100,9 +102,9 @@ def _kept(
     stop: Callable[[], bool],
     on_progress: Callable[[int], Any],
 ) -> np.ndarray:
-    """Rows of features, in PATH.f32 as they are, with their number and hash in PATH.json; what is whole of them is kept."""
+    """Write what is missing of `count` rows into PATH.f32, with their number and hash in PATH.json, and map them."""
     data = path.with_suffix(".f32")
-    done, digest, width = _found(path, count)
+    done, digest, width = _valid_rows(path, count)
     on_progress(done)
     if done < count:
         with data.open("r+b" if done else "wb") as file:
@@ -116,12 +118,11 @@ def _kept(
                 done, width = done + len(batch), batch.shape[1]
                 on_progress(len(batch))
                 stopping = stop()
-                if done == count or stopping or time.monotonic() - noted > _EVERY:
+                if done == count or stopping or time.monotonic() - noted > _NOTE_SECONDS:
                     file.flush()
                     os.fsync(file.fileno())
-                    workdir.write_json(
-                        path.with_suffix(".json"), {"rows": done, "width": width, "sha256": _signed(digest, done, width)}
-                    )
+                    note = {"rows": done, "width": width, "sha256": _signed(digest, done, width)}
+                    workdir.write_json(path.with_suffix(".json"), note)
                     noted = time.monotonic()
                 if done < count and stopping:
                     raise Stopped
@@ -129,14 +130,14 @@ def _kept(
 
 
 def _signed(digest: Any, done: int, width: int) -> str:
-    """The hash of a note: of the rows, their number and width."""
+    """Hash the rows together with their number and width."""
     signed = digest.copy()
     signed.update(f"{done} {width}".encode())
     return signed.hexdigest()
 
 
-def _found(path: Path, count: int) -> tuple[int, Any, int]:
-    """How many rows are on the disk and whole, the hash of them, and their width; none where any of it doesn't fit."""
+def _valid_rows(path: Path, count: int) -> tuple[int, Any, int]:
+    """Return how many valid rows are on the disk, their hash and their width; zero if the cache is invalid."""
     try:
         note = json.loads(path.with_suffix(".json").read_text())
         done, width, digest = int(note["rows"]), int(note["width"]), hashlib.sha256()
@@ -156,38 +157,33 @@ def _found(path: Path, count: int) -> tuple[int, Any, int]:
 
 @contextlib.contextmanager
 def _locked(folder: Path, stop: Callable[[], bool]) -> Iterator[None]:
-    """Makes a folder, and lets one run at a time into it."""
+    """Make a folder, and let one run at a time into it."""
+    advice = "fix: give another --config.data.feature_cache, on a local disk, and a new --workdir"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("w")
     except OSError as error:
-        raise InputError(
-            f"{folder} can't be used for features ({error.strerror}): give another --config.data.feature_cache and a new "
-            "--workdir"
-        ) from error
+        raise InputError(f"{folder} can't be used for features ({error.strerror}); {advice}") from error
     with lock:
         waiting = False
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except BlockingIOError:  # another run computes the same
+            except BlockingIOError:  # another run computes the same features
                 if not waiting:
-                    print(f"waits for another run that computes the same features in {folder}", file=sys.stderr, flush=True)
+                    print(f"waiting for another run that computes the same features in {folder}", file=sys.stderr, flush=True)
                 waiting = True
                 if stop():
                     raise Stopped from None
                 time.sleep(0.2)
             except OSError as error:  # some network disks have no locks
-                raise InputError(
-                    f"{folder} can't be locked ({error.strerror}): give a --config.data.feature_cache on a local disk and a "
-                    "new --workdir"
-                ) from error
+                raise InputError(f"{folder} can't be locked ({error.strerror}); {advice}") from error
         yield
 
 
 def tree_sha256(tree: Any) -> str:
-    """A hash of a tree's paths, dtypes, shapes and numbers, 64 hexadecimal digits."""
+    """Hash a tree's paths, dtypes, shapes and numbers: 64 hexadecimal digits."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         digest.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())

@@ -48,7 +48,7 @@ def train_label_net(
 
     Args:
       setup: what the run fixes.
-      state: from `init`; LabelNet's buffers can't be used afterwards.
+      state: from `init`.
       log: where metrics go; None: nowhere.
       log_every: updates between two records.
       stop: asked before each update.

@@ -156,7 +156,7 @@ class TrainSetup:
 
     @cached_property
     def label_net_step(self) -> Callable[..., Any]:
-        """One update of LabelNet, compiled; the state that is passed can't be used afterwards."""
+        """One update of LabelNet, compiled."""
         assert self.label_net is not None
         step = partial(
             label_net_step,
@@ -166,7 +166,7 @@ class TrainSetup:
             cosine_scale=self.label_net_settings.cosine_scale,
             weights=self.label_net_settings.weights,
         )
-        return jax.jit(step, donate_argnums=0)
+        return jax.jit(step)
 
     @cached_property
     def net_shapes(self) -> Any:

@@ -180,7 +180,7 @@ def test_stopped_at_every_batch(tmp_path):
 @pytest.mark.parametrize("after", [1, 4, 10, 11, 15, 16, 20])
 def test_broken_off_at_any_batch(after, every, tmp_path, monkeypatch):
     """After an exception the next call gives the files of an uninterrupted run; what was noted isn't done again."""
-    monkeypatch.setattr(frozen_features, "_EVERY", every)
+    monkeypatch.setattr(frozen_features, "_NOTE_SECONDS", every)
     compute(FakeEncoder(), tmp_path / "whole")
     broken, encoder = FakeEncoder(fails_after=after), FakeEncoder()
     with pytest.raises(RuntimeError, match="a broken device"):
@@ -194,7 +194,7 @@ def test_broken_off_at_any_batch(after, every, tmp_path, monkeypatch):
 def half_done(directory, monkeypatch):
     """A folder with the first three batches of the centres on the disk and noted; gives where they are."""
     with monkeypatch.context() as patch:
-        patch.setattr(frozen_features, "_EVERY", 0.0)
+        patch.setattr(frozen_features, "_NOTE_SECONDS", 0.0)
         with pytest.raises(RuntimeError):
             compute(FakeEncoder(fails_after=3), directory)
     return next(directory.rglob("centre.json"))
@@ -406,7 +406,7 @@ def test_a_folder_that_cannot_be_used(place, tmp_path):
     """One line that names the folder and the knob."""
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(
-        InputError, match=r"can't be used for features \(.+\): give another --config.data.feature_cache"
+        InputError, match=r"can't be used for features \(.+\); fix: give another --config.data.feature_cache"
     ) as caught:
         compute(FakeEncoder(), tmp_path / place)
     assert str(tmp_path / place) in str(caught.value)
@@ -420,7 +420,7 @@ def full(*args, **kwargs):
 @pytest.mark.parametrize("where", ["write", "fsync", "note"])
 def test_a_full_disk(where, tmp_path, monkeypatch):
     """The system's error passes out, wherever it comes; with room made, the same call goes on after what was noted."""
-    monkeypatch.setattr(frozen_features, "_EVERY", 0.0)
+    monkeypatch.setattr(frozen_features, "_NOTE_SECONDS", 0.0)
     compute(FakeEncoder(), tmp_path / "whole")
     written, encoder, again = [], FakeEncoder(), FakeEncoder()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
