@@ -66,7 +66,7 @@ def train(task: Task, given: argparse.Namespace) -> dict[str, Any]:
         devices = data_parallel.DataParallel(config.parallel, devices=data_parallel.devices_for_batch(config.train.batch_size))
         setup = replace(loop.setup_from_config(config, trained, devices=devices), data=measured)
         try:
-            result = main._train_and_evaluate(setup, config, Path(folder), began=began)
+            result = main.train_and_evaluate(setup, config, Path(folder), began=began)
             line = {**identity(task, given), **from_result(result), **precision_by_query(Path(folder), result)}
         except NotFinite as error:
             if not task.validation:

@@ -370,7 +370,7 @@ def test_a_split_to_tune_on_holds_out_something(tmp_path):
 def test_a_run_that_fails_leaves_nothing(tmp_path, monkeypatch):
     """What a run raises comes out, and its folder is removed."""
     given_ = compare.arguments(command(tmp_path))
-    monkeypatch.setattr(one_run.main, "_train_and_evaluate", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(one_run.main, "train_and_evaluate", lambda *_, **__: 1 / 0)
     monkeypatch.setattr(one_run.jax, "clear_caches", lambda: None)
     with pytest.raises(ZeroDivisionError):
         one_run.train(tasks.trials("classify", **SPLIT)[0], given_)
@@ -384,7 +384,7 @@ def test_a_trial_that_diverges_is_the_worst(tmp_path, monkeypatch):
         raise NotFinite("network f, step 3: loss not finite")
 
     given_ = compare.arguments(command(tmp_path))
-    monkeypatch.setattr(one_run.main, "_train_and_evaluate", diverge)
+    monkeypatch.setattr(one_run.main, "train_and_evaluate", diverge)
     monkeypatch.setattr(one_run.jax, "clear_caches", lambda: None)
     trial = tasks.trials("classify", **SPLIT)[0]
     line = one_run.train(trial, given_)
@@ -538,8 +538,8 @@ BAD = {
     f"--config={DIGITS}:nope=1": "config argument 'nope=1' is unknown",
     f"--config={ROOT / 'setup.cfg'}": "is no file of configs/",
     f"--config={ROOT / 'benchmarks' / 'methods' / 'variants.py'}": "gives no config: AttributeError",
-    "--set=nope=1": "config.nope isn't",
-    "--set=train.nope=1": "config.train.nope isn't",
+    "--set=nope=1": "config.nope is not a config key",
+    "--set=train.nope=1": "config.train.nope is not a config key",
     "--set=train.rounds": "expected KEY=VALUE",
     "--set=train.rounds=x": "train.rounds='x' can't be set",
     "--set=train.rounds=1.5": "train.rounds=1.5 can't be set",
