@@ -39,7 +39,9 @@ def update_codes(
     size: int,
     sum_over_processes: Callable[[Any], np.ndarray],
 ) -> CodesUpdate:
-    """Run the B-step: minimise over the hash codes B in {-1, +1}^(n x K), for the banks X of all ImgNets,
+    """Run the B-step: renew the hash codes of the training set by discrete cyclic coordinate descent.
+
+    Minimise over B in {-1, +1}^(n x K), for the banks X of all ImgNets,
 
         sum_X [ mu mean_ij (x_i . b_j / K - S~_ij)^2 + lam mean_i |x_i - b_i|^2 / K - kappa mean_i log((1 + x_i b_i) / 2) / K ]
         + rho mean_i |b_i - h_i|^2 / K.

@@ -188,11 +188,7 @@ def fit(
     batch = min(128, size) if batch_size is None else batch_size
     if frozen_trunk and workdir is None:
         raise InputError("frozen_trunk=True needs workdir=FOLDER, which keeps the trunk's features")
-    if min(rounds, epochs_per_round, batch) < 1 or not 0 < learning_rate < float("inf") or not 0 <= seed < 2**32:
-        raise InputError(
-            f"rounds={rounds}, epochs_per_round={epochs_per_round}, batch_size={batch}, learning_rate={learning_rate}, "
-            f"seed={seed}: expected whole numbers of at least 1, a rate above 0, and a seed from 0"
-        )
+    _check_numbers(rounds=rounds, epochs_per_round=epochs_per_round, batch_size=batch, learning_rate=learning_rate, seed=seed)
     run_setup = setup(
         dataset,
         method,
@@ -225,6 +221,14 @@ def fit(
     }
     log = None if on_progress is None else CallbackLog(on_progress)
     return _fit_in_folder(run_setup, storage.path(str(workdir)), settings, began=began, log=log)
+
+
+def _check_numbers(*, rounds: int, epochs_per_round: int, batch_size: int, learning_rate: float, seed: int) -> None:
+    if min(rounds, epochs_per_round, batch_size) < 1 or not 0 < learning_rate < float("inf") or not 0 <= seed < 2**32:
+        raise InputError(
+            f"rounds={rounds}, epochs_per_round={epochs_per_round}, batch_size={batch_size}, learning_rate={learning_rate}, "
+            f"seed={seed}: expected whole numbers of at least 1, a rate above 0, and a seed from 0"
+        )
 
 
 def _fit_in_memory(run_setup: TrainSetup, *, began: float, log: MetricsLog) -> Run:

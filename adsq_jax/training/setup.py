@@ -312,14 +312,7 @@ def setup(
         raise InputError(f"network is a {type(network).__name__}: expected what adsq_jax.models.build returns")
     devices = _devices(devices)
     train_labels = part_labels(data, "train")  # [n, c]
-    if not len(train_labels):
-        raise InputError("the training set is empty: expected images to train on; fix: give train=ROWS")
-    if batch_size > len(train_labels):
-        raise InputError(
-            f"train.batch_size={batch_size} is more than the {len(train_labels)} training images; fix: give a smaller one"
-        )
-    devices.check_batch(batch_size)
-    pipeline.resized(data.source, int(data.split.train[0]), data.preprocessing)  # finds out now whether images fit
+    _check_data(data, n_train=len(train_labels), batch_size=batch_size, devices=devices)
     sets = objective.label_sets(train_labels)
     img_net = with_axis(network.img_net, bounded=method.bounded, axis_name=devices.axis_name)
     settings = label_net or LabelNetSettings()
@@ -361,6 +354,15 @@ def setup(
             read_options=read_options,
         ),
     )
+
+
+def _check_data(data: Dataset, *, n_train: int, batch_size: int, devices: OneDevice) -> None:
+    if not n_train:
+        raise InputError("the training set is empty: expected images to train on; fix: give train=ROWS")
+    if batch_size > n_train:
+        raise InputError(f"train.batch_size={batch_size} is more than the {n_train} training images; fix: give a smaller one")
+    devices.check_batch(batch_size)
+    pipeline.resized(data.source, int(data.split.train[0]), data.preprocessing)  # finds out now whether images fit
 
 
 def _devices(devices: OneDevice | Sequence[jax.Device] | None) -> OneDevice:
