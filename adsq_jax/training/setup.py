@@ -88,7 +88,6 @@ class TrainSetup:
     sets: objective.LabelSets
     similar_sets: np.ndarray  # bool[m, m]
     statistics: objective.PairStatistics
-    image_encoder: Encoder
     features: Features | None = None  # of a frozen trunk, once they are computed
     head_encoder: HeadEncoder | None = None  # encodes from these features
 
@@ -137,6 +136,18 @@ class TrainSetup:
     def encoder(self) -> Encoder | HeadEncoder:
         """Encodes rows of the data set: from their images, or from a frozen trunk's features where there are some."""
         return self.head_encoder or self.image_encoder
+
+    @cached_property
+    def image_encoder(self) -> Encoder:
+        """Encodes rows of the data set from their images."""
+        return Encoder(
+            self.img_net,
+            self.data.source,
+            local=self.devices.local,
+            batch_size=self.eval_batch_size,
+            preprocessing=self.data.preprocessing,
+            read_options=self.read_options,
+        )
 
     @cached_property
     def frequencies(self) -> np.ndarray:
@@ -345,14 +356,6 @@ def setup(
         sets=sets,
         similar_sets=np.asarray(objective.similarity(jnp.asarray(sets.sets), jnp.asarray(sets.sets))),
         statistics=objective.pair_statistics(sets),
-        image_encoder=Encoder(
-            img_net,
-            data.source,
-            local=devices.local,
-            batch_size=eval_batch_size,
-            preprocessing=data.preprocessing,
-            read_options=read_options,
-        ),
     )
 
 
