@@ -313,7 +313,7 @@ def with_rows(readme: str) -> str:
     for name, table in TABLES.items():
         text = table()
         pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
-        readme = re.sub(pattern, lambda found, text=text: found[1] + text + found[2], readme, flags=re.DOTALL)
+        readme = re.sub(pattern, lambda match, text=text: match[1] + text + match[2], readme, flags=re.DOTALL)
     return readme
 
 
