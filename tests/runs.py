@@ -14,8 +14,7 @@ from adsq_jax import config as config_module
 from adsq_jax import main
 from adsq_jax.devices.data_parallel import DataParallel
 from adsq_jax.run import workdir
-from adsq_jax.training import loop
-from adsq_jax.training.setup import TARGET_SPECS
+from adsq_jax.training import loop, rounds
 
 _CONFIGS = weakref.WeakKeyDictionary()  # of each setup
 
@@ -55,12 +54,10 @@ def same(a, b):
     return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
-def on_devices(setup, state, targets, *, net="f"):
+def on_devices(setup, state, *, net="f"):
     """A network's state and its targets as a compiled step takes them."""
-    return (
-        setup.devices.to_devices(state.img_nets[net], setup.specs.img_nets[net]),
-        setup.devices.to_devices(targets, TARGET_SPECS),
-    )
+    network = setup.devices.to_devices(state.img_nets[net], setup.specs.img_nets[net])
+    return network, rounds.targets(setup, state, net=net)
 
 
 def stop_at_batch(at, setup, monkeypatch):

@@ -233,12 +233,12 @@ def test_out_and_verify_that_can_not_be(tmp_path):
     digits = "--config=configs/digits.py"
     assert f"--out={file} is no folder" in refused(digits, f"--out={file}")
     assert "can't be written" in refused(digits, f"--out={file / 'x'}", "--noread_images")
-    assert f"{file} is no manifest" in refused(digits, f"--verify={file}")
-    assert "is no file" in refused(digits, f"--verify={tmp_path / 'none'}")
+    assert f"{file} is not a manifest" in refused(digits, f"--verify={file}")
+    assert "is not a file" in refused(digits, f"--verify={tmp_path / 'none'}")
     out = tmp_path / "out"
     out.mkdir()
     (out / "manifest.json").write_text("{}")
-    assert f"{out / 'manifest.json'} is no manifest" in refused(digits, f"--out={out}", "--noread_images")
+    assert f"{out / 'manifest.json'} is not a manifest" in refused(digits, f"--out={out}", "--noread_images")
     assert file.read_text() == "{}"
 
 
@@ -263,7 +263,7 @@ def test_what_would_be_lost_or_become_data_is_refused_before_the_work(pictures, 
     assert "would become a class" in refused(*flags_of(pictures, f"--out={pictures / 'check'}"))
     assert not (pictures / "check").exists()
     os.mkfifo(tmp_path / "pipe")
-    assert "is no file" in refused(*flags_of(pictures, f"--verify={tmp_path / 'pipe'}"))
+    assert "is not a file" in refused(*flags_of(pictures, f"--verify={tmp_path / 'pipe'}"))
     accepted(*flags_of(pictures, f"--out={tmp_path / 'known'}"))
     before = files(tmp_path / "known")
     assert "were not read now" in refused(*flags_of(pictures, "--noread_images", f"--out={tmp_path / 'known'}"))

@@ -410,10 +410,10 @@ def test_no_manifest(content, tmp_path):
 
 def test_manifest_that_can_not_be_read(tmp_path):
     """A manifest that isn't there, is a folder, or is no text, is refused in one line."""
-    assert "is no file" in error_of(load, manifest=tmp_path / "manifest.json")
-    assert "is no file" in error_of(load, manifest=tmp_path)
+    assert "is not a file" in error_of(load, manifest=tmp_path / "manifest.json")
+    assert "is not a file" in error_of(load, manifest=tmp_path)
     (tmp_path / "binary").write_bytes(b"\xff\xfe\0")
-    assert "is no manifest of a split" in error_of(load, manifest=tmp_path / "binary")
+    assert "is not a manifest of a split" in error_of(load, manifest=tmp_path / "binary")
 
 
 # What a result says
@@ -471,7 +471,7 @@ def test_lists_in_a_store(listed, bucket):
     (listed["directory"] / "p" / "4.png").unlink()
     said = error_of(load, **listed)
     assert f"1 images are missing, the first is {bucket}/images/p/4.png" in said
-    with pytest.raises(BadImage, match=rf"{bucket}/images/p/4\.png is missing: bring it"):
+    with pytest.raises(BadImage, match=rf"{bucket}/images/p/4\.png is missing; fix: restore it"):
         there.source.image([there.source.name(row) for row in range(10)].index("p/4.png"), shorter_side=7)
 
 
@@ -510,7 +510,7 @@ def test_what_is_not_in_a_store(listed, bucket):
     """A folder, list or manifest that isn't there, and NUS-WIDE, which is prepared on a disk: each one line."""
     assert "s3://" in error_of(load, name="folder", protocol="own", directory=f"{bucket}/none")
     assert "holds no lists named database.txt" in error_of(load, **listed | {"lists": f"{bucket}/none"})
-    assert f"{bucket}/m.json is no file" in error_of(load, **listed, manifest=f"{bucket}/m.json")
+    assert f"{bucket}/m.json is not a file" in error_of(load, **listed, manifest=f"{bucket}/m.json")
     assert "NUS-WIDE is prepared on a disk" in error_of(load, name="nuswide", protocol="nuswide", directory=f"{bucket}/nus")
     for name in ("cifar10", "fashion_mnist", "coco", "mirflickr25k", "imagenet100"):
         assert f"{bucket}/none" in error_of(load, name=name, protocol=name, directory=f"{bucket}/none")

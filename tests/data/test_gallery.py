@@ -94,7 +94,7 @@ def test_in_an_object_store(tmp_path, bucket):
         ("empty", "", "holds no picture"),
         ("empty", "/data", "needs a list file or TFDS"),
         ("list.txt", "", "line 1"),
-        ("tfds:", "", "is no name of a TFDS data set"),
+        ("tfds:", "", "is not the name of a TFDS data set"),
         ("ftp://host/x", "", "expected a path of this machine"),
     ],
 )

@@ -377,7 +377,7 @@ def test_no_picture(name):
 
 def test_empty():
     """A file without a byte is called empty."""
-    assert refused(b"") == "is empty: restore it"
+    assert refused(b"") == "is empty; fix: restore it"
 
 
 def test_ghostscript_never_runs(monkeypatch):
@@ -416,7 +416,7 @@ def test_text_bomb():
         b"".join(comment.compress(bytes(2**20)) for _ in range(PngImagePlugin.MAX_TEXT_CHUNK // 2**20 + 8)) + comment.flush()
     )
     content = png(2, 1, 8, 0, b"\0\1\2", chunk(b"zTXt", b"Comment\0\0" + packed))
-    assert "no whole picture" in refused(content)
+    assert "not a complete picture" in refused(content)
 
 
 @functools.cache

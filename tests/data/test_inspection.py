@@ -75,7 +75,7 @@ def png(value):
 
 
 def test_counts(small):
-    """Images of each class in each part are those of a loop; so are labels an image."""
+    """Images of each class in each part are those of a loop; so are labels per image."""
     content, labels = manifest_of(small), small.source.labels
     for k, name in enumerate(CLASSES):
         for part, rows in small.split._asdict().items():
@@ -195,7 +195,9 @@ def test_bad_images(tmp_path):
     dataset = divided(source, Split(np.array([0, 1]), np.array([2, 3]), np.array([2, 3, 4, 5])))
     bad = manifest_of(dataset)["bad_images"]
     assert [(entry["row"], entry["name"]) for entry in bad] == list(enumerate(contents))[1:]
-    for entry, wrong in zip(bad, ("is missing", "is empty", "is no whole picture", "is no whole picture"), strict=True):
+    for entry, wrong in zip(
+        bad, ("is missing", "is empty", "is not a complete picture", "is not a complete picture"), strict=True
+    ):
         assert entry["why"].startswith(f"{tmp_path / entry['name']} {wrong}")
         assert len(entry["why"].splitlines()) == 1
 
@@ -264,7 +266,7 @@ def test_table(small):
     assert value_of(text, "same bytes: queries in database") == "1"
     assert value_of(text, "missing or unreadable") == "0, 0 left out"
     assert f"{content['labels']['relevant_share']:.4f}" in value_of(text, "relevant to a query, of the database")
-    assert f"{content['labels']['mean_per_image']:.2f}, at most" in value_of(text, "labels an image")
+    assert f"{content['labels']['mean_per_image']:.2f}, at most" in value_of(text, "labels per image")
     for name in CLASSES:
         assert value_of(text, name).split() == [str(n) for n in content["counts"][name].values()]
 

@@ -21,7 +21,7 @@ CONTENT = {
     "n_database": 20,
     "classes": ["cat", "dog"],
     "names": True,
-    "bad_images": [{"row": 3, "name": "a.jpg", "why": "/data/a.jpg is missing: bring it"}],
+    "bad_images": [{"row": 3, "name": "a.jpg", "why": "/data/a.jpg is missing; fix: restore it"}],
     "images_sha256": "a" * 64,
 }
 
@@ -67,7 +67,7 @@ def test_missing_manifest(tmp_path):
     """A manifest that isn't there, or is a folder, is named, with what the system says and where manifests come from."""
     for path in (tmp_path / "none.json", tmp_path):
         text = error_of(manifest.read, path)
-        assert f"{path} is no file, or one of more than 1024 MiB" in text
+        assert f"{path} is not a file, or has more than 1024 MiB" in text
         assert "python -m adsq_jax.data" in text
 
 
@@ -122,7 +122,7 @@ def test_no_manifest(tmp_path, kind):
     """What is no manifest is refused by name, whatever it is, with where manifests come from."""
     path = write(tmp_path, NO_MANIFESTS[kind])
     text = error_of(manifest.read, path)
-    assert f"{path} is no manifest of a split" in text
+    assert f"{path} is not a manifest of a split" in text
     assert "python -m adsq_jax.data" in text
 
 
@@ -215,7 +215,7 @@ def test_bad_images_differ():
 
 def test_bad_images_in_another_folder():
     """The same images, bad for the same reason in a folder of another name, are no difference."""
-    entry = {**CONTENT["bad_images"][0], "why": "/home/elsewhere/coco/a.jpg is missing: bring it"}
+    entry = {**CONTENT["bad_images"][0], "why": "/home/elsewhere/coco/a.jpg is missing; fix: restore it"}
     assert manifest.differences(CONTENT, changed(bad_images=[entry])) == []
 
 

@@ -198,7 +198,7 @@ def test_directory_pipe_and_dangling_link(folder):
     os.mkfifo(folder / "pipe.jpg")
     (folder / "link.jpg").symlink_to("nowhere.jpg")
     for name in ("one", "pipe.jpg", "link.jpg"):
-        assert f"{folder}/{name} is no file" in refusal(files(folder, [name]))
+        assert f"{folder}/{name} is not a file" in refusal(files(folder, [name]))
 
 
 def test_link_to_a_picture(folder):
@@ -224,7 +224,7 @@ def test_file_that_cannot_be_read(folder, monkeypatch, error, says):
 
 def test_damaged_file(folder):
     """A file that is no picture, or empty, is named; its content, for a hash, can be had."""
-    for content, says in ((b"no picture", "is no whole picture"), (b"", "is empty")):
+    for content, says in ((b"no picture", "is not a complete picture"), (b"", "is empty")):
         (folder / "a.png").write_bytes(content)
         assert f"{folder}/a.png {says}" in bad_image(files(folder))
         assert files(folder).content(0) == content

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from adsq_jax import retrieval
-from adsq_jax.devices import data_parallel, sharded_database
-from adsq_jax.devices.data_parallel import DataParallel, Place
+from adsq_jax.devices import ShardedDatabase, data_parallel
+from adsq_jax.devices.data_parallel import ROWS, WHOLE, DataParallel, OneDevice
 from adsq_jax.devices.mesh import AXIS
 from adsq_jax.errors import InputError
 
 
 @pytest.mark.parametrize("kind", data_parallel.KINDS)
 def test_a_step_sees_its_share_and_returns_what_all_agree_on(kind):
-    """Each of 4 devices gets a quarter of batch and rows, and all of the rest; a psum sees all; leave undoes enter."""
+    """Each of 4 devices gets a quarter of batch and rows, and all of the rest; a psum sees all; it comes back as it went."""
     run = DataParallel(kind, devices=jax.devices()[:4])
 
     def gradients(state, targets, batch):
@@ -29,33 +29,46 @@ def test_a_step_sees_its_share_and_returns_what_all_agree_on(kind):
     def update(state, summed, rows):
         return {"same": state["same"] + summed, "rows": rows}
 
-    places = {"same": Place.SAME, "rows": Place.ROWS}
-    step = run.step(gradients, update, state=places, targets=Place.ROWS)
-    state = run.enter({"same": np.ones(3, np.float32), "rows": np.zeros((8, 2), np.float32)}, places)
-    targets = run.enter(np.zeros((12, 1), np.float32), Place.ROWS)
-    state, metrics = step(state, targets, run.split({"x": np.arange(8, dtype=np.float32)}))
-    state = run.leave(state, places)
+    specs = {"same": WHOLE, "rows": ROWS}
+    step = run.compile_step(gradients, update, state=specs, targets=ROWS, donate=True)
+    state = run.to_devices({"same": np.ones(3, np.float32), "rows": np.zeros((8, 2), np.float32)}, specs)
+    targets = run.to_devices(np.zeros((12, 1), np.float32), ROWS)
+    state, metrics = step(state, targets, run.split_batch({"x": np.arange(8, dtype=np.float32)}))
+    state = run.from_devices(state, specs)
     assert np.array_equal(state["same"], np.full(3, 29.0))
     assert np.array_equal(state["rows"], np.repeat(np.arange(4), 2)[:, None] * np.ones(2))
     assert np.array_equal(np.asarray(metrics["sizes"]).reshape(-1, 3)[0], [2, 2, 3])
 
 
-def test_places():
-    """SAME is whole everywhere; ROWS has a quarter on each device, filled with zeros; PARTS one of the longest axis it can."""
+def test_specs():
+    """WHOLE is whole everywhere; ROWS has a quarter on each device, zero-padded; parameters are sharded along a long axis."""
     run = DataParallel("shard_map", devices=jax.devices()[:4])
 
-    def shapes(place, *shape):
-        return {shard.data.shape for shard in run.put(np.ones(shape, np.float32), place).addressable_shards}
+    def shapes(spec, *shape):
+        return {shard.data.shape for shard in run.to_devices(np.ones(shape, np.float32), spec).addressable_shards}
 
-    assert shapes(Place.SAME, 10, 3) == {(10, 3)}
-    assert shapes(Place.ROWS, 10, 3) == {(3, 3)}
-    assert shapes(Place.PARTS, 200, 100) == {(50, 100)}
-    assert shapes(Place.PARTS, 201, 100) == {(201, 25)}
-    assert shapes(Place.PARTS, 201, 101) == {(201, 101)}  # can't be parted
-    assert shapes(Place.PARTS, 8, 4) == {(8, 4)}  # isn't worth it
-    rows = run.put(np.arange(20).reshape(10, 2), Place.ROWS)
+    def sharded(*shape):
+        return shapes(run.parameter_specs(jax.ShapeDtypeStruct(shape, np.float32)), *shape)
+
+    assert shapes(WHOLE, 10, 3) == {(10, 3)}
+    assert shapes(ROWS, 10, 3) == {(3, 3)}
+    assert sharded(200, 100) == {(50, 100)}
+    assert sharded(201, 100) == {(201, 25)}
+    assert sharded(201, 101) == {(201, 101)}  # no axis divides evenly
+    assert sharded(8, 4) == {(8, 4)}  # too small
+    rows = run.to_devices(np.arange(20).reshape(10, 2), ROWS)
     assert np.array_equal(rows, [*np.arange(20).reshape(10, 2), [0, 0], [0, 0]])
-    assert np.array_equal(run.own_rows(rows, size=10), np.arange(20).reshape(10, 2))
+    assert np.array_equal(run.to_local_rows(rows, size=10), np.arange(20).reshape(10, 2))
+
+
+def test_one_device_keeps_rows_without_padding():
+    """Without a mesh, rows come back as they went in, and a batch goes to the device as it is."""
+    run = OneDevice()
+    rows = np.arange(20).reshape(10, 2)
+    assert np.array_equal(run.from_local_rows(rows, size=10), rows)
+    assert np.array_equal(run.to_local_rows(run.from_local_rows(rows, size=10), size=10), rows)
+    assert run.local_rows(10) == slice(0, 10)
+    assert np.array_equal(run.split_batch({"x": rows})["x"], rows)
 
 
 def test_local_devices():
@@ -69,8 +82,8 @@ def test_local_devices():
 def test_what_a_checkpoint_takes_is_a_copy():
     """It stays what it was when the run's next step takes over the state's buffers, or NumPy's are written to."""
     run = DataParallel("shard_map", devices=jax.devices()[:1])
-    state = {"bank": run.put(np.arange(1000, dtype=np.float32), Place.SAME), "step": np.array(7)}
-    kept = run.outside(state, Place.SAME)
+    state = {"bank": run.to_devices(np.arange(1000, dtype=np.float32), WHOLE), "step": np.array(7)}
+    kept = run.to_host(state, WHOLE)
     jax.block_until_ready(jax.jit(lambda x: x * 0 - 1, donate_argnums=0)(state["bank"]))
     assert state["bank"].is_deleted()
     state["step"][...] = 8
@@ -99,9 +112,9 @@ def test_as_many_devices_as_can_share_a_batch(batch_size, devices):
 def test_the_host_is_split(batch_size, cores, host_devices, devices):
     """One device a core as far as the batch can be shared out evenly, or as many as asked for."""
     code = (
-        "import jax\nfrom adsq_jax.devices import data_parallel as parallel\n"
-        f"parallel.cores = lambda: {cores}\n"
-        f"parallel.split_host(batch_size={batch_size}, host_devices={host_devices})\nprint(len(jax.devices('cpu')))"
+        "import jax\nfrom adsq_jax.devices import host\n"
+        f"host.cores = lambda: {cores}\n"
+        f"host.split_into_devices(batch_size={batch_size}, host_devices={host_devices})\nprint(len(jax.devices('cpu')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.split() == [str(devices)]
@@ -115,7 +128,7 @@ address, process, folder = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 jax.config.update("jax_num_cpu_devices", 2)
 jax.distributed.initialize(address, 2, process, initialization_timeout=60)
 from adsq_jax import retrieval
-from adsq_jax.devices.data_parallel import ShardedDatabase
+from adsq_jax.devices import ShardedDatabase
 data = dict(np.load(f"{folder}/data.npz"))
 devices = ShardedDatabase()
 counts, relevant = retrieval.distance_histograms(**data, devices=devices)
@@ -179,10 +192,10 @@ def test_two_processes_share_a_database(tmp_path):
         assert found["read"].tolist() == list(range(502) if process == 0 else range(502, 1_003))
 
 
-def test_a_spread_names_its_platform_and_devices():
+def test_a_sharded_database_names_its_platform_and_devices():
     """The default of distances follows the platform; a result names the machine."""
-    assert sharded_database.ShardedDatabase().platform == "cpu"
-    assert sharded_database.ShardedDatabase(jax.devices()[:2]).describe().startswith("2 x cpu")
+    assert ShardedDatabase().platform == "cpu"
+    assert ShardedDatabase(jax.devices()[:2]).describe().startswith("2 x cpu")
 
 
 EIGHT = """
@@ -190,7 +203,7 @@ import jax
 import numpy as np
 jax.config.update("jax_num_cpu_devices", 8)
 from adsq_jax import retrieval
-from adsq_jax.devices.data_parallel import ShardedDatabase
+from adsq_jax.devices import ShardedDatabase
 random = np.random.default_rng(0)
 codes, labels = random.integers(0, 256, (1_003, 8), dtype=np.uint8), random.integers(0, 9, 1_003)
 one, *more = (

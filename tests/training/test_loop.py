@@ -214,7 +214,7 @@ def first_metrics(config):
     """What the first update of LabelNet, and one of f against its codes, say of their terms."""
     setup = make_setup(config)
     state = init(setup)
-    net, targets = on_devices(setup, state, rounds.targets(setup, state, net="f"))
+    net, targets = on_devices(setup, state)
     batch = next(rounds.train_batches(setup, net="f", step=0))
     _, of_img_net = setup.img_net_step(net, targets, rounds.split_batch(setup, batch))
     _, of_label_net = setup.label_net_step(state.label_net, setup.sets.sets, setup.frequencies)
@@ -291,7 +291,7 @@ def test_a_frozen_trunk_stays_and_its_heads_learn(views, kind, devices, tmp_path
     """f and g share the trunk they began with, have other heads, which moved, and their banks are the whole networks' codes."""
     setup = make_setup(frozen_config(views=views, parallel=kind), devices=devices)
     start = setup.devices.to_host(init(setup), setup.specs)
-    _, state = train(setup, directory=tmp_path)
+    setup, state = train(setup, directory=tmp_path)
     restored, _ = Checkpoints(tmp_path / "checkpoints", keep=2, rows=setup.size).restore(start)
     assert same(restored, state)
     assert same(state.trunk, start.trunk)
@@ -332,7 +332,7 @@ def test_a_frozen_trunks_run_is_that_of_whole_networks_whose_trunk_does_not_move
         nets = {name: replace(net, params={**net.params, "backbone": trunk}) for name, net in state.img_nets.items()}
         return replace(state, img_nets=nets)
 
-    whole.init = with_one_trunk
+    monkeypatch.setattr(loop, "init", with_one_trunk)
     _, expected = train(whole, directory=tmp_path / "whole")
     for x, y in zip(*map(jax.tree.leaves, (expected.img_nets["g"].params["backbone"], found.trunk["params"])), strict=True):
         np.testing.assert_allclose(x, y, rtol=0, atol=1e-30)
@@ -440,7 +440,7 @@ def test_checkpoints_by_round(tmp_path):
     [
         ("train.batch_size", 6, "can't be shared by 4 devices"),
         ("train.batch_size", 80, "more than the 64 training images"),
-        ("data.image_size", 9, "is 8x8, and the network wants 9x9"),
+        ("data.image_size", 9, "8x8"),
     ],
 )
 def test_a_config_that_does_not_fit_the_data_is_refused(key, value, message):

@@ -14,7 +14,7 @@ PLAIN = {
     "arguments": {},
     "learning_rate": 0.1,
     "schedule": "constant",
-    "warmup_steps": 0,
+    "warmup": 0.0,
     "total_steps": 10,
     "weight_decay": 0.0,
     "clip_norm": 0.0,
@@ -75,7 +75,7 @@ def test_adam_with_weight_decay_is_adamw(schedule):
     params, gradients = trees()
     rate = 0.1 if schedule == "constant" else optax.warmup_cosine_decay_schedule(0.0, 0.1, 2, 10)
     found = build(
-        "adam", arguments={"b1": 0.8}, weight_decay=0.3, schedule=schedule, warmup_steps=0 if schedule == "constant" else 2
+        "adam", arguments={"b1": 0.8}, weight_decay=0.3, schedule=schedule, warmup=0.0 if schedule == "constant" else 0.2
     )
     expected = optax.adamw(rate, b1=0.8, weight_decay=0.3, mask=kernels)
     check_same(updates_of(found, params, gradients), updates_of(expected, params, gradients))
@@ -128,19 +128,19 @@ def test_gradients_are_clipped_by_their_norm_over_all_layers():
 
 def test_constant_schedule_stays_at_the_peak_after_its_warm_up():
     """0, a quarter, a half, three quarters of the peak, then the peak for good."""
-    found = learning_rates(12, warmup_steps=4)
+    found = learning_rates(12, warmup=0.4)
     np.testing.assert_allclose(found, [0, 0.025, 0.05, 0.075] + [0.1] * 8, rtol=1e-6)
 
 
 def test_constant_schedule_without_warm_up_starts_at_the_peak():
     """No warm-up is the peak from the first update on."""
-    np.testing.assert_allclose(learning_rates(3, warmup_steps=0), [0.1] * 3, rtol=1e-6)
+    np.testing.assert_allclose(learning_rates(3, warmup=0.0), [0.1] * 3, rtol=1e-6)
 
 
 @pytest.mark.parametrize("warmup_steps", [0, 3])
 def test_cosine_schedule_falls_to_zero_at_the_last_step(warmup_steps):
     """After the warm-up half a cosine, from the peak down to 0 at total_steps, and 0 from there on."""
-    found = learning_rates(13, schedule="cosine", warmup_steps=warmup_steps)
+    found = learning_rates(13, schedule="cosine", warmup=warmup_steps / 10)
     rises = [0.1 * step / 3 for step in range(warmup_steps)]
     length = 10 - warmup_steps
     falls = [0.05 * (1 + math.cos(math.pi * min(step, length) / length)) for step in range(13 - warmup_steps)]
@@ -148,8 +148,8 @@ def test_cosine_schedule_falls_to_zero_at_the_last_step(warmup_steps):
 
 
 def test_a_run_of_warm_up_alone_has_a_cosine_schedule_too():
-    """total_steps = warmup_steps rises to the end."""
-    found = learning_rates(3, schedule="cosine", warmup_steps=3, total_steps=3)
+    """A warm-up over all updates rises to the end."""
+    found = learning_rates(3, schedule="cosine", warmup=1.0, total_steps=3)
     np.testing.assert_allclose(found, [0, 0.1 / 3, 0.2 / 3], rtol=1e-6)
 
 

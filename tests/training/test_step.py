@@ -42,11 +42,11 @@ def losses(kind, devices, *, twin):
     state = init(setup)
     label_codes = np.asarray(guidance(setup, state).relaxed_codes)
     if twin:  # as after LabelNet's training
-        bank = setup.devices.from_local_rows(label_codes[setup.sets.set_index], size=setup.size)
-        state = replace(state, img_nets={name: replace(net, bank=bank) for name, net in state.img_nets.items()})
+        rows = label_codes[setup.sets.set_index]
+        state = replace(state, img_nets={name: replace(net, bank=rows) for name, net in state.img_nets.items()})
     found = []
     for name in setup.networks:
-        net, targets = on_devices(setup, state, rounds._targets(setup, state, net=name), net=name)
+        net, targets = on_devices(setup, state, net=name)
         for batch, _ in zip(rounds.train_batches(setup, net=name, step=0), range(STEPS), strict=False):
             net, metrics = setup.donating_img_net_step(net, targets, rounds.split_batch(setup, batch))
             found.append({key: float(np.mean(x)) for key, x in metrics.items()})

@@ -203,11 +203,11 @@ def test_missing_folder(directory):
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"images": [}', b"\xff\xfe{\0", b"[" * 100_000, b"\x80abc", b"1" * 5000])
 def test_no_json(directory, content):
-    """A file that is no whole JSON is named."""
+    """A file that is not complete JSON is named."""
     path = directory / "annotations" / "instances_val2014.json"
     path.write_bytes(content)
     text = error_of(directory)
-    assert f"{path} is no whole JSON file (" in text
+    assert f"{path} is not a complete JSON file (" in text
     assert "annotations_trainval2014.zip" in text
     assert len(text) < 700
 

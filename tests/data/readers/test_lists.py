@@ -376,7 +376,7 @@ def test_other_encodings(tmp_path, encoding):
 
 @pytest.mark.parametrize(("part", "content"), [("query", "q.jpg 0 1\n"), ("train", "a.jpg 1 0 0 0\n")])
 def test_lists_of_other_classes(tmp_path, part, content):
-    """A list with another number of labels a line is refused, with both numbers."""
+    """A list with another number of labels per line is refused, with both numbers."""
     text = error_of(lists.read, tmp_path, lists=write(tmp_path, **{part: content}))
     assert str(tmp_path / f"{part}.txt") in text
     assert f"{len(content.split()) - 1} labels" in text

@@ -149,7 +149,7 @@ def test_line_that_is_no_number(directory, token):
     path.write_bytes(f"2\n{token}\n3\n".encode())
     text = error_of(directory)
     assert f"{path}, line 2: " in text
-    assert "is no number from 1 to 30" in text
+    assert "is not a number from 1 to 30" in text
     assert GET_LABELS in text
     assert len(text) < 600
 

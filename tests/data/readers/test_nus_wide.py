@@ -164,7 +164,7 @@ def test_truncated_image(original):
     """An image that is cut short is refused by its name when it is decoded; it isn't missing."""
     source = original.read()
     row = next(i for i in range(len(source)) if source.name(i) == original.names[CUT])
-    with pytest.raises(BadImage, match="no whole picture") as caught:
+    with pytest.raises(BadImage, match="not a complete picture") as caught:
         source.image(row, shorter_side=0)
     assert original.names[CUT] in str(caught.value)
     assert row not in source.missing(np.arange(len(source)))

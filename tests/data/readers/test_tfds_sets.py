@@ -642,7 +642,7 @@ def test_end_to_end(prepared, tmp_path):
 @pytest.mark.parametrize("name", ["", "a b", "../x", "/etc", "huggingface:x", "x:y", "a/../b", "Upper", "x;y"])
 def test_what_is_no_name(tmp_path, name):
     """A path, another registry, or anything else that is no name of TFDS's is refused before TFDS sees it."""
-    assert f"{name!r} is no name of a TFDS data set" in error_of(read, tmp_path, name)
+    assert f"{name!r} is not the name of a TFDS data set" in error_of(read, tmp_path, name)
 
 
 def test_code_named_in_a_folder_is_not_run(tmp_path, prepared, monkeypatch):
@@ -666,7 +666,7 @@ def test_code_named_in_a_folder_is_not_run(tmp_path, prepared, monkeypatch):
     info.write_text(json.dumps(content))
     assert "'../../x-{SPLIT}'" in error_of(read, tmp_path, "adsq_tiny")
     info.write_text("{")
-    assert "is no description of a TFDS data set" in error_of(read, tmp_path, "adsq_tiny")
+    assert "is not the description of a TFDS data set" in error_of(read, tmp_path, "adsq_tiny")
 
 
 def test_labels_cache_of_other_shapes(tmp_path, prepared):

@@ -86,7 +86,7 @@ def test_a_file_that_is_damaged_later(paths):
     """A picture that can't be decoded is named when it is read."""
     dataset = data.from_arrays(paths, IDS)
     paths[3].write_bytes(b"no picture")
-    with pytest.raises(InputError, match=r"03\.png is no whole picture"):
+    with pytest.raises(InputError, match=r"03\.png is not a complete picture"):
         list(data.batches(dataset, batch_size=N, seed=0))
 
 
@@ -343,8 +343,8 @@ def test_load():
 @pytest.mark.parametrize(
     ("name", "changes", "text"),
     [
-        ("mnist", {}, "'mnist' is no benchmark: expected one of digits, fashion_mnist"),
-        ("folder", {}, "'folder' is no benchmark"),
+        ("mnist", {}, "'mnist' is not a benchmark: expected one of digits, fashion_mnist"),
+        ("folder", {}, "'folder' is not a benchmark"),
         ("cifar10", {}, "config.data.directory is empty"),
         ("cifar10", {"protocol": "digits"}, "protocol='digits': expected, for cifar10, cifar10 or cifar10-1 or cifar10-2"),
         ("digits", {"reader": "tfds"}, "reader='tfds': expected, for digits, files"),
