@@ -127,14 +127,14 @@ def test_any_number_of_images(trained):
     ("image", "said"),
     [
         ("nowhere.png", "nowhere.png isn't there"),
-        (".", "is no file"),
+        (".", "is not a file"),
         ("a\0b", "has a null in its name"),
         (b"bytes", "image 0 is bytes"),
         (np.zeros((8, 8, 3)), "image 0 is float64"),
         (np.zeros((8, 8, 4), np.uint8), "image 0 is uint8"),
         (np.zeros((0, 8, 3), np.uint8), "image 0 is uint8"),
         ([[1, [2]]], "image 0 is no image"),
-        (np.zeros((9, 8, 3), np.uint8), "image 0 is 9x8, and the model wants 8x8"),
+        (np.zeros((9, 8, 3), np.uint8), "image 0 is 9x8: expected 8x8"),
         (7, "int is no image"),
         ("ftp://cat.jpg", "ftp://cat.jpg begins with ftp://"),
         (None, "NoneType is no image"),
@@ -152,7 +152,7 @@ def test_what_is_no_image(trained, image, said):
 
 def test_a_file_that_is_no_picture(trained, tmp_path):
     (tmp_path / "cat.jpg").write_text("not a cat")
-    with pytest.raises(InputError, match=r"cat\.jpg is no whole picture"):
+    with pytest.raises(InputError, match=r"cat\.jpg is not a complete picture"):
         adsq_jax.load(trained[0]).encode(tmp_path / "cat.jpg")
 
 
@@ -164,7 +164,7 @@ def test_another_part(trained):
 @pytest.mark.parametrize("place", ["nowhere", ".", "file"])
 def test_no_run(tmp_path, place):
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="holds no trained model: finish the run"):
+    with pytest.raises(InputError, match="holds no trained model; fix: finish the run"):
         adsq_jax.load(tmp_path / place)
 
 
