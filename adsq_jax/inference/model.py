@@ -26,9 +26,10 @@ from adsq_jax.inference.encoder import map_batches, round_up
 from adsq_jax.models.img_net import ImgNet
 from adsq_jax.models.layers import DTYPES, Layers
 from adsq_jax.models.network import make_img_net
+from adsq_jax.retrieval.measures import html_table
 from adsq_jax.run import workdir
 
-FOLDER = "model"  # of a run's
+FOLDER = "model"  # in a run's folder
 _FORMAT = 1
 _LARGEST_BATCH = 2**20  # images
 _DESCRIPTION, _WEIGHTS = "model.json", "weights.safetensors"
@@ -41,7 +42,7 @@ class Model:
     """The ImgNets of a trained run. `load` reads one; `Model.from_networks` makes one of networks in memory."""
 
     def __init__(self, description: dict[str, Any], variables: dict[str, Any]):
-        """Take what `load` reads.
+        """Build a model from a description and variables.
 
         Args:
           description: the content of `model.json`; hashes may be missing.
@@ -49,8 +50,8 @@ class Model:
         """
         self._description = description
         self.bits: int = description["bits"]
-        self.image_size: int = description["view"]["image_size"]  # pixels a side of what the network sees
-        self.resize: int = description["view"]["resize"]  # pixels of the shorter side before the centre is cut; 0: as it is
+        self.image_size: int = description["view"]["image_size"]  # pixels per side of the network's input
+        self.resize: int = description["view"]["resize"]  # pixels of the shorter side before the centre crop; 0: no resizing
         self.variables, self._local = variables, LocalDevices()  # of all networks, for `relaxed_codes`
         self.batch_size: int = round_up(description["batch_size"], self._local)
         self.networks = dict(zip(("query", "database"), QUERY_NETS[description["query_net"]], strict=True))  # f, g or sum
@@ -61,6 +62,16 @@ class Model:
     def __repr__(self) -> str:
         net = self._description["network"]["backbone"]
         return f"Model({net}, {self.bits} bits, {self._description['method']}, query_net={self._description['query_net']})"
+
+    def _repr_html_(self) -> str:
+        about = self._description
+        rows = {
+            "method, bits": f"{about['method']}, {self.bits}",
+            "backbone": str(about["network"]["backbone"]),
+            "queries and database by": " and ".join(self.networks.values()),
+            "pixels": f"{self.image_size} x {self.image_size}",
+        }
+        return html_table([(title, [text]) for title, text in rows.items()])
 
     @classmethod
     def from_networks(
@@ -75,13 +86,13 @@ class Model:
         batch_size: int,
         method: str,
     ) -> "Model":
-        """Make a model of networks in memory.
+        """Make a model from networks in memory.
 
         Args:
           variables: by network, "f", with a twin "g", and "trunk" of a frozen trunk: NumPy arrays.
           network: the arguments of `models.network.make_img_net` but for layers and bits.
           bits: the code length.
-          dtype: of activations, "float32" or "bfloat16".
+          dtype: dtype of activations, "float32" or "bfloat16".
           preprocessing: how images were resized and cropped in training.
           query_net: which networks encode queries and database: ff, gg, fg or sum.
           batch_size: images encoded at a time.
@@ -92,7 +103,7 @@ class Model:
         """
         trees = {
             name: {
-                # the loss's own parameters are no part of encoding
+                # the loss's own parameters don't encode
                 "params": {key: tree for key, tree in kinds["params"].items() if key != "method"},
                 "batch_stats": kinds.get("batch_stats", {}),
             }
@@ -132,7 +143,7 @@ class Model:
 
     @property
     def sha256(self) -> str:
-        """A hash of what decides the codes: codes of models with the same hash can be compared, and no others."""
+        """A hash of what decides the codes: only codes of models with the same hash can be compared."""
         return self.description["sha256"]
 
     def save(self, directory: str | Path) -> None:
@@ -171,7 +182,7 @@ class Model:
         """Encode images into hash codes.
 
         Args:
-          images: one or several: a path, of this machine or of an object store; a PIL image; an array uint8[h, w, 3] or, grey,
+          images: one or several: a path, on this machine or in an object store; a PIL image; an array uint8[h, w, 3] or, grey,
             uint8[h, w] or uint8[h, w, 1]. Many of the same size may be one array, uint8[n, h, w, 3], [n, h, w, 1] or, if
             they are wider than 4 pixels, [n, h, w].
           part: "database", or "query" for what is searched. They differ where a run has `eval.query_net="fg"` alone.
@@ -196,7 +207,7 @@ class Model:
 
         Args:
           batches: uint8[n, image_size, image_size, 3] each, n from 1 to `batch_size`.
-          part: as of `encode`.
+          part: as in `encode`.
 
         Yields:
           Packed codes uint8[n, ceil(bits / 8)] of each batch, in order.
@@ -207,7 +218,7 @@ class Model:
         def padded() -> Iterator[np.ndarray]:
             for batch in batches:
                 lengths.append(len(batch))
-                # two sizes, since each is compiled on its own: a query or two, and whole batches
+                # only two sizes, since each is compiled: a query or two, and full batches
                 size = devices if len(batch) <= devices else self.batch_size
                 yield np.concatenate([batch, np.repeat(batch[:1], size - len(batch), axis=0)])
 
@@ -216,10 +227,10 @@ class Model:
             yield codes.pack(codes.binarize(total[: lengths.pop(0)]))
 
     def preprocess(self, image: ImageLike, number: int) -> np.ndarray:
-        """Return the pixels of an image as the network sees them.
+        """Return the pixels of an image that the network gets.
 
         Args:
-          image: as of `encode`.
+          image: as in `encode`.
           number: its position among others, for messages.
 
         Returns:
@@ -290,7 +301,7 @@ def _as_list(images: Any) -> Sequence[Any]:
         return list(images)
     except TypeError as error:
         raise InputError(
-            f"{type(images).__name__} is no image: expected a path, a PIL image or an array uint8[h, w, 3]"
+            f"{type(images).__name__} is not an image: expected a path, a PIL image or an array uint8[h, w, 3]"
         ) from error
 
 
@@ -316,7 +327,7 @@ def _array(image: Any) -> np.ndarray:
     try:
         return np.asarray(image)
     except (TypeError, ValueError) as error:
-        raise BadImage(f"is no image ({error}): expected a path, a PIL image or an array uint8[h, w, 3]") from error
+        raise BadImage(f"is not an image ({error}): expected a path, a PIL image or an array uint8[h, w, 3]") from error
 
 
 def _batched(images: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
@@ -350,13 +361,13 @@ def load(directory: str | Path) -> Model:
         if description["sha256"] != _identity(description):
             raise ValueError("model.json was changed")
         if hashlib.sha256(content).hexdigest() != description["weights_sha256"]:
-            raise ValueError("weights.safetensors isn't what was written")
+            raise ValueError("weights.safetensors was changed")
         model = Model(description, _tree(safetensors.numpy.load(content)))
         images = jax.ShapeDtypeStruct((1, model.image_size, model.image_size, 3), jnp.uint8)
-        for part in ("query", "database"):  # finds out now whether all of it fits
+        for part in ("query", "database"):  # check now that all of it fits
             jax.eval_shape(partial(model.relaxed_codes, part=part), model.variables, images)
     except Exception as error:  # a file that was changed makes JSON's contents, safetensors and flax raise almost anything
-        raise InputError(f"{folder} is no whole model ({first_line(error)}); fix: restore it, or train again") from error
+        raise InputError(f"{folder} is not a complete model ({first_line(error)}); fix: restore it, or train again") from error
     return model
 
 
@@ -367,14 +378,14 @@ def _identity(description: dict[str, Any]) -> str:
 
 
 def _check(description: Any) -> None:
-    """Check what building the network doesn't."""
+    """Check the fields that `make_img_net` doesn't."""
     if description["format"] != _FORMAT or description["bit_order"] != codes.BIT_ORDER:
-        raise ValueError(f"it is of another version than format {_FORMAT}")
+        raise ValueError(f"its format is not {_FORMAT}")
     batch_size, method = description["batch_size"], description["method"]
     if type(batch_size) is not int or not 1 <= batch_size <= _LARGEST_BATCH or description["dtype"] not in DTYPES:
         raise ValueError("batch_size or dtype is out of range")
     if not isinstance(method, str):
-        raise ValueError("method is no name")
+        raise ValueError("method is not a name")
 
 
 def _tree(arrays: dict[str, np.ndarray]) -> dict[str, Any]:

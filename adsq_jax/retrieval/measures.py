@@ -118,7 +118,7 @@ class Measures:
         return self.by_cutoff[str(cutoff)]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all figures as JSON can hold them.
+        """Return all figures as JSON values.
 
         Returns:
           The attributes by name, `by_cutoff` as `metrics`; ranks are text.
@@ -146,17 +146,22 @@ class Measures:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f'<tr><th style="text-align:left">{html.escape(title)}</th>'
-            + "".join(f'<td style="text-align:right">{html.escape(cell)}</td>' for cell in cells)
-            + "</tr>"
-            for title, cells in table_rows(self.to_dict())
-        )
-        return f"<table>{rows}</table>"
+        return html_table(table_rows(self.to_dict()))
+
+
+def html_table(rows: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """Return a table for a notebook, in HTML, from the title and the cells of each row."""
+    lines = (
+        f'<tr><th style="text-align:left">{html.escape(title)}</th>'
+        + "".join(f'<td style="text-align:right">{html.escape(cell)}</td>' for cell in cells)
+        + "</tr>"
+        for title, cells in rows
+    )
+    return f"<table>{''.join(lines)}</table>"
 
 
 def table_rows(figures: Mapping[str, Any]) -> list[tuple[str, Sequence[str]]]:
-    """Return the rows of a table for people, a title and cells each, from the dictionary form."""
+    """Return the rows of a human-readable table, each a title and its cells, from the dictionary form."""
     by_cutoff = figures["metrics"]
     rows: list[tuple[str, Sequence[str]]] = [
         ("queries / database, bits", ["{n_query:,} / {n_database:,}, {bits}".format(**figures)]),

