@@ -1,11 +1,11 @@
-"""The exceptions that are meant for the person at the keyboard, and help to word them."""
+"""The exceptions that commands report in one line, and helpers for their text."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """Bad input. The text is one line: what was expected, what was given, and how to mend it.
+    """Bad input. The text is one line: what was expected, what was given, and how to fix it.
 
     Commands print the line and end with exit status 2. Any other exception is a defect and keeps its traceback.
     """
@@ -14,7 +14,7 @@ class InputError(ValueError):
 class Stopped(BaseException):
     """A signal ended the work early; the same command continues from what was saved. The argument is the signal's number.
 
-    Like KeyboardInterrupt it is no error, so that `except Exception` lets it pass.
+    Like KeyboardInterrupt it is not an error, so that `except Exception` lets it pass.
     """
 
 
@@ -24,6 +24,6 @@ def first_line(error: BaseException) -> str:
 
 
 def did_you_mean(name: object, names: Iterable[str]) -> str:
-    """Return ` (did you mean 'NAME'?)` with the known name that is nearest to an unknown one; nothing if none is near."""
+    """Return ` (did you mean 'NAME'?)` with the known name nearest to an unknown one, or "" if none is near."""
     near = difflib.get_close_matches(str(name), names, n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""

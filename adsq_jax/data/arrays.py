@@ -34,7 +34,7 @@ def from_arrays(
     preprocessing: Preprocessing | None = None,
     classes: Sequence[str] | None = None,
 ) -> Dataset:
-    """Make a data set of one's own images and labels.
+    """Make a data set from your own images and labels.
 
     Args:
       images: one of
@@ -47,7 +47,7 @@ def from_arrays(
         - class ids, int[n] from 0;
         - multi-hot labels, [n, c] in {0, 1};
         - a list of n class names;
-        - a list of n lists of class names, for any number of labels an image.
+        - a list of n lists of class names, for any number of labels per image.
       query: the queries: indices int[m], a mask bool[n] or a slice; None for no queries.
       train: the training set, in the same forms; None for all images but the queries.
       database: the database, in the same forms; None for all images but the queries. It may share images with `train`.
@@ -59,7 +59,7 @@ def from_arrays(
       The data set. The rows of each part are in ascending order.
 
     Raises:
-      InputError: the reason.
+      InputError: an argument is invalid; the message says why.
     """
     known, names = make_labels(labels, classes=classes)
     source = _make_source(images, known, names)
@@ -86,14 +86,14 @@ def make_labels(labels: Any, *, classes: Sequence[str] | None = None) -> tuple[L
     """Convert labels in any of the forms that `from_arrays` takes.
 
     Args:
-      labels: as of `from_arrays`.
-      classes: the names of the classes, in their order; None: as of `from_arrays`.
+      labels: as in `from_arrays`.
+      classes: the names of the classes, in their order; None: as in `from_arrays`.
 
     Returns:
       The labels, and the names of the classes.
 
     Raises:
-      InputError: the reason.
+      InputError: an argument is invalid; the message says why.
     """
     if classes is not None:
         classes = list(classes)
@@ -108,7 +108,7 @@ def make_labels(labels: Any, *, classes: Sequence[str] | None = None) -> tuple[L
             return _labels_from_numbers(array, classes)
         items = array.tolist()
     if not len(items):
-        raise InputError("labels are empty; fix: give one label an image")
+        raise InputError("labels are empty; fix: give one label per image")
     sets = [[item] if isinstance(item, str) else item for item in items]
     if all(isinstance(item, list | tuple | set | frozenset) and all(isinstance(x, str) for x in item) for item in sets):
         return _labels_from_texts(sets, classes)
@@ -217,7 +217,7 @@ def _check_pixels(array: np.ndarray, *, name: str, grey_dimensions: int) -> np.n
     if array.dtype != np.uint8:
         if array.dtype.kind in "fV":
             if np.isnan(array).any():
-                raise InputError(f"{name}: expected uint8 from 0 to 255, got {array.dtype} with NaN; fix: repair the images")
+                raise InputError(f"{name}: expected uint8 from 0 to 255, got {array.dtype} with NaN; fix: restore the images")
             fix = "(255 * images).round().astype('uint8') if they are in [0, 1]"
         else:
             fix = "images.astype('uint8') if they are in 0 to 255"
@@ -251,17 +251,9 @@ def choose_preprocessing(source: Source, given: Preprocessing | None) -> Preproc
 def _make_split(n: int, *, query: Rows | None, train: Rows | None, database: Rows | None) -> Split:
     queries = np.zeros(0, np.int64) if query is None else _rows(query, n, name="query")
     rest = np.setdiff1d(np.arange(n), queries)
-    split = Split(
-        queries,
-        *(
-            rest if rows is None else _rows(rows, n, name=name)
-            for name, rows in (
-                ("train", train),
-                ("database", database),
-            )
-        ),
-    )
-    for part in ("train", "database"):
+    given = {"train": train, "database": database}
+    split = Split(queries, *(rest if rows is None else _rows(rows, n, name=part) for part, rows in given.items()))
+    for part in given:
         if not len(getattr(split, part)):
             raise InputError(f"{part} is empty; fix: leave images that are not queries")
     return split

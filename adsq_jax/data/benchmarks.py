@@ -23,19 +23,19 @@ def load(
       name: "digits", "fashion_mnist", "cifar10", "nuswide", "imagenet100", "coco" or "mirflickr25k".
       directory: the folder of its files; digits come with scikit-learn and need none.
       protocol: how to split it; None for the first of `datasets.PROTOCOLS_OF[name]`, which has the benchmark's name.
-      reader: the form of its files, one of `datasets.READERS_OF[name]`: "files" (as published), "lists", "tfds"; None: first.
-      seed: seeds the draw of queries and training images, from 0.
-      preprocessing: how to resize, crop and augment; None: as of `from_arrays`.
+      reader: the form of its files, one of `datasets.READERS_OF[name]`, "files" (as published), "lists", "tfds"; None: first.
+      seed: the seed for drawing queries and training images, from 0.
+      preprocessing: how to resize, crop and augment; None: as in `from_arrays`.
 
     Returns:
       The data set.
 
     Raises:
-      InputError: the reason.
+      InputError: an argument is invalid; the message says why.
     """
     if name not in PROTOCOLS_OF or datasets.OWN in PROTOCOLS_OF[name]:
         known = ", ".join(name for name, protocols in PROTOCOLS_OF.items() if datasets.OWN not in protocols)
-        raise InputError(f"{name!r} is no benchmark: expected one of {known}")
+        raise InputError(f"{name!r} is not a benchmark: expected one of {known}")
     for given, known_names, key in ((protocol, PROTOCOLS_OF[name], "protocol"), (reader, READERS_OF[name], "reader")):
         if given is not None and given not in known_names:
             raise InputError(f"{key}={given!r}: expected, for {name}, {' or '.join(known_names)}")

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from adsq_jax.data.datasets import Dataset
 from adsq_jax.data.images import BadImage
 
-_SIDE, _COLUMNS, _LINES, _GAP = 112, 10, 2, 8  # pixels of an image; images a line; lines a part; pixels between images
+_SIDE, _COLUMNS, _LINES, _GAP = 112, 10, 2, 8  # pixels of an image; images per line; lines per part; pixels between images
 _LONGEST_TITLE = 140  # characters
 _TITLE, _TEXT = 28, 26  # pixels of a title's line, and of the two lines of text below an image
 
@@ -35,10 +35,10 @@ def _cell(dataset: Dataset, row: int) -> tuple[np.ndarray | None, str]:
 
 
 def draw_sections(sections: Mapping[str, Sequence[tuple[np.ndarray | None, str]]]) -> bytes:
-    """Draw pictures, ten a line, below the titles of their sections.
+    """Draw pictures, ten per line, below the titles of their sections.
 
     Args:
-      sections: by title, pictures uint8[h, w, 3] with a text each; None is drawn as a crossed frame.
+      sections: the pictures, uint8[h, w, 3], and their texts by title; None is drawn as a crossed frame.
 
     Returns:
       The bytes of a PNG file.

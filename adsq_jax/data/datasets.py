@@ -1,4 +1,8 @@
-"""Data sets by name: a source, split by a protocol, without the images that can't be read."""
+"""Data sets by name: a source, split by a protocol, without the images that can't be read.
+
+To add one, write readers/NAME.py, call it in `_open_files`, add NAME to `READERS_OF` and `PROTOCOLS_OF` and its protocol to
+`protocols.PROTOCOLS`, and write configs/NAME.py; if TFDS has it too, add it to `tfds_sets.BENCHMARKS`.
+"""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +19,7 @@ from adsq_jax.data.sources import ArraySource, CachedSource, Source
 from adsq_jax.data.splits import Split
 from adsq_jax.errors import InputError
 
-READERS_OF = {  # each data set, and the forms that can be read: its own files, list files with images, TFDS
+READERS_OF = {  # each data set, and the forms that can be read: its published files, list files with images, TFDS
     "digits": ("files",),
     "fashion_mnist": ("files", "lists", "tfds"),
     "cifar10": ("files", "lists", "tfds"),
@@ -98,8 +102,8 @@ def batches(dataset: Dataset, *, batch_size: int, seed: int, epoch: int = 0) -> 
 
     Args:
       dataset: the data set.
-      batch_size: images a batch, at most as many as the training set has.
-      seed: seeds order and augmentation.
+      batch_size: images per batch, at most the size of the training set.
+      seed: the seed for order and augmentation.
       epoch: the number of the pass, from 0; each has its own order.
 
     Returns:
@@ -108,7 +112,7 @@ def batches(dataset: Dataset, *, batch_size: int, seed: int, epoch: int = 0) -> 
       the iterator ends or is closed.
 
     Raises:
-      InputError: the reason.
+      InputError: an argument is invalid; the message says why.
     """
     from adsq_jax.data import pipeline  # grain and JAX take a second to import
     from adsq_jax.devices import host
@@ -135,7 +139,7 @@ def open_source(settings: Settings) -> Source:
     """Open the images of a data set, without a split.
 
     Raises:
-      InputError: the data are missing or damaged; the text says what to get and where to put it.
+      InputError: the data are missing or damaged; the message says what to get and where to put it.
     """
     if not settings.directory and settings.name != "digits" and settings.reader != "tfds":
         raise InputError("config.data.directory is empty; fix: give the folder of the images, --config.data.directory=FOLDER")
@@ -194,11 +198,7 @@ def draw(settings: Settings) -> Dataset:
     """Open a data set and split it, without a check for unreadable images."""
     source = open_source(settings)
     split, map_at = protocols.draw(
-        source,
-        settings.protocol,
-        seed=settings.split_seed,
-        query_share=settings.query_share,
-        train_share=settings.train_share,
+        source, settings.protocol, seed=settings.split_seed, query_share=settings.query_share, train_share=settings.train_share
     )
     splits.check_disjoint(split, source.names, allow_overlap=settings.allow_overlap)
     if settings.validation:
@@ -216,11 +216,11 @@ def make_dataset(source: Source, split: Split, *, protocol: str, map_at: str, pr
 def load(settings: Settings) -> Dataset:
     """Open a data set, split it, and check that its images exist.
 
-    With a manifest of `python -m adsq_jax.data` the split must be the manifest's; with `on_bad_image="skip"` the images that
-    the manifest calls bad are left out. Decoded training images are cached in memory, up to `keep_mib`.
+    With a manifest of `python -m adsq_jax.data` the split must be the same; `on_bad_image="skip"` leaves out the images that
+    the manifest lists as bad. Decoded training images are cached in memory, up to `keep_mib`.
 
     Raises:
-      InputError: as `draw`; an image is missing; or the split isn't the manifest's.
+      InputError: the data or an image are missing, or the split isn't the manifest's.
     """
     dataset = draw(settings)
     if settings.on_bad_image == "skip" and not settings.manifest:

@@ -35,7 +35,7 @@ class Gallery(NamedTuple):
 
 
 def read(images: str, *, directory: str) -> Gallery:
-    """Open pictures as a flag names them.
+    """Open the pictures that a flag names.
 
     Args:
       images: a folder, whose pictures at any depth have the first folder below it as their label; a list file (a path, then a 0

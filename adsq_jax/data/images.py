@@ -1,4 +1,4 @@
-"""From the bytes of a file to pixels. Every picture that can be shown is decoded, every other one raises `BadImage`."""
+"""From the bytes of a file to pixels: decode every picture that can be shown, raise `BadImage` for all others."""
 
 import io
 import os
@@ -13,25 +13,25 @@ from adsq_jax import storage
 from adsq_jax.errors import InputError, first_line
 
 MOST_PIXELS = 89_478_485  # a quarter of a GiB in three channels: Pillow's own limit
-_MOST_BYTES = 2**30  # of a file: more than that many pixels of four channels of 16 bits
+_MOST_BYTES = 2**30  # of a file: enough for MOST_PIXELS in four channels of 16 bits
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")  # Pillow's formats that start no other program
 _ORIENTATION = 0x0112  # EXIF's tag
 _ORIENTATION_MARKS = (b"Exif\0\0", b"tiff:Orientation")  # the beginning of EXIF, and XMP's name of the same tag
 _EIGHT_BITS = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
 
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # damaged EXIF doesn't change a pixel
-warnings.filterwarnings("error", category=Image.DecompressionBombWarning)  # of too many pixels Pillow only warns
+warnings.filterwarnings("error", category=Image.DecompressionBombWarning)  # Pillow only warns about too many pixels
 
 
 class BadImage(InputError):
-    """An image that is missing or can't be shown. The text continues after the image's name: `is empty: restore it`."""
+    """An image that is missing or can't be shown. The text continues after the image's name: `is empty; fix: restore it`."""
 
 
 def decode(content: bytes, *, shorter_side: int) -> np.ndarray:
     """Decode a picture, and resize it.
 
-    Grey, palette and CMYK pictures become RGB; of 16 bits the upper 8 count; transparent pixels are laid on white; of an
-    animation the first frame counts; EXIF's orientation is applied. JPEG is decoded by libjpeg-turbo with its exact methods;
+    Grey, palette and CMYK pictures become RGB; the upper 8 of 16 bits are used; transparent pixels are laid on white; only the
+    first frame of an animation is read; EXIF's orientation is applied. JPEG is decoded by libjpeg-turbo with its exact methods;
     if the picture is much larger than `shorter_side`, at a half, a quarter or an eighth of its size.
 
     Args:
@@ -45,7 +45,7 @@ def decode(content: bytes, *, shorter_side: int) -> np.ndarray:
       BadImage: the picture is damaged, has more than MOST_PIXELS, or has pixels without a defined range.
     """
     if not content:
-        raise BadImage("is empty: restore it")
+        raise BadImage("is empty; fix: restore it")
     try:
         pixels = _decode_plain_jpeg(content, shorter_side=shorter_side)
         if pixels is None:
@@ -58,7 +58,7 @@ def decode(content: bytes, *, shorter_side: int) -> np.ndarray:
         raise BadImage(_too_large()) from error
     except Exception as error:  # Pillow's readers raise anything for a damaged file
         reason = first_line(error).split(" <_io.BytesIO")[0][:100]
-        raise BadImage(f"is no whole picture ({reason}): restore it, or convert it to JPEG or PNG") from error
+        raise BadImage(f"is not a complete picture ({reason}); fix: restore it, or convert it to JPEG or PNG") from error
     return resize(pixels, shorter_side=shorter_side)
 
 
@@ -74,7 +74,7 @@ def from_picture(picture: Image.Image, *, shorter_side: int) -> np.ndarray:
     except (BadImage, MemoryError):
         raise
     except Exception as error:  # as above
-        raise BadImage(f"is no whole picture ({first_line(error)[:100]}): give another") from error
+        raise BadImage(f"is not a complete picture ({first_line(error)[:100]}); fix: give another") from error
 
 
 def read(path: Path) -> bytes:
@@ -85,19 +85,23 @@ def read(path: Path) -> bytes:
     """
     try:
         if not storage.is_remote(path) and not path.is_file():  # opening a pipe would block
-            raise BadImage("is no file: give a picture" if os.path.lexists(path) else "isn't there: give the path of a picture")
+            raise BadImage(
+                "is not a file; fix: give a picture"
+                if os.path.lexists(path)
+                else "isn't there; fix: give the path of a picture"
+            )
         check_bytes(storage.size(path))
         return storage.read(path)
     except FileNotFoundError as error:
-        raise BadImage("isn't there: give the path of a picture") from error
+        raise BadImage("isn't there; fix: give the path of a picture") from error
     except OSError as error:
-        raise BadImage(f"can't be read ({error.strerror}): give another picture") from error
+        raise BadImage(f"can't be read ({error.strerror}); fix: give another picture") from error
 
 
 def check_bytes(size: int) -> None:
-    """Check the size of a file before it is read whole."""
+    """Check the size of a file before it is read."""
     if size > _MOST_BYTES:
-        raise BadImage(f"has more than {_MOST_BYTES >> 20:,} MiB: make it smaller")
+        raise BadImage(f"has more than {_MOST_BYTES >> 20:,} MiB; fix: make it smaller")
 
 
 def centre(image: np.ndarray, *, side: int) -> np.ndarray:
@@ -114,7 +118,7 @@ def check_size(size: tuple[int, int], *, shorter_side: int) -> None:
 
 
 def _too_large() -> str:
-    return f"has more than {MOST_PIXELS:,} pixels, or would have once it is resized: make it smaller"
+    return f"has more than {MOST_PIXELS:,} pixels, or would have once it is resized; fix: make it smaller"
 
 
 def _decode_plain_jpeg(content: bytes, *, shorter_side: int) -> np.ndarray | None:
@@ -143,7 +147,7 @@ def _decode_by_pillow(picture: Image.Image, *, shorter_side: int) -> np.ndarray:
     if picture.mode.startswith("I;16") or (file_format == "PPM" and picture.mode == "I"):  # Pillow scales PGM to 16 bits
         return np.repeat((np.asarray(picture) >> 8).astype(np.uint8)[..., None], 3, axis=2)
     if picture.mode not in _EIGHT_BITS:
-        raise BadImage(f"has pixels of kind {picture.mode}, which have no agreed range: convert it to 8 bits")
+        raise BadImage(f"has pixels of kind {picture.mode}, which have no defined range; fix: convert it to 8 bits")
     if "transparency" in picture.info or picture.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)

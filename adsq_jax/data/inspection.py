@@ -24,7 +24,7 @@ class Images(NamedTuple):
 
     rows: np.ndarray  # int64[n], ascending
     digests: np.ndarray  # hashes of the stored bytes, uint8[n, 16]; zeros if nothing could be read
-    bad: dict[int, str]  # by row, what is wrong
+    bad: dict[int, str]  # the reason, by row
 
 
 def read_images(
@@ -62,9 +62,9 @@ def manifest_of(dataset: Dataset, settings: Settings, images: Images | None) -> 
     """Return the content of a manifest, for JSON.
 
     Args:
-      dataset: without the images that are left out.
-      settings: that it was opened with.
-      images: as they were read, with those that are left out; None if they weren't read.
+      dataset: the data set, without the images left out.
+      settings: the settings with which it was opened.
+      images: the result of `read_images`, with the images left out; None if they weren't read.
     """
     source, split = dataset.source, dataset.split
     counts = {part: source.labels.per_class(rows) for part, rows in split._asdict().items()}
@@ -137,7 +137,7 @@ def table(content: dict[str, Any]) -> str:
         ("queries / training set / database", " / ".join(f"{content[f'n_{part}']:,}" for part in Split._fields)),
         ("held out for tuning", f"{content['validation']:,}"),
         ("database holds the training set", "yes" if content["database_holds_train"] else "no"),
-        ("labels an image", f"{labels['mean_per_image']:.2f}, at most {labels['most_per_image']}"),
+        ("labels per image", f"{labels['mean_per_image']:.2f}, at most {labels['most_per_image']}"),
         ("images without a label", f"{labels['images_without']:,}"),
         ("relevant to a query, of the database", f"{labels['relevant_share']:.4f}, the chance level of mAP@all"),
         *[(f"overlap: {where}", f"{count:,}") for where, count in content["overlaps"].items()],

@@ -16,7 +16,7 @@ def read(path: Path) -> dict[str, Any]:
     fix = "fix: give the manifest.json that python -m adsq_jax.data wrote"
     try:
         if not storage.is_file(path) or storage.size(path) > _MOST_BYTES:  # opening a pipe would block
-            raise InputError(f"{path} is no file, or one of more than {_MOST_BYTES >> 20} MiB; {fix}")
+            raise InputError(f"{path} is not a file, or has more than {_MOST_BYTES >> 20} MiB; {fix}")
         content = json.loads(storage.read(path).decode())
         if not isinstance(content["split_sha256"], str) or len(content["split_sha256"]) != 64:
             raise ValueError
@@ -27,16 +27,16 @@ def read(path: Path) -> dict[str, Any]:
     except InputError:
         raise
     except (ValueError, RecursionError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is no manifest of a split; {fix}") from error
+        raise InputError(f"{path} is not a manifest of a split; {fix}") from error
     return content
 
 
 def check_origin(content: dict[str, Any], *, path: str, **expected: str | int) -> None:
-    """Check that a manifest is of these data and this draw: `data`, `protocol` and so on have the expected values."""
+    """Check that a manifest has the expected values of `data`, `protocol` and so on."""
     for key, value in expected.items():
         if content.get(key) != value:
             raise InputError(
-                f"{path} is of {key}={content.get(key)!r}, the config of {value!r}; fix: give the manifest of these data"
+                f"{path} has {key}={content.get(key)!r}, the config has {value!r}; fix: give the manifest of these data"
             )
 
 
@@ -50,11 +50,11 @@ def check(content: dict[str, Any], split_sha256: str, *, path: Path) -> None:
 
 
 def differences(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
-    """Return in what two manifests differ, the most important first; nothing if split and images are the same.
+    """Return the differences of two manifests, the most important first; an empty list if split and images are the same.
 
     Args:
-      theirs: read from a file.
-      ours: of the data here.
+      theirs: the manifest from a file.
+      ours: the manifest of the local data.
     """
     texts = []
     for key in _COMPARED:

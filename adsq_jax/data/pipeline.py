@@ -16,7 +16,7 @@ from adsq_jax.data.sources import Source
 
 
 class ReadOptions(NamedTuple):
-    """Threads and processes that read images; they decide on the speed, and on which part of a batch is read here."""
+    """Threads and processes that read images; they set the speed, and which part of a batch this process reads."""
 
     threads: int  # that read and decode, in each process
     workers: int = 0  # processes that read; 0: the calling one
@@ -73,14 +73,14 @@ def train_batches(
     stop: int | None = None,
     read_options: ReadOptions,
 ) -> Generator[dict[str, np.ndarray]]:
-    """Yield shuffled, augmented batches. Each pass has its own order and drops what doesn't fill a batch.
+    """Yield shuffled, augmented batches. Each pass has its own order and drops an incomplete last batch.
 
     Args:
-      source: of images.
+      source: the images.
       rows: the training set's rows of the source, int[n].
       preprocessing: how to resize, crop, mirror and erase.
-      batch_size: images a batch over all processes, at most n; a multiple of their number.
-      seed: seeds order and augmentation.
+      batch_size: images per batch over all processes, at most n; a multiple of their number.
+      seed: the seed for order and augmentation.
       start: the first step.
       stop: the step after the last; None: batches never end.
       read_options: process p of `processes` gets images p, p + processes, ... of each batch.
@@ -100,10 +100,10 @@ def train_batches(
 def train_feature_batches(
     views: Sequence[np.ndarray], *, batch_size: int, seed: int, start: int, read_options: ReadOptions
 ) -> Generator[dict[str, np.ndarray]]:
-    """Yield batches as `train_batches`, of a frozen trunk's features: one of an image's views at random.
+    """Yield batches of a frozen trunk's features, as `train_batches` does for images: one view of each image at random.
 
     Args:
-      views: of the training set, each float32[n, width].
+      views: the training set's features, one array float32[n, width] per view.
       batch_size, seed, start: as in `train_batches`.
       read_options: threads and processes; there are no workers, since nothing is decoded.
 
@@ -117,7 +117,7 @@ def train_feature_batches(
 def _repeat(
     dataset: Any, *, batch_size: int, start: int, stop: int | None, read_options: ReadOptions
 ) -> Generator[dict[str, np.ndarray]]:
-    """Yield this process's part of whole batches, pass after pass."""
+    """Yield this process's part of complete batches, pass after pass."""
     process, processes = read_options.process, read_options.processes
     whole = len(dataset) // batch_size * batch_size
     dataset = dataset[process:whole:processes].batch(batch_size // processes).repeat()
@@ -138,7 +138,7 @@ def in_order(
 
     Args:
       source, rows, preprocessing, batch_size, read_options: as in `train_batches`.
-      seed: seeds the augmentation, which also depends on an image's position in `rows`; None: crop to the centre.
+      seed: the seed for the augmentation, which also depends on an image's position in `rows`; None: crop to the centre.
       start: the first position in `rows`, below n.
 
     Returns:

@@ -23,8 +23,8 @@ def prepare(settings: Settings, *, out: Path | None, verify: Path | None, read_i
       settings: the data set and its split.
       out: the folder to write to; None with `verify`.
       verify: the manifest to compare with; None with `out`.
-      read_images: whether to decode every image; without it, only missing images are noticed.
-      threads: how many read at once.
+      read_images: whether to decode every image; without it, only missing files are detected.
+      threads: the number of threads that read.
 
     Returns:
       The content of the manifest.
@@ -90,7 +90,7 @@ def _compare(known: dict[str, Any], content: dict[str, Any], *, path: Path | Non
     differences = manifest.differences(known, content)
     if differences:
         raise InputError(
-            f"the split differs from {path}: {'; '.join(differences)}; fix: bring the same data, or train on another split"
+            f"the split differs from {path}: {'; '.join(differences)}; fix: use the same data, or train on another split"
         )
     compared = known.get("images_sha256") and content["images_sha256"]
     print(f"the same split as {path}{' and the same images' if compared else '; images were not compared'}")

@@ -1,4 +1,7 @@
-"""From an image as it is stored to what the network sees: resize, crop, augment."""
+"""From a stored image to the network's input: resize, crop, augment.
+
+A new augmentation needs a field here, in `datasets.Settings` and in `config._data`, and a rule in `config_check._RULES`.
+"""
 
 from typing import NamedTuple
 
@@ -12,7 +15,7 @@ class Preprocessing(NamedTuple):
     """How images are resized, cropped and augmented.
 
     Args:
-      resize: the shorter side after resizing, in pixels; 0 leaves images as they are.
+      resize: the shorter side after resizing, in pixels; 0: no resizing.
       image_size: the side of the square crop, in pixels: at the centre to encode, at random to train.
       crop_padding: training: the width of a black border, in pixels, that is added before the random crop.
       flip: training: whether to mirror half of the images, left to right.

@@ -60,8 +60,8 @@ def by_class(source: Source, protocol: Protocol, *, seed: int) -> Split:
 def by_concept(source: Source, protocol: Protocol, *, seed: int) -> Split:
     """Draw equally many queries and training images for each concept, for images of several labels.
 
-    Concept by concept, rarest first, from its images that were not drawn for another one. Images that occur more than once are
-    not drawn, so that no copy of a query is in another part.
+    Draws go concept by concept, the rarest first, among images not drawn before. Images that occur more than once are not
+    drawn, so that no copy of a query is in another part.
 
     Source: the field's NUS-WIDE protocol of 21 concepts; the order of the concepts is this project's.
     """
@@ -127,9 +127,9 @@ def draw(source: Source, name: str, *, seed: int, query_share: float, train_shar
     """Divide a source by a protocol; list files take precedence over any draw.
 
     Args:
-      source: of images.
+      source: the images.
       name: one of PROTOCOLS, or OWN.
-      seed: seeds the draw.
+      seed: the seed for the draw.
       query_share: with OWN, the share of each class that becomes queries, above 0, below 1.
       train_share: with OWN, the share of the rest to train on, above 0, at most 1.
 

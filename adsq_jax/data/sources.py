@@ -76,13 +76,13 @@ class Source(ABC):
         parts: Mapping[str, np.ndarray] | None = None,
         notes: Mapping[str, int] | None = None,
     ):
-        """Set what is known of all images.
+        """Set labels, names and parts.
 
         Args:
-          labels: of all images.
+          labels: the labels of all images.
           classes: the names of the classes.
           names: the names of the images, if they have any; they enter a split's hash.
-          parts: the rows of each part, if the data set itself is divided.
+          parts: the rows of each part, if the data set comes divided.
           notes: counts to show to the user: {"files that are no pictures": 3}.
 
         Raises:
@@ -130,7 +130,7 @@ class Source(ABC):
           shorter_side: the size to resize it to, in pixels; 0: none.
 
         Raises:
-          BadImage: the image is missing or damaged; the text names it.
+          BadImage: the image is missing or damaged; the message names it.
         """
 
     def missing(self, rows: np.ndarray) -> np.ndarray:
@@ -138,7 +138,7 @@ class Source(ABC):
         return rows[:0]
 
     def stamp(self, rows: np.ndarray) -> str:
-        """Return a hash that changes if some of these images change; it takes seconds. Here: of all names and a sample."""
+        """Return a hash that changes with the images, in seconds. By default it hashes all names and a sample of images."""
         sample = rows[:: max(1, len(rows) // _SAMPLE)]
         names = b"" if self.names is None else self.names.take(rows).joined
         return _sha256([names, *(self.content(int(row)) for row in sample)])
@@ -167,7 +167,7 @@ class ArraySource(Source):
         return self.pixels[index].tobytes()
 
     def image(self, index: int, *, shorter_side: int) -> np.ndarray:
-        """Return the pixels, resized; of a grey image one channel three times, without a copy."""
+        """Return the pixels, resized; a grey channel is repeated three times, without a copy."""
         return _in_colour(self.pixels[index], shorter_side=shorter_side)
 
 
@@ -231,28 +231,28 @@ class FileSource(EncodedSource):
             try:
                 return storage.read(self._root / self.name(index))
             except FileNotFoundError as error:
-                raise BadImage("is missing: bring it") from error
+                raise BadImage("is missing; fix: restore it") from error
             except OSError as error:
-                raise BadImage(f"can't be read ({error.strerror}): try again, or restore it") from error
+                raise BadImage(f"can't be read ({error.strerror}); fix: try again, or restore it") from error
         path = self._path(index)
         try:
             if not os.path.isfile(path):  # opening a pipe would block
-                raise BadImage("is no file: restore it" if os.path.lexists(path) else "is missing: bring it")
+                raise BadImage("is not a file; fix: restore it" if os.path.lexists(path) else "is missing; fix: restore it")
             with open(path, "rb") as file:
                 images.check_bytes(os.fstat(file.fileno()).st_size)
                 return file.read()
         except OSError as error:
-            raise BadImage(f"can't be read ({error.strerror}): change its permissions, or restore it") from error
+            raise BadImage(f"can't be read ({error.strerror}); fix: change its permissions, or restore it") from error
 
     def stamp(self, rows: np.ndarray) -> str:
-        """Return a hash of names, sizes and times: of files also the inode's, which no copying tool sets back."""
+        """Return a hash of names, sizes and times; for local files also inode and change time, which copying can't preserve."""
         if self._is_remote:
             objects = self._objects()
             return _sha256(name + b" " + objects.get(name, b"") for name in map(self._names.raw, rows))
         return _sha256(map(self._file_stamp, rows))
 
     def missing(self, rows: np.ndarray) -> np.ndarray:
-        """List each folder once, which is faster than asking for each file."""
+        """Return the rows whose files don't exist, int64[m]; each folder is listed once."""
         if self._is_remote:
             objects = self._objects()
             return np.array([row for row in rows if self._names.raw(row) not in objects], np.int64)

@@ -39,16 +39,16 @@ def check_disjoint(split: Split, names: Names | None, *, allow_overlap: bool) ->
 
 
 def hold_out(split: Split, *, validation: int, seed: int) -> Split:
-    """Make a split to tune on out of the training set, leaving the protocol's queries and other database images alone.
+    """Make a split for tuning from the training set, without the protocol's queries and its other database images.
 
     The database holds training images in the same proportion as the protocol's, because the settings that are best for finding
     images seen in training needn't be best for finding others.
 
     Args:
-      split: the protocol's.
+      split: the protocol's split.
       validation: the number of training images to hold out. Half become queries and half go to the database; all become queries
         if the protocol's database is the training set itself.
-      seed: seeds the draw.
+      seed: the seed for the draw.
 
     Returns:
       The split; its training set is what remains.
@@ -79,13 +79,13 @@ def drop_rows(split: Split, rows: np.ndarray) -> Split:
 
 
 def sha256(split: Split, *, name: str, labels: Labels, names: Names | None) -> str:
-    """Hash a split: equal for the same rows of the same labels and names in the same order, and no others.
+    """Hash a split: two hashes are equal only for the same rows, labels and names in the same order.
 
     Args:
       split: rows of the source.
-      name: of the protocol.
-      labels: of the whole source.
-      names: of its images, if they have any.
+      name: the protocol's name.
+      labels: the labels of all images of the source.
+      names: the names of these images, if they have any.
 
     Returns:
       64 hexadecimal digits.

@@ -231,7 +231,7 @@ def test_out_and_verify_that_can_not_be(tmp_path):
     file = tmp_path / "file"
     file.write_text("{}")
     digits = "--config=configs/digits.py"
-    assert f"--out={file} is no folder" in refused(digits, f"--out={file}")
+    assert f"--out={file} is not a folder" in refused(digits, f"--out={file}")
     assert "can't be written" in refused(digits, f"--out={file / 'x'}", "--noread_images")
     assert f"{file} is not a manifest" in refused(digits, f"--verify={file}")
     assert "is not a file" in refused(digits, f"--verify={tmp_path / 'none'}")
@@ -314,7 +314,7 @@ def test_nus_wide_lists_with_pictures(tmp_path):
 
 
 def test_pictures_in_a_store(pictures, tmp_path, bucket):
-    """The manifest of pictures in an object store is that of the same pictures on a disk; --out is a folder of this machine."""
+    """The manifest of pictures in an object store is that of the same pictures on a disk; --out is a folder on this machine."""
     place = mock_data.upload(pictures, f"{bucket}/pictures")
     accepted(*flags_of(pictures), f"--out={tmp_path / 'here'}")
     accepted(*flags_of(place), f"--out={tmp_path / 'there'}")
@@ -322,4 +322,4 @@ def test_pictures_in_a_store(pictures, tmp_path, bucket):
     assert there == {**here, "directory": there["directory"]} if "directory" in here else there == here
     storage.write(storage.path(f"{bucket}/manifest.json"), (tmp_path / "here" / "manifest.json").read_bytes())
     assert "the same split" in accepted(*flags_of(place), f"--verify={bucket}/manifest.json")
-    assert "give a folder of this machine" in refused(*flags_of(place), f"--out={bucket}/out")
+    assert "give a folder on this machine" in refused(*flags_of(place), f"--out={bucket}/out")

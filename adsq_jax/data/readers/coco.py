@@ -136,7 +136,7 @@ def _read_json(path: Path) -> Any:
     except OSError as error:
         raise InputError(f"{path} can't be read ({error.strerror}); {_again(path)}, or change its permissions") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no whole JSON file ({first_line(error)[:100]}); {_again(path)}") from error
+        raise InputError(f"{path} is not a complete JSON file ({first_line(error)[:100]}); {_again(path)}") from error
 
 
 def _entries(content: Any, kind: str, *, path: Path) -> Iterator[tuple[Any, ...]]:

@@ -30,10 +30,7 @@ def read(directory: Path) -> ArraySource:
     Source: Xiao, Rasul and Vollgraf, arXiv 1708.07747.
     """
     parts = [
-        (
-            _read_idx(directory / f"{part}-images-idx3-ubyte.gz", dimensions=3),
-            _read_idx(directory / f"{part}-labels-idx1-ubyte.gz", dimensions=1),
-        )
+        [_read_idx(directory / f"{part}-{kind}-ubyte.gz", dimensions=n) for kind, n in (("images-idx3", 3), ("labels-idx1", 1))]
         for part in ("train", "t10k")
     ]
     for pixels, ids in parts:
@@ -51,7 +48,7 @@ def _read_idx(path: Path, *, dimensions: int) -> np.ndarray:
     try:
         content = gzip.decompress(files.read(path, fix=_FIX))
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path} is not a whole gzip file ({error}); fix: {_FIX}") from error
+        raise InputError(f"{path} is not a complete gzip file ({error}); fix: {_FIX}") from error
     head = 4 + 4 * dimensions
     if len(content) < head or content[:4] != bytes((0, 0, 8, dimensions)):
         raise InputError(f"{path} is not an IDX file of unsigned bytes in {dimensions} dimensions; fix: {_FIX}")

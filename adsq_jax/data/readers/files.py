@@ -7,7 +7,7 @@ from adsq_jax.errors import InputError
 
 
 def read(path: Path, *, fix: str, size: int | None = None) -> bytes:
-    """Read a file, of this machine or of an object store; `fix` says what to do if it is missing, or not of `size` bytes."""
+    """Read a file on this machine or in an object store; `fix` says what to do if it is missing or hasn't `size` bytes."""
     if not storage.is_file(path):
         raise InputError(f"{path} is missing; fix: {fix}")
     try:

@@ -79,7 +79,7 @@ def find_pictures(root: Path, folders: Sequence[bytes], *, fix: str) -> Pictures
     """Find the pictures of some folders below a root, by their extensions.
 
     Args:
-      root: of all folders.
+      root: the folder that holds them all.
       folders: paths below it.
       fix: what to do about a folder without a picture.
 
@@ -136,7 +136,7 @@ def _find_on_disk(folder: bytes, *, notes: Counter[str]) -> list[bytes]:
 
 
 def _find_in_store(folder: bytes, *, notes: Counter[str]) -> list[bytes]:
-    """Return the same of an object store, which has no links."""
+    """Return the same for an object store, which has no links."""
     files = [name for name in storage.objects(storage.path(folder.decode())) if not any(map(_is_ignored, name.split(b"/")))]
     pictures = [name for name in files if _is_picture(name)]
     notes += Counter({OTHER_FILES: len(files) - len(pictures)})

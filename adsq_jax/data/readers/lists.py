@@ -1,4 +1,4 @@
-"""List files as of HashNet and DeepHash-pytorch: one image a line, its path, then a 0 or 1 for each class."""
+"""List files as in HashNet and DeepHash-pytorch: one image per line, its path, then a 0 or 1 for each class."""
 
 import re
 from pathlib import Path
@@ -23,10 +23,10 @@ def read(directory: Path, *, lists: Path) -> FileSource:
     """Read the lists of queries, training set and database.
 
     An image that is in several lists is one row. Backslashes in paths are read as /, and paths may contain spaces; a BOM and
-    Windows line ends are accepted. `classes.txt`, if there is one, names the classes, one a line.
+    Windows line ends are accepted. `classes.txt`, if there is one, names the classes, one per line.
 
     Args:
-      directory: the paths of the lists begin here.
+      directory: the folder at which the paths of the lists begin.
       lists: the folder of query.txt (or test.txt), train.txt and database.txt.
 
     Returns:
@@ -41,7 +41,7 @@ def read(directory: Path, *, lists: Path) -> FileSource:
         names, labels, count = parse(path)
         if parts and count != classes:
             raise InputError(
-                f"{path} has {count} labels a line and database.txt {classes}; fix: give lists of the same classes"
+                f"{path} has {count} labels per line and database.txt {classes}; fix: give lists of the same classes"
             )
         classes = count
         parts[part] = np.fromiter((rows.setdefault(name, len(rows)) for name in names), np.int64, len(names))
@@ -87,7 +87,7 @@ def _class_names(lists: Path, count: int) -> list[str]:
         return [str(k) for k in range(count)]
     names = [name.strip() for name in read_text(path).decode(errors="replace").splitlines() if name.strip()]
     if len(names) != count:
-        raise InputError(f"{path} has {len(names)} names, and the lists have {count} classes; fix: give one name a line")
+        raise InputError(f"{path} has {len(names)} names, and the lists have {count} classes; fix: give one name per line")
     return names
 
 
@@ -110,7 +110,7 @@ def parse(path: Path) -> tuple[list[bytes], np.ndarray, int]:
     """
     text = read_text(path)
     if not text:
-        raise InputError(f"{path} is empty: expected one image a line, its path, then a 0 or 1 for each class")
+        raise InputError(f"{path} is empty: expected one image per line, its path, then a 0 or 1 for each class")
     classes = len(_parse_line(text.partition(b"\n")[0], path=path, number=1, classes=None)[1])
     lines = text.split(b"\n")
     packed = np.zeros((len(lines), -(-classes // 8)), np.uint8)
@@ -168,7 +168,7 @@ def clean_paths(names: list[bytes], *, path: Path) -> list[bytes]:
     for pattern, text, wrong in (
         (_CONTROL, joined, "has a control character in its path; fix: rename it"),
         (_OUTSIDE, joined, outside),
-        (_NO_FILE, short, "is no file below the images' folder; fix: give one"),
+        (_NO_FILE, short, "is not a file below the images' folder; fix: give one"),
     ):
         match = pattern.search(text)
         if match:

@@ -69,7 +69,7 @@ def _read_numbers(path: Path, *, folder: Path) -> np.ndarray:
     for line, token in enumerate(map(bytes.strip, lines), start=1):
         number = int(token) if token.isdigit() and len(token) < 10 else 0
         if not 1 <= number <= IMAGES:
-            raise InputError(f"{path}, line {line}: {quote(token[:20])} is no number from 1 to {IMAGES}; fix: {get} again")
+            raise InputError(f"{path}, line {line}: {quote(token[:20])} is not a number from 1 to {IMAGES}; fix: {get} again")
         if number in line_of:
             raise InputError(f"{path}, line {line}: image {number} is in line {line_of[number]} already; fix: {get} again")
         line_of[number] = line

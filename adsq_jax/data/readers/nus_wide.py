@@ -55,11 +55,11 @@ class NusWide(tfds.core.GeneratorBasedBuilder):
 
 
 def read(directory: Path, *, most_frequent: int | None) -> Source:
-    """Open NUS-WIDE, after preparing it in `directory/prepared` if that wasn't done: preparing copies the images.
+    """Open NUS-WIDE, after preparing it once in `directory/prepared`, which copies the images.
 
     Args:
-      directory: of the original distribution.
-      most_frequent: how many of the 81 concepts to use, those of most images; None for all.
+      directory: the folder of the original distribution.
+      most_frequent: how many of the 81 concepts to use, those with the most images; None for all.
 
     Returns:
       The images with at least one of these concepts, in the order of the image list.
@@ -121,7 +121,7 @@ def read_labels(directory: Path, *, concepts: list[str]) -> tuple[list[str], np.
 
 
 def _repair(directory: Path, concept: str, name: bytes, *, path: Path, line: int, value: bytes) -> int:
-    """Return the label of one image from the other copy of the ground truth."""
+    """Return an image's label from the other copy of the ground truth."""
     for part in ("Train", "Test"):
         listed = directory / "ImageList" / f"{part}Imagelist.txt"
         other = directory / "Groundtruth" / "TrainTestLabels" / f"Labels_{concept}_{part}.txt"

@@ -52,7 +52,7 @@ class RecordSource(EncodedSource):
         part = int(np.searchsorted(self._starts, index, side="right")) - 1
         content = self._records[part][int(index - self._starts[part])]["image"]
         if not content:
-            raise BadImage(f"is missing: {self._fix}")
+            raise BadImage(f"is missing; fix: {self._fix}")
         return bytes(content)
 
     def missing(self, rows: np.ndarray) -> np.ndarray:
@@ -61,12 +61,12 @@ class RecordSource(EncodedSource):
 
 
 def read(name: str, directory: str, *, splits: Sequence[str] | None) -> Source:
-    """Open a classification data set of TFDS, after preparing it if that wasn't done.
+    """Open a classification data set of TFDS; prepare it first if necessary.
 
     Args:
-      name: TFDS's, for instance `cifar10` or `coco/2014`.
+      name: its name in TFDS, for instance `cifar10` or `coco/2014`.
       directory: TFDS's data_dir; "" for TFDS's own default.
-      splits: which of its splits, in that order; None for all that have labels.
+      splits: its splits to read, in that order; None for all that have labels.
 
     Returns:
       All images, one split after another; with `splits`, `parts` has the rows of each.
@@ -74,7 +74,7 @@ def read(name: str, directory: str, *, splits: Sequence[str] | None) -> Source:
     Source: TensorFlow Datasets, https://www.tensorflow.org/datasets.
     """
     if not _NAME.fullmatch(name):
-        raise InputError(f"{name[:80]!r} is no name of a TFDS data set: expected set, set/config or set/config:1.0.0")
+        raise InputError(f"{name[:80]!r} is not the name of a TFDS data set: expected set, set/config or set/config:1.0.0")
     data_dir = os.path.expanduser(directory or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets"))
     check_prepared(Path(data_dir) / re.split("[/:]", name)[0])
     try:
@@ -110,7 +110,7 @@ def check_prepared(folder: Path) -> None:
             entries = list(_entries(json.loads(path.read_text())))
         except (OSError, ValueError, RecursionError) as error:
             raise InputError(
-                f"{path} is no description of a TFDS data set; fix: remove {path.parent} and prepare it again"
+                f"{path} is not the description of a TFDS data set; fix: remove {path.parent} and prepare it again"
             ) from error
         for key, value in entries:
             foreign = key in ("pythonClassName", "type") and not str(value).startswith("tensorflow_datasets.")
@@ -131,7 +131,7 @@ def _entries(tree: Any) -> Iterator[tuple[str, Any]]:
 
 
 def prepare(builder: Any, *, config: Any, fix: str) -> None:
-    """Prepare a data set as array_record, unless that was done. An interrupted preparation starts anew.
+    """Prepare a data set as array_record, unless it is prepared already. An interrupted preparation starts again.
 
     `config` is a `tfds.download.DownloadConfig` or None; `fix` says what to do if preparing fails.
     """
@@ -154,7 +154,7 @@ def prepare(builder: Any, *, config: Any, fix: str) -> None:
 
 
 def open_builder(builder: Any, *, splits: Sequence[str] | None, fix: str) -> RecordSource:
-    """Open a data set that was prepared as array_record: some of its splits, or, for None, all.
+    """Open a data set that was prepared as array_record: some of its splits; None: all.
 
     `fix` says what to do about a record without an image.
 
@@ -201,7 +201,7 @@ def _label_feature(builder: Any) -> tuple[tuple[str, ...], list[str]]:
 
 
 def _labels(builder: Any, records: list[Any], splits: list[str]) -> dict[str, np.ndarray]:
-    """Return labels, names and absence of all images, from the file beside the records, which is written if need be."""
+    """Return labels, names and absence of all images, from the file beside the records, which is written if necessary."""
     root = Path(builder.data_dir)
     info = (root / "dataset_info.json").read_bytes()
     files = sorted((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in root.glob("*.array_record*"))
@@ -245,7 +245,7 @@ def _read_labels(builder: Any, records: list[Any]) -> dict[str, np.ndarray]:
             ids = np.atleast_1d(np.asarray(value, np.int64))
             if len(ids) and ids.max() >= len(classes):
                 raise InputError(
-                    f"record {row} of {builder.data_dir} has class {ids.max()} of {len(classes)}; fix: prepare it anew"
+                    f"record {row} of {builder.data_dir} has class {ids.max()} of {len(classes)}; fix: prepare it again"
                 )
             hot = np.zeros(len(classes), np.uint8)
             hot[ids[ids >= 0]] = 1
@@ -262,7 +262,7 @@ def _reason(error: Exception) -> str:
 
 
 def imagenet100(directory: str) -> Subset:
-    """Open the hundred synsets of `imagenet2012`, in the order and so with the splits of `imagenet100.read`."""
+    """Open the hundred synsets of `imagenet2012`, in the order of `imagenet100.read`, so that splits are the same."""
     whole = read("imagenet2012", directory, splits=("train", "validation"))
     synsets = synsets_of_imagenet100()
     labels = whole.labels.select_classes(np.array([whole.classes.index(synset) for synset in synsets]))
@@ -285,7 +285,7 @@ def imagenet100(directory: str) -> Subset:
 
 
 def coco(directory: str) -> Subset:
-    """Open the images of `coco/2014` with a label, in the order and so with the splits of `coco.read`."""
+    """Open the images of `coco/2014` with a label, in the order of `coco.read`, so that splits are the same."""
     whole = read("coco/2014", directory, splits=("train", "validation"))
     names = [whole.name(row) for row in range(len(whole))]
     rows = np.array([row for row in sorted(range(len(whole)), key=names.__getitem__) if whole.labels[row].any()])

@@ -230,7 +230,7 @@ def test_missing(prepared):
     assert source.missing(np.arange(5)).tolist() == [1, 3]
     assert source.missing(np.array([4, 3, 0])).tolist() == [3]
     for row in (1, 3):
-        with pytest.raises(BadImage, match="is missing: do that"):
+        with pytest.raises(BadImage, match="is missing; fix: do that"):
             source.image(row, shorter_side=0)
     np.testing.assert_array_equal(source[4]["image"][0, 0], [4, 251, 7])
 
