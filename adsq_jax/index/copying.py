@@ -1,4 +1,4 @@
-"""Copies an index to another location, whatever the two engines, and compares the two item by item."""
+"""Copy an index to another location, between any engines, and compare the two item by item."""
 
 import contextlib
 import hashlib
@@ -13,7 +13,7 @@ from adsq_jax.index.engine import CodeIndex, Item, check_model
 from adsq_jax.index.opening import create, open_index
 from adsq_jax.run.progress import progress_bar
 
-_BATCH = 50_000  # items a call of `add`; each batch is stored before the next
+_BATCH = 50_000  # items per call of `add`; each batch is stored before the next
 _DIGEST = 16  # bytes of the hash of an item and its code
 
 
@@ -28,9 +28,9 @@ class Copied(NamedTuple):
 def copy(
     source: str | Path | CodeIndex, target: str | Path | CodeIndex, *, on_progress: Callable[[int], Any] | None = None
 ) -> Copied:
-    """Copy what the target doesn't have yet, then compare every item's id, labels, hash and code.
+    """Copy the items that the target doesn't have yet, then compare every item's id, labels, hash and code.
 
-    A copy that was interrupted continues when it is called again. Takes about 100 bytes of memory an item.
+    A copy that was interrupted continues when it is called again. Takes about 100 bytes of memory per item.
 
     Args:
       source: the location of an index, or an open one.
@@ -107,7 +107,7 @@ def _digests(items: Sequence[Item], codes: np.ndarray) -> np.ndarray:
 
 
 def _contained(digests: np.ndarray, ordered: np.ndarray) -> np.ndarray:
-    """Say which digests are among sorted ones, bool[n]."""
+    """Return which digests are among sorted ones, bool[n]."""
     if not len(ordered):
         return np.zeros(len(digests), bool)
     positions = np.minimum(np.searchsorted(ordered, digests), len(ordered) - 1)

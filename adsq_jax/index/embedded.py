@@ -153,7 +153,7 @@ class EmbeddedIndex(CodeIndex):
             return int(self._table.count_rows(None if where is None else _to_sql(where)))
 
     def refresh(self) -> None:
-        """See what other processes have written."""
+        """Reload changes made by other processes."""
         with _translate_errors(self._folder):
             before = self._table.version
             self._table.checkout_latest()
@@ -241,7 +241,7 @@ def _to_sql(where: Filter) -> str:
     match where:
         case filters.Label(name):
             return f"array_has(labels, {_quote(name)})"
-        case filters.Path() as path:
+        case filters.IdPattern() as path:
             return f"regexp_like(id, {_quote('(?s)^' + '.*'.join(map(re.escape, path.parts)) + '$')})"
         case filters.Not(inner):
             return f"(not {_to_sql(inner)})"
@@ -274,7 +274,7 @@ def _check_regular_files(folder: Path) -> None:
     for parent, _, names in os.walk(folder / f"{_TABLE}.lance"):
         for path in (os.path.join(parent, name) for name in names):
             if not os.path.isfile(path):
-                raise InputError(f"{path} is no regular file; fix: {_RESTORE}")
+                raise InputError(f"{path} is not a regular file; fix: {_RESTORE}")
 
 
 def _check_no_other_files(folder: Path) -> None:
@@ -317,7 +317,7 @@ def _translate_errors(folder: Path, *, writing: bool = False) -> Iterator[None]:
         if not writing:
             problem, fix = "can't be read", _RESTORE
         text = " ".join(str(error).split()) or type(error).__name__
-        system = re.search(r"[A-Z][a-z ]+ \(os error \d+\)", text)  # the part of the text that helps a person
+        system = re.search(r"[A-Z][a-z ]+ \(os error \d+\)", text)  # the part of the text that helps a reader
         if system is None and ("panicked" in text or "LanceError" in text):  # pages of LanceDB's source locations
             problem, text, fix = "is damaged", "LanceDB can't read its files", _RESTORE
         raise InputError(f"{folder} {problem} ({system[0] if system else text[:200]}); fix: {fix}") from error

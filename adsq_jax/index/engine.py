@@ -1,4 +1,7 @@
-"""What an engine must do to keep an index, `CodeIndex`; what an index holds; the checks that all engines share."""
+"""The contract of an index, `CodeIndex`; what an index holds; the checks that all engines share.
+
+To add an engine, write a class with the methods of `CodeIndex` beside embedded.py, and return it from `opening._engine`.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -48,7 +51,7 @@ class Item(NamedTuple):
 
     id: str  # unique; for an image its path: not empty, at most MAX_TEXT bytes of UTF-8
     labels: tuple[str, ...] = ()  # names of its classes
-    sha256: str = ""  # of its content, hexadecimal: shows whether it has changed
+    sha256: str = ""  # of the content, hexadecimal: shows whether that has changed
 
 
 class Hits(NamedTuple):
@@ -77,7 +80,7 @@ class CodeIndex(Protocol):
         """Add items, or replace those with the same ids. They are stored safely when the call returns.
 
         Args:
-          items: n items; of several with the same id, the last one counts.
+          items: n items; if several have the same id, the last one counts.
           packed_codes: uint8[n, ceil(bits / 8)], little bit order, 1 = +1, padding zero.
 
         Raises:
@@ -99,8 +102,8 @@ class CodeIndex(Protocol):
         """Find the k nearest items of each query, exactly. Ties at rank k break arbitrarily.
 
         Args:
-          packed_codes: of the queries, uint8[n_query, ceil(bits / 8)], as in `add`.
-          k: the largest number of items a query, at least 1.
+          packed_codes: the codes of the queries, uint8[n_query, ceil(bits / 8)], as in `add`.
+          k: the largest number of items per query, at least 1.
           radius: the largest distance in bits, at least 0; None for any.
           where: the items to search in; None for all.
 
@@ -118,7 +121,7 @@ class CodeIndex(Protocol):
           keys: from the last `search`, without NOTHING; valid until the next `add`, `delete` or `refresh`.
 
         Returns:
-          One item a key, in the same order.
+          One item per key, in the same order.
 
         Raises:
           InputError: a key is out of range.
@@ -141,7 +144,7 @@ class CodeIndex(Protocol):
         """Return the number of items, or of those that `where` selects."""
 
     def refresh(self) -> None:
-        """See what other processes have added or deleted; one's own changes are visible without it."""
+        """Reload changes made by other processes; your own are visible at once."""
 
     def close(self) -> None:
         """Release files, locks, memory and connections."""
@@ -158,7 +161,7 @@ def check_model(opened: CodeIndex, manifest: Manifest) -> None:
 
     Args:
       opened: the index.
-      manifest: of the model's codes.
+      manifest: the manifest of the model's codes.
 
     Raises:
       InputError: the index holds codes of another length or another model.
@@ -189,10 +192,10 @@ def check_codes(packed_codes: np.ndarray, manifest: Manifest) -> np.ndarray:
 
 
 def check_added(items: Sequence[Item], packed_codes: np.ndarray, manifest: Manifest) -> tuple[list[Item], np.ndarray]:
-    """Check the arguments of `add`; return them without the items whose id comes again later."""
+    """Check the arguments of `add`; return them without items whose id occurs again later."""
     packed_codes = check_codes(packed_codes, manifest)
     if len(items) != len(packed_codes):
-        raise InputError(f"expected one item a code, got {len(items)} items and {len(packed_codes)} codes")
+        raise InputError(f"expected one item per code, got {len(items)} items and {len(packed_codes)} codes")
     for item in items:
         texts = (item.id, *item.labels)
         if not item.id or not all(isinstance(text, str) and "\0" not in text for text in texts):
@@ -210,7 +213,7 @@ def check_added(items: Sequence[Item], packed_codes: np.ndarray, manifest: Manif
 def check_search(packed_codes: np.ndarray, manifest: Manifest, *, k: int, radius: int | None) -> np.ndarray:
     """Check the arguments of `search`; return the codes as `check_codes` does."""
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-        raise InputError(f"k={k}: expected a whole number from 1, the number of items a query")
+        raise InputError(f"k={k}: expected a whole number from 1, the number of items per query")
     if radius is not None and (isinstance(radius, bool) or not isinstance(radius, int | np.integer) or radius < 0):
         raise InputError(f"radius={radius}: expected a whole number of bits from 0, or None")
     return check_codes(packed_codes, manifest)

@@ -17,7 +17,7 @@ class Label(NamedTuple):
     name: str
 
 
-class Path(NamedTuple):
+class IdPattern(NamedTuple):
     """Items whose id matches a pattern, where * stands for any text."""
 
     pattern: str
@@ -46,14 +46,14 @@ class Or(NamedTuple):
     parts: "tuple[Filter, ...]"
 
 
-Filter = Label | Path | Not | And | Or
+Filter = Label | IdPattern | Not | And | Or
 
 
 def parse(text: str) -> Filter:
     """Parse a filter.
 
     `not` binds tighter than `and`, and `and` tighter than `or`; parentheses group. Quote a value with spaces, or one that is
-    and, or, not; both kinds of quotes will do.
+    and, or, not; both kinds of quotes work.
 
     Args:
       text: for instance `label=cat`, `label="polar bear" or label=seal`, `(label=cat or label=dog) and path!=/old/*`.
@@ -62,7 +62,7 @@ def parse(text: str) -> Filter:
       The filter.
 
     Raises:
-      InputError: it isn't a filter; the message says where it goes wrong.
+      InputError: the text isn't a filter; the message shows where.
 
     Source: this project.
     """
@@ -140,7 +140,7 @@ class _Parser:
         return inner
 
     def _term(self) -> Filter:
-        kind = Label if self.value == "label" else Path
+        kind = Label if self.value == "label" else IdPattern
         if not self._accept("word", "label", "path"):
             self.fail()
         negated = self._accept("sign", "!=")

@@ -18,7 +18,7 @@ from adsq_jax.index.milvus_filters import Translator, id_in, id_starts_with, quo
 from adsq_jax.index.milvus_server import Address, Calls, TooLargeError
 
 _ITEM = ["id", "labels", "sha256"]  # fields
-_MAX_LABELS = 4_096  # an item; Milvus's limit
+_MAX_LABELS = 4_096  # per item; Milvus's limit
 _MAX_K = 16_384  # Milvus's limit
 _MAX_HITS = 100_000  # in one answer
 _QUERIES_PER_CALL = 1_000
@@ -28,7 +28,7 @@ _IDS_PER_CALL = 1_000
 
 
 class MilvusIndex(CodeIndex):
-    """An index on a Milvus server. Any number of processes write; of two that write the same id, the later one counts.
+    """An index on a Milvus server. Any number of processes write; if two write the same id, the later one counts.
 
     After it is opened or refreshed, or has written, it sees everything that any process has stored; later, what others write
     appears after some seconds.
@@ -108,7 +108,7 @@ class MilvusIndex(CodeIndex):
             k = min(k, self._count(expression, consistency=consistency))
             if k > _MAX_K:
                 raise InputError(
-                    f"k={k:,}: a Milvus server returns at most {_MAX_K:,} items a query; fix: lower k, or give a filter"
+                    f"k={k:,}: a Milvus server returns at most {_MAX_K:,} items per query; fix: lower k, or give a filter"
                 )
         k = max(1, int(k))
         nprobe = {} if self._nlist is None else {"nprobe": min(self._calls.address.nprobe or self._nlist, self._nlist)}
@@ -179,7 +179,7 @@ class MilvusIndex(CodeIndex):
         return self._count(self._expression(where), consistency=consistency)
 
     def refresh(self) -> None:
-        """See what other processes have written."""
+        """Reload changes made by other processes."""
         self._see_all = True
 
     def close(self) -> None:

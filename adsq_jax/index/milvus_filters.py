@@ -15,7 +15,7 @@ _ALL, _NONE = '(id != "")', '(id == "")'
 
 
 class Translator:
-    """Translates filters; asks the server what its expressions can't say."""
+    """Translates filters; asks the server for ids where its expressions can't match a pattern."""
 
     def __init__(self, *, count: Callable[[str], int], ids: Callable[[str], Iterable[str]]):
         """Take functions that count the items of an expression, and yield the ids that begin with a text."""
@@ -26,7 +26,7 @@ class Translator:
         match where:
             case filters.Label(name):
                 return f"array_contains(labels, {quote(name)})"
-            case filters.Path() as path:
+            case filters.IdPattern() as path:
                 return self._translate_path(path)
             case filters.Not(inner):
                 return f"(not {self.translate(inner)})"
@@ -35,7 +35,7 @@ class Translator:
             case filters.Or(parts):
                 return "(" + " or ".join(map(self.translate, parts)) + ")"
 
-    def _translate_path(self, path: filters.Path) -> str:
+    def _translate_path(self, path: filters.IdPattern) -> str:
         first, *rest = path.parts
         if not rest:
             return f"(id == {quote(first)})"
@@ -43,7 +43,7 @@ class Translator:
             return id_starts_with(first) or _ALL
         return self._list_matches(path)
 
-    def _list_matches(self, path: filters.Path) -> str:
+    def _list_matches(self, path: filters.IdPattern) -> str:
         """List the ids that match, or those that don't if they are fewer: Milvus 2.3 itself compares only prefixes."""
         prefix = path.parts[0]
         candidates = id_starts_with(prefix)

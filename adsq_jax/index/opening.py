@@ -1,4 +1,4 @@
-"""Opens an index with the engine for its location: a folder (LanceDB and faiss), or the address of a Milvus server."""
+"""Open an index with the engine for its location: a folder (LanceDB and faiss), or the address of a Milvus server."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ def create(location: str | Path, manifest: Manifest) -> CodeIndex:
 
     Args:
       location: a folder, or `http[s]://HOST[:PORT][/COLLECTION][?nlist=N][&nprobe=N]` of a Milvus server: see README.
-      manifest: of the codes that will be added.
+      manifest: the manifest of the codes that will be added.
 
     Returns:
       The open index.
@@ -31,7 +31,7 @@ def create(location: str | Path, manifest: Manifest) -> CodeIndex:
 
 
 def open_index(location: str | Path) -> CodeIndex:
-    """Open an index that is there.
+    """Open an existing index.
 
     Args:
       location: as in `create`.
@@ -61,7 +61,9 @@ def _engine(location: str) -> type[CodeIndex]:
     if not is_text(location):
         raise InputError(f"{location!r} isn't UTF-8; fix: give another name for the index")
     if "://" in location:
-        raise InputError(f"{location} is no folder of this machine: expected a path, or http://HOST:19530 of a Milvus server")
+        raise InputError(
+            f"{location} is not a folder on this machine: expected a path, or http://HOST:19530 of a Milvus server"
+        )
     try:
         from adsq_jax.index.embedded import EmbeddedIndex
     except ImportError as error:

@@ -152,7 +152,7 @@ def test_the_command(source, tmp_path):
         (("copy", "/nowhere", "b"), "/nowhere holds no index"),
         (("copy", "{index}", "{folder}"), "holds other files"),
         (("copy", "{index}", "{longer}"), "holds codes of 16 bits, and these have 12"),
-        (("copy", "{index}", "gs://bucket/index"), "is no folder of this machine"),
+        (("copy", "{index}", "gs://bucket/index"), "is not a folder on this machine"),
         (("copy", "{index}", "http://host/1"), "expected a collection's name"),
         (("copy", "{index}", "--k=3", "b"), "Unknown command line flag"),
     ],

@@ -66,7 +66,7 @@ def test_a_pipe_instead_of_a_file(tmp_path):
     (path,) = (tmp_path / "index" / "codes.lance" / "data").iterdir()
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(InputError, match="is no regular file"):
+    with pytest.raises(InputError, match="is not a regular file"):
         engine.open()
 
 

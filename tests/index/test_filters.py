@@ -8,12 +8,12 @@ from hypothesis import given
 
 from adsq_jax.errors import InputError
 from adsq_jax.index import parse
-from adsq_jax.index.filters import And, Label, Not, Or, Path
+from adsq_jax.index.filters import And, IdPattern, Label, Not, Or
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8).filter(
     lambda text: not {"'", '"'} <= set(text)
 )
-TERMS = st.one_of(TEXTS.map(Label), TEXTS.map(Path))
+TERMS = st.one_of(TEXTS.map(Label), TEXTS.map(IdPattern))
 
 
 def several(kind):
@@ -28,7 +28,7 @@ def to_text(parsed):
     match parsed:
         case Label(name):
             return f"label={quote(name)}"
-        case Path(pattern):
+        case IdPattern(pattern):
             return f"path={quote(pattern)}"
         case Not(of):
             return f"not ({to_text(of)})"
@@ -53,7 +53,7 @@ def test_round_trip(parsed):
         ("label=cat", Label("cat")),
         ("  label = cat  ", Label("cat")),
         ("label!=cat", Not(Label("cat"))),
-        ("path=/a/b.jpg", Path("/a/b.jpg")),
+        ("path=/a/b.jpg", IdPattern("/a/b.jpg")),
         ("label=and-so-on", Label("and-so-on")),
         ("label='and'", Label("and")),
         ("not not label=a", Not(Not(Label("a")))),

@@ -245,7 +245,7 @@ def test_limits_of_the_server(engine):
     with engine.create(bits=8) as opened:
         opened.add(items(16_385), np.zeros((16_385, 1), np.uint8))
         assert opened.search(np.zeros((1, 1), np.uint8), k=16_384).keys.shape == (1, 16_384)
-        with pytest.raises(InputError, match="returns at most 16,384 items a query"):
+        with pytest.raises(InputError, match="returns at most 16,384 items per query"):
             opened.search(np.zeros((1, 1), np.uint8), k=16_385)
         assert opened.search(np.zeros((1, 1), np.uint8), k=10**6, where=parse("label=0")).keys.shape == (1, 5_462)
         with pytest.raises(InputError, match="expected at most 4,096 labels, got 4,097"):
