@@ -17,7 +17,7 @@ import numpy as np
 BATCH_NORMS = ("global", "frozen")
 DTYPES = ("float32", "bfloat16")
 Padding = tuple[tuple[int, int], tuple[int, int]]  # (top, bottom), (left, right)
-_FEW_PIXELS = 16  # of the output; up to so many, XLA's convolution is the slower one on a CPU
+_FEW_PIXELS = 16  # of the output; up to this many, XLA's convolution is slower on a CPU
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Layers:
     dropout: float = 0.0  # training: the fraction of a fully-connected layer's units that are dropped, in AlexNet and VGG
 
     def norm(self, *, train: bool, epsilon: float = 1e-5, name: str | None = None, **options: object) -> "BatchNorm":
-        """Return batch normalisation; each training step moves the running averages by a tenth of the way."""
+        """Return batch normalisation; each training step moves the running averages by a tenth of the difference."""
         return BatchNorm(
             use_running_average=not train or self.batch_norm == "frozen",
             momentum=0.9,

@@ -21,10 +21,10 @@ class Pretrained(NamedTuple):
     """A backbone's weights from a file."""
 
     variables: dict[str, Any]  # of the backbone: {"params": ..., "batch_stats": ...}, float32
-    account: dict[str, Any]  # for result.json: the source, and which arrays were loaded, skipped, or left at random
+    report: dict[str, Any]  # for result.json: the source, and which arrays were loaded, skipped, or left at random
 
     def __repr__(self) -> str:
-        return f"Pretrained({format_account(self.account)})"
+        return f"Pretrained({format_report(self.report)})"
 
 
 class Network(NamedTuple):
@@ -32,10 +32,12 @@ class Network(NamedTuple):
 
     img_net: ImgNet
     pretrained: Pretrained | None = None
-    arguments: dict[str, Any] | None = None  # backbone, width and options, from which it is built again; None: of your own
+    arguments: dict[str, Any] | None = (
+        None  # backbone, width and options, from which it is built again; None: for a network of your own
+    )
 
     def __repr__(self) -> str:
-        weights = "random weights" if self.pretrained is None else f"weights from {self.pretrained.account['source']}"
+        weights = "random weights" if self.pretrained is None else f"weights from {self.pretrained.report['source']}"
         return f"Network({type(self.img_net.backbone).__name__}, {self.img_net.bits} bits, {weights})"
 
 
@@ -66,13 +68,13 @@ def build(
       mean: three numbers in [0, 1], subtracted from the channels of images in [0, 1]; (): what the pretrained weights expect,
         or 0.5.
       deviation: three numbers in (0, 1] that divide the channels; (): likewise.
-      image_size: pixels a side; only needed with pretrained weights, to check their shapes and to resize a ViT's position
-        embeddings.
+      image_size: the side of the images in pixels; only used to check the shapes of pretrained weights and to resize a ViT's
+        position embeddings.
       bounded: whether relaxed codes go through tanh; some methods need them without.
       batch_norm: in training, "global": normalise by the statistics of the batch, over all devices; "frozen": by the running
         averages.
       dropout: in training, the fraction of units dropped in the large layers of alexnet and vgg16, in [0, 1).
-      dtype: of activations, "float32" or "bfloat16"; parameters are float32.
+      dtype: the type of activations, "float32" or "bfloat16"; parameters are float32.
       axis_name: the mapped axis of devices; None: one device.
 
     Returns:
@@ -121,7 +123,7 @@ def _load(file: weight_files.Weights, img_net: ImgNet, *, layout: Layout, image_
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     shapes = jax.eval_shape(lambda x: backbone.init(jax.random.key(0), x, train=False), images)
     assigned = assign(file.arrays, layout=layout, shapes=shapes, source=file.source)
-    account = {
+    report = {
         "source": file.source,
         "sha256": file.sha256,
         "layout": layout.name,
@@ -133,7 +135,7 @@ def _load(file: weight_files.Weights, img_net: ImgNet, *, layout: Layout, image_
         "mean": list(img_net.mean),
         "deviation": list(img_net.deviation),
     }
-    return Pretrained(assigned.variables, account)
+    return Pretrained(assigned.variables, report)
 
 
 def _check_whole(name: str, value: Any, *, low: int, high: int | None = None) -> None:
@@ -185,7 +187,7 @@ def with_axis(img_net: ImgNet, *, bounded: bool, axis_name: str | None) -> ImgNe
     """Return a copy of an ImgNet for a method and its devices; its parameters are the same.
 
     Args:
-      img_net: from `build`, or with a backbone of one's own; only backbones with a field `layers` know of devices.
+      img_net: from `build`, or with your own backbone; only backbones with a field `layers` use `axis_name`.
       bounded: whether relaxed codes go through tanh.
       axis_name: the mapped axis over which BatchNorm averages its statistics; None: one device.
 
@@ -199,12 +201,12 @@ def with_axis(img_net: ImgNet, *, bounded: bool, axis_name: str | None) -> ImgNe
     return img_net.clone(backbone=backbone, bounded=bounded)
 
 
-def format_account(account: dict[str, Any]) -> str:
-    """Return one line for people on a file of weights: how much of it was loaded and skipped, and what starts at random."""
-    counters = [name for name in account["skipped"] if name.endswith("num_batches_tracked")]
-    others = [name for name in account["skipped"] if name not in counters]
+def format_report(report: dict[str, Any]) -> str:
+    """Return a human-readable line on a file of weights: what was loaded and skipped, and what starts at random."""
+    counters = [name for name in report["skipped"] if name.endswith("num_batches_tracked")]
+    others = [name for name in report["skipped"] if name not in counters]
     skipped = ", ".join(others + ([f"{len(counters)} counters of batches"] if counters else [])) or "nothing"
     return (
-        f"{account['source']} ({account['layout']}): {len(account['loaded'])} arrays, {account['n_loaded']:,} numbers loaded; "
-        f"skipped: {skipped}; at their initial value: {', '.join(account['initial'])}"
+        f"{report['source']} ({report['layout']}): {len(report['loaded'])} arrays, {report['n_loaded']:,} numbers loaded; "
+        f"skipped: {skipped}; at their initial value: {', '.join(report['initial'])}"
     )

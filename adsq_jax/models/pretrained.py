@@ -26,7 +26,7 @@ _HALF = (0.5, 0.5, 0.5)
 class Layout(NamedTuple):
     """The names of the arrays in a kind of published files, and the images that the weights expect."""
 
-    name: str  # for people
+    name: str  # for messages
     rules: tuple[Rule, ...]
     separator: str = "."  # between the names of a layer and its array
     mean: tuple[float, ...] = IMAGENET_MEAN  # subtracted from the images in training
@@ -243,7 +243,7 @@ _VIT_NPZ = Layout(
     deviation=_HALF,
     options={"approximate_gelu": True},
 )
-NO_WEIGHTS = Layout("none", (), mean=_HALF, deviation=_HALF)  # of random weights
+NO_WEIGHTS = Layout("none", (), mean=_HALF, deviation=_HALF)  # for random weights
 LAYOUTS: dict[str, tuple[Layout, ...]] = {
     "alexnet": (_ALEXNET,),
     "vgg16": (_VGG16, _VGG16_TIMM),
@@ -279,7 +279,7 @@ def assign(arrays: Mapping[str, np.ndarray], *, layout: Layout, shapes: Mapping[
     A ViT's position embeddings for another image size are resized: bicubic, half-pixel centres, antialiased, as in timm.
 
     Args:
-      arrays: of the file, by name.
+      arrays: the file's arrays by name.
       layout: from `find_layout`.
       shapes: the backbone's variables, or their shapes: {"params": ..., "batch_stats": ...}.
       source: the file, for messages.

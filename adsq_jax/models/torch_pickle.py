@@ -14,8 +14,8 @@ from typing import Any
 
 from adsq_jax.errors import InputError
 
-MAX_PICKLE_BYTES = 64 * 2**20  # of one pickle, without the tensors' numbers: torch writes about 200 for a tensor
-MAX_OPCODES = 2_000_000  # of one pickle: torch writes about 40 for a tensor
+MAX_PICKLE_BYTES = 64 * 2**20  # of one pickle, without the tensors' numbers: torch writes about 200 per tensor
+MAX_OPCODES = 2_000_000  # of one pickle: torch writes about 40 per tensor
 BFLOAT16 = "bfloat16"  # a dtype that NumPy doesn't have
 DAMAGED = "restore it, or download it again"  # ends messages on damaged files
 _MAX_DIMENSIONS = 32
@@ -140,7 +140,7 @@ class Pickle:
         elif opcode in ("SETITEM", "SETITEMS"):
             items = self._pop_to_mark() if opcode == "SETITEMS" else self._pop(2)
             _set_items(expect(stack[-1], dict), items)
-        elif opcode == "BUILD":  # attributes; of a state dict, _metadata: the versions of its modules
+        elif opcode == "BUILD":  # attributes: a state dict has _metadata, the versions of its modules
             stack.pop()
             expect(stack[-1], dict)
         elif opcode in ("GLOBAL", "STACK_GLOBAL"):
@@ -175,7 +175,7 @@ class Pickle:
         wanted = printable(wanted)
         if b"torch.nn.modules" in self._content:
             return InputError(
-                f"is a whole model (it asks for {wanted}), not weights, and nothing was run: save model.state_dict() instead, "
+                f"is a complete model (it asks for {wanted}), not weights, and was not run: save model.state_dict() instead, "
                 "torch.save(model.state_dict(), PATH)"
             )
         return InputError(

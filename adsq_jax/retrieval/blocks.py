@@ -1,4 +1,4 @@
-"""Blocks of queries and of the database, so that memory stays bounded whatever their size, and the devices that take them."""
+"""Blocks of queries and database, so that memory stays bounded at any size, and the devices that compute them."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -49,7 +49,7 @@ class SingleDevice:
         Args:
           function: a pure function of replicated arrays and of arrays sharded along the last axis.
           add: whether outputs are summed over the devices, or concatenated along their last axis.
-          static: arguments that are fixed when it is compiled.
+          static: arguments that are compiled in.
 
         Returns:
           A function of `(replicated, sharded)`.
@@ -81,7 +81,7 @@ def query_blocks(size: int, *, most: int) -> Iterator[tuple[slice, int]]:
 
     Args:
       size: the number of queries.
-      most: the most queries in a block, beside `_QUERIES`; one always goes.
+      most: another limit on queries per block; a block has at least one.
 
     Yields:
       The slice of a block, and its number of rows with padding, the same for all.

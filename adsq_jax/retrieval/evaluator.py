@@ -36,14 +36,14 @@ def measure(
       query_codes: NumPy, JAX or lists: float (the sign counts, 0 is +1), {-1, +1} or {0, 1} of any dtype, [n_query, K]; or
         packed, uint8[n_query, ceil(K / 8)], little bit order, 1 = +1, padding zero.
       database_codes: the same form, [n_database, ...].
-      query_labels: class ids [n_query] from 0 to 2**31 - 1, one string a query [n_query], or multi-hot [n_query, c].
-      database_labels: the same form. Relevant are items that share a label with the query.
+      query_labels: class ids [n_query] from 0 to 2**31 - 1, one string per query [n_query], or multi-hot [n_query, c].
+      database_labels: the same form. Items that share a label with the query are relevant.
       bits: K of packed codes, 1 to 256; None if the codes are not packed.
       cutoffs: ranks R, or "all" for the whole database.
       with_legacy: whether to add the figures of published code, which takes a slower pass.
       devices: one device, or `adsq_jax.devices.ShardedDatabase()` for all.
-      on_progress: called with the number of pairs of query and item done since the last call; they add up to n_query x
-        n_database, twice that `with_legacy`.
+      on_progress: called with the number of pairs of query and item done since the last call; in all n_query x
+        n_database, or twice that `with_legacy`.
 
     Returns:
       The figures: `measures.map` at the first cutoff, `measures.at(5000)` at another, `measures.to_dict()` for JSON.
@@ -123,7 +123,7 @@ def _figures_by_query(histograms: np.ndarray, *, ranks: dict[str, int | None], n
         ("balls", "recall"): recall,
         ("balls", "empty"): counts[:, : _RADIUS + 1].sum(axis=1) == 0,
     }
-    occupied = counts.any(axis=0)  # the other distances add nothing to what follows
+    occupied = counts.any(axis=0)  # other distances add nothing below
     histograms, counts, relevant = histograms[:, occupied], counts[:, occupied], relevant[:, occupied]
     for cutoff, rank in ranks.items():
         for name, ties in (("map", "expected"), ("map_best", "best"), ("map_worst", "worst")):

@@ -13,7 +13,7 @@ from adsq_jax.retrieval.arrays import Codes, Labels, prepare_codes, prepare_labe
 from adsq_jax.retrieval.blocks import SINGLE_DEVICE, SingleDevice
 
 KERNELS = ("popcount", "matmul")  # XOR and population count; matrix products of +1 and -1
-_BINS = 1 << 22  # most bins of histograms held at a time: fewer queries if each has more
+_BINS = 1 << 22  # most histogram bins held at a time: fewer queries if each has more
 _MATMUL_QUERIES = 16  # queries that a matrix product takes at a time
 
 
@@ -32,7 +32,7 @@ def distance_histograms(
       query_codes: as `measure`, [n_query, K] or packed uint8[n_query, ceil(K / 8)].
       database_codes: the same form, [n_database, ...].
       query_labels: as `measure`: class ids or strings [n_query], or multi-hot [n_query, c].
-      database_labels: the same form. Relevant are items that share a label with the query.
+      database_labels: the same form. Items that share a label with the query are relevant.
       bits: K of packed codes; None if the codes are not packed.
       devices: one device, or `adsq_jax.devices.ShardedDatabase()` for all.
 
@@ -59,12 +59,12 @@ def histograms_by_block(
     kernel: str | None = None,
     on_progress: Callable[[int], None] = lambda pairs: None,
 ) -> Iterator[tuple[slice, np.ndarray]]:
-    """Count the items of the database by distance and shared labels, for one block of queries after the other.
+    """Count the items of the database by distance and shared labels, block by block of the queries.
 
     Args:
       query: the codes of the queries.
       database: the codes of the database.
-      labels: those of queries and database.
+      labels: the labels of queries and database.
       devices: the devices.
       kernel: one of KERNELS, both exact; None for the faster one of the platform.
       on_progress: called with the number of pairs done since the last call.
@@ -110,9 +110,9 @@ def _count_database(
     """Return int64[n_query, (bits + 1) * grades] over all processes; the words of the queries may be padded."""
     padded_queries, bits = query[0].shape[1], database.bits
     total = np.zeros((padded_queries, (bits + 1) * grades), np.int64)
-    padding_bin = np.bitwise_count(query[0]).sum(axis=0) * grades  # of a padding item: code 0, no label shared
+    padding_bin = np.bitwise_count(query[0]).sum(axis=0) * grades  # the bin of a padding item: code 0, no label shared
     replicated = tuple(devices.replicate(words) for words in query)
-    pending: list[jax.Array] = []  # what the devices compute while the next chunk is read
+    pending: list[jax.Array] = []  # results that the devices compute while the next chunk is read
     for chunk in blocks.database_chunks(len(database), devices=devices):
         sharded = (
             devices.shard(blocks.pad(database.words(chunk.start, chunk.stop), chunk.padded_rows)),
@@ -142,7 +142,6 @@ def _histograms(
     """Return int32[n_query, (bits + 1) * grades] from codes [words, n] and labels [label words, n], block by block."""
 
     def convert(side: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        """Convert words for the kernel."""
         if kernel == "popcount":
             return side
         return _unpack_signs(side[0]), side[1] if ids else _unpack_bits(side[1])
@@ -173,7 +172,7 @@ def _count_by_popcount(
 def _count_by_matmul(
     query: tuple[jax.Array, jax.Array], *, items: tuple[jax.Array, jax.Array], bits: int, grades: int, ids: bool
 ) -> jax.Array:
-    """Return the same from one query's signs [32 words] and labels, by matrix products: scatters are fast on CPUs alone.
+    """Return the same from one query's signs [32 words] and labels, by matrix products: scatters are only fast on CPUs.
 
     bfloat16 holds -1, 0 and 1 exactly, and float32 their sums up to 2^24.
     """
@@ -190,7 +189,7 @@ def _count_by_matmul(
 
 
 def count_set_bits(words: jax.Array) -> jax.Array:
-    """Count the set bits of uint32[words, n] as int32[n]; those of the XOR of two codes are their Hamming distance."""
+    """Count the set bits of uint32[words, n] as int32[n]; the count for the XOR of two codes is their Hamming distance."""
     return jnp.sum(jax.lax.population_count(words).astype(jnp.int32), axis=0)
 
 

@@ -1,7 +1,7 @@
-"""Average precision as published code computes it: from one ranked list a query, tied items in database order.
+"""Average precision as published code computes it: from one ranked list per query, tied items in database order.
 
-Unlike the tie-aware figures it depends on the order of tied items, which no histogram holds: this pass sorts the database once
-a query, and is slow.
+Unlike the tie-aware figures, it depends on the order of tied items, which no histogram holds: this pass sorts the database for
+each query, and is slow.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ import numpy as np
 
 from adsq_jax.retrieval.arrays import Codes, Labels
 
-_PAIRS = 1 << 26  # most distances held at a time, except that one query always goes
+_PAIRS = 1 << 26  # limits the distances held at a time; a block has at least one query
 _ROWS = 1 << 18  # items read at a time
 
 
@@ -27,7 +27,7 @@ def average_precision(
     Args:
       query: the codes of the queries.
       database: the codes of the database.
-      labels: those of queries and database.
+      labels: the labels of queries and database.
       cutoffs: ranks R, None for the whole database.
       on_progress: called with the number of pairs done since the last call.
 

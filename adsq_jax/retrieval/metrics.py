@@ -1,6 +1,7 @@
-"""Retrieval metrics from histograms of distances, in NumPy and float64; averages over the orders of tied items in closed form.
+"""Definitions of mAP, NDCG, ACG, precision and recall for each query; evaluator.py averages them over the queries.
 
-Symbols, of one query at distance d: n_d items, p_d of them relevant; N and P are the sums of n and p over smaller distances;
+They take histograms of distances, in NumPy and float64; averages over the orders of tied items are in closed form.
+Symbols, for one query at distance d: n_d items, p_d of them relevant; N and P are the sums of n and p over smaller distances;
 m = clip(R - N, 0, n_d) is the number of items at d within the cutoff R. A query without a relevant item counts 0.
 """
 
@@ -20,7 +21,7 @@ _GRADES = 1000  # 2^grade is still a float64
 
 
 def average_precision(counts: np.ndarray, relevant: np.ndarray, *, cutoff: int | None, ties: str = "expected") -> np.ndarray:
-    """Compute average precision: the expectation over random orders of tied items, or that of the best or worst order.
+    """Compute average precision: expected over random orders of ties, or for the best or worst order.
 
     With H the harmonic numbers, alpha = P + 1 and beta = (p_d - 1) / (n_d - 1) (0 where n_d = 1), the expectation is
 
@@ -36,7 +37,7 @@ def average_precision(counts: np.ndarray, relevant: np.ndarray, *, cutoff: int |
       float64[n_query] in [0, 1].
 
     Raises:
-      ValueError: shapes differ, more items are relevant than there are, the cutoff is below 1, or `ties` is another.
+      ValueError: shapes differ, more items are relevant than there are, the cutoff is below 1, or `ties` is unknown.
 
     Source: McSherry and Najork, ECIR 2008; He, Cakir, Bargal and Sclaroff, CVPR 2018. Z, best and worst: this project.
     """

@@ -17,12 +17,7 @@ _PADDING = -1  # the row number of a padding item
 
 
 def search(
-    query_codes: ArrayLike,
-    database_codes: ArrayLike,
-    k: int,
-    *,
-    bits: int | None = None,
-    devices: SingleDevice = SINGLE_DEVICE,
+    query_codes: ArrayLike, database_codes: ArrayLike, k: int, *, bits: int | None = None, devices: SingleDevice = SINGLE_DEVICE
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find the k nearest items of each query, ordered by (distance, index in the database).
 
@@ -73,7 +68,7 @@ def _search_database(query: np.ndarray, database: Codes, *, k: int, devices: Sin
 
 
 def _merge(*parts: np.ndarray, k: int) -> np.ndarray:
-    """Return the k best of several [2, n_query, any], each in order, and with lower indices than the next."""
+    """Return the k best of several [2, n_query, any], each in order and with lower indices than the next."""
     both = np.concatenate(parts, axis=2)
     order = np.argsort(both[0], axis=1, kind="stable")[None, :, :k]
     return np.take_along_axis(both, order, axis=2)
@@ -87,7 +82,7 @@ def _nearest(query: jax.Array, database: tuple[jax.Array, jax.Array], *, k: int,
     def search_one(codes: jax.Array) -> jax.Array:
         distance = count_set_bits(codes[:, None] ^ items).astype(jnp.float32)
         closeness = -jnp.where(rows[0] == _PADDING, beyond, distance)  # [n]
-        closeness, index = jax.lax.top_k(closeness, k)  # of tied items the first comes first
+        closeness, index = jax.lax.top_k(closeness, k)  # the first of tied items comes first
         return jnp.stack([-closeness.astype(jnp.int32), rows[0][index]])
 
     return jax.lax.map(search_one, query.T, batch_size=batch_size).swapaxes(0, 1)

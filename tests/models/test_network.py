@@ -22,7 +22,7 @@ def build(path="", **arguments):
 
 @pytest.mark.parametrize("ending", ["npz", "safetensors"])
 def test_the_whole_of_a_resnet18(ending, tmp_path):
-    """Every number of the trunk is assigned; the account has each name once, and the file's hash."""
+    """Every number of the trunk is assigned; the report has each name once, and the file's hash."""
     arrays, path = torch_arrays((2, 2, 2, 2)), tmp_path / f"weights.{ending}"
     if ending == "npz":
         np.savez(path, **arrays)
@@ -31,14 +31,14 @@ def test_the_whole_of_a_resnet18(ending, tmp_path):
     net, weights, _ = build(path)
     assert_equal(named_as_torch(weights.variables), in_trunk(arrays))
     assert all(x.dtype == np.float32 for x in jax.tree.leaves(weights.variables))
-    account = weights.account
-    assert sorted(account["loaded"]) == sorted(in_trunk(arrays))
-    assert sorted(account["skipped"]) == sorted(arrays.keys() - in_trunk(arrays).keys())
-    assert account["n_loaded"] == sum(x.size for x in in_trunk(arrays).values())
-    assert account["initial"] == ["semantic", "hash"]
-    assert (account["source"], account["layout"]) == (str(path), "torchvision or timm")
-    assert account["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert json.loads(json.dumps(account)) == account
+    report = weights.report
+    assert sorted(report["loaded"]) == sorted(in_trunk(arrays))
+    assert sorted(report["skipped"]) == sorted(arrays.keys() - in_trunk(arrays).keys())
+    assert report["n_loaded"] == sum(x.size for x in in_trunk(arrays).values())
+    assert report["initial"] == ["semantic", "hash"]
+    assert (report["source"], report["layout"]) == (str(path), "torchvision or timm")
+    assert report["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert json.loads(json.dumps(report)) == report
     images = jnp.zeros((1, 8, 8, 3), jnp.uint8)
     shapes = jax.eval_shape(lambda: net.init(jax.random.key(0), images, train=False))
     same = jax.tree.map(
@@ -51,30 +51,28 @@ def test_the_whole_of_a_resnet18(ending, tmp_path):
 
 def test_a_line_for_people(short_file):
     """One line names the file, its layout, and how much was loaded and skipped; torch's counters are counted."""
-    account = build(short_file).pretrained.account
-    line = network.format_account(account)
+    report = build(short_file).pretrained.report
+    line = network.format_report(report)
     arrays = in_trunk(torch_arrays((1, 1)))
     assert line == (
         f"{short_file} (torchvision or timm): {len(arrays)} arrays, {sum(x.size for x in arrays.values()):,} numbers loaded; "
         "skipped: fc.weight, fc.bias, 6 counters of batches; at their initial value: semantic, hash"
     )
-    assert network.format_account({**account, "skipped": []}).endswith(
-        "skipped: nothing; at their initial value: semantic, hash"
-    )
+    assert network.format_report({**report, "skipped": []}).endswith("skipped: nothing; at their initial value: semantic, hash")
 
 
 def test_names_in_a_file_do_not_reach_the_terminal(short, tmp_path):
     """Names with line ends and control characters are printed as plain text, in one line."""
     np.savez(tmp_path / "w.npz", **torch_arrays((1, 1)), **{"fc.\x1b[31m\nx": np.zeros(1, np.float32)})
     try:
-        line = network.format_account(build(tmp_path / "w.npz").pretrained.account)
+        line = network.format_report(build(tmp_path / "w.npz").pretrained.report)
     except InputError as error:
         line = str(error)
     assert line.isprintable()
 
 
 def test_without_pretrained_weights():
-    """There is no account; images are normalised to [-1, 1], or as given, by tuples or arrays."""
+    """There is no report; images are normalised to [-1, 1], or as given, by tuples or arrays."""
     built = build()
     assert built.pretrained is None
     assert (built.img_net.mean, built.img_net.deviation) == ((0.5,) * 3, (0.5,) * 3)
@@ -87,13 +85,13 @@ def test_without_pretrained_weights():
 
 @pytest.mark.parametrize("given", ["", "mean", "deviation"])
 def test_the_normalisation_is_the_files_unless_given(given, short_file):
-    """Mean and deviation are torchvision's unless given; the account has those in use."""
+    """Mean and deviation are torchvision's unless given; the report has those in use."""
     expected = {"mean": (0.485, 0.456, 0.406), "deviation": (0.229, 0.224, 0.225)}
     arguments = {given: (0.1, 0.2, 0.3)} if given else {}
     expected |= arguments
     net, weights, _ = build(short_file, **arguments)
     assert {"mean": tuple(net.mean), "deviation": tuple(net.deviation)} == expected
-    assert {key: tuple(weights.account[key]) for key in expected} == expected
+    assert {key: tuple(weights.report[key]) for key in expected} == expected
     image = jnp.array([[[[0, 100, 255]]]], jnp.uint8)
     inputs = net.clone(backbone=lambda x, train: x).apply({}, image, train=False, method="trunk")
     normal = (np.array([0, 100 / 255, 1]) - expected["mean"]) / expected["deviation"]

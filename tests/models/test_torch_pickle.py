@@ -23,7 +23,7 @@ from adsq_jax.models import torch_pickle, weight_files
 def test_whole_model(name):
     """A pickled model is refused; the message says what to save instead."""
     text = error_of(str(HERE / name))
-    assert "is a whole model" in text
+    assert "is a complete model" in text
     assert "torch.save(model.state_dict(), PATH)" in text
 
 

@@ -41,18 +41,18 @@ def test_both_networks_start_from_the_files_weights(frozen, short_file):
 
 
 def test_a_run_with_pretrained_weights(short_file, tmp_path, capsys):
-    """The account is logged and is in result.json; both trunks are trained, and the weights in memory don't change."""
+    """The report is logged and is in result.json; both trunks are trained, and the weights in memory don't change."""
     setup = make_setup(small_config(short_file))
     result = run(setup, tmp_path / "run")
-    assert capsys.readouterr().err.splitlines().count(network.format_account(setup.pretrained.account)) == 1
+    assert capsys.readouterr().err.splitlines().count(network.format_report(setup.pretrained.report)) == 1
     trained = load(tmp_path / "run").variables
     for name in ("f", "g"):
         trunk = named_as_torch({kind: tree["backbone"] for kind, tree in trained[name].items()})
         for layer, x in in_trunk(torch_arrays((1, 1))).items():
             assert not np.array_equal(trunk[layer], x), layer
     assert_equal(named_as_torch(setup.pretrained.variables), in_trunk(torch_arrays((1, 1))))
-    assert result["pretrained"] == setup.pretrained.account
-    assert json.loads((tmp_path / "run" / "result.json").read_text())["pretrained"] == setup.pretrained.account
+    assert result["pretrained"] == setup.pretrained.report
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["pretrained"] == setup.pretrained.report
 
 
 def test_a_file_that_changed_between_two_sittings(short_file, tmp_path):

@@ -15,7 +15,7 @@ class ViT(nn.Module):
     Source: Dosovitskiy et al., An Image is Worth 16x16 Words, ICLR 2021, without dropout.
     """
 
-    patch: int  # pixels a side
+    patch: int  # side of a patch in pixels
     width: int
     depth: int  # blocks
     heads: int
