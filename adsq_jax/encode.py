@@ -36,11 +36,11 @@ _MAX_REPORTED = 20  # images that were left out, one line each
 
 @dataclass(frozen=True)
 class Counts:
-    """What became of the images of `encode_images`."""
+    """The outcome of `encode_images`, in numbers of images."""
 
     encoded: int  # new or changed
     unchanged: int
-    left_out: tuple[str, ...]  # for each image that can't be used the reason
+    left_out: tuple[str, ...]  # the reason for each image that can't be used
     removed: int  # by `prune`
     total: int  # items in the index now
 
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> None:
     flags.text("images", "A folder of pictures, a list file, or tfds:NAME or tfds:NAME@SPLIT.")
     flags.text("directory", "The folder of a list's paths, if not the list's own; or TFDS's data_dir.", default="")
     flags.text("index", "The index's folder, or its address on a Milvus server; made if it doesn't exist.")
-    flags.boolean("prune", "Remove from the index what is no longer in the folder.")
+    flags.boolean("prune", "Remove items from the index whose images are no longer in the folder.")
     given = flags.parse()
     if not (given.workdir and given.images and given.index):
         raise InputError("--workdir=DIR, --images=FOLDER and --index=INDEX are all needed")
@@ -96,8 +96,8 @@ def encode_images(
       images: a folder of pictures, a list file, or `tfds:NAME` or `tfds:NAME@SPLIT`.
       index: the location of an index, made if there is none, or an open one.
       directory: the folder of a list's paths, "" for the list's own; or TFDS's data_dir.
-      prune: whether to remove from the index what was below the folder and is there no longer.
-      threads: to read and decode with; 0 chooses by the number of cores.
+      prune: whether to remove items from the index whose images are no longer in the folder.
+      threads: the number of threads that read and decode; 0 chooses by the number of cores.
       on_progress: called with the number of images done since the last call; None shows a progress bar.
 
     Returns:
@@ -113,7 +113,7 @@ def encode_images(
     gallery = galleries.read(str(images), directory=directory)
     if prune and not gallery.is_folder:
         raise InputError(
-            "--prune expects a folder in --images, since what isn't in a list may still be wanted; fix: leave it out"
+            "--prune expects a folder in --images, since images that aren't in a list may still be wanted; fix: leave it out"
         )
     run = "" if isinstance(model, Model) else str(model) if storage.is_remote(model) else os.path.abspath(model)
     manifest = Manifest(loaded.bits, loaded.sha256, run)
@@ -136,7 +136,7 @@ def _encode(
 ) -> tuple[int, int, tuple[str, ...]]:
     """Encode new and changed images; return how many, how many are unchanged, and why the others were left out."""
     encoded, unchanged, left_out = 0, 0, list[str]()
-    pending = deque[list[Item]]()  # of the batches that the network computes: one may be read ahead
+    pending = deque[list[Item]]()  # the batches that the network computes: one may be read ahead
 
     def new_images() -> Iterator[_Image]:
         nonlocal unchanged
@@ -207,7 +207,7 @@ def _read(model: Model, gallery: Gallery, row: int, stored: Item | None) -> _Ima
 
 
 def _remove_missing(gallery: Gallery, opened: CodeIndex) -> int:
-    """Remove from an index what was below a gallery's folder and is there no longer; return how many items."""
+    """Remove items from an index whose images are no longer in the gallery's folder; return how many."""
     if not is_text(gallery.prefix):
         return 0  # an index can't hold anything below it
     existing = {gallery.id(row) for row in range(len(gallery))}

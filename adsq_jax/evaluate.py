@@ -1,4 +1,4 @@
-"""Measure how codes retrieve: those of a run, or any others.
+"""Measure how well codes retrieve: the codes of a run, or any others.
 
 `python -m adsq_jax.evaluate --workdir=DIR`, or
 `python -m adsq_jax.evaluate --query_codes=Q.npy --database_codes=D.npy --query_labels=QL.npy --database_labels=DL.npy`.
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> None:
     flags.text("workdir", "A finished run's folder: measures its codes again.")
     for name, explanation in _FILES.items():
         flags.text(name, explanation)
-    flags.text("map_at", "Cutoffs, for instance 5000,all; by default all, and a run's own.")
+    flags.text("map_at", "Cutoffs, for instance 5000,all; by default all, and the run's cutoff.")
     flags.integer("bits", "The code length of packed codes, uint8[n, ceil(bits / 8)], little bit order.", low=1, high=256)
     flags.boolean("legacy", "Add mAP as published code computes it: ties in database order, slower.")
     flags.text("out", "Where to write all figures as JSON; by default DIR/evaluation.json with --workdir.")
@@ -93,7 +93,7 @@ def evaluate_files(
       `Measures.to_dict()`, with `files`, and the versions, machine and seconds of this evaluation.
 
     Raises:
-      InputError: a file can't be read, or what it holds has the wrong form.
+      InputError: a file can't be read, or its array has the wrong form.
 
     Source: this project.
     """
@@ -158,7 +158,7 @@ def evaluate_run(
 
 
 def _read_result(directory: Path) -> dict[str, Any]:
-    """Return what an evaluation takes from `result.json`."""
+    """Return the entries of `result.json` that an evaluation needs."""
     try:
         finished = storage.is_file(directory / "result.json")
     except OSError as error:
@@ -190,7 +190,7 @@ def _circumstances(devices: ShardedDatabase, began: float) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _progress(on_progress: Callable[[int], Any] | None, *, pairs: int) -> Iterator[Callable[[int], Any]]:
-    """Give the callback, or that of a progress bar."""
+    """Yield the callback, or a progress bar's."""
     if on_progress is not None:
         yield on_progress
         return

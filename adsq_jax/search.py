@@ -1,4 +1,4 @@
-"""Search an index for the pictures that are nearest to others.
+"""Search an index for the pictures that are nearest to given ones.
 
 `python -m adsq_jax.search --index=INDEX --query=cat.jpg --k=20 --out=hits.html`
 """
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> None:
     flags = command_line.Flags(arguments, description=__doc__)
     flags.text("index", "The index that adsq_jax.encode made: its folder, or its address on a Milvus server.")
     flags.texts("query", "A picture or a folder of pictures; may be given several times.")
-    flags.integer("k", "The largest number of hits a query.", default=20, low=1)
+    flags.integer("k", "The largest number of hits per query.", default=20, low=1)
     flags.integer("radius", "The largest distance, in bits; any by default.", low=0)
     flags.text("where", "Which pictures to search: 'label=cat and not path=*/drafts/*'.")
     flags.text("workdir", "The folder of the run whose model encoded the index, if it was moved.")
@@ -61,12 +61,12 @@ def search(
     where: str | Filter | None = None,
     model: Model | str | Path | None = None,
 ) -> list[list[Hit]]:
-    """Find the pictures of an index that are nearest to others.
+    """Find the pictures of an index that are nearest to given ones.
 
     Args:
       index: the location of an index, or an open one.
       queries: one or several images, as `Model.encode` takes them.
-      k: the largest number of hits a query, at least 1.
+      k: the largest number of hits per query, at least 1.
       radius: the largest distance, in bits, at least 0; None for any.
       where: which pictures to search, as `index.parse` reads it; None for all.
       model: the model that encoded the index, or the folder of its run; None loads it from the folder that the index names.

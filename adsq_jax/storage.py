@@ -1,4 +1,4 @@
-"""Files on this machine's disks or in an object store (gs://, s3://), the latter through etils' epath.
+"""Files on this machine's disks, or in an object store (gs://, s3://) through etils' epath.
 
 Functions raise an `OSError` with errno, reason and path if a file can't be read or written, or its store can't be reached.
 """
@@ -63,7 +63,7 @@ def translate_errors(path: Path) -> Iterator[None]:
     """Turn the errors of an object store's client into those of a disk.
 
     Raises:
-      OSError: whatever the client raised, with errno, a reason on one line, and the path.
+      OSError: the client's error, with errno, a reason on one line, and the path.
     """
     try:
         yield
@@ -83,14 +83,14 @@ def read(path: Path) -> bytes:
     """Read a file; from an object store in one request."""
     if not is_remote(path):
         if path.exists() and not path.is_file():  # opening a pipe would block
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
         return path.read_bytes()
     with translate_errors(path):
         return cast(bytes, _store(path).cat_file(str(path)))
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write an object of a store, which appears whole or not at all."""
+    """Write an object of a store, which appears completely or not at all."""
     with translate_errors(path):
         _store(path).pipe_file(str(path), content)
 
@@ -137,7 +137,7 @@ def objects(folder: Path) -> dict[bytes, bytes]:
     """List everything below a folder of an object store, by one listing.
 
     Returns:
-      For each object, by its path below the folder: its size, time and hash, as the store reports them.
+      The size, time and hash of each object, as the store reports them, by its path below the folder.
     """
     with translate_errors(folder):
         listed = _store(folder).find(str(folder), detail=True)
@@ -162,7 +162,7 @@ def copy_folder(source: Path, target: Path, *, last: str = "") -> None:
     Args:
       source: the folder.
       target: its copy; other files there stay.
-      last: the path below the folder of a file to copy after all others.
+      last: the file to copy after all others, as a path below the folder.
 
     Raises:
       OSError: a file can't be read or written.
@@ -193,7 +193,7 @@ def _packages(error: Exception) -> set[str]:
 
 @functools.cache
 def _disable_listings_cache(scheme: str) -> None:
-    """Make every listing a new one, so that other machines' files are seen."""
+    """Make every listing a new one, so that it includes other machines' files."""
     import fsspec.config  # takes a tenth of a second: only if there is a store
 
     fsspec.config.conf.setdefault(scheme, {})["use_listings_cache"] = False

@@ -102,7 +102,11 @@ def test_a_given_picture_has_the_code_of_its_path(finder, example):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "x.png is empty"), (b"text", "x.png is no whole picture"), (png(30_000), "x.png has more than 89,478,485 pixels")],
+    [
+        (b"", "x.png is empty"),
+        (b"text", "x.png is not a complete picture"),
+        (png(30_000), "x.png has more than 89,478,485 pixels"),
+    ],
 )
 def test_files_that_are_no_pictures_are_refused(finder, content, message):
     """An empty file, a text and a decompression bomb are refused in one line that names the file."""
@@ -423,7 +427,7 @@ def test_a_picture_is_given(opened, example, tmp_path):
     assert opened.find_element("css selector", ".query span").text == "mine.png"
     large = tmp_path / "large.png"
     for content, message in {
-        b"text": "large.png is no whole picture",
+        b"text": "large.png is not a complete picture",
         png(30_000): "large.png has more than 89,478,485 pixels",
         bytes(page.MAX_BYTES + 1): "large.png has more than 20 MiB; fix: make it smaller",
     }.items():
@@ -452,7 +456,7 @@ def test_hits_can_be_picked_and_deleted_ones_show_their_path(opened, example):
     wait(opened, lambda: opened.find_element("css selector", ".query span").text == example.paths[9].name)
     buttons = {button.get_attribute("data-id"): button for button in opened.find_elements("css selector", ".grid button")}
     buttons[deleted].click()
-    wait(opened, lambda: f"{deleted} isn't there: give the path of a picture" in status(opened))
+    wait(opened, lambda: f"{deleted} isn't there; fix: give the path of a picture" in status(opened))
 
 
 @pytest.mark.system

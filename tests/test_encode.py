@@ -111,9 +111,9 @@ def test_bad_pictures_are_left_out_by_name(pictures, tmp_path, capsys):
     left_out = [line for line in printed.err.splitlines() if line.startswith("left out: ")]
     assert len(left_out) == 5
     for name, reason in (
-        ("00.png", "no whole picture"),
+        ("00.png", "not a complete picture"),
         ("01.png", "is empty"),
-        ("02.png", "no whole picture"),
+        ("02.png", "not a complete picture"),
         ("\\xff.png", "UTF-8"),
         ("huge.png", "more than 1,024 MiB"),
     ):
@@ -186,7 +186,7 @@ def test_refused(colours, tmp_path):
         ({"index": ""}, "are all needed"),
         ({"workdir": "/nowhere"}, "/nowhere holds no trained model"),
         ({"images": "/nowhere"}, "--images=/nowhere isn't there"),
-        ({"index": "gs://bucket/index"}, "is no folder of this machine"),
+        ({"index": "gs://bucket/index"}, "is not a folder on this machine"),
         ({"index": "/proc/index"}, "/proc/index can't be made"),
         ({"index": tmp_path / "other"}, "codes of another model"),
         ({"index": tmp_path / "longer"}, "codes of 24 bits, and these have 12"),

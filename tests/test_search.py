@@ -70,7 +70,7 @@ def test_bad_flags(filled, colours):
         ({"index": ""}, "are both needed"),
         ({"index": "/nowhere"}, "/nowhere holds no index"),
         ({"query": "/nowhere.png"}, "/nowhere.png isn't there"),
-        ({"query": "setup.cfg"}, "setup.cfg is no whole picture"),
+        ({"query": "setup.cfg"}, "setup.cfg is not a complete picture"),
         ({"query": "configs"}, "holds no picture"),
         ({"k": "0"}, "not a positive integer"),
         ({"radius": "-1"}, "not a non-negative integer"),

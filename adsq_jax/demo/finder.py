@@ -1,4 +1,4 @@
-"""What the page asks of an index, from many threads: codes of pictures, the nearest pictures, and some to pick from."""
+"""Search an index for the page, from many threads: codes of pictures, the nearest pictures, and some to pick from."""
 
 import itertools
 import random
@@ -43,7 +43,7 @@ class Finder:
         """Encode the picture in a file's content; `name` is for messages and to show.
 
         Raises:
-          InputError: it is no picture, has too many pixels, or a size that the model can't take.
+          InputError: it isn't a picture, has too many pixels, or has a size that the model can't take.
         """
         try:
             pixels = images.decode(content, shorter_side=self._model.resize)

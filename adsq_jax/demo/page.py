@@ -22,7 +22,7 @@ _LONGER = 320  # pixels of a picture's longer side
 
 
 def build(finder: Finder) -> tuple[Any, dict[str, Any]]:
-    """Return the page as Gradio's blocks, and its looks: theme and styles."""
+    """Return the page as Gradio's blocks, and its theme and styles."""
     import gradio as gr
 
     def search(query: Query | None, k: int, radius: int, where: str) -> tuple[str, str]:
@@ -83,7 +83,7 @@ def _uploaded(event: Any) -> tuple[str, bytes]:
 
 
 def _sent(event: Any, key: str, kind: type) -> Any:
-    """Return what the page sent with an event; anybody can send something else."""
+    """Return a value that the page sent with an event; check it, since anybody can send anything."""
     data = event._data if isinstance(event._data, dict) else {}
     if type(data.get(key)) is not kind or (kind is str and not index.is_text(data[key])):
         raise InputError(f"the page has sent no {key}; fix: reload it")

@@ -1,4 +1,4 @@
-"""The server of the page, which answers nothing else: no file by its path, no other address, no request without an end."""
+"""The server of the page, which refuses all else: files by their path, other addresses, requests without an end."""
 
 import ipaddress
 import os
@@ -17,7 +17,7 @@ from adsq_jax.inference import hits
 
 _MAX_REQUEST = page.MAX_BYTES * 4 // 3 + 2**20  # bytes of a request: a picture in base64, and the rest
 _MAX_WAITING = 16  # requests, each of up to that many bytes
-# What the page asks Gradio for. Other routes of Gradio return files, fetch from elsewhere, or write to the disk.
+# The routes that the page uses. Other routes of Gradio return files, fetch from elsewhere, or write to the disk.
 _ROUTES = re.compile(
     r"/|/(config|theme\.css|favicon\.ico|manifest\.json)|/(assets|static)/[^%]+"
     r"|/gradio_api/(queue/join|queue/data|reset|cancel|heartbeat/\w+)"
@@ -117,7 +117,7 @@ class Guard:
 
 
 def _refusal(scope: Any) -> int:
-    """Return the HTTP status that a request is refused with; 0: it isn't."""
+    """Return the HTTP status for refusing a request; 0 if it is allowed."""
     if not _ROUTES.fullmatch(scope["path"]):
         return 404
     if scope["method"] in ("GET", "HEAD", "OPTIONS"):

@@ -74,7 +74,7 @@ def export(workdir: str | Path, out: str | Path) -> Path:
 
     Args:
       workdir: the run's folder, on this machine or in an object store.
-      out: the encoder's folder on this machine, a new or an empty one; it is written whole or not at all.
+      out: the encoder's folder on this machine, a new or an empty one; it is written completely or not at all.
 
     Returns:
       The absolute path of `out`, with `manifest.json`, `example.py`, and `encoder.bin`; or `query.bin` and `database.bin` where
@@ -113,13 +113,7 @@ def write(model: Model, folder: Path) -> None:
 
 
 def _exported(model: Model, *, part: Part) -> jax.export.Exported:
-    """Export a model's function for PLATFORMS, with its weights.
-
-    Returns:
-      From uint8[batch, image_size, image_size, 3], any number of images, to packed codes, uint8[batch, ceil(bits / 8)].
-
-    Source: this project; jax.export of JAX.
-    """
+    """Export a model with its weights: uint8[batch, image_size, image_size, 3] -> packed codes uint8[batch, ceil(bits / 8)]."""
 
     def encode(images: jax.Array) -> jax.Array:
         total = sum(model.relaxed_codes(model.variables, images, part=part), jnp.zeros((), jnp.float32))  # [batch, bits]

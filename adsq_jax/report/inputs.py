@@ -1,4 +1,4 @@
-"""What a report is made from: the files of a finished run, and its images if they are still there."""
+"""The inputs of a report: the files of a finished run, and its images if they are still there."""
 
 import contextlib
 import json
@@ -57,16 +57,16 @@ def read_result(directory: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         if len(curve["recall"]) != len(curve["precision"]) or not (result["precision_at"] and all(map(_is_number, numbers))):
             raise ValueError
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{directory / 'result.json'} is no result of a run; fix: restore it, or train again") from error
+        raise InputError(f"{directory / 'result.json'} is not the result of a run; fix: restore it, or train again") from error
     metrics = []
     for line in text.splitlines():
         with contextlib.suppress(ValueError, RecursionError):
             metrics.append(json.loads(line))
-    return result, [line for line in metrics if _is_whole(line)]
+    return result, [line for line in metrics if _is_valid(line)]
 
 
-def _is_whole(line: Any) -> bool:
-    """Whether a line of metrics is of a known phase and network, and its values are finite numbers."""
+def _is_valid(line: Any) -> bool:
+    """Tell whether a line of metrics has a known phase and network, and finite numbers."""
     if not isinstance(line, dict) or line.get("phase") not in ("label_net", "img_net", "validation"):
         return False
     if (line["phase"] == "img_net") != (line.get("net") in ("f", "g")) or (line["phase"] == "validation") != ("map" in line):
@@ -96,7 +96,7 @@ def read_codes(directory: Path, *, query_net: str) -> Codes:
 def open_images(result: dict[str, Any], codes: Codes) -> tuple[Source | None, str]:
     """Open the images of a run, if they are still there and have the labels of its codes.
 
-    Only the data set's settings of the run's config are used: no module that it names is imported.
+    Only the settings `data.*` of the run's config are used: no module that the config names is imported.
 
     Returns:
       The images and ""; or None and a line with the reason.

@@ -1,4 +1,4 @@
-"""What a report shows of a run's codes and `result.json` lacks: for each query, each bit and each code."""
+"""Figures of a run's codes that a report shows and `result.json` lacks: by query, by bit and by code."""
 
 from collections import Counter
 from typing import NamedTuple
@@ -38,7 +38,7 @@ def measure(
 ) -> Measured:
     """Measure packed codes, uint8[n, ceil(bits / 8)], with labels of "query" and "database", ids [n] or multi-hot [n, c].
 
-    `cutoff` is that of average precision, "all" or a rank; `top` is the number of nearest items of each query.
+    `cutoff` is the cutoff of average precision, "all" or a rank; `top` is the number of nearest items of each query.
     """
     counts, relevant = distance_histograms(
         query, database, query_labels=labels["query"], database_labels=labels["database"], bits=bits, devices=devices

@@ -72,7 +72,7 @@ def write(workdir: str | Path, *, out: str | Path | None = None) -> Path:
 
 
 def _plots(metrics: list[dict[str, Any]], result: dict[str, Any], measured: Measured) -> dict[str, bytes]:
-    """Draw the plots that there is something to show in, by file."""
+    """Draw the plots that have data, by file name."""
     drawn = {
         "loss.png": figures.losses(metrics),
         "validation.png": figures.validation(metrics),
@@ -99,10 +99,7 @@ def _page(
         html_page.paragraph("" if "validation.png" in plots else _NO_VALIDATION),
     ]
     worst = np.argsort(measured.average_precision, kind="stable")[:_QUERIES]
-    for title, queries in (
-        ("Examples", measures.examples(codes.labels["query"], count=_QUERIES)),
-        ("Worst queries", worst),
-    ):
+    for title, queries in (("Examples", measures.examples(codes.labels["query"], count=_QUERIES)), ("Worst queries", worst)):
         parts.append(html_page.section(title))
         parts += [_query_row(query, measured, codes, source=source) for query in queries.tolist()]
     return html_page.document(f"{result['method']}, {result['bits']} bits, {result['protocol']}", parts)
@@ -117,7 +114,7 @@ def _usage_note(measured: Measured) -> str:
 
 
 def _query_row(query: int, measured: Measured, codes: Codes, *, source: Source | None) -> str:
-    """A query with its nearest items, which are right if they share a label with it, else wrong."""
+    """Draw a query and its nearest items; an item is right if it shares a label with the query."""
     query_labels, database_labels = codes.labels["query"], codes.labels["database"]
     figures_ = [_picture("query", query, codes, source=source, line="query", mark="")]
     for item, distance in zip(measured.nearest[query].tolist(), measured.distances[query].tolist(), strict=True):

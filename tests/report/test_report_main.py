@@ -141,17 +141,17 @@ def test_a_run_names_no_code_that_runs(run, tmp_path, monkeypatch):
 
 DAMAGES = {
     "holds no finished run": lambda run: (run / "result.json").unlink(),
-    "result.json is no result": lambda run: (run / "result.json").write_text("{}"),
+    "result.json is not the result": lambda run: (run / "result.json").write_text("{}"),
     "result.json can't be read": lambda run: (run / "result.json").write_text("{"),
-    "is no result of a run": lambda run: changed(run, query_net="zz", map_by_query_net={"zz": 0.5}),
+    "is not the result of a run": lambda run: changed(run, query_net="zz", map_by_query_net={"zz": 0.5}),
     "no result of a run": lambda run: changed(run, method=None),
-    "json is no result of a run": lambda run: changed(run, precision_at={"first": 0.5}),
-    "is no result of a run; fix: restore it": lambda run: changed(run, precision_at={}),
-    "is no result of a run; fix": lambda run: changed(run, precision_recall={"recall": [0.5], "precision": []}),
+    "json is not the result of a run": lambda run: changed(run, precision_at={"first": 0.5}),
+    "is not the result of a run; fix: restore it": lambda run: changed(run, precision_at={}),
+    "is not the result of a run; fix": lambda run: changed(run, precision_recall={"recall": [0.5], "precision": []}),
     "codes": lambda run: shutil.rmtree(run / "codes"),
     "lacks the codes by sum": lambda run: without(run, "query_sum.npy"),
     "nothing was overwritten": lambda run: (run / "report").mkdir() or (run / "report" / "mine.txt").write_text("kept"),
-    "is no folder": lambda run: (run / "report").write_text("kept"),
+    "is not a folder": lambda run: (run / "report").write_text("kept"),
 }
 
 
