@@ -163,7 +163,7 @@ def test_labels_of(part):
 
 
 def test_retrieval_labels_of_single_classes():
-    """Where each query and database image has one label, they are ids, equal to the place of the 1."""
+    """If each query and database image has one label, they are ids, equal to the place of the 1."""
     dataset = load()
     found = datasets.retrieval_labels(dataset)
     for part in ("query", "database"):
@@ -305,7 +305,7 @@ def test_skip_without_a_manifest(listed):
 
 
 def test_skip(listed, tmp_path):
-    """What the manifest names as bad is in no part; all others stay in theirs; hash and description say so."""
+    """Images that the manifest lists as bad are in no part; the others stay in their parts; hash and description show it."""
     dataset = load(**listed)
     remove(listed, 1, 5, 8)
     bad = [row_of(dataset, k) for k in (1, 5, 8)]
@@ -349,7 +349,7 @@ def test_most_bad(listed, bad, most, refused):
 
 @pytest.mark.parametrize("part", [QUERY, TRAIN, DATABASE])
 def test_nothing_left_of_a_part(listed, part):
-    """Where all images of a part are bad the error says so."""
+    """If all images of a part are bad the error says so."""
     dataset = load(**listed)
     rows = np.array([row_of(dataset, k) for k in part])
     text = error_of(datasets.skip_images, dataset, rows, most_bad=1.0)
@@ -380,7 +380,7 @@ def test_another_manifest(listed, tmp_path, on_bad_image):
 def test_manifest_of_other_data(listed, tmp_path, key, value):
     """A manifest of other data, or of another draw, is refused before what it names as bad is left out."""
     path = write_manifest(tmp_path / "manifest.json", load(**listed), bad=range(10), **{key: value})
-    assert f"{path} is of {key}={value!r}" in error_of(load, **listed, manifest=path, on_bad_image="skip")
+    assert f"{path} has {key}={value!r}" in error_of(load, **listed, manifest=path, on_bad_image="skip")
 
 
 @pytest.mark.parametrize(

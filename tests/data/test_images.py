@@ -49,7 +49,7 @@ def smooth(height, width):
 
 
 def pillows(content):
-    """What Pillow makes of a file by itself."""
+    """Decode a file with Pillow alone."""
     with Image.open(io.BytesIO(content)) as picture:
         return np.asarray(picture.convert("RGB"))
 
@@ -144,7 +144,7 @@ def test_as_pillow_decodes(name):
     "name", [name for name in FILES if name.startswith(("png", "gif", "bmp", "tiff-lzw", "webp-lossless"))]
 )
 def test_lossless_files_give_back_what_was_saved(name):
-    """What is stored without loss comes back as it was."""
+    """Losslessly stored pictures are decoded unchanged."""
     picture = {"grey": GREY, "palette": RGB.quantize(31), "bit": GREY.convert("1")}.get(name.split("-")[-1], RGB)
     picture = RGB.quantize(31) if name == "gif" else picture
     np.testing.assert_array_equal(decode(FILES[name], shorter_side=0), np.asarray(picture.convert("RGB")))
@@ -170,7 +170,7 @@ def test_jpeg_of_any_size(height, width, subsampling, quality, progressive, grey
 
 
 def on_white(colours, alpha):
-    """What shows of a picture in front of white, float64[h, w, 3]."""
+    """Return a picture laid on white, float64[h, w, 3]."""
     share = alpha[..., None].astype(np.float64) / 255
     return colours * share + 255 * (1 - share)
 
@@ -201,7 +201,7 @@ INDICES = RANDOM.integers(0, 4, (5, 7), dtype=np.uint8)
 
 
 def rows_of(values):
-    """What PNG compresses: each row after a byte that says it is as it stands."""
+    """Return the bytes that PNG compresses: each row after a filter byte for `none`."""
     return b"".join(b"\0" + row.tobytes() for row in values)
 
 
@@ -233,7 +233,7 @@ def test_transparent_gif():
 
 @pytest.mark.parametrize(("kind", "options"), [("GIF", {}), ("WEBP", {"lossless": True}), ("PNG", {}), ("TIFF", {})])
 def test_first_frame_of_an_animation(kind, options):
-    """Of several pictures in a file, the first one counts."""
+    """Only the first of several pictures in a file is read."""
     first, other = (Image.fromarray(x).quantize(200).convert("RGB") for x in (COLOURS, OTHER))
     content = file_of(first, kind, save_all=True, append_images=[other, first], **options)
     with Image.open(io.BytesIO(content)) as picture:
@@ -253,7 +253,7 @@ DEEP_FILES = {
 
 @pytest.mark.parametrize("name", DEEP_FILES)
 def test_sixteen_bits(name):
-    """Of 16 bits of grey the upper 8 count, in either order of bytes."""
+    """The upper 8 of 16 bits of grey are used, in either byte order."""
     upper = np.array([[value // 256 for value in row] for row in DEEP.tolist()])
     np.testing.assert_array_equal(decode(DEEP_FILES[name], shorter_side=0), np.dstack([upper] * 3))
 
@@ -266,7 +266,7 @@ def test_sixteen_bits_resized():
 
 
 def test_sixteen_bits_of_colour():
-    """Of a PNG with 16 bits a colour the upper 8 count."""
+    """The upper 8 of 16 bits per colour in a PNG are used."""
     values = np.random.default_rng(4).integers(0, 2**16, (6, 9, 3), dtype=np.uint16)
     content = png(9, 6, 16, 2, b"".join(b"\0" + row.astype(">u2").tobytes() for row in values))
     np.testing.assert_array_equal(decode(content, shorter_side=0), values // 256)
@@ -308,7 +308,7 @@ def test_orientation_of_sixteen_bits(orientation, kind):
 
 
 def test_orientation_of_transparent_pictures():
-    """What is transparent is turned along."""
+    """Transparency is turned with the picture."""
     content = with_orientation("PNG", 6, RGBA)
     np.testing.assert_allclose(decode(content, shorter_side=0), TURNS[6](on_white(COLOURS, ALPHA)), atol=1)
 
@@ -371,7 +371,7 @@ NO_PICTURES = {
 
 @pytest.mark.parametrize("name", NO_PICTURES)
 def test_no_picture(name):
-    """What is no picture, or is none that may be opened, is refused, and says what to do."""
+    """A file that isn't a picture of an allowed format is refused, with a fix."""
     assert "restore it" in refused(NO_PICTURES[name])
 
 
@@ -459,7 +459,7 @@ def answer(content, *, shorter_side=0):
 
 
 def picture_or_refusal(content, *, shorter_side):
-    """What every input must give: a picture, or one line."""
+    """Check that an input gives a picture or an error of one line."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
@@ -622,7 +622,7 @@ def test_bad_images_in_threads(as_in_use):
 
 
 def test_sixteen_bit_pgm():
-    """Of a grey map of 16 bits the upper 8 count, as of a PNG; a smaller maximum is stretched to the whole range."""
+    """The upper 8 of 16 bits in a grey map are used, as in a PNG; a smaller maximum is scaled to the full range."""
     values = np.random.default_rng(0).integers(0, 65536, (5, 7), dtype=np.uint16)
     content = b"P5 7 5 65535\n" + values.astype(">u2").tobytes()
     found = images.decode(content, shorter_side=0)

@@ -1,4 +1,4 @@
-"""What a manifest says of a data set: each number against a plain loop over images and queries."""
+"""The numbers in a manifest equal those of plain loops over images and queries."""
 
 import hashlib
 import io
@@ -272,7 +272,7 @@ def test_table(small):
 
 
 def test_table_without_images(small):
-    """Where images weren't read the table says so, and knows of no copies."""
+    """If images weren't read, the table says so and counts no copies."""
     content = manifest_of(small, images=False)
     assert (content["images_sha256"], content["same_bytes"], content["bad_images"]) == (None, None, [])
     text = inspection.table(content)
@@ -281,7 +281,7 @@ def test_table_without_images(small):
 
 
 def test_table_of_many_classes_and_long_names(small):
-    """Of forty classes thirty are shown and ten counted; long names are cut; notes are told."""
+    """Thirty of forty classes are shown and ten counted; long names are cut; notes are shown."""
     counts = {f"{'x' * 60}{k}": {"query": 1, "train": 1_234_567, "database": 3} for k in range(40)}
     text = inspection.table({**manifest_of(small), "counts": counts, "notes": {"files that are no pictures": 3_210}})
     lines = text.splitlines()

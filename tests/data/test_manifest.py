@@ -52,7 +52,7 @@ def error_of(function, *args, **kwargs):
     "content", [CONTENT, changed(bad_images=[]), changed(more={"of": ["what", 1, None]}), without("n_query")]
 )
 def test_read(tmp_path, content):
-    """What was written is read, with whatever else is in it."""
+    """A manifest is read with all its entries, known or not."""
     assert manifest.read(write(tmp_path, content)) == content
 
 
@@ -119,7 +119,7 @@ NO_MANIFESTS = {
 
 @pytest.mark.parametrize("kind", NO_MANIFESTS)
 def test_no_manifest(tmp_path, kind):
-    """What is no manifest is refused by name, whatever it is, with where manifests come from."""
+    """Anything that isn't a manifest is refused with its path, and with where manifests come from."""
     path = write(tmp_path, NO_MANIFESTS[kind])
     text = error_of(manifest.read, path)
     assert f"{path} is not a manifest of a split" in text
@@ -179,7 +179,7 @@ def test_several_keys_differ():
 
 @pytest.mark.parametrize("key", [*DIFFERENT, "classes"])
 def test_key_that_is_missing(key):
-    """What an older manifest doesn't say counts as different."""
+    """An entry that an older manifest lacks counts as different."""
     found = manifest.differences(without(key), CONTENT)
     assert len(found) == 1
     assert found[0].startswith(f"{key} ")
@@ -189,7 +189,7 @@ def test_key_that_is_missing(key):
     ("names", "says"), [(True, "labels, names, or order of the images"), (False, "labels or order of the images")]
 )
 def test_only_the_hash_differs(names, says):
-    """Where all else is the same and the hash isn't, the reason is in labels, order, or names, if there are any."""
+    """If all else is the same and the hash isn't, the reason is in labels, order, or names, if there are any."""
     assert manifest.differences(CONTENT, changed(names=names, split_sha256=OTHER)) == [f"{says} differ"]
 
 
@@ -202,7 +202,7 @@ def test_images_differ():
 
 @pytest.mark.parametrize("theirs", [changed(images_sha256=None), without("images_sha256"), CONTENT])
 def test_images_that_one_did_not_read(theirs):
-    """Where one of the two didn't read the images, their content can't differ."""
+    """If one of the two didn't read the images, their content can't differ."""
     assert manifest.differences(theirs, changed(images_sha256=None)) == []
 
 
@@ -220,6 +220,6 @@ def test_bad_images_in_another_folder():
 
 
 def test_bad_images_of_one_that_did_not_read():
-    """Where the images weren't read here, that none was found bad is no difference."""
+    """If the images weren't read here, an empty list of bad images isn't a difference."""
     assert manifest.differences(CONTENT, changed(images_sha256=None, bad_images=[])) == []
     assert manifest.differences(changed(images_sha256=None, bad_images=[]), CONTENT) == []

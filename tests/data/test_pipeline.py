@@ -266,7 +266,7 @@ def test_features_belong_to_their_index():
 
 
 def test_a_pass_over_features_is_a_permutation():
-    """Where the batches fill the training set, each pass has each row once."""
+    """If the batches fill the training set, each pass has each row once."""
     made = feature_batches(4 * 3, views=[view[:18] for view in VIEWS[:1]])
     for k in range(0, 12, 3):
         assert sorted(np.concatenate([batch["index"] for batch in made[k : k + 3]]).tolist()) == list(range(18))

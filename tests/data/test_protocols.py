@@ -137,7 +137,7 @@ REAL_SIZES = {
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_real_sizes(name):
-    """Of data of the published length, each protocol makes its published sizes: disjoint, ascending, all with labels."""
+    """For data of the published length, each protocol draws its published sizes: disjoint, ascending, all with labels."""
     source, wanted = REAL_SIZES[name](), PUBLISHED[name]
     split, map_at = draw(source, name)
     query, train, database = parts_of(split)
@@ -474,7 +474,7 @@ def listed(**parts):
 
 @pytest.mark.parametrize("name", ["coco-lists", "nuswide", "coco", "cifar10", "own"])
 def test_lists_go_before_any_draw(name, monkeypatch):
-    """Where list files give the parts, each protocol takes them, sorted, whatever the seed; other images are in no part."""
+    """If list files give the parts, each protocol takes them, sorted, whatever the seed; other images are in no part."""
     if name != "own":
         monkeypatch.setitem(protocols.PROTOCOLS, name, protocols.PROTOCOLS[name]._replace(n_query=2, n_train=2, n_database=4))
     for seed in (0, 1):

@@ -356,7 +356,7 @@ def test_kept_takes_any_integer():
 
 @pytest.mark.parametrize(("most", "fits"), [(0, 0), (47, 0), (48, 1), (143, 2), (144, 3), (10_000, 10)])
 def test_kept_up_to_the_limit(most, fits):
-    """What fits is kept, to the byte; the rest is decoded each time."""
+    """Images are cached up to the limit, to the byte; the others are decoded each time."""
     source = Counting()
     kept = CachedSource(source, np.arange(10), most_bytes=most)
     for _ in range(2):
@@ -488,7 +488,7 @@ def test_stamp_asks_once_for_each_file(folder, monkeypatch):
 
 
 def test_stamp_through_other_sources(folder):
-    """What is kept has its source's stamp, and a subset that of its rows: the same images, the same stamp."""
+    """A cached source has its source's stamp, and a subset the stamp of its rows."""
     source = files(folder)
     some = Subset(source, np.array([3, 0, 2]), labels=one_class_each(3), classes=counted(3), parts={})
     assert some.stamp(np.array([0, 2])) == source.stamp(np.array([3, 2]))

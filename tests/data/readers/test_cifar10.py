@@ -88,7 +88,7 @@ def test_missing_file(directory, name):
 
 
 def test_empty_folder(tmp_path):
-    """Where nothing is, the first file is named."""
+    """If nothing is there, the message names the first file."""
     assert f"{tmp_path / 'data_batch_1.bin'} is missing; fix: {GET}" in error_of(tmp_path)
 
 

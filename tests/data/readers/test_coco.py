@@ -142,7 +142,7 @@ def test_which_year(directory):
 
 
 def test_which_year_has_images(directory):
-    """Where the JSON files of both years are there, the year whose images are there is read."""
+    """If the JSON files of both years are there, the year whose images are there is read."""
     write(directory, 2017)
     (directory / "train2014").rename(directory / "elsewhere")
     assert "train2017" in coco.read(directory).location(0)
@@ -176,12 +176,12 @@ def test_missing_file(directory, part):
 
 
 def test_missing_everything(tmp_path):
-    """Where nothing is, the first file is named."""
+    """If nothing is there, the message names the first file."""
     assert f"{tmp_path / 'annotations' / 'instances_train2014.json'} is missing" in error_of(tmp_path)
 
 
 def test_missing_half_of_2017(directory):
-    """Where something of 2017 is there and nothing of 2014, the rest of 2017 is asked for."""
+    """If something of 2017 is there and nothing of 2014, the rest of 2017 is asked for."""
     for path in sorted(directory.rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
     write(directory, 2017)

@@ -225,7 +225,7 @@ def test_unreadable_folder(directory, monkeypatch):
 
 
 def test_a_file_that_goes_away(directory):
-    """What is removed after the folder was read is missing, and is named when it is asked for."""
+    """A file removed after the folder was read is missing; reading it raises an error with its name."""
     source = folder.read(directory)
     (directory / "dog" / "a.png").unlink()
     np.testing.assert_array_equal(source.missing(np.arange(4)), [1])

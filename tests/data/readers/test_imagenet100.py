@@ -91,7 +91,7 @@ def test_missing_synset(directory, part):
 
 
 def test_missing_everything(tmp_path):
-    """Of many missing folders the first is named and the rest counted."""
+    """If many folders are missing, the message names the first and counts the rest."""
     assert f"{tmp_path / 'train' / SYNSETS[0]} is missing, and 99 more of 100 synsets; fix: get" in error_of(tmp_path)
 
 
@@ -115,7 +115,7 @@ def test_flat_validation(directory):
 
 
 def test_packed_synsets(directory):
-    """Where the archive of a synset lies unpacked from the archive of all, it is to be unpacked too."""
+    """If the archive of a synset lies unpacked from the archive of all, it is to be unpacked too."""
     path = directory / "train" / SYNSETS[0]
     for file in path.iterdir():
         file.unlink()

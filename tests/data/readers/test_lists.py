@@ -338,7 +338,7 @@ def test_line_number_of_a_long_list(tmp_path, at):
 
 
 def test_first_of_several_faults(tmp_path):
-    """Of several faults the first one in the file is told."""
+    """The message names the first of several faults in a file."""
     (tmp_path / "list.txt").write_text(FIRST + "c 1 0\nd 0 0 2\n")
     assert "line 3: 'c 1 0'" in error_of(lists.parse, tmp_path / "list.txt")
 

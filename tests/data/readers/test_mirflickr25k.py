@@ -123,7 +123,7 @@ def test_missing_file(directory, name):
 
 
 def test_missing_everything(tmp_path):
-    """Where nothing is, the first file of labels is named, in the folder that it belongs to."""
+    """If nothing is there, the message names the path of the first label file."""
     assert f"{tmp_path / 'mirflickr25k_annotations_v080' / 'animals.txt'} is missing" in error_of(tmp_path)
 
 

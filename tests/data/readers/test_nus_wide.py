@@ -101,7 +101,7 @@ def error_of(function, *arguments, **settings):
 
 
 def labels_error(original):
-    """What is said, which is the same whether only labels are read or all is prepared; nothing is left as prepared."""
+    """Return the message, which is the same for reading labels and for preparing; nothing that is left looks prepared."""
     text = error_of(original.read)
     assert not list(original.root.glob("prepared/**/dataset_info.json"))
     return text
@@ -132,7 +132,7 @@ def test_read(tmp_path, layout, most_frequent):
 
 
 def test_a_tie_goes_to_the_first_of_the_list(tmp_path):
-    """Of concepts that equally many images show, those that stand first in the list are taken."""
+    """Among concepts with equally many images, the first in the list are chosen."""
     original = Original(tmp_path)
     original.labels[:] = 0
     original.labels[np.arange(40), np.repeat([70, 5, 40, 20], 10)] = 1
@@ -215,7 +215,7 @@ def test_corrupt_value_without_the_other_copy(tmp_path):
 
 @pytest.mark.parametrize("fault", ["corrupt too", "not listed", "another length", "no values", "no list"])
 def test_corrupt_value_and_a_damaged_copy(original, fault):
-    """Where the other copy is damaged too, or lacks the image, nothing is guessed."""
+    """If the other copy is damaged too, or lacks the image, that is an error."""
     values = original.root / "Groundtruth" / "TrainTestLabels" / f"Labels_{CONCEPTS[13]}_Test.txt"
     listed = original.root / "ImageList" / "TestImagelist.txt"
     lines = values.read_bytes().split(b"\r\n")
@@ -415,7 +415,7 @@ def test_damaged_labels_cache(original, damage):
 
 
 def test_prepared_folder_that_can_not_be_written(original, monkeypatch):
-    """Where labels can't be kept they are read from the records each time."""
+    """If labels can't be kept they are read from the records each time."""
     first = original.read()
     cache_of(original).unlink()
 
@@ -428,7 +428,7 @@ def test_prepared_folder_that_can_not_be_written(original, monkeypatch):
 
 
 def test_disk_full_while_keeping_labels(original, monkeypatch):
-    """Where the disk is full while labels are kept, they are right all the same, and no half file is left."""
+    """If the disk is full while labels are kept, they are right all the same, and no half file is left."""
     first = original.read()
     folder = cache_of(original).parent
     cache_of(original).unlink()
@@ -442,7 +442,7 @@ def test_disk_full_while_keeping_labels(original, monkeypatch):
 
 
 def test_preparation_that_fails(original, monkeypatch):
-    """Where the disk is full the error says where, why, and what to do."""
+    """If the disk is full the error says where, why, and what to do."""
 
     def refuse(*_, **__):
         raise OSError(28, "No space left on device")
@@ -480,7 +480,7 @@ def write_full_size(root):
 
 
 def test_real_length(tmp_path):
-    """Of 269,648 lines exactly the 195,834 that show one of the 21 most frequent concepts are chosen, with their labels."""
+    """Exactly the 195,834 of 269,648 images with one of the 21 most frequent concepts are chosen, with their labels."""
     written, frequent = write_full_size(tmp_path)
     names, labels = nus_wide.read_labels(tmp_path, concepts=CONCEPTS)
     np.testing.assert_array_equal(labels, written)

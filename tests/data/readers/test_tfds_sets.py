@@ -32,7 +32,7 @@ def png(value):
 
 
 class AdsqTiny(tfds.core.GeneratorBasedBuilder):
-    """What a test sets: features, and the examples of each split. TFDS finds it by its name, `adsq_tiny`."""
+    """A data set whose features and examples a test sets. TFDS finds it by its name, `adsq_tiny`."""
 
     VERSION = tfds.core.Version("1.0.0")
     FEATURES: dict = {}  # noqa: RUF012
@@ -172,7 +172,7 @@ def test_several_labels(prepared, features, example):
 
 
 def test_classes_without_names(prepared):
-    """Where classes have no names their numbers name them; seventeen of them take three bytes."""
+    """If classes have no names their numbers name them; seventeen of them take three bytes."""
     features = {"label": tfds.features.ClassLabel(num_classes=17)}
     source = open_builder(prepared(features, {"train": [{"label": k} for k in (0, 16, 7, 8)]}))
     assert source.classes == tuple(map(str, range(17)))
@@ -254,7 +254,7 @@ def test_nobody_has_labelled_anything(prepared, tmp_path):
 
 
 def test_unlabelled_images_stay(prepared):
-    """Of a split with labels, images without one stay, and have none."""
+    """In a split with labels, images without a label stay, and have none."""
     source = open_builder(prepared(None, {"train": [{"label": k} for k in (0, -1, 2)]}))
     np.testing.assert_array_equal(source.labels[:], [[1, 0, 0], [0, 0, 0], [0, 0, 1]])
 
@@ -389,7 +389,7 @@ def test_tilde(monkeypatch, tmp_path, prepared):
     "error", [ConnectionError("no network\nat all"), OSError(28, "No space left on device"), KeyError("x")]
 )
 def test_preparation_fails(prepared, tmp_path, monkeypatch, error):
-    """What TFDS raises ends in one line, with what to do elsewhere; nothing is left that is taken for prepared."""
+    """An error of TFDS becomes one line with a fix; nothing that is left looks prepared."""
     shutil.rmtree(prepared().data_dir)
 
     def refuse(*_):
@@ -427,7 +427,7 @@ def test_preparation_stops_half_way(prepared, tmp_path, monkeypatch, error):
 
 
 def test_killed_preparation(prepared, tmp_path):
-    """What kill -9 leaves, a folder with `incomplete` in its name, is not taken for prepared."""
+    """The folder that kill -9 leaves, with `incomplete` in its name, doesn't count as prepared."""
     root = Path(prepared().data_dir)
     shutil.move(root, root.parent / "incomplete.ABC123_1.0.0")
     assert len(read(tmp_path)) == 11
@@ -489,7 +489,7 @@ def test_tfrecord(tfrecord, tmp_path):
 
 
 def test_tfrecord_converted(tfrecord, tmp_path):
-    """Where the command has written array_record beside what is there, the same command as before reads it."""
+    """If the command has written array_record beside what is there, the same command as before reads it."""
     assert "out_dir" not in command_in(error_of(read, tmp_path))
     for path in tfrecord.glob("*tfrecord*"):
         shutil.copy(path, tfrecord / path.name.replace("tfrecord", "array_record"))
