@@ -144,7 +144,7 @@ DAMAGES = {
     "result.json is not the result": lambda run: (run / "result.json").write_text("{}"),
     "result.json can't be read": lambda run: (run / "result.json").write_text("{"),
     "is not the result of a run": lambda run: changed(run, query_net="zz", map_by_query_net={"zz": 0.5}),
-    "no result of a run": lambda run: changed(run, method=None),
+    "the result of a run": lambda run: changed(run, method=None),
     "json is not the result of a run": lambda run: changed(run, precision_at={"first": 0.5}),
     "is not the result of a run; fix: restore it": lambda run: changed(run, precision_at={}),
     "is not the result of a run; fix": lambda run: changed(run, precision_recall={"recall": [0.5], "precision": []}),
