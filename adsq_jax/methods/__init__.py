@@ -1,6 +1,6 @@
 """Hashing methods: ADSQ and published ones, with the same networks, data, training loop and metric.
 
-`methods.dpsh(eta=0.2)` is a method to train, `methods.dpsh.loss(methods.loss_inputs(relaxed_codes, labels))` its loss of one
+`methods.dpsh(eta=0.2)` is a method to train, `methods.dpsh.loss(methods.loss_inputs(relaxed_codes, labels))` its loss on one
 batch. Each method is one file with SETTINGS, its settings and their defaults; TUNING_GRID, the two choices of settings that the
 comparison tries on held-out images; `loss`; and `method`. A method of your own is such a module anywhere; its name is dotted.
 """
@@ -78,7 +78,7 @@ def as_method(method: "str | Recipe | ModuleType | Method") -> Method:
     """Return a method, with its default settings where it isn't one yet.
 
     Args:
-      method: a method, a recipe, a module with a method, or a name as for `find`; a dotted name is imported.
+      method: a method, a recipe, a module with a method, or a name as in `find`; a dotted name is imported.
 
     Returns:
       The method.

@@ -1,11 +1,11 @@
-"""ADSH: Jiang and Li, Asymmetric Deep Supervised Hashing, AAAI 2018, equations 1 to 3 and section 3.2.
+"""ADSH: Jiang and Li, Asymmetric Deep Supervised Hashing, AAAI 2018, equations 1 to 3, and 9 of section 3.2.
 
 The hash codes of the training set are learned directly, bit by bit; the difference loss compares the network's relaxed codes
 with them.
 
 Deviations: ADSH learns the codes of the whole database; here it learns those of the training set, since labels of other images
 must stay unknown, and a database image gets the network's code. For dissimilar pairs the paper has a similarity of -1, and the
-authors' released code -r, with r the similar over the dissimilar pairs: `balanced` chooses. Means over pairs and bits.
+authors' released code -r; `balanced` selects between the two; r = similar / dissimilar pairs. Means over pairs and bits.
 """
 
 from functools import partial
@@ -30,7 +30,7 @@ def loss(inputs: LossInputs, *, quantization: float = 0.01, balanced: float = 1.
 
 
 def update_codes(*arrays: Any, quantization: float, balanced: float, ratio: float, **others: Any) -> b_step.CodesUpdate:
-    """Run the discrete step of equation 9 to its fixed point, for one or more networks."""
+    """Run the discrete step of equation 9, for one or more networks."""
     return b_step.update_codes(
         *arrays,
         ratio=ratio if balanced else 1.0,

@@ -107,10 +107,10 @@ def method(
       twin: train two ImgNets, not one.
       difference: use the difference loss, in the ImgNets and in the B-step.
       update_codes: run the B-step after each round.
-      likelihood_scale: as for `loss`.
-      neighbour_scale: as for `loss`.
-      cosine_scale: as for `loss`.
-      weights: likelihood, neighbours, guidance, difference, quantization, bit_likelihood, balance; label_codes of the B-step.
+      likelihood_scale: as in `loss`.
+      neighbour_scale: as in `loss`.
+      cosine_scale: as in `loss`.
+      weights: likelihood, neighbours, guidance, difference, quantization, bit_likelihood, balance; label_codes in the B-step.
     """
     used = dict(weights) if difference else {**weights, "difference": 0.0}
     terms = partial(

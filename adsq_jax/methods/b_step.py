@@ -1,6 +1,6 @@
 """The B-step: discrete cyclic coordinate descent on the hash codes of the training set.
 
-It is NumPy in float64 on purpose: it runs once a round, sums over the whole training set, and decides by the signs
+It is NumPy in float64 on purpose: it runs once per round, sums over the whole training set, and decides by the signs
 of differences of large numbers: float32 sums, as on accelerators, would flip bits.
 """
 
@@ -39,15 +39,15 @@ def update_codes(
     size: int,
     sum_over_processes: Callable[[Any], np.ndarray],
 ) -> CodesUpdate:
-    """Run the B-step: renew the hash codes of the training set by discrete cyclic coordinate descent.
+    """Run the B-step: update the hash codes of the training set by discrete cyclic coordinate descent.
 
     Minimise over B in {-1, +1}^(n x K), for the banks X of all ImgNets,
 
         sum_X [ mu mean_ij (x_i . b_j / K - S~_ij)^2 + lam mean_i |x_i - b_i|^2 / K - kappa mean_i log((1 + x_i b_i) / 2) / K ]
         + rho mean_i |b_i - h_i|^2 / K.
 
-    Each of several processes updates its own rows. A bit depends on the other bits of its row, on K x K sums over all rows, and
-    on m x K sums by label set; nothing else of other processes' rows is needed.
+    With several processes, each updates its own rows. A bit depends on the other bits of its row, on K x K sums over all rows,
+    and on m x K sums by label set; nothing else of other processes' rows is needed.
 
     Args:
       codes: int8[n, bits] in {-1, +1}, where the descent starts: this process's rows.
@@ -60,7 +60,7 @@ def update_codes(
       quantization_weight: lam.
       bit_likelihood_weight: kappa.
       label_code_weight: rho; unused without LabelNet.
-      size: the rows of all processes together.
+      size: the number of rows of all processes together.
       sum_over_processes: sums an array, float64 or int64, over all processes; `np.asarray` if there is one.
 
     Returns:
@@ -105,7 +105,7 @@ def descend(
     size: int,
     sum_over_processes: Callable[[Any], np.ndarray],
 ) -> CodesUpdate:
-    """Minimise tr(B A B') - 2 tr(B'Q) over B in {-1, +1}^(n x K), bit by bit, until nothing changes.
+    """Minimise tr(B A B') - 2 tr(B'Q) over B in {-1, +1}^(n x K), bit by bit, until nothing changes, or for MAX_SWEEPS passes.
 
     Args:
       codes: int8[n, bits] in {-1, +1}, where the descent starts: this process's rows.
@@ -113,8 +113,8 @@ def descend(
       quadratic: A, symmetric, float64[bits, bits], the same in all processes.
       pull: the linear term without the terms that couple a row's bits, float64[n, bits]: only for `difference_share`.
       scale: the divisor of the reported objective.
-      size: the rows of all processes together.
-      sum_over_processes: as for `update_codes`.
+      size: the number of rows of all processes together.
+      sum_over_processes: as in `update_codes`.
 
     Returns:
       The new codes of these rows, and the descent's figures over all rows.
@@ -156,7 +156,7 @@ def signed_similarity_product(
       label_sets: the distinct label vectors, uint8[m, c].
       set_index: each row's label set, int[n]; T is its one-hot matrix.
       ratio: r.
-      sum_over_processes: as for `update_codes`.
+      sum_over_processes: as in `update_codes`.
 
     Returns:
       float64[n, k].

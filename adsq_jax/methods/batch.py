@@ -30,11 +30,11 @@ def loss_inputs(
     """Return everything that a loss needs for one batch, which is its own training set.
 
     It works under `jax.jit`, `jax.grad` and `jax.vmap`: relaxed codes and other arrays may be traced, and so may multi-hot
-    labels. With traced labels the statistics of pairs are computed in float32, and a batch with one kind of pairs is no error.
+    labels. Then pair statistics are computed in float32, and a batch with only similar or only dissimilar pairs is allowed.
 
     Args:
       relaxed_codes: u, float[batch, bits].
-      labels: of each image: class ids int[batch], multi-hot [batch, c] in {0, 1}, or a list of class names.
+      labels: class ids int[batch], multi-hot [batch, c] in {0, 1}, or a list of class names.
       bank: relaxed codes of the same images that the batch is compared with, such as another network's, float[batch, bits];
         None: `relaxed_codes`, as constants.
       bank_codes: hash codes of the same images, [batch, bits] in {-1, +1}; None: the signs of `relaxed_codes`.
@@ -42,7 +42,7 @@ def loss_inputs(
       seed: for what a method draws once, such as hash centers.
       progress: finished rounds / rounds, 0 to 1.
       parameters: the method's own, for methods with `Method.parameters`.
-      guidance: LabelNet's outputs for each image's labels, one row an image, for methods with `Method.label_net`.
+      guidance: LabelNet's outputs for each image's labels, one row per image, for methods with `Method.label_net`.
       classes: the number of classes, for ids; or the class names in order, for names. None: the largest id + 1, or the sorted
         names of this batch.
 
@@ -50,13 +50,13 @@ def loss_inputs(
       The inputs: float32, on one device.
 
     Raises:
-      InputError: a wrong shape, dtype or length; a label that isn't one; or all pairs of the batch similar, or none.
+      InputError: a wrong shape, dtype or length; an invalid label; or all pairs of the batch similar, or none.
 
     Source: this project.
     """
     shape = getattr(relaxed_codes, "shape", None) or np.shape(relaxed_codes)
     if len(shape) != 2 or 0 in shape:
-        raise InputError(f"expected relaxed_codes [batch, bits], got shape {list(shape)}; fix: give one row an image")
+        raise InputError(f"expected relaxed_codes [batch, bits], got shape {list(shape)}; fix: give one row per image")
     u = _floats("relaxed_codes", relaxed_codes, shape=shape)
     n = shape[0]
     multi_hot = _multi_hot(labels, n=n, classes=classes)
@@ -181,7 +181,7 @@ def _one_hot(ids: Any, *, count: int | None) -> Any:
 
 
 def _traced_statistics(similar: jax.Array) -> objective.PairStatistics:
-    """Return what `objective.pair_statistics` does, from S bool[n, n]; a kind that has no pairs counts as having one."""
+    """Return what `objective.pair_statistics` does, from S bool[n, n]; an absent kind is counted as one pair."""
     pairs = similar.size
     count = jnp.sum(similar.astype(jnp.float32))
     alike, unlike = jnp.maximum(count, 1.0), jnp.maximum(pairs - count, 1.0)

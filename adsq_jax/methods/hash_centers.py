@@ -7,18 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def coins(rows: int, bits: int, *, seed: int) -> jax.Array:
-    """Return fair coins, float32[rows, bits] in {-1, +1}; the same seed and shape give the same ones."""
+def random_signs(rows: int, bits: int, *, seed: int) -> jax.Array:
+    """Return random signs, float32[rows, bits] in {-1, +1}; the same seed and shape give the same ones."""
     return jnp.asarray(_drawn(rows, bits, seed))
 
 
 def hash_centers(classes: int, bits: int, *, seed: int) -> jax.Array:
-    """Return a hash center for each class: rows of a Hadamard matrix and their negatives, or else fair coins.
+    """Return a hash center for each class: rows of a Hadamard matrix and their negatives, or else random signs.
 
     Args:
       classes: c.
       bits: the code length; Hadamard's rows are used if it is a power of 2 and c is at most twice as many.
-      seed: of the coins.
+      seed: seed for the random signs.
 
     Returns:
       float32[c, bits] in {-1, +1}.
@@ -27,7 +27,7 @@ def hash_centers(classes: int, bits: int, *, seed: int) -> jax.Array:
     """
     if bits & (bits - 1) == 0 and classes <= 2 * bits:
         return jnp.asarray(_hadamard(classes, bits))
-    return coins(classes, bits, seed=seed)
+    return random_signs(classes, bits, seed=seed)
 
 
 @cache

@@ -4,8 +4,8 @@ Weighted pair likelihood within a batch of tanh(beta z), with a beta that grows 
 
 Deviations: beta^2 grows linearly with the share of finished rounds, from 1 to `last_beta`^2; the released code does so by
 iterations, and ends at about 7. Similar and dissimilar pairs are counted over the training set, as in the paper (the released
-code counts the batch's). alpha is a number divided by K, as in the released code. c_ij of a dissimilar pair is 1: by
-the paper's formula it is 0, the labels' intersection over union, and dissimilar pairs would have no weight.
+code counts the batch's). alpha is a number divided by K, as in the released code. Dissimilar pairs get c_ij = 1. The
+paper's formula (intersection over union) gives 0, which would remove them.
 """
 
 from functools import partial

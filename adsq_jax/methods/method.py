@@ -1,4 +1,4 @@
-"""What a hashing method is to training: a loss of one batch, and for some methods a discrete step that updates hash codes."""
+"""A hashing method: a loss on one batch, and for some methods a discrete step that updates hash codes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,13 +33,13 @@ class LossInputs(NamedTuple):
     parameters: Any  # the method's own, learned with the network; None without any
     progress: jax.Array  # finished rounds / rounds, float32[] in [0, 1)
     statistics: PairStatistics  # of the training set's pairs
-    seed: int  # of the run, for what a method draws once
+    seed: int  # the run's, for what a method draws once
 
 
 Loss = Callable[[LossInputs], Terms]  # pure; training minimises the sum of the terms
 
 
-# A discrete step, in NumPy float64; each of several processes updates its own rows of the training set. It is called with
+# A discrete step, in NumPy float64; with several processes, each updates its own rows of the training set. It is called with
 # (codes, relaxed_codes, *, label_codes, label_sets, set_index, ratio, size, sum_over_processes): see `b_step.update_codes`.
 UpdateCodes = Callable[..., CodesUpdate]
 

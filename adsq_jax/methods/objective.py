@@ -199,7 +199,7 @@ def scaled_cosines(features_a: jax.Array, features_b: jax.Array, *, scale: float
 
 
 def _unit(features: jax.Array) -> jax.Array:
-    """Scale each row to length 1; rows of zeros, as of an image without labels, stay 0."""
+    """Scale each row to length 1; rows of zeros, as for an image without labels, stay 0."""
     square = jnp.sum(features**2, axis=-1, keepdims=True)
     return features * jax.lax.rsqrt(jnp.where(square > 1e-12, square, 1.0))
 
@@ -285,8 +285,8 @@ def guidance_loss(
     )
 
 
-def weighted(terms: Terms, weights: Mapping[str, float]) -> Terms:
-    """Multiply each term by its weight, and leave out terms of weight 0.
+def weighted(terms: Terms, weights: Mapping[str, float], *, section: str = "objective") -> Terms:
+    """Multiply each term by its weight, from a section of the config, and leave out terms of weight 0.
 
     Raises:
       InputError: a term has no weight.
@@ -294,7 +294,7 @@ def weighted(terms: Terms, weights: Mapping[str, float]) -> Terms:
     for name in terms:
         if name not in weights:
             raise InputError(
-                f"the loss term {name!r} has no weight: expected config.objective.weights.{name}; fix: add it to the "
+                f"the loss term {name!r} has no weight: expected config.{section}.weights.{name}; fix: add it to the "
                 f"config, or pass weights={{{name!r}: ...}}"
             )
     return {name: weights[name] * term for name, term in terms.items() if weights[name]}

@@ -64,13 +64,13 @@ class Recipe:
         """Return the method with these settings, and the defaults of the others.
 
         Args:
-          **settings: any of `settings`; of a setting that is a dict, as ADSQ's weights, any of its entries.
+          **settings: any of `settings`; for a setting that is a dict, such as ADSQ's weights, any of its entries.
 
         Returns:
           The method, for `adsq_jax.fit`.
 
         Raises:
-          InputError: there is no such setting, or its value is of the wrong type.
+          InputError: there is no such setting, or its value has the wrong type.
         """
         return self.module.method(**_filled(self.settings, settings, name=self.name))
 

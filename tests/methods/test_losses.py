@@ -180,7 +180,7 @@ def of_greedyhash(problem, *, alpha):
 
 def of_csq(problem, *, central, quantization):
     centers = np.asarray(hash_centers.hash_centers(CLASSES, problem.bits, seed=SEED))
-    ties = np.asarray(hash_centers.coins(1, problem.bits, seed=SEED + 1))[0]
+    ties = np.asarray(hash_centers.random_signs(1, problem.bits, seed=SEED + 1))[0]
     terms = oracles.csq(problem.u, problem.labels, centres=centers, ties=ties)
     return {"central": central * terms["centre"], "quantization": quantization * terms["quantization"]}
 
@@ -299,14 +299,14 @@ def test_centers_are_coins_where_hadamard_has_too_few(classes, bits):
 
 
 def test_csq_decides_ties_by_coins():
-    """Bits where an image's centers disagree, or without labels all bits, are coins, for any K."""
+    """Bits where an image's centers disagree, or without labels all bits, are random signs, for any K."""
     for bits in (12, 16):
         for seed in range(3):
-            ties = np.asarray(hash_centers.coins(1, bits, seed=seed))[0]
+            ties = np.asarray(hash_centers.random_signs(1, bits, seed=seed))[0]
             assert Counter(ties.tolist()).keys() == {-1.0, 1.0}
         assert not np.array_equal(ties, hash_centers.hash_centers(1, bits, seed=3)[0])
     problem = Problem("multi", 16)
-    ties = np.asarray(hash_centers.coins(1, 16, seed=SEED + 1))[0]
+    ties = np.asarray(hash_centers.random_signs(1, 16, seed=SEED + 1))[0]
     loss = METHODS["csq"].loss
 
     def of_codes(u):

@@ -148,6 +148,8 @@ def test_the_objective_is_each_term_times_its_weight():
         InputError, match=r"the loss term 'b' has no weight: expected config\.objective\.weights\.b; fix: .*pass weights="
     ):
         objective.weighted(terms, {"a": 1.0})
+    with pytest.raises(InputError, match=r"expected config\.label_net\.weights\.b; fix: "):
+        objective.weighted(terms, {"a": 1.0}, section="label_net")
 
 
 def neighbours(logits, similar, *, row_weights=None, bound=5.0):

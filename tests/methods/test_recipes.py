@@ -242,7 +242,7 @@ def test_one_network_has_no_second_query_net(name, net):
     changed = config.default(method=name)
     changed.eval.query_net = net
     text = message(config_check.check, changed)
-    assert text.startswith(f"config.eval.query_net={net!r}: it takes two networks, and {name} trains one")
+    assert text.startswith(f"config.eval.query_net={net!r}: expected ff: {name} trains one network")
     assert text.endswith("fix: --config.eval.query_net=ff")
     both = config.default(method="dadh")
     both.eval.query_net = net
