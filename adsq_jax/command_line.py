@@ -25,7 +25,7 @@ _LONGEST = 2_000  # characters of a message: a damaged file can hold a line of a
 
 
 class Flags:
-    """The flags of one call of a command. They are defined when it is called, so that commands can be imported together."""
+    """The flags of one call of a command. Flags are defined per call, so commands can be imported together."""
 
     def __init__(self, arguments: Sequence[str], *, description: str | None):
         """Start without flags.
@@ -55,7 +55,7 @@ class Flags:
         flags.DEFINE_bool(name, default, explanation, flag_values=self._values)
 
     def config(self, name: str, explanation: str) -> None:
-        """Define `--name=FILE.py:ARGUMENT` and `--name.KEY=VALUE`; `configs/NAME.py` is this project's from any folder."""
+        """Define `--name=FILE.py:ARGUMENT` and `--name.KEY=VALUE`; `configs/NAME.py` finds the project's from anywhere."""
         self._arguments = [_find_config(argument, f"--{name}=") for argument in self._arguments]
         sys.modules.pop(f"{name}_config", None)  # else ml_collections loads this file over that of an earlier call
         config_flags.DEFINE_config_file(name, help_string=explanation, flag_values=self._values, sys_argv=self._arguments)
@@ -64,7 +64,7 @@ class Flags:
         """Read the arguments.
 
         Args:
-          positional: names of the arguments that stand without a flag, for people.
+          positional: names of the arguments without a flag, for messages.
 
         Returns:
           The value of each flag by its name, and the list `positional`.
@@ -114,7 +114,7 @@ def _find_config(argument: str, flag: str) -> str:
 
 
 def _config_error(error: Exception) -> str:
-    """Say in one line what is wrong with a config file, or with a key that was given."""
+    """Return one line that says what is wrong with a config file or a key."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name in ("<module>", "get_config")]
     if frames and frames[-1].filename != sys.argv[0]:
         return f"{frames[-1].filename}, line {frames[-1].lineno}: {type(error).__name__}: {_last_line(error)}"
@@ -151,12 +151,12 @@ def _end(error: BaseException) -> None:
     if isinstance(error, InputError):
         _report(str(error))
         if not isinstance(error, processes.AgreedError):
-            processes.hard_exit(2)
+            processes.hard_exit_if_several(2)
         sys.exit(2)
     if isinstance(error, KeyboardInterrupt | Stopped):
         print("stopped", file=sys.stderr)
         hard_exit(130 if isinstance(error, KeyboardInterrupt) else 143)
-    if isinstance(error, BrokenPipeError):  # whoever read our output has gone: nobody is left to tell
+    if isinstance(error, BrokenPipeError):  # the reader of our output has ended: nobody reads a message
         hard_exit(1)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
         # Commands handle the files that they write; this is the disk behind the standard output.
@@ -164,22 +164,22 @@ def _end(error: BaseException) -> None:
         hard_exit(2)
     if isinstance(error, jax.errors.JaxRuntimeError) and not alone:
         _report(f"{processes.name()}: another process ended ({_last_line(error)[:200]}); resume with the same command on all")
-        processes.hard_exit(1)
+        processes.hard_exit_if_several(1)
     if not alone:  # a defect: without a hard exit this process and the others would wait for each other
         traceback.print_exception(error)
-        processes.hard_exit(1)
+        processes.hard_exit_if_several(1)
     raise error
 
 
 @contextlib.contextmanager
 def stoppable(*, first: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Make SIGTERM end what is done inside.
+    """Raise `Stopped` inside when SIGTERM arrives.
 
     Args:
-      first: is called in the handler, before the exception is raised.
+      first: called in the handler, before the exception is raised.
 
     Raises:
-      Stopped: the signal came.
+      Stopped: SIGTERM arrived.
     """
     with _as_exception(signal.SIGTERM, first=first):
         yield

@@ -63,14 +63,14 @@ def main(arguments: Sequence[str]) -> None:
     except (Stopped, KeyboardInterrupt) as error:
         _report_stopped(directory)
         if isinstance(error, KeyboardInterrupt):
-            processes.hard_exit(130)
+            processes.hard_exit_if_several(130)
         processes.disconnect()  # all stop at the same step
         sys.exit(0 if error.args and error.args[0] == signal.SIGTERM else 130)
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             raise
         raise InputError(
-            f"{error.filename or directory} can't be used ({error.strerror}); fix: mend that, and give the same command again"
+            f"{error.filename or directory} can't be used ({error.strerror}); fix: repair that, then run the same command again"
         ) from error
     if processes.leads():
         print(tables.result_table(result))
@@ -83,7 +83,7 @@ def _finished_table(path: Path) -> str:
     except InputError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path} is no result of a run; fix: restore it, or train in another folder") from error
+        raise InputError(f"{path} is not a result of a run; fix: restore it, or train in another folder") from error
 
 
 def _check_processes(given: SimpleNamespace) -> None:
@@ -100,7 +100,7 @@ def _check_processes(given: SimpleNamespace) -> None:
 def train(config: ConfigDict, directory: Path, *, began: float | None = None) -> dict[str, Any]:
     """Train a config in a folder, evaluate, and write the codes, the model and `result.json`.
 
-    Of a run of several processes each calls this. The same call continues what is in the folder.
+    With several processes, every process must call this. Calling it again resumes the run.
 
     Args:
       config: from a file of configs/, or `adsq_jax.config.default()`.
@@ -108,7 +108,7 @@ def train(config: ConfigDict, directory: Path, *, began: float | None = None) ->
       began: `time.monotonic()` when the work began, for the result's seconds; None: now.
 
     Returns:
-      What `result.json` holds, in every process.
+      The content of `result.json`, in every process.
 
     Raises:
       InputError: the config is wrong, the data are missing, the folder is another run's, or a loss term is not finite.
@@ -125,7 +125,7 @@ def train(config: ConfigDict, directory: Path, *, began: float | None = None) ->
             config, config_module.data_settings(config), data_parallel.devices_for_batch(config.train.batch_size)
         )
     )
-    weights = setup.pretrained.account["sha256"] if setup.pretrained else ""
+    weights = setup.pretrained.report["sha256"] if setup.pretrained else ""
     processes.check_same(split=setup.data.split_sha256, pretrained_weights=weights)
     with contextlib.ExitStack() as claim:
         processes.run_on_all(lambda: claim.enter_context(workdir.claim(directory, content)) if processes.leads() else None)
@@ -152,7 +152,7 @@ def _check_shared(directory: Path) -> None:
 
 
 def train_and_evaluate(setup: TrainSetup, config: ConfigDict, directory: Path, *, began: float) -> dict[str, Any]:
-    """Train a setup in a claimed folder, evaluate, and write codes, model and result; as `train`, which makes the setup."""
+    """Like `train`, for a setup that is already built and a folder that is already claimed."""
     devices = ShardedDatabase()
 
     def measure(setup: TrainSetup, state: TrainState, codes_directory: Path | None) -> dict[str, Any]:
@@ -186,7 +186,7 @@ def train_and_evaluate(setup: TrainSetup, config: ConfigDict, directory: Path, *
         **measures,
         **environment.environment(),
         "method": config.method,
-        "pretrained": None if setup.pretrained is None else setup.pretrained.account,
+        "pretrained": None if setup.pretrained is None else setup.pretrained.report,
         "seed": config.seed,
         "config": json.loads(config.to_json()),
         "config_sha256": config_module.sha256(config),
@@ -205,10 +205,10 @@ def _report_stopped(directory: Path) -> None:
 
 
 def _exit_if_one_of_several(directory: Path) -> None:
-    """End this process of several at once: the others get a signal of their own, and may wait for this one."""
+    """If there are several processes, exit immediately: each gets its own signal, and the others may be waiting."""
     if processes.count() > 1:
         _report_stopped(directory)
-        processes.hard_exit(0)
+        processes.hard_exit_if_several(0)
 
 
 if __name__ == "__main__":

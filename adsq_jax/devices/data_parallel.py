@@ -1,7 +1,7 @@
 """Data-parallel training: one pure step on several devices, by shard_map or by pmap, or on one device without a mesh.
 
 A PartitionSpec tells where an array lies: `WHOLE`, a copy on every device; `ROWS`, the first axis sharded over the devices,
-zero-padded to equal parts; or, of parameters that are sharded to save memory, another axis.
+zero-padded to equal parts; or another axis, for parameters that are sharded to save memory.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,7 @@ _SMALLEST_SHARDED = 1 << 14  # numbers in an array of parameters: smaller ones a
 
 
 def devices_for_batch(batch_size: int) -> list[jax.Device]:
-    """Return the devices that share a batch evenly: the same number of each process, as many as possible.
+    """Return the devices that share a batch evenly: the same number from each process, as many as possible.
 
     Raises:
       InputError: the processes can't share it.
@@ -45,7 +45,7 @@ class LocalDevices:
         self._mesh = make_mesh(self.devices)
 
     def replicate(self, tree: Any) -> Any:
-        """Copy arrays to each of these devices; they may lie on those of other processes too."""
+        """Copy arrays to each of these devices; the arrays may also lie on devices of other processes."""
         return jax.device_put(jax.tree.map(self.to_local, tree), NamedSharding(self._mesh, WHOLE))
 
     @staticmethod
@@ -63,8 +63,8 @@ class LocalDevices:
         return jax.device_put(batch, NamedSharding(self._mesh, ROWS))
 
 
-class OneDevice:
-    """Trains on one device, without a mesh and without a mapped axis."""
+class TrainDevices:
+    """The devices that train: here one, without a mesh and a mapped axis; `DataParallel` uses several."""
 
     axis_name: str | None = None
 
@@ -75,7 +75,7 @@ class OneDevice:
         self.local = LocalDevices(self.devices)
 
     def describe(self) -> str:
-        """Describe the devices for people: `2 x cpu (x86_64, 2 cores)`."""
+        """Return a human-readable description: `2 x cpu (x86_64, 2 cores)`."""
         return describe(self.devices[0], len(self.devices))
 
     def check_batch(self, batch_size: int) -> None:
@@ -94,7 +94,7 @@ class OneDevice:
         """Make one global array of the rows of each process.
 
         Args:
-          rows: those of this process, [n, ...] of `local_rows(size)`.
+          rows: this process's rows, `local_rows(size)`: [n, ...].
           size: the number of rows of all processes.
 
         Returns:
@@ -111,24 +111,24 @@ class OneDevice:
         return WHOLE
 
     def to_devices(self, tree: Any, specs: Any) -> Any:
-        """Place a tree as a compiled step takes it.
+        """Put a tree on the devices in the layout that a compiled step expects.
 
         Args:
-          tree: arrays that every process has whole, or that come from `from_devices`.
+          tree: arrays that are complete in every process, or come from `from_devices`.
           specs: a PartitionSpec for each part of the tree.
         """
         return jax.device_put(tree, self.devices[0])
 
     def from_devices(self, tree: Any, specs: Any) -> Any:
-        """Undo `to_devices`: what a step returns becomes global arrays."""
+        """Turn what a step returns into global arrays; the inverse of `to_devices`."""
         return tree
 
     def to_host(self, tree: Any, specs: Any) -> Any:
-        """Copy a tree to host memory, for a checkpoint. Rows that lie with several processes stay where they are."""
+        """Copy a tree to host memory, for a checkpoint. Rows that are spread over several processes stay where they are."""
         return jax.tree.map(np.array, tree)
 
     def split_batch(self, batch: Mapping[str, np.ndarray]) -> Any:
-        """Place this process's part of a batch as a compiled step takes it."""
+        """Put this process's part of a batch on the devices in the layout that a compiled step expects."""
         return jax.device_put(dict(batch), self.devices[0])
 
     def compile_step(
@@ -137,7 +137,7 @@ class OneDevice:
         """Compile `(state, targets, batch) -> (state, metrics)`.
 
         Args:
-          gradients: `(state, targets, batch) -> (gradients, rows, metrics)`, pure, run once a device under the axis
+          gradients: `(state, targets, batch) -> (gradients, rows, metrics)`, pure, run once per device under the axis
             `axis_name`. Gradients and metrics are the same on every device; rows are the device's own.
           update: `(state, gradients, rows) -> state`, pure, without an axis.
           state: a PartitionSpec for each part of the state.
@@ -149,14 +149,14 @@ class OneDevice:
         """
 
         def whole(state: Any, targets: Any, batch: Any) -> tuple[Any, Any]:
-            found, rows, metrics = gradients(state, targets, batch)
-            return update(state, found, rows), metrics
+            grads, rows, metrics = gradients(state, targets, batch)
+            return update(state, grads, rows), metrics
 
         return jax.jit(whole, donate_argnums=0 if donate else ())
 
 
-class DataParallel(OneDevice):
-    """Trains on several devices at once, of one process or of many, each with its part of the batch and of the rows."""
+class DataParallel(TrainDevices):
+    """Several devices, of one process or many, each with its part of the batch and of the rows."""
 
     axis_name = AXIS
 
@@ -165,7 +165,7 @@ class DataParallel(OneDevice):
 
         Args:
           kind: "shard_map" or "pmap".
-          devices: the devices, those of a process together and as many of each; None: all.
+          devices: the devices, grouped by process, the same number from each; None: all.
 
         Raises:
           ValueError: there is no such kind.
@@ -212,7 +212,7 @@ class DataParallel(OneDevice):
         return jax.tree.map(spec, tree)
 
     def _put(self, x: Any, spec: PartitionSpec) -> jax.Array:
-        """Make a global array of one that each process has whole, or that is global already."""
+        """Make a global array from one that is complete in each process, or global already."""
         if spec == ROWS and not isinstance(x, jax.Array):
             return self.from_local_rows(np.asarray(x)[self.local_rows(len(x))], size=len(x))
         sharding = NamedSharding(self._mesh, spec)
@@ -275,12 +275,12 @@ class DataParallel(OneDevice):
         if self.kind == "pmap":
 
             def whole(state: Any, targets: Any, batch: Any) -> tuple[Any, Any]:
-                found, rows, metrics = gradients(state, targets, batch)
-                return update(state, found, rows), metrics
+                grads, rows, metrics = gradients(state, targets, batch)
+                return update(state, grads, rows), metrics
 
             return jax.pmap(whole, AXIS, devices=self.devices, donate_argnums=0 if donate else ())
 
-        def in_specs(specs: Any) -> Any:  # inside the step parameters are whole
+        def in_specs(specs: Any) -> Any:  # inside the step parameters are complete
             return jax.tree.map(lambda spec: spec if spec == ROWS else WHOLE, specs, is_leaf=_is_spec)
 
         mapped = jax.shard_map(
@@ -295,8 +295,8 @@ class DataParallel(OneDevice):
             return jax.lax.with_sharding_constraint(x, NamedSharding(self._mesh, spec))
 
         def run(inputs: Any, targets: Any, batch: Any) -> tuple[Any, Any]:
-            found, rows, metrics = mapped(inputs, targets, batch)
-            return _map_with_specs(constrain, update(inputs, found, rows), state), metrics
+            grads, rows, metrics = mapped(inputs, targets, batch)
+            return _map_with_specs(constrain, update(inputs, grads, rows), state), metrics
 
         return jax.jit(run, donate_argnums=0 if donate else ())
 

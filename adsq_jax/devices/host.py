@@ -5,7 +5,7 @@ import os
 
 import jax
 
-_MIN_IMAGES = 16  # of a batch on each device: fewer don't keep a core busy
+_MIN_IMAGES = 16  # per device: fewer don't keep a core busy
 
 
 def cores() -> int:
@@ -19,16 +19,16 @@ def reading_threads(wanted: int) -> int:
 
 
 def split_into_devices(*, batch_size: int, host_devices: int) -> None:
-    """Split the CPU into devices, unless JAX has started, since XLA runs many operations on one core.
+    """Split the CPU into several JAX devices, because XLA runs many operations on one core. No effect once JAX has started.
 
-    Without a number of devices there is one a core, or fewer, so that each gets the same number of images, at least 16.
+    host_devices=0: one device per core, or fewer so that the batch divides evenly and each gets at least 16 images.
     """
     most = max(1, min(cores(), batch_size // _MIN_IMAGES))
     _set_devices(host_devices or largest_divisor(batch_size, most))
 
 
 def use_all_cores() -> None:
-    """Make each core of the CPU a device, unless JAX has started: XLA runs a scatter on one core."""
+    """Make each core of the CPU a JAX device, because XLA runs a scatter on one core. No effect once JAX has started."""
     _set_devices(cores())
 
 

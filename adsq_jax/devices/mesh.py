@@ -1,4 +1,4 @@
-"""Devices along one axis of a mesh, and their description for people."""
+"""Devices along one axis of a mesh, and their human-readable description."""
 
 import platform
 from collections.abc import Sequence

@@ -18,24 +18,25 @@ from adsq_jax.errors import InputError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)  # on which a run saves and stops
 _CONNECT_SECONDS = 300  # for all processes to find one another
-_TEXT_BYTES = 4096  # of a text that processes exchange; longer ones are cut
+_TEXT_BYTES = 4096  # length of a text that processes exchange; longer ones are cut
 _Result = TypeVar("_Result")
 
 
 class AgreedError(InputError):
-    """Bad input that all processes know of: all of them stop, so none has to be killed."""
+    """Bad input that every process has been told of, so all exit normally."""
 
 
 def connect(*, coordinator: str | None, processes: int | None, process: int | None) -> None:
-    """Connect the processes that train together. Call it before JAX starts; if it has started, a process stays alone.
+    """Connect the processes that train together.
 
-    If the others don't connect within five minutes, this process ends with status 1.
+    Call this before JAX starts; afterwards it has no effect and the process runs on its own. If the others don't connect within
+    five minutes, this process ends with status 1.
 
     Args:
       coordinator: HOST:PORT of process 0; None: ask the cluster (Cloud TPU, Slurm, MPI); without a cluster this process is
         the only one.
-      processes: the number of processes; None: as for the coordinator.
-      process: the number of this process, from 0; None: as for the coordinator.
+      processes: the number of processes; None: ask the cluster.
+      process: the number of this process, from 0; None: ask the cluster.
 
     Raises:
       InputError: the coordinator's port is in use.
@@ -79,8 +80,8 @@ def _check_free(coordinator: str) -> None:
         ) from error
 
 
-def hard_exit(status: int) -> None:
-    """End this process at once if there are several, since a normal exit waits for the others; return if it is alone."""
+def hard_exit_if_several(status: int) -> None:
+    """End this process immediately if there are several, since a normal exit waits for the others; else return."""
     if count() > 1:
         sys.stderr.flush()
         os._exit(status)
@@ -115,7 +116,7 @@ def local_range(size: int, process: int) -> tuple[int, int]:
 
 
 def name() -> str:
-    """Return what to call this process, `process 1 of 4 on HOST`; "" if it is the only one."""
+    """Return this process's name in messages, `process 1 of 4 on HOST`; "" if it is the only one."""
     return f"process {index()} of {count()} on {socket.gethostname()}" if count() > 1 else ""
 
 
@@ -179,9 +180,9 @@ def check_same(**values: str) -> None:
 
 
 def agreed_stop(signalled: Callable[[], bool]) -> Callable[[], bool]:
-    """Make a function that all processes call equally often, and that tells all to stop from the same call on.
+    """Return a function that tells all processes to stop at the same call, soon after any of them gets SIGTERM.
 
-    That is soon after one was sent SIGTERM; for a process that is alone, when `signalled` says so.
+    All must call it the same number of times. A single process stops when `signalled()` is true.
     """
     if count() == 1:
         return signalled
@@ -203,6 +204,6 @@ def jax_handles(number: int) -> bool:
 
 
 def propagate_signal() -> None:
-    """Tell all processes of a signal that this one was sent."""
+    """Tell all processes of a signal that this process received."""
     if count() > 1:
         os.kill(os.getpid(), signal.SIGTERM)

@@ -27,7 +27,7 @@ class ShardedDatabase(SingleDevice):
         self._mesh = make_mesh(local_devices)
 
     def describe(self) -> str:
-        """Return a description for people: `2 x cpu (x86_64, 2 cores)`."""
+        """Return a human-readable description: `2 x cpu (x86_64, 2 cores)`."""
         return describe(self._mesh.devices.flat[0], self.count)
 
     @property
@@ -36,7 +36,7 @@ class ShardedDatabase(SingleDevice):
         return self._mesh.devices.flat[0].platform
 
     def local_range(self, size: int) -> tuple[int, int]:
-        """Return which rows of a database of `size` this process reads: start and stop."""
+        """Return start and stop of the rows that this process reads, of a database of `size` rows."""
         return processes.local_range(size, processes.index())
 
     def shard(self, words: np.ndarray) -> jax.Array:
@@ -48,7 +48,7 @@ class ShardedDatabase(SingleDevice):
         return jax.device_put(words, NamedSharding(self._mesh, PartitionSpec()))
 
     def gather(self, array: np.ndarray) -> np.ndarray:
-        """Return the arrays that the processes have, of one shape, as [processes, ...]."""
+        """Stack an array of all processes, [processes, ...]."""
         return processes.gather(array)
 
     def build(self, function: Callable[..., Any], *, add: bool) -> Callable[..., Any]:

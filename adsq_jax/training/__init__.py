@@ -1,7 +1,7 @@
 """Training: a frozen `TrainSetup`, a `TrainState`, and functions of the two.
 
 By hand: `setup`, `init`, `train_label_net`; then, for each round and network, `step` over batches and `refresh_bank`; and
-`update_codes`. `train_round` does a round of it, and `adsq_jax.fit` all of it.
+`update_codes`. `train_round` trains one round, and `adsq_jax.fit` all rounds.
 """
 
 from adsq_jax.training import optimizer

@@ -28,12 +28,12 @@ _NOTE_SECONDS = 5.0  # between two notes of what is on the disk
 class Features(NamedTuple):
     """The features of the images of a split, mapped from the disk."""
 
-    rows: np.ndarray  # of the source, ascending, int64[m]
-    centre: np.ndarray  # of each image's centre, float32[m, width]
-    views: list[np.ndarray]  # of augmented views of the training set, in its order, each float32[n, width]
+    rows: np.ndarray  # rows of the source, ascending, int64[m]
+    centre: np.ndarray  # features of each image's centre crop, float32[m, width]
+    views: list[np.ndarray]  # features of augmented views of the training set, in its order, each float32[n, width]
 
     def of_rows(self, rows: np.ndarray) -> np.ndarray:
-        """Return the features of the centres of some rows of the source, int[n] -> float32[n, width]."""
+        """Return the centre crops' features of some rows of the source, int[n] -> float32[n, width]."""
         return np.asarray(self.centre[np.searchsorted(self.rows, rows)])
 
 
@@ -50,12 +50,12 @@ def compute(
     """Run a trunk over all images of a split, or open what an earlier run has computed.
 
     Args:
-      encoder: of the images.
-      trunk: its variables.
+      encoder: encodes the images.
+      trunk: the trunk's variables.
       dataset: source and split.
-      views: how many augmented views of the training set to compute beside the centres.
-      identity: what decides the features beside trunk and images, as JSON can hold it.
-      directory: where the features are kept, below a hash of all that decides them.
+      views: how many augmented views of the training set to compute, in addition to the centre crops.
+      identity: everything else that the features depend on, JSON-serialisable.
+      directory: where the features are stored, in a folder named by a hash of all that they depend on.
       stop: asked after each batch.
 
     Returns:
@@ -67,7 +67,7 @@ def compute(
     """
     if storage.is_remote(directory):
         raise InputError(
-            f"{directory} can't hold a frozen trunk's features, which are mapped from a disk; fix: give a folder of this "
+            f"{directory} can't hold a frozen trunk's features, which are mapped from a disk; fix: give a folder on this "
             "machine with --config.data.feature_cache and a new --workdir"
         )
     rows = np.unique(np.concatenate(dataset.split))
@@ -102,7 +102,7 @@ def _compute_or_open(
     stop: Callable[[], bool],
     on_progress: Callable[[int], Any],
 ) -> np.ndarray:
-    """Write what is missing of `count` rows into PATH.f32, with their number and hash in PATH.json, and map them."""
+    """Append the missing rows of `count` to PATH.f32, note their number and hash in PATH.json, and map all rows."""
     data = path.with_suffix(".f32")
     done, digest, width = _valid_rows(path, count)
     on_progress(done)
@@ -121,7 +121,7 @@ def _compute_or_open(
                 if done == count or stopping or time.monotonic() - noted > _NOTE_SECONDS:
                     file.flush()
                     os.fsync(file.fileno())
-                    note = {"rows": done, "width": width, "sha256": _signed(digest, done, width)}
+                    note = {"rows": done, "width": width, "sha256": _hash_note(digest, done, width)}
                     workdir.write_json(path.with_suffix(".json"), note)
                     noted = time.monotonic()
                 if done < count and stopping:
@@ -129,11 +129,11 @@ def _compute_or_open(
     return np.memmap(data, np.float32, mode="r", shape=(count, width))
 
 
-def _signed(digest: Any, done: int, width: int) -> str:
+def _hash_note(digest: Any, done: int, width: int) -> str:
     """Hash the rows together with their number and width."""
-    signed = digest.copy()
-    signed.update(f"{done} {width}".encode())
-    return signed.hexdigest()
+    digest = digest.copy()
+    digest.update(f"{done} {width}".encode())
+    return digest.hexdigest()
 
 
 def _valid_rows(path: Path, count: int) -> tuple[int, Any, int]:
@@ -145,7 +145,7 @@ def _valid_rows(path: Path, count: int) -> tuple[int, Any, int]:
             if 0 < done <= count and width > 0 and done * width * 4 <= os.fstat(file.fileno()).st_size:
                 for _ in range(done):
                     digest.update(file.read(width * 4))
-                if _signed(digest, done, width) == note["sha256"]:
+                if _hash_note(digest, done, width) == note["sha256"]:
                     return done, digest, width
         logging.warning("features in %s are damaged: they are computed again", path)
     except FileNotFoundError:

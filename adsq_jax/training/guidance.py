@@ -1,4 +1,4 @@
-"""What LabelNet knows of each label set, which guides the ImgNets and the discrete step."""
+"""LabelNet's outputs for each label set, which guide the ImgNets and the discrete step."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +13,7 @@ def guidance(setup: TrainSetup, state: TrainState) -> Guidance | None:
     """Compute LabelNet's semantic features and relaxed codes by label set; None without LabelNet.
 
     Raises:
-      NotFinite: LabelNet's last update broke it.
+      NotFinite: LabelNet diverged in its last update.
     """
     if state.label_net is None:
         return None

@@ -1,4 +1,4 @@
-"""The state before step 1."""
+"""The state before the first update."""
 
 from functools import partial
 from typing import Any
@@ -12,11 +12,11 @@ from adsq_jax.training.state import ImgNetState, LabelNetState, TrainState
 
 
 def init(setup: TrainSetup, *, seed: int | None = None) -> TrainState:
-    """Draw the state before step 1; banks are 0 and codes +1 until `train_label_net`.
+    """Draw the state before the first update; banks are 0 and codes +1, and stay so without LabelNet and a discrete step.
 
     Args:
-      setup: what the run fixes.
-      seed: of the weights and of dropout; None: the setup's.
+      setup: from `setup`.
+      seed: seed for weights and dropout; None: the setup's.
 
     Returns:
       The state.

@@ -1,4 +1,4 @@
-"""A run in a folder: restore, train, save, stop, evaluate. It alone of `training` knows configs and files."""
+"""A run in a folder: restore, train, save, stop. Only this module of `training` reads configs."""
 
 import json
 import signal
@@ -16,10 +16,10 @@ from adsq_jax import methods, models, storage
 from adsq_jax.data import datasets
 from adsq_jax.data.datasets import Dataset
 from adsq_jax.devices import processes
-from adsq_jax.devices.data_parallel import DataParallel, OneDevice
+from adsq_jax.devices.data_parallel import DataParallel, TrainDevices
 from adsq_jax.devices.mesh import AXIS
 from adsq_jax.errors import InputError, Stopped
-from adsq_jax.models.network import format_account
+from adsq_jax.models.network import format_report
 from adsq_jax.run.checkpoint import Checkpoints
 from adsq_jax.run.metrics_log import MetricsLog, SilentLog
 from adsq_jax.training import optimizer as optimizers
@@ -32,8 +32,8 @@ from adsq_jax.training.state import TrainState
 Validate = Callable[[TrainSetup, TrainState], float]
 
 
-def setup_from_config(config: ConfigDict, data: Dataset, *, devices: OneDevice) -> TrainSetup:
-    """Fix what a checked config describes.
+def setup_from_config(config: ConfigDict, data: Dataset, *, devices: TrainDevices) -> TrainSetup:
+    """Build the setup that a checked config describes.
 
     Raises:
       InputError: the config doesn't fit the data or the devices.
@@ -103,7 +103,7 @@ def _label_net_settings(config: ConfigDict) -> LabelNetSettings | None:
 
 
 def load_setup(config: ConfigDict, settings: datasets.Settings, devices: list[Any]) -> TrainSetup:
-    """Load the data of a checked config, and fix what it describes on some devices."""
+    """Load the data of a checked config, and build its setup for some devices."""
     return setup_from_config(config, datasets.load(settings), devices=DataParallel(config.parallel, devices=devices))
 
 
@@ -136,21 +136,21 @@ def train(
     """Train to the end, from the last checkpoint if there is one. Every process of a run calls it.
 
     Args:
-      setup: what the run fixes.
+      setup: from `setup`.
       directory: the run's folder, claimed.
       features: where a frozen trunk's features are kept.
       saving: how often to save and to log.
-      origin: what the checkpoints come from, as JSON can hold it; saved with each.
-      began: `time.monotonic()` when this sitting began.
-      validate: measures a state on held-out images, for each checkpoint: the best one is kept; None: none is held out.
+      origin: the config, data and weights that checkpoints come from, JSON-serialisable; saved with each.
+      began: `time.monotonic()` when this process started.
+      validate: scores a state on held-out images; the best checkpoint is kept. None: no images are held out.
       log: where metrics go; None: into the folder, and to the terminal.
 
     Returns:
-      The setup, with the features of a frozen trunk; the final state; and the seconds of all sittings together.
+      The setup, with the features of a frozen trunk; the final state; and its seconds, including earlier interrupted runs.
 
     Raises:
-      InputError: a loss term is not finite, a checkpoint can't be written, or it is of other data.
-      Stopped: SIGINT or SIGTERM came, its number is the argument; the state is saved, but nothing of an unfinished step 1.
+      InputError: a loss term is not finite, a checkpoint can't be written, or it comes from other data.
+      Stopped: a signal arrived (its number is the argument). The state is saved, unless LabelNet was still training.
     """
     checkpoints = Checkpoints(directory / "checkpoints", keep=saving.keep, rows=setup.size)
     state = init(setup)
@@ -165,7 +165,7 @@ def train(
         log = MetricsLog(directory, start=None if restored is None else int(state.step), total=setup.total_steps)
     log.say(f"running on {setup.devices.describe()}")
     if setup.pretrained is not None:
-        log.say(format_account(setup.pretrained.account))
+        log.say(format_report(setup.pretrained.report))
 
     def save(setup: TrainSetup, state: TrainState) -> None:
         measured = None if validate is None else validate(setup, state)
@@ -208,7 +208,7 @@ def _train_rounds(
     stop: Callable[[], bool],
     save: Callable[[TrainSetup, TrainState], None],
 ) -> TrainState:
-    """Train all rounds that are left. Save where it is time to, and before stopping."""
+    """Train the remaining rounds. Save when it is time, and before stopping."""
     for number in range(setup.rounds):
         if int(state.step) >= (number + 1) * setup.steps_per_round:
             continue
@@ -233,12 +233,12 @@ def _train_rounds(
 
 def origin(setup: TrainSetup, config: ConfigDict) -> dict[str, Any]:
     """Return what a checkpoint's numbers come from: config, data and weights."""
-    weights = None if setup.pretrained is None else setup.pretrained.account["sha256"]
+    weights = None if setup.pretrained is None else setup.pretrained.report["sha256"]
     return {"config": json.loads(config.to_json()), "data": datasets.facts(setup.data), "pretrained_sha256": weights}
 
 
 def _check_origin(info: dict[str, Any], now: dict[str, Any], directory: Path) -> float:
-    """Return the seconds that a checkpoint took; raise InputError if it is of other data or weights."""
+    """Return the seconds that a checkpoint took; raise InputError if it comes from other data or weights."""
     try:
         seconds = float(info["seconds"])
         theirs, weights = info["data"]["split_sha256"], info["pretrained_sha256"]
@@ -250,20 +250,20 @@ def _check_origin(info: dict[str, Any], now: dict[str, Any], directory: Path) ->
     ours = now["data"]["split_sha256"]
     if theirs != ours:
         raise InputError(
-            f"the checkpoint in {directory} is of split {theirs[:12]}, the data now give {ours[:12]}; fix: bring the data back "
-            "as they were, or give a new --workdir"
+            f"the checkpoint in {directory} is from split {theirs[:12]}, the data now give {ours[:12]}; fix: restore the "
+            "data, or give a new --workdir"
         )
     if weights != now["pretrained_sha256"]:
         raise InputError(
             f"the checkpoint in {directory} began with other weights than {now['config']['model']['pretrained']} holds now; "
-            "fix: bring the file back as it was, or give a new --workdir"
+            "fix: restore the file, or give a new --workdir"
         )
     return seconds
 
 
 @contextmanager
 def _stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Turn SIGINT and SIGTERM into a question that the loop asks; a second SIGINT ends at once."""
+    """Yield a function that returns True once SIGINT or SIGTERM has arrived; a second SIGINT stops immediately."""
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():  # Python lets no other thread handle signals
         yield processes.agreed_stop(lambda: False)
@@ -281,7 +281,7 @@ def _stop_on_signal() -> Iterator[Callable[[], bool]]:
     except Stopped as error:
         raise Stopped(received[0] if received else signal.SIGTERM) from error
     except RuntimeError as error:
-        if received and "Worker process" in str(error):  # a signal to the whole group ended one before it could ignore it
+        if received and "Worker process" in str(error):  # a signal to the process group ended a worker
             raise Stopped(received[0]) from error
         raise
     finally:

@@ -1,4 +1,4 @@
-"""Metrics that wait on the device, and the error when one of them is not finite."""
+"""Metrics that wait on the device, the error if one is not finite, and `TimedBatches`, which time the wait for batches."""
 
 import time
 from collections.abc import Generator, Iterator
@@ -17,7 +17,7 @@ class MetricsBuffer:
     """Holds metrics on the device until it is time to look at them, so that the training loop need not wait for them."""
 
     def __init__(self, every: int):
-        """Look at the metrics at multiples of `every` steps."""
+        """Fetch the metrics every `every` steps."""
         self._every = every
         self._steps: list[tuple[int, dict[str, jax.Array]]] = []
 

@@ -30,12 +30,12 @@ def build(
 
     Args:
       name: one of NAMES, functions of optax.
-      total_steps: updates in all; the cosine ends at 0 there.
+      total_steps: the number of updates; the cosine ends at 0 there.
       arguments: its other arguments, for instance {"momentum": 0.9}; None: none.
-      learning_rate: the peak.
+      learning_rate: the peak learning rate.
       schedule: one of SCHEDULES, after a linear warm-up.
       warmup: the share of the updates in which the rate rises from 0, in [0, 1].
-      weight_decay: the share of a weight that a step at learning rate 1 takes away.
+      weight_decay: decoupled weight decay, multiplied by the learning rate.
       clip_norm: the greatest norm of the gradient; 0: no limit.
       trunk_lr_scale: a factor on the learning rate of `backbone`, above 0.
 
@@ -64,7 +64,7 @@ def _base(name: str, arguments: Mapping[str, float]) -> optax.GradientTransforma
         raise ValueError(f"no optimiser named {name!r}: choose one of {', '.join(NAMES)}")
     function = getattr(optax, name)
     known = inspect.signature(function).parameters
-    free = [argument for argument in known if argument not in ("learning_rate", "weight_decay")]  # those have their own knobs
+    free = [argument for argument in known if argument not in ("learning_rate", "weight_decay")]  # config keys of their own
     unknown = sorted(set(arguments) - set(free))
     if unknown:
         raise ValueError(f"optax.{name} takes no {', '.join(unknown)} as arguments: it takes {', '.join(free)}")

@@ -1,8 +1,8 @@
-"""Training by hand or by rounds: functions of a setup and a state.
+"""LabelNet's training, steps of an ImgNet, bank refresh, code update, and rounds: functions of a setup and a state.
 
-The order of ADSQ: LabelNet is trained, and its codes start the hash codes and both banks (`train_label_net`). Then, in each
-round, f trains against g's bank and the codes, and its own bank is refreshed in evaluation mode; g does the same against f's
-new bank; the discrete step renews the codes from both. Other methods leave out what they don't have of these.
+ADSQ first trains LabelNet, whose codes become the first hash codes and banks. Then, in each round, f trains against g's bank
+and the codes; then f's bank is refreshed. g does the same against f's new bank, and the discrete step updates the codes from
+both banks. Other methods skip the parts they lack.
 """
 
 import contextlib
@@ -44,10 +44,11 @@ def train_label_net(
 ) -> TrainState:
     """Train LabelNet, and start hash codes and banks from its codes.
 
-    Without LabelNet, banks are what the untrained ImgNets give, and codes come from them by the method's discrete step.
+    Without LabelNet, the method's discrete step makes the codes from the untrained ImgNets' banks. Without such a step either,
+    the state is returned unchanged.
 
     Args:
-      setup: what the run fixes.
+      setup: from `setup`.
       state: from `init`.
       log: where metrics go; None: nowhere.
       log_every: updates between two records.
@@ -57,8 +58,8 @@ def train_label_net(
       The state before the first round.
 
     Raises:
-      Stopped: `stop` returned True; nothing of this step is kept.
-      NotFinite: LabelNet broke.
+      Stopped: `stop` returned True; LabelNet's updates are lost.
+      NotFinite: LabelNet diverged.
 
     Source: DSEH, Li et al., IJCAI 2018; this project's reconstruction of ADSQ.
     """
@@ -97,10 +98,10 @@ def _train_label_net(
 
 
 def targets(setup: TrainSetup, state: TrainState, *, net: str) -> Targets:
-    """Return what an ImgNet is trained against, as `step` takes it; it is fixed for a half-round.
+    """Return what an ImgNet is trained against during a half-round, for `step`.
 
     Args:
-      setup: what the run fixes.
+      setup: from `setup`.
       state: at the beginning of the half-round.
       net: "f" or "g".
 
@@ -143,23 +144,23 @@ def check_state(setup: TrainSetup, state: TrainState, *, net: str) -> None:
 def step(
     setup: TrainSetup, state: TrainState, batch: dict[str, Any], *, net: str, fixed: Targets | None = None
 ) -> tuple[TrainState, Metrics]:
-    """Update one ImgNet on one batch. The state that is passed stays usable.
+    """Update one ImgNet on one batch, by `training/step.py`. The state that is passed stays usable.
 
     Args:
-      setup: what the run fixes.
-      state: where training is.
+      setup: from `setup`.
+      state: the current state.
       batch: inputs uint8[batch, h, w, 3] and index int[batch], rows of the training set without repetition, as
-        `adsq_jax.data.batches` gives them; of several processes: this process's part.
+        `adsq_jax.data.batches` gives them; with several processes, this process's part.
       net: "f" or "g".
-      fixed: from `targets`, once a half-round, to save its time in each step; None: computed here.
+      fixed: from `targets`, computed once per half-round to save time; None: computed here.
 
     Returns:
-      The state, and each loss term times its weight, their sum `loss` and `grad_norm`, float32[].
+      The new state, and each loss term times its weight, their sum `loss` and `grad_norm`, float32[].
 
     Raises:
       InputError: the batch, the network's name or the state don't fit the setup.
 
-    Source: this project; each loss term names its own.
+    Source: this project; each loss term names its source.
     """
     placed = targets(setup, state, net=net) if fixed is None else fixed
     specs = setup.specs.img_nets[net]
@@ -229,10 +230,10 @@ def compute_features(setup: TrainSetup, state: TrainState, *, directory: Path, s
 
 
 def refresh_bank(setup: TrainSetup, state: TrainState, *, net: str) -> TrainState:
-    """Encode the training set anew by one ImgNet, in evaluation mode, into its bank.
+    """Encode the training set with one ImgNet in evaluation mode, and store the codes in its bank.
 
     Raises:
-      NotFinite: the last update, which no loss has seen yet, broke the network.
+      NotFinite: the network's outputs are not finite after the last update.
     """
     network = state.img_nets[net]
     bank = setup.encoder(network.variables, setup.data.split.train[setup.local_rows])
@@ -242,19 +243,19 @@ def refresh_bank(setup: TrainSetup, state: TrainState, *, net: str) -> TrainStat
 
 
 def update_codes(setup: TrainSetup, state: TrainState, *, refresh: bool = True, log: MetricsLog | None = None) -> TrainState:
-    """Renew the hash codes of the training set by the method's discrete step.
+    """Update the hash codes of the training set with the method's discrete step.
 
     Args:
-      setup: what the run fixes.
+      setup: from `setup`.
       state: after a round.
       refresh: whether to refresh the banks of all networks first; False: they are fresh.
       log: where metrics go; None: nowhere.
 
     Returns:
-      The state with fresh banks and new codes; without a discrete step the codes stay as they are.
+      The state with refreshed banks and new codes; without a discrete step the codes stay as they are.
 
     Raises:
-      NotFinite: a network is broken.
+      NotFinite: a network's outputs are not finite after the last update.
     """
     for net in setup.networks if refresh else ():
         state = refresh_bank(setup, state, net=net)
@@ -296,13 +297,13 @@ def train_round(
     """Train one round: f, then g, then the discrete step. Skip the parts that are finished.
 
     Args:
-      setup: what the run fixes.
+      setup: from `setup`.
       state: where to begin, maybe in the middle of the round; its buffers can't be used afterwards.
-      number: of the round, from 0.
+      number: round number, from 0.
       log: where metrics go; None: nowhere.
       log_every: updates between two records.
-      save_every: return at multiples of so many updates, so that the caller can save; 0: only at the end.
-      stop: asked after each update.
+      save_every: return every `save_every` updates, so that the caller can save; 0: only at the end.
+      stop: asked before each half-round and after each update.
 
     Returns:
       The state, and whether the round is finished. It isn't if `stop` returned True or it is time to save.
@@ -370,7 +371,7 @@ def half_round(
 
 
 def train_batches(setup: TrainSetup, *, net: str, step: int) -> Generator[dict[str, np.ndarray]]:
-    """Return the batches of one network from a step on, without end.
+    """Yield one network's batches, endlessly, starting at a step.
 
     They depend on the seed, the network, and the network's own count of updates. With a frozen trunk they hold its features.
     """

@@ -1,4 +1,4 @@
-"""What a run fixes: data, method, networks, compiled steps. The rest of `training` is functions of it and of a state."""
+"""The constants of a run: data, method, networks, compiled steps. The rest of `training` is functions of them and a state."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from adsq_jax import methods
 from adsq_jax.data import pipeline
 from adsq_jax.data.datasets import Dataset, part_labels
 from adsq_jax.data.pipeline import ReadOptions
-from adsq_jax.devices.data_parallel import ROWS, WHOLE, DataParallel, OneDevice
+from adsq_jax.devices.data_parallel import ROWS, WHOLE, DataParallel, TrainDevices
 from adsq_jax.devices.host import reading_threads
 from adsq_jax.errors import InputError
 from adsq_jax.inference.encoder import Encoder, HeadEncoder
@@ -64,11 +64,11 @@ class LabelNetSettings:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class TrainSetup:
-    """What a run fixes; made by `setup`. A state and this are all that the other functions need."""
+    """What stays constant during a run; made by `setup`. The other functions need only this and a state."""
 
     data: Dataset
     method: Method
-    img_net: ImgNet  # the whole network
+    img_net: ImgNet  # the complete network
     trained_net: ImgNet  # the part that is trained: without the backbone where the trunk is frozen
     pretrained: Pretrained | None
     backbone: dict[str, Any] | None  # name, width and options; None: a backbone that `models.build` doesn't know
@@ -82,7 +82,7 @@ class TrainSetup:
     feature_views: int
     eval_batch_size: int
     shard_parameters: bool
-    devices: OneDevice
+    devices: TrainDevices
     read_options: ReadOptions
     optimizer: optax.GradientTransformation  # of each ImgNet
     sets: objective.LabelSets
@@ -114,17 +114,17 @@ class TrainSetup:
 
     @property
     def local_rows(self) -> slice:
-        """The rows of the training set that lie with this process."""
+        """The rows of the training set on the devices of this process."""
         return self.devices.local_rows(self.size)
 
     @property
     def steps_per_half(self) -> int:
-        """Updates of one ImgNet a round."""
+        """Updates of one ImgNet per round."""
         return self.epochs_per_round * (self.size // self.batch_size)
 
     @property
     def steps_per_round(self) -> int:
-        """Updates of all ImgNets a round."""
+        """Updates of all ImgNets per round."""
         return len(self.networks) * self.steps_per_half
 
     @property
@@ -231,19 +231,19 @@ class TrainSetup:
 
     @cached_property
     def img_net_step(self) -> Callable[..., Any]:
-        """One update of an ImgNet that leaves the state that is passed as it is."""
+        """One update of an ImgNet; the state that is passed stays usable."""
         return self.compile_img_net_step(donate=False)
 
     @cached_property
     def donating_img_net_step(self) -> Callable[..., Any]:
-        """One update of an ImgNet that reuses the memory of the state that is passed."""
+        """One update of an ImgNet; the state that is passed can't be used afterwards."""
         return self.compile_img_net_step(donate=True)
 
     def model(self, state: TrainState, *, query_net: str | None = None) -> Model:
         """Return the trained model of a state, which encodes any images.
 
         Args:
-          state: of this setup.
+          state: a state of this setup.
           query_net: which networks encode: "ff", "gg", "fg" or "sum"; None: "sum" with a twin, else "ff".
         """
         net: Any = self.img_net
@@ -281,33 +281,33 @@ def setup(
     label_net: LabelNetSettings | None = None,
     frozen_trunk: bool = False,
     feature_views: int = 0,
-    devices: OneDevice | Sequence[jax.Device] | None = None,
+    devices: TrainDevices | Sequence[jax.Device] | None = None,
     shard_parameters: bool = False,
     eval_batch_size: int = 512,
     threads: int = 0,
     workers: int = 0,
 ) -> TrainSetup:
-    """Fix what a run trains, on which data and devices, and for how long.
+    """Define what a run trains, on which data and devices, and for how long.
 
     Args:
-      data: source, split and preprocessing, from `adsq_jax.data.from_arrays` for one.
-      method: a Method, or what `adsq_jax.methods.as_method` makes one of: a recipe, a module, or a name.
+      data: source, split and preprocessing, for example from `adsq_jax.data.from_arrays`.
+      method: a Method, or a recipe, module or name, as in `adsq_jax.methods.as_method`.
       network: from `adsq_jax.models.build`.
-      method_name: what a saved model calls the method; None: its own name.
-      seed: of weights, order, augmentation and what a loss draws once.
-      rounds: of: train f, train g, renew the codes. Learning rate and losses may depend on the share that is done.
+      method_name: the method's name in saved models; None: its own.
+      seed: seed for weights, order, augmentation and what a loss draws once.
+      rounds: the number of rounds; a round trains f, trains g, and updates the codes.
       epochs_per_round: passes over the training set, for each ImgNet and round.
-      batch_size: images a batch, over all devices; at most the number of training images.
-      optimizer: of each ImgNet; None: `adsq_jax.training.optimizer.build` with its default settings, over all rounds.
+      batch_size: images per batch, over all devices; at most the number of training images.
+      optimizer: for each ImgNet; None: `adsq_jax.training.optimizer.build` with its default settings, over all rounds.
       label_net: LabelNet's settings; None: `LabelNetSettings()`. Not used by methods without LabelNet.
-      frozen_trunk: whether backbones stay as they are: only the heads are trained, on the trunk's features.
+      frozen_trunk: whether to train only the heads, on the trunk's features.
       feature_views: with a frozen trunk: augmented views of each training image to train on; 0: its centre alone.
       devices: None: one device, without a mesh. A list of JAX devices: data-parallel by shard_map. Or a
         `adsq_jax.devices.DataParallel`.
       shard_parameters: whether each device keeps a part of parameters and optimiser state between steps.
       eval_batch_size: images encoded at a time.
-      threads: that read and decode images; 0: one a core, and one that waits for the disk.
-      workers: processes that read and decode; 0: this one.
+      threads: threads for reading and decoding images; 0: one per core, and one that waits for the disk.
+      workers: processes for reading and decoding; 0: this one.
 
     Returns:
       The setup; its steps are compiled when they are first called.
@@ -359,7 +359,7 @@ def setup(
     )
 
 
-def _check_data(data: Dataset, *, n_train: int, batch_size: int, devices: OneDevice) -> None:
+def _check_data(data: Dataset, *, n_train: int, batch_size: int, devices: TrainDevices) -> None:
     if not n_train:
         raise InputError("the training set is empty: expected images to train on; fix: give train=ROWS")
     if batch_size > n_train:
@@ -368,10 +368,10 @@ def _check_data(data: Dataset, *, n_train: int, batch_size: int, devices: OneDev
     pipeline.resized(data.source, int(data.split.train[0]), data.preprocessing)  # finds out now whether images fit
 
 
-def _devices(devices: OneDevice | Sequence[jax.Device] | None) -> OneDevice:
+def _devices(devices: TrainDevices | Sequence[jax.Device] | None) -> TrainDevices:
     if devices is None:
-        return OneDevice()
-    return devices if isinstance(devices, OneDevice) else DataParallel("shard_map", devices=devices)
+        return TrainDevices()
+    return devices if isinstance(devices, TrainDevices) else DataParallel("shard_map", devices=devices)
 
 
 def _name_of(method: Any) -> str:

@@ -15,7 +15,7 @@ Tree = Any  # a pytree of arrays
 @register_dataclass
 @dataclass(frozen=True)
 class LabelNetState:
-    """LabelNet."""
+    """LabelNet's parameters and optimiser state."""
 
     params: Tree
     opt_state: Tree
@@ -29,8 +29,8 @@ class ImgNetState:
     params: Tree
     batch_stats: Tree
     opt_state: Tree
-    key: jax.Array  # of the next update's dropout, uint32[2]
-    bank: jax.Array  # relaxed codes of the training set, float32[n, bits] in [-1, 1]; zero rows of padding may follow
+    key: jax.Array  # for the next update's dropout, uint32[2]
+    bank: jax.Array  # relaxed codes of the training set, float32[n, bits], in [-1, 1] if the method is bounded; zero-padded
 
     @property
     def variables(self) -> dict[str, Tree]:
@@ -41,13 +41,13 @@ class ImgNetState:
 @register_dataclass
 @dataclass(frozen=True, repr=False)
 class TrainState:
-    """All that a run needs to continue. The step tells where in the alternation it is."""
+    """Everything that a run needs to continue; `step` determines the round and the network to train next."""
 
     step: np.ndarray  # int64[], updates of all ImgNets so far
     label_net: LabelNetState | None
-    trunk: Tree | None  # of a frozen trunk, which both ImgNets share: its variables; None: each ImgNet trains its own
+    trunk: Tree | None  # variables of a frozen trunk, which both ImgNets share; None: each trains its own
     img_nets: dict[str, ImgNetState]  # "f", and "g" with a twin
-    codes: jax.Array  # B, int8[n, bits] in {-1, +1}; zero rows of padding may follow
+    codes: jax.Array  # B, int8[n, bits] in {-1, +1}; zero-padded
 
     def __repr__(self) -> str:
         return f"TrainState(step {self.step}, networks {', '.join(self.img_nets)}, codes {list(self.codes.shape)})"
@@ -67,7 +67,7 @@ class Targets:
     bank: jax.Array | None  # the other network's, float32[n, bits]; None without a twin: the network's own
     codes: jax.Array  # B, int8[n, bits]
     set_index: jax.Array  # each row's label set, int32[n]
-    row_weights: jax.Array  # of each row in a mean over all: 1 / n, or 0 for padding; float32[n]
+    row_weights: jax.Array  # weight of each row in a mean over all: 1 / n, or 0 for padding; float32[n]
     sets: jax.Array  # the distinct label vectors; from here on the same on every device; uint8[m, c]
     similar_sets: jax.Array  # S between them, bool[m, m]
     progress: jax.Array  # share of the rounds that are done, float32[] in [0, 1)

@@ -1,4 +1,4 @@
-"""One update of LabelNet, and one of an ImgNet: pure functions from state and batch to state and metrics.
+"""One update of LabelNet, and one of an ImgNet: pure functions, which `adsq_jax.training.step` (in `rounds.py`) compiles.
 
 They run on one device with `axis_name=None`, or on each of several under a mapped axis of that name.
 """
@@ -33,7 +33,7 @@ def label_net_step(
     """Update LabelNet on all pairs of label sets at once. It is small: every device does the same.
 
     Args:
-      state: LabelNet's.
+      state: LabelNet's state.
       sets: distinct label vectors, uint8[m, c].
       frequencies: the share of the training set with each label vector, float32[m].
       model: the LabelNet module.
@@ -57,7 +57,7 @@ def label_net_step(
             statistics=statistics,
             cosine_scale=cosine_scale,
         )
-        terms = objective.weighted(terms, weights)
+        terms = objective.weighted(terms, weights, section="label_net")
         return objective.total(terms), terms
 
     (loss, terms), grads = jax.value_and_grad(loss_function, has_aux=True)(state.params)
@@ -67,11 +67,11 @@ def label_net_step(
 
 
 class Gradients(NamedTuple):
-    """One update of an ImgNet before the optimiser has its turn; the same on every device."""
+    """What one update of an ImgNet hands to the optimiser; the same on every device."""
 
     params: Any  # gradients of the loss
     batch_stats: Any
-    key: jax.Array  # of the next update, uint32[2]
+    key: jax.Array  # for the next update, uint32[2]
 
 
 def img_net_gradients(
@@ -88,21 +88,21 @@ def img_net_gradients(
     """Compute the gradients of one ImgNet on a batch against the whole training set.
 
     Each device puts its part of the batch through the network, and compares the whole batch's relaxed codes with its own rows
-    of the training set. Between devices go those codes and the gradients: nothing that grows with the training set.
+    of the training set. Devices exchange only those codes and the gradients, nothing that grows with the training set.
 
     Args:
       state: the ImgNet, the same on every device, but for the bank: this device's rows.
-      targets: this device's rows, and what is the same on every device.
+      targets: this device's rows, and the parts that are the same on every device.
       batch: this device's part: inputs uint8[part, h, w, 3], or float32[part, width] of a frozen trunk; index int32[part], the
-        images' rows in the training set, without repetition.
+        images' rows in the training set, without repetition; label_set int32[part], their label sets.
       model: the ImgNet module.
-      loss: the method's, with its settings.
+      loss: the method's loss, with its settings.
       statistics: the training set's pair statistics.
-      seed: the run's.
+      seed: the run's seed.
       axis_name: the mapped axis of devices; None: one device.
 
     Returns:
-      The gradients. This device's rows of the bank: without a twin, with the batch's rows renewed; with one, unchanged. The
+      The gradients. This device's rows of the bank: without a twin, the batch's rows are updated; with a twin, none. The
       metrics, the same on every device: each term, their sum `loss`, and `grad_norm`, float32[].
     """
     key, dropout = jax.random.split(jax.random.wrap_key_data(state.key))
@@ -147,7 +147,7 @@ def img_net_gradients(
 def img_net_update(
     state: ImgNetState, gradients: Gradients, bank: jax.Array, *, optimizer: optax.GradientTransformation
 ) -> ImgNetState:
-    """Apply the gradients and the bank of `img_net_gradients` by an optax optimiser."""
+    """Apply the gradients with an optax optimiser, and store the new bank."""
     updates, opt_state = optimizer.update(gradients.params, state.opt_state, state.params)
     return ImgNetState(
         params=optax.apply_updates(state.params, updates),
@@ -175,7 +175,7 @@ def _loss_inputs(
     seed: int,
     axis_name: str | None,
 ) -> LossInputs:
-    """Collect what a loss may look at: of the part of the batch (semantic, label_set), the batch, and this device's rows."""
+    """Gather the inputs of the loss: from this device's part of the batch, the whole batch, and this device's rows."""
     n_devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
     sets = _all_gather(label_set, axis_name)  # [batch]
     codes = targets.codes.astype(jnp.float32)  # [rows, bits]

@@ -11,7 +11,7 @@ import pytest
 
 from adsq_jax import retrieval
 from adsq_jax.devices import ShardedDatabase, data_parallel
-from adsq_jax.devices.data_parallel import ROWS, WHOLE, DataParallel, OneDevice
+from adsq_jax.devices.data_parallel import ROWS, WHOLE, DataParallel, TrainDevices
 from adsq_jax.devices.mesh import AXIS
 from adsq_jax.errors import InputError
 
@@ -63,7 +63,7 @@ def test_specs():
 
 def test_one_device_keeps_rows_without_padding():
     """Without a mesh, rows come back as they went in, and a batch goes to the device as it is."""
-    run = OneDevice()
+    run = TrainDevices()
     rows = np.arange(20).reshape(10, 2)
     assert np.array_equal(run.from_local_rows(rows, size=10), rows)
     assert np.array_equal(run.to_local_rows(run.from_local_rows(rows, size=10), size=10), rows)
