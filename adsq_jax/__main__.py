@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def run() -> None:
     """Run the command `adsq` with the arguments of this process."""
-    sys.path.append(os.getcwd())  # as `python -m` has it, for methods of the user's own
+    sys.path.append(os.getcwd())  # as `python -m` does, so that your own methods are found
     command_line.run(main)
 
 

@@ -1,7 +1,7 @@
 """Hash codes: the sign of relaxed codes, and packing into bytes.
 
 Hash codes are int8[n, bits] in {-1, +1}. Packed codes are uint8[n, ceil(bits / 8)] in little bit order: 1 is +1, and the last
-byte is padded with zeros. This module needs NumPy alone; `sign_bits` and `signs` also take JAX arrays, under `jax.jit` too.
+byte is padded with zeros. This module needs only NumPy; `sign_bits` and `signs` also take JAX arrays, under `jax.jit` too.
 """
 
 from typing import Any

@@ -19,7 +19,7 @@ def from_argument(
     Args:
       argument: what follows the colon of `--config=FILE.py:bits=48,method=dpsh`. A method of your own is the dotted name of its
         module, which is imported: `method=mypackage.mymodule`.
-      several_labels: as of `default`.
+      several_labels: as in `default`.
       protocol: the default of `data.protocol`, which the argument may set by `protocol=...`; None: it may not.
       tfds_name: the default of `data.tfds_name`, which the argument may set by `name=...`; None: it may not.
 
@@ -39,7 +39,7 @@ def from_argument(
 def parse_argument(argument: str, **defaults: Any) -> dict[str, Any]:
     """Parse a config's argument: `key=value` pairs with commas between them, or nothing.
 
-    Known are the keys of the defaults, and a value gets the type of its default; anything else is an InputError.
+    Only keys in the defaults are accepted; values are converted to the default's type. Raises InputError otherwise.
     """
     values = dict(defaults)
     for pair in filter(None, argument.split(",")):
@@ -61,7 +61,7 @@ def default(*, method: str = "adsq", several_labels: bool = False, allow_import:
     `baseline`, its own settings, and `label_net` if it trains LabelNet.
 
     Args:
-      method: a name as for `methods.find`.
+      method: a name as in `methods.find`.
       several_labels: whether an image may have several labels; ADSQ then has other weights.
       allow_import: import `method` if it is a dotted name, which runs that module.
 
@@ -71,10 +71,10 @@ def default(*, method: str = "adsq", several_labels: bool = False, allow_import:
     config = ConfigDict()
     config.method = method  # set it by the config's argument, since it decides which keys there are
     config.bits = 24  # length of a hash code, 1 to 256
-    config.seed = 0  # of weights, order of images and augmentation
+    config.seed = 0  # for weights, order of images and augmentation
     config.parallel = "shard_map"  # or "pmap": how a step runs on several devices, with the same results
     config.shard_parameters = False  # True: each device keeps only a part of a network and its optimiser state
-    config.host_devices = 0  # number of devices to split the CPU into, without an accelerator; 0: one a core
+    config.host_devices = 0  # number of devices to split the CPU into, without an accelerator; 0: one per core
     config.data = _data()
     config.model = _model()
     config.eval = _eval()
@@ -104,7 +104,7 @@ def _data() -> ConfigDict:
     config.lists = ""  # with "lists": the folder of query.txt (or test.txt), train.txt and database.txt; "": data.directory
     config.tfds_name = ""  # with data.name="tfds": the classification set of TFDS
     config.protocol = "digits"  # how images are split, one of data/protocols.py, or "own"
-    config.split_seed = 0  # of the random choice of queries and training images; result.json has a hash of the split
+    config.split_seed = 0  # for the random choice of queries and training images; result.json has a hash of the split
     config.validation = 0  # training images held out for tuning, half of them queries; 0: use the protocol's queries
     config.query_share = 0.1  # protocol "own": the fraction of each class that becomes queries
     config.train_share = 1.0  # protocol "own": the fraction of the rest, the database, to train on
@@ -113,20 +113,19 @@ def _data() -> ConfigDict:
     config.most_bad = 0.01  # with "skip": the largest fraction of images to leave out
     config.manifest = ""  # a file that `python -m adsq_jax.data` wrote; the split must be the same
     config.resize = 0  # pixels of the shorter side before cropping; 0: images already have data.image_size
-    config.image_size = 8  # pixels a side that the network sees; crops are random in training, central in evaluation
+    config.image_size = 8  # pixels per side that the network sees; crops are random in training, central in evaluation
     config.crop_padding = 0  # augmentation: black pixels added around an image before the random crop
     config.flip = False  # augmentation: mirror half of the images
     config.erase = 0.0  # augmentation: largest side of a black square on half of the images, as a fraction of image_size
     config.feature_views = 0  # frozen backbone: augmented views of each training image; 0: the central crop alone
     config.feature_cache = ""  # frozen backbone: a folder for its features, which runs can share; "": in the run's folder
-    config.keep_mib = 1024  # memory for decoded training images, MiB a process; others are decoded each time
+    config.keep_mib = 1024  # memory for decoded training images, MiB per process; others are decoded each time
     config.threads = 0  # threads that read and decode, in each process; 0: one more than cores
     config.workers = 0  # processes that read and decode; 0: the training process itself, best on few cores and short rounds
     return config
 
 
 def _model() -> ConfigDict:
-    """The ImgNets."""
     config = ConfigDict()
     config.backbone = "small_cnn"  # one of models/backbones
     config.width = 0  # channels of the first stage of small_cnn and ResNets; 0: as published, the only choice for others
@@ -141,7 +140,6 @@ def _model() -> ConfigDict:
 
 
 def _label_net() -> ConfigDict:
-    """Step 1: LabelNet."""
     config = ConfigDict()
     config.hidden = 4096  # units of the first layer
     config.steps = 300  # updates by Adam, each on all pairs of label sets
@@ -158,12 +156,11 @@ def _label_net() -> ConfigDict:
 
 
 def _objective(*, several_labels: bool) -> ConfigDict:
-    """Step 2: the objective of ADSQ's ImgNets and B-step."""
     config = ConfigDict()
     config.label_net = True  # False: no LabelNet and no guidance; hash codes start from the ImgNets
     config.twin = True  # False: one ImgNet, compared with its own bank
     config.difference = True  # False: no difference loss anywhere, as in DSEH
-    config.update_codes = True  # False: hash codes stay as step 1 left them
+    config.update_codes = True  # False: hash codes stay as LabelNet left them
     config.likelihood_scale = 5.0  # t: the logits of pairs are (t / bits) u . v
     config.neighbour_scale = 10.0  # t of the neighbours' likelihood, at most 30
     config.cosine_scale = 10.0  # s: the logits of the guidance are s cos(a, a')
@@ -180,7 +177,6 @@ def _objective(*, several_labels: bool) -> ConfigDict:
 
 
 def _optim() -> ConfigDict:
-    """The optimiser of each ImgNet."""
     config = ConfigDict()
     config.name = "adam"  # a function of optax, one of optimizer.NAMES
     config.arguments = ConfigDict()  # of that function: --config.optim.arguments="{'momentum': 0.9}"
@@ -212,7 +208,7 @@ def _checkpoint() -> ConfigDict:
 
 def _eval() -> ConfigDict:
     config = ConfigDict()
-    config.query_net = "sum"  # ff, gg, fg or sum: which networks `map` in result.json is of; map_by_query_net has all
+    config.query_net = "sum"  # ff, gg, fg or sum: the networks that `map` in result.json measures; map_by_query_net has all
     config.batch_size = 512  # images encoded at a time
     return config
 

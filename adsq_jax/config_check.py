@@ -21,8 +21,8 @@ from adsq_jax.training import optimizer
 
 class _Rule(NamedTuple):
     accepts: Callable[[Any], bool]
-    expected: str  # what it accepts, for people
-    names: tuple[str, ...] = ()  # of a choice
+    expected: str  # what it accepts, for messages
+    names: tuple[str, ...] = ()  # the names, if it accepts only names
 
 
 def _at_least(low: float) -> _Rule:
@@ -82,7 +82,7 @@ def check(config: ConfigDict) -> None:
 
     Args:
       config: from a file in configs/, with the changes of the command line. The module of a method of your own is not imported
-        here: `config.from_argument` has done that.
+        here; `config.from_argument` does that.
 
     Raises:
       InputError: an unknown or a missing key, a value out of its range, or values that don't fit together.
@@ -142,7 +142,7 @@ def _check_data(config: ConfigDict) -> None:
         raise _wrong(config, "data.resize", f"expected 0, or at least data.image_size={data.image_size}, the size of crops")
     for key in ("feature_views", "feature_cache"):
         if data[key] and config.optim.trunk_lr_scale:
-            raise _wrong(config, f"data.{key}", "only a frozen backbone uses it", fix="--config.optim.trunk_lr_scale=0")
+            raise _wrong(config, f"data.{key}", "expected a frozen backbone", fix="--config.optim.trunk_lr_scale=0")
 
 
 def _check_weights(config: ConfigDict) -> None:
@@ -152,11 +152,11 @@ def _check_weights(config: ConfigDict) -> None:
         unused |= {name for name, on in switches.items() if not on}
     for section in ("objective", "label_net"):
         if section in config and not any(weight for name, weight in config[section].weights.items() if name not in unused):
-            raise InputError(f"config.{section}.weights of all losses in use are 0; fix: --config.{section}.weights.NAME=1")
+            raise InputError(f"config.{section}.weights are 0 for all losses in use; fix: --config.{section}.weights.NAME=1")
 
 
 def _check_networks(config: ConfigDict) -> None:
-    """Check the settings of a method other than ADSQ, and how its networks are used."""
+    """Check a method's settings, the query net, and parameter sharding."""
     if config.method == "adsq":
         twin, fix = config.objective.twin, "--config.eval.query_net=ff, with --config.objective.twin=False"
     else:
@@ -166,9 +166,9 @@ def _check_networks(config: ConfigDict) -> None:
         except InputError as error:
             raise InputError(f"config.baseline: {error}") from error
     if config.eval.query_net != "ff" and not twin:
-        raise _wrong(config, "eval.query_net", f"it takes two networks, and {config.method} trains one here", fix=fix)
+        raise _wrong(config, "eval.query_net", f"expected ff: {config.method} trains one network here", fix=fix)
     if config.shard_parameters and config.parallel != "shard_map":
-        raise _wrong(config, "shard_parameters", f"parallel={config.parallel} can't do that", fix="--config.parallel=shard_map")
+        raise _wrong(config, "shard_parameters", f"{config.parallel} can't shard parameters", fix="--config.parallel=shard_map")
 
 
 def _check_model(config: ConfigDict) -> None:
@@ -183,12 +183,10 @@ def _check_model(config: ConfigDict) -> None:
         raise _wrong(config, "model.width", str(error)) from error
     if model.pretrained and model.backbone not in pretrained.LAYOUTS:
         networks = ", ".join(pretrained.LAYOUTS)
-        raise _wrong(
-            config, "model.pretrained", f"{model.backbone} has no pretrained weights, {networks} have", fix="remove it"
-        )
+        raise _wrong(config, "model.pretrained", f"there are none for {model.backbone}, only for {networks}", fix="remove it")
     if model.dropout and (model.backbone not in backbones.WITH_DROPOUT or not config.optim.trunk_lr_scale):
-        networks = " and ".join(backbones.WITH_DROPOUT)
-        raise _wrong(config, "model.dropout", f"only {networks} use it, where the backbone is trained", fix="remove it")
+        networks = " or ".join(backbones.WITH_DROPOUT)
+        raise _wrong(config, "model.dropout", f"expected 0, unless {networks} is trained", fix="remove it")
 
 
 def _check_optimizer(config: ConfigDict) -> None:

@@ -251,11 +251,11 @@ def test_nothing_to_minimise(part):
     config[part].weights.update(dict.fromkeys(config[part].weights, 0.0))
     if part == "objective":
         config.objective.weights.label_codes = 1.0
-    error_of(config, f"config.{part}.weights of all losses in use are 0")
+    error_of(config, f"config.{part}.weights are 0 for all losses in use")
     config[part].weights.difference = 1.0
     config_check.check(config)
     config.objective.difference = False
-    error_of(config, f"config.{part}.weights of all losses in use are 0")
+    error_of(config, f"config.{part}.weights are 0 for all losses in use")
 
 
 @pytest.mark.parametrize(
@@ -403,7 +403,7 @@ def test_dropout_where_nothing_is_dropped(backbone, scale):
     config.model.backbone, config.optim.trunk_lr_scale = "alexnet", 1.0
     config_check.check(config)
     config.model.backbone, config.optim.trunk_lr_scale = backbone, scale
-    error_of(config, "config.model.dropout=0.5", "alexnet and vgg16")
+    error_of(config, "config.model.dropout=0.5", "alexnet or vgg16")
 
 
 def test_resize_below_the_crop():

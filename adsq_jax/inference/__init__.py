@@ -1,4 +1,4 @@
-"""Inference: a trained `Model` encodes images; `encode` does so with the networks of a training that is under way."""
+"""Inference: a trained `Model` encodes images; `encode` does so during training."""
 
 from typing import Any, Protocol
 
@@ -18,12 +18,12 @@ class _Setup(Protocol):
 
 
 def encode(setup: _Setup, state: Any, images: Any, *, query_net: str | None = None, packed: bool = False) -> np.ndarray:
-    """Encode images by the networks of a training, as they are in a state.
+    """Encode images with the networks of a training state.
 
     Args:
       setup: an `adsq_jax.training.TrainSetup`.
       state: its `TrainState`.
-      images: as of `Model.encode`: an array uint8[n, h, w, 3], or a list of paths or PIL images.
+      images: as in `Model.encode`: an array uint8[n, h, w, 3], or a list of paths or PIL images.
       query_net: which networks encode: "ff", "gg" or "sum"; None: "sum" with a twin, else "ff".
       packed: whether to pack eight bits into a byte.
 

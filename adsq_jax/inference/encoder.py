@@ -26,13 +26,13 @@ class Encoder:
         preprocessing: Preprocessing,
         read_options: ReadOptions,
     ):
-        """Take a network and its images.
+        """Compile a network for the images of a source.
 
         Args:
           model: the ImgNet module, with its backbone.
-          source: of images.
+          source: the images.
           local: the devices of this process.
-          batch_size: images a batch; rounded up, so that each device gets as many.
+          batch_size: images per batch; rounded up, so that each device gets the same number.
           preprocessing: how images are resized and cropped.
           read_options: threads and worker processes.
         """
@@ -45,11 +45,11 @@ class Encoder:
         """Return relaxed codes of some rows of the source.
 
         Args:
-          variables: an ImgNet's.
+          variables: an ImgNet's variables.
           rows: int[n], rows of the source.
 
         Returns:
-          float32[n, bits] in [-1, 1], in the order of `rows`.
+          float32[n, bits], in [-1, 1] if the method is bounded, in the order of `rows`.
         """
         outputs = self._outputs(self._codes, variables, rows, seed=None, start=0) if len(rows) else []
         return np.concatenate([np.zeros((0, self._bits), np.float32), *outputs])
@@ -58,9 +58,9 @@ class Encoder:
         """Yield a frozen trunk's features of some rows, batch after batch.
 
         Args:
-          trunk: its variables.
+          trunk: the trunk's variables.
           rows: int[n], rows of the source.
-          seed: of the augmentation; None: the centre of each image.
+          seed: seed for augmentation; None: the centre crops.
           start: the position in `rows` to begin at.
 
         Yields:
@@ -88,20 +88,20 @@ class HeadEncoder:
     """Encodes from a frozen trunk's features, which are computed already."""
 
     def __init__(self, model: ImgNet, lookup: Callable[[np.ndarray], np.ndarray], *, local: LocalDevices, batch_size: int):
-        """Take a network and its inputs.
+        """Compile a network for a frozen trunk's features.
 
         Args:
           model: the ImgNet module, without a backbone.
           lookup: maps rows of the source, int[n], to their features, float32[n, width].
           local: the devices of this process.
-          batch_size: images a batch; rounded up, so that each device gets as many.
+          batch_size: images per batch; rounded up, so that each device gets the same number.
         """
         self.batch_size, self._bits = round_up(batch_size, local), model.bits
         self._local, self._lookup = local, lookup
         self._codes = jax.jit(lambda variables, features: model.apply(variables, features, train=False)[1])
 
     def __call__(self, variables: Any, rows: np.ndarray) -> np.ndarray:
-        """Return relaxed codes of some rows of the source, float32[n, bits]; arguments as of `Encoder`."""
+        """Return relaxed codes of some rows of the source, float32[n, bits]; arguments as in `Encoder`."""
         starts = range(0, len(rows), self.batch_size)
         inputs = (pipeline.padded(self._lookup(rows[start : start + self.batch_size]), self.batch_size) for start in starts)
         outputs = _without_padding(map_batches(self._codes, variables, inputs, local=self._local), count=len(rows))
@@ -109,7 +109,7 @@ class HeadEncoder:
 
 
 def round_up(batch_size: int, local: LocalDevices) -> int:
-    """Round a number of images up, so that each device gets as many."""
+    """Round a number of images up, so that each device gets the same number."""
     devices = len(local.devices)
     return -(-batch_size // devices) * devices
 
@@ -120,7 +120,7 @@ def map_batches(
     """Map a compiled function over batches; one computes while the next is read, in bounded memory.
 
     Args:
-      function: of variables and a batch.
+      function: takes variables and a batch.
       variables: a tree of arrays.
       inputs: batches whose first axis all devices can share evenly.
       local: the devices of this process.

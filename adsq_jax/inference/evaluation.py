@@ -20,12 +20,12 @@ PackedCodes = dict[str, dict[str, np.ndarray]]  # {"query" or "database": {"f", 
 def encode_parts(encoder: Encoder | HeadEncoder, variables: Mapping[str, Any], dataset: Dataset) -> PackedCodes:
     """Encode queries and database by each network and, with a twin, by the sum of both.
 
-    Of several processes each encodes its part. All get the codes of all queries; of the database each has its own rows, and
-    zeros for the others.
+    Each process encodes its part. Every process gets all query codes, but only its own rows of the database; other rows are
+    zero.
 
     Args:
-      encoder: of the ImgNets.
-      variables: of each network, "f" and with a twin "g".
+      encoder: encodes rows of the data set.
+      variables: each network's, "f" and with a twin "g".
       dataset: its split names the images.
 
     Returns:
@@ -50,7 +50,7 @@ def encode_parts(encoder: Encoder | HeadEncoder, variables: Mapping[str, Any], d
 
 
 def available_query_nets(packed: PackedCodes) -> dict[str, tuple[str, str]]:
-    """Return the part of `codes.QUERY_NETS` whose codes there are."""
+    """Return the query nets whose codes exist."""
     return {
         name: (query, database)
         for name, (query, database) in codes.QUERY_NETS.items()
@@ -78,13 +78,13 @@ def measure_query_nets(
       bits: the code length.
       query_net: which of `codes.QUERY_NETS` is the result.
       map_at: the cutoff of `map`, "all" or a rank.
-      cutoffs: further ones; "all" is always measured.
+      cutoffs: further cutoffs; "all" is always measured.
       with_legacy: whether to add the figures of published code, for the result's query net.
       devices: the devices.
       on_progress: called with the number of pairs done since the last call.
 
     Returns:
-      `map`, `map_at`, `map_by_query_net`, `query_net`, and the dictionary of `Measures` of that one.
+      `map`, `map_at`, `map_by_query_net`, `query_net`, and the dictionary of its `Measures`.
     """
     by_net = {
         name: retrieval.measure(
@@ -122,9 +122,9 @@ def evaluate(
     """Encode, write `codes/`, and measure every query net at the protocol's cutoff and over the whole database.
 
     Args:
-      encoder: of the ImgNets.
-      variables: of each network, "f" and with a twin "g".
-      dataset: whose queries and database.
+      encoder: encodes rows of the data set.
+      variables: each network's, "f" and with a twin "g".
+      dataset: the data set.
       bits: the code length.
       query_net: which of `map_by_query_net` is the result.
       directory: the run's folder; None: the codes are not written.

@@ -1,4 +1,4 @@
-"""The pictures of an index that are nearest to a query: found, and shown as a table, a page or a contact sheet."""
+"""Find the pictures of an index that are nearest to a query, and show them as a table, a page or a contact sheet."""
 
 import os
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ def load_model(opened: CodeIndex, *, workdir: str | Path | None) -> Model:
     """Load the model that the codes of an index come from, from a run's folder; None: the one that the index names.
 
     Raises:
-      InputError: the model isn't there, or is another one.
+      InputError: the model isn't there, or isn't the one that made the codes.
     """
     manifest = opened.manifest
     if workdir is None and not manifest.model:
@@ -57,8 +57,8 @@ def search_codes(
 
     Args:
       opened: the index.
-      packed_codes: of the queries, uint8[n, ceil(bits / 8)].
-      k: the largest number of hits a query.
+      packed_codes: the queries' codes, uint8[n, ceil(bits / 8)].
+      k: the largest number of hits per query.
       radius: the largest distance, in bits; None: any.
       where: which pictures to search; None: all.
 
@@ -79,7 +79,7 @@ def search_codes(
 
 
 def table(query: str, hits: Sequence[Hit]) -> str:
-    """Return the hits of a query, a path, as lines of text: rank, distance in bits, labels and path."""
+    """Return the hits of a query (a path) as lines of text: rank, distance in bits, labels and path."""
     head = printable(os.fsencode(query))
     if not hits:
         return f"{head}\nnothing found"
@@ -91,7 +91,7 @@ def table(query: str, hits: Sequence[Hit]) -> str:
 
 
 def thumbnail(picture: str) -> np.ndarray | None:
-    """Return the picture of an item's id, small, uint8[h, w, 3]; None if it was deleted or is no picture."""
+    """Return an item's picture, small, uint8[h, w, 3]; None if it was deleted or is not a picture."""
     try:
         return images.decode(images.read(storage.path(picture)), shorter_side=_SIDE)
     except (OSError, ValueError):  # among them BadImage and InputError; a record of TFDS has no file
@@ -103,7 +103,7 @@ def _caption(hit: Hit) -> str:
 
 
 def page(queries: Sequence[str], hits: Sequence[Sequence[Hit]]) -> bytes:
-    """Return a page of HTML, which needs no other file, with queries, paths, and the hits of each."""
+    """Return a page of HTML, which needs no other file, showing each query (a path) and its hits."""
     parts = []
     for query, hits_of_query in zip(queries, hits, strict=True):
         row = [html_page.picture(thumbnail(query), name=query, lines=["query"], mark="")]
@@ -115,7 +115,7 @@ def page(queries: Sequence[str], hits: Sequence[Sequence[Hit]]) -> bytes:
 
 
 def sheet(queries: Sequence[str], hits: Sequence[Sequence[Hit]]) -> bytes:
-    """Return a PNG file with queries, paths, each before its hits."""
+    """Return a PNG file showing each query (a path) and its hits."""
     sections = {}
     for number, (query, hits_of_query) in enumerate(zip(queries, hits, strict=True), start=1):
         cells = [(thumbnail(query), "query")]

@@ -35,7 +35,7 @@ figcaption div:first-child { color: #5a6472; } img.plot { max-width: 100%; heigh
 
 
 def document(title: str, parts: Sequence[str]) -> bytes:
-    """Return a whole page, UTF-8, from its title as text and pieces of HTML; names that aren't UTF-8 show their bytes."""
+    """Return a complete page, UTF-8, from its title as text and pieces of HTML; names that aren't UTF-8 show their bytes."""
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>'
     body = "\n".join((f"<h1>{html.escape(title)}</h1>", *parts))
     whole = f'<!doctype html>\n<html lang="en"><head>{head}<style>{_STYLE}</style></head>\n<body>{body}\n</body></html>\n'
@@ -43,7 +43,7 @@ def document(title: str, parts: Sequence[str]) -> bytes:
 
 
 def picture(pixels: np.ndarray | None, *, name: str, lines: Sequence[str], mark: str) -> str:
-    """Return a small picture, uint8[h, w, 3] or None for a placeholder, with a caption and a mark, "right", "wrong" or "".
+    """Return a small picture (uint8[h, w, 3]; None: a placeholder) with a caption and a mark ("right", "wrong" or "").
 
     The caption has the lines that aren't empty and, of the path `name`, what follows the last /; the tooltip has all of it.
     """
@@ -93,12 +93,12 @@ def paragraph(text: str) -> str:
 
 
 def section(heading: str) -> str:
-    """Return the heading, a text, that a section begins with."""
+    """Return the heading of a section."""
     return f"<h2>{html.escape(heading)}</h2>"
 
 
 def row(parts: Sequence[str], *, heading: str) -> str:
-    """Return pictures from `picture` side by side, below a heading, a text."""
+    """Return pictures from `picture` side by side, below a heading."""
     return f'<h3>{html.escape(heading)}</h3>\n<div class="row">{"".join(parts)}</div>'
 
 

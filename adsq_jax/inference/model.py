@@ -199,8 +199,8 @@ class Model:
         if part not in ("query", "database"):
             raise InputError(f"part={part!r}: expected query or database")
         batches = _batched(map(self.preprocess, _as_list(images), itertools.count()), self.batch_size)
-        found = np.concatenate([np.zeros((0, -(-self.bits // 8)), np.uint8), *self.stream(batches, part=part)])
-        return found if packed else codes.unpack(found, bits=self.bits)
+        packed_codes = np.concatenate([np.zeros((0, -(-self.bits // 8)), np.uint8), *self.stream(batches, part=part)])
+        return packed_codes if packed else codes.unpack(packed_codes, bits=self.bits)
 
     def stream(self, batches: Iterable[np.ndarray], *, part: Part) -> Iterator[np.ndarray]:
         """Encode batch after batch; one computes while the next is read.

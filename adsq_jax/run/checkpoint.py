@@ -1,4 +1,4 @@
-"""Checkpoints of a run, written by orbax: the whole state, with a manifest of hashes that reveals any damage to its files."""
+"""Checkpoints of a run, written by orbax: the complete state, with a manifest of hashes that reveals damaged files."""
 
 import hashlib
 import itertools
@@ -89,7 +89,7 @@ class Checkpoints:
         except Exception as error:  # on a full disk orbax raises bare Exceptions, and others
             reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][-200:]
             raise InputError(
-                f"checkpoint {step} can't be written in {self._directory} ({reason}); fix: make room, and give the same "
+                f"checkpoint {step} can't be written in {self._directory} ({reason}); fix: make room, then run the same "
                 "command again; earlier checkpoints are kept"
             ) from error
         self._delete_old()
@@ -109,8 +109,8 @@ class Checkpoints:
             except Exception as error:  # orbax raises bare Exceptions, and others
                 if processes.count() > 1:
                     raise InputError(
-                        f"checkpoint {step} in {self._directory} can't be read ({first_line(error)}); fix: move it away, and "
-                        "give the same command again"
+                        f"checkpoint {step} in {self._directory} can't be read ({first_line(error)}); fix: move it away, then "
+                        "run the same command again"
                     ) from error
                 # the hashes match, but a full disk may have cut files short before they were hashed
                 logging.warning("checkpoint %d is damaged: %s", step, first_line(error))
@@ -171,7 +171,7 @@ class Checkpoints:
                 self._move_to_damaged(step)
         except OSError as error:
             raise InputError(
-                f"{error.filename or self._directory} can't be used ({error.strerror or error}); fix: repair that, and give "
+                f"{error.filename or self._directory} can't be used ({error.strerror or error}); fix: repair that, then run "
                 "the same command again"
             ) from error
         if steps:
@@ -198,13 +198,13 @@ class Checkpoints:
         for key in sorted(saved.keys() | expected.keys()):
             if saved.get(key) != expected.get(key):
                 raise InputError(
-                    f"checkpoint {step} in {self._directory} is of other networks or other data: {key} is {saved.get(key)} "
-                    f"there and {expected.get(key)} here; fix: bring back the data, use the version of adsq_jax that wrote it, "
+                    f"checkpoint {step} in {self._directory} has other networks or other data: {key} is {saved.get(key)} "
+                    f"there and {expected.get(key)} here; fix: restore the data, use the version of adsq_jax that wrote it, "
                     "or give another --workdir"
                 )
 
     def _cut_padding(self, tree: Any) -> Any:
-        """Cut the padding off arrays that this process holds whole."""
+        """Cut the padding off arrays that are complete in this process."""
 
         def cut(path: Any, leaf: Any) -> Any:
             return leaf[: self._rows] if _has_rows(path) and isinstance(leaf, np.ndarray) else leaf

@@ -28,8 +28,8 @@ def write(
 
     Args:
       directory: `DIR/codes`.
-      packed: {"query" or "database": {"f", "g" or "sum": uint8[n, ceil(bits / 8)]}}. Each process needs all rows of the
-        queries, and of the database its own.
+      packed: {"query" or "database": {"f", "g" or "sum": uint8[n, ceil(bits / 8)]}}. Every process needs all query
+        codes, but only its own rows of the database.
       labels: {"query" or "database": class ids [n] or multi-hot [n, c]}.
       rows: {"query" or "database": rows of the data source, int[n]}.
       bits: the code length.

@@ -1,4 +1,4 @@
-"""The log of a training run: metrics as JSON lines and TensorBoard events, and a progress bar, or plain lines in a log file."""
+"""Write and show the metrics of a run, no more: `training/rounds.py` and `training/step.py` decide what is logged."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ class MetricsLog:
         """Open the files of a run with `total` steps.
 
         Lines of `metrics.jsonl` after `start`, the step that the run resumes from, are dropped, since the run repeats them.
-        With None, a new run, all lines are.
+        None means a new run: all lines are dropped.
         """
         path = directory / "metrics.jsonl"
         lines = b"" if start is None else _lines_until(path, start)
@@ -86,7 +86,7 @@ class MetricsLog:
         self.say(f"{label} step {step}/{self._total} {metrics} | {speed} | {left // 60}:{left % 60:02d} left")
 
     def close(self) -> None:
-        """Write what is pending, and close files and bars."""
+        """Write pending lines, and close files and bars."""
         self._file.close()
         self._label_net_events.close()
         self._events.close()
@@ -96,7 +96,7 @@ class MetricsLog:
 
 
 class SilentLog(MetricsLog):
-    """A log that writes and shows nothing: of training in memory, and of all processes but the first."""
+    """A log that writes and shows nothing: for training in memory, and for all processes but the first."""
 
     def _ignore(self, *arguments: Any, **options: Any) -> None:
         pass
@@ -114,12 +114,12 @@ class CallbackLog(SilentLog):
         self._on_progress = on_progress
 
     def record(self, phase: str, step: int, values: dict[str, Any], *, labels: dict[str, Any]) -> None:
-        """Call the function; arguments as of `MetricsLog.record`."""
+        """Call the function; arguments as in `MetricsLog.record`."""
         self._on_progress({"phase": phase, "step": step, **labels, **values})
 
 
 def format_metrics(values: dict[str, float]) -> str:
-    """Format metrics for people: `balance 0.01 loss 0.3`."""
+    """Format metrics for messages: `balance 0.01 loss 0.3`."""
     return " ".join(f"{name} {value:.4g}" for name, value in values.items())
 
 
@@ -163,7 +163,7 @@ class _RemoteFiles:
 
 
 def _lines_until(path: Path, start: int) -> bytes:
-    """Return the whole lines of ImgNet steps up to `start`, and LabelNet's, which come before the first checkpoint."""
+    """Return the complete lines up to step `start`, and all of LabelNet's."""
     lines = []
     for line in storage.read(path).splitlines(keepends=True) if storage.is_file(path) else []:
         try:

@@ -37,13 +37,13 @@ def check_new_file(out: Path, *, suffixes: Collection[str] = ()) -> Path:
 def check_folder(out: Path, *, replaceable: Collection[str] = ()) -> Path:
     """Return `out`, or raise InputError if that folder can't be written, or holds files that aren't replaceable.
 
-    It must be a folder of this machine, or new.
+    It must be on this machine; it may be new.
     """
     if storage.is_remote(out):
-        raise InputError(f"--out={out} is in an object store; fix: give a folder of this machine")
+        raise InputError(f"--out={out} is in an object store; fix: give a folder on this machine")
     with writing(out):
         if os.path.lexists(out) and not out.is_dir():
-            raise InputError(f"--out={out} is no folder; fix: give a folder; nothing was overwritten")
+            raise InputError(f"--out={out} is not a folder; fix: give a folder; nothing was overwritten")
         unfinished = tuple(f".{name}." for name in replaceable)  # temporary files of a write that was killed
         others = [
             name

@@ -11,11 +11,11 @@ def align(rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> str:
     """Align the cells of a table in columns, two spaces apart.
 
     Args:
-      rows: the cells, as many in each row.
+      rows: the cells, the same number in each row.
       right: the columns, from 0, whose cells are aligned on the right.
 
     Returns:
-      A line a row.
+      One line per row.
     """
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     lines = (
@@ -34,7 +34,7 @@ def result_table(result: dict[str, Any]) -> str:
 
 
 def result_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the names and values that a run's result is shown by."""
+    """Return a run's result as names and values to show."""
     rows = [
         ("protocol", f"{result['protocol']}, split {result['split_sha256'][:12]}"),
         ("queries / training set / database", "{n_query:,} / {n_train:,} / {n_database:,}".format(**result)),
@@ -52,7 +52,7 @@ def result_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def measures_table(figures: dict[str, Any]) -> str:
-    """Return all figures of one retrieval as text: a row a figure, a column a cutoff.
+    """Return all figures of one retrieval as text: a row per figure, a column per cutoff.
 
     Args:
       figures: `Measures.to_dict()`, or what `evaluation.json` holds.

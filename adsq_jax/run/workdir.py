@@ -88,8 +88,8 @@ def read_array(path: Path, *, description: str) -> np.ndarray:
     """Open a .npy file read-only: mapped into memory from a disk, read at once from an object store.
 
     Raises:
-      InputError: there is no such file, it isn't a whole .npy file, or it holds Python objects, which are never unpickled. The
-        text names it by the description.
+      InputError: the file is missing or not a complete .npy file, or holds Python objects, which are never unpickled. The text
+        names it by the description.
     """
     try:
         if not storage.is_file(path):  # opening a pipe would wait for ever

@@ -133,11 +133,11 @@ def test_any_number_of_images(trained):
         (np.zeros((8, 8, 3)), "image 0 is float64"),
         (np.zeros((8, 8, 4), np.uint8), "image 0 is uint8"),
         (np.zeros((0, 8, 3), np.uint8), "image 0 is uint8"),
-        ([[1, [2]]], "image 0 is no image"),
+        ([[1, [2]]], "image 0 is not an image"),
         (np.zeros((9, 8, 3), np.uint8), "image 0 is 9x8: expected 8x8"),
-        (7, "int is no image"),
+        (7, "int is not an image"),
         ("ftp://cat.jpg", "ftp://cat.jpg begins with ftp://"),
-        (None, "NoneType is no image"),
+        (None, "NoneType is not an image"),
     ],
     ids=str,
 )
@@ -192,7 +192,7 @@ def test_a_description_that_was_changed(trained, tmp_path, resigned):
         path.write_text(json.dumps(changed))
         if resigned and key == "sha256":
             continue  # which is right again
-        with pytest.raises(InputError, match="is no whole model"):
+        with pytest.raises(InputError, match="is not a complete model"):
             adsq_jax.load(tmp_path)
 
 
@@ -203,14 +203,14 @@ def test_weights_that_were_changed(trained, tmp_path, damage):
     shutil.copytree(trained[0] / "model", tmp_path / "model")
     path = tmp_path / "model" / "weights.safetensors"
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(InputError, match=r"weights.safetensors isn't what was written"):
+    with pytest.raises(InputError, match=r"weights.safetensors was changed"):
         adsq_jax.load(tmp_path)
 
 
 def test_weights_that_are_gone(trained, tmp_path):
     shutil.copytree(trained[0] / "model", tmp_path / "model")
     (tmp_path / "model" / "weights.safetensors").unlink()
-    with pytest.raises(InputError, match="is no whole model"):
+    with pytest.raises(InputError, match="is not a complete model"):
         adsq_jax.load(tmp_path)
 
 
