@@ -219,7 +219,7 @@ def test_bad_input_is_one_line_and_status_2(arguments, message, tmp_path):
 def test_bad_weights_are_one_line_and_nothing_is_run(fault, tmp_path):
     """A .pth that would touch a file if it were unpickled, one that is cut short, and one with a NaN: refused by status 2."""
     path, touched = tmp_path / "weights.pth", tmp_path / "touched"
-    whole = (ROOT / "tests" / "weights_data" / "zip.pth").read_bytes()
+    whole = (ROOT / "tests" / "models" / "weights_data" / "zip.pth").read_bytes()
     if fault == "nan":
         path = tmp_path / "weights.npz"
         np.savez(path, **{"conv1.weight": np.full((4, 3, 7, 7), np.nan, np.float32)})
