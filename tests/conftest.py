@@ -24,6 +24,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.devices()  # starts JAX: a command that a test calls in this process would choose another number of devices
 
 # A shell that runs the tests in the background has them ignore Ctrl-C, and with them what they start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
