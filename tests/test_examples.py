@@ -20,7 +20,8 @@ def test_train_in_python(tmp_path):
     assert len(maps) == 2
     assert min(maps) > 0.7  # chance is .1
     for name in ("digits.png", "training.png"):
-        assert Image.open(tmp_path / name).width > 300
+        with Image.open(tmp_path / name) as plot:
+            assert plot.width > 300
 
 
 def test_examples_are_notebooks():
