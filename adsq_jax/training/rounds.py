@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from adsq_jax import codes
@@ -85,6 +86,7 @@ def _train_label_net(
     setup: TrainSetup, label_net: LabelNetState, *, log: MetricsLog, log_every: int, stop: Callable[[], bool]
 ) -> LabelNetState:
     buffer, steps = MetricsBuffer(log_every), setup.label_net_settings.steps
+    label_net = jax.tree.map(jnp.array, label_net)  # a copy, whose memory the steps reuse: the caller's state stays usable
     for step in range(1, steps + 1):
         if stop():
             raise Stopped

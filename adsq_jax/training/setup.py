@@ -167,7 +167,7 @@ class TrainSetup:
 
     @cached_property
     def label_net_step(self) -> Callable[..., Any]:
-        """One update of LabelNet, compiled."""
+        """One update of LabelNet, compiled; it reuses the memory of the state that is passed."""
         assert self.label_net is not None
         step = partial(
             label_net_step,
@@ -177,7 +177,7 @@ class TrainSetup:
             cosine_scale=self.label_net_settings.cosine_scale,
             weights=self.label_net_settings.weights,
         )
-        return jax.jit(step)
+        return jax.jit(step, donate_argnums=0)
 
     @cached_property
     def net_shapes(self) -> Any:
