@@ -86,8 +86,7 @@ def default(*, method: str = "adsq", several_labels: bool = False, allow_import:
         config.baseline = ConfigDict(recipe.settings)
         if recipe().label_net:
             config.label_net = _label_net()
-            # DSEH's; its paper sums the term that beta weighs, which is a mean here
-            config.label_net.weights.update(difference=0.0, balance=0.0, quantization=0.25)
+            config.label_net.weights.update(recipe().label_net_weights or {})
         if not recipe().twin:
             config.eval.query_net = "ff"
     config.optim = _optim()

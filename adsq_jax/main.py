@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> None:
     _check_processes(given)
     workdir.check(directory, json.loads(config.to_json()))
     if storage.is_file(directory / "result.json"):
-        print(f"{directory} is finished.\n{_finished_table(directory / 'result.json')}")
+        print(f"The run in {directory} is finished.\n{_finished_table(directory / 'result.json')}")
         return
     host.split_into_devices(batch_size=config.train.batch_size, host_devices=config.host_devices)
     processes.connect(coordinator=given.coordinator, processes=given.processes, process=given.process)

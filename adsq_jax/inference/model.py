@@ -185,7 +185,7 @@ class Model:
           images: one or several: a path, on this machine or in an object store; a PIL image; an array uint8[h, w, 3] or, grey,
             uint8[h, w] or uint8[h, w, 1]. Many of the same size may be one array, uint8[n, h, w, 3], [n, h, w, 1] or, if
             they are wider than 4 pixels, [n, h, w].
-          part: "database", or "query" for what is searched. They differ where a run has `eval.query_net="fg"` alone.
+          part: "database", or "query" for the images that you search with; they differ only if `eval.query_net` is "fg".
           packed: whether to pack eight bits into a byte, as an index takes codes.
 
         Returns:

@@ -2,7 +2,8 @@
 
 `methods.dpsh(eta=0.2)` is a method to train, `methods.dpsh.loss(methods.loss_inputs(relaxed_codes, labels))` its loss on one
 batch. Each method is one file with SETTINGS, its settings and their defaults; TUNING_GRID, the two choices of settings that the
-comparison tries on held-out images; `loss`; and `method`. A method of your own is such a module anywhere; its name is dotted.
+comparison tries on held-out images; `loss`; and `method`. Your own method can be any module of this form,
+named `package.module`.
 """
 
 from importlib import import_module

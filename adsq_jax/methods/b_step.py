@@ -21,7 +21,7 @@ class CodesUpdate(NamedTuple):
     codes: np.ndarray  # int8[n, bits] in {-1, +1}
     sweeps: int  # passes over all bits; the last one changed nothing, unless MAX_SWEEPS was reached
     objectives: tuple[float, ...]  # the objective, up to a constant, before the first and after each sweep; never rises
-    difference_share: float  # share of bits that the terms coupling them changed: they differ from the linear term's signs
+    difference_share: float  # share of bits that differ from the signs of `pull`: flipped by terms that couple bits
 
 
 def update_codes(

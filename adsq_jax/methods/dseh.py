@@ -38,4 +38,9 @@ def loss(inputs: LossInputs, *, semantic: float = 1.0, codes: float = 1.0, cosin
 
 def method(*, semantic: float, codes: float, cosine_scale: float) -> Method:
     """Return DSEH."""
-    return Method(loss=partial(loss, semantic=semantic, codes=codes, cosine_scale=cosine_scale), label_net=True)
+    return Method(
+        loss=partial(loss, semantic=semantic, codes=codes, cosine_scale=cosine_scale),
+        label_net=True,
+        # quantization: the paper sums the term that beta weighs, which is a mean here
+        label_net_weights={"difference": 0.0, "balance": 0.0, "quantization": 0.25},
+    )

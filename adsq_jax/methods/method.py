@@ -1,6 +1,6 @@
 """A hashing method: a loss on one batch, and for some methods a discrete step that updates hash codes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ class LossInputs(NamedTuple):
     bank_codes: jax.Array  # hash codes of the rows, float32[n, bits] in {-1, +1}
     row_weights: jax.Array  # weight of a pair of batch and row in a mean over all pairs, float32[1, n]
     errors: jax.Array  # u_i - b_i where row i is on this device, else 0: float32[batch, bits]
-    n_devices: int  # multiply a mean over `errors` by this, since each image's row is on one device
+    n_devices: int  # each image's error is on one device: times this, a mean over `errors` is the mean over all
     sum_over_devices: Callable[[jax.Array], jax.Array]  # for terms of rows that aren't weighted sums
     semantic: jax.Array  # features of this device's part of the batch, float32[part, d]
     similar_sets: jax.Array  # S between that part and the label sets, bool[part, m]
@@ -52,6 +52,7 @@ class Method:
     bounded: bool = True  # relaxed codes are tanh of the hash layer's outputs; False: the outputs themselves
     twin: bool = False  # two ImgNets
     label_net: bool = False  # LabelNet is trained first; hash codes and banks start as its codes
+    label_net_weights: Mapping[str, float] | None = None  # of LabelNet's loss terms that the method changes from the defaults
     update_codes: UpdateCodes | None = None  # the discrete step
     every_round: bool = True  # run `update_codes` after each round; without LabelNet it runs once before the first as well
     parameters: Callable[[jax.Array, int, int], Any] | None = None  # (key, bits, classes) -> what is learned with the network

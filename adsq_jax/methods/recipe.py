@@ -57,7 +57,7 @@ class Recipe:
 
     @property
     def loss(self) -> Callable[..., Terms]:
-        """The loss, a pure function: `loss(inputs, **settings)` gives the terms that add up to what is minimised."""
+        """The loss, a pure function: given `LossInputs` and its own settings, it returns the terms of the sum to minimise."""
         return self.module.loss
 
     def __call__(self, **settings: Any) -> Method:

@@ -179,8 +179,8 @@ def fit(
       label_net: LabelNet's settings; None: `adsq_jax.training.LabelNetSettings()`.
       seed: seed for weights, order and augmentation.
       devices: None: one device; or a list of JAX devices.
-      workdir: a folder for checkpoints, metrics and the model: the same call continues an interrupted training. None: nothing
-        is written.
+      workdir: a folder for checkpoints, metrics (without `on_progress`) and the model: the same call continues an
+        interrupted training. None: nothing is written.
       on_progress: called with each record of metrics: {"phase": "img_net", "step": 20, "net": "f", "loss": 0.3, ...}. None: a
         progress bar.
 

@@ -12,7 +12,7 @@ from adsq_jax.training.state import ImgNetState, LabelNetState, TrainState
 
 
 def init(setup: TrainSetup, *, seed: int | None = None) -> TrainState:
-    """Draw the state before the first update; banks are 0 and codes +1, and stay so without LabelNet and a discrete step.
+    """Draw the state before the first update; banks are 0 and codes +1.
 
     Args:
       setup: from `setup`.

@@ -255,8 +255,8 @@ def _check_origin(info: dict[str, Any], now: dict[str, Any], directory: Path) ->
         )
     if weights != now["pretrained_sha256"]:
         raise InputError(
-            f"the checkpoint in {directory} began with other weights than {now['config']['model']['pretrained']} holds now; "
-            "fix: restore the file, or give a new --workdir"
+            f"the checkpoint in {directory} began with other pretrained weights than there are now; fix: restore their file, "
+            "or give a new --workdir"
         )
     return seconds
 

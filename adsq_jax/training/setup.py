@@ -299,7 +299,7 @@ def setup(
       epochs_per_round: passes over the training set, for each ImgNet and round.
       batch_size: images per batch, over all devices; at most the number of training images.
       optimizer: for each ImgNet; None: `adsq_jax.training.optimizer.build` with its default settings, over all rounds.
-      label_net: LabelNet's settings; None: `LabelNetSettings()`. Not used by methods without LabelNet.
+      label_net: LabelNet's settings; None: `LabelNetSettings()` with the method's weights. Unused without LabelNet.
       frozen_trunk: whether to train only the heads, on the trunk's features.
       feature_views: with a frozen trunk: augmented views of each training image to train on; 0: its centre alone.
       devices: None: one device, without a mesh. A list of JAX devices: data-parallel by shard_map. Or a
@@ -326,7 +326,7 @@ def setup(
     _check_data(data, n_train=len(train_labels), batch_size=batch_size, devices=devices)
     sets = objective.label_sets(train_labels)
     img_net = with_axis(network.img_net, bounded=method.bounded, axis_name=devices.axis_name)
-    settings = label_net or LabelNetSettings()
+    settings = label_net or LabelNetSettings(weights={**LABEL_NET_WEIGHTS, **(method.label_net_weights or {})})
     read_options = ReadOptions(
         threads=reading_threads(threads), workers=workers, process=devices.process, processes=devices.processes
     )

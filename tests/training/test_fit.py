@@ -9,7 +9,7 @@ from PIL import Image
 import adsq_jax as aj
 from adsq_jax.data import Preprocessing
 from adsq_jax.errors import InputError
-from adsq_jax.training import LabelNetSettings, rounds
+from adsq_jax.training import LabelNetSettings, loop, rounds
 
 SHORT = {"bits": 12, "rounds": 2, "epochs_per_round": 1, "batch_size": 16, "label_net": LabelNetSettings(hidden=16, steps=20)}
 
@@ -181,3 +181,17 @@ def test_a_term_without_a_weight():
     """A term of one's own that no weight names is one line that says which config key is missing."""
     with pytest.raises(InputError, match=r"config\.objective\.weights\.mine"):
         aj.methods.objective.weighted({"mine": np.float32(1)}, {"likelihood": 1.0})
+
+
+def test_dseh_has_its_own_label_net_weights(arrays):
+    """Its LabelNet has neither difference nor balance term, by hand as by its config."""
+    wanted = mock_data.load_config("digits", "method=dseh").label_net.weights.to_dict()
+    assert dict(make_setup(arrays, method="dseh", label_net=None).label_net_settings.weights) == wanted
+    assert wanted["difference"] == wanted["balance"] == 0
+
+
+def test_other_pretrained_weights_are_refused(tmp_path):
+    """A checkpoint that began with other weights is one line, by fit's own record of what it is of."""
+    now = {"config": {"fit": {}}, "data": {"split_sha256": "a"}, "pretrained_sha256": "b"}
+    with pytest.raises(InputError, match="other pretrained weights"):
+        loop._check_origin({**now, "seconds": 1.0, "pretrained_sha256": "c"}, now, tmp_path)
