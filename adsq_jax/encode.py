@@ -28,7 +28,7 @@ from adsq_jax.errors import InputError, Stopped
 from adsq_jax.index import CodeIndex, Item, Manifest, check_model, create, is_text
 from adsq_jax.inference import model as model_module
 from adsq_jax.inference.model import Model
-from adsq_jax.run.progress import progress_bar
+from adsq_jax.run.progress import reporting
 
 _IDS_PER_LOOKUP = 1_000
 _MAX_REPORTED = 20  # images that were left out, one line each
@@ -120,10 +120,9 @@ def encode_images(
     with contextlib.ExitStack() as stack:
         opened = index if isinstance(index, CodeIndex) else stack.enter_context(create(index, manifest))
         check_model(opened, manifest)
-        if on_progress is None:
-            on_progress = stack.enter_context(progress_bar(len(gallery), unit="images")).update
+        report = stack.enter_context(reporting(on_progress, len(gallery), unit="images"))
         threads = host.reading_threads(threads)
-        encoded, unchanged, left_out = _encode(loaded, gallery, opened, threads=threads, on_progress=on_progress)
+        encoded, unchanged, left_out = _encode(loaded, gallery, opened, threads=threads, on_progress=report)
         removed = _remove_missing(gallery, opened) if prune else 0
         return Counts(encoded=encoded, unchanged=unchanged, left_out=left_out, removed=removed, total=opened.count())
 

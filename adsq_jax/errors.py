@@ -23,7 +23,12 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
+def nearest_name(name: object, names: Iterable[str]) -> str | None:
+    """Return the known name nearest to an unknown one, or None if none is near."""
+    return next(iter(difflib.get_close_matches(str(name), names, n=1)), None)
+
+
 def did_you_mean(name: object, names: Iterable[str]) -> str:
     """Return ` (did you mean 'NAME'?)` with the known name nearest to an unknown one, or "" if none is near."""
-    near = difflib.get_close_matches(str(name), names, n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
+    near = nearest_name(name, names)
+    return "" if near is None else f" (did you mean {near!r}?)"

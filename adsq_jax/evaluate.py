@@ -4,11 +4,10 @@
 `python -m adsq_jax.evaluate --query_codes=Q.npy --database_codes=D.npy --query_labels=QL.npy --database_labels=DL.npy`.
 """
 
-import contextlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from adsq_jax.devices import ShardedDatabase, host
 from adsq_jax.errors import InputError
 from adsq_jax.inference import evaluation
 from adsq_jax.run import codes_folder, environment, output, tables, workdir
-from adsq_jax.run.progress import progress_bar
+from adsq_jax.run.progress import reporting
 
 _FILES = {
     "query_codes": ".npy of codes [n, K]: float, -1 and +1, 0 and 1; or packed, with --bits.",
@@ -101,7 +100,7 @@ def evaluate_files(
     paths = dict(zip(_FILES, map(str, (query_codes, database_codes, query_labels, database_labels)), strict=True))
     arrays = {name: workdir.read_array(storage.path(path), description=name) for name, path in paths.items()}
     pairs = math.prod(arrays["query_codes"].shape[:1] + arrays["database_codes"].shape[:1])
-    with _progress(on_progress, pairs=pairs * (1 + legacy)) as progress:
+    with reporting(on_progress, pairs * (1 + legacy), unit="pairs", description="measuring") as progress:
         measures = retrieval.measure(
             **arrays, bits=bits, cutoffs=map_at, with_legacy=legacy, devices=devices, on_progress=progress
         )
@@ -142,7 +141,7 @@ def evaluate_run(
     if result["query_net"] not in nets:
         raise _damaged(directory)
     pairs = len(labels["query"]) * len(labels["database"])
-    with _progress(on_progress, pairs=pairs * (len(nets) + legacy)) as progress:
+    with reporting(on_progress, pairs * (len(nets) + legacy), unit="pairs", description="measuring") as progress:
         figures = evaluation.measure_query_nets(
             packed,
             labels,
@@ -186,16 +185,6 @@ def _damaged(directory: Path) -> InputError:
 def _circumstances(devices: ShardedDatabase, began: float) -> dict[str, Any]:
     seconds = time.monotonic() - began
     return {**environment.environment(), "machine": devices.describe(), "seconds_evaluate": seconds}
-
-
-@contextlib.contextmanager
-def _progress(on_progress: Callable[[int], Any] | None, *, pairs: int) -> Iterator[Callable[[int], Any]]:
-    """Yield the callback, or a progress bar's."""
-    if on_progress is not None:
-        yield on_progress
-        return
-    with progress_bar(pairs, unit="pairs", description="measuring") as bar:
-        yield bar.update
 
 
 if __name__ == "__main__":

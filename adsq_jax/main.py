@@ -153,7 +153,7 @@ def _check_shared(directory: Path) -> None:
 
 def train_and_evaluate(setup: TrainSetup, config: ConfigDict, directory: Path, *, began: float) -> dict[str, Any]:
     """Like `train`, for a setup that is already built and a folder that is already claimed."""
-    devices = ShardedDatabase()
+    devices, content = ShardedDatabase(), json.loads(config.to_json())
 
     def measure(setup: TrainSetup, state: TrainState, codes_directory: Path | None) -> dict[str, Any]:
         return evaluation.evaluate(
@@ -174,7 +174,7 @@ def train_and_evaluate(setup: TrainSetup, config: ConfigDict, directory: Path, *
         directory=directory,
         features=loop.feature_directory(config, directory),
         saving=loop.Saving(**config.checkpoint.to_dict(), log_every=config.train.log_every),
-        origin=loop.origin(setup, config),
+        origin=loop.origin(setup, content),
         began=began,
         validate=validate if config.data.validation else None,
     )
@@ -188,7 +188,7 @@ def train_and_evaluate(setup: TrainSetup, config: ConfigDict, directory: Path, *
         "method": config.method,
         "pretrained": None if setup.pretrained is None else setup.pretrained.report,
         "seed": config.seed,
-        "config": json.loads(config.to_json()),
+        "config": content,
         "config_sha256": config_module.sha256(config),
         "seconds": seconds + time.monotonic() - trained,
         "seconds_train": seconds,

@@ -36,7 +36,7 @@ def train(setup, *, directory):
         directory=directory,
         features=loop.feature_directory(config, directory),
         saving=loop.Saving(**config.checkpoint.to_dict(), log_every=config.train.log_every),
-        origin=loop.origin(setup, config),
+        origin=loop.origin(setup, json.loads(config.to_json())),
         began=time.monotonic(),
         validate=None,
     )[:2]

@@ -1,7 +1,9 @@
 """Configs: every file loads and fits its networks; every wrong value is refused in one line that names the key."""
 
 import configparser
+import dataclasses
 import importlib.util
+import inspect
 import math
 import sys
 from pathlib import Path
@@ -19,6 +21,7 @@ from adsq_jax.models import backbones
 from adsq_jax.models.img_net import ImgNet
 from adsq_jax.models.label_net import LabelNet
 from adsq_jax.models.layers import Layers
+from adsq_jax.training import LabelNetSettings, fit, optimizer, setup
 
 FILES = sorted((Path(__file__).parents[1] / "configs").glob("[!_]*.py"), key=lambda path: path.stem)
 CLASSES = {"coco": 80, "mirflickr25k": 24, "nuswide": 21, "nuswide-81": 81, "imagenet100": 100}  # the others have 10
@@ -516,3 +519,19 @@ def test_the_wheel_has_everything():
     packages = {path.parent.relative_to(root).as_posix().replace("/", ".") for path in (root / "adsq_jax").rglob("*.py")}
     assert set(settings["options"]["packages"].split()) == packages | {"adsq_jax.configs"}
     assert settings["options"]["package_dir"].split() == ["adsq_jax.configs", "=", "configs"]
+
+
+def test_the_defaults_of_python_and_of_configs_are_the_same():
+    """`fit` and `setup`, LabelNet's settings, the optimiser and ADSQ's recipe begin where a config begins."""
+    config = config_module.default()
+    assert dataclasses.asdict(LabelNetSettings()) == config.label_net.to_dict()
+    assert methods.adsq.settings == config.objective.to_dict()
+    taken = {name: parameter.default for name, parameter in inspect.signature(optimizer.build).parameters.items()}
+    assert {**taken, "arguments": {}} == {**config.optim.to_dict(), "total_steps": inspect.Parameter.empty}
+    for function in (setup, fit):
+        known = inspect.signature(function).parameters
+        for name in ("rounds", "epochs_per_round"):
+            assert known[name].default == config.train[name]
+    known = inspect.signature(setup).parameters
+    assert known["batch_size"].default == config.train.batch_size
+    assert known["eval_batch_size"].default == config.eval.batch_size

@@ -147,12 +147,7 @@ class TrainDevices:
         Returns:
           The function over `to_devices(state)`, `to_devices(targets)` and `split_batch(batch)`.
         """
-
-        def whole(state: Any, targets: Any, batch: Any) -> tuple[Any, Any]:
-            grads, rows, metrics = gradients(state, targets, batch)
-            return update(state, grads, rows), metrics
-
-        return jax.jit(whole, donate_argnums=0 if donate else ())
+        return jax.jit(_complete_step(gradients, update), donate_argnums=0 if donate else ())
 
 
 class DataParallel(TrainDevices):
@@ -273,12 +268,8 @@ class DataParallel(TrainDevices):
     ) -> Callable[..., Any]:
         """See the base class."""
         if self.kind == "pmap":
-
-            def whole(state: Any, targets: Any, batch: Any) -> tuple[Any, Any]:
-                grads, rows, metrics = gradients(state, targets, batch)
-                return update(state, grads, rows), metrics
-
-            return jax.pmap(whole, AXIS, devices=self.devices, donate_argnums=0 if donate else ())
+            step = _complete_step(gradients, update)
+            return jax.pmap(step, AXIS, devices=self.devices, donate_argnums=0 if donate else ())
 
         def in_specs(specs: Any) -> Any:  # inside the step parameters are complete
             return jax.tree.map(lambda spec: spec if spec == ROWS else WHOLE, specs, is_leaf=_is_spec)
@@ -299,6 +290,16 @@ class DataParallel(TrainDevices):
             return _map_with_specs(constrain, update(inputs, grads, rows), state), metrics
 
         return jax.jit(run, donate_argnums=0 if donate else ())
+
+
+def _complete_step(gradients: Callable[..., Any], update: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the step of one device: gradients and their update in one function."""
+
+    def step(state: Any, targets: Any, batch: Any) -> tuple[Any, Any]:
+        grads, rows, metrics = gradients(state, targets, batch)
+        return update(state, grads, rows), metrics
+
+    return step
 
 
 def _shards_of_this_process(x: jax.Array) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 from adsq_jax.errors import InputError
 from adsq_jax.index.engine import CodeIndex, Item, check_model
 from adsq_jax.index.opening import create, open_index
-from adsq_jax.run.progress import progress_bar
+from adsq_jax.run.progress import reporting
 
 _BATCH = 50_000  # items per call of `add`; each batch is stored before the next
 _DIGEST = 16  # bytes of the hash of an item and its code
@@ -52,9 +52,8 @@ def copy(
         if opened.location == copied.location:
             raise InputError(f"{opened.location} can't be copied to itself; fix: give another location")
         check_model(copied, opened.manifest)
-        if on_progress is None:
-            on_progress = stack.enter_context(progress_bar(opened.count(), unit="items")).update
-        return _copy(opened, copied, on_progress=on_progress)
+        report = stack.enter_context(reporting(on_progress, opened.count(), unit="items"))
+        return _copy(opened, copied, on_progress=report)
 
 
 def _copy(source: CodeIndex, target: CodeIndex, *, on_progress: Callable[[int], Any]) -> Copied:

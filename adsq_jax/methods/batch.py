@@ -1,6 +1,5 @@
 """Inputs of a loss for one batch on its own, without devices or a training run."""
 
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from adsq_jax import codes
-from adsq_jax.errors import InputError
+from adsq_jax.errors import InputError, nearest_name
 from adsq_jax.methods import objective
 from adsq_jax.methods.method import LossInputs
 
@@ -158,8 +157,8 @@ def _name_ids(labels: list[Any], *, names: int | Sequence[str] | None) -> tuple[
     order = {name: number for number, name in enumerate(names)}
     for label in labels:
         if label not in order:
-            close = difflib.get_close_matches(label, order, n=1)
-            fix = f"write {close[0]!r}" if close else "add it to classes"
+            near = nearest_name(label, order)
+            fix = "add it to classes" if near is None else f"write {near!r}"
             raise InputError(f"expected labels among classes, got {str(label)!r}; fix: {fix}")
     return np.array([order[label] for label in labels]), names
 

@@ -1,7 +1,6 @@
 """Recipes: a method's file as something to call, `dpsh(eta=0.2)`, with checked settings."""
 
 import copy
-import difflib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from numbers import Real
 from types import ModuleType
 from typing import Any
 
-from adsq_jax.errors import InputError
+from adsq_jax.errors import InputError, nearest_name
 from adsq_jax.methods.method import Method
 from adsq_jax.methods.objective import Terms
 
@@ -97,5 +96,5 @@ def _filled(defaults: Mapping[str, Any], given: Mapping[str, Any], *, name: str)
 
 def nearest(name: str, names: Mapping[str, Any]) -> str:
     """Return advice on a wrong name: the nearest one if there is one, and all names."""
-    close = difflib.get_close_matches(name, names, n=1)
-    return (f"did you mean {close[0]!r}? " if close else "") + f"give one of {', '.join(names)}"
+    near = nearest_name(name, names)
+    return ("" if near is None else f"did you mean {near!r}? ") + f"give one of {', '.join(names)}"

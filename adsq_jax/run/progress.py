@@ -1,5 +1,7 @@
 """The progress bar of all long work, on a terminal and in a notebook."""
 
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -17,3 +19,15 @@ def progress_bar(total: int, *, unit: str, description: str = "") -> "tqdm[Any]"
         dynamic_ncols=True,
         leave=False,
     )
+
+
+@contextlib.contextmanager
+def reporting(
+    on_progress: Callable[[int], Any] | None, total: int, *, unit: str, description: str = ""
+) -> Iterator[Callable[[int], Any]]:
+    """Yield `on_progress`; None: the update of a progress bar, which takes the other arguments."""
+    if on_progress is not None:
+        yield on_progress
+        return
+    with progress_bar(total, unit=unit, description=description) as bar:
+        yield bar.update

@@ -12,8 +12,8 @@ import jax
 import numpy as np
 
 from adsq_jax import models, retrieval, storage
+from adsq_jax.codes import binarize
 from adsq_jax.data import Preprocessing, arrays
-from adsq_jax.data.datasets import facts
 from adsq_jax.devices.data_parallel import TrainDevices
 from adsq_jax.errors import InputError
 from adsq_jax.inference.model import Model, Part
@@ -59,9 +59,8 @@ class Run:
     @cached_property
     def database_codes(self) -> np.ndarray:
         """Hash codes of the data set's database, int8[n, bits] in {-1, +1}."""
-        source, rows = self.setup.data.source, self.setup.data.split.database
-        resize = self.setup.data.preprocessing.resize
-        return self.model.encode([source.image(int(row), shorter_side=resize) for row in rows], part="database")
+        rows = self.setup.data.split.database
+        return binarize(np.sum([self.setup.encoder(net.variables, rows) for net in self.state.img_nets.values()], axis=0))
 
     def encode(self, images: Any, *, part: Part = "database", packed: bool = False) -> np.ndarray:
         """Encode images into hash codes; arguments and result as in `Model.encode`."""
@@ -93,7 +92,6 @@ class Run:
         """
         if (database_images is None) != (database_labels is None):
             raise InputError("expected database_images and database_labels together; fix: give both, or none")
-        classes = self.setup.data.source.classes
         queries = self._multi_hot(query_labels)
         if database_images is None:
             codes = self.database_codes
@@ -104,7 +102,7 @@ class Run:
         if len(queries) != len(query_codes):
             raise InputError(f"{len(query_codes)} query images have {len(queries)} labels: expected one per image")
         single = (queries.sum(axis=1) == 1).all() and (labels.sum(axis=1) == 1).all()
-        ids = (queries.argmax(axis=1), labels.argmax(axis=1)) if single and len(classes) else (queries, labels)
+        ids = (queries.argmax(axis=1), labels.argmax(axis=1)) if single else (queries, labels)
         return retrieval.measure(query_codes, codes, query_labels=ids[0], database_labels=ids[1], cutoffs=cutoffs)
 
     def _multi_hot(self, labels: Any) -> np.ndarray:
@@ -176,7 +174,7 @@ def fit(
       epochs_per_round: passes over the images, for each ImgNet and round.
       batch_size: images per batch; None: 128, or all images if they are fewer.
       learning_rate: Adam's peak learning rate.
-      label_net: LabelNet's settings; None: `adsq_jax.training.LabelNetSettings()`.
+      label_net: LabelNet's settings; None: `adsq_jax.training.LabelNetSettings()` with the method's weights.
       seed: seed for weights, order and augmentation.
       devices: None: one device; or a list of JAX devices.
       workdir: a folder for checkpoints, metrics (without `on_progress`) and the model: the same call continues an
@@ -257,13 +255,12 @@ def _fit_in_folder(
     images = dataset.source.stamp(dataset.split.train)
     content = {"fit": settings, "split_sha256": dataset.split_sha256, "images": images}
     with workdirs.claim(directory, content):
-        weights = None if run_setup.pretrained is None else run_setup.pretrained.report["sha256"]
         run_setup, state, seconds = loop.train(
             run_setup,
             directory=directory,
             features=directory / "features",
             saving=loop.Saving(),
-            origin={"config": content, "data": facts(dataset), "pretrained_sha256": weights},
+            origin=loop.origin(run_setup, content),
             began=began,
             validate=None,
             log=log,

@@ -1,6 +1,5 @@
 """A run in a folder: restore, train, save, stop. Only this module of `training` reads configs."""
 
-import json
 import signal
 import threading
 import time
@@ -17,7 +16,6 @@ from adsq_jax.data import datasets
 from adsq_jax.data.datasets import Dataset
 from adsq_jax.devices import processes
 from adsq_jax.devices.data_parallel import DataParallel, TrainDevices
-from adsq_jax.devices.mesh import AXIS
 from adsq_jax.errors import InputError, Stopped
 from adsq_jax.models.network import format_report
 from adsq_jax.run.checkpoint import Checkpoints
@@ -52,7 +50,6 @@ def setup_from_config(config: ConfigDict, data: Dataset, *, devices: TrainDevice
         batch_norm=model.batch_norm,
         dropout=model.dropout,
         dtype=model.dtype,
-        axis_name=AXIS,
     )
     batches = len(data.split.train) // config.train.batch_size
     return setup(
@@ -158,7 +155,8 @@ def train(
     before = 0.0
     if restored is not None:
         state, info = restored
-        before = _check_origin(info, origin, directory)
+        weights = "random weights" if setup.pretrained is None else setup.pretrained.report["source"]
+        before = _check_origin(info, origin, directory, weights=weights)
     if not processes.leads():
         log = SilentLog()
     if log is None:
@@ -231,17 +229,17 @@ def _train_rounds(
     return state
 
 
-def origin(setup: TrainSetup, config: ConfigDict) -> dict[str, Any]:
-    """Return what a checkpoint's numbers come from: config, data and weights."""
+def origin(setup: TrainSetup, config: dict[str, Any]) -> dict[str, Any]:
+    """Return what a checkpoint's numbers come from: the config as JSON can hold it, data and weights."""
     weights = None if setup.pretrained is None else setup.pretrained.report["sha256"]
-    return {"config": json.loads(config.to_json()), "data": datasets.facts(setup.data), "pretrained_sha256": weights}
+    return {"config": config, "data": datasets.facts(setup.data), "pretrained_sha256": weights}
 
 
-def _check_origin(info: dict[str, Any], now: dict[str, Any], directory: Path) -> float:
+def _check_origin(info: dict[str, Any], now: dict[str, Any], directory: Path, *, weights: str) -> float:
     """Return the seconds that a checkpoint took; raise InputError if it comes from other data or weights."""
     try:
         seconds = float(info["seconds"])
-        theirs, weights = info["data"]["split_sha256"], info["pretrained_sha256"]
+        theirs, weights_then = info["data"]["split_sha256"], info["pretrained_sha256"]
     except (LookupError, TypeError) as error:
         raise InputError(
             f"the checkpoint in {directory} doesn't name its data; fix: continue with the version of adsq_jax that wrote it, "
@@ -253,10 +251,10 @@ def _check_origin(info: dict[str, Any], now: dict[str, Any], directory: Path) ->
             f"the checkpoint in {directory} is from split {theirs[:12]}, the data now give {ours[:12]}; fix: restore the "
             "data, or give a new --workdir"
         )
-    if weights != now["pretrained_sha256"]:
+    if weights_then != now["pretrained_sha256"]:
         raise InputError(
-            f"the checkpoint in {directory} began with other pretrained weights than there are now; fix: restore their file, "
-            "or give a new --workdir"
+            f"the checkpoint in {directory} began with other weights than those given now ({weights}); fix: restore their "
+            "file, or give a new --workdir"
         )
     return seconds
 

@@ -5,7 +5,17 @@ from functools import partial
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_objective import BITS, COSINE_SCALE, FEATURES, LABELS, check_gradient, pair_targets, plain_cosine, plain_likelihood
+from test_objective import (
+    BITS,
+    COSINE_SCALE,
+    FEATURES,
+    LABELS,
+    check_gradient,
+    check_term,
+    pair_targets,
+    plain_cosine,
+    plain_likelihood,
+)
 
 from adsq_jax.methods import adsq, b_step, objective
 from adsq_jax.methods.method import LossInputs
@@ -87,11 +97,7 @@ def img_net():
 @pytest.mark.parametrize("name", TERMS)
 def test_term_equals_double_loop_over_images(name, img_net):
     """A batch against the whole training set gives the mean over all of its pairs, times the term's weight."""
-    terms, plain, outputs = img_net
-    value = terms(*outputs)[name]
-    assert value.shape == ()
-    assert value.dtype == jnp.float32
-    np.testing.assert_allclose(value, plain(*(x.astype(np.float64) for x in outputs))[name], rtol=1e-5)
+    check_term(*img_net, name)
 
 
 @pytest.mark.parametrize("name", TERMS)

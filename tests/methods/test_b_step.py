@@ -200,12 +200,9 @@ def test_difference_share_is_what_the_difference_term_changes(variant):
     assert (update.difference_share > 0) == (problem.mu > 0)
 
 
-@pytest.mark.parametrize("processes", [2, 3])
-def test_several_processes_with_some_rows_each(processes):
-    """With sums over all processes, they get the codes, sweeps and figures of one process with all rows."""
-    problem = Problem(3, n=24)
-    whole = problem.update()
-    parts = np.array_split(np.arange(24), processes)
+def update_by_processes(problem, *, n, processes):
+    """The updates of a problem by threads that stand for processes, each with some of the n rows, and sums over all."""
+    parts = np.array_split(np.arange(n), processes)
     barrier, room = threading.Barrier(processes), [None] * processes
 
     def total(array, *, process):
@@ -216,7 +213,15 @@ def test_several_processes_with_some_rows_each(processes):
         return summed
 
     with ThreadPoolExecutor(processes) as pool:
-        updates = list(pool.map(lambda k: problem.update(rows=parts[k], total=partial(total, process=k)), range(processes)))
+        return list(pool.map(lambda k: problem.update(rows=parts[k], total=partial(total, process=k)), range(processes)))
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_several_processes_with_some_rows_each(processes):
+    """With sums over all processes, they get the codes, sweeps and figures of one process with all rows."""
+    problem = Problem(3, n=24)
+    whole = problem.update()
+    updates = update_by_processes(problem, n=24, processes=processes)
     assert np.array_equal(np.concatenate([update.codes for update in updates]), whole.codes)
     for update in updates:
         assert update.sweeps == whole.sweeps

@@ -1,14 +1,11 @@
 """The discrete steps of DSDH, ADSH and DADH against the oracle's objective, by trying both values of each bit."""
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-
 import numpy as np
 import oracles
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_b_step import update_by_processes
 
 from adsq_jax.methods import METHODS, objective
 from adsq_jax.methods.b_step import MAX_SWEEPS
@@ -127,18 +124,7 @@ def test_several_processes_with_some_rows_each(name):
     """Three processes with sums over all get the codes and figures of one process with all rows."""
     problem = Problem(name, 5, n=20, bits=6)
     whole = problem.update()
-    barrier, room = threading.Barrier(3), [None] * 3
-
-    def total(array, *, process):
-        room[process] = np.asarray(array)
-        barrier.wait(timeout=60)
-        summed = np.sum(room, axis=0)
-        barrier.wait(timeout=60)
-        return summed
-
-    parts = np.array_split(np.arange(20), 3)
-    with ThreadPoolExecutor(3) as pool:
-        updates = list(pool.map(lambda k: problem.update(rows=parts[k], total=partial(total, process=k)), range(3)))
+    updates = update_by_processes(problem, n=20, processes=3)
     assert np.array_equal(np.concatenate([update.codes for update in updates]), whole.codes)
     for update in updates:
         np.testing.assert_allclose(update.objectives, whole.objectives)

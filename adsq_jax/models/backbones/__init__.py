@@ -3,12 +3,11 @@
 To add one, write its module beside the others and give it a line in `_PUBLISHED`.
 """
 
-import difflib
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 
-from adsq_jax.errors import InputError
+from adsq_jax.errors import InputError, nearest_name
 from adsq_jax.models.backbones.alexnet import AlexNet
 from adsq_jax.models.backbones.efficientnet_lite import LITE0, EfficientNetLite
 from adsq_jax.models.backbones.resnet import ResNet
@@ -79,7 +78,7 @@ def check_side(name: str, side: int) -> None:
 
 def _find(name: str) -> _Published:
     if not isinstance(name, str) or name not in _PUBLISHED:
-        near = difflib.get_close_matches(str(name), NAMES, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
+        near = nearest_name(name, NAMES)
+        hint = "" if near is None else f" (did you mean {near}?)"
         raise InputError(f"no backbone named {name!r}{hint}: choose one of {', '.join(NAMES)}")
     return _PUBLISHED[name]
