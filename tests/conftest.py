@@ -84,26 +84,26 @@ def s3_server():
 @pytest.fixture(scope="session")
 def milvus_server(tmp_path_factory):
     """A Milvus server that lets nobody in without a token, as processes that end with this one."""
-    from benchmarks.robustness import milvus_local
+    from launch.milvus.server import Server
 
-    with milvus_local.Server(tmp_path_factory.mktemp("milvus")) as server:
+    with Server(tmp_path_factory.mktemp("milvus")) as server:
         yield server
 
 
 @pytest.fixture
 def milvus(milvus_server, monkeypatch):
     """Its address; the token stands in the environment, and what the test makes there is dropped, unless it is named stock_."""
-    from benchmarks.robustness import milvus_local
+    from launch.milvus import server
 
-    monkeypatch.setenv("MILVUS_TOKEN", milvus_local.TOKEN)
+    monkeypatch.setenv("MILVUS_TOKEN", server.TOKEN)
     yield milvus_server.address
-    milvus_local.drop_all(milvus_server.address, but="stock_")
+    server.drop_all(milvus_server.address, but="stock_")
 
 
 @pytest.fixture(scope="session")
 def colours(tmp_path_factory):
     """Pictures of three colours, and a run that has learned them: two folders, not to be written into."""
-    import mock_data  # with NumPy and JAX, after what this file sets
+    from support import mock_data  # with NumPy and JAX, after what this file sets
 
     folder = tmp_path_factory.mktemp("colours")
     pictures = mock_data.pictures(folder / "pictures")

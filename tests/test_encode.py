@@ -9,10 +9,10 @@ import sys
 import time
 from pathlib import Path
 
-import mock_data
 import numpy as np
 import pytest
 from PIL import Image
+from support import mock_data
 
 import adsq_jax
 from adsq_jax import encode, index

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import jax
-import mock_data
 import numpy as np
 import pytest
+from support import mock_data
 
 from adsq_jax import evaluate, retrieval, storage
 from adsq_jax.errors import InputError

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import jax
 import jax.export
-import mock_data
 import numpy as np
 import pytest
 import skimage.data
 from PIL import Image
+from support import mock_data
 
 import adsq_jax
 from adsq_jax import export

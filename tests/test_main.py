@@ -13,9 +13,9 @@ import termios
 import time
 from pathlib import Path
 
-import mock_data
 import numpy as np
 import pytest
+from support import mock_data
 
 from adsq_jax import storage
 

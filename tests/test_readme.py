@@ -9,9 +9,9 @@ import re
 import sys
 from pathlib import Path
 
-import mock_data
 import numpy as np
-from runs import make_setup
+from support import mock_data
+from support.runs import make_setup
 
 import adsq_jax
 from adsq_jax.config import default

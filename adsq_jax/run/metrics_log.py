@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from absl import logging
-from tensorboardX import SummaryWriter, record_writer
 from tqdm.auto import tqdm
 
 from adsq_jax import storage
@@ -29,6 +28,8 @@ class MetricsLog:
         Lines of `metrics.jsonl` after `start`, the step that the run resumes from, are dropped, since the run repeats them.
         None means a new run: all lines are dropped.
         """
+        from tensorboardX import SummaryWriter, record_writer  # with boto3 and PyTorch, if they are there: a second
+
         path = directory / "metrics.jsonl"
         lines = b"" if start is None else _lines_until(path, start)
         workdir.write_bytes(path, lines)

@@ -22,7 +22,7 @@ from typing import Any
 
 from adsq_jax.run import environment
 from benchmarks.robustness import index_kills
-from benchmarks.robustness.milvus_local import TOKEN, Server
+from launch.milvus.server import TOKEN, Server
 
 MOST = 90.0  # seconds in which the process must end without a server
 

@@ -28,8 +28,8 @@ from adsq_jax import index
 from adsq_jax.devices import host
 from adsq_jax.index import CodeIndex, Item, Manifest
 from adsq_jax.run import environment
-from benchmarks.robustness.milvus_local import TOKEN, Server, client
 from benchmarks.speed import search
+from launch.milvus.server import TOKEN, Server, client
 
 BATCH, QUERIES, K = 50_000, 500, 100
 LISTS, PROBES = 1_024, 16  # nlist and nprobe of BIN_IVF_FLAT for random codes

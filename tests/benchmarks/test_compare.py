@@ -11,12 +11,12 @@ from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-import mock_data
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from support import mock_data
 
 from adsq_jax import config as config_module
 from adsq_jax import config_check, methods

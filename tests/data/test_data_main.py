@@ -10,10 +10,10 @@ import sys
 from collections import namedtuple
 from pathlib import Path
 
-import mock_data
 import numpy as np
 import pytest
 from PIL import Image
+from support import mock_data
 
 from adsq_jax import storage
 from adsq_jax.data import __main__ as data_main

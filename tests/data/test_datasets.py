@@ -3,10 +3,10 @@
 import json
 from pathlib import Path, PurePath
 
-import mock_data
 import numpy as np
 import pytest
 from PIL import Image
+from support import mock_data
 
 from adsq_jax import storage
 from adsq_jax.data import datasets, protocols, splits

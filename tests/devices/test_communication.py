@@ -6,9 +6,9 @@ Nothing is executed. The reader of programs is that of benchmarks/speed/scaling.
 import functools
 
 import jax
-import mock_data
 import numpy as np
 import pytest
+from support import mock_data
 
 from adsq_jax.devices.data_parallel import DataParallel
 from adsq_jax.training import loop

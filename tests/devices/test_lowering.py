@@ -3,9 +3,9 @@
 import jax
 import jax.export
 import jax.numpy as jnp
-import mock_data
 import pytest
-from runs import make_setup
+from support import mock_data
+from support.runs import make_setup
 
 from adsq_jax.methods.objective import Guidance
 from adsq_jax.models import backbones

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from engines import embedded, milvus
+from support.engines import embedded, milvus
 
 from adsq_jax import codes
 from adsq_jax.errors import InputError

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engines import embedded, milvus
+from support.engines import embedded, milvus
 
 from adsq_jax import index
 from adsq_jax.errors import InputError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engines import embedded
+from support.engines import embedded
 
 from adsq_jax.errors import InputError
 from adsq_jax.index import Item

@@ -11,15 +11,15 @@ from pathlib import Path
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from engines import milvus as engine_of
 from hypothesis import given
+from support.engines import milvus as engine_of
 
 from adsq_jax import index
 from adsq_jax.errors import InputError
 from adsq_jax.index import Item, Manifest, filters, milvus_filters, milvus_server, parse
 from adsq_jax.index import milvus as milvus_module
 from adsq_jax.index.milvus_server import Address
-from benchmarks.robustness import milvus_local as local
+from launch.milvus import server as local
 
 ROOT = Path(__file__).parents[2]
 

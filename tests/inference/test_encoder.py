@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 import jax
-import mock_data
 import numpy as np
 import pytest
-from runs import make_setup
+from support import mock_data
+from support.runs import make_setup
 
 from adsq_jax.devices.data_parallel import LocalDevices
 from adsq_jax.inference.encoder import Encoder, HeadEncoder

@@ -3,9 +3,9 @@
 import hashlib
 import json
 
-import mock_data
 import numpy as np
 import pytest
+from support import mock_data
 
 from adsq_jax import codes, retrieval
 from adsq_jax.data.datasets import part_labels

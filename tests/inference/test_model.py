@@ -7,11 +7,10 @@ import sys
 from pathlib import Path
 
 import jax.numpy as jnp
-import mock_data
 import numpy as np
 import pytest
-import runs
 from PIL import Image
+from support import mock_data, runs
 
 import adsq_jax
 from adsq_jax import codes

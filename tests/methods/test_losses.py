@@ -7,10 +7,10 @@ from functools import cache, partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import oracles
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import oracles
 
 from adsq_jax.devices.mesh import AXIS
 from adsq_jax.errors import InputError

@@ -3,10 +3,10 @@
 import json
 from functools import cache
 
-import mock_data
 import numpy as np
 import pytest
-from runs import make_setup, same, stop_at_batch, train
+from support import mock_data
+from support.runs import make_setup, same, stop_at_batch, train
 
 from adsq_jax.errors import Stopped
 from adsq_jax.methods import METHODS

@@ -8,9 +8,9 @@ import types
 from pathlib import Path
 
 import jax.numpy as jnp
-import mock_data
 import numpy as np
 import pytest
+from support import mock_data
 
 from adsq_jax import config, config_check, main, methods
 from adsq_jax.errors import InputError

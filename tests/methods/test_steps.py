@@ -1,10 +1,10 @@
 """The discrete steps of DSDH, ADSH and DADH against the oracle's objective, by trying both values of each bit."""
 
 import numpy as np
-import oracles
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import oracles
 from test_b_step import update_by_processes
 
 from adsq_jax.methods import METHODS, objective

@@ -4,7 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from resnet_weights import torch_arrays
+from support.resnet_weights import torch_arrays
 
 from adsq_jax.models import backbones
 

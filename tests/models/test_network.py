@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from resnet_weights import WIDTH, assert_equal, in_trunk, named_as_torch, torch_arrays
 from safetensors.numpy import save_file
+from support.resnet_weights import WIDTH, assert_equal, in_trunk, named_as_torch, torch_arrays
 
 from adsq_jax.devices.mesh import AXIS
 from adsq_jax.errors import InputError

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from torch_files import HERE, HUGE, MAGIC, Raw, assert_same, both, error_of, legacy, opcodes, outcome, tensor, zipped
+from support.torch_files import HERE, HUGE, MAGIC, Raw, assert_same, both, error_of, legacy, opcodes, outcome, tensor, zipped
 
 from adsq_jax.errors import InputError
 from adsq_jax.models import torch_pickle, weight_files

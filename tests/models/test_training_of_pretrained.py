@@ -5,11 +5,11 @@ import json
 from dataclasses import replace
 
 import jax
-import mock_data
 import numpy as np
 import pytest
-from resnet_weights import WIDTH, assert_equal, in_trunk, named_as_torch, torch_arrays
-from runs import make_setup, run, train
+from support import mock_data
+from support.resnet_weights import WIDTH, assert_equal, in_trunk, named_as_torch, torch_arrays
+from support.runs import make_setup, run, train
 
 from adsq_jax import data, load, training
 from adsq_jax.errors import InputError

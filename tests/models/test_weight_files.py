@@ -15,7 +15,7 @@ import pytest
 import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch_files import HERE, HUGE, MAGIC, Raw, assert_same, both, error_of, legacy, opcodes, outcome, tensor, zipped
+from support.torch_files import HERE, HUGE, MAGIC, Raw, assert_same, both, error_of, legacy, opcodes, outcome, tensor, zipped
 
 from adsq_jax.errors import InputError
 from adsq_jax.models import weight_files

@@ -1,10 +1,10 @@
 """Training in one call and by hand: the same codes as the command's loop, and one line for bad input."""
 
 import jax
-import mock_data
 import numpy as np
 import pytest
 from PIL import Image
+from support import mock_data
 
 import adsq_jax as aj
 from adsq_jax.data import Preprocessing

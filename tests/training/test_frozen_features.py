@@ -8,11 +8,11 @@ import resource
 import threading
 
 import jax
-import mock_data
 import numpy as np
 import pytest
 from PIL import Image
-from runs import make_setup
+from support import mock_data
+from support.runs import make_setup
 
 from adsq_jax import storage
 from adsq_jax.data import datasets, splits

@@ -6,10 +6,10 @@ import signal
 from dataclasses import replace
 
 import jax
-import mock_data
 import numpy as np
 import pytest
-from runs import make_setup, on_devices, run, same, stop_at_batch, train
+from support import mock_data
+from support.runs import make_setup, on_devices, run, same, stop_at_batch, train
 
 from adsq_jax.errors import InputError, Stopped
 from adsq_jax.run.checkpoint import Checkpoints

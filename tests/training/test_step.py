@@ -6,11 +6,11 @@ from functools import cache, partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import mock_data
 import numpy as np
 import optax
 import pytest
-from runs import make_setup, on_devices
+from support import mock_data
+from support.runs import make_setup, on_devices
 
 from adsq_jax.devices.mesh import AXIS
 from adsq_jax.methods import adsq

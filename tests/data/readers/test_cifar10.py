@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-import mock_data
 import numpy as np
 import pytest
+from support import mock_data
 
 from adsq_jax.data.readers import cifar10
 from adsq_jax.errors import InputError

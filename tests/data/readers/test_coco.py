@@ -4,10 +4,10 @@ import json
 import pickle
 from pathlib import Path
 
-import mock_data
 import numpy as np
 import pytest
 from PIL import Image
+from support import mock_data
 from tensorflow_datasets.object_detection import coco as tfds_coco
 
 from adsq_jax.data import splits

@@ -5,12 +5,12 @@ import os
 import re
 from pathlib import Path
 
-import mock_data
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from support import mock_data
 
 from adsq_jax import storage
 from adsq_jax.data import images

@@ -2,10 +2,10 @@
 
 import os
 
-import mock_data
 import numpy as np
 import pytest
 from PIL import Image
+from support import mock_data
 
 from adsq_jax.data.readers import imagenet100
 from adsq_jax.errors import InputError

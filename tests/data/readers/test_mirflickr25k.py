@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-import mock_data
 import numpy as np
 import pytest
 from PIL import Image
+from support import mock_data
 
 from adsq_jax.data.readers import mirflickr25k
 from adsq_jax.errors import InputError

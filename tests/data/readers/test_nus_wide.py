@@ -4,10 +4,10 @@ import io
 import os
 import tempfile
 
-import mock_data
 import numpy as np
 import pytest
 from PIL import Image
+from support import mock_data
 
 from adsq_jax.data import datasets, protocols
 from adsq_jax.data.datasets import Settings

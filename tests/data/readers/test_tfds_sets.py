@@ -9,11 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import mock_data
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
+from support import mock_data
 
 from adsq_jax.data import datasets, protocols, splits
 from adsq_jax.data.datasets import Settings

@@ -1,4 +1,4 @@
-"""A Milvus server on this machine, for benchmarks and tests; launch/milvus/local.py starts it, and it can be killed."""
+"""A Milvus server that a program starts by local.py, kills and starts again, for tests and benchmarks."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-LOCAL = Path(__file__).parents[2] / "launch" / "milvus" / "local.py"
+LOCAL = Path(__file__).with_name("local.py")
 TOKEN = "root:Milvus"  # of a new server
 
 

@@ -12,7 +12,7 @@ import pytest
 from adsq_jax.errors import InputError
 from adsq_jax.models import weight_files
 
-HERE = Path(__file__).parent / "weights_data"  # make.py there wrote its files with torch
+HERE = Path(__file__).parents[1] / "models" / "weights_data"  # make.py there wrote its files with torch
 MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19." + b"\x80\x02M\xe9\x03." + b"\x80\x02}."
 
 

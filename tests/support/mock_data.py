@@ -14,7 +14,8 @@ from adsq_jax.data import datasets, sources, splits
 from adsq_jax.data.labels import Labels
 from adsq_jax.data.preprocessing import Preprocessing
 
-CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("[!_]*.py"))
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted((ROOT / "configs").glob("[!_]*.py"))
 
 
 def upload(folder: Path, address: str) -> Path:
@@ -43,7 +44,7 @@ def assert_same(here: sources.Source, there: sources.Source) -> None:
 
 def load_config(name: str, argument: str = ""):
     """Return the config of configs/NAME.py."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent.parent / "configs" / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.get_config(argument)
@@ -95,7 +96,7 @@ def run_on_pictures(folder: Path, workdir: Path, *arguments: str) -> Path:
     small += ("train.rounds=3", "train.epochs_per_round=2", "data.resize=10", "data.image_size=8", "eval.batch_size=16")
     command = [sys.executable, "-m", "adsq_jax.main", "--config=configs/folder.py:bits=12", f"--workdir={workdir}"]
     command += [f"--config.data.directory={folder}", *(f"--config.{knob}" for knob in small), *arguments]
-    done = subprocess.run(command, cwd=CONFIGS[0].parent.parent, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return workdir
 
@@ -121,7 +122,7 @@ json.dump(answers, sys.stdout)
 def commands(module: str, calls: list[list[str]]) -> list[subprocess.CompletedProcess]:
     """Run a command once for each list of arguments, in processes forked from one that has imported it."""
     child = [sys.executable, "-W", "ignore", "-c", _FORKS, module]
-    root = CONFIGS[0].parent.parent
+    root = ROOT
     done = subprocess.run(child, input=json.dumps(calls), cwd=root, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return [subprocess.CompletedProcess(call, *answer) for call, answer in zip(calls, json.loads(done.stdout), strict=True)]

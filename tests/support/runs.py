@@ -7,7 +7,6 @@ import time
 import weakref
 
 import jax
-import mock_data
 import numpy as np
 
 from adsq_jax import config as config_module
@@ -15,6 +14,7 @@ from adsq_jax import main
 from adsq_jax.devices.data_parallel import DataParallel
 from adsq_jax.run import workdir
 from adsq_jax.training import loop, rounds
+from support import mock_data
 
 _CONFIGS = weakref.WeakKeyDictionary()  # of each setup
 
