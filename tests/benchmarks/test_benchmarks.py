@@ -19,6 +19,8 @@ from benchmarks.methods import emoji_lists
 from benchmarks.speed import backbones, evaluator
 from benchmarks.speed import input as input_benchmark
 
+pytestmark = pytest.mark.benchmark
+
 
 @pytest.mark.parametrize("labels", [0, 21])
 def test_the_sort_beside_the_evaluator_lies_within_its_bounds(labels):

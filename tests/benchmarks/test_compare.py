@@ -25,6 +25,7 @@ from adsq_jax.errors import InputError
 from adsq_jax.training import NotFinite
 from benchmarks.methods import compare, conditions, one_run, run_file, scores, tasks, variants
 
+pytestmark = pytest.mark.benchmark
 ROOT = Path(__file__).parents[2]
 DIGITS = ROOT / "configs" / "digits.py"
 TINY = ("--set=train.rounds=1", "--set=train.epochs_per_round=1", "--set=model.width=4", "--set=model.features=16")

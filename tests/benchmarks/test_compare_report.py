@@ -15,6 +15,7 @@ from scipy.stats import permutation_test
 from adsq_jax.errors import InputError
 from benchmarks.methods import plots, report, run_file, scores
 
+pytestmark = pytest.mark.benchmark
 ROOT = Path(__file__).parents[2]
 QUERIES = 40
 

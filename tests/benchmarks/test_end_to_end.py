@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+pytestmark = pytest.mark.benchmark
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "end_to_end.sh"
 STAMPS = Path("/usr/share/tuxpaint/stamps")
 SMALL = ("data.feature_views=1", "train.rounds=4", "train.batch_size=8", "label_net.steps=60")

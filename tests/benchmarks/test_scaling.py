@@ -8,6 +8,8 @@ import pytest
 from benchmarks import rows
 from benchmarks.speed import scaling
 
+pytestmark = pytest.mark.benchmark
+
 
 def test_resnet50_has_the_published_size():
     """4.09e9 multiplications an image of 224x224 and 23,508,032 parameters, as torchvision's without its classifier."""
