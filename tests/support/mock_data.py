@@ -90,12 +90,17 @@ def pictures(folder: Path, *, each: int = 12) -> Path:
     return folder
 
 
-def run_on_pictures(folder: Path, workdir: Path, *arguments: str) -> Path:
-    """Train a small run of configs/folder.py by the command line, and return its folder."""
+def train_on_pictures(folder: Path, workdir: Path | str, *arguments: str) -> list[str]:
+    """Return the flags of `train` for a small run of configs/folder.py; more flags may follow."""
     small = ("model.width=4", "model.features=16", "label_net.hidden=16", "label_net.steps=20", "train.batch_size=16")
     small += ("train.rounds=3", "train.epochs_per_round=2", "data.resize=10", "data.image_size=8", "eval.batch_size=16")
-    command = [sys.executable, "-m", "adsq_jax.main", "--config=configs/folder.py:bits=12", f"--workdir={workdir}"]
-    command += [f"--config.data.directory={folder}", *(f"--config.{knob}" for knob in small), *arguments]
+    flags = ["--config=configs/folder.py:bits=12", f"--workdir={workdir}", f"--config.data.directory={folder}"]
+    return [*flags, *(f"--config.{knob}" for knob in small), *arguments]
+
+
+def run_on_pictures(folder: Path, workdir: Path, *arguments: str) -> Path:
+    """Train a small run of configs/folder.py by the command line, and return its folder."""
+    command = [sys.executable, "-m", "adsq_jax.main", *train_on_pictures(folder, workdir, *arguments)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return workdir
