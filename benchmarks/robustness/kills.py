@@ -8,9 +8,9 @@ Codes and mAP must be those of the undisturbed run, bit for bit; else, or if a p
 
 With --processes=2 launch/local.sh starts the run, and one of its processes is killed: the others must end too.
 
-The package doesn't take part in this: the moment is chosen from the disk and standard error. The process is stopped (SIGSTOP),
-and py-spy reads its stack, if it is installed (`pip install py-spy`) and permitted: a stopped process is in the same place when
-it is killed. Otherwise the phase is read from the disk: a checkpoint without its manifest is being saved.
+The package doesn't take part in this: the moment is chosen from the run's files and standard error. The process is stopped
+(SIGSTOP) before they are read, so that it is in the same place when it is killed. A checkpoint without its manifest is being
+saved; the B-step is what comes between a round's last update and the line of its codes, with the refresh of a bank.
 """
 
 import argparse
@@ -19,14 +19,13 @@ import json
 import os
 import random
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -41,21 +40,15 @@ TRIES = 40  # looks at a process before it is killed in another phase than inten
 LEAST = 3  # kills in each phase
 ENDS = 150.0  # seconds in which the other processes must end, once one is killed
 SAVES_EVERY = 5  # updates
+BITS = 256
 STEPS_PER_ROUND = 14  # 1,000 images, 128 a batch, two networks
-STACKS = {  # phase -> its functions on the stack
-    "between": {"refresh_bank adsq_jax/training/rounds.py"},
-    "saving": {"Checkpoints.save adsq_jax/run/checkpoint.py"},
-    "b_step": {"update_codes adsq_jax/methods/b_step.py"},
-    "evaluating": {"evaluate adsq_jax/inference/evaluation.py"},
-    "training": {"half_round adsq_jax/training/rounds.py", "_train_label_net adsq_jax/training/rounds.py"},
-}
 
 
-def flags(kills: int) -> list[str]:
-    """Return the config's flags: long enough for the kills, with a slow B-step and checkpoints within rounds."""
+def flags(rounds: int, bits: int) -> list[str]:
+    """Return the config's flags: with checkpoints within rounds, and with many bits a slow B-step."""
     return [
-        f"--config={ROOT / 'configs' / 'digits.py'}:bits=256",
-        f"--config.train.rounds={3 + kills // 3}",
+        f"--config={ROOT / 'configs' / 'digits.py'}:bits={bits}",
+        f"--config.train.rounds={rounds}",
         "--config.train.epochs_per_round=1",
         "--config.train.batch_size=128",
         "--config.train.log_every=1",
@@ -81,7 +74,7 @@ class Run:
           processes: the number of processes; several are started by launch/local.sh.
         """
         self.workdir, self._log, self.processes = workdir, log, processes
-        self._old_unfinished = self._unfinished()  # checkpoints that the start before left
+        self._old_unfinished = unfinished(workdir)  # checkpoints that the start before left
         command = [sys.executable, "-m", "adsq_jax.main"] if processes == 1 else [ROOT / "launch" / "local.sh", str(processes)]
         environment = {**os.environ, "PYTHON": sys.executable}
         with log.open("w") as file:
@@ -119,72 +112,55 @@ class Run:
         """Return its output so far."""
         return self._log.read_text()
 
-    def has_restored(self) -> bool:
-        """Return whether it has read its folder; until then, metrics are those of the start before."""
-        return re.search(r"^running on ", self.output(), re.MULTILINE) is not None
-
     def restored(self) -> int | None:
         """Return the step that it continued from; None if it started from the beginning."""
         match = re.search(r"^continuing from step (\d+) of", self.output(), re.MULTILINE)
         return int(match[1]) if match else None
 
-    def last_metrics(self) -> dict:
-        """Return the last whole line of metrics."""
-        with contextlib.suppress(FileNotFoundError):
-            for line in reversed((self.workdir / "metrics.jsonl").read_text().split("\n")[:-1]):
-                return json.loads(line)
-        return {}
-
-    def _unfinished(self) -> set[tuple[str, int]]:
-        """Return the checkpoints that lack the file written last: name and inode, since a name may be used again."""
-        checkpoints = set()
-        with contextlib.suppress(FileNotFoundError):
-            for path in (self.workdir / "checkpoints").iterdir():
-                if "tmp" in path.name or (path.name.isdigit() and not (path / "manifest.json").exists()):
-                    checkpoints.add((path.name, path.stat().st_ino))
-        return checkpoints
-
-    def is_saving(self) -> bool:
-        """Return whether there is an unfinished checkpoint of this start."""
-        return not self._unfinished() <= self._old_unfinished
-
-    def is_evaluating(self) -> bool:
-        """Return whether it encodes or measures."""
-        return "\nencoding " in self.output() and not (self.workdir / "result.json").exists()
-
-    def phase_on_disk(self) -> str:
-        """Return the phase as seen in the run's files."""
-        last = self.last_metrics()
-        if not self.has_restored():
-            return "starting"
-        if self.is_saving():
-            return "saving"
-        if self.is_evaluating():
-            return "evaluating"
-        if last.get("phase") == "img_net":
-            if last["step"] % STEPS_PER_ROUND == 0:
-                return "b_step"
-            if last["step"] % (STEPS_PER_ROUND // 2) and last["step"] % SAVES_EVERY:
-                return "training"
-        return "between"
+    def phase(self) -> str:
+        """Return the phase that it is in."""
+        return phase_on_disk(self.workdir, self.output(), old=self._old_unfinished)
 
 
-def read_stack(pid: int) -> list[str] | None:
-    """Return the functions of this package on a process's main thread, innermost first; None if py-spy can't read them."""
-    beside = Path(sys.executable).parent / "py-spy"
-    program = str(beside) if beside.exists() else shutil.which("py-spy")
-    if program is None:
-        return None
-    done = subprocess.run([program, "dump", "--nonblocking", "--pid", str(pid)], capture_output=True, text=True, timeout=60)
-    main = re.search(r'^Thread .*"MainThread"\n((?:    .*\n?)+)', done.stdout, re.MULTILINE)
-    if done.returncode or main is None:
-        return None
-    return [" ".join(frame) for frame in re.findall(r"^    (\S+) \((adsq_jax/[^:]+):\d+\)$", main[1], re.MULTILINE)]
+def last_metrics(workdir: Path) -> dict:
+    """Return the last whole line of metrics."""
+    with contextlib.suppress(FileNotFoundError):
+        for line in reversed((workdir / "metrics.jsonl").read_text().split("\n")[:-1]):
+            return json.loads(line)
+    return {}
 
 
-def phase_from_stack(stack: Sequence[str]) -> str:
-    """Return the phase that a stack belongs to; a refresh of the banks, and all else, is "between"."""
-    return next((phase for phase, functions in STACKS.items() if not functions.isdisjoint(stack)), "between")
+def unfinished(workdir: Path) -> set[tuple[str, int]]:
+    """Return the checkpoints that lack the file written last: name and inode, since a name may be used again."""
+    checkpoints = set()
+    with contextlib.suppress(FileNotFoundError):
+        for path in (workdir / "checkpoints").iterdir():
+            if "tmp" in path.name or (path.name.isdigit() and not (path / "manifest.json").exists()):
+                checkpoints.add((path.name, path.stat().st_ino))
+    return checkpoints
+
+
+def phase_on_disk(workdir: Path, output: str, *, old: Set[tuple[str, int]] = frozenset()) -> str:
+    """Return the phase that a run is in: one of PHASES, "starting" or, if it is none of them, "between".
+
+    Args:
+      workdir: the run's folder.
+      output: what it has printed since its start.
+      old: the unfinished checkpoints that were there at its start.
+    """
+    if re.search(r"^running on ", output, re.MULTILINE) is None:  # until then, metrics are those of the start before
+        return "starting"
+    if not unfinished(workdir) <= old:
+        return "saving"
+    if "\nencoding " in output and not (workdir / "result.json").exists():
+        return "evaluating"
+    last = last_metrics(workdir)
+    if last.get("phase") == "img_net":
+        if last["step"] % STEPS_PER_ROUND == 0:
+            return "b_step"
+        if last["step"] % (STEPS_PER_ROUND // 2) and last["step"] % SAVES_EVERY:
+            return "training"
+    return "between"
 
 
 def wait_for(run: Run, phase: str, *, after: int) -> bool:
@@ -201,24 +177,15 @@ def wait_for(run: Run, phase: str, *, after: int) -> bool:
     passed, seen = 0, None
     while run.process.poll() is None:
         time.sleep(0.002)
-        if not run.has_restored():
+        found = run.phase()
+        if found == "starting":
             continue
-        last = run.last_metrics()
+        last = last_metrics(run.workdir)
         where = (last.get("phase"), last.get("step"))
         passed, seen = passed + (seen is not None and seen != where), where
-        if run.is_evaluating():
+        if found == "evaluating":
             return True
-        if phase == "training" and passed >= after and run.phase_on_disk() == "training":
-            return True
-        if phase == "saving" and passed >= after and run.is_saving():
-            return True
-        if (
-            phase == "b_step"
-            and where[0] == "img_net"
-            and where[1] % STEPS_PER_ROUND == 0
-            and not run.is_saving()
-            and passed > 0
-        ):
+        if found == phase and passed >= (min(after, 1) if phase == "b_step" else after):
             return True
     return False
 
@@ -232,7 +199,7 @@ def kill(run: Run, phase: str, dice: random.Random) -> dict | None:
       dice: chooses the moment and the process.
 
     Returns:
-      What was hit: aimed, phase, and what it was read from; None if the run ended before.
+      What was hit: aimed, phase, the last line of metrics, and the process; None if the run ended before.
 
     Raises:
       RuntimeError: the others don't end, or end with status 0.
@@ -247,8 +214,7 @@ def kill(run: Run, phase: str, dice: random.Random) -> dict | None:
         number = dice.choice(sorted(members))
         try:
             os.killpg(members[number], signal.SIGSTOP)
-            stack, disk, last = read_stack(members[number]), run.phase_on_disk(), run.last_metrics()
-            hit = disk if stack is None else phase_from_stack(stack)
+            hit, last = run.phase(), last_metrics(run.workdir)
             # outside the phase it continues: after a kill there, the next start would be as far from the phase
             go_on = hit != phase and attempt + 1 < TRIES
             os.killpg(members[number], signal.SIGCONT if go_on else signal.SIGKILL)
@@ -263,9 +229,6 @@ def kill(run: Run, phase: str, dice: random.Random) -> dict | None:
     return {
         "aimed": phase,
         "phase": hit,
-        "by": "disk" if stack is None else "stack",
-        "function": stack[0] if stack else None,
-        "disk": disk,
         "last_line": f"{last.get('phase')} {last.get('step')}",
         "process": number,
         "seconds_until_all_ended": round(time.monotonic() - killed, 1),
@@ -290,7 +253,9 @@ def plan(kills: int) -> list[str | None]:
     return [*[None] * (kills - last), *["evaluating"] * last]
 
 
-def campaign(folder: Path, aims: Sequence[str | None], *, seed: int, processes: int) -> dict:
+def campaign(
+    folder: Path, aims: Sequence[str | None], *, seed: int, processes: int, rounds: int | None = None, bits: int = BITS
+) -> dict:
     """Run once undisturbed and once with kills, in a folder, and compare.
 
     Args:
@@ -298,12 +263,14 @@ def campaign(folder: Path, aims: Sequence[str | None], *, seed: int, processes: 
       aims: a phase for each kill, in order, evaluating last; None: the one of the others that has been hit least.
       seed: of the moments.
       processes: that train together.
+      rounds: of the run; None: enough for the kills.
+      bits: of the run.
 
     Returns:
       by_phase: kills; restarts; equal, and what of it; left_over: files and checkpoints that the undisturbed run hasn't; map;
       and kills, each with the step that the next start continued from.
     """
-    dice, arguments = random.Random(seed), flags(len(aims))
+    dice, arguments = random.Random(seed), flags(rounds or 3 + len(aims) // 3, bits)
     whole, killed = folder / "whole", folder / "killed"
     run_undisturbed(whole, folder / "whole.log", arguments, processes=processes)
     kills: list[dict] = []
@@ -373,11 +340,20 @@ def main() -> None:
     parser.add_argument("--kills", type=int, help="number of kills; default: 20, or 8 with several processes")
     parser.add_argument("--processes", type=int, default=1, help="processes that train together, by launch/local.sh")
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments")
+    parser.add_argument("--rounds", type=int, help="rounds of the run; default: 3, and one for every three kills")
+    parser.add_argument("--bits", type=int, default=BITS, help="bits of the run: with fewer, the B-step is harder to hit")
     arguments = parser.parse_args()
     kills = arguments.kills or (20 if arguments.processes == 1 else 8)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="adsq_jax_kills_") as folder:
-        measured = campaign(Path(folder), plan(kills), seed=arguments.seed, processes=arguments.processes)
+        measured = campaign(
+            Path(folder),
+            plan(kills),
+            seed=arguments.seed,
+            processes=arguments.processes,
+            rounds=arguments.rounds,
+            bits=arguments.bits,
+        )
     least = min(LEAST, kills // len(PHASES))
     content = {
         **environment.environment(),

@@ -1,35 +1,32 @@
 """A run that is killed again and again ends like an undisturbed one; benchmarks/robustness/kills.py does it at length."""
 
-from pathlib import Path
+import json
 
 import pytest
 
 from benchmarks.robustness import kills as benchmark
 
 pytestmark = pytest.mark.benchmark
+SMALL = {"rounds": 2, "bits": 64}  # many bits are for hitting the B-step, which these tests don't aim at
+SAME = {"codes": True, "map": True, "metrics": True}
 
 
-@pytest.fixture(autouse=True)
-def _small(monkeypatch):
-    """Use fewer bits: the many bits are for hitting the B-step, which these tests don't aim at."""
-    real = benchmark.flags
-    monkeypatch.setattr(benchmark, "flags", lambda kills: [flag.replace("bits=256", "bits=64") for flag in real(kills)])
-
-
+# Five starts of a run, one after the other.
 def test_kills_while_training_saving_and_evaluating_change_nothing(tmp_path):
     """kill -9 in each of these phases, then the same command: codes, mAP and metrics are those of an undisturbed run."""
-    measured = benchmark.campaign(tmp_path, ["training", "saving", "evaluating"], seed=0, processes=1)
-    assert measured["same"] == {"codes": True, "map": True, "metrics": True}, measured
+    measured = benchmark.campaign(tmp_path, ["training", "saving", "evaluating"], seed=0, processes=1, **SMALL)
+    assert measured["same"] == SAME, measured
     assert [kill["aimed"] for kill in measured["kills"]] == ["training", "saving", "evaluating"]
     assert measured["restarts"] == 3
 
 
+# Four starts of a run of two processes, one after the other.
 @pytest.mark.slow
 def test_kills_of_one_process_of_two_change_nothing(tmp_path):
     """The same with launch/local.sh and one process of two killed: the other ends, and the run continues."""
-    measured = benchmark.campaign(tmp_path, ["training", "saving", "evaluating"], seed=1, processes=2)
-    assert measured["same"] == {"codes": True, "map": True, "metrics": True}, measured
-    assert measured["restarts"] == 3
+    measured = benchmark.campaign(tmp_path, ["saving", "evaluating"], seed=1, processes=2, **SMALL)
+    assert measured["same"] == SAME, measured
+    assert measured["restarts"] == 2
 
 
 def test_a_plan_ends_with_evaluating():
@@ -37,24 +34,33 @@ def test_a_plan_ends_with_evaluating():
     assert benchmark.plan(20) == [None] * 15 + ["evaluating"] * 5
 
 
-def test_the_phase_of_a_stack():
-    """A refresh of the banks within training is neither training nor evaluating; saving and encoding at the end count."""
-    loop = ["half_round adsq_jax/training/rounds.py", "train adsq_jax/training/loop.py"]
-    assert benchmark.phase_from_stack(loop) == "training"
-    assert benchmark.phase_from_stack(["refresh_bank adsq_jax/training/rounds.py", *loop]) == "between"
-    assert (
-        benchmark.phase_from_stack(["_sweep adsq_jax/methods/b_step.py", "update_codes adsq_jax/methods/b_step.py"]) == "b_step"
-    )
-    assert benchmark.phase_from_stack(["Checkpoints.save adsq_jax/run/checkpoint.py", loop[1]]) == "saving"
-    measuring = ["encode_parts adsq_jax/inference/evaluation.py", "evaluate adsq_jax/inference/evaluation.py"]
-    assert benchmark.phase_from_stack(measuring) == "evaluating"
-    assert benchmark.phase_from_stack([]) == "between"
+def test_the_phase_of_a_run(tmp_path):
+    """From its files and what it has printed: a round's last update begins the B-step, which its line of codes ends."""
+    output = ""
 
+    def phase(**options):
+        return benchmark.phase_on_disk(tmp_path, output, **options)
 
-def test_stacks_name_functions_that_exist():
-    """Each function that a phase is read from is in the package."""
-    root = Path(__file__).parents[2]
-    for functions in benchmark.STACKS.values():
-        for function in functions:
-            name, path = function.split(" ")
-            assert f"def {name.split('.')[-1]}(" in (root / path).read_text(), function
+    def update(phase, step):
+        with (tmp_path / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"phase": phase, "step": step}) + "\n")
+
+    update("img_net", 3)  # of an earlier start
+    assert phase() == "starting"
+    output += "running on 1 x cpu\n"
+    assert phase() == "training"
+    update("img_net", 5)  # when it saves
+    assert phase() == "between"
+    update("img_net", 14)
+    assert phase() == "b_step"
+    update("codes", 14)
+    assert phase() == "between"
+    (tmp_path / "checkpoints" / "14").mkdir(parents=True)
+    assert phase() == "saving"
+    assert phase(old=benchmark.unfinished(tmp_path)) == "between"  # that of an earlier start is not being saved
+    (tmp_path / "checkpoints" / "14" / "manifest.json").touch()
+    assert phase() == "between"
+    output += "encoding 100 query images\n"
+    assert phase() == "evaluating"
+    (tmp_path / "result.json").touch()
+    assert phase() == "between"
