@@ -98,7 +98,7 @@ def evaluate_files(
     """
     began, devices = time.monotonic(), devices or ShardedDatabase()
     paths = dict(zip(_FILES, map(str, (query_codes, database_codes, query_labels, database_labels)), strict=True))
-    arrays = {name: workdir.read_array(storage.path(path), description=name) for name, path in paths.items()}
+    arrays: dict[str, Any] = {name: workdir.read_array(storage.path(path), description=name) for name, path in paths.items()}
     pairs = math.prod(arrays["query_codes"].shape[:1] + arrays["database_codes"].shape[:1])
     with reporting(on_progress, pairs * (1 + legacy), unit="pairs", description="measuring") as progress:
         measures = retrieval.measure(

@@ -9,17 +9,30 @@ from adsq_jax.errors import InputError
 from adsq_jax.index import filters
 from adsq_jax.index.filters import Filter
 
-_MAX_COMPARED = 1_000_000  # ids that are compared with a pattern in this process
-_MAX_LISTED = 100_000  # ids in one expression
 _ALL, _NONE = '(id != "")', '(id == "")'
 
 
 class Translator:
     """Translates filters; asks the server for ids where its expressions can't match a pattern."""
 
-    def __init__(self, *, count: Callable[[str], int], ids: Callable[[str], Iterable[str]]):
-        """Take functions that count the items of an expression, and yield the ids that begin with a text."""
+    def __init__(
+        self,
+        *,
+        count: Callable[[str], int],
+        ids: Callable[[str], Iterable[str]],
+        max_compared: int = 1_000_000,
+        max_listed: int = 100_000,
+    ):
+        """Take functions that ask the server, and limits.
+
+        Args:
+          count: counts the items of an expression.
+          ids: yields the ids that begin with a text.
+          max_compared: the most ids that are compared with a pattern in this process.
+          max_listed: the most ids in one expression.
+        """
         self._count, self._ids = count, ids
+        self._max_compared, self._max_listed = max_compared, max_listed
 
     def translate(self, where: Filter) -> str:
         """Return a filter as an expression; raise `InputError` for a path pattern that would take too long."""
@@ -48,20 +61,20 @@ class Translator:
         prefix = path.parts[0]
         candidates = id_starts_with(prefix)
         count = self._count(candidates)
-        if count > _MAX_COMPARED:
+        if count > self._max_compared:
             raise InputError(
-                f"path={path.pattern} is compared with {count:,} paths, expected at most {_MAX_COMPARED:,}; fix: write more "
-                "before its first *, or use label="
+                f"path={path.pattern} is compared with {count:,} paths, expected at most {self._max_compared:,}; fix: write "
+                "more before its first *, or use label="
             )
         pattern = re.compile("(?s)" + ".*".join(map(re.escape, path.parts)))
         matches, others = list[str](), list[str]()
         for name in self._ids(prefix):
             (matches if pattern.fullmatch(name) else others).append(name)
         listed = min(matches, others, key=len)
-        if len(listed) > _MAX_LISTED:
+        if len(listed) > self._max_listed:
             raise InputError(
                 f"path={path.pattern} selects {len(matches):,} items and leaves out {len(others):,}, expected one of them to "
-                f"be at most {_MAX_LISTED:,}; fix: write more before its first *, or use label="
+                f"be at most {self._max_listed:,}; fix: write more before its first *, or use label="
             )
         if listed is matches:
             return f"({id_in(matches)})" if matches else _NONE

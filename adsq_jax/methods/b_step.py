@@ -12,7 +12,6 @@ import numpy as np
 from adsq_jax import codes as hash_codes
 
 MAX_SWEEPS = 20
-_BLOCK = 1024  # label sets compared at a time: bounds the similarity matrix to _BLOCK x m
 
 
 class CodesUpdate(NamedTuple):
@@ -148,6 +147,7 @@ def signed_similarity_product(
     set_index: np.ndarray,
     ratio: float,
     sum_over_processes: Callable[[Any], np.ndarray],
+    block: int = 1024,
 ) -> np.ndarray:
     """Return this process's rows of S~ X, without the n x n matrix: S X = T (S_m (T'X)) by label sets.
 
@@ -157,6 +157,7 @@ def signed_similarity_product(
       set_index: each row's label set, int[n]; T is its one-hot matrix.
       ratio: r.
       sum_over_processes: as in `update_codes`.
+      block: for tests and small memory: label sets compared at a time, which bounds the similarity matrix to block x m.
 
     Returns:
       float64[n, k].
@@ -168,7 +169,7 @@ def signed_similarity_product(
     by_set = sum_over_processes(by_set)
     sets = label_sets.astype(np.float32)
     similar = np.concatenate(
-        [(sets[i : i + _BLOCK] @ sets.T > 0).astype(np.float64) @ by_set for i in range(0, len(sets), _BLOCK)]
+        [(sets[i : i + block] @ sets.T > 0).astype(np.float64) @ by_set for i in range(0, len(sets), block)]
     )  # [m, k]
     return ((1 + ratio) * similar - ratio * by_set.sum(axis=0))[set_index]
 

@@ -10,8 +10,6 @@ from adsq_jax.retrieval.blocks import SingleDevice
 from adsq_jax.retrieval.hamming import distance_histograms
 from adsq_jax.retrieval.metrics import average_precision
 
-_ROWS = 1 << 16  # codes unpacked at a time
-
 
 class Measured(NamedTuple):
     """The measures of one retrieval."""
@@ -57,14 +55,14 @@ def measure(
     )
 
 
-def bit_statistics(packed: np.ndarray, *, bits: int) -> tuple[np.ndarray, np.ndarray]:
+def bit_statistics(packed: np.ndarray, *, bits: int, rows: int = 1 << 16) -> tuple[np.ndarray, np.ndarray]:
     """Return the fraction of +1 of each bit, float64[bits], and Pearson's correlation between the bits, float64[bits, bits].
 
-    The correlation with a bit that never changes is 0.
+    The correlation with a bit that never changes is 0. For tests and small memory: `rows` are unpacked at a time.
     """
     total, products = np.zeros(bits), np.zeros((bits, bits))
-    for start in range(0, len(packed), _ROWS):
-        signs = codes.unpack(packed[start : start + _ROWS], bits=bits).astype(np.float64)  # [rows, bits]
+    for start in range(0, len(packed), rows):
+        signs = codes.unpack(packed[start : start + rows], bits=bits).astype(np.float64)  # [rows, bits]
         total += signs.sum(axis=0)
         products += signs.T @ signs
     mean = total / len(packed)

@@ -11,7 +11,7 @@ from adsq_jax import codes
 from adsq_jax.codes import MAX_BITS
 from adsq_jax.errors import InputError
 
-_ROWS = 1 << 18  # rows checked or converted at a time, to limit memory
+ROWS = 1 << 18  # rows checked or converted at a time, to limit memory
 _NO_LABEL = -1  # an id that no query has
 
 
@@ -183,7 +183,7 @@ def _is_float(array: np.ndarray) -> bool:
 
 
 def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
-    return (np.asarray(array[start : start + _ROWS]) for start in range(0, len(array), _ROWS))
+    return (np.asarray(array[start : start + ROWS]) for start in range(0, len(array), ROWS))
 
 
 def _check_packed(array: np.ndarray, name: str, *, bits: int) -> None:

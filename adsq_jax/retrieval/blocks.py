@@ -8,9 +8,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-_QUERIES = 4096  # most queries at a time
-_ITEMS = 1 << 20  # most items that a device holds at a time
-_BLOCK = 8192  # most items whose distances a core holds at a time: they fit its cache
+
+class Limits(NamedTuple):
+    """The most that is held at a time, for tests and small memory: other limits change no result."""
+
+    queries: int = 4096
+    items: int = 1 << 20  # on each device
+    block: int = 8192  # items whose distances a core holds: they fit its cache
+    bins: int = 1 << 22  # of histograms: fewer queries if each has more
+    neighbors: int = 1 << 22  # found: fewer queries if each wants more
+    pairs: int = 1 << 26  # of query and item, in the figures of published code; at least one query
+    rows: int = 1 << 18  # items read at a time, in the figures of published code
+
+
+LIMITS = Limits()
 
 
 class SingleDevice:
@@ -76,24 +87,30 @@ class Chunk(NamedTuple):
     block: int  # rows whose distances a device computes at a time
 
 
-def query_blocks(size: int, *, most: int) -> Iterator[tuple[slice, int]]:
+def query_blocks(size: int, *, most: int, limits: Limits = LIMITS) -> Iterator[tuple[slice, int]]:
     """Split the queries into blocks of about equal size.
 
     Args:
       size: the number of queries.
       most: another limit on queries per block; a block has at least one.
+      limits: the most that is held at a time; `queries` counts here.
 
     Yields:
       The slice of a block, and its number of rows with padding, the same for all.
     """
-    most = max(1, min(_QUERIES, most))
+    most = max(1, min(limits.queries, most))
     rows = -(-size // -(-size // most))
     for start in range(0, size, rows):
         yield slice(start, min(start + rows, size)), rows
 
 
-def database_chunks(size: int, *, devices: SingleDevice) -> Iterator[Chunk]:
+def database_chunks(size: int, *, devices: SingleDevice, limits: Limits = LIMITS) -> Iterator[Chunk]:
     """Split this process's rows of a database of `size` into chunks of one padded size, so that one compilation serves all.
+
+    Args:
+      size: the rows of all processes.
+      devices: the devices of this process.
+      limits: the most that is held at a time; `items` and `block` count here.
 
     Yields:
       The chunks in order; none if there are more processes than rows.
@@ -101,9 +118,9 @@ def database_chunks(size: int, *, devices: SingleDevice) -> Iterator[Chunk]:
     start, stop = devices.local_range(size)
     if start == stop:
         return
-    n_chunks = -(-(stop - start) // (_ITEMS * devices.count))
+    n_chunks = -(-(stop - start) // (limits.items * devices.count))
     rows_per_device = -(-(stop - start) // (n_chunks * devices.count))
-    n_blocks = -(-rows_per_device // _BLOCK)
+    n_blocks = -(-rows_per_device // limits.block)
     block = -(-rows_per_device // n_blocks)
     padded_rows = n_blocks * block * devices.count
     for first in range(start, stop, padded_rows):

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from adsq_jax.errors import InputError
 from adsq_jax.retrieval import hamming, legacy, metrics
 from adsq_jax.retrieval.arrays import prepare_codes, prepare_labels
-from adsq_jax.retrieval.blocks import SINGLE_DEVICE, SingleDevice
+from adsq_jax.retrieval.blocks import LIMITS, SINGLE_DEVICE, Limits, SingleDevice
 from adsq_jax.retrieval.measures import CutoffMeasures, Measures, PrecisionRecall
 
 POINTS = (1, 5, 10, 20, 50, *range(100, 1001, 100), 2000, 5000, 10_000)  # ranks of precision_at and recall_at
@@ -28,6 +28,7 @@ def measure(
     cutoffs: Sequence[int | str] = ("all",),
     with_legacy: bool = False,
     devices: SingleDevice = SINGLE_DEVICE,
+    limits: Limits = LIMITS,
     on_progress: Callable[[int], None] = lambda pairs: None,
 ) -> Measures:
     """Measure how well codes retrieve.
@@ -42,6 +43,7 @@ def measure(
       cutoffs: ranks R, or "all" for the whole database.
       with_legacy: whether to add the figures of published code, which takes a slower pass.
       devices: one device, or `adsq_jax.devices.ShardedDatabase()` for all.
+      limits: for tests and small memory: the most that is held at a time; it changes no result.
       on_progress: called with the number of pairs of query and item done since the last call; in all n_query x
         n_database, or twice that `with_legacy`.
 
@@ -58,13 +60,15 @@ def measure(
     labels = prepare_labels(query_labels, database_labels, n_query=len(query), n_database=len(database))
     blocks = [
         _figures_by_query(histograms, ranks=ranks, n_database=len(database), graded=not labels[0].ids)
-        for _, histograms in hamming.histograms_by_block(query, database, labels, devices=devices, on_progress=on_progress)
+        for _, histograms in hamming.histograms_by_block(
+            query, database, labels, devices=devices, limits=limits, on_progress=on_progress
+        )
     ]
     figures = {key: np.concatenate([block[key] for block in blocks]) for key in blocks[0]}
     published: dict[str, dict[str, float | None]] = {}
     if with_legacy:
         precision, hit = legacy.average_precision(
-            query, database, labels, cutoffs=list(ranks.values()), on_progress=on_progress
+            query, database, labels, cutoffs=list(ranks.values()), limits=limits, on_progress=on_progress
         )
         published = {
             cutoff: {"map_legacy_deephash": float(precision[i].mean()), "map_legacy_hashnet": _mean(precision[i][hit[i]])}

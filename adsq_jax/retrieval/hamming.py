@@ -10,10 +10,9 @@ from numpy.typing import ArrayLike
 
 from adsq_jax.retrieval import blocks
 from adsq_jax.retrieval.arrays import Codes, Labels, prepare_codes, prepare_labels
-from adsq_jax.retrieval.blocks import SINGLE_DEVICE, SingleDevice
+from adsq_jax.retrieval.blocks import LIMITS, SINGLE_DEVICE, Limits, SingleDevice
 
 KERNELS = ("popcount", "matmul")  # XOR and population count; matrix products of +1 and -1
-_BINS = 1 << 22  # most histogram bins held at a time: fewer queries if each has more
 _MATMUL_QUERIES = 16  # queries that a matrix product takes at a time
 
 
@@ -25,6 +24,7 @@ def distance_histograms(
     database_labels: ArrayLike,
     bits: int | None = None,
     devices: SingleDevice = SINGLE_DEVICE,
+    limits: Limits = LIMITS,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Count for each query the items, and the relevant items, at each Hamming distance.
 
@@ -35,6 +35,7 @@ def distance_histograms(
       database_labels: the same form. Items that share a label with the query are relevant.
       bits: K of packed codes; None if the codes are not packed.
       devices: one device, or `adsq_jax.devices.ShardedDatabase()` for all.
+      limits: for tests and small memory: the most that is held at a time; it changes no result.
 
     Returns:
       Two int64[n_query, K + 1]: all items, and relevant items, at distances 0 to K (in bits).
@@ -46,7 +47,8 @@ def distance_histograms(
     """
     query, database = prepare_codes(query_codes, database_codes, bits=bits)
     labels = prepare_labels(query_labels, database_labels, n_query=len(query), n_database=len(database))
-    by_grade = np.concatenate([block for _, block in histograms_by_block(query, database, labels, devices=devices)])
+    parts = histograms_by_block(query, database, labels, devices=devices, limits=limits)
+    by_grade = np.concatenate([block for _, block in parts])
     return by_grade.sum(axis=2), by_grade[:, :, 1:].sum(axis=2)
 
 
@@ -56,6 +58,7 @@ def histograms_by_block(
     labels: tuple[Labels, Labels],
     *,
     devices: SingleDevice,
+    limits: Limits = LIMITS,
     kernel: str | None = None,
     on_progress: Callable[[int], None] = lambda pairs: None,
 ) -> Iterator[tuple[slice, np.ndarray]]:
@@ -66,6 +69,7 @@ def histograms_by_block(
       database: the codes of the database.
       labels: the labels of queries and database.
       devices: the devices.
+      limits: the most that is held at a time.
       kernel: one of KERNELS, both exact; None for the faster one of the platform.
       on_progress: called with the number of pairs done since the last call.
 
@@ -81,7 +85,7 @@ def histograms_by_block(
     if kernel not in KERNELS:
         raise ValueError(f"kernel={kernel!r}: expected one of {', '.join(KERNELS)}")
     grades = 1 + labels[0].max_per_row()
-    for part, padded_rows in blocks.query_blocks(len(query), most=_BINS // ((query.bits + 1) * grades)):
+    for part, padded_rows in blocks.query_blocks(len(query), most=limits.bins // ((query.bits + 1) * grades), limits=limits):
         words = tuple(blocks.pad(side.words(part.start, part.stop), padded_rows) for side in (query, labels[0]))
         total = _count_database(
             words,
@@ -91,6 +95,7 @@ def histograms_by_block(
             grades=grades,
             kernel=kernel,
             devices=devices,
+            limits=limits,
             on_progress=on_progress,
         )
         yield part, total.reshape(-1, query.bits + 1, grades)
@@ -105,6 +110,7 @@ def _count_database(
     grades: int,
     kernel: str,
     devices: SingleDevice,
+    limits: Limits,
     on_progress: Callable[[int], None],
 ) -> np.ndarray:
     """Return int64[n_query, (bits + 1) * grades] over all processes; the words of the queries may be padded."""
@@ -113,7 +119,7 @@ def _count_database(
     padding_bin = np.bitwise_count(query[0]).sum(axis=0) * grades  # the bin of a padding item: code 0, no label shared
     replicated = tuple(devices.replicate(words) for words in query)
     pending: list[jax.Array] = []  # results that the devices compute while the next chunk is read
-    for chunk in blocks.database_chunks(len(database), devices=devices):
+    for chunk in blocks.database_chunks(len(database), devices=devices, limits=limits):
         sharded = (
             devices.shard(blocks.pad(database.words(chunk.start, chunk.stop), chunk.padded_rows)),
             devices.shard(blocks.pad(labels.words(chunk.start, chunk.stop), chunk.padded_rows, value=labels.padding)),

@@ -9,9 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from adsq_jax.retrieval.arrays import Codes, Labels
-
-_PAIRS = 1 << 26  # limits the distances held at a time; a block has at least one query
-_ROWS = 1 << 18  # items read at a time
+from adsq_jax.retrieval.blocks import LIMITS, Limits
 
 
 def average_precision(
@@ -20,6 +18,7 @@ def average_precision(
     labels: tuple[Labels, Labels],
     *,
     cutoffs: Sequence[int | None],
+    limits: Limits = LIMITS,
     on_progress: Callable[[int], None] = lambda pairs: None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compute average precision over the relevant items within each cutoff, tied items in database order.
@@ -29,6 +28,7 @@ def average_precision(
       database: the codes of the database.
       labels: the labels of queries and database.
       cutoffs: ranks R, None for the whole database.
+      limits: the most that is held at a time; `pairs` and `rows` count here.
       on_progress: called with the number of pairs done since the last call.
 
     Returns:
@@ -40,11 +40,11 @@ def average_precision(
     """
     precision = np.zeros((len(cutoffs), len(query)))
     has_hit = np.zeros((len(cutoffs), len(query)), bool)
-    n_queries = max(1, _PAIRS // len(database))
+    n_queries = max(1, limits.pairs // len(database))
     for start in range(0, len(query), n_queries):
         stop = min(start + n_queries, len(query))
         words = query.words(start, stop), labels[0].words(start, stop)
-        distances, relevant = _compare(words, database, labels[1])
+        distances, relevant = _compare(words, database, labels[1], rows_at_once=limits.rows)
         for i in range(stop - start):
             ranked = relevant[i, np.argsort(distances[i], kind="stable")]
             for j, cutoff in enumerate(cutoffs):
@@ -55,13 +55,15 @@ def average_precision(
     return precision, has_hit
 
 
-def _compare(query: tuple[np.ndarray, np.ndarray], database: Codes, labels: Labels) -> tuple[np.ndarray, np.ndarray]:
+def _compare(
+    query: tuple[np.ndarray, np.ndarray], database: Codes, labels: Labels, *, rows_at_once: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Return distances uint16[n_query, n_database], and which items are relevant, bool of the same shape."""
     n_query = query[0].shape[1]
     distances = np.empty((n_query, len(database)), np.uint16)
     relevant = np.empty((n_query, len(database)), bool)
-    for start in range(0, len(database), _ROWS):
-        rows = slice(start, min(start + _ROWS, len(database)))
+    for start in range(0, len(database), rows_at_once):
+        rows = slice(start, min(start + rows_at_once, len(database)))
         item_codes, item_labels = database.words(rows.start, rows.stop), labels.words(rows.start, rows.stop)
         for i in range(n_query):
             distances[i, rows] = np.bitwise_count(query[0][:, i, None] ^ item_codes).sum(axis=0, dtype=np.uint16)

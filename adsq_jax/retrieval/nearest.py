@@ -8,16 +8,21 @@ from numpy.typing import ArrayLike
 from adsq_jax.errors import InputError
 from adsq_jax.retrieval import blocks
 from adsq_jax.retrieval.arrays import Codes, prepare_codes
-from adsq_jax.retrieval.blocks import SINGLE_DEVICE, SingleDevice
+from adsq_jax.retrieval.blocks import LIMITS, SINGLE_DEVICE, Limits, SingleDevice
 from adsq_jax.retrieval.hamming import count_set_bits
 
-_NEIGHBORS = 1 << 22  # most neighbors held at a time: fewer queries if each wants more
 _ACCELERATOR_QUERIES = 16  # queries at a time on an accelerator; a CPU core takes one after the other
 _PADDING = -1  # the row number of a padding item
 
 
 def search(
-    query_codes: ArrayLike, database_codes: ArrayLike, k: int, *, bits: int | None = None, devices: SingleDevice = SINGLE_DEVICE
+    query_codes: ArrayLike,
+    database_codes: ArrayLike,
+    k: int,
+    *,
+    bits: int | None = None,
+    devices: SingleDevice = SINGLE_DEVICE,
+    limits: Limits = LIMITS,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find the k nearest items of each query, ordered by (distance, index in the database).
 
@@ -27,6 +32,7 @@ def search(
       k: the number of items, 1 to n_database.
       bits: K of packed codes; None if the codes are not packed.
       devices: one device, or `adsq_jax.devices.ShardedDatabase()` for all.
+      limits: for tests and small memory: the most that is held at a time; it changes no result.
 
     Returns:
       distances int32[n_query, k] in bits, and indices int64[n_query, k].
@@ -40,19 +46,19 @@ def search(
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= len(database):
         raise InputError(f"k={k}: expected a whole number from 1 to {len(database)}, the items of the database")
     distances, indices = np.empty((len(query), k), np.int32), np.empty((len(query), k), np.int64)
-    for part, padded_rows in blocks.query_blocks(len(query), most=_NEIGHBORS // k):
+    for part, padded_rows in blocks.query_blocks(len(query), most=limits.neighbors // k, limits=limits):
         words = blocks.pad(query.words(part.start, part.stop), padded_rows)
-        best = _search_database(words, database, k=k, devices=devices)
+        best = _search_database(words, database, k=k, devices=devices, limits=limits)
         distances[part], indices[part] = best[:, : part.stop - part.start]
     return distances, indices
 
 
-def _search_database(query: np.ndarray, database: Codes, *, k: int, devices: SingleDevice) -> np.ndarray:
+def _search_database(query: np.ndarray, database: Codes, *, k: int, devices: SingleDevice, limits: Limits) -> np.ndarray:
     """Return distances and indices over all processes, int64[2, n_query, k]."""
     replicated = devices.replicate(query)
     batch_size = None if devices.platform == "cpu" else _ACCELERATOR_QUERIES
     best = np.empty((2, query.shape[1], 0), np.int64)
-    for chunk in blocks.database_chunks(len(database), devices=devices):
+    for chunk in blocks.database_chunks(len(database), devices=devices, limits=limits):
         rows = np.arange(chunk.stop - chunk.start, dtype=np.int32)[None]
         sharded = (
             devices.shard(blocks.pad(database.words(chunk.start, chunk.stop), chunk.padded_rows)),

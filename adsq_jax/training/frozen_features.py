@@ -22,8 +22,6 @@ from adsq_jax.inference.encoder import Encoder
 from adsq_jax.run import workdir
 from adsq_jax.run.progress import progress_bar
 
-_NOTE_SECONDS = 5.0  # between two notes of what is on the disk
-
 
 class Features(NamedTuple):
     """The features of the images of a split, mapped from the disk."""
@@ -46,6 +44,7 @@ def compute(
     identity: Any,
     directory: Path,
     stop: Callable[[], bool],
+    note_seconds: float = 5.0,
 ) -> Features:
     """Run a trunk over all images of a split, or open what an earlier run has computed.
 
@@ -57,6 +56,7 @@ def compute(
       identity: everything else that the features depend on, JSON-serialisable.
       directory: where the features are stored, in a folder named by a hash of all that they depend on.
       stop: asked after each batch.
+      note_seconds: for tests: the least time between two notes of what is on the disk.
 
     Returns:
       The features.
@@ -83,6 +83,7 @@ def compute(
                 len(which),
                 lambda start: encoder.features(trunk, which, seed=seed, start=start),
                 stop=stop,
+                note_seconds=note_seconds,
                 on_progress=bar.update,
             )
 
@@ -100,6 +101,7 @@ def _compute_or_open(
     batches: Callable[[int], Iterator[np.ndarray]],
     *,
     stop: Callable[[], bool],
+    note_seconds: float,
     on_progress: Callable[[int], Any],
 ) -> np.ndarray:
     """Append the missing rows of `count` to PATH.f32, note their number and hash in PATH.json, and map all rows."""
@@ -118,7 +120,7 @@ def _compute_or_open(
                 done, width = done + len(batch), batch.shape[1]
                 on_progress(len(batch))
                 stopping = stop()
-                if done == count or stopping or time.monotonic() - noted > _NOTE_SECONDS:
+                if done == count or stopping or time.monotonic() - noted > note_seconds:
                     file.flush()
                     os.fsync(file.fileno())
                     note = {"rows": done, "width": width, "sha256": _hash_note(digest, done, width)}

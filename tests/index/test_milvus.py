@@ -1,6 +1,7 @@
 """The index on a Milvus server: addresses, limits, consistency, IVF, a server that is down or killed, and the commands."""
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -271,24 +272,33 @@ def test_long_rows(engine):
         assert "\n" not in str(raised.value)
 
 
-@pytest.mark.system
-def test_patterns_are_bounded(engine, monkeypatch):
+def translate(text, **limits):
+    """The expression of a filter, where the server has the ids /00000 to /00099."""
+    ids = [item.id for item in items(100)]
+
+    def count(expression):
+        bounds = re.findall(r'id (>=|<) "(.*?)"', expression)
+        return sum(all((name >= bound) == (sign == ">=") for sign, bound in bounds) for name in ids)
+
+    def beginning(prefix):
+        return [name for name in ids if name.startswith(prefix)]
+
+    return milvus_filters.Translator(count=count, ids=beginning, **limits).translate(parse(text))
+
+
+def test_patterns_are_bounded():
     """Patterns that Milvus 2.3 can't compare are limited, with a message that says so; prefixes are not."""
-    with engine.create() as opened:
-        opened.add(items(100), packed(100))
-        assert opened.count(where=parse("path=*5")) == 10
-        assert opened.count(where=parse("path=/0*5")) == 10
-        assert opened.count(where=parse("not path=/0*5")) == 90
-        monkeypatch.setattr(milvus_filters, "_MAX_LISTED", 10)
-        assert opened.count(where=parse("path=*5")) == 10
-        assert opened.count(where=parse("path=/*0*")) == 100  # the ids that don't match are listed: none
-        with pytest.raises(InputError, match="selects 19 items and leaves out 81"):
-            opened.count(where=parse("path=/*5*"))
-        monkeypatch.setattr(milvus_filters, "_MAX_COMPARED", 10)
-        with pytest.raises(InputError, match="path=\\*5 is compared with 100 paths"):
-            opened.search(packed(1), k=1, where=parse("path=*5"))
-        assert opened.count(where=parse("path=/0001*5")) == 1
-        assert opened.count(where=parse("path=/0*")) == 100
+    fives = f"(id in [{', '.join(json.dumps(f'/000{number}5') for number in range(10))}])"
+    assert translate("path=*5") == translate("path=/0*5", max_listed=10) == fives
+    assert translate("not path=/0*5") == f"(not {fives})"
+    assert translate("path=/*0*", max_listed=0) == translate("path=/*")  # the ids that don't match are listed: none
+    assert translate("path=*x*", max_listed=0) == '(id == "")'
+    with pytest.raises(InputError, match="selects 19 items and leaves out 81, expected one of them to be at most 10"):
+        translate("path=/*5*", max_listed=10)
+    with pytest.raises(InputError, match=r"path=\*5 is compared with 100 paths, expected at most 10"):
+        translate("path=*5", max_compared=10)
+    assert translate("path=/0001*5", max_compared=10) == '(id in ["/00015"])'
+    assert translate("path=/0*", max_compared=0) == '(id >= "/0" and id < "/1")'
 
 
 @pytest.mark.system

@@ -19,15 +19,14 @@ def dense_signed_similarity(labels, ratio):
 
 
 @pytest.mark.parametrize("block", [1, 3, 1024])
-def test_signed_similarity_product_equals_the_dense_matrix(block, monkeypatch):
+def test_signed_similarity_product_equals_the_dense_matrix(block):
     """The product by label sets is that with the n x n matrix, for any block of sets; some images have no label."""
-    monkeypatch.setattr(b_step, "_BLOCK", block)
     random = np.random.default_rng(0)
     labels = (random.random((60, 4)) < 0.3).astype(np.uint8)
     sets, index = np.unique(labels, axis=0, return_inverse=True)
     matrix = random.normal(size=(60, 5))
     product = b_step.signed_similarity_product(
-        matrix, label_sets=sets, set_index=index.ravel(), ratio=0.4, sum_over_processes=np.asarray
+        matrix, label_sets=sets, set_index=index.ravel(), ratio=0.4, sum_over_processes=np.asarray, block=block
     )
     np.testing.assert_allclose(product, dense_signed_similarity(labels, 0.4) @ matrix, rtol=1e-12, atol=1e-12)
 

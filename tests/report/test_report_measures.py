@@ -46,12 +46,11 @@ def test_measure(bits, multi_label):
 
 
 @pytest.mark.parametrize("few", [False, True])
-def test_bits(few, monkeypatch):
+def test_bits(few):
     """Balance and correlation of the bits, of a block of codes at a time; a bit that never changes has correlation 0."""
-    monkeypatch.setattr(measures, "_ROWS", 7)
     _, signs = random_signs(queries=0, database=50, bits=12, few=few)
     signs[:, 4] = 1
-    ones, correlation = measures.bit_statistics(codes.pack(signs), bits=12)
+    ones, correlation = measures.bit_statistics(codes.pack(signs), bits=12, rows=7)
     np.testing.assert_allclose(ones, (signs == 1).mean(axis=0))
     with np.errstate(divide="ignore", invalid="ignore"):
         wanted = np.corrcoef(signs.T)

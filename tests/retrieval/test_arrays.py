@@ -326,45 +326,48 @@ def last_set_to(array, value):
     return array
 
 
-TEN = np.where(random_ones(n=10, bits=8, seed=5), 1, -1)
+MANY = np.where(random_ones(n=arrays.ROWS + 2, bits=8, seed=5), 1, -1)  # two blocks, the second of two rows
 BAD_AT_THE_END = {
-    "NaN": (last_set_to(TEN * 0.5, np.nan), TEN, None, "query codes hold NaN"),
-    "2": (TEN, last_set_to(TEN, 2), None, "database codes are int64 with values from -1 to 2"),
-    "0 in signs": (TEN, last_set_to(TEN, 0), None, "database codes are int64 with values from -1 to 1"),
-    "a half in zeros and ones": (last_set_to((TEN > 0) * 1.0, 0.5), TEN > 0, None, "query codes hold no negative number"),
-    "a sign only at the end": (last_set_to(np.ones((10, 8)), -1), TEN > 0, None, r"database codes are in \{0, 1\}"),
-    "a zero only at the end": (last_set_to(np.ones((10, 8)), 0), TEN, None, r"query codes are in \{0, 1\}"),
-    "padding": (last_set_to(np.zeros((10, 1), np.uint8), 64), np.zeros((10, 1), np.uint8), 6, "beyond bit 6"),
+    "NaN": (last_set_to(MANY * 0.5, np.nan), MANY, None, "query codes hold NaN"),
+    "2": (MANY, last_set_to(MANY, 2), None, "database codes are int64 with values from -1 to 2"),
+    "0 in signs": (MANY, last_set_to(MANY, 0), None, "database codes are int64 with values from -1 to 1"),
+    "a half in zeros and ones": (last_set_to((MANY > 0) * 1.0, 0.5), MANY > 0, None, "query codes hold no negative number"),
+    "a sign only at the end": (last_set_to(np.ones((len(MANY), 8)), -1), MANY > 0, None, r"database codes are in \{0, 1\}"),
+    "a zero only at the end": (last_set_to(np.ones((len(MANY), 8)), 0), MANY, None, r"query codes are in \{0, 1\}"),
+    "padding": (last_set_to(np.zeros((len(MANY), 1), np.uint8), 64), np.zeros((len(MANY), 1), np.uint8), 6, "beyond bit 6"),
 }
 
 
 @pytest.mark.parametrize(("query", "database", "bits", "message"), BAD_AT_THE_END.values(), ids=BAD_AT_THE_END.keys())
-def test_a_bad_code_in_the_last_block_is_found(query, database, bits, message, monkeypatch):
-    """Ten rows, four at a time: the bad value is in the third block; without it the codes are accepted."""
-    monkeypatch.setattr(arrays, "_ROWS", 4)
-    arrays.prepare_codes(query[:8], query[:8], bits=bits)
-    arrays.prepare_codes(database[:8], database[:8], bits=bits)
+def test_a_bad_code_in_the_last_block_is_found(query, database, bits, message):
+    """The bad value is in the second block of rows; without it the codes are accepted."""
+    arrays.prepare_codes(query[:-2], query[:-2], bits=bits)
+    arrays.prepare_codes(database[:-2], database[:-2], bits=bits)
     with pytest.raises(InputError, match=message):
         arrays.prepare_codes(query, database, bits=bits)
 
 
 @pytest.mark.parametrize(
     ("labels", "bad"),
-    [(np.arange(10), -1), (np.arange(10), 2**31), (np.arange(10.0), 0.5), (np.arange(10.0), np.nan), (np.ones((10, 3)), 2)],
+    [
+        (np.arange(len(MANY)), -1),
+        (np.arange(len(MANY)), 2**31),
+        (np.arange(float(len(MANY))), 0.5),
+        (np.arange(float(len(MANY))), np.nan),
+        (np.ones((len(MANY), 3)), 2),
+    ],
 )
-def test_a_bad_label_in_the_last_block_is_found(labels, bad, monkeypatch):
-    """Ten rows, four at a time: the bad value is in the third block, of the database as of the queries."""
-    monkeypatch.setattr(arrays, "_ROWS", 4)
-    arrays.prepare_labels(labels, labels, n_query=10, n_database=10)
+def test_a_bad_label_in_the_last_block_is_found(labels, bad):
+    """The bad value is in the second block of rows, of the database as of the queries."""
+    arrays.prepare_labels(labels, labels, n_query=len(MANY), n_database=len(MANY))
     for pair in ((last_set_to(labels, bad), labels), (labels, last_set_to(labels, bad))):
         with pytest.raises(InputError, match="hold values"):
-            arrays.prepare_labels(*pair, n_query=10, n_database=10)
+            arrays.prepare_labels(*pair, n_query=len(MANY), n_database=len(MANY))
 
 
-def test_the_largest_number_of_labels_may_be_in_the_last_block(monkeypatch):
-    """One label in each of nine rows, five in the tenth; four rows at a time."""
-    monkeypatch.setattr(arrays, "_ROWS", 4)
-    labels = np.zeros((10, 6))
-    labels[:, 0], labels[9] = 1, [1, 1, 1, 1, 1, 0]
-    query, _ = arrays.prepare_labels(labels, labels[:1], n_query=10, n_database=1)
+def test_the_largest_number_of_labels_may_be_in_the_last_block():
+    """One label in each row of the first block, five in the last row of the second."""
+    labels = np.zeros((len(MANY), 6))
+    labels[:, 0], labels[-1] = 1, [1, 1, 1, 1, 1, 0]
+    query, _ = arrays.prepare_labels(labels, labels[:1], n_query=len(MANY), n_database=1)
     assert query.max_per_row() == 5

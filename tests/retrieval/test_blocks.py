@@ -2,7 +2,6 @@
 
 import jax
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,9 +13,7 @@ from adsq_jax.retrieval import blocks
 @given(st.integers(1, 300), st.integers(0, 60), st.integers(1, 40))
 def test_blocks_of_queries_cover_each_query_once(size, most, bound):
     """Slices follow one another from 0 to the end, none above the bounds; all have one padded size."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blocks, "_QUERIES", bound)
-        parts = list(blocks.query_blocks(size, most=most))
+    parts = list(blocks.query_blocks(size, most=most, limits=blocks.Limits(queries=bound)))
     covered = [i for part, _ in parts for i in range(part.start, part.stop)]
     assert covered == list(range(size))
     sizes = {rows for _, rows in parts}
@@ -31,10 +28,8 @@ def test_blocks_of_queries_cover_each_query_once(size, most, bound):
 @given(st.integers(1, 400), st.integers(1, 10), st.integers(1, 6), st.integers(1, 4))
 def test_chunks_of_a_database_cover_each_item_once(size, block, blocks_held, devices):
     """Chunks follow one another, all with one size and block, whole blocks on each device, within what a device may hold."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blocks, "_BLOCK", block)
-        patch.setattr(blocks, "_ITEMS", block * blocks_held)
-        chunks = list(blocks.database_chunks(size, devices=ShardedDatabase(jax.devices()[:devices])))
+    limits = blocks.Limits(items=block * blocks_held, block=block)
+    chunks = list(blocks.database_chunks(size, devices=ShardedDatabase(jax.devices()[:devices]), limits=limits))
     covered = [i for chunk in chunks for i in range(chunk.start, chunk.stop)]
     assert covered == list(range(size))
     assert len({(chunk.padded_rows, chunk.block) for chunk in chunks}) == 1
@@ -58,11 +53,9 @@ class OneOfSeveral(blocks.SingleDevice):
         return self._rows
 
 
-def test_chunks_cover_the_rows_of_one_process(monkeypatch):
+def test_chunks_cover_the_rows_of_one_process():
     """Rows 10 to 35 of a database; no chunk if the range is empty."""
-    monkeypatch.setattr(blocks, "_ITEMS", 8)
-    monkeypatch.setattr(blocks, "_BLOCK", 4)
-    chunks = list(blocks.database_chunks(100, devices=OneOfSeveral(10, 35)))
+    chunks = list(blocks.database_chunks(100, devices=OneOfSeveral(10, 35), limits=blocks.Limits(items=8, block=4)))
     assert [i for chunk in chunks for i in range(chunk.start, chunk.stop)] == list(range(10, 35))
     assert list(blocks.database_chunks(100, devices=OneOfSeveral(100, 100))) == []
 

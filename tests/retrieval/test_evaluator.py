@@ -9,7 +9,7 @@ import pytest
 
 from adsq_jax.devices.sharded_database import ShardedDatabase
 from adsq_jax.errors import InputError
-from adsq_jax.retrieval import POINTS, blocks, check_cutoffs, hamming, legacy, measure
+from adsq_jax.retrieval import POINTS, Limits, SingleDevice, check_cutoffs, measure
 
 LABELS = pathlib.Path(__file__).parent / "data" / "nuswide_21_labels.npz"
 
@@ -169,22 +169,20 @@ def test_every_figure_equals_a_sum_over_ranked_lists(size, monkeypatch):
     bits = codes[0].shape[1]
     expected = expected_figures(ranked_lists(*codes, *labels), bits=bits, cutoffs=cutoffs, graded=True)
     check(run(codes, labels, cutoffs=cutoffs, with_legacy=True), expected)
-    monkeypatch.setattr(hamming, "_BINS", 4 * 6 * (bits + 1))
-    monkeypatch.setattr(blocks.SingleDevice, "platform", "gpu")  # the kernel of accelerators
-    check(run(codes, labels, cutoffs=cutoffs, with_legacy=True), expected)
+    monkeypatch.setattr(SingleDevice, "platform", "gpu")  # the kernel of accelerators
+    limits = Limits(bins=4 * 6 * (bits + 1))
+    check(run(codes, labels, cutoffs=cutoffs, with_legacy=True, limits=limits), expected)
 
 
-def test_every_figure_with_class_ids(monkeypatch):
+def test_every_figure_with_class_ids():
     """One class an item, a query's class that no item has, small blocks on four devices: no graded figures."""
-    monkeypatch.setattr(hamming, "_BINS", 2 * 2 * 11)
-    monkeypatch.setattr(blocks, "_ITEMS", 8)
-    monkeypatch.setattr(blocks, "_BLOCK", 4)
+    limits = Limits(items=8, block=4, bins=2 * 2 * 11)
     codes, _ = problem()
     ids = np.arange(9) % 4, np.arange(130) % 3
     one_hot = [np.eye(4)[side] for side in ids]
     expected = expected_figures(ranked_lists(*codes, *one_hot), bits=10, cutoffs=("all", 50), graded=False)
     assert expected["n_queries_without_relevant"] == 2
-    found = run(codes, ids, cutoffs=("all", 50), with_legacy=True, devices=ShardedDatabase(jax.devices()))
+    found = run(codes, ids, cutoffs=("all", 50), with_legacy=True, devices=ShardedDatabase(jax.devices()), limits=limits)
     check(found, expected)
 
 
@@ -294,16 +292,13 @@ def test_cutoffs_are_numbers_or_text():
     assert run(codes, labels, cutoffs=[])["metrics"] == {}
 
 
-def test_progress_adds_up_to_all_pairs(monkeypatch):
+def test_progress_adds_up_to_all_pairs():
     """Each pair once, twice with the pass of published code; blocks of queries of several sizes."""
     codes, labels = problem()
-    monkeypatch.setattr(blocks, "_ITEMS", 32)
-    monkeypatch.setattr(blocks, "_BLOCK", 16)
-    monkeypatch.setattr(blocks, "_QUERIES", 4)
-    monkeypatch.setattr(legacy, "_PAIRS", 260)
+    limits = Limits(queries=4, items=32, block=16, pairs=260)
     for with_legacy in (False, True):
         progress = []
-        run(codes, labels, with_legacy=with_legacy, on_progress=progress.append)
+        run(codes, labels, with_legacy=with_legacy, limits=limits, on_progress=progress.append)
         assert sum(progress) == 9 * 130 * (1 + with_legacy)
 
 

@@ -49,11 +49,12 @@ def brute_force(query, database, query_labels, database_labels):
     return counts, relevant
 
 
-def histograms(query, database, *, query_labels, database_labels, kernel, bits=None, devices=blocks.SINGLE_DEVICE):
+def histograms(query, database, *, query_labels, database_labels, kernel, bits=None, devices=blocks.SINGLE_DEVICE, **more):
     """All items and relevant items by distance, by one of the kernels."""
     codes = hamming.prepare_codes(query, database, bits=bits)
     labels = hamming.prepare_labels(query_labels, database_labels, n_query=len(query), n_database=len(database))
-    joint = np.concatenate([part for _, part in hamming.histograms_by_block(*codes, labels, devices=devices, kernel=kernel)])
+    parts = hamming.histograms_by_block(*codes, labels, devices=devices, kernel=kernel, **more)
+    joint = np.concatenate([part for _, part in parts])
     return joint.sum(axis=2), joint[:, :, 1:].sum(axis=2)
 
 
@@ -129,41 +130,36 @@ def problem(*, n_query, n_database, bits=13, classes=4, seed=0):
 @pytest.mark.parametrize("kernel", hamming.KERNELS)
 @pytest.mark.parametrize("devices", [1, 2, 4])
 @pytest.mark.parametrize("ids", [False, True])
-def test_devices_and_blocks_do_not_change_a_count(devices, kernel, ids, monkeypatch):
+def test_devices_and_blocks_do_not_change_a_count(devices, kernel, ids):
     """Three queries at a time, databases that no number of devices or blocks divides, in one chunk or several."""
-    monkeypatch.setattr(blocks, "_QUERIES", 3)
     devices = ShardedDatabase(jax.devices()[:devices])
     for n_database, items, block in ((1, 1 << 20, 8192), (37, 1 << 20, 8192), (37, 1 << 20, 3), (101, 10, 5), (101, 8, 8)):
-        monkeypatch.setattr(blocks, "_ITEMS", items)
-        monkeypatch.setattr(blocks, "_BLOCK", block)
         codes, labels, (counts, relevant) = problem(n_query=7, n_database=n_database)
         if ids:
             labels = {"query_labels": np.arange(7) % 3, "database_labels": np.arange(n_database) % 4}
             same = labels["query_labels"][:, None] == labels["database_labels"]
             distances = (13 - codes[0] @ codes[1].T) // 2
             relevant = ((distances[:, None, :] == np.arange(14)[:, None]) & same[:, None, :]).sum(axis=2)
-        found = histograms(*codes, **labels, kernel=kernel, devices=devices)
+        found = histograms(*codes, **labels, kernel=kernel, devices=devices, limits=blocks.Limits(3, items, block))
         np.testing.assert_array_equal(found, (counts, relevant))
 
 
-def test_many_bins_make_blocks_of_fewer_queries(monkeypatch):
+def test_many_bins_make_blocks_of_fewer_queries():
     """The counts stay the same if the bins of two queries fill the bound, or those of one exceed it."""
     codes, labels, expected = problem(n_query=7, n_database=20)
     for bins in (14 * 5 * 2, 1):
-        monkeypatch.setattr(hamming, "_BINS", bins)
-        np.testing.assert_array_equal(hamming.distance_histograms(*codes, **labels), expected)
+        found = hamming.distance_histograms(*codes, **labels, limits=blocks.Limits(bins=bins))
+        np.testing.assert_array_equal(found, expected)
 
 
-def test_progress_adds_up_to_all_pairs(monkeypatch):
+def test_progress_adds_up_to_all_pairs():
     """Over blocks of 3, 3 and 1 queries, and over chunks of the database, each pair is counted once."""
-    monkeypatch.setattr(blocks, "_QUERIES", 3)
-    monkeypatch.setattr(blocks, "_ITEMS", 8)
-    monkeypatch.setattr(blocks, "_BLOCK", 4)
+    limits = blocks.Limits(queries=3, items=8, block=4)
     codes, labels, _ = problem(n_query=7, n_database=21)
     sides = hamming.prepare_codes(*codes, bits=None)
     own = hamming.prepare_labels(*labels.values(), n_query=7, n_database=21)
     progress = []
-    for _ in hamming.histograms_by_block(*sides, own, devices=blocks.SINGLE_DEVICE, on_progress=progress.append):
+    for _ in hamming.histograms_by_block(*sides, own, devices=blocks.SINGLE_DEVICE, limits=limits, on_progress=progress.append):
         pass
     assert sum(progress) == 7 * 21
     assert len(progress) > 3

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from adsq_jax.retrieval import hamming, legacy, metrics
+from adsq_jax.retrieval import Limits, hamming, legacy, metrics
 from adsq_jax.retrieval.arrays import prepare_codes, prepare_labels
 
 
@@ -103,15 +103,13 @@ def test_equals_the_tie_aware_one_without_ties():
     np.testing.assert_allclose(precisions[-1], metrics.average_precision(counts, relevant, cutoff=None), rtol=0, atol=1e-14)
 
 
-def test_blocks_do_not_change_a_value_and_progress_adds_up(monkeypatch):
+def test_blocks_do_not_change_a_value_and_progress_adds_up():
     """Two queries at a time, then one, and seven items at a time; progress adds up to all pairs."""
     codes, labels, _ = problem(SIZES["7 bits"], ids=False)
     expected = run(codes, labels)
-    monkeypatch.setattr(legacy, "_ROWS", 7)
     for pairs in (100, 150, 1):
-        monkeypatch.setattr(legacy, "_PAIRS", pairs)
         progress = []
-        found = run(codes, labels, on_progress=progress.append)
+        found = run(codes, labels, limits=Limits(pairs=pairs, rows=7), on_progress=progress.append)
         for one, other in zip(found, expected, strict=True):
             np.testing.assert_array_equal(one, other)
         assert sum(progress) == 8 * 50

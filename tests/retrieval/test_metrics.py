@@ -329,14 +329,18 @@ def test_a_cutoff_below_1_is_refused_for_gains(function):
         function(np.ones((1, 2, 3), np.int64), cutoff=0)
 
 
-@pytest.mark.parametrize("size", [1000, 1024, 1025, 2000, 200_000])
-def test_sums_of_discounts_equal_sums_rank_by_rank(size, monkeypatch):
-    """Two groups that meet at rank 700, and one beyond the limit; ranks beyond a table of 1024 are summed in closed form."""
-    monkeypatch.setattr(metrics, "_TABLE", 1024)
-    discounts = 1 / np.log2(np.arange(size) + 2)
-    found = metrics._discounts(np.array([[700, size - 700, 50]]), size)[0]
-    expected = [math.fsum(discounts[:700]), math.fsum(discounts[700:]), 0.0]
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9)
+@pytest.mark.parametrize("size", [1000, 2**20, 2**20 + 1, 2**20 + 5000])
+@pytest.mark.parametrize("first", [700, 2**20 + 200])
+def test_sums_of_discounts_equal_sums_rank_by_rank(size, first):
+    """Two groups of ranks and one beyond the cutoff, each alone relevant; from some rank on, sums are in closed form."""
+    first = min(first, size - 100)
+    groups, discounts = [first, size - first, 50], 1 / np.log2(np.arange(size) + 2)
+    for relevant, (start, stop) in enumerate([(0, first), (first, size), (size, size)]):
+        histogram = np.stack([groups, np.zeros(3, int)], axis=1)
+        histogram[relevant] = histogram[relevant][::-1]
+        found = metrics.discounted_gain(histogram[None], cutoff=size)[0]
+        expected = math.fsum(discounts[start:stop]) / math.fsum(discounts[: groups[relevant]])
+        assert found == pytest.approx(expected, rel=1e-10, abs=0)
 
 
 @pytest.mark.parametrize("size", [1000, 1023, 1024, 10**5, 10**7, 10**9])

@@ -53,24 +53,23 @@ def test_equals_a_stable_sort_of_all_distances(size):
 
 
 @pytest.mark.parametrize("devices", [1, 2, 4])
-def test_devices_and_chunks_do_not_change_the_neighbours(devices, monkeypatch):
+def test_devices_and_chunks_do_not_change_the_neighbours(devices):
     """Queries 3 at a time, databases that devices don't divide, in one chunk or in several, and k beyond what a chunk holds."""
-    monkeypatch.setattr(blocks, "_QUERIES", 3)
     devices = ShardedDatabase(jax.devices()[:devices])
     for n_database, items, block in ((1, 1 << 20, 8192), (3, 1 << 20, 8192), (45, 1 << 20, 4), (45, 4, 2), (45, 5, 5)):
-        monkeypatch.setattr(blocks, "_ITEMS", items)
-        monkeypatch.setattr(blocks, "_BLOCK", block)
+        limits = blocks.Limits(queries=3, items=items, block=block)
         query, database = signs(7, 5, seed=0), signs(n_database, 5, seed=1)
         for k in sorted({1, min(9, n_database), n_database}):
-            check(nearest.search(query, database, k, devices=devices), sorted_by_distance(query, database, k))
+            found = nearest.search(query, database, k, devices=devices, limits=limits)
+            check(found, sorted_by_distance(query, database, k))
 
 
-def test_many_neighbours_take_fewer_queries_at_a_time(monkeypatch):
+def test_many_neighbours_take_fewer_queries_at_a_time():
     """Where what two queries find, or not even one, fits into what is held at a time, nothing changes."""
     query, database = signs(7, 6, seed=0), signs(30, 6, seed=1)
     for most in (20, 3):
-        monkeypatch.setattr(nearest, "_NEIGHBORS", most)
-        check(nearest.search(query, database, 10), sorted_by_distance(query, database, 10))
+        found = nearest.search(query, database, 10, limits=blocks.Limits(neighbors=most))
+        check(found, sorted_by_distance(query, database, 10))
 
 
 def test_the_program_for_accelerators_gives_the_same():

@@ -61,9 +61,11 @@ def array_source(*, changed=None, n=100):
     return ArraySource(pixels, Labels.from_ids(np.arange(n) % 5, classes=5), classes=list("abcde"))
 
 
-def compute(encoder, directory, *, dataset=None, trunk=TRUNK, views=2, identity="net", stop=lambda: False):
+def compute(encoder, directory, *, dataset=None, trunk=TRUNK, views=2, identity="net", stop=lambda: False, **more):
     dataset = divided(array_source()) if dataset is None else dataset
-    return frozen_features.compute(encoder, trunk, dataset, views=views, identity=identity, directory=directory, stop=stop)
+    return frozen_features.compute(
+        encoder, trunk, dataset, views=views, identity=identity, directory=directory, stop=stop, **more
+    )
 
 
 def assert_right(found, dataset=None, *, views=2):
@@ -178,31 +180,28 @@ def test_stopped_at_every_batch(tmp_path):
 
 @pytest.mark.parametrize("every", [0.0, 5.0])
 @pytest.mark.parametrize("after", [1, 4, 10, 11, 15, 16, 20])
-def test_broken_off_at_any_batch(after, every, tmp_path, monkeypatch):
+def test_broken_off_at_any_batch(after, every, tmp_path):
     """After an exception the next call gives the files of an uninterrupted run; what was noted isn't done again."""
-    monkeypatch.setattr(frozen_features, "_NOTE_SECONDS", every)
     compute(FakeEncoder(), tmp_path / "whole")
     broken, encoder = FakeEncoder(fails_after=after), FakeEncoder()
     with pytest.raises(RuntimeError, match="a broken device"):
-        compute(broken, tmp_path / "parts")
-    assert_right(compute(encoder, tmp_path / "parts"))
+        compute(broken, tmp_path / "parts", note_seconds=every)
+    assert_right(compute(encoder, tmp_path / "parts", note_seconds=every))
     assert files_of(tmp_path / "parts") == files_of(tmp_path / "whole")
     assert len(broken.done) == after
     assert len(encoder.done) == 21 - after if every == 0 else len(encoder.done) <= 21
 
 
-def half_done(directory, monkeypatch):
+def half_done(directory):
     """A folder with the first three batches of the centres on the disk and noted; gives where they are."""
-    with monkeypatch.context() as patch:
-        patch.setattr(frozen_features, "_NOTE_SECONDS", 0.0)
-        with pytest.raises(RuntimeError):
-            compute(FakeEncoder(fails_after=3), directory)
+    with pytest.raises(RuntimeError):
+        compute(FakeEncoder(fails_after=3), directory, note_seconds=0)
     return next(directory.rglob("centre.json"))
 
 
-def test_what_was_written_after_the_last_note_is_dropped(tmp_path, monkeypatch):
+def test_what_was_written_after_the_last_note_is_dropped(tmp_path):
     """A run that was killed between a write and its note: the tail of the file goes, what is noted isn't done again."""
-    note = half_done(tmp_path, monkeypatch)
+    note = half_done(tmp_path)
     with note.with_suffix(".f32").open("ab") as file:
         file.write(b"\x07" * 9999)
     encoder = FakeEncoder()
@@ -265,10 +264,10 @@ DAMAGES = {
 
 @pytest.mark.parametrize("whole", [True, False], ids=["whole", "half done"])
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_features_are_computed_again(damage, whole, tmp_path, monkeypatch):
+def test_damaged_features_are_computed_again(damage, whole, tmp_path):
     """Whatever is wrong with the numbers or the note beside them, the next call gives the right ones and the same files."""
     compute(FakeEncoder(), tmp_path / "good")
-    note = half_done(tmp_path / "bad", monkeypatch)
+    note = half_done(tmp_path / "bad")
     if whole:
         compute(FakeEncoder(), tmp_path / "bad")
     DAMAGES[damage](note)
@@ -420,7 +419,6 @@ def full(*args, **kwargs):
 @pytest.mark.parametrize("where", ["write", "fsync", "note"])
 def test_a_full_disk(where, tmp_path, monkeypatch):
     """The system's error passes out, wherever it comes; with room made, the same call goes on after what was noted."""
-    monkeypatch.setattr(frozen_features, "_NOTE_SECONDS", 0.0)
     compute(FakeEncoder(), tmp_path / "whole")
     written, encoder, again = [], FakeEncoder(), FakeEncoder()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -437,7 +435,7 @@ def test_a_full_disk(where, tmp_path, monkeypatch):
         monkeypatch.setattr(owner, name, fails_in_time)
     try:
         with pytest.raises(OSError, match="File too large" if where == "write" else "No space left"):
-            compute(encoder, tmp_path / "parts")
+            compute(encoder, tmp_path / "parts", note_seconds=0)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     monkeypatch.undo()
