@@ -265,11 +265,9 @@ def test_adsq(tmp_path, capsys):
 def test_commands_in_one_process(tmp_path, capsys, monkeypatch):
     """After JAX has started a process can train, evaluate and train again, from any folder; a wrong flag is an InputError."""
     monkeypatch.chdir(tmp_path)
-    small = ("model.width=4", "model.features=16", "label_net.hidden=16", "label_net.steps=2", "objective.twin=False")
-    small += ("eval.query_net=ff", "train.rounds=1", "train.epochs_per_round=1")
+    small = ["--config.model.width=4", "--config.train.rounds=1", "--config.train.epochs_per_round=1"]
     for run in ("one", "two"):
-        knobs = [f"--config.{knob}" for knob in small]
-        adsq.main(["train", "--config=configs/digits.py:bits=12", *knobs, f"--workdir={run}"])
+        adsq.main(["train", "--config=configs/digits.py:bits=12,method=dpsh", *small, f"--workdir={run}"])
         adsq.main(["evaluate", f"--workdir={run}"])
     assert "mAP@all ff (the result)" in capsys.readouterr().out
     one, two = ((tmp_path / run / "codes" / "query_f.npy").read_bytes() for run in ("one", "two"))
