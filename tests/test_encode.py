@@ -22,10 +22,6 @@ from adsq_jax.inference import hits
 ROOT = Path(__file__).parent.parent
 
 
-def command(run, images, location):
-    return [sys.executable, "-m", "adsq_jax.encode", f"--workdir={run}", f"--images={images}", f"--index={location}"]
-
-
 def counts(encoded=0, unchanged=0, *, removed=0, total):
     return encode.Counts(encoded=encoded, unchanged=unchanged, left_out=(), removed=removed, total=total)
 
@@ -37,14 +33,13 @@ def pictures(colours, tmp_path):
     return tmp_path / "pictures", colours[1]
 
 
-def test_each_picture_has_its_code(colours, tmp_path):
+def test_each_picture_has_its_code(colours, tmp_path, capsys):
     """The command adds all pictures with label, hash and the code that the model computes for the path."""
     folder, run = colours
-    done = subprocess.run(
-        command(run, folder, tmp_path / "index"), cwd=ROOT, capture_output=True, text=True, timeout=300, check=True
-    )
-    assert "36 images encoded, 0 unchanged, 0 left out, 0 removed, in" in done.stdout
-    assert done.stdout.endswith("index holds 36\n")
+    encode.main([f"--workdir={run}", f"--images={folder}", f"--index={tmp_path / 'index'}"])
+    printed = capsys.readouterr().out
+    assert "36 images encoded, 0 unchanged, 0 left out, 0 removed, in" in printed
+    assert printed.endswith("index holds 36\n")
     model = adsq_jax.load(run)
     with index.open_index(tmp_path / "index") as opened:
         assert opened.manifest == index.Manifest(12, model.sha256, str(run))
@@ -133,9 +128,8 @@ def test_stopped_it_continues(pictures, tmp_path, number, status):
     folder, run = pictures
     for copy in range(80):
         shutil.copytree(folder / "red", folder / "more" / str(copy))
-    with subprocess.Popen(
-        command(run, folder, tmp_path / "index"), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    command = [sys.executable, "-m", "adsq_jax.encode", f"--workdir={run}", f"--images={folder}", f"--index={tmp_path}/index"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 120
         while not index_count(tmp_path / "index") and time.monotonic() < deadline:
             time.sleep(0.02)
