@@ -2,11 +2,14 @@
 # Runs the tests. Needs a Python of 3.11 or 3.12 and pip, nothing else.
 #
 #   ./test.sh                  what every change must pass
-#   ./test.sh --all            also lint, types, slow tests, those that compare with PyTorch or need system packages or a Milvus
-#                              server (which they install and start by launch/milvus/local.py); no skips
+#   ./test.sh tests/retrieval  the tests of the part that you changed: tests/ mirrors the package
+#   ./test.sh --all            also lint, types, slow tests, those of benchmarks/, those that compare with PyTorch or need system
+#                              packages or a Milvus server (which they install and start by launch/milvus/local.py); no skips
 #   ./test.sh --python=3.12    with that Python, in an environment of its own (.venv-test-3.12)
-#   ./test.sh [...] ARGUMENTS  what follows goes to pytest: ./test.sh tests/test_codes.py -k pack; with --pdb it wants -n0 too
+#   ./test.sh [...] ARGUMENTS  what follows goes to pytest: ./test.sh tests/test_codes.py -k pack; with --pdb it wants -n0 too;
+#                              --random-order --random-order-bucket=global shuffles the tests
 #
+# Tests of benchmarks/ run too where benchmarks/ differs from the branch main. What XLA compiles is kept in .cache/xla.
 # Takes the active virtual environment; without one, or with --python, makes .venv-test-VERSION.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -41,8 +44,11 @@ fi
 
 "$python" -m pip install --quiet --disable-pip-version-check -e ".[${all:+dev,reference,}test]"
 "$python" -c 'import sys, jax; print("Python", sys.version.split()[0], "with jax", jax.__version__)'
-tests=(-m "not slow and not system and not reference")
-[[ -n $all ]] || echo "leaves out what takes minutes, or needs system packages, PyTorch or a Milvus server: ./test.sh --all"
+base=$(git merge-base HEAD origin/main 2>/dev/null || git rev-parse --verify --quiet main || true)
+leave_out='not slow and not system and not reference'
+if [[ -z $base ]] || git diff --quiet "$base" -- benchmarks tests/benchmarks; then leave_out+=' and not benchmark'; fi
+tests=(-m "$leave_out")
+[[ -n $all ]] || echo "runs what is $leave_out; all: ./test.sh --all"
 if [[ -n $all ]]; then
   "$python" -m ruff check .
   "$python" -m ruff format --check .

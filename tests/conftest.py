@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import urllib.request
 import uuid
 
@@ -13,13 +12,10 @@ import hypothesis
 import jax
 import optax
 import pytest
+from support import compile_cache
 
-# Many tests compile the same small networks, some of them in processes of their own: compile once a session.
-_CACHE = tempfile.TemporaryDirectory(prefix="adsq_jax_tests_")
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _CACHE.name)
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
-jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+# Many tests compile the same small networks, some of them in processes of their own: each compiles once, until JAX changes.
+compile_cache.use()
 
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
