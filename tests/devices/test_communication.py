@@ -77,7 +77,7 @@ def test_the_neighbours_likelihood_sends_two_sums_an_image(program):
     assert sorted(program(neighbours=0.5, images=640)[1]) == sorted(sent)
 
 
-@pytest.mark.parametrize("twin", [True, False])
+@pytest.mark.parametrize("twin", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_nothing_that_is_sent_grows_with_the_training_set(program, twin):
     """Ten times the rows, and some that don't divide evenly: the same arrays, of the same bytes, for the same purposes."""
     (net, *_), sent = program(twin=twin)

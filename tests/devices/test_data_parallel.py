@@ -1,5 +1,6 @@
 """Devices."""
 
+import json
 import socket
 import subprocess
 import sys
@@ -105,19 +106,28 @@ def test_as_many_devices_as_can_share_a_batch(batch_size, devices):
     assert len(data_parallel.devices_for_batch(batch_size)) == devices
 
 
-@pytest.mark.parametrize(
-    ("batch_size", "cores", "host_devices", "devices"),
-    [(100, 4, 0, 4), (100, 3, 0, 2), (7, 4, 0, 1), (128, 2, 8, 8), (128, 96, 0, 8)],
-)
-def test_the_host_is_split(batch_size, cores, host_devices, devices):
+SPLIT = """
+import json, os, sys
+import jax
+from adsq_jax.devices import host
+for batch_size, cores, host_devices in json.loads(sys.argv[1]):
+    pid = os.fork()  # before JAX starts, which happens once in a process
+    if not pid:
+        host.cores = lambda: cores
+        host.split_into_devices(batch_size=batch_size, host_devices=host_devices)
+        print(len(jax.devices("cpu")), flush=True)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+"""
+
+
+def test_the_host_is_split():
     """One device a core as far as the batch can be shared out evenly, or as many as asked for."""
-    code = (
-        "import jax\nfrom adsq_jax.devices import host\n"
-        f"host.cores = lambda: {cores}\n"
-        f"host.split_into_devices(batch_size={batch_size}, host_devices={host_devices})\nprint(len(jax.devices('cpu')))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
-    assert done.stdout.split() == [str(devices)]
+    expected = {(100, 4, 0): 4, (100, 3, 0): 2, (7, 4, 0): 1, (128, 2, 8): 8, (128, 96, 0): 8}
+    command = [sys.executable, "-W", "ignore", "-c", SPLIT, json.dumps(list(expected))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert [int(line) for line in done.stdout.split()] == list(expected.values())
 
 
 WORKER = """

@@ -58,8 +58,13 @@ def batch_of(inputs):
     return {"inputs": inputs, "index": rows, "label_set": rows}
 
 
+QUICK = [("small_cnn", "float32"), ("alexnet", "float32"), ("resnet18", "bfloat16"), ("vit_b16", "float32")]
+CASES = [*((name, "float32") for name in backbones.NAMES), ("resnet18", "bfloat16"), ("vit_b16", "bfloat16")]
+
+
+# Two platforms' programs of a whole backbone, forward and backward, are traced: seconds for each.
 @pytest.mark.parametrize(
-    ("backbone", "dtype"), [*((name, "float32") for name in backbones.NAMES), ("resnet18", "bfloat16"), ("vit_b16", "bfloat16")]
+    ("backbone", "dtype"), [case if case in QUICK else pytest.param(*case, marks=pytest.mark.slow) for case in CASES]
 )
 def test_steps_and_encoders_of_every_backbone(backbone, dtype):
     """The update of an ImgNet, the codes of a whole network, and the features of its trunk."""
@@ -81,7 +86,7 @@ def test_steps_on_several_devices(devices):
 
 def test_heads_on_a_frozen_trunk_and_label_net():
     """The update of heads alone, and LabelNet's."""
-    setup, state, _ = build("efficientnet_lite0", frozen=True)
-    batch = batch_of(jax.ShapeDtypeStruct((16, 1280), jnp.float32))
+    setup, state, _ = build("resnet18", frozen=True)
+    batch = batch_of(jax.ShapeDtypeStruct((16, 512), jnp.float32))
     lowered(setup.img_net_step, state.img_nets["f"], targets_of(setup, state), batch)
     lowered(setup.label_net_step, state.label_net, shapes(setup.sets.sets), shapes(setup.frequencies))
