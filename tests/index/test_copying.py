@@ -126,20 +126,18 @@ def command(*arguments):
     return [sys.executable, "-m", "adsq_jax.index", *map(str, arguments)]
 
 
-def run(*arguments):
-    return subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=300)
-
-
-def test_the_command(source, tmp_path):
-    done = run("copy", tmp_path / "index", tmp_path / "copied")
+def test_the_command(source, tmp_path, capsys):
+    arguments = ("copy", str(tmp_path / "index"), str(tmp_path / "copied"))
+    done = subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "1,000 items copied, 0 were there already; all are equal\n"
     with embedded(tmp_path).open("copied") as opened:
         assert opened.manifest == source.manifest
         assert content(opened) == content(source)
         opened.add([Item("/more")], codes()[:1])
-    done = run("copy", tmp_path / "index", tmp_path / "copied")
-    assert f"0 items copied, 1,000 were there already; all are equal; {tmp_path}/copied has 1 other items" in done.stdout
+    main(arguments)
+    said = f"0 items copied, 1,000 were there already; all are equal; {tmp_path}/copied has 1 other items"
+    assert said in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -169,14 +167,21 @@ def test_bad_input(source, tmp_path, arguments, said):
     assert "\n" not in str(raised.value)
 
 
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """An index of 200,000 items, which a copy stores in four parts."""
+    engine, count = embedded(tmp_path_factory.mktemp("large")), 200_000
+    with engine.create(bits=16) as opened:
+        opened.add([Item(f"/{i}") for i in range(count)], np.arange(2 * count).astype(np.uint8).reshape(count, 2))
+    return engine.location("index"), count
+
+
+# Each of them copies two parts of four in a process, which is stopped, and the others in this one.
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0), (signal.SIGKILL, -9)])
-def test_stopped_it_continues(tmp_path, number, status):
+def test_stopped_it_continues(large, tmp_path, number, status, capsys):
     """After any signal, the same command adds what is missing."""
-    engine, count = embedded(tmp_path), 300_000
-    items = [Item(f"/{i}") for i in range(count)]
-    with engine.create("large", bits=16) as opened:
-        opened.add(items, np.arange(2 * count).astype(np.uint8).reshape(count, 2))
-    arguments = ("copy", tmp_path / "large", tmp_path / "copied")
+    source, count = large
+    arguments = ("copy", source, str(tmp_path / "copied"))
     process = subprocess.Popen(command(*arguments), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     versions, ends = tmp_path / "copied" / "codes.lance" / "_versions", time.monotonic() + 100
     while not versions.is_dir() or len(list(versions.iterdir())) < 3:  # it was made, and added to twice
@@ -186,9 +191,8 @@ def test_stopped_it_continues(tmp_path, number, status):
     _, said = process.communicate(timeout=100)
     assert process.returncode == status, said
     assert number == signal.SIGKILL or "the same command continues" in said.splitlines()[-1]
-    done = run(*arguments)
-    assert done.returncode == 0, done.stderr
-    added = int(done.stdout.split()[0].replace(",", ""))
+    main(arguments)
+    added = int(capsys.readouterr().out.split()[0].replace(",", ""))
     assert 0 < added < count
-    with engine.open("copied") as opened:
+    with embedded(tmp_path).open("copied") as opened:
         assert opened.count() == count
