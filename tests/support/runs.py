@@ -17,15 +17,33 @@ from adsq_jax.training import loop, rounds
 from support import mock_data
 
 _CONFIGS = weakref.WeakKeyDictionary()  # of each setup
+_COMPILED = {"image_encoder", "label_net_step", "img_net_step", "donating_img_net_step"}  # a setup's functions that take time
+_MOST_SETUPS = 8
+_setups = {}  # by config, data and devices: tests that train the same trace and compile it once
 
 
 def make_setup(config, data=None, *, devices=1, **kwargs):
-    """The setup of a config on mock data, on so many devices."""
-    data = mock_data.dataset(image_size=config.data.image_size, **kwargs) if data is None else data
-    data = data._replace(preprocessing=config_module.data_settings(config).preprocessing)
-    setup = loop.setup_from_config(config, data, devices=DataParallel(config.parallel, devices=jax.devices()[:devices]))
+    """The setup of a config on mock data, on so many devices; the same arguments share what is compiled."""
+    if data is not None or config.model.pretrained:  # files may have changed
+        setup = _new_setup(config, data, devices=devices, **kwargs)
+    else:
+        key = (config.to_json(), devices, tuple(kwargs.items()))
+        if key not in _setups:
+            if len(_setups) == _MOST_SETUPS:
+                del _setups[next(iter(_setups))]
+            _setups[key] = _new_setup(config, data, devices=devices, **kwargs)
+            for name in _COMPILED if _setups[key].label_net is not None else _COMPILED - {"label_net_step"}:
+                getattr(_setups[key], name)
+        setup = copy.copy(_setups[key])  # a test may change it
+        vars(setup).update({name: copy.copy(vars(setup)[name]) for name in ("devices", "image_encoder")})
     _CONFIGS[setup] = copy.deepcopy(config)
     return setup
+
+
+def _new_setup(config, data, *, devices, **kwargs):
+    data = mock_data.dataset(image_size=config.data.image_size, **kwargs) if data is None else data
+    data = data._replace(preprocessing=config_module.data_settings(config).preprocessing)
+    return loop.setup_from_config(config, data, devices=DataParallel(config.parallel, devices=jax.devices()[:devices]))
 
 
 def train(setup, *, directory):

@@ -16,18 +16,14 @@ from adsq_jax.run.checkpoint import Checkpoints
 from adsq_jax.training import init, loop, rounds
 from adsq_jax.training.guidance import guidance
 
-
-def is_resnet(name):
-    """They want 32x32 pixels, and compile for half a minute each."""
-    return mock_data.load_config(name).model.backbone.startswith("resnet")
+TRAINED = {"digits": 8, "emoji_frozen": 8, "cifar10": 32, "nuswide": 32}  # a config for each network, and its images' side
+# a ResNet compiles for half a minute
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(path.stem, marks=[pytest.mark.slow] * is_resnet(path.stem)) for path in mock_data.CONFIGS]
-)
-def test_every_config_runs_and_changes_every_parameter(name, tmp_path):
-    """Two rounds of the real loop with each config's own network: all parameters of LabelNet, f and g have moved."""
-    config = mock_data.small_config(name, image_size=32 if is_resnet(name) else 8)
+@pytest.mark.parametrize("name", [pytest.param(k, marks=[pytest.mark.slow] * (side == 32)) for k, side in TRAINED.items()])
+def test_each_network_of_the_configs_learns_by_every_parameter(name, tmp_path):
+    """Two rounds of the real loop with each network that a config names: all parameters of LabelNet, f and g have moved."""
+    config = mock_data.small_config(name, image_size=TRAINED[name])
     config.optim.weight_decay = 0.0  # it would move kernels by itself
     setup = make_setup(config, multi_label=name == "nuswide", protocol=config.data.protocol)
     start = init(setup)
@@ -38,6 +34,24 @@ def test_every_config_runs_and_changes_every_parameter(name, tmp_path):
         for path, leaf in jax.tree_util.tree_leaves_with_path(after.params):
             old = dict(jax.tree_util.tree_leaves_with_path(before[network].params))[path]
             assert not np.array_equal(leaf, old), f"{network}{jax.tree_util.keystr(path)} has not changed"
+
+
+@pytest.mark.parametrize("name", [path.stem for path in mock_data.CONFIGS if path.stem not in TRAINED])
+def test_each_other_config_has_one_of_these_networks(name):
+    """Its small version has the parameters, by name and shape, of a network that the test above trains, and is set up."""
+    backbone = mock_data.load_config(name).model.backbone
+    (trained,) = [k for k in TRAINED if mock_data.load_config(k).model.backbone == backbone]
+    configs = [mock_data.small_config(config, image_size=TRAINED[trained]) for config in (name, trained)]
+    ours, theirs = (make_setup(config, protocol=config.data.protocol).net_shapes for config in configs)
+    assert jax.tree.all(jax.tree.map(lambda x, y: (x.shape, x.dtype) == (y.shape, y.dtype), ours, theirs))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run of the small config: its setup, its last state and its folder, not to be changed."""
+    directory = tmp_path_factory.mktemp("whole")
+    setup, state = train(make_setup(mock_data.small_config()), directory=directory)
+    return setup, state, directory
 
 
 def test_the_folder_of_a_run_has_what_the_design_names(tmp_path):
@@ -60,19 +74,18 @@ def test_the_folder_of_a_run_has_what_the_design_names(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["shard_map", "pmap"])
-def test_the_whole_loop_on_four_devices(kind, tmp_path, monkeypatch):
+def test_the_whole_loop_on_four_devices(kind, whole, tmp_path, monkeypatch):
     """Both ways to run in parallel learn on four devices what one learns, and go on after a stop as if there was none."""
     config = mock_data.small_config()
-    _, one = train(make_setup(config), directory=tmp_path / "one")
     config.parallel = kind
-    _, whole = train(make_setup(config, devices=4), directory=tmp_path / "whole")
+    _, state = train(make_setup(config, devices=4), directory=tmp_path / "whole")
     for name in ("f", "g"):
-        np.testing.assert_allclose(whole.img_nets[name].bank, one.img_nets[name].bank, atol=0.02)
+        np.testing.assert_allclose(state.img_nets[name].bank, whole[1].img_nets[name].bank, atol=0.02)
     setup = make_setup(config, devices=4)
     stop_at_batch(11, setup, monkeypatch)
     with pytest.raises(Stopped):
         train(setup, directory=tmp_path / "parts")
-    assert same(train(make_setup(config, devices=4), directory=tmp_path / "parts")[1], whole)
+    assert same(train(make_setup(config, devices=4), directory=tmp_path / "parts")[1], state)
 
 
 def test_training_learns(tmp_path):
@@ -86,7 +99,7 @@ def test_training_learns(tmp_path):
     assert untrained["map"] < 0.7
 
 
-def test_a_signal_during_step_1_stops_before_step_2(tmp_path, monkeypatch):
+def test_a_signal_during_step_1_stops_before_step_2(whole, tmp_path, monkeypatch):
     """SIGTERM while LabelNet trains: it stops at once, nothing of step 1 is kept, and the same command begins anew."""
     config = mock_data.small_config()
     setup = make_setup(config)
@@ -100,41 +113,37 @@ def test_a_signal_during_step_1_stops_before_step_2(tmp_path, monkeypatch):
     with pytest.raises(Stopped):
         train(setup, directory=tmp_path)
     assert not list((tmp_path / "checkpoints").glob("[0-9]*"))
-    assert same(train(make_setup(config), directory=tmp_path)[1], train(make_setup(config), directory=tmp_path / "whole")[1])
+    assert same(train(make_setup(config), directory=tmp_path)[1], whole[1])
 
 
 @pytest.mark.parametrize("at", [2, 4, 7, 8, 13, 16])
-def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(at, tmp_path, monkeypatch):
+def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(at, whole, tmp_path, monkeypatch):
     """SIGTERM after any step saves; the same command then ends with the same state and steps, bit for bit."""
     config = mock_data.small_config()
-    _, whole = train(make_setup(config), directory=tmp_path / "whole")
     setup = make_setup(config)
     calls = stop_at_batch(at, setup, monkeypatch)
     with pytest.raises(Stopped):
-        train(setup, directory=tmp_path / "parts")
+        train(setup, directory=tmp_path)
     assert len(calls) == at
-    _, parts = train(make_setup(config), directory=tmp_path / "parts")
-    assert same(whole, parts)
-    lines = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("whole", "parts")]
+    _, parts = train(make_setup(config), directory=tmp_path)
+    assert same(whole[1], parts)
+    lines = [(directory / "metrics.jsonl").read_text().splitlines() for directory in (whole[2], tmp_path)]
     steps = [[(line["phase"], line["step"]) for line in map(json.loads, run)] for run in lines]
     assert sorted(set(steps[1]) - {("img_net", at)}) == sorted(set(steps[0]) - {("img_net", at)})
     assert len(set(steps[1])) == len(steps[1])
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
-def test_the_same_seed_gives_the_same_codes_and_another_seed_others(tmp_path):
+def test_the_same_seed_gives_the_same_codes_and_another_seed_others(whole, tmp_path):
     """Codes are a function of config and seed."""
     config = mock_data.small_config()
-    states = []
-    for number, seed in enumerate((0, 0, 1)):
-        config.seed = seed
-        states.append(train(make_setup(config), directory=tmp_path / str(number))[1])
-    assert same(states[0], states[1])
-    assert not same(states[0], states[2])
+    assert same(train(make_setup(config), directory=tmp_path / "0")[1], whole[1])
+    config.seed = 1
+    assert not same(train(make_setup(config), directory=tmp_path / "1")[1], whole[1])
 
 
 @pytest.mark.parametrize(("term", "named"), [("likelihood", "likelihood"), ("loss", "grad_norm, loss")])
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(term, named, tmp_path, monkeypatch):
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(term, named, whole, tmp_path, monkeypatch):
     """A NaN in the 15th update: the error names step and term, and the checkpoint of the first round is whole."""
     config = mock_data.small_config()
     setup = make_setup(config)
@@ -149,7 +158,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(term, nam
     monkeypatch.setitem(vars(setup), "donating_img_net_step", broken)
     with pytest.raises(InputError, match=rf"round 2/2 g, step 15: {named} not finite; .*step 8, is kept"):
         train(setup, directory=tmp_path)
-    assert same(train(make_setup(config), directory=tmp_path)[1], train(make_setup(config), directory=tmp_path / "whole")[1])
+    assert same(train(make_setup(config), directory=tmp_path)[1], whole[1])
 
 
 def test_b_fixed_after_step_1(tmp_path):
@@ -262,10 +271,9 @@ def test_targets_tell_the_progress_and_label_nets_codes(step, share):
     assert np.array_equal(targets.sets[targets.set_index], setup.data.source.labels[setup.data.split.train])
 
 
-def test_the_banks_are_what_the_networks_give_in_evaluation_mode(tmp_path):
+def test_the_banks_are_what_the_networks_give_in_evaluation_mode(whole):
     """After each half-round the bank equals a fresh encoding of the training set."""
-    setup = make_setup(mock_data.small_config())
-    _, state = train(setup, directory=tmp_path)
+    setup, state, _ = whole
     for net in state.img_nets.values():
         fresh = setup.encoder(net.variables, setup.data.split.train)
         assert np.array_equal(fresh, net.bank)
@@ -483,14 +491,13 @@ def test_parts_of_parameters_on_each_device_give_the_same_codes(tmp_path):
     assert np.mean(np.asarray(parts.codes) != np.asarray(whole.codes)) < 0.01
 
 
-def test_checkpoints_within_a_round(tmp_path, monkeypatch):
+def test_checkpoints_within_a_round(whole, tmp_path):
     """checkpoint.every_steps=3: a checkpoint at each multiple of it as well as after each round; nothing else changes."""
     config = mock_data.small_config()
-    _, whole = train(make_setup(config), directory=tmp_path / "whole")
     config.checkpoint.every_steps, config.checkpoint.keep = 3, 100
-    _, state = train(make_setup(config), directory=tmp_path / "parts")
-    assert same(state, whole)
-    steps = sorted(int(path.name) for path in (tmp_path / "parts" / "checkpoints").glob("[0-9]*"))
+    _, state = train(make_setup(config), directory=tmp_path)
+    assert same(state, whole[1])
+    steps = sorted(int(path.name) for path in (tmp_path / "checkpoints").glob("[0-9]*"))
     assert steps == [0, 3, 6, 8, 9, 12, 15, 16]
 
 
