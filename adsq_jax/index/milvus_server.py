@@ -22,8 +22,6 @@ _FORM = "http[s]://HOST[:PORT][/COLLECTION][?nlist=N][&nprobe=N]"
 _COLLECTION = "adsq_jax"  # if the address names none
 _PORTS = {"http": 19_530, "https": 443}
 _MAX_LISTS = 65_536  # of BIN_IVF_FLAT; Milvus's limit
-_TIMEOUT = 60.0  # seconds for a call with all its repetitions, or for loading without progress
-_CONNECT_TIMEOUT = 10.0  # seconds
 _PAUSE = 0.5  # seconds before a call is repeated
 _QUIET = 5.0  # seconds of loading before a message
 # Error codes of Milvus 2.3 that go away when the server has started, a node has been replaced or the load falls; 2 is also
@@ -79,18 +77,23 @@ class Calls:
     Connecting is tried once, so that a wrong address fails at once.
     """
 
+    time_limit = 60.0
+    """Seconds for a call with all its repetitions, or for loading without progress."""
+    connecting_limit = 10.0
+    """Seconds for connecting."""
+
     def __init__(self, address: Address):
         """Connect; raise `InputError` if the server can't be reached or refuses the token."""
         self.address = address
         token = os.environ.get("MILVUS_TOKEN", "")
         try:
-            self._client = MilvusClient(uri=address.uri, token=token, timeout=_CONNECT_TIMEOUT, dedicated=True)
+            self._client = MilvusClient(uri=address.uri, token=token, timeout=self.connecting_limit, dedicated=True)
         except (MilvusException, grpc.RpcError) as error:
             raise self._translate(error) from error
 
     def __call__(self, name: str, **arguments: Any) -> Any:
         """Call a method of `MilvusClient` with the collection's name and these arguments; raise `InputError` if it fails."""
-        end = time.monotonic() + _TIMEOUT
+        end = time.monotonic() + self.time_limit
         while True:
             # pymilvus repeats a call for as long as this, and lets the last one take as long again.
             timeout = max(1.0, (end - time.monotonic()) / 2)
@@ -124,14 +127,14 @@ class Calls:
         # A loaded collection is left alone: the server refuses to load it again if it has more replicas.
         if self("get_load_state")["state"] == LoadState.NotLoad:
             self("load_collection", _async=True)
-        began, progress, end, reported = time.monotonic(), -1, time.monotonic() + _TIMEOUT, False
+        began, progress, end, reported = time.monotonic(), -1, time.monotonic() + self.time_limit, False
         while (state := self("get_load_state"))["state"] != LoadState.Loaded:
             if state.get("progress", 0) != progress:
-                progress, end = state.get("progress", 0), time.monotonic() + _TIMEOUT
+                progress, end = state.get("progress", 0), time.monotonic() + self.time_limit
             if time.monotonic() > end:
                 raise InputError(
-                    f"{self.address.location}: no progress at {progress} % of loading for {_TIMEOUT:.0f} s; fix: give the "
-                    "server more memory"
+                    f"{self.address.location}: no progress at {progress} % of loading for {self.time_limit:.0f} s; fix: give "
+                    "the server more memory"
                 )
             if time.monotonic() > began + _QUIET and not reported:
                 print(f"the server is loading {self.address.location}", file=sys.stderr)

@@ -1,11 +1,11 @@
 """Kill a Milvus server by `kill -9` while a client adds codes: the client must go on when it is back, and nothing may be lost.
 
-    python -m benchmarks.robustness.milvus_kills [--kills=10] [--out=benchmarks/results/milvus/kills.json]
+    python -m benchmarks.robustness.milvus_kills [--kills=10] [--limit=60] [--out=benchmarks/results/milvus/kills.json]
 
 As in benchmarks/robustness/index_kills.py, a process adds batches of 2,000 codes and acknowledges each one when it is saved;
 every other time it replaces batches that are there. Here the server is killed at a random moment and started again a second
 later; the process must finish by itself. Then all batches are compared. At the end the server is killed and not started again:
-the process must end within 90 s (its limit is 60 s a call), with status 2 and one line.
+the process, whose limit is 60 s a call (or --limit), must end at most 30 s after that, with status 2 and one line.
 """
 
 import argparse
@@ -20,16 +20,20 @@ import time
 from pathlib import Path
 from typing import Any
 
+from adsq_jax.index.milvus_server import Calls
 from adsq_jax.run import environment
 from benchmarks.robustness import index_kills
 from launch.milvus.server import TOKEN, Server
 
-MOST = 90.0  # seconds in which the process must end without a server
+MORE = 30.0  # seconds after the limit of a call in which the process must end without a server
 
 
-def start_adding(location: str, *, first: int, version: int) -> "subprocess.Popen[str]":
-    """Start a process that adds; return when it begins to."""
-    program = f"from benchmarks.robustness import index_kills; index_kills.run({location!r}, {first}, {version})"
+def start_adding(location: str, *, first: int, version: int, limit: float = Calls.time_limit) -> "subprocess.Popen[str]":
+    """Start a process that adds, with a time limit of its calls; return when it begins to."""
+    program = (
+        "from adsq_jax.index.milvus_server import Calls; from benchmarks.robustness import index_kills; "
+        f"Calls.time_limit = {limit}; index_kills.run({location!r}, {first}, {version})"
+    )
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     line = process.stdout.readline()
@@ -63,13 +67,13 @@ def kill_while_adding(server: Server, location: str, *, first: int, version: int
     return {"seconds": round(after, 3), "acknowledged": before, "waited": round(waited[0], 1) if waited else None}
 
 
-def without_server(server: Server, location: str) -> dict[str, Any]:
+def without_server(server: Server, location: str, *, limit: float) -> dict[str, Any]:
     """Kill the server for good; return the seconds until the client ends, and its message."""
-    process = start_adding(location, first=0, version=0)
+    process = start_adding(location, first=0, version=0, limit=limit)
     time.sleep(0.3)
     server.kill()
     began = time.monotonic()
-    stderr = process.communicate(timeout=MOST)[1]
+    stderr = process.communicate(timeout=limit + MORE)[1]
     assert process.returncode == 2, stderr
     assert len(stderr.strip().splitlines()) == 1, stderr
     message = stderr.strip().replace(server.address, "http://HOST:PORT")
@@ -80,6 +84,7 @@ def main() -> None:
     """Kill, check, and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--limit", type=float, default=Calls.time_limit, help="seconds a call, where the server stays down")
     parser.add_argument("--out", default="benchmarks/results/milvus/kills.json")
     given = parser.parse_args()
     os.environ["MILVUS_TOKEN"] = TOKEN
@@ -94,7 +99,7 @@ def main() -> None:
             acknowledged.update(dict.fromkeys(range(first, first + index_kills.BATCHES), version))
             count = index_kills.check(location, acknowledged, uncertain={})
             print(f"kill {kill + 1}: {moments[-1]}; {count:,} codes, all there", flush=True)
-        alone = without_server(server, location)
+        alone = without_server(server, location, limit=given.limit)
     print(f"{given.kills} kills: nothing lost, nothing twice")
     print(f"without a server the client ended after {alone['seconds']} s: {alone['said']}")
     if given.out:

@@ -61,15 +61,20 @@ def memory(process: Path) -> int:
     return 1024 * int(line.split()[1])
 
 
-def seal_and_restart(server: Server, location: str) -> None:
-    """Have a server seal its codes, wait for the index, and restart the server, so that it loads only these."""
+def seal(server: Server, location: str) -> None:
+    """Have a server seal its codes, wait for the index, and release the codes: when it loads them again, it has only these."""
     name, connection = location.split("?")[0].split("/")[-1], client(server.address)
     connection.flush(name, timeout=PATIENCE)
     ends = time.monotonic() + PATIENCE
     while (state := connection.describe_index(name, "code"))["pending_index_rows"] or not state["indexed_rows"]:
         assert time.monotonic() < ends, state
-        time.sleep(1)
+        time.sleep(0.2)
+    connection.release_collection(name)
     connection.close()
+
+
+def restart(server: Server) -> None:
+    """Kill the server, and start it again with its data."""
     server.kill()
     time.sleep(1)
     server.start()
@@ -100,7 +105,8 @@ def measure_size(count: int, folder: Path, *, turns: int, more: bool) -> dict[st
     with Server(folder) as server:
         location = f"{server.address}/codes"
         _, seconds = search.fill(location, count=count, batch=BATCH)
-        seal_and_restart(server, location)
+        seal(server, location)
+        restart(server)
         figures: dict[str, Any] = {"codes": count, "codes_added_a_second": count / seconds}
         with index.open_index(location) as opened:
             figures |= query_cost(opened, query, process_of(folder), turns=turns)
@@ -159,7 +165,7 @@ def with_lists(server: Server, copy: Path, query: np.ndarray, folder: Path, *, t
     with index.open_index(str(copy)) as source, index.create(location, source.manifest) as target:
         for items, codes in source.scan():
             target.add(items, codes)
-    seal_and_restart(server, location)
+    seal(server, location)
     with index.open_index(location) as opened:
         return {"nlist": LISTS, "nprobe": PROBES} | query_cost(opened, query, process_of(folder), turns=turns)
 
@@ -173,7 +179,7 @@ def recall(run: Path, folder: Path) -> dict[str, Any]:
         location = f"{server.address}/codes?nlist={lists}"
         with index.create(location, Manifest(bits, "")) as opened:
             opened.add([Item(f"/{row}") for row in range(len(database))], database)
-        seal_and_restart(server, location)
+        seal(server, location)
         with index.open_index(location) as opened:
             true = opened.search(query, k=K).distances
         for probes in RUN_PROBES:
