@@ -98,7 +98,7 @@ def resume(workdir, logs, count, devices, *, step):
     assert f"continuing from step {step} of {STEPS}" in (logs / "0.log").read_text()
 
 
-# Two processes connect, compile and train, twice, beside two runs of one: half a minute on two cores.
+# Two processes connect, compile and train, twice, beside two runs of one: a minute on two cores.
 def test_two_processes_train_stop_and_resume_as_one(undisturbed, tmp_path):
     """After SIGTERM to one of two, both save and end with 0; both resume, or one alone, to the losses and mAP of 1 x 1.
 
