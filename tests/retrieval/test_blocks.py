@@ -2,11 +2,12 @@
 
 import jax
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adsq_jax.devices.sharded_database import ShardedDatabase
-from adsq_jax.retrieval import blocks
+from adsq_jax.retrieval import blocks, distance_histograms, measure, search
 
 
 @settings(max_examples=200)
@@ -58,6 +59,41 @@ def test_chunks_cover_the_rows_of_one_process():
     chunks = list(blocks.database_chunks(100, devices=OneOfSeveral(10, 35), limits=blocks.Limits(items=8, block=4)))
     assert [i for chunk in chunks for i in range(chunk.start, chunk.stop)] == list(range(10, 35))
     assert list(blocks.database_chunks(100, devices=OneOfSeveral(100, 100))) == []
+
+
+class Watched(blocks.SingleDevice):
+    """A device that keeps account of how many queries and items it gets at a time."""
+
+    def __init__(self):
+        super().__init__()
+        self.queries, self.items = set(), set()
+
+    def shard(self, words):
+        """Items."""
+        self.items.add(words.shape[1])
+        return super().shard(words)
+
+    def replicate(self, words):
+        """Queries."""
+        self.queries.add(words.shape[1])
+        return super().replicate(words)
+
+
+@pytest.mark.parametrize("function", [search, distance_histograms, measure])
+def test_devices_get_no_more_than_the_limits(function):
+    """At most so many queries and items at a time; fewer queries if each wants many neighbours, or has many bins."""
+    random = np.random.default_rng(0)
+    query, database = random.choice([-1, 1], (9, 4)), random.choice([-1, 1], (50, 4))
+    labels = {"query_labels": np.arange(9) % 2, "database_labels": np.arange(50) % 2}
+    more = {"k": 5} if function is search else labels
+    for limits, queries, items in (
+        (blocks.Limits(), {9}, {50}),
+        (blocks.Limits(queries=5, items=10, block=5), {5}, {10}),
+        (blocks.Limits(neighbors=15, bins=3 * 5 * 2), {3}, {50}),
+    ):
+        watched = Watched()
+        function(query, database, **more, devices=watched, limits=limits)
+        assert (watched.queries, watched.items) == (queries, items)
 
 
 @settings(max_examples=50)
