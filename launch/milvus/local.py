@@ -35,6 +35,9 @@ SETTINGS = {
     "proxy.timeTickInterval": 50,  # milliseconds (default 200) that a strongly consistent answer waits at most
     "common.session.ttl": 5,  # seconds (default 30) until a killed server counts as dead and can start again
 }
+UNLISTED = {  # settings that the package's file of settings lacks: the server reads them from the environment
+    "queryCoord_checkChannelInterval": "100",  # milliseconds (default 1000) that a new collection waits to be loaded, at most
+}
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1  # of Linux
 
 
@@ -59,7 +62,7 @@ def listen_and_start(arguments: argparse.Namespace, folder: str) -> int:
         os.set_inheritable(listener.fileno(), True)
         command = ["unshare", "--map-root-user", "--net", str(python), __file__, f"--data={folder}"]
         command += ["--token"] if arguments.token else []
-        environment = {**os.environ, LISTENER: str(listener.fileno())}
+        environment = {**os.environ, **UNLISTED, LISTENER: str(listener.fileno())}
         with subprocess.Popen(command, env=environment, pass_fds=[listener.fileno()]) as process:
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: process.terminate())
