@@ -96,6 +96,19 @@ def assert_one_line(outcome, *words):
         assert word in err
 
 
+IGNORES = """
+import signal
+from adsq_jax import command_line
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+command_line.run(lambda arguments: (signal.raise_signal(signal.SIGINT), print("goes on")))
+"""
+
+
+def test_an_ignored_signal_stays_ignored(tmp_path):
+    """A shell starts what runs in the background so that Ctrl-C doesn't end it."""
+    assert start(["-c", IGNORES], tmp_path) == (0, "goes on\n", "")
+
+
 def test_good_input(run, call, capsys):
     """Flags, a config's argument and an override reach the command, which ends with status 0 and prints nothing else."""
     call("--config=DIR/config.py")

@@ -168,6 +168,10 @@ def test_a_list(colours, tmp_path):
         }
     with pytest.raises(InputError, match="--prune expects a folder in --images"):
         encode.encode_images(run, **given, prune=True)
+    (tmp_path / "list.txt").write_text("red/00.png 0 1 0\nblue/01.png 0 0 0\n")
+    assert encode.encode_images(run, **given).encoded == 1  # the picture is the same, but not its labels
+    with index.open_index(tmp_path / "index") as opened:
+        assert opened.find([f"{folder}/red/00.png"])[f"{folder}/red/00.png"].labels == ("cold",)
 
 
 def test_refused(colours, tmp_path):

@@ -81,6 +81,7 @@ def test_manifest(encoder, colours):
     for file in manifest["files"].values():
         assert hashlib.sha256((encoder / file["name"]).read_bytes()).hexdigest() == file["sha256"]
     assert {path.name for path in encoder.iterdir()} == {"encoder.bin", "manifest.json", "example.py"}
+    assert encoder.stat().st_mode & 0o777 == 0o755  # others may read it
     assert tuple(manifest["platforms"]) == loaded(encoder).platforms == ("cpu", "cuda", "tpu")
 
 
@@ -96,6 +97,7 @@ def photographs(folder):
     clear.putalpha(Image.fromarray(np.tile(np.arange(clear.width) % 256, (clear.height, 1)).astype(np.uint8)))
     clear.save(folder / "clear.png")
     clear.quantize(64).save(folder / "palette.gif", transparency=3)
+    Image.fromarray(pictures["cat.jpg"][:100, :187]).save(folder / "rounded.png")  # 72 x 134.64 pixels, once resized
     Image.fromarray(np.linspace(0, 65_535, 300 * 300, dtype=np.uint16).reshape(300, 300)).save(folder / "16 bits.png")
     return sorted(str(path) for path in folder.iterdir())
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from support import mock_data
 
-from adsq_jax import storage
+from adsq_jax import data, storage
 from adsq_jax.data import datasets, protocols, splits
 from adsq_jax.data.datasets import Settings
 from adsq_jax.data.images import BadImage
@@ -139,6 +139,11 @@ def test_seed_changes_split_and_hash():
     one, other, again = (load(split_seed=seed) for seed in (0, 1, 0))
     assert one.split_sha256 == again.split_sha256 != other.split_sha256
     assert set(one.split.query) != set(other.split.query)
+
+
+def test_the_seed_of_a_benchmark_from_python():
+    """`data.load` splits by its seed as a config does."""
+    assert data.load("digits", seed=1).split_sha256 == load(split_seed=1).split_sha256
 
 
 def test_validation_changes_split_and_hash():

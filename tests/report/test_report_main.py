@@ -13,7 +13,9 @@ import pytest
 
 from adsq_jax import report
 from adsq_jax.errors import InputError
+from adsq_jax.report import inputs
 from adsq_jax.report.__main__ import main
+from adsq_jax.run import codes_folder
 
 ROOT = Path(__file__).parents[2]
 EVIL = "<script>alert(1)</script>&"
@@ -63,6 +65,27 @@ def test_a_report(run):
     worst = [value for value, _ in shown[len(shown) // 2 :]]
     assert worst == sorted(worst)
     assert page.count("data:image/jpeg") == sum(1 + len(hits) for _, hits in shown)
+
+
+def worst_marks(path):
+    """Right or wrong, for each hit of the worst queries."""
+    shown = rows(path.read_text())
+    return [[mark for mark, _, _ in hits] for _, hits in shown[len(shown) // 2 :]]
+
+
+def test_several_labels_are_right_if_one_is_shared(run, capsys):
+    """An item is right if it has a label of the query, not where both lack one."""
+    codes, random = inputs.read_codes(run, query_net="sum"), np.random.default_rng(0)
+    packed = {part: {"sum": random.permutation(array)} for part, array in codes.packed.items()}  # wrong hits too
+    several = {part: np.eye(6, dtype=np.uint8)[ids] for part, ids in codes.labels.items()}
+    wanted, found = [
+        codes_folder.write(run / "codes", packed, labels, codes.rows, bits=codes.bits, split_sha256="0" * 64)
+        or worst_marks(report.write(run))
+        for labels in (codes.labels, several)
+    ]
+    assert found == wanted
+    assert {"right", "wrong"} <= {mark for marks in found for mark in marks}
+    capsys.readouterr()
 
 
 def test_evil_names(colours, run):

@@ -144,6 +144,15 @@ def test_devices_and_blocks_do_not_change_a_count(devices, kernel, ids):
         np.testing.assert_array_equal(found, (counts, relevant))
 
 
+@pytest.mark.parametrize("kernel", hamming.KERNELS)
+def test_more_items_of_a_distance_than_bfloat16_counts(kernel):
+    """Of 601 equal items each is counted: bfloat16 has no 257."""
+    codes, labels = np.ones((1, 8), np.int8), np.zeros(1, int)
+    many = {"query_labels": labels, "database_labels": np.zeros(601, int)}
+    counts, relevant = histograms(codes, codes.repeat(601, axis=0), **many, kernel=kernel)
+    assert counts[0].tolist() == relevant[0].tolist() == [601, *[0] * 8]
+
+
 def test_many_bins_make_blocks_of_fewer_queries():
     """The counts stay the same if the bins of two queries fill the bound, or those of one exceed it."""
     codes, labels, expected = problem(n_query=7, n_database=20)

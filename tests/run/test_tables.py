@@ -41,6 +41,7 @@ def test_the_table_of_a_result():
     """The result's query net is marked; images held out for tuning are mentioned where there are some."""
     lines = tables.result_table(RESULT).splitlines()
     assert lines[0].split(maxsplit=1) == ["protocol", "digits, split 0123456789ab"]
+    assert lines[1].split("  ") == ["queries / training set / database", "1,000 / 5,000 / 59,000"]
     assert [line.split()[-1] for line in lines if line.startswith("mAP@5000")] == ["0.5000", "0.7500"]
     assert "mAP@5000 sum (the result)" in lines[4]
     assert len({line.rindex("  ") for line in lines}) == 1

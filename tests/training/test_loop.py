@@ -54,6 +54,15 @@ def whole(tmp_path_factory):
     return setup, state, directory
 
 
+def test_a_result_comes_last(tmp_path):
+    """A model that can't be written leaves no result.json, by which the run would count as finished."""
+    config = mock_data.small_config()
+    (tmp_path / "model").write_text("in its place")
+    with pytest.raises(InputError):
+        run(make_setup(config), tmp_path)
+    assert not (tmp_path / "result.json").exists()
+
+
 def test_the_folder_of_a_run_has_what_the_design_names(tmp_path):
     """After a run: result.json with all its keys, codes with their shapes, metrics with every loss term by name."""
     result = run(make_setup(mock_data.small_config()), tmp_path)
