@@ -257,9 +257,14 @@ def test_a_port_in_use(tmp_path):
 # Two processes connect and compile, a quarter of a minute on two cores.
 @pytest.mark.parametrize("process", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_killed_it_ends_the_others(tmp_path, process):
-    """During training, kill -9 of one process ends the other, not with 0."""
+    """During training, another run on its folder is refused and disturbs nothing; kill -9 of one process ends the other."""
     run = tmp_path / "run"
-    with benchmark.started(2, run, *flags(2, 1), "--config.train.rounds=3000", logs=tmp_path / "logs") as started:
+    many = [*flags(2, 1), "--config.train.rounds=3000"]
+    with benchmark.started(2, run, *many, logs=tmp_path / "logs") as started:
         wait_for(lambda: lines(run) >= 1, started)
+        (refused,) = mock_data.commands("adsq_jax.main", [[*benchmark.SMALL, *many, f"--workdir={run}"]])
+        assert (refused.returncode, "is in use by another run" in refused.stderr) == (2, True), refused.stderr
+        before = lines(run)
+        wait_for(lambda: lines(run) > before, started)
         started.processes[process].kill()
         assert started.processes[1 - process].wait(120) != 0, started.outputs()
