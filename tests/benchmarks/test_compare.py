@@ -468,30 +468,14 @@ def check_best_run(tmp_path):
     assert run["trial"] == max(read.trials, key=lambda trial: trial["map"])["trial"]
 
 
-# Five trainings of ADSQ, each from nothing.
+# Six trainings of ADSQ, each from nothing.
 @pytest.mark.slow
 def test_a_comparison_end_to_end(tmp_path, monkeypatch):
-    """Trials and the run are what the report wants, and the same command again runs nothing."""
+    """After kill -9 of all its processes the same command keeps what is finished and completes; then it runs nothing."""
     given_ = command(tmp_path, methods="adsq")
-    status, stderr = finished(given_)
-    assert status == 0, stderr
-    check_best_run(tmp_path)
-    before = lines(tmp_path)
-    monkeypatch.setattr(compare, "ProcessPoolExecutor", None)  # whoever wanted to run something would fail
-    compare.run(compare.arguments(given_))
-    with pytest.raises(InputError, match="is of another config"):
-        compare.run(compare.arguments([*given_, "--set=train.batch_size=50"]))
-    assert lines(tmp_path) == before
-
-
-# Six trainings, each from nothing.
-@pytest.mark.slow
-def test_killed_and_given_again(tmp_path):
-    """After kill -9 of all its processes the same command keeps the finished runs and completes, with a baseline's best."""
-    given_ = command(tmp_path)
     with start(given_) as process:
         wait_for(lambda: lines(tmp_path))
-        wait_for(lambda: list((tmp_path / "work").glob("classify_trial 1_*")))
+        wait_for(lambda: list((tmp_path / "work").glob("adsq_trial 1_*")))
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate(timeout=60)
     before = lines(tmp_path)
@@ -499,9 +483,15 @@ def test_killed_and_given_again(tmp_path):
     assert all(json.loads(line)["map"] >= 0 for line in before)
     status, stderr = finished(given_)
     assert status == 0, stderr
-    assert len(lines(tmp_path)) == 5
-    assert lines(tmp_path)[: len(before)] == before
+    after = lines(tmp_path)
+    assert len(after) == 5
+    assert after[: len(before)] == before
     check_best_run(tmp_path)
+    monkeypatch.setattr(compare, "ProcessPoolExecutor", None)  # whoever wanted to run something would fail
+    compare.run(compare.arguments(given_))
+    with pytest.raises(InputError, match="is of another config"):
+        compare.run(compare.arguments([*given_, "--set=train.batch_size=50"]))
+    assert lines(tmp_path) == after
 
 
 @pytest.mark.slow

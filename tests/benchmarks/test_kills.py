@@ -20,13 +20,13 @@ def test_kills_while_training_saving_and_evaluating_change_nothing(tmp_path):
     assert measured["restarts"] == 3
 
 
-# Five starts of a run of two processes, one after the other.
+# Three starts of a run of two processes, one after the other.
 @pytest.mark.slow
-def test_kills_of_one_process_of_two_change_nothing(tmp_path):
-    """The same with launch/local.sh and one process of two killed: the other ends, and the run continues."""
-    measured = benchmark.campaign(tmp_path, ["training", "saving", "evaluating"], seed=1, processes=2, **SMALL)
+def test_a_kill_of_one_process_of_two_changes_nothing(tmp_path):
+    """The same with launch/local.sh and one process of two killed while it saves: the other ends, and the run continues."""
+    measured = benchmark.campaign(tmp_path, ["saving"], seed=1, processes=2, **SMALL)
     assert measured["same"] == SAME, measured
-    assert measured["restarts"] == 3
+    assert measured["restarts"] == 1
 
 
 def test_a_plan_ends_with_evaluating():
