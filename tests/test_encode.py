@@ -159,7 +159,7 @@ def test_nothing_is_pruned_if_no_picture_can_be_used(pictures, tmp_path):
 def test_a_bad_picture_of_a_list(pictures, tmp_path):
     """A list can't be pruned by: the message doesn't offer it."""
     folder, run = pictures
-    (tmp_path / "list.txt").write_text("red/00.png 1\nred/01.png 1\n")
+    (tmp_path / "list.txt").write_text("red/00.png 1 0\nred/01.png 1 0\n")
     given = {"images": str(tmp_path / "list.txt"), "index": tmp_path / "index", "directory": str(folder)}
     encode.encode_images(run, **given)
     (folder / "red" / "00.png").write_bytes(b"")

@@ -38,7 +38,7 @@ class Checksums(NamedTuple):
     """What was stored after the last write."""
 
     version: int  # the table's
-    count: int  # of its items
+    items: int  # their number
     files: dict[str, str]  # the checksum of each file of that version, by its path below the table's folder
 
 
@@ -83,7 +83,7 @@ def read(table: Path) -> Checksums | None:
         raise damaged from error
     if not isinstance(stored, dict) or stored.get("format") != _FORMAT or stored.keys() != {"format", *Checksums._fields}:
         raise damaged
-    numbers, files = (stored["version"], stored["count"]), stored["files"]
+    numbers, files = (stored["version"], stored["items"]), stored["files"]
     if not all(type(number) is int for number in numbers) or not isinstance(files, dict):
         raise damaged
     if not all(_FILE.fullmatch(name) and isinstance(checksum, str) for name, checksum in files.items()):
@@ -91,13 +91,13 @@ def read(table: Path) -> Checksums | None:
     return Checksums(*numbers, files)
 
 
-def write(table: Path, *, version: int, count: int, known: Mapping[str, str], verified: dict[str, Stamp]) -> Checksums:
+def write(table: Path, *, version: int, items: int, known: Mapping[str, str], verified: dict[str, Stamp]) -> Checksums:
     """Store the checksums of the version that was just written, which is the newest.
 
     Args:
       table: the table's folder.
       version: its number.
-      count: its items.
+      items: the number of its items.
       known: checksums of files that were stored earlier, which are not computed again.
       verified: the stamps of files that are known to be unchanged; those that are read now are added.
 
@@ -110,7 +110,7 @@ def write(table: Path, *, version: int, count: int, known: Mapping[str, str], ve
             stamp = _stamp(table / name)
             files[name] = known.get(name) or _checksum(table / name)
             verified.setdefault(name, stamp)
-    stored = Checksums(version, count, files)
+    stored = Checksums(version, items, files)
     partial = table / f"{_NAME}.partial"  # always the same name: a kill leaves one at most
     with partial.open("wb") as file:
         file.write(json.dumps({"format": _FORMAT, **stored._asdict()}).encode())
@@ -141,7 +141,7 @@ def check_files(table: Path, files: Mapping[str, str], *, verified: dict[str, St
             verified[name] = stamp
 
 
-def check_version(stored: Checksums, *, version: int, count: int) -> None:
+def check_version(stored: Checksums, *, version: int, items: int) -> None:
     """Check that a table, opened after its checksums were read, has the version that they are of, or a newer one.
 
     Raises:
@@ -149,8 +149,8 @@ def check_version(stored: Checksums, *, version: int, count: int) -> None:
     """
     if version < stored.version:
         raise DamagedError(f"version {stored.version} is missing, the newest is {version}")
-    if version == stored.version and count != stored.count:
-        raise DamagedError(f"expected {stored.count:,} items, got {count:,}")
+    if version == stored.version and items != stored.items:
+        raise DamagedError(f"expected {stored.items:,} items, got {items:,}")
 
 
 def _files(table: Path) -> Iterator[str]:

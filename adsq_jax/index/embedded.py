@@ -185,7 +185,7 @@ class EmbeddedIndex(CodeIndex):
             stored = checksums.write(
                 self._folder / _FOLDER,
                 version=self._table.version,
-                count=self._table.count_rows(),
+                items=self._table.count_rows(),
                 known=self._files,
                 verified=self._verified,
             )
@@ -258,7 +258,7 @@ def _open_once(folder: Path, verified: dict[str, checksums.Stamp]) -> _Opened:
         raise InputError(f"{folder} has other columns than an index, of another version; fix: encode into a new one")
     if stored is None:  # a version of this library that stored none wrote the index
         return _Opened(table, manifest, identity, {})
-    checksums.check_version(stored, version=table.version, count=table.count_rows())
+    checksums.check_version(stored, version=table.version, items=table.count_rows())
     checksums.check_files(folder / _FOLDER, stored.files, verified=verified)
     return _Opened(table, manifest, identity, stored.files)
 

@@ -154,10 +154,10 @@ def test_killed_after_old_files_were_removed(engine):
         b"[" * 100_000,
         b"\xff",
         b"null",
-        json.dumps({"format": 1, "version": 1, "count": 0, "files": {"../../../dev/zero": ""}}).encode(),
-        json.dumps({"format": 1, "version": "1", "count": 0, "files": {}}).encode(),
-        json.dumps({"format": 1, "version": 1, "count": 0, "files": []}).encode(),
-        json.dumps({"format": 2, "version": 1, "count": 0, "files": {}}).encode(),
+        json.dumps({"format": 1, "version": 1, "items": 0, "files": {"../../../dev/zero": ""}}).encode(),
+        json.dumps({"format": 1, "version": "1", "items": 0, "files": {}}).encode(),
+        json.dumps({"format": 1, "version": 1, "items": 0, "files": []}).encode(),
+        json.dumps({"format": 2, "version": 1, "items": 0, "files": {}}).encode(),
     ],
 )
 def test_damaged_checksums(engine, stored):
