@@ -196,8 +196,17 @@ class EmbeddedIndex(CodeIndex):
     def _reading(self) -> Iterator[None]:
         """Check that no file has changed since it was compared with its checksum."""
         with _translate_errors(self._folder):
-            checksums.check_files(self._folder / _FOLDER, self._files, verified=self._verified)
-            yield
+            try:
+                checksums.check_files(self._folder / _FOLDER, self._files, verified=self._verified)
+                yield
+            except Exception as error:
+                gone = isinstance(error, checksums.DamagedError) or re.search("(?i)not found|no such file", str(error))
+                if not gone or checksums.identity(self._folder / _FOLDER) in ("", self._identity):
+                    raise
+                raise InputError(
+                    f"{self._folder} was written or replaced while it was open, and the files of the version that was opened "
+                    "are gone; fix: open it again"
+                ) from error
 
     def _read(self, columns: list[str], *, where: str | None = None) -> Iterator[pa.RecordBatch]:
         query = self._table.search().select(columns).limit(_NO_LIMIT)

@@ -133,6 +133,18 @@ def test_a_table_is_never_overwritten(tmp_path, monkeypatch):
         assert opened.count() == 100
 
 
+def test_replaced_and_not_refreshed(tmp_path):
+    """The codes of the old index are gone before they were read: that is said, not that something is damaged."""
+    engine = filled(tmp_path)
+    with engine.open() as opened:
+        engine.remove()
+        filled(tmp_path, n=7)
+        with pytest.raises(InputError, match=r"was written or replaced while it was open, and .* are gone; fix: open it again"):
+            opened.search(np.zeros((1, 2), np.uint8), k=1)
+        opened.refresh()
+        assert opened.search(np.zeros((1, 2), np.uint8), k=10).keys.shape == (1, 7)
+
+
 def test_a_full_disk(tmp_path):
     """Simulated by a limit on the size of files, in a process of its own: one line, and earlier items stay."""
     engine = filled(tmp_path)
