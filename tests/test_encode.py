@@ -122,6 +122,7 @@ def test_bad_pictures_are_left_out_by_name(pictures, tmp_path, capsys):
         encode.main([f"--workdir={run}", f"--images={tmp_path}/bad", f"--index={tmp_path}/index"])
 
 
+# Starts a process that is killed.
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0), (signal.SIGKILL, -9)])
 def test_stopped_it_continues(pictures, tmp_path, number, status):
     """What was added stays and isn't encoded again; in the end each picture is there once."""
