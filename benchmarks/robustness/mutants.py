@@ -5,8 +5,9 @@
 
 benchmarks/robustness/mutants.toml lists the defects by hand, so that each is one that would hurt; generators of mutants change
 every operator of a file, and would need days of tests. A defect is put into a copy of the checkout. First the test runs that
-caught it before (--before), then the tests of its file and of its folder, until one fails. All defects that survive those go into one copy, on which the whole suite runs;
-each test that fails there then runs again with each survivor alone, which gives the defect that it catches.
+caught it before (--before), then the tests of its file and of its folder, until one fails. All defects that survive those go
+into one copy, on which the whole suite runs; each test that fails there then runs again with each survivor alone, which gives
+the defect that it catches.
 """
 
 import argparse
