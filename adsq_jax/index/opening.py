@@ -51,7 +51,7 @@ def _engine(location: str) -> type[CodeIndex]:
     if location.startswith(("http://", "https://")):
         try:
             from adsq_jax.index.milvus import MilvusIndex
-        except ImportError as error:
+        except ModuleNotFoundError as error:
             raise InputError(
                 f"a Milvus server needs pymilvus ({error.name} is missing); fix: pip install -e '.[milvus]'"
             ) from error
@@ -66,7 +66,7 @@ def _engine(location: str) -> type[CodeIndex]:
         )
     try:
         from adsq_jax.index.embedded import EmbeddedIndex
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise InputError(
             f"an index needs LanceDB and faiss ({error.name} is missing); fix: pip install -e '.[index]'"
         ) from error
