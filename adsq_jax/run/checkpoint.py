@@ -92,8 +92,8 @@ class Checkpoints:
         except Exception as error:  # on a full disk orbax raises bare Exceptions, and others
             self._run.check()  # it may be gone since
             raise InputError(
-                f"checkpoint {step} can't be written in {self._directory} ({reason(error)}); fix: {remedy(error)}, then run the "
-                "same command again; earlier checkpoints are kept"
+                f"checkpoint {step} can't be written in {self._directory} ({reason(error)}); fix: {remedy(error)}, then run "
+                "the same command again; earlier checkpoints are kept"
             ) from error
         self._delete_old()
 
