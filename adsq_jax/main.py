@@ -49,9 +49,9 @@ def main(arguments: Sequence[str]) -> None:
     config, directory = given.config, storage.path(given.workdir)
     config_check.check(config)
     _check_processes(given)
-    problem = startup.limits_problem(_LEAST_ADDRESS_SPACE)
-    if problem is not None:
-        raise InputError(problem)
+    limit = startup.limits_problem(_LEAST_ADDRESS_SPACE)
+    if limit is not None:
+        raise InputError(limit)
     workdir.check(directory, json.loads(config.to_json()))
     if storage.is_file(directory / "result.json"):
         print(f"The run in {directory} is finished.\n{_finished_table(directory / 'result.json')}")
