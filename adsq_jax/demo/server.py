@@ -70,7 +70,7 @@ def _serve(finder: Finder, listener: socket.socket, *, location: str, temporary:
         import gradio
         import uvicorn
         from starlette.middleware.trustedhost import TrustedHostMiddleware
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise InputError(f"the page needs Gradio ({error.name} is missing); fix: pip install -e '.[demo]'") from error
     blocks, looks = page.build(finder)
     blocks.queue(max_size=_MAX_WAITING)

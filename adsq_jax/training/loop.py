@@ -1,10 +1,10 @@
 """A run in a folder: restore, train, save, stop. Only this module of `training` reads configs."""
 
+import contextlib
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -174,7 +174,7 @@ def train(
         checkpoints.save(int(state.step), setup.devices.to_host(state, setup.specs), info=info, measured=measured)
 
     try:
-        with _stop_on_signal() as stop:
+        with _closing(checkpoints, log), _stop_on_signal() as stop:
             # One process may have more of the features to compute than others, so they can't agree on when to stop.
             alone = processes.count() == 1
             setup = rounds.compute_features(setup, state, directory=features, stop=stop if alone else lambda: False)
@@ -191,10 +191,21 @@ def train(
             f"{error}; {good}; fix: lower the learning rate (--config.optim.learning_rate, --config.label_net.learning_rate) "
             "or the term's weight, and give a new --workdir"
         ) from error
-    finally:
-        log.close()
-        checkpoints.close()
     return setup, state, before + time.monotonic() - began
+
+
+@contextlib.contextmanager
+def _closing(*parts: Checkpoints | MetricsLog) -> Iterator[None]:
+    """Close the parts, the last first. After an error, whatever closing raises is lost: the first error says more."""
+    with contextlib.ExitStack() as closing:
+        for part in parts:
+            closing.callback(part.close)
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(OSError):  # on a full disk nothing can be closed
+                closing.close()
+            raise
 
 
 def _train_rounds(
@@ -259,7 +270,7 @@ def _check_origin(info: dict[str, Any], now: dict[str, Any], directory: Path, *,
     return seconds
 
 
-@contextmanager
+@contextlib.contextmanager
 def _stop_on_signal() -> Iterator[Callable[[], bool]]:
     """Yield a function that returns True once SIGINT or SIGTERM has arrived; a second SIGINT stops immediately."""
     received: list[int] = []
