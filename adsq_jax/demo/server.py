@@ -82,7 +82,7 @@ def _started_worker() -> Iterator[DecodingWorker]:
             worker = stack.enter_context(DecodingWorker())
         except OSError as error:
             raise InputError(
-                f"a process that decodes pictures can't be started ({error.strerror}); fix: raise the limits of memory and files"
+                f"a process that decodes pictures can't be started ({error.strerror}); fix: allow more memory and files"
             ) from error
         yield worker
 
