@@ -1,7 +1,6 @@
 """Milvus's filter expressions: a filter translated, ids listed, texts quoted."""
 
 import json
-import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 
@@ -66,10 +65,9 @@ class Translator:
                 f"path={path.pattern} is compared with {count:,} paths, expected at most {self._max_compared:,}; fix: write "
                 "more before its first *, or use label="
             )
-        pattern = re.compile("(?s)" + ".*".join(map(re.escape, path.parts)))
         matches, others = list[str](), list[str]()
         for name in self._ids(prefix):
-            (matches if pattern.fullmatch(name) else others).append(name)
+            (matches if path.matches(name) else others).append(name)
         listed = min(matches, others, key=len)
         if len(listed) > self._max_listed:
             raise InputError(
