@@ -30,8 +30,6 @@ SECONDS = 5.0  # that one case may take
 MEBIBYTES = 1_024  # that one case may add to the process's memory
 LONGEST = 4_096  # characters of a message, which can name a path as long
 _SHOWN = 2_000  # bytes of a case in the report
-_HARMLESS = "\n"  # in a message: none but its end
-
 Case = bytes
 Make = Callable[[random.Random], Case]
 Use = Callable[[Case, Path], Any]  # content, an empty folder
@@ -257,7 +255,8 @@ def npy(random: random.Random) -> bytes:
 _OPCODES = (
     b"N", b"\x88", b"\x89", b")", b"]", b"}", b"(", b"t", b"e", b"u", b"a", b"s", b"b", b"R", b"Q", b"0", b"2", b"\x85",
     b"\x86", b"\x87", b"\x94", b"K\x01", b"M\x00\x01", b"J\xff\xff\xff\x7f", b"q\x00", b"q\x01", b"h\x00", b"h\x01",
-    b"r\x00\x00\x00\x01", b"j\x00\x00\x00\x00", b"X\x01\x00\x00\x00a", b"\x8c\x01b", b"U\x01c", b"ctorch\nFloatStorage\n", b"cos\nsystem\n", b"\x93",
+    b"r\x00\x00\x00\x01", b"j\x00\x00\x00\x00", b"X\x01\x00\x00\x00a",
+    b"\x8c\x01b", b"U\x01c", b"ctorch\nFloatStorage\n", b"cos\nsystem\n", b"\x93",
     b"ctorch._utils\n_rebuild_tensor_v2\n", b"ccollections\nOrderedDict\n", b"X\xff\xff\xff\x7fa", b"\x8a\xff", b"\x80\x02",
     b"G\x7f\xf8\x00\x00\x00\x00\x00\x00", b".", b"I1\n", b"L1L\n", b"V\\ud800\n", b"P1\n", b"\x95" + b"\xff" * 8,
 )
@@ -654,6 +653,125 @@ def picture_reader() -> Reader:
     return Reader(damaged_of(contents), lambda case, folder: images.decode(case, shorter_side=16))
 
 
+_PATHS = (
+    "/",
+    "/start",
+    "/upload",
+    "/select",
+    "/search",
+    "/page.js",
+    "/file=/etc/passwd",
+    "/../x",
+    "//",
+    "",
+    "/\0",
+    "*",
+    "\udc80",
+)
+_STATUSES = {200, 400, 403, 404, 405, 408, 411, 413, 503}
+
+
+def _request(random: random.Random) -> bytes:
+    """Return a request as JSON: what the page sends, with changes, or anything."""
+    path = random.choice(_PATHS[2:5] if random.random() < 0.7 else _PATHS)
+    valid = {"/select": {"id": "/a.png"}, "/search": {"code": "ff0f", "k": 5, "radius": 8, "where": "label=a"}}.get(path, {})
+    body = as_text(changed(random, valid) if random.random() < 0.8 else valid)
+    body = damaged(random, body) if random.random() < 0.15 else body
+    lengths = (str(len(body)), str(len(body)), str(len(body)), "5", "-1", "1e9", "9" * 30, "", "٣", None)
+    headers = [["host", random.choice(("127.0.0.1:7860", "127.0.0.1:7860", "evil.example", "[", "", "localhost"))]]
+    length = random.choice(lengths)
+    headers += [["content-length", length]] if length is not None else []
+    headers += [["transfer-encoding", "chunked"]] if random.random() < 0.1 else []
+    headers += (
+        [["origin", random.choice(("http://127.0.0.1:7860", "null", "http://evil.example"))]] if random.random() < 0.3 else []
+    )
+    request = {
+        "method": random.choice(("POST", "POST", "POST", "GET", "HEAD", "OPTIONS", "PUT", "", "\xe9")),
+        "path": path,
+        "query": random.choice(("", "name=cat.png", "name=%ff%00", "name", "name=" + "x" * 9_000, "&&==", "name=\x1b")),
+        "headers": headers,
+        "body": base64.b64encode(body).decode(),
+        "pieces": random.choice((1, 1, 2, 7)),
+        "leaves": random.random() < 0.1,
+    }
+    return as_text(request)
+
+
+def http_reader() -> Reader:
+    """Requests to the demo, as calls of its application: each gets one answer of a known status, or its connection is ended."""
+    import asyncio
+
+    import numpy as np
+
+    from adsq_jax import index
+    from adsq_jax.demo import server
+    from adsq_jax.demo.finder import Query
+    from adsq_jax.errors import InputError
+    from adsq_jax.inference.hits import Hit
+
+    class Finder:
+        """Answers without an index."""
+
+        bits = 12
+
+        def samples(self, count: int) -> dict[str, str]:
+            return {}
+
+        def thumbnail(self, name: str) -> None:
+            return None
+
+        def query(self, name: str, content: bytes) -> Query:
+            if not content:
+                raise InputError(f"{name} is empty; fix: restore it")
+            return Query(name, "data:", np.zeros((1, 2), np.uint8))
+
+        def indexed(self, name: str) -> Query:
+            return self.query(name, b"x")
+
+        def hits(self, code: Any, *, k: int, radius: int, where: str) -> tuple[list[Hit], float, int]:
+            index.parse(where) if where.strip() else None
+            return [Hit(1, 0, "/a.png", ("a",))], 0.1, 1
+
+    async def ask(request: dict[str, Any]) -> list[dict[str, Any]]:
+        body, sent, ended = base64.b64decode(request["body"]), list[dict[str, Any]](), list[bool]()
+        size = max(1, -(-len(body) // request["pieces"]))
+        pieces = [body[start : start + size] for start in range(0, len(body), size)] or [b""]
+        messages = [{"type": "http.request", "body": piece, "more_body": piece is not pieces[-1]} for piece in pieces]
+        messages = [*messages[:-1], {"type": "http.disconnect"}] if request["leaves"] else messages
+
+        async def receive() -> dict[str, Any]:
+            return messages.pop(0) if messages else {"type": "http.disconnect"}
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+
+        scope = {
+            "type": "http",
+            "method": request["method"],
+            "path": request["path"],
+            "query_string": request["query"].encode("latin-1"),
+            "headers": [(name.encode(), text.encode("utf-8")) for name, text in request["headers"]],
+            "state": {"abort": lambda: ended.append(True)},
+        }
+        with contextlib.closing(server.Application(Finder(), hosts={"127.0.0.1", "localhost"})) as application:  # type: ignore[arg-type]
+            await application(scope, receive, send)
+        starts = [message["status"] for message in sent if message["type"] == "http.response.start"]
+        if not (len(starts) == 1 and starts[0] in _STATUSES) and not ended:
+            raise RuntimeError(f"answers {starts}")
+        return sent
+
+    def use(case: bytes, folder: Path) -> Any:
+        with contextlib.redirect_stderr(io.StringIO()) as errors:
+            sent = asyncio.run(ask(json.loads(case)))
+        if errors.getvalue().strip():
+            raise RuntimeError(errors.getvalue().strip().splitlines()[-1])
+        if any(message.get("status") == 400 for message in sent):
+            raise InputError(json.loads(sent[1]["body"])["error"])
+        return sent
+
+    return Reader(_request, use)
+
+
 READERS: dict[str, Callable[[], Reader]] = {
     "filter": filter_reader,
     "filter_search": filter_search_reader,
@@ -672,6 +790,7 @@ READERS: dict[str, Callable[[], Reader]] = {
     "roots": roots_reader,
     "index_manifest": index_manifest_reader,
     "picture": picture_reader,
+    "http": http_reader,
 }
 
 
