@@ -31,7 +31,7 @@ def read(opened: CodeIndex) -> tuple[str, ...]:
     if path is None or not os.path.lexists(path):
         return ()
     try:
-        content = workdir.read_json(path) if path.is_file() and path.stat().st_size <= _MOST_BYTES else None
+        content: Any = workdir.read_json(path) if path.is_file() and path.stat().st_size <= _MOST_BYTES else None
     except (OSError, InputError):
         content = None
     if not _is_record(content):

@@ -159,7 +159,7 @@ def _three_numbers(name: str, values: Sequence[float]) -> tuple[float, ...]:
     return tuple(x if isinstance(x, int | float) else float(x) for x in numbers)
 
 
-def _is_fraction(value: Any) -> bool:
+def _is_fraction(value: float) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and 0 <= value <= 1
 
 

@@ -68,7 +68,7 @@ def check(directory: Path, config: dict[str, Any]) -> None:
     ours = _flatten(json.loads(json.dumps(config)))
     different = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
     if different:
-        listed = ", ".join(f"{key} is {theirs.get(key)!r} there and {ours.get(key)!r} here" for key in different[:3])
+        listed = ", ".join(f"{key} is {theirs.get(key)!r:.100} there and {ours.get(key)!r:.100} here" for key in different[:3])
         more = f", and {len(different) - 3} more" if len(different) > 3 else ""
         raise InputError(
             f"--workdir={directory} belongs to a run of another config ({listed}{more}); fix: give another folder, or the "

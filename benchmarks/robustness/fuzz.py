@@ -274,7 +274,7 @@ def torch_file(random: random.Random) -> bytes:
 
     kind = random.random()
     if kind < 0.4:
-        pickle = damaged(random, _STATE)
+        pickle = damaged(random, _STATE) if kind < 0.35 else _STATE
     elif kind < 0.8:
         pickle = b"\x80\x02" + b"".join(random.choice(_OPCODES) for _ in range(random.choice((3, 10, 60, 400)))) + b"."
     else:  # each step twice the last: a list, a tuple, or a text in a dict
@@ -383,7 +383,7 @@ def npy_reader() -> Reader:
 
     from adsq_jax.run import workdir
 
-    return Reader(npy, _file("codes.npy", lambda path: np.asarray(workdir.read_array(path, description="codes")).sum(axis=0)))
+    return Reader(npy, _file("codes.npy", lambda path: np.asarray(workdir.read_array(path, description="codes")).copy()))
 
 
 def npz_reader() -> Reader:
@@ -395,7 +395,7 @@ def npz_reader() -> Reader:
     def make(random: random.Random) -> bytes:
         file = io.BytesIO()
         with zipfile.ZipFile(file, "w", random.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))) as archive:
-            for name in random.sample(("a.npy", "b.npy", "c", "../d.npy", "\0.npy"), random.choice((1, 2))):
+            for name in random.sample(("a.npy", "b.npy", "c", "../d.npy", "\x1b.npy"), random.choice((1, 2))):
                 archive.writestr(name, npy(random))
         return damaged(random, file.getvalue()) if random.random() < 0.3 else file.getvalue()
 
@@ -487,7 +487,8 @@ def model_weights_reader() -> Reader:
     def make(random: random.Random) -> bytes:
         some = dict(arrays)
         name = random.choice(list(some))
-        bad = np.float32(random.choice(_FLOATS))
+        with np.errstate(over="ignore"):
+            bad = np.float32(random.choice(_FLOATS))
         some[name] = random.choice(
             (some[name] * bad, some[name][:-1], some[name].astype(np.float64), some[name].reshape(-1, 1))
         )
@@ -576,15 +577,21 @@ def metrics_reader() -> Reader:
 
 
 def codes_reader() -> Reader:
-    """The manifest of a run's codes."""
+    """The manifest of a run's codes, beside files that fit the valid one."""
+    import numpy as np
+
     from adsq_jax.run import codes_folder
 
+    array = np.arange(3, dtype=np.uint8)
     names = [f"{part}_{name}.npy" for part in ("query", "database") for name in ("sum", "labels", "rows")]
-    files = {name: {"shape": [3], "dtype": "uint8", "sha256": "0" * 64} for name in names}
-    return Reader(
-        json_of({"bits": 8, "bit_order": "little", "files": files}),
-        _file("manifest.json", lambda path: codes_folder.read(path.parent)),
-    )
+    content = {"bits": 8, "bit_order": "little", "files": {name: codes_folder._describe(array) for name in names}}
+
+    def read(path: Path) -> Any:
+        for name in names:
+            np.save(path.parent / name, array)
+        return codes_folder.read(path.parent)
+
+    return Reader(json_of(content), _file("manifest.json", read))
 
 
 def split_reader() -> Reader:
