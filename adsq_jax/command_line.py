@@ -17,6 +17,7 @@ import jax
 from absl import flags, logging
 from ml_collections import config_flags
 
+from adsq_jax import storage
 from adsq_jax.devices import processes
 from adsq_jax.errors import InputError, Stopped
 
@@ -103,8 +104,10 @@ class Flags:
 
 
 def _find_config(argument: str, flag: str) -> str:
-    """Return a config's flag with the path of the file that came with this package, if there is none in this folder."""
+    """Return a config's flag with its home expanded, or with the file that came with this package if this folder has none."""
     path, colon, rest = argument.removeprefix(flag).partition(":")
+    if argument.startswith(f"{flag}~"):
+        return f"{flag}{storage.expand_home(path)}{colon}{rest}"
     if argument.startswith(f"{flag}configs/") and not os.path.exists(path):
         package = Path(__file__).parent
         for folder in (package, package.parent):  # as installed; as in a clone

@@ -101,6 +101,7 @@ def search(
 
 
 def _pictures(query: str) -> list[str]:
+    query = storage.expand_home(query)
     if not os.path.isdir(query):
         return [query]
     pictures = gallery.read(query, directory="")

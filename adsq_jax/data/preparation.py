@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from adsq_jax import storage
 from adsq_jax.data import contact_sheet, datasets, inspection, manifest
 from adsq_jax.data.datasets import Dataset, Settings
 from adsq_jax.errors import InputError
@@ -69,7 +70,8 @@ def _check_out(out: Path, settings: Settings) -> dict[str, Any] | None:
     with output.writing(out):
         names = os.listdir(out) if out.is_dir() else []
     output.check_folder(out, replaceable=names)
-    if settings.name == "folder" and Path(settings.directory).resolve() in (out.resolve(), *out.resolve().parents):
+    pictures = storage.path(settings.directory)
+    if settings.name == "folder" and pictures.resolve() in (out.resolve(), *out.resolve().parents):
         raise InputError(f"--out={out} is below the pictures, and would become a class of them; fix: give another folder")
     if _MANIFEST in names:
         return manifest.read(out / _MANIFEST)
