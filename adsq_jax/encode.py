@@ -113,6 +113,7 @@ def encode_images(
     """
     loaded = model if isinstance(model, Model) else model_module.load(model)
     gallery = galleries.read(str(images), directory=directory)
+    galleries.check_present(gallery)
     if prune and not gallery.is_folder:
         raise InputError(
             "--prune expects a folder in --images, since images that aren't in a list may still be wanted; fix: leave it out"
