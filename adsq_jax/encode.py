@@ -23,6 +23,7 @@ from adsq_jax.data import gallery as galleries
 from adsq_jax.data import images as pictures
 from adsq_jax.data.gallery import Gallery
 from adsq_jax.data.images import BadImage
+from adsq_jax.data.text import printable
 from adsq_jax.devices import host
 from adsq_jax.errors import InputError, Stopped
 from adsq_jax.index import CodeIndex, Item, Manifest, check_model, create, is_text, roots
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str]) -> None:
         print(f"stopped: {given.index} keeps what was added; the same command continues", file=sys.stderr)
         command_line.hard_exit(0 if isinstance(error, Stopped) else 130)
     for reason in counts.left_out[:_MAX_REPORTED]:
-        print(f"left out: {reason}", file=sys.stderr)
+        print(f"left out: {printable(reason)}", file=sys.stderr)
     if len(counts.left_out) > _MAX_REPORTED:
         print(f"left out: {len(counts.left_out) - _MAX_REPORTED:,} more", file=sys.stderr)
     print(

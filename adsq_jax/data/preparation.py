@@ -9,6 +9,7 @@ import numpy as np
 from adsq_jax import storage
 from adsq_jax.data import contact_sheet, datasets, inspection, manifest
 from adsq_jax.data.datasets import Dataset, Settings
+from adsq_jax.data.text import printable
 from adsq_jax.errors import InputError
 from adsq_jax.run import output, workdir
 from adsq_jax.run.progress import progress_bar
@@ -50,7 +51,7 @@ def prepare(settings: Settings, *, out: Path | None, verify: Path | None, read_i
     print(inspection.table(content))
     bad = content["bad_images"]
     for entry in bad[:_BAD_SHOWN]:
-        print(f"bad image: {entry['why']}")
+        print(f"bad image: {printable(entry['why'])}")
     if len(bad) > _BAD_SHOWN:
         print(f"and {len(bad) - _BAD_SHOWN:,} more")
     if out is None:

@@ -104,7 +104,7 @@ def _serve(finder: Finder, listener: socket.socket, *, location: str) -> None:
         import uvicorn
 
         from adsq_jax.demo.connections import BoundedProtocol
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise InputError(f"the page needs uvicorn ({error.name} is missing); fix: pip install -e '.[demo]'") from error
     address, port = listener.getsockname()[:2]
     hosts = None

@@ -73,14 +73,14 @@ def _engine(place: str) -> type[CodeIndex]:
     if _is_address(place):
         try:
             from adsq_jax.index.milvus import MilvusIndex
-        except ImportError as error:
+        except ModuleNotFoundError as error:
             raise InputError(
                 f"a Milvus server needs pymilvus ({error.name} is missing); fix: pip install -e '.[milvus]'"
             ) from error
         return MilvusIndex
     try:
         from adsq_jax.index.embedded import EmbeddedIndex
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise InputError(
             f"an index needs LanceDB and faiss ({error.name} is missing); fix: pip install -e '.[index]'"
         ) from error
