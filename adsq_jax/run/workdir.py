@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from adsq_jax import storage
-from adsq_jax.errors import InputError, first_line
+from adsq_jax.errors import InputError, first_line, printable
 
 # A temporary file of `write_bytes`, and the folders of a run that may have some.
 _TEMPORARY = re.compile(r"\..+\.(json|jsonl|npy|safetensors)\.[a-z0-9_]{8}")
@@ -124,7 +124,10 @@ def check(directory: Path, config: dict[str, Any]) -> None:
     ours = _flatten(json.loads(json.dumps(config)))
     different = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
     if different:
-        listed = ", ".join(f"{key} is {theirs.get(key)!r:.100} there and {ours.get(key)!r:.100} here" for key in different[:3])
+        listed = ", ".join(
+            f"{printable(key, keep='')[:100]} is {theirs.get(key)!r:.100} there and {ours.get(key)!r:.100} here"
+            for key in different[:3]
+        )
         more = f", and {len(different) - 3} more" if len(different) > 3 else ""
         raise InputError(
             f"--workdir={directory} belongs to a run of another config ({listed}{more}); fix: give another folder, or the "

@@ -72,6 +72,15 @@ def test_other_config(tmp_path, function):
 
 
 @both
+def test_a_config_of_long_and_odd_names_is_refused_in_one_line(tmp_path, function):
+    """Whatever keys and values are there."""
+    (tmp_path / "config.json").write_text(json.dumps({**CONFIG, "a\nb\u001b[31m": "x" * 10**6, "y" * 10**6: 1}))
+    text = error_of(function, tmp_path, CONFIG)
+    assert len(text) < 1_000 + len(str(tmp_path))
+    assert r"a\nb\x1b[31m is 'xxx" in text
+
+
+@both
 @pytest.mark.parametrize("arguments", [{"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}])
 def test_key_more_or_less(tmp_path, function, arguments):
     """A key that only one of the two configs has is a difference, whichever it is."""
