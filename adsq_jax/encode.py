@@ -111,6 +111,7 @@ def encode_images(
     """
     loaded = model if isinstance(model, Model) else model_module.load(model)
     gallery = galleries.read(str(images), directory=directory)
+    galleries.check_present(gallery)
     if prune and not gallery.is_folder:
         raise InputError(
             "--prune expects a folder in --images, since images that aren't in a list may still be wanted; fix: leave it out"
@@ -165,17 +166,17 @@ def _encode(
 
 def _read_ahead(model: Model, gallery: Gallery, opened: CodeIndex, *, threads: int) -> Iterator[_Image | str | None]:
     """Read the images with threads, a batch ahead of the network, in order."""
-    with ThreadPoolExecutor(threads) as pool:
-        waiting = deque[Future[_Image | str | None]]()
-        try:
-            for row, stored in _stored_items(gallery, opened):
-                waiting.append(pool.submit(_read, model, gallery, row, stored))
-                if len(waiting) > model.batch_size:
-                    yield waiting.popleft().result()
-            while waiting:
+    pool = ThreadPoolExecutor(threads)
+    waiting = deque[Future[_Image | str | None]]()
+    try:
+        for row, stored in _stored_items(gallery, opened):
+            waiting.append(pool.submit(_read, model, gallery, row, stored))
+            if len(waiting) > model.batch_size:
                 yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C doesn't wait for pictures that are being decoded
 
 
 def _stored_items(gallery: Gallery, opened: CodeIndex) -> Iterator[tuple[int, Item | None]]:
