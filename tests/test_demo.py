@@ -460,6 +460,7 @@ def browser(served):
 def opened(browser, served):
     """The page, newly loaded."""
     host, port = served.address
+    browser.get_log("browser")  # of other tests, in which questions are refused
     browser.get(f"http://{host}:{port}/")
     wait(browser, lambda: pictures(browser, ".strip"))
     return browser
