@@ -7,6 +7,8 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from adsq_jax.run import startup as _startup
+
 if TYPE_CHECKING:
     from adsq_jax import data, devices, index, inference, methods, models, retrieval, training
     from adsq_jax.inference.model import Model, load
@@ -36,6 +38,9 @@ _NAMES = {  # JAX takes seconds to import: each name is loaded when it is first 
     "fit": "training.fit",
     "load": "inference.model",
 }
+
+if _startup.is_command():  # this is the first of its imports, which take seconds
+    _startup.prepare()
 
 
 def __getattr__(name: str) -> Any:

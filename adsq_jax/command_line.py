@@ -17,8 +17,10 @@ import jax
 from absl import flags, logging
 from ml_collections import config_flags
 
+from adsq_jax import storage
 from adsq_jax.devices import processes
-from adsq_jax.errors import InputError, Stopped
+from adsq_jax.errors import InputError, Stopped, first_line, is_out_of_memory, is_system_error, remedy
+from adsq_jax.run import terminal
 
 _UNINTERRUPTIBLE = {"_xla_gc_callback", "__del__"}  # functions whose exceptions Python swallows
 _LONGEST = 2_000  # characters of a message: a damaged file can hold a line of any length
@@ -103,8 +105,10 @@ class Flags:
 
 
 def _find_config(argument: str, flag: str) -> str:
-    """Return a config's flag with the path of the file that came with this package, if there is none in this folder."""
+    """Return a config's flag with its home expanded, or with the file that came with this package if this folder has none."""
     path, colon, rest = argument.removeprefix(flag).partition(":")
+    if argument.startswith(f"{flag}~"):
+        return f"{flag}{storage.expand_home(path)}{colon}{rest}"
     if argument.startswith(f"{flag}configs/") and not os.path.exists(path):
         package = Path(__file__).parent
         for folder in (package, package.parent):  # as installed; as in a clone
@@ -136,7 +140,8 @@ def run(main: Callable[[list[str]], None]) -> None:
     if not flags.FLAGS.is_parsed():  # ours are the command's own; absl and grain look at the global ones
         flags.FLAGS(sys.argv[:1])
     logging.set_verbosity(logging.WARNING)  # orbax logs every rename
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names in a terminal of another encoding
+    terminal.open_closed_streams()
+    terminal.clean_streams()
     try:
         with _as_exception(signal.SIGINT, first=lambda: None), stoppable():
             main(sys.argv[1:])
@@ -148,20 +153,21 @@ def run(main: Callable[[list[str]], None]) -> None:
 def _end(error: BaseException) -> None:
     """Report what ended a command and exit; raise a defect again."""
     alone = processes.count() == 1
-    if isinstance(error, InputError):
-        _report(str(error))
+    if isinstance(error, terminal.OutputError):
+        if error.errno == errno.EPIPE:  # the reader of our output has ended: nobody reads a message
+            hard_exit(1)
+        _report(f"the standard output can't be written ({error.strerror}); fix: {remedy(error)}")
+        hard_exit(2)
+    problem = str(error) if isinstance(error, InputError) else _machine_problem(error)
+    if problem is not None:
+        _report(problem)
+        terminal.silence()  # threads of libraries may still complain of the same
         if not isinstance(error, processes.AgreedError):
             processes.hard_exit_if_several(2)
         sys.exit(2)
     if isinstance(error, KeyboardInterrupt | Stopped):
         print("stopped", file=sys.stderr)
         hard_exit(130 if isinstance(error, KeyboardInterrupt) else 143)
-    if isinstance(error, BrokenPipeError):  # the reader of our output has ended: nobody reads a message
-        hard_exit(1)
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
-        # Commands handle the files that they write; this is the disk behind the standard output.
-        _report(f"the standard output can't be written ({os.strerror(errno.ENOSPC)}): make room")
-        hard_exit(2)
     if isinstance(error, jax.errors.JaxRuntimeError) and not alone:
         _report(f"{processes.name()}: another process ended ({_last_line(error)[:200]}); resume with the same command on all")
         processes.hard_exit_if_several(1)
@@ -169,6 +175,18 @@ def _end(error: BaseException) -> None:
         traceback.print_exception(error)
         processes.hard_exit_if_several(1)
     raise error
+
+
+def _machine_problem(error: BaseException) -> str | None:
+    """Return one line about what the system refused or lacks, where a command has no better one; None for a defect."""
+    if is_out_of_memory(error):
+        return f"too little memory ({first_line(error)}); fix: {remedy(error)}"
+    if isinstance(error, OSError) and is_system_error(error):
+        reason = error.strerror or type(error).__name__
+        if isinstance(error.filename, str | bytes | os.PathLike):
+            reason = f"{os.fsdecode(error.filename)} can't be used ({reason})"
+        return f"{reason}; fix: {remedy(error)}"
+    return None
 
 
 @contextlib.contextmanager

@@ -10,11 +10,11 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,9 +23,10 @@ from adsq_jax.data import gallery as galleries
 from adsq_jax.data import images as pictures
 from adsq_jax.data.gallery import Gallery
 from adsq_jax.data.images import BadImage
+from adsq_jax.data.text import printable
 from adsq_jax.devices import host
 from adsq_jax.errors import InputError, Stopped
-from adsq_jax.index import CodeIndex, Item, Manifest, check_model, create, is_text
+from adsq_jax.index import CodeIndex, Item, Manifest, check_model, create, is_text, roots
 from adsq_jax.inference import model as model_module
 from adsq_jax.inference.model import Model
 from adsq_jax.run.progress import reporting
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str]) -> None:
     flags.text("images", "A folder of pictures, a list file, or tfds:NAME or tfds:NAME@SPLIT.")
     flags.text("directory", "The folder of a list's paths, if not the list's own; or TFDS's data_dir.", default="")
     flags.text("index", "The index's folder, or its address on a Milvus server; made if it doesn't exist.")
-    flags.boolean("prune", "Remove items from the index whose images are no longer in the folder.")
+    flags.boolean("prune", "Remove items from the index whose images are no longer in the folder, or can't be used any more.")
     given = flags.parse()
     if not (given.workdir and given.images and given.index):
         raise InputError("--workdir=DIR, --images=FOLDER and --index=INDEX are all needed")
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str]) -> None:
         print(f"stopped: {given.index} keeps what was added; the same command continues", file=sys.stderr)
         command_line.hard_exit(0 if isinstance(error, Stopped) else 130)
     for reason in counts.left_out[:_MAX_REPORTED]:
-        print(f"left out: {reason}", file=sys.stderr)
+        print(f"left out: {printable(reason)}", file=sys.stderr)
     if len(counts.left_out) > _MAX_REPORTED:
         print(f"left out: {len(counts.left_out) - _MAX_REPORTED:,} more", file=sys.stderr)
     print(
@@ -96,12 +97,14 @@ def encode_images(
       images: a folder of pictures, a list file, or `tfds:NAME` or `tfds:NAME@SPLIT`.
       index: the location of an index, made if there is none, or an open one.
       directory: the folder of a list's paths, "" for the list's own; or TFDS's data_dir.
-      prune: whether to remove items from the index whose images are no longer in the folder.
+      prune: whether to remove items from the index whose images are no longer in the folder or can't be used any more; nothing
+        is removed if no image at all can be used.
       threads: the number of threads that read and decode; 0 chooses by the number of cores.
       on_progress: called with the number of images done since the last call; None shows a progress bar.
 
     Returns:
-      The counts; images that can't be read are left out, with the reason.
+      The counts; images that can't be read are left out, with the reason, which also says whether the index keeps a code that
+      such an image had earlier.
 
     Raises:
       InputError: there is no such model or no image, the index holds other codes or can't be written, or `prune` is given for
@@ -116,16 +119,41 @@ def encode_images(
         raise InputError(
             "--prune expects a folder in --images, since images that aren't in a list may still be wanted; fix: leave it out"
         )
-    run = "" if isinstance(model, Model) else str(model) if storage.is_remote(model) else os.path.abspath(model)
+    run = "" if isinstance(model, Model) else _absolute(storage.path(str(model)))
     manifest = Manifest(loaded.bits, loaded.sha256, run)
     with contextlib.ExitStack() as stack:
         opened = index if isinstance(index, CodeIndex) else stack.enter_context(create(index, manifest))
         check_model(opened, manifest)
+        if gallery.is_on_files:
+            roots.record(opened, gallery.prefix)
         report = stack.enter_context(reporting(on_progress, len(gallery), unit="images"))
         threads = host.reading_threads(threads)
         encoded, unchanged, left_out = _encode(loaded, gallery, opened, threads=threads, on_progress=report)
-        removed = _remove_missing(gallery, opened) if prune else 0
-        return Counts(encoded=encoded, unchanged=unchanged, left_out=left_out, removed=removed, total=opened.count())
+        removed, prune = 0, prune and encoded + unchanged > 0  # otherwise the disk may be at fault, not the pictures
+        if prune:
+            removed = _remove_missing(gallery, opened, unusable={image.id for image in left_out})
+        reasons = tuple(image.explain(pruned=prune, can_prune=gallery.is_folder) for image in left_out)
+        return Counts(encoded=encoded, unchanged=unchanged, left_out=reasons, removed=removed, total=opened.count())
+
+
+def _absolute(path: Path) -> str:
+    return str(path) if storage.is_remote(path) else os.path.abspath(path)
+
+
+class _LeftOut(NamedTuple):
+    """An image that can't be used."""
+
+    id: str
+    reason: str
+    has_code: bool  # of an earlier content, in the index
+
+    def explain(self, *, pruned: bool, can_prune: bool) -> str:
+        """Return the reason, and what becomes of the image's earlier code."""
+        if not self.has_code:
+            return self.reason
+        if pruned:
+            return f"{self.reason}; its earlier code was removed from the index"
+        return f"{self.reason}; its earlier code stays in the index{', --prune removes it' if can_prune else ''}"
 
 
 _Image = tuple[Item, np.ndarray]  # with the pixels that the network sees, uint8[image_size, image_size, 3]
@@ -133,21 +161,21 @@ _Image = tuple[Item, np.ndarray]  # with the pixels that the network sees, uint8
 
 def _encode(
     model: Model, gallery: Gallery, opened: CodeIndex, *, threads: int, on_progress: Callable[[int], Any]
-) -> tuple[int, int, tuple[str, ...]]:
+) -> tuple[int, int, list[_LeftOut]]:
     """Encode new and changed images; return how many, how many are unchanged, and why the others were left out."""
-    encoded, unchanged, left_out = 0, 0, list[str]()
+    encoded, unchanged, left_out = 0, 0, list[_LeftOut]()
     pending = deque[list[Item]]()  # the batches that the network computes: one may be read ahead
 
     def new_images() -> Iterator[_Image]:
         nonlocal unchanged
         for result in _read_ahead(model, gallery, opened, threads=threads):
-            if isinstance(result, tuple):
+            if isinstance(result, _LeftOut):
+                left_out.append(result)
+            elif result is None:
+                unchanged += 1
+            else:
                 yield result
                 continue
-            if isinstance(result, str):
-                left_out.append(result)
-            else:
-                unchanged += 1
             on_progress(1)
 
     def batches() -> Iterator[np.ndarray]:
@@ -161,13 +189,12 @@ def _encode(
         opened.add(items, codes)
         encoded += len(items)
         on_progress(len(items))
-    return encoded, unchanged, tuple(left_out)
+    return encoded, unchanged, left_out
 
 
-def _read_ahead(model: Model, gallery: Gallery, opened: CodeIndex, *, threads: int) -> Iterator[_Image | str | None]:
+def _read_ahead(model: Model, gallery: Gallery, opened: CodeIndex, *, threads: int) -> Iterator[_Image | _LeftOut | None]:
     """Read the images with threads, a batch ahead of the network, in order."""
-    pool = ThreadPoolExecutor(threads)
-    waiting = deque[Future[_Image | str | None]]()
+    pool, waiting = ThreadPoolExecutor(threads), deque[Future[_Image | _LeftOut | None]]()
     try:
         for row, stored in _stored_items(gallery, opened):
             waiting.append(pool.submit(_read, model, gallery, row, stored))
@@ -176,7 +203,7 @@ def _read_ahead(model: Model, gallery: Gallery, opened: CodeIndex, *, threads: i
         while waiting:
             yield waiting.popleft().result()
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C doesn't wait for pictures that are being decoded
+        pool.shutdown(wait=False, cancel_futures=True)  # after Ctrl-C nobody waits for what is being decoded
 
 
 def _stored_items(gallery: Gallery, opened: CodeIndex) -> Iterator[tuple[int, Item | None]]:
@@ -188,11 +215,15 @@ def _stored_items(gallery: Gallery, opened: CodeIndex) -> Iterator[tuple[int, It
         yield from ((row, items.get(name)) for row, name in zip(rows, ids, strict=True))
 
 
-def _read(model: Model, gallery: Gallery, row: int, stored: Item | None) -> _Image | str | None:
+def _read(model: Model, gallery: Gallery, row: int, stored: Item | None) -> _Image | _LeftOut | None:
     """Return an image; None if the index has it unchanged; or the reason why it can't be used."""
     source, name = gallery.source, gallery.id(row)
+
+    def left_out(reason: str) -> _LeftOut:
+        return _LeftOut(name, reason, has_code=stored is not None)
+
     if not is_text(name):
-        return f"{source.location(row)} has a name that isn't UTF-8; fix: rename it"
+        return left_out(f"{source.location(row)} has a name that isn't UTF-8; fix: rename it")
     try:
         content = source.content(row)
         item = Item(name, gallery.labels(row), hashlib.sha256(content).hexdigest())
@@ -201,16 +232,16 @@ def _read(model: Model, gallery: Gallery, row: int, stored: Item | None) -> _Ima
         pixels = pictures.decode(content, shorter_side=model.resize)  # what was hashed: the file may change meanwhile
         return item, model.crop(pixels, name=source.location(row))
     except BadImage as error:
-        return f"{source.location(row)} {error}"
+        return left_out(f"{source.location(row)} {error}")
     except InputError as error:  # the network expects another size
-        return str(error)
+        return left_out(str(error))
 
 
-def _remove_missing(gallery: Gallery, opened: CodeIndex) -> int:
-    """Remove items from an index whose images are no longer in the gallery's folder; return how many."""
+def _remove_missing(gallery: Gallery, opened: CodeIndex, *, unusable: Set[str]) -> int:
+    """Remove items from an index whose images are no longer in the gallery's folder, or unusable; return how many."""
     if not is_text(gallery.prefix):
         return 0  # an index can't hold anything below it
-    existing = {gallery.id(row) for row in range(len(gallery))}
+    existing = {gallery.id(row) for row in range(len(gallery))} - unusable
     return opened.delete([name for name in opened.ids(prefix=gallery.prefix) if name not in existing])
 
 

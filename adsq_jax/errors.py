@@ -1,7 +1,34 @@
 """The exceptions that commands report in one line, and helpers for their text."""
 
 import difflib
-from collections.abc import Iterable
+import errno
+import os
+import re
+from collections.abc import Iterable, Iterator
+
+# Errors of the system that only a mistake in a program causes; all others say what the machine refused or lacks.
+_MISTAKES = {errno.EBADF, errno.EFAULT}
+_REMEDIES = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room",
+    errno.EFBIG: "make room, or raise the limit of a file's size (ulimit -f)",
+    errno.EACCES: "get the permission, or give another place",
+    errno.EPERM: "get the permission, or give another place",
+    errno.EROFS: "make the disk writable, or give another place",
+    errno.ENOENT: "put it back, or give another place",
+    errno.ENAMETOOLONG: "give a shorter path",
+    errno.EILSEQ: "give a name in UTF-8",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "close other programs",
+    errno.ENOMEM: "close other programs, or raise the limit of memory (ulimit -v)",
+    errno.EAGAIN: "close other programs, or raise the limits of processes and memory (ulimit -u, ulimit -v)",
+}
+_BY_REASON = {os.strerror(number): number for number in _REMEDIES}
+# How Python and libraries say that there is no memory, where it isn't a MemoryError or ENOMEM.
+_NO_MEMORY = re.compile(
+    r"RESOURCE_EXHAUSTED: Out of memory|Out of memory (while trying to )?allocat|[Cc]annot allocate memory|std::bad_alloc"
+    r"|can't start new thread|failed to map segment"
+)
 
 
 class InputError(ValueError):
@@ -21,6 +48,63 @@ class Stopped(BaseException):
 def first_line(error: BaseException) -> str:
     """Return the first line of an exception's text, at most 200 characters; its type's name if it has no text."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def is_system_error(error: BaseException) -> bool:
+    """Return whether the system refused something or lacks it: a file, a disk, a connection, memory."""
+    return isinstance(error, OSError) and error.errno is not None and error.errno not in _MISTAKES
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether there was too little memory, or address space, for what an exception ended."""
+    return any(
+        isinstance(cause, MemoryError)
+        or (isinstance(cause, OSError) and cause.errno == errno.ENOMEM)
+        or (isinstance(cause, RuntimeError | ImportError) and _NO_MEMORY.search(str(cause)) is not None)
+        for cause in _chain(error)
+    )
+
+
+def remedy(error: BaseException) -> str:
+    """Return what to do about an error of the system, `make room`, by its number or by the reason that its text names."""
+    for cause in _chain(error):
+        if isinstance(cause, OSError) and cause.errno in _REMEDIES:
+            return _REMEDIES[cause.errno]
+        for reason, number in _BY_REASON.items():
+            if reason.lower() in str(cause).lower():
+                return _REMEDIES[number]
+    return _REMEDIES[errno.ENOMEM] if is_out_of_memory(error) else "repair that"
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and those that led to it."""
+    cause: BaseException | None = error
+    for _ in range(20):  # a chain can be a circle
+        if cause is None:
+            return
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def printable(text: str, *, keep: str) -> str:
+    """Escape what a terminal would obey, or show as nothing: control characters, marks of direction, bytes that aren't UTF-8.
+
+    Args:
+      text: any text, with bytes that aren't UTF-8 as Python has them in names of files.
+      keep: characters that stay, as "\\n" where the text has several lines.
+
+    Returns:
+      The text with the others as `\\x1b`, `\\u202e`, `\\xff`.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char in keep else _escape(char) for char in text)
+
+
+def _escape(char: str) -> str:
+    if "\udc80" <= char <= "\udcff":  # a byte
+        return f"\\x{ord(char) - 0xDC00:02x}"
+    return char.encode("unicode_escape").decode()
 
 
 def nearest_name(name: object, names: Iterable[str]) -> str | None:

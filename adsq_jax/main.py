@@ -4,8 +4,8 @@ python -m adsq_jax.main --config=configs/digits.py --workdir=DIR
 """
 
 import contextlib
-import errno
 import json
+import os
 import re
 import signal
 import sys
@@ -23,18 +23,12 @@ from adsq_jax import command_line, config_check, storage
 from adsq_jax import config as config_module
 from adsq_jax.devices import data_parallel, host, processes
 from adsq_jax.devices.sharded_database import ShardedDatabase
-from adsq_jax.errors import InputError, Stopped
+from adsq_jax.errors import InputError, Stopped, first_line, is_out_of_memory, is_system_error, remedy
 from adsq_jax.inference import evaluation
-from adsq_jax.run import environment, tables, workdir
+from adsq_jax.run import environment, library_log, tables, terminal, workdir
 from adsq_jax.training import loop
 from adsq_jax.training.setup import TrainSetup
 from adsq_jax.training.state import TrainState
-
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO} | {
-    errno.EEXIST,  # a file where a folder should be, or the other way round
-    errno.ENOTDIR,
-    errno.EISDIR,
-}
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -47,6 +41,7 @@ def main(arguments: Sequence[str]) -> None:
     flags.integer("processes", "How many processes train together; with --coordinator.", low=-(2**31))
     flags.integer("process", "Which of them this is, from 0; with --coordinator.", low=-(2**31))
     given = flags.parse()
+    terminal.outlive_reader()
     if not isinstance(given.config, ConfigDict) or not given.workdir:
         raise InputError("--config=FILE.py and --workdir=DIR are both needed, and the file must be there")
     config, directory = given.config, storage.path(given.workdir)
@@ -66,15 +61,27 @@ def main(arguments: Sequence[str]) -> None:
             processes.hard_exit_if_several(130)
         processes.disconnect()  # all stop at the same step
         sys.exit(0 if error.args and error.args[0] == signal.SIGTERM else 130)
-    except OSError as error:
-        if error.errno not in _DISK_ERRORS:
+    except (OSError, MemoryError, RuntimeError) as error:
+        problem = _machine_problem(error, directory)
+        if problem is None:
             raise
-        raise InputError(
-            f"{error.filename or directory} can't be used ({error.strerror}); fix: repair that, then run the same command again"
-        ) from error
+        raise problem from error
     if processes.leads():
         print(tables.result_table(result))
     processes.disconnect()
+
+
+def _machine_problem(error: Exception, directory: Path) -> InputError | None:
+    """Return what the machine refused or lacks, as one line for the user; None for a defect."""
+    if is_out_of_memory(error):
+        return InputError(
+            f"training needs more memory than there is ({first_line(error)}); fix: lower --config.train.batch_size, "
+            f"--config.eval.batch_size or --config.data.image_size and give a new --workdir, or {remedy(error)}"
+        )
+    if isinstance(error, OSError) and is_system_error(error):
+        place = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else directory
+        return InputError(f"{place} can't be used ({error.strerror}); fix: {remedy(error)}, then run the same command again")
+    return None
 
 
 def _finished_table(path: Path) -> str:
@@ -130,6 +137,7 @@ def train(config: ConfigDict, directory: Path, *, began: float | None = None) ->
     with contextlib.ExitStack() as claim:
         processes.run_on_all(lambda: claim.enter_context(workdir.claim(directory, content)) if processes.leads() else None)
         _check_shared(directory)
+        claim.enter_context(library_log.writing(directory))
         return train_and_evaluate(setup, config, directory, began=began)
 
 
@@ -154,6 +162,10 @@ def _check_shared(directory: Path) -> None:
 def train_and_evaluate(setup: TrainSetup, config: ConfigDict, directory: Path, *, began: float) -> dict[str, Any]:
     """Like `train`, for a setup that is already built and a folder that is already claimed."""
     devices, content = ShardedDatabase(), json.loads(config.to_json())
+    folder = workdir.Identity(directory)
+
+    def check_folder() -> None:
+        processes.run_on_all(lambda: folder.check() if processes.leads() else None)
 
     def measure(setup: TrainSetup, state: TrainState, codes_directory: Path | None) -> dict[str, Any]:
         return evaluation.evaluate(
@@ -179,6 +191,7 @@ def train_and_evaluate(setup: TrainSetup, config: ConfigDict, directory: Path, *
         validate=validate if config.data.validation else None,
     )
     trained = time.monotonic()
+    check_folder()
     with command_line.stoppable(first=partial(_exit_if_one_of_several, directory)):  # nothing is left to save
         measures = measure(setup, state, directory)
         model = setup.model(state, query_net=config.eval.query_net)
@@ -194,6 +207,7 @@ def train_and_evaluate(setup: TrainSetup, config: ConfigDict, directory: Path, *
         "seconds_train": seconds,
         "machine": setup.devices.describe(),
     }
+    check_folder()
     if processes.leads():
         model.save(directory)
         workdir.write_json(directory / "result.json", result)

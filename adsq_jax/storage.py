@@ -27,8 +27,36 @@ _CLIENTS = {"aiobotocore", "aiohttp", "botocore", "fsspec", "gcsfs", "google", "
 _ERRNO = {FileNotFoundError: errno.ENOENT, PermissionError: errno.EACCES}
 
 
+def expand_home(text: str) -> str:
+    """Replace `~` or `~NAME` at the start of a path by a home folder, which a shell doesn't do in `--flag=~/x`.
+
+    A folder of such a name is `./~`. `path` calls this; call it alone where only a path of this machine can be meant.
+
+    Returns:
+      The path; unchanged if it begins otherwise, or there is no user NAME.
+    """
+    try:
+        return os.path.expanduser(text)
+    except ValueError:  # no user's name has a null character
+        return text
+
+
+def absolute(text: str) -> str:
+    """Return the absolute path of a folder or file of this machine; symbolic links and `..` in it stay.
+
+    Raises:
+      InputError: the path is relative, and the current folder was removed.
+    """
+    try:
+        return os.path.join(os.getcwd(), expand_home(text))
+    except FileNotFoundError as error:
+        raise InputError(f"{text} is below the current folder, which was removed; fix: change to another folder") from error
+
+
 def path(text: str) -> Path:
     """Make a path from a flag or a config key: `FOLDER`, `gs://BUCKET/FOLDER`, `s3://BUCKET/FOLDER`, or a file there.
+
+    This is the one place that expands `~`, so that all flags, config keys and functions mean the same folder by it.
 
     Returns:
       The path; for an object store an `epath.Path`, which has the methods of `Path` that this package calls.
@@ -39,7 +67,7 @@ def path(text: str) -> Path:
     match = _SCHEME.match(text)
     if match is None:
         # epath would read /s3/x and /gs/x as s3://x and gs://x, and its listings omit names that end in ~
-        return Path(text)
+        return Path(expand_home(text))
     scheme = match[1]
     if scheme not in SCHEMES:
         raise InputError(f"{text} begins with {scheme}://: expected a path of this machine, or {' or '.join(_PREFIXES)}")

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from adsq_jax import __main__ as adsq
+from adsq_jax import command_line
 from adsq_jax.errors import InputError
+from adsq_jax.run import terminal
 
 # pytest's settings make errors of warnings, and ml_collections loads config files by an old function
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -253,6 +255,63 @@ def test_output_that_cannot_be_written(tmp_path, target, status, words):
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True, timeout=100, env=environment)
     assert (done.returncode, words in done.stderr, len(done.stderr.splitlines())) == (status, True, int(bool(words)))
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(36, "File name too long", "/a/b"), "/a/b can't be used (File name too long); fix: give a shorter path"),
+        (
+            FileNotFoundError(2, "No such file or directory", b"/a/\xff"),
+            "/a/\\xff can't be used (No such file or directory); fix: put",
+        ),
+        (OSError(24, "Too many open files"), "Too many open files; fix: raise the limit of open files (ulimit -n)"),
+        (
+            FileNotFoundError(2, "No usable temporary directory found in ['/tmp']"),
+            "No usable temporary directory found in ['/tmp']",
+        ),
+        (ConnectionRefusedError(111, "Connection refused"), "Connection refused; fix: "),
+        (MemoryError(), "too little memory (MemoryError); fix: "),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes."), "too little memory (RESOURCE_EXHAUSTED"),
+        (RuntimeError("can't start new thread"), "too little memory (can't start new thread); fix: "),
+        (ImportError("x.so: failed to map segment from shared object"), "too little memory (x.so: failed to map"),
+        (InputError("what \x1b[2J\x9b is\nthis"), "what \\x1b[2J\\x9b is this"),
+    ],
+)
+def test_what_the_machine_refuses_is_one_line(capsys, monkeypatch, error, line):
+    """An error of the system, whatever its number, is one line that says what to do, with status 2; so is a lack of memory."""
+    monkeypatch.setattr(sys, "stderr", terminal.Stream(sys.stderr, clean=terminal.clean, lossy=True))
+    monkeypatch.setattr(terminal, "silence", lambda: None)
+    with pytest.raises(SystemExit) as caught:
+        command_line._end(error)
+    assert caught.value.code == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"error: {line}")
+    assert printed.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(9, "Bad file descriptor"), OSError("without a number"), ImportError("cannot import name")]
+)
+def test_what_only_a_mistake_in_the_program_causes_keeps_its_traceback(error):
+    """It is raised again."""
+    with pytest.raises(type(error)) as caught:
+        command_line._end(error)
+    assert caught.value is error
+
+
+CLOSED = """
+from adsq_jax import command_line
+command_line.run(lambda arguments: print("\\x1b[31m" + "x" * 100_000))
+"""
+
+
+def test_closed_streams(tmp_path):
+    """`>&- 2>&-`: the command works to its end; what it prints is cleaned for a terminal."""
+    command = ["bash", "-c", '"$@"; "$@" >&- 2>&-; echo $?', "bash", sys.executable, "-c", CLOSED]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100)
+    assert (done.stdout[:6], done.stdout[-4:], done.stderr) == ("\\x1b[3", "x\n0\n", "")
 
 
 @pytest.mark.parametrize("command", adsq.COMMANDS)

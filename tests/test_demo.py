@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 import adsq_jax
-from adsq_jax import index
+from adsq_jax import index, storage
 from adsq_jax.data import images
 from adsq_jax.demo import page, server
 from adsq_jax.demo.__main__ import main
@@ -54,6 +54,7 @@ def example(colours, tmp_path_factory):
     with index.create(location, Manifest(model.bits, model.sha256, str(colours[1]))) as opened:
         items = [Item(str(path), (SCRIPT if path.name in HOSTILE else path.parent.name,)) for path in paths]
         opened.add(items, model.encode(paths, packed=True))
+        index.roots.record(opened, f"{folder}/")
     paths.pop().unlink()
     return Example(location, model, paths)
 
@@ -142,6 +143,38 @@ def test_only_pictures_of_the_index_can_be_picked(finder, example, tmp_path):
     assert set(finder.samples(5)) < set(map(str, example.paths))
     with pytest.raises(InputError, match="can't be read at its end"):
         finder.hits(finder.indexed(str(example.paths[0])).code, k=5, radius=12, where="label=")
+
+
+def test_only_pictures_below_known_folders_are_opened(example, tmp_path, monkeypatch, capsys):
+    """Items that name other files or an object store are searched, and neither shown nor read; flags name other places."""
+    secret, inside = shutil.copy(example.paths[5], tmp_path / "secret.png"), str(example.paths[6])
+    names, folder = [secret, inside, "s3://bucket/x.png"], str(example.paths[6].parent)
+    with index.create(tmp_path / "index", example_manifest(example)) as opened:
+        opened.add([Item(name) for name in names], example.model.encode([example.paths[0]] * 3, packed=True))
+    monkeypatch.setattr(storage, "_client", lambda scheme: pytest.fail("a store was asked"))
+    shown = []
+
+    def look(finder, listener, *, location):
+        shown.append([name for name in names if finder.thumbnail(name) is not None])
+        assert len(finder.hits(np.zeros((1, 2), np.uint8), k=3, radius=12, where="")[0]) == 3
+        if secret not in shown[-1]:
+            with pytest.raises(InputError, match=r"secret\.png isn't shown"):
+                finder.indexed(secret)
+
+    monkeypatch.setattr(server, "_serve", look)
+    for flags in ([], [f"--pictures={folder}"], [f"--pictures={folder}", f"--pictures={tmp_path}"]):
+        main([f"--index={tmp_path}/index", "--port=0", *flags])
+    assert shown == [[], [inside], [secret, inside]]
+    assert capsys.readouterr().err.startswith(f"no pictures are shown: {tmp_path}/index doesn't say which folders")
+    with index.open_index(tmp_path / "index") as opened:
+        index.roots.record(opened, f"{folder}/")
+    main([f"--index={tmp_path}/index", "--port=0"])
+    assert shown[-1] == [inside]
+
+
+def example_manifest(example):
+    with index.open_index(example.index) as opened:
+        return opened.manifest
 
 
 def test_threads_share_an_index_that_changes(tmp_path):

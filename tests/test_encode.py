@@ -15,7 +15,7 @@ from PIL import Image
 from support import mock_data
 
 import adsq_jax
-from adsq_jax import encode, index
+from adsq_jax import encode, index, search
 from adsq_jax.errors import InputError
 from adsq_jax.inference import hits
 
@@ -122,6 +122,73 @@ def test_bad_pictures_are_left_out_by_name(pictures, tmp_path, capsys):
         encode.main([f"--workdir={run}", f"--images={tmp_path}/bad", f"--index={tmp_path}/index"])
 
 
+def test_a_picture_that_turned_bad(pictures, tmp_path, capsys):
+    """Its earlier code stays, and the message says so; `--prune` removes it, like that of a picture that is gone."""
+    folder, run = pictures
+    location, bad = tmp_path / "index", folder / "red" / "00.png"
+    encode.encode_images(run, folder, index=location)
+    bad.write_bytes(bad.read_bytes()[:60])
+    (folder / "red" / "never.png").write_text("<html>")
+    (stays, never) = encode.encode_images(run, folder, index=location).left_out
+    assert stays.startswith(f"{bad} is not a complete picture")
+    assert stays.endswith("; its earlier code stays in the index, --prune removes it")
+    assert "code" not in never
+    encode.main([f"--workdir={run}", f"--images={folder}", f"--index={location}", "--prune"])
+    printed = capsys.readouterr()
+    assert "0 images encoded, 35 unchanged, 2 left out, 1 removed" in printed.out
+    assert f"{bad} is not a complete picture" in printed.err
+    assert printed.err.count("; its earlier code was removed from the index\n") == 1
+    with index.open_index(location) as opened:
+        assert opened.find([str(bad)]) == {}
+        assert opened.count() == 35
+
+
+def test_nothing_is_pruned_if_no_picture_can_be_used(pictures, tmp_path):
+    """All bad at once is the disk's fault, or the mount's: the index stays as it is."""
+    folder, run = pictures
+    location = tmp_path / "index"
+    encode.encode_images(run, folder / "red", index=location)
+    for path in (folder / "red").iterdir():
+        path.write_bytes(b"")
+    (folder / "red" / "00.png").unlink()
+    result = encode.encode_images(run, folder / "red", index=location, prune=True)
+    assert (result.removed, result.total) == (0, 12)
+    assert all("; its earlier code stays in the index" in reason for reason in result.left_out)
+
+
+def test_a_bad_picture_of_a_list(pictures, tmp_path):
+    """A list can't be pruned by: the message doesn't offer it."""
+    folder, run = pictures
+    (tmp_path / "list.txt").write_text("red/00.png 1 0\nred/01.png 1 0\n")
+    given = {"images": str(tmp_path / "list.txt"), "index": tmp_path / "index", "directory": str(folder)}
+    encode.encode_images(run, **given)
+    (folder / "red" / "00.png").write_bytes(b"")
+    (reason,) = encode.encode_images(run, **given).left_out
+    assert reason.endswith("; its earlier code stays in the index")
+
+
+def test_the_home_in_each_flag(pictures, tmp_path, monkeypatch, capsys):
+    """`~` in `--flag=~/x`, which a shell leaves alone, is the home for all of them: nothing is made beside it."""
+    folder, run = pictures
+    home, here = tmp_path / "home", tmp_path / "here"
+    for path in (home, here):
+        path.mkdir()
+    (home / "run").symlink_to(run)
+    folder.rename(home / "pictures")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(here)
+    for said in ("36 images encoded, 0 unchanged", "0 images encoded, 36 unchanged"):
+        encode.main(["--workdir=~/run", "--images=~/pictures", "--index=~/codes"])
+        assert said in capsys.readouterr().out
+    with index.open_index(home / "codes") as opened:
+        assert opened.manifest.model == str(home / "run")
+        assert set(opened.ids(prefix=f"{home}/pictures/red/")) == {f"{home}/pictures/red/{row:02d}.png" for row in range(12)}
+    search.main(["--index=~/codes", "--query=~/pictures/red", "--query=~/pictures/blue/00.png", "--k=1", "--out=~/hits.html"])
+    assert capsys.readouterr().out.count("rank") == 13
+    assert (home / "hits.html").exists()
+    assert not list(here.iterdir())
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0), (signal.SIGKILL, -9)])
 def test_stopped_it_continues(pictures, tmp_path, number, status):
     """What was added stays and isn't encoded again; in the end each picture is there once."""
@@ -198,10 +265,12 @@ def test_refused(colours, tmp_path):
 
 
 def test_a_run_in_an_object_store(colours, bucket, tmp_path):
-    """The index names the run by its address, where a search finds its model again."""
+    """The index names the run by its address; a search asks that store only if --workdir names it."""
     folder, run = colours
     mock_data.upload(run / "model", f"{bucket}/run/model")
     encode.encode_images(f"{bucket}/run", folder / "red", index=tmp_path / "index")
     with index.open_index(tmp_path / "index") as opened:
         assert opened.manifest.model == f"{bucket}/run"
-        assert hits.load_model(opened, workdir=None).sha256 == opened.manifest.model_sha256
+        assert hits.load_model(opened, workdir=f"{bucket}/run").sha256 == opened.manifest.model_sha256
+        with pytest.raises(InputError, match=r"is in an object store; fix: if you trust it, --workdir=s3://"):
+            hits.load_model(opened, workdir=None)

@@ -218,6 +218,29 @@ def test_bad_input_is_one_line(arguments, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "/run/codes"), r"/run/codes can't be used .*; fix: put it back"),
+        (OSError(36, "File name too long"), r"run can't be used \(File name too long\); fix: give a shorter path"),
+        (OSError(116, "Stale file handle"), r"run can't be used \(Stale file handle\); fix: repair that, then run the same"),
+        (MemoryError("4 GiB"), r"more memory than there is \(4 GiB\); fix: lower --config.train.batch_size"),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes."), "more memory than there is"),
+    ],
+)
+def test_what_the_machine_refuses_is_one_line(error, said, tmp_path, monkeypatch):
+    """Whatever number an error of the disk has, training ends with one line that says what to do."""
+
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(main, "train", fail)
+    assert re.search(said, refusal("--config=configs/digits.py", f"--workdir={tmp_path / 'run'}"))
+    monkeypatch.setattr(main, "train", lambda *arguments, **options: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main.main(["--config=configs/digits.py", f"--workdir={tmp_path / 'run'}"])
+
+
 # Starts a process that trains until the loss isn't finite.
 def test_a_loss_that_is_not_finite_is_one_line_and_status_2(flags, tmp_path):
     """In a process of its own: one line on stderr, no traceback, and exit status 2."""
@@ -264,8 +287,9 @@ def test_a_full_disk_is_one_line(kibibytes, message, flags, tmp_path):
     environment = {**os.environ, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1000"}  # reads the cache, and writes nothing
     done = subprocess.run(limited, cwd=ROOT, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 2, done.stderr
-    # orbax logs its own beside it, maybe without an end of line before
-    (error,) = re.findall(rf"error: .*{tmp_path}.*", done.stderr)
+    assert "Traceback" not in done.stderr
+    error = done.stderr.splitlines()[-1]
+    assert re.match(rf"error: .*{tmp_path}", error)
     assert message in error
     assert "make room" in error or "another folder" in error
 

@@ -21,6 +21,17 @@ def test_a_path_of_this_machine(text):
     assert not storage.is_remote(found)
 
 
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [("~", "{home}"), ("~/a b/~", "{home}/a b/~"), *((text, text) for text in ("./~", "a/~/b", "~no user/a", "~\0"))],
+)
+def test_the_home(monkeypatch, tmp_path, text, wanted):
+    """What a shell expands at the start of a word is expanded here, where the word was a part of `--flag=`."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert storage.path(text) == Path(wanted.format(home=tmp_path))
+    assert storage.expand_home(text) == wanted.format(home=tmp_path)
+
+
 def test_a_path_of_a_store():
     """Text, name, parent and what is below are those of the store, also in another process."""
     found = storage.path("s3://bucket/runs//one/")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from adsq_jax import storage
 from adsq_jax.data import datasets, images, splits
 from adsq_jax.data.datasets import Dataset
 from adsq_jax.data.images import BadImage
@@ -196,7 +197,7 @@ def _check_paths(paths: Sequence[str | os.PathLike]) -> Names:
         text = os.fspath(path)
         if not text or any(letter in text for letter in "\0\n\r") or "://" in text:
             raise InputError(f"images[{number}] is {text[:80]!r}: expected the path of a picture on this machine")
-    return Names(map(os.fsencode, paths))
+    return Names(os.fsencode(storage.expand_home(os.fspath(path))) for path in paths)
 
 
 def _pixels(item: Any, *, name: str) -> np.ndarray:

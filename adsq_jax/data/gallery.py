@@ -25,6 +25,11 @@ class Gallery(NamedTuple):
     def __len__(self) -> int:
         return len(self.source)
 
+    @property
+    def is_on_files(self) -> bool:
+        """Whether an id is the path of a file; a record of TFDS has none."""
+        return not self.prefix.startswith(_TFDS)
+
     def id(self, row: int) -> str:
         """Return an image's id in an index: its absolute path, `gs://...`, or `tfds:NAME#ROW`."""
         names = self.source.names

@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from adsq_jax import storage
 from adsq_jax.data import contact_sheet, datasets, inspection, manifest
 from adsq_jax.data.datasets import Dataset, Settings
+from adsq_jax.data.text import printable
 from adsq_jax.errors import InputError
 from adsq_jax.run import output, workdir
 from adsq_jax.run.progress import progress_bar
@@ -49,7 +51,7 @@ def prepare(settings: Settings, *, out: Path | None, verify: Path | None, read_i
     print(inspection.table(content))
     bad = content["bad_images"]
     for entry in bad[:_BAD_SHOWN]:
-        print(f"bad image: {entry['why']}")
+        print(f"bad image: {printable(entry['why'])}")
     if len(bad) > _BAD_SHOWN:
         print(f"and {len(bad) - _BAD_SHOWN:,} more")
     if out is None:
@@ -69,7 +71,8 @@ def _check_out(out: Path, settings: Settings) -> dict[str, Any] | None:
     with output.writing(out):
         names = os.listdir(out) if out.is_dir() else []
     output.check_folder(out, replaceable=names)
-    if settings.name == "folder" and Path(settings.directory).resolve() in (out.resolve(), *out.resolve().parents):
+    pictures = storage.path(settings.directory)
+    if settings.name == "folder" and pictures.resolve() in (out.resolve(), *out.resolve().parents):
         raise InputError(f"--out={out} is below the pictures, and would become a class of them; fix: give another folder")
     if _MANIFEST in names:
         return manifest.read(out / _MANIFEST)

@@ -3,11 +3,12 @@
 import os
 from pathlib import Path
 
+from adsq_jax import errors
+
 
 def printable(text: str | bytes | Path) -> str:
     """Return a name or path with unprintable characters escaped, as `\\n`."""
-    decoded = os.fsencode(text).decode(errors="backslashreplace")
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in decoded)
+    return errors.printable(os.fsencode(text).decode(errors="backslashreplace"), keep="")
 
 
 def quote(text: bytes) -> str:

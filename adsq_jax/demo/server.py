@@ -7,14 +7,12 @@ import os
 import socket
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from adsq_jax import storage
-from adsq_jax.data import images
 from adsq_jax.data.decoding_worker import DecodingWorker
 from adsq_jax.demo import page
 from adsq_jax.demo.exchange import Exchange, Gone, field, text, whole
@@ -23,6 +21,7 @@ from adsq_jax.demo.limits import Lane, Refused, Room
 from adsq_jax.errors import InputError
 from adsq_jax.index import open_index
 from adsq_jax.inference import hits
+from adsq_jax.inference import pictures as picture_files
 
 _MAX_JSON = 2**16  # bytes of a question: the longest filter or id, each character escaped
 _MAX_NAME = 255  # characters of a picture's name
@@ -30,7 +29,15 @@ _ROOM = 64 * 2**20  # bytes of all pictures that come, and of all answers that g
 _BYTES_A_HIT = 2**16  # of an answer: a thumbnail of noise in base64, and a long id
 
 
-def serve(index: str | Path, *, workdir: str | Path | None = None, host: str = "127.0.0.1", port: int = 7860) -> None:
+def serve(
+    index: str | Path,
+    *,
+    workdir: str | Path | None = None,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    pictures: Sequence[str] = (),
+    remote_pictures: bool = False,
+) -> None:
     """Serve a page on which to search an index of pictures, until a signal or KeyboardInterrupt ends it.
 
     Args:
@@ -38,6 +45,8 @@ def serve(index: str | Path, *, workdir: str | Path | None = None, host: str = "
       workdir: the folder of the run whose model made the codes; None: the one that the index names.
       host: the address to listen on; "0.0.0.0" lets other machines in.
       port: the port to listen on; 0: any free one. A line on the standard output says which.
+      pictures: folders below which pictures may be shown; none: those that the index was filled from.
+      remote_pictures: whether those may be in object stores, which this user's credentials open.
 
     Raises:
       InputError: there is no such index, its model isn't there, host or port can't be listened on, or uvicorn isn't installed.
@@ -49,12 +58,15 @@ def serve(index: str | Path, *, workdir: str | Path | None = None, host: str = "
         _started_worker() as worker,
     ):
         model = hits.load_model(plain, workdir=workdir)
+        places = picture_files.places(plain, folders=pictures, remote=remote_pictures)
+        if not places.folders:
+            print(f"no pictures are shown: {places.hint}", file=sys.stderr)
         finder = Finder(
             plain,
             filtered,
             model,
             decode=lambda content, sides: worker.decode(content, shorter_sides=sides),
-            read=lambda name: images.read(storage.path(name)),
+            read=lambda name: picture_files.read(name, places),
         )
         _serve(finder, listener, location=plain.location)
 
@@ -92,7 +104,7 @@ def _serve(finder: Finder, listener: socket.socket, *, location: str) -> None:
         import uvicorn
 
         from adsq_jax.demo.connections import BoundedProtocol
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise InputError(f"the page needs uvicorn ({error.name} is missing); fix: pip install -e '.[demo]'") from error
     address, port = listener.getsockname()[:2]
     hosts = None

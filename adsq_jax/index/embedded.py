@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
@@ -18,30 +18,44 @@ os.environ.setdefault("LANCEDB_LOG", "error")  # it warns about every new folder
 import lancedb
 
 from adsq_jax.errors import InputError
-from adsq_jax.index import engine, filters
+from adsq_jax.index import checksums, engine, filters
 from adsq_jax.index.engine import CodeIndex, Hits, Item, Manifest
 from adsq_jax.index.filters import Filter
 
 _TABLE = "codes"
+_FOLDER = f"{_TABLE}.lance"  # of the table, as LanceDB names it
+_LOCK = ".lock"  # a file in the index's folder
 _METADATA = b"adsq_jax"  # key of the manifest in the table's schema, so that neither exists without the other
 _ITEM = ["id", "labels", "sha256"]  # columns
 _NO_LIMIT = 2**31 - 1  # rows: LanceDB requires a limit
 _IDS_PER_QUERY = 1_000
-_ADDS_PER_MERGE = 32  # each add makes a fragment, and the next add searches all of them
+_MOST_SMALL_FRAGMENTS = 32  # each add makes one, whose files the next add searches and every new version lists again
 _KEEP_VERSIONS = datetime.timedelta(days=1)  # other processes may read old versions for so long
 _RESTORE = "restore it, or encode into a new index"
+
+
+class _Opened(NamedTuple):
+    """A version of the table, checked when it was opened."""
+
+    table: Any
+    manifest: Manifest
+    identity: str  # another version, and another table in its place, has another
+    files: dict[str, str]  # the checksums of its files, by their paths below the table's folder
 
 
 class EmbeddedIndex(CodeIndex):
     """An index in a folder, for one thread at a time. One process writes, any number read."""
 
-    def __init__(self, folder: Path, table: Any, manifest: Manifest):
-        """Hold an open table; `create` and `open` make one."""
-        self.manifest, self.location = manifest, str(folder)
-        self._folder, self._table = folder, table
-        self._scanner: Any = None  # faiss's index of all codes, in the table's order; None: to be loaded
+    def __init__(self, folder: Path):
+        """Open the newest version of the table in a folder."""
+        self.location = str(folder)
+        self._folder, self._verified = folder, dict[str, checksums.Stamp]()
+        self._use(_open_newest(folder, self._verified))
         self._lock: int | None = None
-        self._adds = 0
+
+    def _use(self, opened: _Opened) -> None:
+        self._table, self.manifest, self._identity, self._files = opened
+        self._scanner: Any = None  # faiss's index of all codes, in the table's order; None: to be loaded
 
     @classmethod
     def create(cls, location: str, manifest: Manifest) -> "EmbeddedIndex":
@@ -56,7 +70,7 @@ class EmbeddedIndex(CodeIndex):
         try:
             with _translate_errors(folder):
                 if not _has_table(folder):
-                    lancedb.connect(folder).create_table(_TABLE, schema=_schema(manifest), mode="overwrite")
+                    _connect(folder).create_table(_TABLE, schema=_schema(manifest))  # fails if there is one
             opened = cls.open(location)
         except BaseException:
             os.close(lock)
@@ -67,17 +81,7 @@ class EmbeddedIndex(CodeIndex):
     @classmethod
     def open(cls, location: str) -> "EmbeddedIndex":
         """Open an index."""
-        folder = Path(location)
-        with _translate_errors(folder):
-            if not _has_table(folder):
-                raise InputError(f"{folder} holds no index; fix: make one with adsq_jax.encode, or give another folder")
-            _check_regular_files(folder)
-            table = lancedb.connect(folder).open_table(_TABLE)
-            content = json.loads((table.schema.metadata or {}).get(_METADATA, b"null"))
-        manifest = Manifest.from_dict(content, location=location)
-        if table.schema.remove_metadata() != _schema(manifest).remove_metadata():
-            raise InputError(f"{folder} has other columns than an index, of another version; fix: encode into a new one")
-        return cls(folder, table, manifest)
+        return cls(Path(location))
 
     def add(self, items: Sequence[Item], packed_codes: np.ndarray) -> None:
         """Add items, or replace those with the same ids."""
@@ -93,8 +97,7 @@ class EmbeddedIndex(CodeIndex):
         with self._writing():
             upsert = self._table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
             upsert.execute(pa.table(columns, schema=self._table.schema))
-            self._adds += 1
-            if self._adds % _ADDS_PER_MERGE == 0:
+            if self._table.stats()["fragment_stats"]["num_small_fragments"] > _MOST_SMALL_FRAGMENTS:
                 self._table.optimize(cleanup_older_than=_KEEP_VERSIONS)
 
     def delete(self, ids: Sequence[str]) -> int:
@@ -124,7 +127,7 @@ class EmbeddedIndex(CodeIndex):
         wanted = engine.check_keys(keys, count=self.count())
         if not len(wanted):
             return []
-        with _translate_errors(self._folder):
+        with self._reading():
             rows = self._table.take_offsets(np.unique(wanted).tolist()).select([*_ITEM, "_rowoffset"]).to_arrow()
         by_key = dict(zip(rows["_rowoffset"].to_pylist(), _to_items(rows), strict=True))
         return [by_key[key] for key in wanted.tolist()]
@@ -149,16 +152,17 @@ class EmbeddedIndex(CodeIndex):
 
     def count(self, *, where: Filter | None = None) -> int:
         """Return the number of items, or of those that `where` selects."""
-        with _translate_errors(self._folder):
+        with self._reading():
             return int(self._table.count_rows(None if where is None else _to_sql(where)))
 
     def refresh(self) -> None:
         """Reload changes made by other processes."""
         with _translate_errors(self._folder):
-            before = self._table.version
-            self._table.checkout_latest()
-            if self._table.version != before:
-                self._scanner = None
+            if checksums.identity(self._folder / _FOLDER) == self._identity:
+                return
+        opened = _open_newest(self._folder, self._verified)
+        engine.check_replaced(self, opened.manifest)
+        self._use(opened)
 
     def close(self) -> None:
         """Release the lock and the codes in memory."""
@@ -169,17 +173,34 @@ class EmbeddedIndex(CodeIndex):
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Take the lock of the only writer, until `close`."""
+        """Take the lock of the only writer, until `close`; store checksums of what was written."""
         if self._lock is None:
             self._lock = _lock(self._folder)
-            self.refresh()  # another process may have written before
+        else:
+            _check_lock(self._lock, self._folder)
+        self.refresh()  # another process may have written before, or replaced the index
         self._scanner = None
         with _translate_errors(self._folder, writing=True):
+            yield
+            stored = checksums.write(
+                self._folder / _FOLDER,
+                version=self._table.version,
+                items=self._table.count_rows(),
+                known=self._files,
+                verified=self._verified,
+            )
+            self._identity, self._files = checksums.identity(self._folder / _FOLDER), stored.files
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Check that no file has changed since it was compared with its checksum."""
+        with _translate_errors(self._folder):
+            checksums.check_files(self._folder / _FOLDER, self._files, verified=self._verified)
             yield
 
     def _read(self, columns: list[str], *, where: str | None = None) -> Iterator[pa.RecordBatch]:
         query = self._table.search().select(columns).limit(_NO_LIMIT)
-        with _translate_errors(self._folder):
+        with self._reading():
             yield from (query if where is None else query.where(where)).to_batches()
 
     def _rows_of(self, where: Filter) -> np.ndarray:
@@ -194,14 +215,52 @@ class EmbeddedIndex(CodeIndex):
         if self._scanner is None:
             codes, start = np.empty((self.count(), self.manifest.width), np.uint8), 0
             for batch in self._read(["code"]):
-                codes[start : start + batch.num_rows] = self._to_codes(batch)
+                codes[start : start + batch.num_rows] = self._to_codes(batch)[: len(codes) - start]
                 start += batch.num_rows
             try:
+                if start != len(codes):
+                    raise InputError(f"expected {len(codes):,} codes, got {start:,}")
                 engine.check_codes(codes, self.manifest)
             except InputError as error:
                 raise InputError(f"{self._folder} is damaged ({error}); fix: {_RESTORE}") from error
             self._scanner = _make_scanner(codes)
         return self._scanner
+
+
+def _connect(folder: Path) -> Any:
+    """Connect to a folder by its real path: LanceDB has its own reading of `~`, `..` and relative paths."""
+    return lancedb.connect(os.path.realpath(folder))
+
+
+def _open_newest(folder: Path, verified: dict[str, checksums.Stamp]) -> _Opened:
+    """Open the newest version of a table, and check its files.
+
+    Args:
+      folder: the index's folder.
+      verified: the stamps of files that were compared with their checksums; new ones are added.
+    """
+    with _translate_errors(folder):
+        if not _has_table(folder):
+            raise InputError(f"{folder} holds no index; fix: make one with adsq_jax.encode, or give another folder")
+        _check_regular_files(folder)
+        try:
+            return _open_once(folder, verified)
+        except checksums.DamagedError:  # unless another process replaced the index at this moment
+            return _open_once(folder, verified)
+
+
+def _open_once(folder: Path, verified: dict[str, checksums.Stamp]) -> _Opened:
+    stored = checksums.read(folder / _FOLDER)  # before the table, which is written first
+    identity = checksums.identity(folder / _FOLDER)
+    table = _connect(folder).open_table(_TABLE)
+    manifest = Manifest.from_dict(json.loads((table.schema.metadata or {}).get(_METADATA, b"null")), location=str(folder))
+    if table.schema.remove_metadata() != _schema(manifest).remove_metadata():
+        raise InputError(f"{folder} has other columns than an index, of another version; fix: encode into a new one")
+    if stored is None:  # a version of this library that stored none wrote the index
+        return _Opened(table, manifest, identity, {})
+    checksums.check_version(stored, version=table.version, items=table.count_rows())
+    checksums.check_files(folder / _FOLDER, stored.files, verified=verified)
+    return _Opened(table, manifest, identity, stored.files)
 
 
 def _schema(manifest: Manifest) -> pa.Schema:
@@ -261,8 +320,8 @@ def _quote(text: str) -> str:
 
 def _has_table(folder: Path) -> bool:
     """Return whether a table was completely made; an incomplete one holds nothing yet."""
-    versions, data = (folder / f"{_TABLE}.lance" / name for name in ("_versions", "data"))
-    if versions.is_dir() and any(versions.iterdir()):
+    data = folder / _FOLDER / "data"
+    if checksums.newest_manifest(folder / _FOLDER) is not None:
         return True
     if data.is_dir() and any(data.iterdir()):
         raise InputError(f"{folder} is damaged, its versions are missing; fix: {_RESTORE}")
@@ -271,7 +330,7 @@ def _has_table(folder: Path) -> bool:
 
 def _check_regular_files(folder: Path) -> None:
     """Check that all files are regular: LanceDB would wait forever for a pipe."""
-    for parent, _, names in os.walk(folder / f"{_TABLE}.lance"):
+    for parent, _, names in os.walk(folder / _FOLDER):
         for path in (os.path.join(parent, name) for name in names):
             if not os.path.isfile(path):
                 raise InputError(f"{path} is not a regular file; fix: {_RESTORE}")
@@ -280,7 +339,7 @@ def _check_regular_files(folder: Path) -> None:
 def _check_no_other_files(folder: Path) -> None:
     """Check that a folder holds an index or nothing, or doesn't exist."""
     try:
-        others = [name for name in os.listdir(folder) if not name.startswith(".") and name != f"{_TABLE}.lance"]
+        others = [name for name in os.listdir(folder) if not name.startswith(".") and name != _FOLDER]
     except FileNotFoundError:
         return
     except OSError as error:
@@ -292,7 +351,7 @@ def _check_no_other_files(folder: Path) -> None:
 def _lock(folder: Path) -> int:
     """Lock a folder for the one process that writes; the lock ends when the file is closed."""
     try:
-        lock = os.open(folder / ".lock", os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+        lock = os.open(folder / _LOCK, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise InputError(f"{folder} can't be written ({error.strerror}); fix: change its permissions") from error
     try:
@@ -302,7 +361,25 @@ def _lock(folder: Path) -> int:
         if isinstance(error, BlockingIOError):
             raise InputError(f"{folder} is being written by another process; fix: wait until it ends") from error
         raise InputError(f"{folder} can't be locked ({error.strerror}); fix: put the index on a local disk") from error
+    try:
+        _check_lock(lock, folder)
+    except InputError:
+        os.close(lock)
+        raise
     return lock
+
+
+def _check_lock(lock: int, folder: Path) -> None:
+    """Check that a lock is still that of its folder: whoever removes the file, or replaces the index, lets others write."""
+    try:
+        same = os.path.samestat(os.fstat(lock), os.stat(folder / _LOCK))
+    except OSError:
+        same = False
+    if not same:
+        raise InputError(
+            f"{folder / _LOCK} was removed or replaced while the index was open, and another process may write; fix: leave "
+            "it there, and give the same command again"
+        )
 
 
 @contextlib.contextmanager
@@ -312,6 +389,8 @@ def _translate_errors(folder: Path, *, writing: bool = False) -> Iterator[None]:
         yield
     except (InputError, MemoryError):
         raise
+    except checksums.DamagedError as error:
+        raise InputError(f"{folder} is damaged ({error}); fix: {_RESTORE}") from error
     except Exception as error:
         problem, fix = ("can't be written", "make room and give the same command again; items that were added stay")
         if not writing:

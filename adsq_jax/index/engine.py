@@ -144,7 +144,12 @@ class CodeIndex(Protocol):
         """Return the number of items, or of those that `where` selects."""
 
     def refresh(self) -> None:
-        """Reload changes made by other processes; your own are visible at once."""
+        """Reload changes made by other processes; your own are visible at once.
+
+        Raises:
+          InputError: the index is gone or damaged, or another one is in its place that holds other codes: see `check_replaced`.
+            What was open stays as it was.
+        """
 
     def close(self) -> None:
         """Release files, locks, memory and connections."""
@@ -175,6 +180,25 @@ def check_model(opened: CodeIndex, manifest: Manifest) -> None:
         raise InputError(
             f"{opened.location} holds codes of another model ({theirs.model_sha256[:12] or 'from elsewhere'}), these are of "
             f"{manifest.model_sha256[:12]}: they can't be compared; fix: give that model, or another index"
+        )
+
+
+def check_replaced(opened: CodeIndex, manifest: Manifest) -> None:
+    """Check that what lies at the location of an open index now holds codes of the same length and model.
+
+    Args:
+      opened: the index.
+      manifest: that of the index which is there now.
+
+    Raises:
+      InputError: the index was replaced by one of other codes.
+    """
+    before = opened.manifest
+    if (manifest.bits, manifest.model_sha256) != (before.bits, before.model_sha256):
+        was, now = (f"{m.bits} bits of model {m.model_sha256[:12] or 'from elsewhere'}" for m in (before, manifest))
+        raise InputError(
+            f"{opened.location} was replaced while it was open: it held codes of {was}, and holds codes of {now}; fix: open it "
+            "again, with the model that made these codes"
         )
 
 

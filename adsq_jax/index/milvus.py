@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -25,19 +26,22 @@ _QUERIES_PER_CALL = 1_000
 _ROWS_PER_CALL, _BYTES_PER_CALL = 5_000, 1 << 22  # to send
 _PAGE = 10_000  # rows to receive; fewer if they are long
 _IDS_PER_CALL = 1_000
+_COMPARED_EVERY = 1.0  # seconds: others can replace a collection at any time, and no call says which of that name it meant
 
 
 class MilvusIndex(CodeIndex):
     """An index on a Milvus server. Any number of processes write; if two write the same id, the later one counts.
 
     After it is opened or refreshed, or has written, it sees everything that any process has stored; later, what others write
-    appears after some seconds.
+    appears after some seconds. A collection of another model in its place is refused at a refresh, at a write, and otherwise
+    within a second.
     """
 
-    def __init__(self, calls: Calls, manifest: Manifest, *, nlist: int | None):
+    def __init__(self, calls: Calls, manifest: Manifest, *, nlist: int | None, collection_id: Any):
         """Hold a connection; `create` and `open` make one. `nlist` is that of BIN_IVF_FLAT, None for BIN_FLAT."""
         self.manifest, self.location = manifest, calls.address.location
-        self._calls, self._nlist = calls, nlist
+        self._calls, self._nlist, self._collection_id = calls, nlist, collection_id
+        self._compared = time.monotonic()  # when the collection was last compared with the manifest
         self._hits: list[Item] = []  # of the last search, in the order of their ids; keys count them
         self._see_all = True  # whether the next answer must include everything that was ever stored
 
@@ -58,15 +62,13 @@ class MilvusIndex(CodeIndex):
         try:
             if not calls("has_collection"):
                 if new is None:
-                    raise InputError(
-                        f"{location} holds no index; fix: make one with adsq_jax.encode, or give another collection"
-                    )
+                    raise _no_index(location)
                 calls("create_collection", schema=_schema(new))
-            manifest, nlist = _read_manifest(calls), None
+            (manifest, collection_id), nlist = _read_manifest(calls), None
             if new is None or (new.bits, new.model_sha256) == (manifest.bits, manifest.model_sha256):
                 nlist = _ensure_index(calls, make=new is not None)
                 calls.load()
-            return cls(calls, manifest, nlist=nlist)
+            return cls(calls, manifest, nlist=nlist, collection_id=collection_id)
         except BaseException:
             calls.close()
             raise
@@ -80,7 +82,7 @@ class MilvusIndex(CodeIndex):
                     f"{item.id!r:.200} can't be stored: expected at most {_MAX_LABELS:,} labels, got {len(item.labels):,}"
                 )
         rows, size = list[dict[str, Any]](), 0
-        self._see_all = True
+        self.refresh()
         for item, code in zip(items, packed_codes, strict=True):
             rows.append({"id": item.id, "code": code.tobytes(), "labels": list(item.labels), "sha256": item.sha256})
             size += sum(4 * len(text) for text in (item.id, *item.labels))  # bytes, at most
@@ -180,7 +182,21 @@ class MilvusIndex(CodeIndex):
 
     def refresh(self) -> None:
         """Reload changes made by other processes."""
+        self._compare()
         self._see_all = True
+
+    def _compare(self) -> None:
+        """Check that there is still an index of the same codes; open what was put in its place."""
+        if not self._calls("has_collection"):
+            raise _no_index(self.location)
+        manifest, collection_id = _read_manifest(self._calls)
+        engine.check_replaced(self, manifest)
+        if collection_id != self._collection_id:
+            self._nlist = _ensure_index(self._calls, make=False)
+            self._calls.load()
+            self._see_all = True
+        self.manifest, self._collection_id = manifest, collection_id
+        self._compared = time.monotonic()
 
     def close(self) -> None:
         """End the connection."""
@@ -191,6 +207,8 @@ class MilvusIndex(CodeIndex):
 
         Strong waits until the server has seen everything that was stored, about 0.2 s; Bounded may lag by seconds.
         """
+        if time.monotonic() > self._compared + _COMPARED_EVERY:
+            self._compare()
         return "Strong" if self._see_all else "Bounded"
 
     def _query(self, expression: str, *, fields: list[str], consistency: str, **arguments: Any) -> list[dict[str, Any]]:
@@ -244,8 +262,12 @@ def _ask_in_parts(ask: Callable[[Any], list[Any]], questions: Any) -> list[Any]:
         return _ask_in_parts(ask, questions[:half]) + _ask_in_parts(ask, questions[half:])
 
 
-def _read_manifest(calls: Calls) -> Manifest:
-    """Read the manifest in a collection's description; check its fields."""
+def _no_index(location: str) -> InputError:
+    return InputError(f"{location} holds no index; fix: make one with adsq_jax.encode, or give another collection")
+
+
+def _read_manifest(calls: Calls) -> tuple[Manifest, Any]:
+    """Read the manifest in a collection's description, check its fields, and return it with the collection's number."""
     location, collection = calls.address.location, calls("describe_collection")
     try:
         content = json.loads(collection["description"] or "null")
@@ -256,7 +278,7 @@ def _read_manifest(calls: Calls) -> Manifest:
     manifest = Manifest.from_dict(content, location=location)
     if _columns(collection["fields"]) != _columns(_schema(manifest).to_dict()["fields"]):
         raise InputError(f"{location} has other columns than an index, of another version; fix: encode into a new one")
-    return manifest
+    return manifest, collection.get("collection_id")
 
 
 def _ensure_index(calls: Calls, *, make: bool) -> int | None:

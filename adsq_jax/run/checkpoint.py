@@ -7,6 +7,7 @@ import math
 import re
 import shutil
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from etils import epath
 
 from adsq_jax import storage
 from adsq_jax.devices import processes
-from adsq_jax.errors import InputError, first_line
+from adsq_jax.errors import InputError, first_line, remedy
 from adsq_jax.run import workdir
 
 _MANIFEST = "manifest.json"  # info, measured, layout and the files' hashes; written last, so without it nothing is complete
@@ -53,8 +54,9 @@ class Checkpoints:
         local = directory if self._temporary is None else Path(self._temporary.name)
         self._orbax_directory = local if storage.is_remote(local) else local.resolve()
         # orbax would delete old checkpoints before the new one's manifest is written; `_delete_old` does it after.
-        options = ocp.CheckpointManagerOptions(max_to_keep=None, enable_async_checkpointing=False)
+        options = ocp.CheckpointManagerOptions(max_to_keep=None, enable_async_checkpointing=False, cleanup_tmp_directories=True)
         self._manager = ocp.CheckpointManager(self._orbax_directory, options=options)
+        self._run = workdir.Identity(directory.parent)
 
     def steps(self) -> list[int]:
         """Return the steps that have a checkpoint, ascending."""
@@ -73,6 +75,7 @@ class Checkpoints:
           info: saved with the state, in types that JSON has.
           measured: the score on held-out images, higher is better. `best.json` names the best checkpoint, which stays.
         """
+        processes.run_on_all(lambda: self._run.check() if processes.leads() else None)  # orbax would make the folder again
         if processes.total(processes.leads() and step in self.steps()):
             return
         state = self._cut_padding(state)
@@ -87,9 +90,10 @@ class Checkpoints:
                 storage.copy_folder(folder, self._directory / str(step), last=_MANIFEST)
                 self._manager.delete(step)
         except Exception as error:  # on a full disk orbax raises bare Exceptions, and others
+            self._run.check()  # it may be gone since
             reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][-200:]
             raise InputError(
-                f"checkpoint {step} can't be written in {self._directory} ({reason}); fix: make room, then run the same "
+                f"checkpoint {step} can't be written in {self._directory} ({reason}); fix: {remedy(error)}, then run the same "
                 "command again; earlier checkpoints are kept"
             ) from error
         self._delete_old()
@@ -105,7 +109,7 @@ class Checkpoints:
             manifest = self._manifest(step)
             self._check_layout(step, manifest["layout"], self._layout(template))
             try:
-                return self._cut_padding(self._read(step, template)), manifest["info"]
+                state = self._cut_padding(self._read(step, template))
             except Exception as error:  # orbax raises bare Exceptions, and others
                 if processes.count() > 1:
                     raise InputError(
@@ -115,6 +119,9 @@ class Checkpoints:
                 # the hashes match, but a full disk may have cut files short before they were hashed
                 logging.warning("checkpoint %d is damaged: %s", step, first_line(error))
                 self._move_to_damaged(step)
+                continue
+            self._delete_old()  # a kill may have come before it
+            return state, manifest["info"]
         return None
 
     def close(self) -> None:
@@ -132,7 +139,10 @@ class Checkpoints:
                 workdir.write_json(self._directory / _BEST, {"step": best, "measured": measured[best]})
             for step in steps[: -self._keep]:
                 if step != best:
-                    _delete(self._directory / str(step))
+                    try:
+                        _delete(self._directory / str(step))
+                    except OSError as error:  # a network disk keeps what another program has open
+                        logging.warning("checkpoint %d can't be removed (%s)", step, error.strerror)
         processes.wait_for_all("checkpoints deleted")
         self._manager.reload()
 
@@ -225,11 +235,11 @@ def _has_rows(path: Any) -> bool:
     return jax.tree_util.keystr(path).endswith((".bank", ".codes"))
 
 
-def _hashes(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file below a folder but the manifest, by its path from there."""
+def _hashes(folder: Path, names: Collection[str] | None = None) -> dict[str, str]:
+    """Return the SHA-256 of each file below a folder, or of those with these names, by its path from there."""
     hashes = {}
     for name in storage.files(folder):
-        if name != _MANIFEST:
+        if name != _MANIFEST and (names is None or name in names):
             digest = hashlib.sha256()
             with (folder / name).open("rb") as file:
                 while chunk := file.read(_CHUNK):
@@ -258,8 +268,8 @@ def _problem(folder: Path) -> str | None:
         expected = manifest["files"]
         if not isinstance(manifest["info"], dict) or not isinstance(manifest["layout"], dict):
             return f"its {_MANIFEST} is not a checkpoint's"
-        hashes = _hashes(folder)
-        changed = sorted(name for name in expected.keys() | hashes.keys() if expected.get(name) != hashes.get(name))
+        hashes = _hashes(folder, expected)  # file managers and network disks add files of their own, as .DS_Store
+        changed = sorted(name for name in expected if expected[name] != hashes.get(name))
     except FileNotFoundError:
         return "it was not finished"
     except (OSError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:

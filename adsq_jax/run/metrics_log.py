@@ -1,5 +1,6 @@
 """Write and show the metrics of a run, no more: `training/rounds.py` and `training/step.py` decide what is logged."""
 
+import contextlib
 import json
 import shutil
 import sys
@@ -13,9 +14,10 @@ from absl import logging
 from tqdm.auto import tqdm
 
 from adsq_jax import storage
-from adsq_jax.run import workdir
+from adsq_jax.run import terminal, workdir
 
 _LINE_SECONDS = 10.0  # between two plain lines, at least
+_EVENTS_SECONDS = 30.0  # between two writes of TensorBoard's files to the disk, at least
 _STORE_SECONDS = 10.0  # between two writes of a file to an object store, at least
 
 
@@ -28,29 +30,26 @@ class MetricsLog:
         Lines of `metrics.jsonl` after `start`, the step that the run resumes from, are dropped, since the run repeats them.
         None means a new run: all lines are dropped.
         """
-        from tensorboardX import SummaryWriter, record_writer  # with boto3 and PyTorch, if they are there: a second
-
         path = directory / "metrics.jsonl"
         lines = b"" if start is None else _lines_until(path, start)
         workdir.write_bytes(path, lines)
         self._file = _RemoteFile(path, lines) if storage.is_remote(path) else path.open("ab")
-        for scheme in storage.SCHEMES:  # tensorboardX's own writers need further packages and other settings
-            record_writer.register_writer_factory(scheme, _RemoteFiles())
-        # purge_step hides all values of a folder from that step on: LabelNet counts its own steps, so it has its own folder.
+        # Events are hidden from a step on: LabelNet counts its own steps, so it has its own folder.
         events = directory / "tensorboard"
-        self._label_net_events = SummaryWriter(str(events / "label_net"), purge_step=0 if start is None else None)
-        self._events = SummaryWriter(str(events / "img_nets"), purge_step=0 if start is None else start + 1)
+        self._label_net_events = _Events(events / "label_net", hide_from=0 if start is None else None)
+        self._events = _Events(events / "img_nets", hide_from=0 if start is None else start + 1)
         self._total, self._start, self._began, self._shown = total, start or 0, time.monotonic(), 0.0
         self._bar, self._lines_below = None, []
         if sys.stderr.isatty() or tqdm.__module__ == "tqdm.auto":  # a class of that module is the bar of a notebook
-            self._bar = tqdm(total=total, initial=self._start, unit="step", dynamic_ncols=True)
+            options = {"file": terminal.bar_stream(), "dynamic_ncols": True}
+            self._bar = tqdm(total=total, initial=self._start, unit="step", **options)
             # the loss terms stand below the bar; on 80 columns they need two lines
-            self._lines_below = [tqdm(bar_format="{desc}", position=line, leave=False) for line in (1, 2)]
+            self._lines_below = [tqdm(bar_format="{desc}", position=line, leave=False, **options) for line in (1, 2)]
 
     def say(self, text: str) -> None:
         """Show a line of text."""
         if self._bar is not None:
-            self._bar.write(text, file=sys.stderr)
+            self._bar.write(terminal.clean(text), file=terminal.bar_stream())
         else:
             print(text, file=sys.stderr, flush=True)
 
@@ -65,11 +64,12 @@ class MetricsLog:
         group = "/".join([phase, *[label for label in labels.values() if isinstance(label, str)]])
         events = self._label_net_events if phase == "label_net" else self._events
         for name, value in values.items():
-            events.add_scalar(f"{group}/{name}", value, step)
+            events.add(f"{group}/{name}", value, step)
+        events.flush_now_and_then()
 
     def show(self, step: int, values: dict[str, float], *, label: str, images_per_second: float) -> None:
         """Show how far training is: the step, the metrics, the speed, and the time left."""
-        metrics, speed = format_metrics(values), f"{images_per_second:.0f} images/s"
+        metrics, speed = terminal.clean(format_metrics(values)), f"{images_per_second:.0f} images/s"
         if self._bar is not None:
             self._bar.set_description_str(label, refresh=False)
             self._bar.set_postfix_str(speed, refresh=False)
@@ -88,12 +88,10 @@ class MetricsLog:
 
     def close(self) -> None:
         """Write pending lines, and close files and bars."""
-        self._file.close()
-        self._label_net_events.close()
-        self._events.close()
-        for bar in [*self._lines_below, self._bar]:
-            if bar is not None:
-                bar.close()
+        with contextlib.ExitStack() as closing:  # all of them, though a full disk makes one fail
+            for part in (self._bar, *reversed(self._lines_below), self._events, self._label_net_events, self._file):
+                if part is not None:
+                    closing.callback(part.close)
 
 
 class SilentLog(MetricsLog):
@@ -122,6 +120,43 @@ class CallbackLog(SilentLog):
 def format_metrics(values: dict[str, float]) -> str:
     """Format metrics for messages: `balance 0.01 loss 0.3`."""
     return " ".join(f"{name} {value:.4g}" for name, value in values.items())
+
+
+class _Events:
+    """The values of a folder as TensorBoard reads them, written by this thread, so that an error is this thread's too."""
+
+    def __init__(self, folder: Path, *, hide_from: int | None):
+        """Begin a file; TensorBoard hides what earlier files have from that step on."""
+        from tensorboardX import event_file_writer, record_writer  # with boto3 and PyTorch, if they are there: a second
+        from tensorboardX.proto import event_pb2
+        from tensorboardX.summary import scalar
+
+        for scheme in storage.SCHEMES:  # tensorboardX's own writers need further packages and other settings
+            record_writer.register_writer_factory(scheme, _RemoteFiles())
+        self._event, self._scalar = event_pb2.Event, scalar
+        if not storage.is_remote(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        self._writer = event_file_writer.EventsWriter(str(folder / "events"))
+        self._flushed, self._closed = 0.0, False
+        if hide_from is not None:
+            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            self._writer.write_event(self._event(step=hide_from, wall_time=time.time(), session_log=start))
+
+    def add(self, name: str, value: Any, step: int) -> None:
+        """Add a value."""
+        self._writer.write_event(self._event(step=int(step), wall_time=time.time(), summary=self._scalar(name, value)))
+
+    def flush_now_and_then(self) -> None:
+        """Write what was added to the disk, unless that was done a moment ago."""
+        if time.monotonic() - self._flushed >= _EVENTS_SECONDS:
+            self._writer.flush()
+            self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        """Write what was added, and close the file; once that was done, do nothing."""
+        if not self._closed:
+            self._writer.close()
+            self._closed = True
 
 
 class _RemoteFile:
@@ -171,7 +206,7 @@ def _lines_until(path: Path, start: int) -> bytes:
             entry = json.loads(line)
             keep = entry["phase"] == "label_net" or entry["step"] <= start
         except (ValueError, LookupError, TypeError, RecursionError):  # cut short by a kill, or not a line of this log
-            break
+            continue
         if line.endswith(b"\n") and keep:
             lines.append(line)
     return b"".join(lines)

@@ -6,13 +6,16 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from adsq_jax.run import terminal
+
 
 def progress_bar(total: int, *, unit: str, description: str = "") -> "tqdm[Any]":
     """Make a progress bar that appears after a second and disappears at the end; call its `update(n)` after every n items."""
     return tqdm(
         total=total,
         unit=f" {unit}",
-        desc=description or None,
+        desc=terminal.clean(description) or None,
+        file=terminal.bar_stream(),
         unit_scale=total >= 1_000_000,
         delay=1,
         mininterval=0.5,

@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from adsq_jax import codes
+from adsq_jax.errors import printable
 from adsq_jax.retrieval import measures
 
 
@@ -17,6 +18,7 @@ def align(rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> str:
     Returns:
       One line per row.
     """
+    rows = [[printable(cell, keep="") for cell in row] for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     lines = (
         "  ".join(

@@ -1,23 +1,33 @@
 """The folder of a run, on a disk or in an object store: claim it for one config, and write its files atomically."""
 
 import contextlib
+import errno
 import fcntl
 import io
 import json
 import os
+import re
 import tempfile
 import warnings
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from adsq_jax import storage
 from adsq_jax.errors import InputError, first_line
 
+# A temporary file of `write_bytes`, and the folders of a run that may have some.
+_TEMPORARY = re.compile(r"\..+\.(json|jsonl|npy|safetensors)\.[a-z0-9_]{8}")
+_FOLDERS = ("codes", "model", "checkpoints")
+_NO_FOLDER_LOCKS = {errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.EOPNOTSUPP}  # network disks lock what is open for writing
+# The longest name that Linux takes, less what orbax adds below the folder of a run: checkpoints, a step, its temporary files.
+_LONGEST_NAME = 4_096 - 512
+_DEEPEST = 50  # levels of a JSON file; a config has five
 
-def claim(directory: Path, config: dict[str, Any]) -> IO[str]:
-    """Reserve a folder for one run until the returned lock is closed; make it, and write `config.json` there.
+
+def claim(directory: Path, config: dict[str, Any]) -> contextlib.ExitStack:
+    """Reserve a folder for one run until what is returned is closed; make it, and write `config.json` there.
 
     Object stores have no locks: there, two runs of the same config at the same time are not refused.
 
@@ -25,16 +35,15 @@ def claim(directory: Path, config: dict[str, Any]) -> IO[str]:
       InputError: the folder has another config or other files, another process uses it, or it can't be written.
     """
     check(directory, config)
-    with contextlib.ExitStack() as on_error:
+    with contextlib.ExitStack() as locks:
         try:
-            lock: IO[str] = io.StringIO()
             if not storage.is_remote(directory):
                 directory.mkdir(parents=True, exist_ok=True)
-                # O_NONBLOCK: opening a pipe of that name fails instead of waiting for a reader
-                lock = os.fdopen(os.open(directory / ".lock", os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK, 0o644), "w")
-                on_error.callback(lock.close)
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # The folder's own lock stays if somebody removes `.lock`, which network disks need.
+                _lock(directory / ".lock", os.O_WRONLY | os.O_CREAT, locks)
+                _lock(directory, os.O_RDONLY | os.O_DIRECTORY, locks)
                 check(directory, config)  # another run may have claimed the folder since the first check
+                _remove_leftovers(directory)
             if not storage.is_file(directory / "config.json"):
                 write_json(directory / "config.json", config)
             if storage.is_remote(directory):
@@ -43,12 +52,59 @@ def claim(directory: Path, config: dict[str, Any]) -> IO[str]:
             raise InputError(f"--workdir={directory} is in use by another run; fix: wait, or give another folder") from error
         except OSError as error:
             raise _unusable(directory, error) from error
-        on_error.pop_all()
-    return lock
+        return locks.pop_all()
+
+
+def _lock(path: Path, flags: int, locks: contextlib.ExitStack) -> None:
+    """Open a file or folder and lock it until `locks` is closed; raise BlockingIOError if another process has locked it."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK, 0o644)  # O_NONBLOCK: a pipe of that name is an error, not a long wait
+    locks.callback(os.close, descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if not (flags & os.O_DIRECTORY and error.errno in _NO_FOLDER_LOCKS):
+            raise
+
+
+def _remove_leftovers(directory: Path) -> None:
+    """Remove the temporary files of writes that were killed, from a folder that this process has claimed."""
+    for folder in (directory, *(directory / name for name in _FOLDERS)):
+        for name in os.listdir(folder) if folder.is_dir() else []:
+            if _TEMPORARY.fullmatch(name):
+                (folder / name).unlink()
+
+
+class Identity:
+    """Which folder a path named when a run began, to see that it is still that one."""
+
+    def __init__(self, directory: Path):
+        """Note the folder, which must be there, unless it is in an object store."""
+        self._directory = directory
+        self._noted = None if storage.is_remote(directory) else _device_and_inode(directory)
+
+    def check(self) -> None:
+        """Raise InputError if the folder was removed or renamed since."""
+        if self._noted is None:
+            return
+        try:
+            same = _device_and_inode(self._directory) == self._noted
+        except (FileNotFoundError, NotADirectoryError):
+            same = False
+        if not same:
+            raise InputError(
+                f"{self._directory} was removed or renamed while a run used it: nothing can be saved there; fix: move it "
+                "back, then run the same command again"
+            )
+
+
+def _device_and_inode(path: Path) -> tuple[int, int]:
+    noted = path.stat()
+    return noted.st_dev, noted.st_ino
 
 
 def check(directory: Path, config: dict[str, Any]) -> None:
     """Raise InputError as `claim` does, unless a folder is new, empty or of the same config; write nothing."""
+    _check_name(directory)
     try:
         names = storage.entries(directory).keys()
     except FileNotFoundError:
@@ -68,7 +124,7 @@ def check(directory: Path, config: dict[str, Any]) -> None:
     ours = _flatten(json.loads(json.dumps(config)))
     different = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
     if different:
-        listed = ", ".join(f"{key} is {theirs.get(key)!r} there and {ours.get(key)!r} here" for key in different[:3])
+        listed = ", ".join(f"{key} is {theirs.get(key)!r:.100} there and {ours.get(key)!r:.100} here" for key in different[:3])
         more = f", and {len(different) - 3} more" if len(different) > 3 else ""
         raise InputError(
             f"--workdir={directory} belongs to a run of another config ({listed}{more}); fix: give another folder, or the "
@@ -76,12 +132,43 @@ def check(directory: Path, config: dict[str, Any]) -> None:
         )
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file; raise InputError if it can't be read or isn't JSON."""
+def _check_name(directory: Path) -> None:
+    """Raise InputError if libraries that save there can't be given the folder's name."""
+    if storage.is_remote(directory):
+        return
+    name = os.fsencode(directory.absolute())
     try:
-        return json.loads(storage.read(path).decode())
+        name.decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"--workdir={directory} is not UTF-8; fix: give a folder whose whole path is") from error
+    if len(name) > _LONGEST_NAME:
+        raise InputError(
+            f"--workdir={str(directory)[:100]}... has {len(name):,} bytes as an absolute path: expected at most "
+            f"{_LONGEST_NAME:,}, so that the run's files have names too; fix: give a shorter path"
+        )
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; raise InputError if it can't be read, isn't JSON, or is nested deeper than any of ours."""
+    try:
+        content = json.loads(storage.read(path).decode())
+        _check_depth(content)
+        return content
     except (OSError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, not JSON, or a number too long
         raise InputError(f"{path} can't be read as JSON ({error}); fix: restore it, or give another folder") from error
+
+
+def _check_depth(content: Any) -> None:
+    level = [content]
+    for _ in range(_DEEPEST):
+        level = [below for tree in level for below in _values(tree)]
+        if not level:
+            return
+    raise ValueError(f"it is nested deeper than {_DEEPEST} levels")
+
+
+def _values(tree: Any) -> list[Any]:
+    return list(tree.values()) if isinstance(tree, dict) else tree if isinstance(tree, list) else []
 
 
 def read_array(path: Path, *, description: str) -> np.ndarray:

@@ -1,10 +1,10 @@
 """A run in a folder: restore, train, save, stop. Only this module of `training` reads configs."""
 
+import contextlib
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -173,6 +173,7 @@ def train(
         info = {"seconds": before + time.monotonic() - began, **origin}
         checkpoints.save(int(state.step), setup.devices.to_host(state, setup.specs), info=info, measured=measured)
 
+    finished = False
     try:
         with _stop_on_signal() as stop:
             # One process may have more of the features to compute than others, so they can't agree on when to stop.
@@ -184,6 +185,7 @@ def train(
                 state = rounds.train_label_net(setup, state, log=log, log_every=saving.log_every, stop=stop)
                 save(setup, state)
             state = _train_rounds(setup, state, saving=saving, log=log, stop=stop, save=save)
+        finished = True
     except NotFinite as error:
         steps = checkpoints.steps()
         good = f"the last good checkpoint, step {steps[-1]}, is kept" if steps else "there is no checkpoint yet"
@@ -192,8 +194,10 @@ def train(
             "or the term's weight, and give a new --workdir"
         ) from error
     finally:
-        log.close()
-        checkpoints.close()
+        # Of two errors the first says more: on a full disk nothing can be closed after a checkpoint that wasn't written.
+        with contextlib.nullcontext() if finished else contextlib.suppress(OSError), contextlib.ExitStack() as closing:
+            closing.callback(checkpoints.close)
+            closing.callback(log.close)
     return setup, state, before + time.monotonic() - began
 
 
@@ -259,7 +263,7 @@ def _check_origin(info: dict[str, Any], now: dict[str, Any], directory: Path, *,
     return seconds
 
 
-@contextmanager
+@contextlib.contextmanager
 def _stop_on_signal() -> Iterator[Callable[[], bool]]:
     """Yield a function that returns True once SIGINT or SIGTERM has arrived; a second SIGINT stops immediately."""
     received: list[int] = []

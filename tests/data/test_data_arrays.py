@@ -82,6 +82,12 @@ def test_paths_of_the_working_folder(paths, tmp_path, monkeypatch):
     np.testing.assert_array_equal(pixels_of(data.from_arrays([path.name for path in paths], IDS)), COLOUR)
 
 
+def test_paths_of_the_home(paths, tmp_path, monkeypatch):
+    """`~` is the home."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    np.testing.assert_array_equal(pixels_of(data.from_arrays([f"~/{path.name}" for path in paths], IDS)), COLOUR)
+
+
 def test_a_file_that_is_damaged_later(paths):
     """A picture that can't be decoded is named when it is read."""
     dataset = data.from_arrays(paths, IDS)

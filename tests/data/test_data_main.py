@@ -270,6 +270,20 @@ def test_what_would_be_lost_or_become_data_is_refused_before_the_work(pictures, 
     assert files(tmp_path / "known") == before
 
 
+def test_the_home(pictures, tmp_path, monkeypatch):
+    """`~` is the home in a config's path, in its keys and in flags; a folder below the pictures is refused as well."""
+    (tmp_path / "my.py").write_text((ROOT / "configs" / "folder.py").read_text())
+    (tmp_path / "here").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path / "here")
+    flags = [flag.replace(str(tmp_path), "~") for flag in flags_of(pictures)]
+    config = ["--config=~/my.py" if flag.startswith("--config=") else flag for flag in flags]
+    accepted(*config, "--out=~/out")
+    accepted(*config, "--verify=~/out/manifest.json")
+    assert "would become a class" in refused(*config, "--out=~/pictures/check")
+    assert not list((tmp_path / "here").iterdir())
+
+
 def test_many_bad_images(pictures, tmp_path):
     """Ten bad images are told, and how many more there are; the manifest of `skip` names them all."""
     for k in range(12, 25):

@@ -316,6 +316,43 @@ def test_changes_are_visible_after_refresh(engine):
         assert reader.count() == N
 
 
+@pytest.mark.parametrize("other", [{"model_sha256": "n" * 64}, {"bits": 24}])
+def test_an_index_replaced_by_one_of_other_codes(engine, other):
+    """Whoever has the old one open is told at a refresh and at a write, each time, in one line; nothing is written."""
+    opened, database = filled(engine, bits=12)
+    with opened:
+        opened.search(database[:1], k=1)
+        engine.remove()
+        with engine.create(**{"bits": 12, **other}) as new:
+            new.add(items(3), packed(3, bits=new.manifest.bits))
+        for _ in range(2):
+            with pytest.raises(InputError, match="was replaced while it was open: it held codes of 12 bits") as raised:
+                opened.refresh()
+            assert "\n" not in str(raised.value)
+        with pytest.raises(InputError, match="replaced"):
+            opened.add([Item("/new")], database[:1])
+        with pytest.raises(InputError, match="replaced"):
+            opened.delete([items(1)[0].id])
+    with engine.open() as new:
+        assert sorted(new.ids()) == [item.id for item in items(3)]
+
+
+def test_an_index_replaced_by_one_of_the_same_model(engine):
+    """A refresh shows the new one as a whole, also if it was written as many times as the old one; without one it is gone."""
+    opened, database = filled(engine, bits=12)
+    with opened:
+        opened.search(database[:1], k=1)
+        engine.remove()
+        with pytest.raises(InputError, match="holds no index"):
+            opened.refresh()
+        with engine.create(bits=12) as new:
+            new.add([Item("/a"), Item("/b")], database[[3, N - 1]])
+        opened.refresh()
+        found = opened.search(database[N - 1 :], k=1)
+        assert opened.items(found.keys[0]) == [Item("/b")]
+        assert opened.count() == 2
+
+
 FILTERS = {
     "label=cat": lambda item: "cat" in item.labels,
     "label!=cat": lambda item: "cat" not in item.labels,

@@ -90,6 +90,41 @@ def test_many_small_adds_are_merged(tmp_path):
         assert opened.items(found.keys[0]) == [Item("/77")]
 
 
+def test_one_add_a_process_is_merged_too(tmp_path):
+    """What counts are the table's fragments, not the adds of the process that has it open."""
+    engine, most = embedded(tmp_path), 36
+    for row in range(most):
+        with engine.create(bits=16) as opened:
+            opened.add([Item(f"/{row}")], np.full((1, 2), row, np.uint8))
+    with engine.open() as opened:
+        assert opened._table.stats()["fragment_stats"]["num_fragments"] < 10
+        assert sorted(opened.ids()) == sorted(f"/{row}" for row in range(most))
+
+
+def test_the_lock_is_removed(tmp_path):
+    """Who has lost the lock doesn't write, since another process may."""
+    engine = embedded(tmp_path)
+    with engine.create(bits=16) as first:
+        (tmp_path / "index" / ".lock").unlink()
+        with engine.create(bits=16) as second:
+            second.add([Item("/second")], np.zeros((1, 2), np.uint8))
+            with pytest.raises(InputError, match=r"\.lock was removed or replaced while the index was open"):
+                first.add([Item("/first")], np.zeros((1, 2), np.uint8))
+    with engine.open() as opened:
+        assert list(opened.ids()) == ["/second"]
+
+
+def test_a_table_is_never_overwritten(tmp_path, monkeypatch):
+    """Not even where this library doesn't see that there is one."""
+    engine = filled(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr("adsq_jax.index.embedded._has_table", lambda folder: False)
+        with pytest.raises(InputError):
+            engine.create(bits=16)
+    with engine.open() as opened:
+        assert opened.count() == 100
+
+
 def test_a_full_disk(tmp_path):
     """Simulated by a limit on the size of files, in a process of its own: one line, and earlier items stay."""
     engine = filled(tmp_path)

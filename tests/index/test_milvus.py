@@ -20,6 +20,7 @@ from adsq_jax.data import images
 from adsq_jax.errors import InputError
 from adsq_jax.index import Item, Manifest, filters, milvus_filters, milvus_server, parse
 from adsq_jax.index import __main__ as copying
+from adsq_jax.index import milvus as milvus_engine
 from adsq_jax.index.milvus_server import Address
 from launch.milvus import server as local
 
@@ -72,6 +73,70 @@ def test_wrong_addresses(location, said):
             attempt()
         assert "secret" not in str(raised.value)
         assert "\n" not in str(raised.value)
+
+
+class Collection:
+    """What `Calls` answers about a collection that others can drop and make anew, without a server."""
+
+    def __init__(self, manifest):
+        self.address, self.asked = Address.parse("http://host/a"), []
+        self.make(manifest)
+
+    def make(self, manifest):
+        self.manifest, self.number = manifest, len(self.asked)
+
+    def __call__(self, name, **arguments):
+        self.asked.append(name)
+        fields = milvus_engine._schema(self.manifest).to_dict()["fields"]
+        answers = {
+            "has_collection": self.manifest is not None,
+            "describe_collection": {
+                "description": json.dumps(self.manifest.to_dict()),
+                "fields": fields,
+                "collection_id": self.number,
+            },
+            "list_indexes": ["code"],
+            "query": [{"count(*)": 3}],
+        }
+        return answers.get(name, {})
+
+    def load(self):
+        self.asked.append("load")
+
+
+def opened_collection():
+    collection = Collection(Manifest(12, "m" * 64))
+    return collection, milvus_engine.MilvusIndex(collection, collection.manifest, nlist=None, collection_id=0)
+
+
+def test_a_replaced_collection(monkeypatch):
+    """Other codes under the same name are refused at a refresh, before a write, and soon by a search without either."""
+    collection, opened = opened_collection()
+    assert opened.count() == 3
+    collection.make(Manifest(12, "n" * 64))
+    code = np.zeros((1, 2), np.uint8)
+    for ask in (opened.refresh, lambda: opened.add([Item("/a")], code), lambda: opened.delete(["/a"])):
+        with pytest.raises(InputError, match="was replaced while it was open: it held codes of 12 bits of model mmmm"):
+            ask()
+    assert not {"upsert", "delete"} & set(collection.asked)
+    monkeypatch.setattr(milvus_engine, "_COMPARED_EVERY", -1.0)
+    for ask in (opened.count, lambda: opened.search(code, k=1), lambda: opened.find(["/a"]), lambda: list(opened.scan())):
+        with pytest.raises(InputError, match="was replaced"):
+            ask()
+
+
+def test_a_collection_made_anew():
+    """The same codes in a new collection are loaded, and searched; the comparison isn't repeated with each question."""
+    collection, opened = opened_collection()
+    collection.asked.append("anything, so that it has another number")
+    collection.make(Manifest(12, "m" * 64, "/other/run"))
+    opened.refresh()
+    assert "load" in collection.asked
+    assert opened.manifest.model == "/other/run"
+    collection.asked.clear()
+    for _ in range(5):
+        opened.count()
+    assert collection.asked == ["query"] * 5
 
 
 TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=6)

@@ -62,6 +62,13 @@ def test_every_dtype_and_view(name):
     assert found.sha256 == hashlib.sha256((HERE / name).read_bytes()).hexdigest()
 
 
+def test_a_path_of_the_home(tmp_path, monkeypatch):
+    """`~` is the home."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    np.savez(tmp_path / "weights.npz", a=np.ones(3, np.float32))
+    assert weight_files.read("~/weights.npz").arrays["a"].tolist() == [1, 1, 1]
+
+
 def test_arrays_are_apart():
     """Tensors that share numbers in the file get arrays of their own."""
     found = weight_files.read(str(HERE / "zip.pth")).arrays

@@ -404,3 +404,82 @@ def test_a_file_cut_short_before_it_was_hashed(open_checkpoints, tmp_path, caplo
     (folder / "default" / name).write_bytes(b"")
     rewrite_manifest(folder, files=checkpoint._hashes(folder))
     assert_falls_back(open_checkpoints, caplog)
+
+
+@pytest.mark.parametrize("name", [".DS_Store", ".nfs0000000001b5d6e80000002c", "Thumbs.db"])
+def test_files_that_others_add(open_checkpoints, tmp_path, caplog, name):
+    """What a file manager or a network disk puts into every folder of a checkpoint is no damage."""
+    save(open_checkpoints(), 5, 10)
+    for step in ("5", "10"):
+        folder = tmp_path / "checkpoints" / step
+        for place in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
+            (place / name).write_bytes(b"\0")
+    assert_same_bits(open_checkpoints().restore(make_state(1))[0], make_state(10))
+    assert "damaged" not in caplog.text
+    assert not (tmp_path / "damaged_checkpoints").exists()
+
+
+def test_an_old_checkpoint_that_cannot_be_removed(open_checkpoints, tmp_path, caplog, monkeypatch):
+    """A file that a network disk keeps is told in a line, and training goes on."""
+
+    def busy(folder):
+        raise OSError(16, "Device or resource busy", str(folder))
+
+    checkpoints = open_checkpoints(keep=1)
+    save(checkpoints, 5)
+    monkeypatch.setattr(checkpoint, "_delete", busy)
+    save(checkpoints, 10)
+    assert "checkpoint 5 can't be removed (Device or resource busy)" in caplog.text
+    assert_same_bits(open_checkpoints(keep=1).restore(make_state(1))[0], make_state(10))
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_a_run_whose_folder_is_gone(tmp_path, elsewhere):
+    """Removed or renamed during the run: a save says so in one line, and makes no new folder of that name."""
+    run = tmp_path / "run"
+    with contextlib.closing(Checkpoints(run / "checkpoints", keep=2, rows=300)) as checkpoints:
+        save(checkpoints, 5)
+        run.rename(tmp_path / "renamed")
+        if not elsewhere:
+            shutil.rmtree(tmp_path / "renamed")
+        with pytest.raises(InputError, match=rf"{run} was removed or renamed .*; fix: move it back"):
+            save(checkpoints, 10)
+        assert not run.exists()
+        if elsewhere:
+            (tmp_path / "renamed").rename(run)
+            save(checkpoints, 10)
+            assert_same_bits(checkpoints.restore(make_state(1))[0], make_state(10))
+
+
+def test_what_kills_leave(open_checkpoints, tmp_path):
+    """One checkpoint more than are kept, and one that orbax hadn't finished, are gone once the run goes on."""
+    killed = open_checkpoints(keep=1)
+    killed._delete_old = lambda: None
+    save(killed, 5, 10)
+    shutil.copytree(tmp_path / "checkpoints" / "10", tmp_path / "checkpoints" / "15.orbax-checkpoint-tmp")
+    checkpoints = open_checkpoints(keep=1)
+    assert_same_bits(checkpoints.restore(make_state(1))[0], make_state(10))
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["10"]
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (OSError(28, "No space left on device"), "make room"),
+        (ValueError("tensorstore: RESOURCE_EXHAUSTED: error writing: No space left on device [x]"), "make room"),
+        (OSError(24, "Too many open files"), r"raise the limit of open files \(ulimit -n\)"),
+        (OSError(13, "Permission denied"), "get the permission"),
+        (MemoryError(), "raise the limit of memory"),
+        (ValueError("something else"), "repair that"),
+    ],
+)
+def test_advice(open_checkpoints, monkeypatch, error, advice):
+    """A checkpoint that can't be written says what to do about the reason, and to make room only where there is none."""
+    checkpoints = open_checkpoints()
+
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(checkpoints._manager, "save", fail)
+    with pytest.raises(InputError, match=rf"checkpoint 10 can't be written in .*; fix: [^;]*{advice}"):
+        save(checkpoints, 10)

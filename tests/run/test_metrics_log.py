@@ -280,3 +280,47 @@ def test_callback(capsys):
     log.close()
     assert lines == [{"phase": "img_net", "step": 3, "net": "g", "likelihood": 0.5}]
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "junk", [b"junk\n", b"\xff\xfe\n", b"[1]\n", b'{"phase": "img_net", "step": "1"}\n', b"[" * 2_000 + b"\n"]
+)
+def test_a_line_that_is_none_costs_only_itself(tmp_path, junk):
+    """A first line that isn't of this log is dropped, and those that follow stay."""
+    record_run(tmp_path, start=0, steps=[1, 2])
+    path = tmp_path / "metrics.jsonl"
+    intact = path.read_bytes()
+    path.write_bytes(junk + intact)
+    record_run(tmp_path, start=2, steps=[3])
+    assert path.read_bytes().startswith(intact)
+    assert [entry["step"] for entry in lines_of(tmp_path)] == [1, 2, 3]
+
+
+def test_a_disk_that_is_full(tmp_path, monkeypatch):
+    """If TensorBoard's files can't be written the run is told at once; all files are closed, and nobody waits for a thread."""
+    log = MetricsLog(tmp_path, start=None, total=100)
+
+    def full():
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(log._events._writer, "flush", full)
+    for _ in range(30):  # more than a queue would hold
+        with pytest.raises(OSError, match="No space left"):
+            log.record("img_net", 1, {"total": 1.0}, labels={"net": "f"})
+    monkeypatch.undo()
+    log.close()
+    assert log._file.closed
+    log.close()
+
+
+def test_names_in_a_bar_are_cleaned(tmp_path):
+    """A line above the bar, and a metric's name from somebody's method, can't move the cursor."""
+    with terminal() as read:
+        log = MetricsLog(tmp_path, start=0, total=10)
+        log.say("from \x1b[2J\x9b")
+        log.show(5, {"\x1b]0;x\x07": 1.0}, label="f", images_per_second=1.0)
+        log.close()
+        text = read()
+    assert "from \\x1b[2J\\x9b" in text
+    assert "\\x1b]0;x\\x07 1" in text
+    assert "\x1b]" not in text

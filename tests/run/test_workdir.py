@@ -1,5 +1,6 @@
 """The folder of a run: which run may use it, what the others are told, and atomic writes of files."""
 
+import fcntl
 import io
 import json
 import os
@@ -385,3 +386,93 @@ def test_writing_gives_the_systems_reason(tmp_path):
         output.writing(Path(300 * "a")),
     ):
         os.stat(300 * "a")
+
+
+def test_a_lock_that_somebody_removes(tmp_path):
+    """`rm .lock` lets no second run in: the folder itself is locked; and `.lock`, which older versions take, is locked too."""
+    with workdir.claim(tmp_path, CONFIG):
+        (tmp_path / ".lock").unlink()
+        assert "in use" in error_of(workdir.claim, tmp_path)
+    with (tmp_path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert "in use" in error_of(workdir.claim, tmp_path)
+    workdir.claim(tmp_path, CONFIG).close()
+
+
+def test_a_network_disk_that_locks_no_folders(tmp_path, monkeypatch):
+    """NFS locks only what is open for writing: there, `.lock` alone is locked."""
+    flock = fcntl.flock
+
+    def nfs(descriptor, operation):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(9, "Bad file descriptor")
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", nfs)
+    with workdir.claim(tmp_path, CONFIG):
+        assert "in use" in error_of(workdir.claim, tmp_path)
+
+
+def test_what_kills_leave(tmp_path):
+    """Temporary files of writes that were killed are removed by the next run; files of any other name stay."""
+    workdir.claim(tmp_path, CONFIG).close()
+    (tmp_path / "codes").mkdir()
+    leftovers = [
+        tmp_path / ".result.json.k3x_9abc",
+        tmp_path / ".metrics.jsonl.00000000",
+        tmp_path / "codes" / ".f.npy.abcdefgh",
+    ]
+    others = [tmp_path / name for name in (".notes.json", ".token.json", ".result.json.mine", "result.json.k3x_9abc")]
+    for path in (*leftovers, *others):
+        path.write_text("x")
+    workdir.check(tmp_path, CONFIG)
+    assert all(path.exists() for path in leftovers)
+    workdir.claim(tmp_path, CONFIG).close()
+    assert not any(path.exists() for path in leftovers)
+    assert all(path.exists() for path in others)
+
+
+@both
+@pytest.mark.parametrize("depth", [60, 900, 100_000])
+@pytest.mark.parametrize("opening", ['{"a":', "["])
+def test_a_config_that_is_nested_deep(tmp_path, function, opening, depth):
+    """Nested deeper than any of ours, it is refused in one line."""
+    (tmp_path / "config.json").write_text(opening * depth + "1" + ("}" if ":" in opening else "]") * depth)
+    text = error_of(function, tmp_path)
+    assert "config.json can't be read as JSON (" in text
+    assert "nested deeper than" in text or depth > 60
+
+
+def test_a_name_that_is_too_long_for_what_it_is_to_hold(tmp_path):
+    """A folder that can be made, and none of orbax's files below it, is refused before the work, in one line."""
+    directory = tmp_path / "/".join(["d" * 200] * 20)
+    for function in (workdir.claim, workdir.check):
+        with pytest.raises(
+            InputError, match=r"bytes as an absolute path: expected at most [\d,]+, .*; fix: give a shorter path"
+        ):
+            function(directory, CONFIG)
+    assert list(tmp_path.iterdir()) == []
+
+
+@both
+def test_a_name_that_is_not_utf_8(tmp_path, function):
+    """It is refused before the work, since orbax can't write there."""
+    assert "is not UTF-8; fix: give a folder whose whole path is" in error_of(function, tmp_path / os.fsdecode(b"\xff"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_another(tmp_path):
+    """An identity is that of the folder, not of its name; one of an object store is never checked."""
+    run = tmp_path / "run"
+    run.mkdir()
+    identity = workdir.Identity(run)
+    identity.check()
+    run.rename(tmp_path / "renamed")
+    for make in (None, run.write_bytes, run.mkdir):
+        if make is not None:
+            make(*([b""] if make == run.write_bytes else []))
+        with pytest.raises(InputError, match="was removed or renamed"):
+            identity.check()
+        run.unlink() if run.is_file() else run.rmdir() if run.is_dir() else None
+    (tmp_path / "renamed").rename(run)
+    identity.check()

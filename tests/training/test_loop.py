@@ -82,6 +82,27 @@ def test_the_folder_of_a_run_has_what_the_design_names(tmp_path):
     assert {line["phase"] for line in lines} == {"label_net", "img_net", "codes"}
 
 
+@pytest.mark.parametrize("at", [3, 16])
+def test_a_folder_that_is_renamed_during_the_run(at, tmp_path, monkeypatch):
+    """One line, wherever the run is, and no folder of the old name; moved back, the run goes on to its end."""
+    config, folder = mock_data.small_config(), tmp_path / "run"
+    setup = make_setup(config)
+    split, calls = setup.devices.split_batch, []
+
+    def renaming(batch):
+        calls.append(1)
+        if len(calls) == at:
+            folder.rename(tmp_path / "renamed")
+        return split(batch)
+
+    monkeypatch.setattr(setup.devices, "split_batch", renaming)
+    with pytest.raises(InputError, match="was removed or renamed while a run used it"):
+        run(setup, folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["renamed"]
+    (tmp_path / "renamed").rename(folder)
+    assert run(make_setup(config), folder)["map"] > 0
+
+
 @pytest.mark.parametrize("kind", ["shard_map", "pmap"])
 def test_the_whole_loop_on_four_devices(kind, whole, tmp_path, monkeypatch):
     """Both ways to run in parallel learn on four devices what one learns, and go on after a stop as if there was none."""

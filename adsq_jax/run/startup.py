@@ -1,0 +1,62 @@
+"""What a command does before it imports anything else: streams, Ctrl-C, and limits under which imports would fail."""
+
+import os
+import resource
+import signal
+import sys
+from typing import Any
+
+from adsq_jax.run import terminal
+
+_LEAST_FILES = 64  # open at once: libraries, data, the files of a run and of an event loop
+_LEAST_ADDRESS_SPACE = 6 << 30  # bytes; with less, XLA or a thread's stack ends the process without a word of Python's
+
+
+def is_command() -> bool:
+    """Return whether this process began as `adsq` or `python -m adsq_jax...`, and not as a worker of such a process."""
+    program = (getattr(sys, "argv", None) or [""])[0]
+    if program == "-m":  # until Python has found the module
+        return any(argument.removeprefix("-m").split(".")[0] == "adsq_jax" for argument in sys.orig_argv[1:])
+    return os.path.basename(program) == "adsq" and program in sys.orig_argv
+
+
+def prepare() -> None:
+    """Take names of files as UTF-8, replace closed streams, let Ctrl-C end the imports in one line, and check limits.
+
+    Ends the process with status 2 where limits are too low.
+    """
+    _use_utf8()
+    terminal.open_closed_streams()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored, as nohup and shells want it
+        signal.signal(signal.SIGINT, _stop)
+    problem = limits_problem()
+    if problem is not None:
+        print(f"error: {problem}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _use_utf8() -> None:
+    """Start Python again in its UTF-8 mode where the locale has another encoding: an index knows names as UTF-8."""
+    if sys.getfilesystemencoding() == "utf-8" or os.environ.get("PYTHONUTF8") == "1" or not sys.executable:
+        return
+    shown = getattr(sys.stdout, "encoding", None) or "ascii"  # the terminal's is still the locale's
+    environment = {"PYTHONIOENCODING": f"{shown}:backslashreplace", **os.environ, "PYTHONUTF8": "1"}
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+
+
+def limits_problem() -> str | None:
+    """Return which limit of this process is too low for any command, and how to raise it; None if none is."""
+    files, space = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_AS))
+    if files != resource.RLIM_INFINITY and files < _LEAST_FILES:
+        return f"expected a limit of at least {_LEAST_FILES} open files, got {files}; fix: ulimit -n {_LEAST_FILES}"
+    if space != resource.RLIM_INFINITY and space < _LEAST_ADDRESS_SPACE:
+        return (
+            f"expected an address space of at least {_LEAST_ADDRESS_SPACE >> 20:,} MiB, got {space >> 20:,} MiB; fix: "
+            "ulimit -v unlimited, or limit the memory of a container instead"
+        )
+    return None
+
+
+def _stop(number: int, frame: Any) -> None:
+    print("stopped", file=sys.stderr, flush=True)
+    os._exit(128 + number)

@@ -1,0 +1,76 @@
+"""Tracebacks of libraries go into a file of the run; what is for the user stays on standard error."""
+
+import gc
+import logging
+import sys
+import threading
+
+from absl import logging as absl_logging
+
+from adsq_jax import storage
+from adsq_jax.run import library_log
+
+
+class Unhappy:
+    """Fails where Python can raise nothing."""
+
+    def __del__(self):
+        raise ValueError("in del")
+
+
+def fail():
+    """Fail as libraries do: in a log, in a thread, where an object ends."""
+    try:
+        raise OSError(28, "No space left on device")
+    except OSError:
+        logging.getLogger("asyncio").exception("Task exception was never retrieved")
+    absl_logging.error("error of orbax\nin two lines")
+    thread = threading.Thread(target=lambda: 1 / 0, name="writer")
+    thread.start()
+    thread.join()
+    Unhappy()
+    gc.collect()
+
+
+def test_tracebacks_go_into_a_file(tmp_path, capsys):
+    """Standard error gets one line that names the file, and warnings of one line; afterwards all is as it was."""
+    hooks = threading.excepthook, sys.unraisablehook
+    absl_logging.use_absl_handler()
+    with library_log.writing(tmp_path):
+        absl_logging.warning("checkpoint 5 is damaged")
+        assert not list(tmp_path.iterdir())
+        fail()
+        fail()
+    text = (tmp_path / library_log.NAME).read_text()
+    for said in ("never retrieved", "No space left", "in two lines", "in the thread writer", "ZeroDivisionError", "in del"):
+        assert text.count(said) >= 2
+    errors = capsys.readouterr().err
+    assert "checkpoint 5 is damaged" in errors
+    assert errors.endswith(f"a library reports an error: see {tmp_path / library_log.NAME}\n")
+    assert len(errors.splitlines()) == 2
+    assert (threading.excepthook, sys.unraisablehook) == hooks
+    assert not any(handler.filters for handler in logging.getLogger().handlers)
+
+
+def test_a_file_that_cannot_be_written(tmp_path, capsys):
+    """On a full disk tracebacks are lost, and nothing else is."""
+    (tmp_path / library_log.NAME).mkdir()
+    with library_log.writing(tmp_path):
+        fail()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_library_that_repeats_itself(tmp_path, monkeypatch):
+    """The file doesn't grow without bound."""
+    monkeypatch.setattr(library_log, "_MOST_BYTES", 2_000)
+    with library_log.writing(tmp_path):
+        for _ in range(100):
+            absl_logging.error("x" * 100)
+    assert 1_000 < (tmp_path / library_log.NAME).stat().st_size <= 2_000
+
+
+def test_an_object_store(tmp_path, capsys):
+    """It can't append: there, everything goes to standard error."""
+    with library_log.writing(storage.path("s3://bucket/run")):
+        absl_logging.error("here")
+    assert "here" in capsys.readouterr().err
