@@ -68,6 +68,9 @@ class DecodingWorker:
         """End all processes."""
         for process in self._processes:
             process.close()
+        with contextlib.suppress(queue.Empty):
+            while True:  # those that no thread waits for, which would end them itself
+                self._idle.get_nowait().end()
 
     def decode(self, content: bytes, *, shorter_sides: Sequence[int]) -> list[np.ndarray]:
         """Decode a picture as `images.decode` does, once for each size.

@@ -25,18 +25,20 @@ function make(tag, properties, ...children) {
   return element;
 }
 
-function show(line, hits, bad) {
+function showHits(line, hits, isBad) {
   one(".status-line").textContent = line;
-  one(".status-line").classList.toggle("bad", Boolean(bad));
+  one(".status-line").classList.toggle("bad", isBad);
   one(".grid").replaceChildren(...hits.map(picture));
 }
+
+const showError = error => showHits(error.message, [], true);
 
 function picture({id, image, lines}) {
   const shown = image ? make("img", {alt: "", src: image}) : make("span", {className: "gone", textContent: `can't be shown:\n${id}`});
   const texts = lines.map(text => make("span", {textContent: text}));
   const button = make("button", {type: "button", className: "picture", title: id}, shown, ...texts);
   button.dataset.id = id;
-  button.addEventListener("click", () => change(() => post("select", {id})));
+  button.addEventListener("click", () => findLike(() => post("select", {id})));
   return button;
 }
 
@@ -49,41 +51,48 @@ function showQuery(query) {
   one(".bits").replaceChildren(...[...query.bits].map(bit => make("i", {className: bit === "1" ? "on" : ""})));
 }
 
-// The newest question alone changes the page.
+// The newest question alone changes the page: `work` returns a function that does.
 async function newest(work) {
   const number = ++latest;
-  const isNewest = () => number === latest;
+  one(".found").setAttribute("aria-busy", "true");
+  let change;
   try {
-    await work(isNewest);
+    change = await work();
   } catch (error) {
-    if (isNewest()) show(error.message, [], true);
+    change = () => showError(error);
   }
+  if (number !== latest) return;
+  one(".found").setAttribute("aria-busy", "false");
+  change();
 }
 
-const change = getQuery => newest(async isNewest => {
-  let query = null;
+const findLike = getQuery => newest(async () => {
+  let query;
   try {
     query = await getQuery();
-  } finally {
-    if (isNewest()) showQuery(query);
+  } catch (error) {
+    return () => { showQuery(null); showError(error); };
   }
-  if (isNewest()) await search(isNewest);
+  const showFound = await search(query.code).catch(error => () => showError(error));
+  return () => { showQuery(query); showFound(); };
 });
 
-async function search(isNewest) {
-  if (code === null) return;
-  const answer = await post("search", {code, k: limits.k(), radius: limits.radius(), where: one("#where input").value});
-  if (isNewest()) show(answer.line, answer.hits);
+async function search(code) {
+  if (code === null) return () => {};
+  const {line, hits} = await post("search", {code, k: limits.k(), radius: limits.radius(), where: one("#where input").value});
+  return () => showHits(line, hits, false);
 }
+
+const searchAgain = () => newest(() => search(code));
 
 function searchSoon() {
   clearTimeout(pause);
-  pause = setTimeout(() => newest(search), 100);
+  pause = setTimeout(searchAgain, 100);
 }
 
 function give(file) {
   if (!file) return;
-  change(async () => {
+  findLike(async () => {
     if (file.size > limits.bytes) throw new Error(`${file.name} has more than ${limits.bytes >> 20} MiB; fix: make it smaller`);
     return ask(`upload?name=${encodeURIComponent(file.name)}`, {method: "POST", body: file});
   });
@@ -116,7 +125,7 @@ async function start() {
   connect("k", 1, mostHits, 20);
   connect("radius", 0, bits, bits);
   one("#radius label").textContent = `Radius in bits (${bits}: any)`;
-  one("#where input").addEventListener("change", () => newest(search));
+  one("#where input").addEventListener("change", searchAgain);
   const drop = one(".drop"), chosen = one(".drop input");
   chosen.addEventListener("change", () => { give(chosen.files[0]); chosen.value = ""; });
   drop.addEventListener("dragover", event => event.preventDefault());
@@ -126,4 +135,7 @@ async function start() {
   else one("#samples p").textContent = "The index has no picture that can be shown.";
 }
 
-newest(start);
+newest(async () => {
+  await start();
+  return () => {};
+});

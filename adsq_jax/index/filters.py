@@ -12,6 +12,7 @@ _TOKEN = re.compile(r"""\s*(?:(?P<sign>!=|=|\(|\))|"(?P<double>[^"]*)"|'(?P<sing
 MAX_LENGTH = 4_096  # characters, about the longest path
 MAX_DEPTH = 20  # nested parentheses
 MAX_STARS = 16  # of a path
+MAX_SECONDS = 10.0  # that an engine looks for the items that a filter selects: others wait for the same index
 _EXPECTED = "expected label=NAME, label!=NAME, path=PATTERN or path!=PATTERN (* stands for any text), joined by and, or, not"
 
 
@@ -97,6 +98,11 @@ def parse(text: str) -> Filter:
     if parser.kind is not None:
         parser.fail()
     return parsed
+
+
+def too_slow() -> InputError:
+    """Return the error for a filter that takes more than MAX_SECONDS."""
+    return InputError(f"the filter takes more than {MAX_SECONDS:g} seconds; fix: use fewer paths with stars, or labels")
 
 
 def is_text(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 
 from adsq_jax.errors import InputError
@@ -32,6 +33,7 @@ class Translator:
         """
         self._count, self._ids = count, ids
         self._max_compared, self._max_listed = max_compared, max_listed
+        self._deadline = time.monotonic() + filters.MAX_SECONDS
 
     def translate(self, where: Filter) -> str:
         """Return a filter as an expression; raise `InputError` for a path pattern that would take too long."""
@@ -67,6 +69,8 @@ class Translator:
             )
         matches, others = list[str](), list[str]()
         for name in self._ids(prefix):
+            if time.monotonic() > self._deadline:
+                raise filters.too_slow()
             (matches if path.matches(name) else others).append(name)
         listed = min(matches, others, key=len)
         if len(listed) > self._max_listed:

@@ -101,6 +101,7 @@ def test_who_waits_too_long_is_told(monkeypatch):
     async def wait_for_thread():
         lane, ended, begun = Lane(threads=1), threading.Event(), []
         first = asyncio.create_task(lane.run(ended.wait))
+        await asyncio.sleep(0)
         with pytest.raises(Refused) as error:
             await lane.run(begun.append, 1)
         assert error.value.status == 503

@@ -441,6 +441,14 @@ def decode_given(content, sides):
     return [images.decode(content, shorter_side=side) for side in sides]
 
 
+def test_a_pattern_that_takes_too_long(monkeypatch):
+    """The names of a server aren't compared for longer than a filter may take."""
+    monkeypatch.setattr(filters, "MAX_SECONDS", -1)
+    translator = milvus_filters.Translator(count=lambda expression: 5, ids=lambda prefix: iter(["a", "b"]))
+    with pytest.raises(InputError, match="the filter takes more than -1 seconds"):
+        translator.translate(parse("path=*a*"))
+
+
 @pytest.mark.system
 def test_the_demo(milvus, filled):
     """The page finds the same on a server as in a folder, and draws its samples from there."""
