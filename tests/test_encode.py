@@ -189,6 +189,7 @@ def test_the_home_in_each_flag(pictures, tmp_path, monkeypatch, capsys):
     assert not list(here.iterdir())
 
 
+# Starts a process that is killed.
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0), (signal.SIGKILL, -9)])
 def test_stopped_it_continues(pictures, tmp_path, number, status):
     """What was added stays and isn't encoded again; in the end each picture is there once."""
