@@ -27,7 +27,7 @@ def check_local(table: Path, *, checked: dict[str, Stamp]) -> None:
     Raises:
       InputError: a version has, or its manifest can't be read.
     """
-    for path in (table / "_versions").glob("*.manifest*"):
+    for path in [*table.glob("*.manifest"), *(table / "_versions").glob("*.manifest")]:
         try:
             status = path.stat()
             stamp = status.st_size, status.st_mtime_ns, status.st_ino
