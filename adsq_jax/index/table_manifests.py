@@ -1,9 +1,10 @@
-"""Check the manifests of a LanceDB table before LanceDB reads them: one may say that its files lie elsewhere.
+"""Check the manifests of a LanceDB table before LanceDB reads them: one may say that table or files lie elsewhere.
 
 In such a place, which may be an object store, LanceDB looks with the credentials of whoever opens the table. An index of this
 library has all its files in its own folder. The format is that of lance's table.proto, in protobuf's encoding.
 """
 
+import os
 import struct
 from pathlib import Path
 
@@ -14,19 +15,22 @@ _MAGIC = b"LANC"  # ends a manifest's file, after its position (8 bytes) and ver
 _BASE_PATHS = 18  # the field of other places
 _LONGEST_NUMBER = 10  # bytes of a number of 64 bits
 _FIXED = {1: 8, 5: 4}  # bytes of a value, by its kind; the others have a number, and perhaps as many bytes, behind it
+_CATALOG = "__manifest"  # a table beside ours, in which LanceDB looks up where ours lies; this library makes none
 _FIX = "encode into a new index, or give one that isn't from elsewhere"
 
 
 def check_local(table: Path, *, checked: dict[str, Stamp]) -> None:
-    """Check that no version of a table has files in other places.
+    """Check that LanceDB finds a table in its folder, and each version's files below it.
 
     Args:
       table: the table's folder.
       checked: the stamps of manifests that were checked earlier; new ones are added.
 
     Raises:
-      InputError: a version has, or its manifest can't be read.
+      InputError: it would look in other places, or a manifest can't be read.
     """
+    if os.path.lexists(table.parent / _CATALOG):
+        raise InputError(f"{table.parent / _CATALOG} can name other places for the index, which isn't opened; fix: {_FIX}")
     for path in [*table.glob("*.manifest"), *(table / "_versions").glob("*.manifest")]:
         try:
             status = path.stat()

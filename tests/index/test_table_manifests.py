@@ -50,6 +50,20 @@ def test_other_places_are_refused(tmp_path):
             opened.refresh()
 
 
+def test_a_catalog_beside_the_table_is_refused(tmp_path):
+    """LanceDB would look there for where the table lies."""
+    engine, _ = filled(tmp_path)
+    for make in ((tmp_path / "index" / "__manifest").mkdir, lambda: (tmp_path / "index" / "__manifest").symlink_to("/nowhere")):
+        make()
+        for use in (engine.open, lambda: engine.create(bits=8)):
+            with pytest.raises(InputError, match="__manifest"):
+                use()
+        path = tmp_path / "index" / "__manifest"
+        path.unlink() if path.is_symlink() else path.rmdir()
+    with engine.open() as opened:
+        assert opened.count() == 3
+
+
 @pytest.mark.parametrize(
     "damage",
     [
