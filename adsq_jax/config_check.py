@@ -13,6 +13,7 @@ from adsq_jax import codes, methods
 from adsq_jax import config as config_module
 from adsq_jax.codes import MAX_BITS
 from adsq_jax.data import datasets, protocols
+from adsq_jax.data.preprocessing import MAX_SIDE
 from adsq_jax.devices import data_parallel
 from adsq_jax.errors import InputError, did_you_mean
 from adsq_jax.models import backbones, layers, pretrained
@@ -51,6 +52,7 @@ _RULES: dict[str, _Rule] = {  # by a regular expression for keys; a value must p
     r"bits": _Rule(lambda value: 1 <= value <= MAX_BITS, f"1 to {MAX_BITS}"),
     r"seed": _Rule(lambda value: 0 <= value < 2**32, "0 to 4294967295"),  # JAX keeps 32 bits
     r"data\.(split_seed|crop_padding|validation|resize|keep_mib|threads|workers|feature_views)": _at_least(0),
+    r"data\.(resize|image_size|crop_padding)": _Rule(lambda value: value <= MAX_SIDE, f"at most {MAX_SIDE:,}"),
     r"host_devices|checkpoint\.every_steps": _at_least(0),
     r"parallel": _one_of(data_parallel.KINDS),
     r"data\.name": _one_of(datasets.PROTOCOLS_OF),

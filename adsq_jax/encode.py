@@ -26,7 +26,7 @@ from adsq_jax.data.images import BadImage
 from adsq_jax.data.text import printable
 from adsq_jax.devices import host
 from adsq_jax.errors import InputError, Stopped
-from adsq_jax.index import CodeIndex, Item, Manifest, check_model, create, is_text
+from adsq_jax.index import CodeIndex, Item, Manifest, check_model, create, is_text, roots
 from adsq_jax.inference import model as model_module
 from adsq_jax.inference.model import Model
 from adsq_jax.run.progress import reporting
@@ -114,6 +114,7 @@ def encode_images(
     """
     loaded = model if isinstance(model, Model) else model_module.load(model)
     gallery = galleries.read(str(images), directory=directory)
+    galleries.check_present(gallery)
     if prune and not gallery.is_folder:
         raise InputError(
             "--prune expects a folder in --images, since images that aren't in a list may still be wanted; fix: leave it out"
@@ -123,6 +124,8 @@ def encode_images(
     with contextlib.ExitStack() as stack:
         opened = index if isinstance(index, CodeIndex) else stack.enter_context(create(index, manifest))
         check_model(opened, manifest)
+        if gallery.is_on_files:
+            roots.record(opened, gallery.prefix)
         report = stack.enter_context(reporting(on_progress, len(gallery), unit="images"))
         threads = host.reading_threads(threads)
         encoded, unchanged, left_out = _encode(loaded, gallery, opened, threads=threads, on_progress=report)

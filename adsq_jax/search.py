@@ -6,6 +6,7 @@
 import contextlib
 import json
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from adsq_jax import command_line, storage
 from adsq_jax.data import gallery
 from adsq_jax.errors import InputError
 from adsq_jax.index import CodeIndex, Filter, Manifest, check_model, open_index, parse
-from adsq_jax.inference import hits
+from adsq_jax.inference import hits, pictures
 from adsq_jax.inference.hits import Hit
 from adsq_jax.inference.model import ImageLike, Model
 from adsq_jax.run import output, workdir
@@ -31,18 +32,26 @@ def main(arguments: Sequence[str]) -> None:
     flags.text("where", "Which pictures to search: 'label=cat and not path=*/drafts/*'.")
     flags.text("workdir", "The folder of the run whose model encoded the index, if it was moved.")
     flags.text("out", "A page of pictures to write: hits.html or hits.png.")
+    flags.texts("pictures", "Show pictures below this folder, not below those that the index was filled from; may be repeated.")
+    flags.boolean("remote_pictures", "Show pictures of object stores that the index names, with your credentials.")
     flags.boolean("json", "Print JSON instead of a table.")
     given = flags.parse()
     if not (given.index and given.query and all(given.query)):
         raise InputError("--index=INDEX and --query=PICTURE are both needed")
+    if given.out is None and (given.pictures or given.remote_pictures):
+        raise InputError("--pictures and --remote_pictures go with --out=FILE, which shows pictures; fix: leave them out")
     out = None if given.out is None else output.check_new_file(storage.path(given.out), suffixes=(".html", ".png"))
     where = None if given.where is None else parse(given.where)
     with open_index(given.index) as opened:
         queries = [picture for query in given.query for picture in _pictures(query)]
+        places = pictures.places(opened, folders=given.pictures, remote=given.remote_pictures) if out is not None else None
         results = search(opened, queries, k=given.k, radius=given.radius, where=where, model=given.workdir)
-    if out is not None:
+    if out is not None and places is not None:
         with output.writing(out):
-            workdir.write_bytes(out, (hits.sheet if out.suffix == ".png" else hits.page)(queries, results))
+            workdir.write_bytes(out, (hits.sheet if out.suffix == ".png" else hits.page)(queries, results, places))
+        hidden = pictures.outside({hit.id for found in results for hit in found}, places)
+        if hidden:
+            print(f"{hidden:,} pictures aren't shown: {places.hint}", file=sys.stderr)
     if given.json:
         content = [
             {"query": query, "hits": [hit._asdict() for hit in found]} for query, found in zip(queries, results, strict=True)

@@ -118,6 +118,7 @@ def filled(colours, tmp_path_factory):
     paths = sorted(str(path) for path in folder.rglob("*.png"))
     with index.create(place, index.Manifest(model.bits, model.sha256, str(run))) as opened:
         opened.add([index.Item(path, (path.split("/")[-2],)) for path in paths], model.encode(paths, packed=True))
+        index.roots.record(opened, f"{folder}/")
     return paths, model, place
 
 

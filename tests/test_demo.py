@@ -1,6 +1,6 @@
-"""The demo: what it finds and shows, and what it never gives away; in threads, over HTTP and in a browser."""
+"""The demo: what it finds and shows, what it never gives away or waits for; in threads, over HTTP and in a browser."""
 
-import base64
+import contextlib
 import http.client
 import json
 import os
@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +21,8 @@ import numpy as np
 import pytest
 
 import adsq_jax
-from adsq_jax import index
+from adsq_jax import index, storage
+from adsq_jax.data import images
 from adsq_jax.demo import page, server
 from adsq_jax.demo.__main__ import main
 from adsq_jax.demo.finder import Finder
@@ -52,14 +54,23 @@ def example(colours, tmp_path_factory):
     with index.create(location, Manifest(model.bits, model.sha256, str(colours[1]))) as opened:
         items = [Item(str(path), (SCRIPT if path.name in HOSTILE else path.parent.name,)) for path in paths]
         opened.add(items, model.encode(paths, packed=True))
+        index.roots.record(opened, f"{folder}/")
     paths.pop().unlink()
     return Example(location, model, paths)
 
 
+def decode(content, sides):
+    return [images.decode(content, shorter_side=side) for side in sides]
+
+
+def read(name):
+    return images.read(Path(name))
+
+
 @pytest.fixture
 def finder(example):
-    with index.open_index(example.index) as opened:
-        yield Finder(opened, example.model)
+    with index.open_index(example.index) as plain, index.open_index(example.index) as filtered:
+        yield Finder(plain, filtered, example.model, decode=decode, read=read)
 
 
 def bits_between(model, path, paths):
@@ -80,17 +91,17 @@ def test_a_picture_finds_the_nearest(finder, example):
     _, model, paths = example
     wanted = bits_between(model, paths[5], paths)
     query = finder.indexed(str(paths[5]))
-    hits, seconds, count = finder.hits(query, k=36, radius=12, where="")
+    hits, seconds, count = finder.hits(query.code, k=36, radius=12, where="")
     assert count == len(hits) == 36
     assert 0 < seconds < 10
     assert [hit.rank for hit in hits] == list(range(1, 37))
     assert {hit.id: hit.distance for hit in hits if hit.id in wanted} == wanted
     assert [hit.distance for hit in hits] == sorted(hit.distance for hit in hits)
-    near, _, _ = finder.hits(query, k=36, radius=0, where="")
+    near, _, _ = finder.hits(query.code, k=36, radius=0, where="")
     assert {hit.id for hit in near if hit.id in wanted} == {path for path, distance in wanted.items() if distance == 0}
     assert str(paths[5]) in {hit.id for hit in near}
-    assert len(finder.hits(query, k=3, radius=12, where="")[0]) == 3
-    assert {hit.labels for hit in finder.hits(query, k=36, radius=12, where="label=green")[0]} == {("green",)}
+    assert len(finder.hits(query.code, k=3, radius=12, where="")[0]) == 3
+    assert {hit.labels for hit in finder.hits(query.code, k=36, radius=12, where="label=green")[0]} == {("green",)}
 
 
 def test_a_given_picture_has_the_code_of_its_path(finder, example):
@@ -123,7 +134,7 @@ def test_only_pictures_of_the_index_can_be_picked(finder, example, tmp_path):
             finder.indexed(name)
     deleted = next(
         hit.id
-        for hit in finder.hits(finder.indexed(str(example.paths[0])), k=36, radius=12, where="")[0]
+        for hit in finder.hits(finder.indexed(str(example.paths[0])).code, k=36, radius=12, where="")[0]
         if not Path(hit.id).exists()
     )
     with pytest.raises(InputError, match=r"\.png isn't there"):
@@ -131,7 +142,39 @@ def test_only_pictures_of_the_index_can_be_picked(finder, example, tmp_path):
     assert deleted not in finder.samples(36)
     assert set(finder.samples(5)) < set(map(str, example.paths))
     with pytest.raises(InputError, match="can't be read at its end"):
-        finder.hits(finder.indexed(str(example.paths[0])), k=5, radius=12, where="label=")
+        finder.hits(finder.indexed(str(example.paths[0])).code, k=5, radius=12, where="label=")
+
+
+def test_only_pictures_below_known_folders_are_opened(example, tmp_path, monkeypatch, capsys):
+    """Items that name other files or an object store are searched, and neither shown nor read; flags name other places."""
+    secret, inside = str(shutil.copy(example.paths[5], tmp_path / "secret.png")), str(example.paths[6])
+    names, folder = [secret, inside, "s3://bucket/x.png"], str(example.paths[6].parent)
+    with index.create(tmp_path / "index", example_manifest(example)) as opened:
+        opened.add([Item(name) for name in names], example.model.encode([example.paths[0]] * 3, packed=True))
+    monkeypatch.setattr(storage, "_client", lambda scheme: pytest.fail("a store was asked"))
+    shown = []
+
+    def look(finder, listener, *, location):
+        shown.append([name for name in names if finder.thumbnail(name) is not None])
+        assert len(finder.hits(np.zeros((1, 2), np.uint8), k=3, radius=12, where="")[0]) == 3
+        if secret not in shown[-1]:
+            with pytest.raises(InputError, match=r"secret\.png isn't shown"):
+                finder.indexed(secret)
+
+    monkeypatch.setattr(server, "_serve", look)
+    for flags in ([], [f"--pictures={folder}"], [f"--pictures={folder}", f"--pictures={tmp_path}"]):
+        main([f"--index={tmp_path}/index", "--port=0", *flags])
+    assert shown == [[], [inside], [secret, inside]]
+    assert capsys.readouterr().err.startswith(f"no pictures are shown: {tmp_path}/index doesn't say which folders")
+    with index.open_index(tmp_path / "index") as opened:
+        index.roots.record(opened, f"{folder}/")
+    main([f"--index={tmp_path}/index", "--port=0"])
+    assert shown[-1] == [inside]
+
+
+def example_manifest(example):
+    with index.open_index(example.index) as opened:
+        return opened.manifest
 
 
 def test_threads_share_an_index_that_changes(tmp_path):
@@ -141,20 +184,23 @@ def test_threads_share_an_index_that_changes(tmp_path):
     )()
     codes = np.packbits(np.arange(9) > np.arange(8)[:, None], axis=0, bitorder="little").T  # [9, 1]: row n has n bits set
     location, wrong, ended = str(tmp_path / "index"), [], threading.Event()
-    with index.create(location, Manifest(8, "")) as writer, index.open_index(location) as opened:
+    with (
+        index.create(location, Manifest(8, "")) as writer,
+        index.open_index(location) as plain,
+        index.open_index(location) as filtered,
+    ):
         writer.add([Item(f"{n % 9} {n}") for n in range(90)], np.tile(codes, (10, 1)))
-        finder = Finder(opened, model)
-        query = type("Query", (), {"code": np.zeros((1, 1), np.uint8)})()
+        finder = Finder(plain, filtered, model, decode=decode, read=read)
 
-        def look():
+        def look(where):
             while not ended.is_set():
                 try:
-                    hits, _, _ = finder.hits(query, k=20, radius=8, where="")
+                    hits, _, _ = finder.hits(np.zeros((1, 1), np.uint8), k=20, radius=8, where=where)
                     wrong.extend(hit for hit in hits if int(hit.id.split()[0]) != hit.distance)
                 except Exception as error:
                     wrong.append(error)
 
-        threads = [threading.Thread(target=look) for _ in range(4)]
+        threads = [threading.Thread(target=look, args=[where]) for where in ("", "", "path=*", "label!=x")]
         for thread in threads:
             thread.start()
         for n in range(12):
@@ -190,16 +236,26 @@ def start(location, folder, *arguments):
 
 @pytest.fixture(scope="module")
 def served(example, tmp_path_factory):
-    """The address of a demo, and the folder of its temporary files."""
+    """The address of a demo, its process, and the folder of its temporary files."""
     folder = tmp_path_factory.mktemp("temporary")
     process, address = start(example.index, folder)
     with process:
-        yield address, folder
+        yield Served(address, process, folder)
         process.terminate()
+        assert process.communicate(timeout=60) == ("", "stopped\n")  # whatever was sent, nothing else was printed
 
 
-def answer(address, method, path, **more):
-    connection = http.client.HTTPConnection(*address, timeout=60)
+class Served(NamedTuple):
+    """A demo that runs."""
+
+    address: tuple[str, int]
+    process: subprocess.Popen
+    temporary: Path
+
+
+def answer(served, method, path, **more):
+    """Return status, text and headers of an answer."""
+    connection = http.client.HTTPConnection(*served.address, timeout=60)
     try:
         connection.request(method, path, **more)
         response = connection.getresponse()
@@ -208,82 +264,170 @@ def answer(address, method, path, **more):
         connection.close()
 
 
-def event(address, trigger, sent):
-    """Send an event of the page; return the values of all components that it changes."""
-    config = json.loads(answer(address, "GET", "/config")[1])
-    number = next(d["id"] for d in config["dependencies"] if trigger in {name for _, name in d["targets"]})
-    body = {"data": [20, 12, ""], "fn_index": number, "session_hash": "x", "event_data": sent}
-    headers = {"Content-Type": "application/json"}
-    assert answer(address, "POST", "/gradio_api/queue/join", body=json.dumps(body), headers=headers)[0] == 200
-    stream = answer(address, "GET", "/gradio_api/queue/data?session_hash=x")[1]
-    messages = [json.loads(line.removeprefix("data: ")) for line in stream.splitlines() if line.startswith("data: ")]
-    return str(next(message["output"] for message in messages if message["msg"] == "process_completed"))
+def ask(served, path, content, *, status=200):
+    """Ask as the page does; return the answer, or the error's line."""
+    body = content if isinstance(content, bytes) else json.dumps(content)
+    got, text, _ = answer(served, "POST", path, body=body)
+    assert got == status, text
+    value = json.loads(text)
+    return value if status == 200 else value["error"]
+
+
+def raw(served, head, *, body=b""):
+    """Send a request by hand; return the beginning of the answer."""
+    with socket.create_connection(served.address, timeout=60) as connection:
+        connection.sendall(head.replace("\n", "\r\n").encode() + body)
+        return connection.recv(1_000)
+
+
+def search(served, code, **more):
+    return ask(served, "/search", {"code": code, "k": 36, "radius": 12, "where": "", **more})
 
 
 def test_it_listens_on_loopback_and_loads_nothing_from_elsewhere(served):
-    """The address is loopback; requests by another host name are refused; the page may load nothing from other machines."""
-    (host, port), _ = served
+    """The address is loopback; the page may load nothing from other machines."""
+    host, port = served.address
     assert host == "127.0.0.1"
-    status, _, headers = answer((host, port), "GET", "/")
+    status, _, headers = answer(served, "GET", "/")
     assert status == 200
-    assert headers["content-security-policy"].startswith("default-src 'self' ")
+    assert headers["content-security-policy"].startswith("default-src 'none'; ")
     assert "http" not in headers["content-security-policy"]
-    assert answer((host, port), "GET", "/", headers={"Host": "evil.example"})[0] == 400
     listening = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     assert [words[1] for words in listening if words[1].endswith(f":{port:04X}") and words[3] == "0A"] == [
         f"0100007F:{port:04X}"
     ]
 
 
+def test_other_hosts_and_origins_are_refused(served):
+    """Another host name is refused; so is another origin, whatever its port, and none is ever given leave by CORS."""
+    host, port = served.address
+    for name in ("evil.example", f"evil.example:{port}", "", "[", "127.0.0.1.evil.example"):
+        assert answer(served, "GET", "/", headers={"Host": name})[0] == 400
+    for name in (f"localhost:{port}", "127.0.0.1", f"[::1]:{port}"):
+        assert answer(served, "GET", "/start", headers={"Host": name})[0] == 200
+    own, body = f"http://{host}:{port}", json.dumps({"id": "x"})
+    for origin in (f"http://{host}:{port + 1}", "http://evil.example", "null", f"{own}.evil.example"):
+        for method, path in (("POST", "/select"), ("GET", "/start"), ("OPTIONS", "/select")):
+            status, _, headers = answer(served, method, path, body=body, headers={"Origin": origin})
+            assert status == 403
+            assert not [name for name in headers if name.lower().startswith("access-control")]
+    status, text, headers = answer(served, "POST", "/select", body=body, headers={"Origin": own})
+    assert (status, "isn't in the index" in text) == (400, True)
+    assert not [name for name in headers if name.lower().startswith("access-control")]
+
+
 def test_no_file_is_served(served, example):
-    """No path returns a file, not even an indexed picture's; Gradio's other routes are closed, its folder is empty."""
-    address, folder = served
-    for path in ("/etc/passwd", str(example.paths[5]), str(ROOT / "README.md"), f"{folder}/x", "http://127.0.0.1/"):
-        for door in ("file=", "file/", "proxy=", "stream/"):
-            assert answer(address, "GET", f"/gradio_api/{door}{path}")[0] == 404
-    for path in ("/assets/../../../../../../etc/passwd", "/static/%2e%2e/%2e%2e/%2e%2e/%2e%2e/etc/passwd", "/gradio_api/info"):
-        status, text, _ = answer(address, "GET", path)
-        assert (status, "root:" in text) in ((404, False), (403, False))
-    for path in ("/gradio_api/upload", "/gradio_api/run/predict", "/gradio_api/call/picked", "/gradio_api/component_server"):
-        assert answer(address, "POST", path, body=b"x")[0] == 404
-    assert [path for path in folder.rglob("*") if path.is_file()] == []
+    """Only the page's own paths answer: no path returns a file, not even an indexed picture's, and none is written."""
+    for path in ("/etc/passwd", str(example.paths[5]), str(ROOT / "README.md"), "/page.py", "/x", "http://127.0.0.1/"):
+        for door in ("", "/file=", "/gradio_api/file=", "/static/%2e%2e/%2e%2e", "/assets/../../../.."):
+            assert answer(served, "GET", f"{door}{path}")[0] == 404
+            assert answer(served, "POST", f"{door}{path}", body=b"x")[0] == 404
+    assert list(served.temporary.rglob("*")) == []
 
 
 def test_a_picture_comes_only_from_the_index(served, example, tmp_path):
     """A request by hand for a path gets the indexed picture, and for any other path an error."""
-    address, _ = served
-    assert "data:image/jpeg;base64," in event(address, "select", {"id": str(example.paths[5])})
+    chosen = ask(served, "/select", {"id": str(example.paths[5])})
+    assert chosen["image"].startswith("data:image/jpeg;base64,")
+    found = search(served, chosen["code"])["hits"]
+    assert {hit["id"] for hit in found if hit["lines"][0].endswith(" 0 bits")} >= {str(example.paths[5])}
     other = shutil.copy(example.paths[5], tmp_path / "other.png")
-    for name in (str(other), "/etc/passwd"):
-        shown = event(address, "select", {"id": name})
-        assert "isn't in the index" in shown.replace("&#x27;", "'")
-        assert "data:image" not in shown
+    for name in (str(other), "/etc/passwd", "", "\0", "\ud800"):
+        assert ask(served, "/select", {"id": name}, status=400)
+
+
+@pytest.mark.parametrize("value", [{"path": "/etc/hostname", "meta": {"_type": "gradio.FileData"}}, ["/etc/hostname"], None])
+def test_values_of_other_types_are_refused(served, value):
+    """Whatever stands in place of a number or a text is refused in one line, and no file that it names is opened."""
+    code = "00" * 2
+    good = {"code": code, "k": 5, "radius": 12, "where": ""}
+    for name in good:
+        line = ask(served, "/search", {**good, name: value}, status=400)
+        assert line.startswith(f"expected {name} to be ")
+    assert ask(served, "/select", {"id": value}, status=400).startswith("expected id to be a text")
+    assert ask(served, "/search", value, status=400).startswith("expected k to be ")
+    assert list(served.temporary.rglob("*")) == []
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e400", "-1", "101", "1.5", "true", '"5"', "9" * 5_000])
+def test_numbers_out_of_range_are_refused(served, number):
+    """A number of pictures that isn't one is refused in one line."""
+    body = f'{{"code": "0000", "k": {number}, "radius": 12, "where": ""}}'.encode()
+    line = ask(served, "/search", body, status=400)
+    assert line.startswith("expected ")
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[" * 60_000, b"\xff\xfe", b'{"code": 1' * 1_000, b'""'])
+def test_what_is_not_json_is_refused(served, body):
+    """Any other content is refused in one line."""
+    for path in ("/search", "/select"):
+        assert "\n" not in ask(served, path, body, status=400)
+    assert "\n" not in ask(served, "/upload?name=x.png", body, status=400)
+
+
+@pytest.mark.parametrize("code", ["", "0", "xy", "00", "000000", "ffff"])
+def test_codes_of_another_length_are_refused(served, code):
+    """A code has the index's 12 bits, in two bytes."""
+    good = {"code": code, "k": 5, "radius": 12, "where": ""}
+    assert "\n" not in ask(served, "/search", good, status=400)
 
 
 def test_a_given_picture_is_bounded(served, example):
-    """A picture is accepted; too large a picture, a request of a GiB and one without a length are not."""
-    address, folder = served
-    content = base64.b64encode(example.paths[5].read_bytes()).decode()
-    assert "1 · 0 bits" in event(address, "upload", {"name": "mine.png", "size": 5, "content": content})
-    shown = event(address, "upload", {"name": "<b>.png", "size": page.MAX_BYTES + 1, "content": ""})
-    assert "&lt;b&gt;.png has more than 20 MiB; fix: make it smaller" in shown
-    with socket.create_connection(address, timeout=60) as connection:  # the answer comes before the content
-        connection.sendall(b"POST /gradio_api/queue/join HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1073741824\r\n\r\n")
-        assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
-    with socket.create_connection(address, timeout=60) as connection:
-        connection.sendall(b"POST /gradio_api/queue/join HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
-        assert connection.recv(100).startswith(b"HTTP/1.1 411 ")
-    assert [path for path in folder.rglob("*") if path.is_file()] == []
+    """A picture is accepted; a larger one, one without a length, and one in chunks whatever its length says are not."""
+    chosen = ask(served, "/upload?name=mine.png", example.paths[5].read_bytes())
+    assert search(served, chosen["code"], k=1)["hits"][0]["lines"][0] == "1 · 0 bits"
+    assert ask(served, f"/upload?name={'x' * 300}", b"text", status=400).startswith("x" * 255 + " is not a complete picture")
+    head = "POST /upload HTTP/1.1\nHost: localhost\n"  # the answer comes before the content
+    assert raw(served, f"{head}Content-Length: {page.MAX_BYTES + 1}\n\n").startswith(b"HTTP/1.1 413 ")
+    assert raw(served, f"{head}\n").startswith(b"HTTP/1.1 411 ")
+    assert raw(served, f"{head}Transfer-Encoding: chunked\n\n").startswith(b"HTTP/1.1 411 ")
+    assert raw(served, f"{head}Content-Length: 5\nTransfer-Encoding: chunked\n\n").startswith(b"HTTP/1.1 411 ")
+    assert raw(served, f"{head}Content-Length: 5\nContent-Length: 6\n\n").startswith(b"HTTP/1.1 400 ")
+    assert raw(served, f"{head}Content-Length: -5\n\n").startswith(b"HTTP/1.1 400 ")
 
 
-def test_names_are_shown_as_text(served, example):
-    """Tags, quotes and templates in names and labels are escaped."""
-    address, _ = served
-    shown = event(address, "select", {"id": str(next(path for path in example.paths if path.name == HOSTILE[0]))})
-    assert "&lt;img src=x onerror=alert(1)&gt;.png" in shown
-    assert "&lt;script&gt;" in shown
-    assert "<img src=x" not in shown
-    assert "<script" not in shown
+@pytest.mark.parametrize(
+    "where", ["not " * 49 + "label=green", "not (" * 20 + "label=green" + ")" * 20, f"path={'*' * 4_000}", "(" * 60]
+)
+def test_a_filter_keeps_nobody_waiting(served, where):
+    """What made the engine's parser or its patterns slow is answered at once, or refused with the filter named."""
+    began = time.monotonic()
+    status, text, _ = answer(served, "POST", "/search", body=json.dumps({"code": "0000", "k": 5, "radius": 12, "where": where}))
+    assert time.monotonic() - began < 3
+    assert status == 200 or "the filter '" in json.loads(text)["error"]
+
+
+def test_a_hundred_searches_at_once_are_answered(served):
+    """None is told to come again: they wait in line."""
+    statuses = []
+
+    def look(number):
+        body = json.dumps({"code": "0000", "k": 3, "radius": 12, "where": "label=green" if number % 2 else ""})
+        statuses.append(answer(served, "POST", "/search", body=body)[0])
+
+    threads = [threading.Thread(target=look, args=[number]) for number in range(100)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert statuses == [200] * 100
+
+
+def test_requests_that_do_not_come_keep_nobody_waiting(served, example):
+    """While heads and bodies stop in the middle, holding all room for pictures, a picture is answered within 10 s."""
+    quarter = 2**24  # of the room
+    head = f"POST /upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: {quarter}\r\n\r\n"
+    halves = [head.encode() + bytes(10_000), b"GET / HT"]
+    with contextlib.ExitStack() as stack:
+        for number in range(60):
+            connection = stack.enter_context(socket.create_connection(served.address, timeout=60))
+            connection.sendall(halves[number % 2])
+        time.sleep(0.2)
+        began = time.monotonic()
+        chosen = ask(served, "/upload?name=mine.png", example.paths[5].read_bytes())
+        assert search(served, chosen["code"], k=1)["hits"]
+        assert time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
@@ -291,10 +435,9 @@ def test_a_signal_ends_it(example, tmp_path, number, status):
     """Ctrl-C and SIGTERM end it with one line and leave no files; it warns if other machines can connect."""
     process, address = start(example.index, tmp_path, "--host=0.0.0.0")
     assert address[0] == socket.gethostname()
-    assert any(tmp_path.glob("adsq_jax_demo_*"))
     with socket.create_connection(("127.0.0.1", address[1]), timeout=60) as connection:
-        connection.sendall(b"GET /gradio_api/heartbeat/x HTTP/1.1\r\nHost: any\r\n\r\n")  # a response that never ends
-        connection.recv(100)
+        connection.sendall(b"POST /upload HTTP/1.1\r\nHost: any\r\nContent-Length: 9\r\n\r\n")  # a body that never comes
+        time.sleep(0.2)
         process.send_signal(number)
         out, err = process.communicate(timeout=60)
     assert process.returncode == status
@@ -303,19 +446,19 @@ def test_a_signal_ends_it(example, tmp_path, number, status):
         f"anyone who can reach port {address[1]} of this machine sees the pictures of the index",
         "stopped",
     ]
-    assert not any(tmp_path.glob("adsq_jax_demo_*"))
+    assert not list(tmp_path.rglob("*"))
 
 
 def test_bad_flags_give_one_line(example, tmp_path, monkeypatch):
-    """No index, a port that is taken, Gradio missing: one line."""
-    monkeypatch.setitem(sys.modules, "gradio", None)
+    """No index, a port that is taken, uvicorn missing: one line."""
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         for arguments, message in {
             (): "expected --index=INDEX",
             (f"--index={tmp_path}", "--port=0"): "holds no index; fix: make one with adsq_jax.encode",
             (f"--index={example.index}", f"--port={port}"): rf"--port={port} can't be listened on \(Address already in use",
-            (f"--index={example.index}", "--port=0"): r"\(gradio is missing\); fix: pip install -e '.\[demo\]'",
+            (f"--index={example.index}", "--port=0"): r"\(uvicorn is missing\); fix: pip install -e '.\[demo\]'",
         }.items():
             with pytest.raises(InputError, match=message) as error:
                 main(arguments)
@@ -349,7 +492,8 @@ def browser(served):
 @pytest.fixture
 def opened(browser, served):
     """The page, newly loaded."""
-    host, port = served[0]
+    host, port = served.address
+    browser.get_log("browser")  # of other tests, in which questions are refused
     browser.get(f"http://{host}:{port}/")
     wait(browser, lambda: pictures(browser, ".strip"))
     return browser
@@ -410,7 +554,6 @@ def test_a_picture_that_is_picked_finds_itself(opened, example):
     put(opened, "radius", "0")
     wait(opened, lambda: pictures(opened, ".grid").keys() & wanted.keys() == {hit for hit in wanted if not wanted[hit]})
     assert path in pictures(opened, ".grid")
-    assert not opened.find_elements("css selector", ".toast-body")
     put(opened, "radius", "12")
     put(opened, "where", "label=blue")
     wait(opened, lambda: {text.split("\n")[1] for text in pictures(opened, ".grid").values()} == {"blue"})
@@ -467,10 +610,10 @@ def test_the_page_runs_no_name_and_loads_nothing_from_elsewhere(opened, served, 
     wait(opened, lambda: len(pictures(opened, ".grid")) == 36)
     for path in example.paths[:3]:
         assert pictures(opened, ".grid")[str(path)].split("\n")[1:] == [SCRIPT, path.name]
-    host, port = served[0]
+    host, port = served.address
     asked = opened.execute_script("return performance.getEntriesByType('resource').map(x => x.name)")
-    assert len(asked) > 10
+    assert len(asked) > 2
     assert {name for name in asked if not name.startswith((f"http://{host}:{port}/", "data:", "blob:"))} == set()
-    font = "return getComputedStyle(document.querySelector('.gradio-container')).fontFamily"
+    font = "return getComputedStyle(document.body).fontFamily"
     assert opened.execute_script(font).startswith("system-ui")
     assert opened.get_log("browser") == []

@@ -266,10 +266,12 @@ def test_refused(colours, tmp_path):
 
 
 def test_a_run_in_an_object_store(colours, bucket, tmp_path):
-    """The index names the run by its address, where a search finds its model again."""
+    """The index names the run by its address; a search asks that store only if --workdir names it."""
     folder, run = colours
     mock_data.upload(run / "model", f"{bucket}/run/model")
     encode.encode_images(f"{bucket}/run", folder / "red", index=tmp_path / "index")
     with index.open_index(tmp_path / "index") as opened:
         assert opened.manifest.model == f"{bucket}/run"
-        assert hits.load_model(opened, workdir=None).sha256 == opened.manifest.model_sha256
+        assert hits.load_model(opened, workdir=f"{bucket}/run").sha256 == opened.manifest.model_sha256
+        with pytest.raises(InputError, match=r"is in an object store; fix: if you trust it, --workdir=s3://"):
+            hits.load_model(opened, workdir=None)

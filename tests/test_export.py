@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -172,6 +173,18 @@ def test_the_same_model_gives_the_same_file(encoder, colours, tmp_path):
     content = (tmp_path / "again" / "encoder.bin").read_bytes()
     assert content == (encoder / "encoder.bin").read_bytes()
     assert b".py" not in content  # no path of this machine
+
+
+@pytest.mark.parametrize("at", [0, 100, -1])
+def test_an_encoder_that_was_changed_is_not_run(encoder, colours, tmp_path, at):
+    """One byte more or less, anywhere: one line and status 2, before JAX sees it, which may crash."""
+    folder = Path(shutil.copytree(encoder, tmp_path / "encoder"))
+    content = bytearray((folder / "encoder.bin").read_bytes())
+    content[at] ^= 1
+    (folder / "encoder.bin").write_bytes(content)
+    done = ran(sys.executable, folder / "example.py", colours[0] / "red" / "00.png")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: encoder.bin isn't the file that was exported; fix: export it again\n"
 
 
 def test_refusals_overwrite_nothing(encoder, colours, tmp_path):

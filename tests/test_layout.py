@@ -34,7 +34,7 @@ EXTRAS = {  # what an extra installs, and the only files that import it
     "pyarrow": {"index/embedded.py"},
     "pymilvus": {"index/milvus.py", "index/milvus_server.py"},
     "grpc": {"index/milvus_server.py"},
-    "gradio": {"demo/page.py", "demo/server.py"},
+    "uvicorn": {"demo/connections.py", "demo/server.py"},
     "matplotlib": {"report/figures.py"},
 }
 LONGEST_FUNCTION = 60

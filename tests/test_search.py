@@ -3,13 +3,15 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support import mock_data
 
-from adsq_jax import index, search
+from adsq_jax import index, search, storage
 from adsq_jax.errors import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -81,6 +83,9 @@ def test_bad_flags(filled, colours):
         ({"out": "README.md/hits.html"}, "in an existing folder"),
         ({"out": f"/tmp/{'a' * 260}.html"}, "can't be written (File name too long)"),
         ({"query": ""}, "are both needed"),
+        ({"pictures": "."}, "go with --out=FILE"),
+        ({"remote_pictures": "true"}, "go with --out=FILE"),
+        ({"pictures": "/nowhere", "out": "hits.html"}, "--pictures=/nowhere isn't there"),
     ]
     for changed, message in cases:
         assert_refused({"index": filled[2], "query": f"{colours[0]}/red/00.png", **changed}, message)
@@ -115,3 +120,49 @@ def test_an_existing_page_stays(filled, colours, tmp_path):
         given = {"index": filled[2], "query": f"{colours[0]}/red/00.png", "out": f"{tmp_path}/{name}"}
         assert_refused(given, "is there already")
     assert (tmp_path / "hits.html").read_text() == "mine"
+
+
+def test_a_page_shows_pictures_of_known_folders_alone(filled, colours, bucket, tmp_path, capsys, monkeypatch):
+    """Items that name other files, links and objects of a store have no picture, and nothing is asked of the store."""
+    paths, model, _ = filled
+    pictures, secret = tmp_path / "pictures", tmp_path / "secret.png"
+    shutil.copytree(colours[0] / "red", pictures)
+    shutil.copy(colours[0] / "blue" / "00.png", secret)
+    (pictures / "link.png").symlink_to(secret)
+    names = [f"{pictures}/00.png", f"{pictures}/link.png", str(secret), f"{pictures}/../secret.png"]
+    names += [f"{bucket}/00.png", f"{bucket}/01.png"]
+    mock_data.upload(colours[0] / "red", bucket)
+    with index.create(tmp_path / "index", index.Manifest(model.bits, model.sha256, str(colours[1]))) as opened:
+        opened.add([index.Item(name) for name in names], model.encode([paths[0]] * len(names), packed=True))
+    given = [f"--index={tmp_path}/index", f"--query={paths[0]}"]
+
+    def shown(number, *flags):
+        search.main([*given, f"--out={tmp_path}/{number}.html", *flags])
+        page = (tmp_path / f"{number}.html").read_text()
+        return page.count("data:image/jpeg") - 1, capsys.readouterr().err
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "_client", lambda scheme: pytest.fail("a store was asked"))
+        count, line = shown(0)
+        assert count == 0
+        assert line.startswith(f"6 pictures aren't shown: {tmp_path}/index doesn't say which folders its pictures come from;")
+        with index.open_index(tmp_path / "index") as opened:
+            index.roots.record(opened, f"{pictures}/")
+            index.roots.record(opened, f"{bucket}/")
+        count, line = shown(1)
+        assert count == 1
+        assert line.startswith("5 pictures aren't shown: only pictures below the folders that the index was filled from are;")
+        assert shown(2, f"--pictures={pictures}")[0] == 1
+        assert shown(3, f"--pictures={pictures}", f"--pictures={tmp_path}") == (4, shown(4, f"--pictures={tmp_path}")[1])
+
+
+def test_pictures_in_a_store_are_shown_where_a_flag_says_so(filled, colours, bucket, tmp_path):
+    """`--remote_pictures` for the places that the index was filled from, `--pictures=s3://...` for others."""
+    paths, model, _ = filled
+    mock_data.upload(colours[0] / "red", f"{bucket}/red")
+    with index.create(tmp_path / "index", index.Manifest(model.bits, model.sha256, str(colours[1]))) as opened:
+        opened.add([index.Item(f"{bucket}/red/{k:02d}.png") for k in range(2)], model.encode(paths[:2], packed=True))
+        index.roots.record(opened, f"{bucket}/red/")
+    for number, (flag, count) in enumerate({"--json": 1, "--remote_pictures": 3, f"--pictures={bucket}/red": 3}.items()):
+        search.main([f"--index={tmp_path}/index", f"--query={paths[0]}", f"--out={tmp_path}/{number}.html", flag])
+        assert (tmp_path / f"{number}.html").read_text().count("data:image/jpeg") == count

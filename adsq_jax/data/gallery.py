@@ -12,6 +12,7 @@ from adsq_jax.data.sources import Source
 from adsq_jax.errors import InputError
 
 _TFDS = "tfds:"
+_SHOWN = 3  # missing pictures that a message names
 
 
 class Gallery(NamedTuple):
@@ -23,6 +24,11 @@ class Gallery(NamedTuple):
 
     def __len__(self) -> int:
         return len(self.source)
+
+    @property
+    def is_on_files(self) -> bool:
+        """Whether an id is the path of a file; a record of TFDS has none."""
+        return not self.prefix.startswith(_TFDS)
 
     def id(self, row: int) -> str:
         """Return an image's id in an index: its absolute path, `gs://...`, or `tfds:NAME#ROW`."""
@@ -65,6 +71,23 @@ def read(images: str, *, directory: str) -> Gallery:
             return Gallery(folder.read_all(path), _prefix(path), is_folder=True)
     except OSError as error:
         raise InputError(f"{images} can't be read ({error.strerror}): expected a folder, a list file, or tfds:NAME") from error
+
+
+def check_present(gallery: Gallery) -> None:
+    """Check that not all pictures of a list are missing: a wrong folder is told before a million of them are tried one by one.
+
+    Raises:
+      InputError: none of them is there.
+    """
+    if gallery.is_folder or gallery.prefix.startswith(_TFDS) or storage.is_remote(gallery.prefix):
+        return
+    rows = range(len(gallery))
+    if not any(os.path.exists(gallery.id(row)) for row in rows):
+        first = ", ".join(gallery.source.location(row) for row in rows[:_SHOWN])
+        raise InputError(
+            f"none of the {len(gallery):,} images of the list is there, the first are {first}; fix: give the folder of its "
+            "paths with --directory"
+        )
 
 
 def _prefix(path: Path) -> str:

@@ -1,22 +1,35 @@
 """From the bytes of a file to pixels: decode every picture that can be shown, raise `BadImage` for all others."""
 
-import io
+import contextlib
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import simplejpeg
-from PIL import Image, ImageOps
+from PIL import Image
+from PIL.ImageFile import ImageFile
 
 from adsq_jax import storage
+from adsq_jax.data import decoding_limits as limits
+from adsq_jax.data.decoding_limits import MOST_PIXELS, TooCostly
 from adsq_jax.errors import InputError, first_line
 
-MOST_PIXELS = 89_478_485  # a quarter of a GiB in three channels: Pillow's own limit
 _MOST_BYTES = 2**30  # of a file: enough for MOST_PIXELS in four channels of 16 bits
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")  # Pillow's formats that start no other program
 _ORIENTATION = 0x0112  # EXIF's tag
 _ORIENTATION_MARKS = (b"Exif\0\0", b"tiff:Orientation")  # the beginning of EXIF, and XMP's name of the same tag
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_STRIP = 2**22  # pixels converted at a time
 _EIGHT_BITS = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
 
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # damaged EXIF doesn't change a pixel
@@ -46,20 +59,25 @@ def decode(content: bytes, *, shorter_side: int) -> np.ndarray:
     """
     if not content:
         raise BadImage("is empty; fix: restore it")
-    try:
-        pixels = _decode_plain_jpeg(content, shorter_side=shorter_side)
-        if pixels is None:
-            with Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
-                check_size(picture.size, shorter_side=shorter_side)
-                pixels = _decode_by_pillow(picture, shorter_side=shorter_side)
-    except (BadImage, MemoryError):
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise BadImage(_too_large()) from error
-    except Exception as error:  # Pillow's readers raise anything for a damaged file
-        reason = first_line(error).split(" <_io.BytesIO")[0][:100]
-        raise BadImage(f"is not a complete picture ({reason}); fix: restore it, or convert it to JPEG or PNG") from error
-    return resize(pixels, shorter_side=shorter_side)
+    alone = False  # whether no other thread decodes meanwhile
+    while True:
+        try:
+            return _decode(content, shorter_side=shorter_side, alone=alone)
+        except BadImage:
+            raise
+        except TooCostly as error:
+            raise BadImage(str(error)) from error
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise BadImage(_too_large()) from error
+        except Exception as error:  # Pillow's readers raise anything for a damaged file, or where memory is short
+            if alone or not limits.memory_is_limited():
+                if isinstance(error, MemoryError):
+                    raise
+                reason = first_line(error).split(" <_io.BytesIO")[0].split(" <adsq_jax")[0][:100]
+                raise BadImage(
+                    f"is not a complete picture ({reason}); fix: restore it, or convert it to JPEG or PNG"
+                ) from error
+        alone = True
 
 
 def from_picture(picture: Image.Image, *, shorter_side: int) -> np.ndarray:
@@ -70,9 +88,15 @@ def from_picture(picture: Image.Image, *, shorter_side: int) -> np.ndarray:
     """
     try:
         check_size(picture.size, shorter_side=shorter_side)
-        return resize(_decode_by_pillow(picture, shorter_side=0), shorter_side=shorter_side)
+        _check_kind(picture, size=0)
+        with limits.SHARED.take(_memory(picture.size, picture.mode, limits.Extra()), alone=False):
+            is_deep = _is_deep(picture)
+            picture.load()
+            return resize(_to_rgb(_turn(picture), is_deep=is_deep), shorter_side=shorter_side)
     except (BadImage, MemoryError):
         raise
+    except TooCostly as error:
+        raise BadImage(str(error)) from error
     except Exception as error:  # as above
         raise BadImage(f"is not a complete picture ({first_line(error)[:100]}); fix: give another") from error
 
@@ -111,43 +135,156 @@ def centre(image: np.ndarray, *, side: int) -> np.ndarray:
 
 
 def check_size(size: tuple[int, int], *, shorter_side: int) -> None:
-    """Check that a picture of some width and height has at most MOST_PIXELS, before and after resizing."""
+    """Check width and height of a picture: at most MOST_PIXELS, before and after resizing, and more than a mere line."""
     scale = shorter_side / max(1, min(size))  # one line of pixels would become a broad band
     if size[0] * size[1] * max(1, scale) ** 2 > MOST_PIXELS:
         raise BadImage(_too_large())
+    if max(size) > limits.MOST_SIDE:
+        raise BadImage(f"is longer than {limits.MOST_SIDE:,} pixels; fix: make it smaller")
+    if shorter_side and max(size) > limits.MOST_ASPECT * min(size):
+        raise BadImage(f"is {size[0]:,} x {size[1]:,} pixels, a mere line, which can't be resized; fix: crop it")
 
 
 def _too_large() -> str:
     return f"has more than {MOST_PIXELS:,} pixels, or would have once it is resized; fix: make it smaller"
 
 
-def _decode_plain_jpeg(content: bytes, *, shorter_side: int) -> np.ndarray | None:
-    """Decode a JPEG to Pillow's pixels in half its time; return None if Pillow must do it."""
-    if not content.startswith(b"\xff\xd8") or any(mark in content for mark in _ORIENTATION_MARKS):
+def _decode(content: bytes, *, shorter_side: int, alone: bool) -> np.ndarray:
+    """Decode and resize a picture; raise anything if it is damaged. Alone, it has the memory of all threads."""
+    jpeg = limits.read_jpeg(content)
+    if jpeg is not None:
+        check_size(jpeg.size, shorter_side=shorter_side)
+        image = _decode_plain_jpeg(content, jpeg, shorter_side=shorter_side, alone=alone)
+        if image is not None:
+            return image
+    with contextlib.ExitStack() as held:
+        pixels = _decode_by_pillow(
+            content,
+            jpeg,
+            shorter_side=shorter_side,
+            take=lambda size: held.enter_context(limits.SHARED.take(size, alone=alone)),
+        )
+        return resize(pixels, shorter_side=shorter_side)
+
+
+def _decode_plain_jpeg(content: bytes, jpeg: limits.Jpeg, *, shorter_side: int, alone: bool) -> np.ndarray | None:
+    """Decode a JPEG to Pillow's pixels in half its time, and resize it; return None if Pillow must do it."""
+    if any(mark in content[: jpeg.header] for mark in _ORIENTATION_MARKS):
         return None
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
-        if colours not in ("YCbCr", "Gray", "RGB"):
+        if colours not in ("YCbCr", "Gray", "RGB") or (width, height) != jpeg.size:
             return None
-        check_size((width, height), shorter_side=shorter_side)
         height, width = _reduced_size((width, height), shorter_side=shorter_side)
-        return simplejpeg.decode_jpeg(content, min_height=height, min_width=width, min_factor=1)
-    except BadImage:
-        raise
+        pixels = 3 * (width or jpeg.size[0]) * (height or jpeg.size[1])
+        coefficients = 0 if jpeg.scanned_once else 2 * jpeg.coefficients
+        with limits.SHARED.take(pixels + max(coefficients, 4 * pixels // 3), alone=alone):  # Pillow resizes a copy
+            image = simplejpeg.decode_jpeg(content, min_height=height, min_width=width, min_factor=1)
+            return resize(image, shorter_side=shorter_side)
     except ValueError:  # raised for warnings too: Pillow distinguishes damaged from merely unusual files
         return None
 
 
-def _decode_by_pillow(picture: Image.Image, *, shorter_side: int) -> np.ndarray:
-    file_format, turned = picture.format, picture.getexif().get(_ORIENTATION, 1) != 1
-    if shorter_side and not turned:
-        picture.draft("RGB", (shorter_side, shorter_side))
-    if turned:
-        picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith("I;16") or (file_format == "PPM" and picture.mode == "I"):  # Pillow scales PGM to 16 bits
-        return np.repeat((np.asarray(picture) >> 8).astype(np.uint8)[..., None], 3, axis=2)
-    if picture.mode not in _EIGHT_BITS:
+def _decode_by_pillow(
+    content: bytes, jpeg: limits.Jpeg | None, *, shorter_side: int, take: Callable[[int], None]
+) -> np.ndarray:
+    """Decode a picture, uint8[h, w, 3]; `take` waits for a number of bytes."""
+    extra = limits.read_tiff(content)
+    if jpeg is not None and not jpeg.scanned_once:
+        extra = limits.Extra(decoding=2 * jpeg.coefficients)
+    webp = limits.read_webp(content)
+    if webp is not None:  # Pillow makes room for two frames when it opens it
+        check_size(webp, shorter_side=shorter_side)
+        extra = limits.webp_extra(webp)
+        take(_memory(webp, "RGBA", extra))
+    file = limits.BoundedFile(content)
+    with Image.open(file, formats=_FORMATS) as picture:
+        check_size(picture.size, shorter_side=shorter_side)
+        _check_kind(picture, size=len(content))
+        file.opened()
+        if shorter_side and jpeg is not None and _orientation(picture) == 1:
+            picture.draft("RGB", (shorter_side, shorter_side))
+        if webp is None:
+            take(_memory(picture.size, picture.mode, extra))
+        if _codec(picture) == "ppm":
+            return _decode_ppm(picture, content)
+        is_deep = _is_deep(picture)
+        picture.load()
+        turned = _turn(picture)
+        if turned is not picture:
+            picture.close()  # else memory holds both
+        return _to_rgb(turned, is_deep=is_deep)
+
+
+def _check_kind(picture: Image.Image, *, size: int) -> None:
+    """Check, before it is decoded, that the pixels have a defined range and a decoder that takes bounded time."""
+    if not (picture.mode in _EIGHT_BITS or _is_deep(picture)):
         raise BadImage(f"has pixels of kind {picture.mode}, which have no defined range; fix: convert it to 8 bits")
+    if picture.format == "TIFF" and picture.info.get("compression") not in limits.TIFF_COMPRESSIONS:
+        raise BadImage(f"is compressed as {picture.info.get('compression')}, a rare kind of TIFF; fix: convert it to PNG")
+    if _codec(picture) == "ppm_plain" and size > limits.MOST_TEXT:
+        raise BadImage(f"has more than {limits.MOST_TEXT >> 20} MiB of pixels as text; fix: convert it to PNG")
+
+
+def _codec(picture: Image.Image) -> str:
+    """Return the name of Pillow's decoder for a picture that isn't decoded yet."""
+    return picture.tile[0][0] if isinstance(picture, ImageFile) and picture.tile else ""
+
+
+def _is_deep(picture: Image.Image) -> bool:
+    """Return whether pixels are grey of 16 bits."""
+    return picture.mode.startswith("I;16") or (picture.format == "PPM" and picture.mode == "I")  # Pillow scales PGM so
+
+
+def _orientation(picture: Image.Image) -> int:
+    return picture.getexif().get(_ORIENTATION, 1)
+
+
+def _memory(size: tuple[int, int], mode: str, extra: limits.Extra) -> int:
+    """Return the bytes that a picture takes while Pillow decodes it, and later."""
+    pixels, channels = size[0] * size[1], 1 if mode in ("1", "L", "P") else 2 if mode.startswith("I;16") else 4
+    turned, resized = 2 * channels, 3 + 4  # the picture twice; the array, and Pillow's copy of it
+    return max(extra.decoding + pixels * channels, extra.later + pixels * max(turned, channels + 3, resized))
+
+
+def _decode_ppm(picture: ImageFile, content: bytes) -> np.ndarray:
+    """Decode a PPM or PGM of an unusual maximum, which Pillow reads in Python, to Pillow's pixels."""
+    _, _, begin, args = picture.tile[0]
+    assert isinstance(args, tuple)
+    (width, height), bands, maximum = picture.size, len(picture.getbands()), int(args[-1])
+    dtype = np.dtype(np.uint8 if maximum < 256 else ">u2")
+    values = np.frombuffer(content, dtype, width * height * bands, begin).reshape(height, width, bands)
+    most = 65535 if picture.mode == "I" else 255
+    table = np.minimum(most, np.rint(np.arange(1 << 8 * dtype.itemsize) / maximum * most)).astype(np.uint16)
+    table = (table >> 8 if picture.mode == "I" else table).astype(np.uint8)
+    pixels = np.empty((height, width, 3), np.uint8)
+    for row, output in zip(values, pixels, strict=True):
+        output[:] = table[row]
+    return pixels
+
+
+def _turn(picture: Image.Image) -> Image.Image:
+    """Turn and mirror a decoded picture as EXIF says; return the same one if there is nothing to turn."""
+    turn = _TURNS.get(_orientation(picture))
+    return picture if turn is None else picture.transpose(turn)
+
+
+def _to_rgb(picture: Image.Image, *, is_deep: bool) -> np.ndarray:
+    """Convert a decoded picture, uint8[h, w, 3]: in strips, since some conversions take several copies."""
+    width, height = picture.size
+    rows = max(1, _STRIP // width)
+    if rows >= height:
+        return _strip_to_rgb(picture, is_deep=is_deep)
+    pixels = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, rows):
+        bottom = min(height, top + rows)
+        pixels[top:bottom] = _strip_to_rgb(picture.crop((0, top, width, bottom)), is_deep=is_deep)
+    return pixels
+
+
+def _strip_to_rgb(picture: Image.Image, *, is_deep: bool) -> np.ndarray:
+    if is_deep:
+        return np.repeat((np.asarray(picture) >> 8).astype(np.uint8)[..., None], 3, axis=2)
     if "transparency" in picture.info or picture.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)

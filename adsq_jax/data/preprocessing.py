@@ -10,6 +10,8 @@ import numpy as np
 from adsq_jax.data.sources import Source
 from adsq_jax.errors import InputError
 
+MAX_SIDE = 4_096  # pixels of `resize` and `image_size`: a picture so large takes 48 MiB, and a network's layers many times that
+
 
 class Preprocessing(NamedTuple):
     """How images are resized, cropped and augmented.
@@ -38,8 +40,8 @@ class Preprocessing(NamedTuple):
         """
         for name, low in (("resize", 0), ("image_size", 1), ("crop_padding", 0)):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < low:
-                raise InputError(f"preprocessing.{name}={value!r}: expected a whole number from {low}")
+            if not isinstance(value, int) or not low <= value <= MAX_SIDE:
+                raise InputError(f"preprocessing.{name}={value!r}: expected a whole number from {low} to {MAX_SIDE:,}")
         if self.resize and self.resize < self.image_size:
             raise InputError(
                 f"preprocessing.resize={self.resize} is less than image_size={self.image_size}; fix: resize=image_size or more"

@@ -113,6 +113,10 @@ class Source(ABC):
         """Return where an image is stored, for messages."""
         return self.name(index)
 
+    def path(self, index: int) -> bytes | None:
+        """Return the path of an image's file, as it is opened; None where there is none of its own."""
+        return None
+
     @abstractmethod
     def content(self, index: int) -> bytes:
         """Return an image's bytes as they are stored, to hash them.
@@ -225,6 +229,10 @@ class FileSource(EncodedSource):
         """Return the path."""
         return os.path.join(self._root, self.name(index))
 
+    def path(self, index: int) -> bytes:
+        """Return the path."""
+        return os.fsencode(self._root / self.name(index)) if self._is_remote else os.path.abspath(self._path(index))
+
     def content(self, index: int) -> bytes:
         """Read the file."""
         if self._is_remote:
@@ -305,6 +313,10 @@ class WrappedSource(Source):
     def location(self, index: int) -> str:
         """Return the other source's location."""
         return self._source.location(self._row(index))
+
+    def path(self, index: int) -> bytes | None:
+        """Return the other source's path."""
+        return self._source.path(self._row(index))
 
     def stamp(self, rows: np.ndarray) -> str:
         """Return the other source's stamp."""

@@ -17,11 +17,20 @@ def main(arguments: Sequence[str]) -> None:
     flags.text("workdir", "The run whose model made the codes, if its folder has moved.")
     flags.text("host", "The address to listen on; 0.0.0.0 lets other machines in.", default="127.0.0.1")
     flags.integer("port", "The port to listen on; 0: any free one.", default=7860, low=0, high=65_535)
+    flags.texts("pictures", "Show pictures below this folder, not below those that the index was filled from; may be repeated.")
+    flags.boolean("remote_pictures", "Show pictures of object stores that the index names, with your credentials.")
     given = flags.parse()
     if not given.index:
         raise InputError("expected --index=INDEX, made by adsq_jax.encode")
     try:
-        demo.serve(given.index, workdir=given.workdir, host=given.host, port=given.port)
+        demo.serve(
+            given.index,
+            workdir=given.workdir,
+            host=given.host,
+            port=given.port,
+            pictures=given.pictures,
+            remote_pictures=given.remote_pictures,
+        )
     except Stopped:
         print("stopped", file=sys.stderr)
         command_line.hard_exit(0)

@@ -4,56 +4,73 @@ import itertools
 import random
 import threading
 import time
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from adsq_jax import index, storage
+from adsq_jax import index
 from adsq_jax.data import images
 from adsq_jax.data.images import BadImage
 from adsq_jax.errors import InputError
 from adsq_jax.index import CodeIndex
-from adsq_jax.inference import hits
+from adsq_jax.inference import hits, html_page
 from adsq_jax.inference.hits import Hit
 from adsq_jax.inference.model import Model
 
 _SIDE = 160  # pixels of a shown picture's shorter side
+_LONGER = 320  # pixels of its longer side, at most
 _MAX_IDS = 100_000  # ids that samples are drawn from
+
+Decode = Callable[[bytes, Sequence[int]], Sequence[np.ndarray]]  # content, shorter sides -> uint8[h, w, 3] of each
+Read = Callable[[str], bytes]  # an item's id -> the content of its file
 
 
 class Query(NamedTuple):
-    """A picture to search for."""
+    """A picture to search for. The visitor's browser keeps it, and nothing of it stays here."""
 
     name: str
-    pixels: np.ndarray  # to show, uint8[h, w, 3]
+    source: str  # a thumbnail for `src`
     code: np.ndarray  # uint8[1, ceil(bits / 8)]
 
 
 class Finder:
     """An index with its model, safe to share between threads."""
 
-    def __init__(self, opened: CodeIndex, model: Model):
-        """Keep an index and the model that its codes come from, and compile the model before anybody waits for it."""
+    def __init__(self, plain: CodeIndex, filtered: CodeIndex, model: Model, *, decode: Decode, read: Read):
+        """Compile the model before anybody waits for it.
+
+        Args:
+          plain: the index.
+          filtered: the same index, opened once more for questions with a filter: what such a question costs is decided by
+            who asks it, and others don't wait for it.
+          model: the model of the index's codes.
+          decode: decodes a picture that may come from anybody, raising `BadImage`.
+          read: reads a picture of the index, raising `BadImage`.
+        """
         self.bits = model.bits
-        self._opened, self._model = opened, model
-        self._lock = threading.Lock()  # keys of a search are valid until the next refresh
+        self._model, self._decode, self._read = model, decode, read
+        # An index is for one thread at a time, and keys of a search are valid until the next refresh.
+        self._plain, self._filtered = (plain, threading.Lock()), (filtered, threading.Lock())
+        self._encoding = threading.Lock()
         self._encode(np.zeros((model.image_size, model.image_size, 3), np.uint8))
 
     def query(self, name: str, content: bytes) -> Query:
         """Encode the picture in a file's content; `name` is for messages and to show.
 
         Raises:
-          InputError: it isn't a picture, has too many pixels, or has a size that the model can't take.
+          InputError: it isn't a picture, costs too much to decode, or has a size that the model can't take.
         """
         try:
-            pixels = images.decode(content, shorter_side=self._model.resize)
-            shown = images.decode(content, shorter_side=_SIDE)
+            pixels, shown = self._decode(content, (self._model.resize, _SIDE))
         except BadImage as error:
             raise InputError(f"{name} {error}") from error
-        return Query(name, shown, self._encode(self._model.crop(pixels, name=name)))
+        except OSError as error:  # no process, for instance where memory lacks
+            raise InputError(f"{name} can't be decoded now ({error.strerror}); fix: try again in a minute") from error
+        return Query(name, _source(shown), self._encode(self._model.crop(pixels, name=name)))
 
     def _encode(self, pixels: np.ndarray) -> np.ndarray:
-        with self._lock:
+        with self._encoding:
             (code,) = self._model.stream(iter([pixels[None]]), part="query")
         return code
 
@@ -63,34 +80,48 @@ class Finder:
         Raises:
           InputError: the index has no such item, or its file was deleted or damaged.
         """
-        with self._lock:
-            self._opened.refresh()
-            items = self._opened.find([name]) if index.is_text(name) else {}
+        opened, lock = self._plain
+        with lock:
+            opened.refresh()
+            items = opened.find([name]) if index.is_text(name) else {}
         if name not in items:
             raise InputError(f"{name!r:.200} isn't in the index; fix: pick another picture")
         try:
-            content = images.read(storage.path(name))
+            content = self._read(name)
         except BadImage as error:
             raise InputError(f"{name} {error}") from error
         return self.query(name, content)
 
-    def hits(self, query: Query, *, k: int, radius: int, where: str) -> tuple[list[Hit], float, int]:
+    def hits(self, code: np.ndarray, *, k: int, radius: int, where: str) -> tuple[list[Hit], float, int]:
         """Return the nearest pictures, the seconds of the search, and the number of items in the index.
 
         Raises:
           InputError: an argument is out of range, or the filter `where` can't be read; a blank one selects all.
         """
         parsed = index.parse(where) if where.strip() else None
-        with self._lock:
-            self._opened.refresh()
+        opened, lock = self._plain if parsed is None else self._filtered
+        with lock:
+            opened.refresh()
             start = time.perf_counter()
-            (hits_of_query,) = hits.search_codes(self._opened, query.code, k=k, radius=radius, where=parsed)
-            return hits_of_query, time.perf_counter() - start, self._opened.count()
+            (hits_of_query,) = hits.search_codes(opened, code, k=k, radius=radius, where=parsed)
+            return hits_of_query, time.perf_counter() - start, opened.count()
 
-    def samples(self, count: int) -> list[str]:
-        """Return ids of up to `count` pictures whose files exist, drawn from a fixed seed."""
-        with self._lock:
-            ids = sorted(itertools.islice(self._opened.ids(), _MAX_IDS))
+    def samples(self, count: int) -> dict[str, str]:
+        """Return thumbnails by id of up to `count` pictures that can be shown, drawn from a fixed seed."""
+        opened, lock = self._plain
+        with lock:
+            ids = sorted(itertools.islice(opened.ids(), _MAX_IDS))
         drawn = random.Random(0).sample(ids, min(len(ids), 3 * count))  # some files may be gone
-        existing = (name for name in drawn if hits.thumbnail(name) is not None)
-        return list(itertools.islice(existing, count))
+        shown = ((name, self.thumbnail(name)) for name in drawn)
+        return dict(itertools.islice(((name, source) for name, source in shown if source is not None), count))
+
+    def thumbnail(self, name: str) -> str | None:
+        """Return a picture of the index for `src`; None if it can't be shown."""
+        try:
+            return _source(images.decode(self._read(name), shorter_side=_SIDE))
+        except (OSError, ValueError):  # among them BadImage and InputError; a record of TFDS has no file
+            return None
+
+
+def _source(pixels: np.ndarray) -> str:
+    return html_page.data_uri(pixels, longer_side=_LONGER)

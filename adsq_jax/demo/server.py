@@ -1,31 +1,43 @@
-"""The server of the page, which refuses all else: files by their path, other addresses, requests without an end."""
+"""The server of the page, which refuses all else: other paths, hosts and origins, requests without an end or a bound."""
 
+import contextlib
 import ipaddress
+import json
 import os
-import re
 import socket
 import sys
-import tempfile
+import traceback
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from adsq_jax.data.decoding_worker import DecodingWorker
 from adsq_jax.demo import page
+from adsq_jax.demo.exchange import Exchange, Gone, field, text, whole
 from adsq_jax.demo.finder import Finder
+from adsq_jax.demo.limits import Lane, Refused, Room
 from adsq_jax.errors import InputError
 from adsq_jax.index import open_index
 from adsq_jax.inference import hits
+from adsq_jax.inference import pictures as picture_files
 
-_MAX_REQUEST = page.MAX_BYTES * 4 // 3 + 2**20  # bytes of a request: a picture in base64, and the rest
-_MAX_WAITING = 16  # requests, each of up to that many bytes
-# The routes that the page uses. Other routes of Gradio return files, fetch from elsewhere, or write to the disk.
-_ROUTES = re.compile(
-    r"/|/(config|theme\.css|favicon\.ico|manifest\.json)|/(assets|static)/[^%]+"
-    r"|/gradio_api/(queue/join|queue/data|reset|cancel|heartbeat/\w+)"
-)
-_POLICY = b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"  # the browser asks no other machine for anything
+_MAX_JSON = 2**16  # bytes of a question: the longest filter or id, each character escaped
+_MAX_NAME = 255  # characters of a picture's name
+_ROOM = 64 * 2**20  # bytes of all pictures that come, and of all answers that go
+_BYTES_A_HIT = 2**16  # of an answer: a thumbnail of noise in base64, and a long id
 
 
-def serve(index: str | Path, *, workdir: str | Path | None = None, host: str = "127.0.0.1", port: int = 7860) -> None:
+def serve(
+    index: str | Path,
+    *,
+    workdir: str | Path | None = None,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    pictures: Sequence[str] = (),
+    remote_pictures: bool = False,
+) -> None:
     """Serve a page on which to search an index of pictures, until a signal or KeyboardInterrupt ends it.
 
     Args:
@@ -33,17 +45,30 @@ def serve(index: str | Path, *, workdir: str | Path | None = None, host: str = "
       workdir: the folder of the run whose model made the codes; None: the one that the index names.
       host: the address to listen on; "0.0.0.0" lets other machines in.
       port: the port to listen on; 0: any free one. A line on the standard output says which.
+      pictures: folders below which pictures may be shown; none: those that the index was filled from.
+      remote_pictures: whether those may be in object stores, which this user's credentials open.
 
     Raises:
-      InputError: there is no such index, its model isn't there, host or port can't be listened on, or Gradio isn't installed.
+      InputError: there is no such index, its model isn't there, host or port can't be listened on, or uvicorn isn't installed.
     """
     with (
         listen(host, port) as listener,
-        open_index(index) as opened,
-        tempfile.TemporaryDirectory(prefix="adsq_jax_demo_") as temporary,
+        open_index(index) as plain,
+        open_index(index) as filtered,
+        _started_worker() as worker,
     ):
-        model = hits.load_model(opened, workdir=workdir)
-        _serve(Finder(opened, model), listener, location=opened.location, temporary=temporary)
+        model = hits.load_model(plain, workdir=workdir)
+        places = picture_files.places(plain, folders=pictures, remote=remote_pictures)
+        if not places.folders:
+            print(f"no pictures are shown: {places.hint}", file=sys.stderr)
+        finder = Finder(
+            plain,
+            filtered,
+            model,
+            decode=lambda content, sides: worker.decode(content, shorter_sides=sides),
+            read=lambda name: picture_files.read(name, places),
+        )
+        _serve(finder, listener, location=plain.location)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -62,67 +87,148 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def _serve(finder: Finder, listener: socket.socket, *, location: str, temporary: str) -> None:
-    """Serve the page; `temporary` is a folder for Gradio's files, which should stay empty."""
-    os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": temporary}
+@contextlib.contextmanager
+def _started_worker() -> Iterator[DecodingWorker]:
+    with contextlib.ExitStack() as stack:
+        try:
+            worker = stack.enter_context(DecodingWorker())
+        except OSError as error:
+            raise InputError(
+                f"a process that decodes pictures can't be started ({error.strerror}); fix: allow more memory and files"
+            ) from error
+        yield worker
+
+
+def _serve(finder: Finder, listener: socket.socket, *, location: str) -> None:
     try:
-        import fastapi
-        import gradio
         import uvicorn
-        from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+        from adsq_jax.demo.connections import BoundedProtocol
     except ModuleNotFoundError as error:
-        raise InputError(f"the page needs Gradio ({error.name} is missing); fix: pip install -e '.[demo]'") from error
-    blocks, looks = page.build(finder)
-    blocks.queue(max_size=_MAX_WAITING)
-    app = fastapi.FastAPI(openapi_url=None)
+        raise InputError(f"the page needs uvicorn ({error.name} is missing); fix: pip install -e '.[demo]'") from error
     address, port = listener.getsockname()[:2]
+    hosts = None
     if ipaddress.ip_address(address).is_loopback:
         # The name of a hostile page can point to this machine's address; the page could then read what is here.
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "[::1]", address])
+        hosts = {"localhost", "127.0.0.1", "::1", address}
     else:
         print(f"anyone who can reach port {port} of this machine sees the pictures of the index", file=sys.stderr)
         address = socket.gethostname()
-    app.add_middleware(Guard)
-    quiet = {"footer_links": [], "run_history": False, "enable_monitoring": False, "ssr_mode": False, "show_error": False}
-    gradio.mount_gradio_app(app, blocks, path="/", pwa=False, mcp_server=False, **quiet, **looks)
-    config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1)
-    print(f"http://{f'[{address}]' if ':' in address else address}:{port}/ shows {location}; Ctrl-C ends it", flush=True)
-    uvicorn.Server(config).run(sockets=[listener])
+    with contextlib.closing(Application(finder, hosts=hosts)) as application:
+        config = uvicorn.Config(
+            application,
+            http=BoundedProtocol,
+            ws="none",
+            loop="asyncio",
+            lifespan="off",
+            proxy_headers=False,
+            server_header=False,
+            backlog=128,  # connections that are taken at once, before `BoundedProtocol` counts them
+            log_level="critical",  # the application reports its own defects, and nothing of what visitors send
+            timeout_graceful_shutdown=1,
+        )
+        print(f"http://{f'[{address}]' if ':' in address else address}:{port}/ shows {location}; Ctrl-C ends it", flush=True)
+        uvicorn.Server(config).run(sockets=[listener])
 
 
-class Guard:
-    """ASGI middleware that refuses requests which the page doesn't make."""
+class Application:
+    """The ASGI application. It keeps nothing of a visitor: the page itself holds the query and its code."""
 
-    def __init__(self, app: Any):
-        """Keep the application that answers the other requests."""
-        self._app = app
+    def __init__(self, finder: Finder, *, hosts: set[str] | None):
+        """Make what is the same for all visitors.
+
+        Args:
+          finder: answers the questions.
+          hosts: the names by which requests may call this machine; None: any.
+        """
+        self._finder, self._hosts = finder, hosts
+        self._pages = page.files()
+        start = page.start(finder.samples(page.SAMPLES), bits=finder.bits)
+        self._pages["/start"] = ("application/json", json.dumps(start).encode())
+        self._questions: dict[str, tuple[Callable[..., Awaitable[None]], int]] = {
+            "/upload": (self._upload, page.MAX_BYTES),
+            "/select": (self._select, _MAX_JSON),
+            "/search": (self._search, _MAX_JSON),
+        }
+        self._coming, self._going = Room(_ROOM), Room(_ROOM)
+        # A filter, a picture that is hard to decode, or a hundred thumbnails keep others of their kind waiting alone.
+        self._plain, self._filtered = Lane(threads=1), Lane(threads=1)
+        self._encoding, self._drawing = Lane(threads=2), Lane(threads=2)
+
+    def close(self) -> None:
+        """Begin no more work."""
+        for lane in (self._plain, self._filtered, self._encoding, self._drawing):
+            lane.close()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            raise RuntimeError(f"expected a request of HTTP, got {scope['type']}")
+        exchange = Exchange(scope, receive, send)
+        try:
+            await self._answer(exchange)
+        except Gone:
+            exchange.abort()
+        except InputError as error:
+            await exchange.send_json(400, {"error": str(error)})
+        except Refused as refused:
+            if exchange.began:
+                exchange.abort()  # a reader that is too slow
+            else:
+                await exchange.send_json(refused.status, {"error": str(refused)}, close=True)
+        except Exception as error:  # a defect
+            traceback.print_exception(error)
+            exchange.abort()
+
+    async def _answer(self, exchange: Exchange) -> None:
+        path, method = exchange.path, exchange.method
+        exchange.check_origin(self._hosts)
+        if path in self._pages:
+            if method not in ("GET", "HEAD"):
+                raise Refused(405, f"{path} is only read")
+            kind, content = self._pages[path]
+            async with self._going.hold(len(content)) as transfer, transfer.moving():
+                await exchange.send(200, kind, content, transfer=transfer)
             return
-        status = _refusal(scope)
-        if status:
-            await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]})
-            await send({"type": "http.response.body", "body": b""})
-            return
+        if path not in self._questions:
+            raise Refused(404, "there is no such page")
+        if method != "POST":
+            raise Refused(405, f"{path} answers to POST alone")
+        work, most = self._questions[path]
+        await work(exchange, exchange.length(most=most))
 
-        async def send_with_policy(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"content-security-policy", _POLICY)]
-            await send(message)
+    async def _upload(self, exchange: Exchange, length: int) -> None:
+        name = exchange.parameter("name")[:_MAX_NAME] or "the picture"
+        async with self._coming.hold(length) as transfer:
+            async with transfer.moving():
+                content = await exchange.read(length, transfer=transfer)
+            query = await self._encoding.run(self._finder.query, name, content)
+        await self._send_query(exchange, query)
 
-        await self._app(scope, receive, send_with_policy)
+    async def _select(self, exchange: Exchange, length: int) -> None:
+        name = text(await exchange.read_json(length), "id")
+        await self._send_query(exchange, await self._encoding.run(self._finder.indexed, name))
+
+    async def _send_query(self, exchange: Exchange, query: Any) -> None:
+        await exchange.send_json(200, page.query(query, bits=self._finder.bits))
+
+    async def _search(self, exchange: Exchange, length: int) -> None:
+        given = await exchange.read_json(length)
+        k = whole(given, "k", low=1, high=page.MAX_HITS)
+        radius = whole(given, "radius", low=0, high=self._finder.bits)
+        where, code = text(given, "where"), _code(given)
+        lane = self._filtered if where.strip() else self._plain
+        found, seconds, count = await lane.run(self._finder.hits, code, k=k, radius=radius, where=where)
+        async with self._going.hold((len(found) + 1) * _BYTES_A_HIT) as transfer:
+            answer = await self._drawing.run(page.hits, found, seconds=seconds, count=count, thumbnail=self._finder.thumbnail)
+            content = json.dumps(answer).encode()
+            async with transfer.moving():
+                await exchange.send(200, "application/json", content, transfer=transfer)
 
 
-def _refusal(scope: Any) -> int:
-    """Return the HTTP status for refusing a request; 0 if it is allowed."""
-    if not _ROUTES.fullmatch(scope["path"]):
-        return 404
-    if scope["method"] in ("GET", "HEAD", "OPTIONS"):
-        return 0
-    length = dict(scope["headers"]).get(b"content-length")
-    if length is None:
-        return 411
-    return 413 if int(length) > _MAX_REQUEST else 0
+def _code(given: Any) -> np.ndarray:
+    digits = field(given, "code", str, "hexadecimal digits")
+    try:
+        return np.frombuffer(bytes.fromhex(digits), np.uint8)[None]
+    except ValueError as error:
+        raise InputError(f"expected code to be hexadecimal digits, got {digits!r:.100}; fix: reload the page") from error

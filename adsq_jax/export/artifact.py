@@ -32,6 +32,7 @@ _EXAMPLE = '''"""Codes of pictures by the encoder beside this file: python examp
 Needs jax, flatbuffers, numpy and Pillow.
 """
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -42,7 +43,16 @@ from PIL import Image, ImageOps
 
 folder = Path(__file__).parent
 manifest = json.loads((folder / "manifest.json").read_text())
-encoder = jax.export.deserialize((folder / manifest["files"]["query"]["name"]).read_bytes())
+
+
+def load(part):
+    """Return the encoder of "query" or "database". Of a damaged file JAX might run anything: it must be the one exported."""
+    about = manifest["files"][part]
+    content = (folder / about["name"]).read_bytes()
+    if hashlib.sha256(content).hexdigest() != about["sha256"]:
+        print(f"error: {about['name']} isn't the file that was exported; fix: export it again", file=sys.stderr)
+        sys.exit(2)
+    return jax.export.deserialize(content)
 
 
 def pixels(path):
@@ -63,7 +73,7 @@ def pixels(path):
     return np.asarray(picture)[top : top + side, left : left + side]
 
 
-codes = np.asarray(encoder.call(np.stack([pixels(path) for path in sys.argv[1:]])))  # uint8[n, ceil(bits / 8)]
+codes = np.asarray(load("query").call(np.stack([pixels(path) for path in sys.argv[1:]])))  # uint8[n, ceil(bits / 8)]
 for path, code in zip(sys.argv[1:], codes):
     print(code.tobytes().hex(), int(np.unpackbits(code ^ codes[0]).sum()), "bits from the first:", path)
 '''

@@ -18,7 +18,7 @@ os.environ.setdefault("LANCEDB_LOG", "error")  # it warns about every new folder
 import lancedb
 
 from adsq_jax.errors import InputError
-from adsq_jax.index import checksums, engine, filters
+from adsq_jax.index import checksums, engine, filters, table_manifests
 from adsq_jax.index.engine import CodeIndex, Hits, Item, Manifest
 from adsq_jax.index.filters import Filter
 
@@ -152,8 +152,10 @@ class EmbeddedIndex(CodeIndex):
 
     def count(self, *, where: Filter | None = None) -> int:
         """Return the number of items, or of those that `where` selects."""
+        if where is not None:
+            return len(self._rows_of(where))
         with self._reading():
-            return int(self._table.count_rows(None if where is None else _to_sql(where)))
+            return int(self._table.count_rows())
 
     def refresh(self) -> None:
         """Reload changes made by other processes."""
@@ -208,14 +210,18 @@ class EmbeddedIndex(CodeIndex):
                     "are gone; fix: open it again"
                 ) from error
 
-    def _read(self, columns: list[str], *, where: str | None = None) -> Iterator[pa.RecordBatch]:
+    def _read(
+        self, columns: list[str], *, where: str | None = None, timeout: datetime.timedelta | None = None
+    ) -> Iterator[pa.RecordBatch]:
         query = self._table.search().select(columns).limit(_NO_LIMIT)
         with self._reading():
-            yield from (query if where is None else query.where(where)).to_batches()
+            yield from (query if where is None else query.where(where)).to_batches(timeout=timeout)
 
     def _rows_of(self, where: Filter) -> np.ndarray:
         """Return the row numbers that a filter selects, int64[m], ascending."""
-        rows = [batch["_rowoffset"].to_numpy() for batch in self._read(["_rowoffset"], where=_to_sql(where))]
+        timeout = datetime.timedelta(seconds=filters.MAX_SECONDS)
+        batches = self._read(["_rowoffset"], where=_to_sql(where), timeout=timeout)
+        rows = [batch["_rowoffset"].to_numpy() for batch in batches]
         return np.sort(np.concatenate([np.zeros(0, np.int64), *rows]).astype(np.int64))
 
     def _to_codes(self, batch: pa.RecordBatch) -> np.ndarray:
@@ -253,6 +259,7 @@ def _open_newest(folder: Path, verified: dict[str, checksums.Stamp]) -> _Opened:
         if not _has_table(folder):
             raise InputError(f"{folder} holds no index; fix: make one with adsq_jax.encode, or give another folder")
         _check_regular_files(folder)
+        table_manifests.check_local(folder / _FOLDER, checked=verified)
         try:
             return _open_once(folder, verified)
         except checksums.DamagedError:  # unless another process replaced the index at this moment
@@ -406,6 +413,8 @@ def _translate_errors(folder: Path, *, writing: bool = False) -> Iterator[None]:
         if not writing:
             problem, fix = "can't be read", _RESTORE
         text = " ".join(str(error).split()) or type(error).__name__
+        if "Query timeout" in text:  # only a filter has one
+            raise filters.too_slow() from error
         system = re.search(r"[A-Z][a-z ]+ \(os error \d+\)", text)  # the part of the text that helps a reader
         if system is None and ("panicked" in text or "LanceError" in text):  # pages of LanceDB's source locations
             problem, text, fix = "is damaged", "LanceDB can't read its files", _RESTORE

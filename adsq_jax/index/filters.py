@@ -1,13 +1,18 @@
 """Filters: which items a search looks at, as in `label=cat and not path=*/drafts/*`. Each engine translates them."""
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
 
 from adsq_jax.errors import InputError
 
 _TOKEN = re.compile(r"""\s*(?:(?P<sign>!=|=|\(|\))|"(?P<double>[^"]*)"|'(?P<single>[^']*)'|(?P<word>[^\s()=!"']+))""")
-_MAX_DEPTH = 50  # nested parentheses and nots
-_MAX_LENGTH = 10_000  # characters
+# Whoever writes a filter, perhaps a stranger, decides what it costs: each level takes a part of the engine's stack, and each
+# star of a path makes the engine try more.
+MAX_LENGTH = 4_096  # characters, about the longest path
+MAX_DEPTH = 20  # nested parentheses
+MAX_STARS = 16  # of a path
+MAX_SECONDS = 10.0  # that an engine looks for the items that a filter selects: others wait for the same index
 _EXPECTED = "expected label=NAME, label!=NAME, path=PATTERN or path!=PATTERN (* stands for any text), joined by and, or, not"
 
 
@@ -24,8 +29,24 @@ class IdPattern(NamedTuple):
 
     @property
     def parts(self) -> list[str]:
-        """The texts between the stars of the pattern."""
-        return self.pattern.split("*")
+        """The texts between the stars of the pattern; several stars in a row are one."""
+        return re.split(r"\*+", self.pattern)
+
+    def matches(self, name: str) -> bool:
+        """Return whether an id matches, in a time that grows with its length alone: no part is ever tried at two places."""
+        first, *rest = self.parts
+        if not rest:
+            return name == first
+        *middle, last = rest
+        start, end = len(first), len(name) - len(last)
+        if start > end or not (name.startswith(first) and name.endswith(last)):
+            return False
+        for part in middle:
+            place = name.find(part, start, end)
+            if place < 0:
+                return False
+            start = place + len(part)
+        return True
 
 
 class Not(NamedTuple):
@@ -53,7 +74,8 @@ def parse(text: str) -> Filter:
     """Parse a filter.
 
     `not` binds tighter than `and`, and `and` tighter than `or`; parentheses group. Quote a value with spaces, or one that is
-    and, or, not; both kinds of quotes work.
+    and, or, not; both kinds of quotes work. The result is as flat as it can be: `not` stands before a label or a path alone,
+    and no `and` is directly inside an `and`, no `or` inside an `or`.
 
     Args:
       text: for instance `label=cat`, `label="polar bear" or label=seal`, `(label=cat or label=dog) and path!=/old/*`.
@@ -62,12 +84,13 @@ def parse(text: str) -> Filter:
       The filter.
 
     Raises:
-      InputError: the text isn't a filter; the message shows where.
+      InputError: the text isn't a filter, and the message shows where; or it has more than MAX_LENGTH characters, MAX_DEPTH
+        levels, or MAX_STARS in a path.
 
     Source: this project.
     """
-    if len(text) > _MAX_LENGTH:
-        raise InputError(f"expected a filter of at most {_MAX_LENGTH:,} characters, got {len(text):,}; fix: use a * in a path")
+    if len(text) > MAX_LENGTH:
+        raise InputError(f"expected a filter of at most {MAX_LENGTH:,} characters, got {len(text):,}; fix: use a * in a path")
     if not is_text(text):
         raise InputError(f"the filter {text!r:.100} isn't UTF-8: {_EXPECTED}")
     parser = _Parser(text)
@@ -75,6 +98,11 @@ def parse(text: str) -> Filter:
     if parser.kind is not None:
         parser.fail()
     return parsed
+
+
+def too_slow() -> InputError:
+    """Return the error for a filter that takes more than MAX_SECONDS."""
+    return InputError(f"the filter takes more than {MAX_SECONDS:g} seconds; fix: use fewer paths with stars, or labels")
 
 
 def is_text(name: str) -> bool:
@@ -119,25 +147,27 @@ class _Parser:
         parts = [self._conjunction(depth)]
         while self._accept("word", "or"):
             parts.append(self._conjunction(depth))
-        return parts[0] if len(parts) == 1 else Or(tuple(parts))
+        return _join(Or, parts)
 
     def _conjunction(self, depth: int) -> Filter:
         parts = [self._factor(depth)]
         while self._accept("word", "and"):
             parts.append(self._factor(depth))
-        return parts[0] if len(parts) == 1 else And(tuple(parts))
+        return _join(And, parts)
 
     def _factor(self, depth: int) -> Filter:
-        if depth > _MAX_DEPTH:
-            raise InputError(f"the filter {self._text[:100]!r} has more than {_MAX_DEPTH} levels; fix: use fewer")
-        if self._accept("word", "not"):
-            return Not(self._factor(depth + 1))
+        negated = False
+        while self._accept("word", "not"):
+            negated = not negated
         if not self._accept("sign", "("):
-            return self._term()
-        inner = self.disjunction(depth + 1)
-        if not self._accept("sign", ")"):
-            self.fail()
-        return inner
+            factor = self._term()
+        elif depth == MAX_DEPTH:
+            raise InputError(f"the filter {self._text[:100]!r} has more than {MAX_DEPTH} levels; fix: use fewer parentheses")
+        else:
+            factor = self.disjunction(depth + 1)
+            if not self._accept("sign", ")"):
+                self.fail()
+        return _negate(factor) if negated else factor
 
     def _term(self) -> Filter:
         kind = Label if self.value == "label" else IdPattern
@@ -149,5 +179,27 @@ class _Parser:
         value = self.value
         if self.kind in (None, "sign") or not value or (self.kind == "word" and value in ("and", "or", "not")):
             self.fail()
+        term = kind(value)
+        if isinstance(term, IdPattern) and len(term.parts) > MAX_STARS + 1:
+            raise InputError(f"the path {value[:100]!r} has more than {MAX_STARS} stars; fix: use fewer")
         self._advance()
-        return Not(kind(value)) if negated else kind(value)
+        return Not(term) if negated else term
+
+
+def _join(kind: type[And] | type[Or], parts: Sequence[Filter]) -> Filter:
+    """Join filters by `and` or `or`; those that are joined in the same way become part of the whole."""
+    flat = [inner for part in parts for inner in (part.parts if isinstance(part, And | Or) and type(part) is kind else (part,))]
+    return flat[0] if len(flat) == 1 else kind(tuple(flat))
+
+
+def _negate(given: Filter) -> Filter:
+    """Return the filter that selects all other items, with `not` before terms alone."""
+    match given:
+        case Not(inner):
+            return inner
+        case And(parts):
+            return _join(Or, [_negate(part) for part in parts])
+        case Or(parts):
+            return _join(And, [_negate(part) for part in parts])
+        case _:
+            return Not(given)

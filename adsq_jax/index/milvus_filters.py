@@ -1,8 +1,8 @@
 """Milvus's filter expressions: a filter translated, ids listed, texts quoted."""
 
 import json
-import re
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 
 from adsq_jax.errors import InputError
@@ -33,6 +33,7 @@ class Translator:
         """
         self._count, self._ids = count, ids
         self._max_compared, self._max_listed = max_compared, max_listed
+        self._deadline = time.monotonic() + filters.MAX_SECONDS
 
     def translate(self, where: Filter) -> str:
         """Return a filter as an expression; raise `InputError` for a path pattern that would take too long."""
@@ -66,10 +67,11 @@ class Translator:
                 f"path={path.pattern} is compared with {count:,} paths, expected at most {self._max_compared:,}; fix: write "
                 "more before its first *, or use label="
             )
-        pattern = re.compile("(?s)" + ".*".join(map(re.escape, path.parts)))
         matches, others = list[str](), list[str]()
         for name in self._ids(prefix):
-            (matches if pattern.fullmatch(name) else others).append(name)
+            if time.monotonic() > self._deadline:
+                raise filters.too_slow()
+            (matches if path.matches(name) else others).append(name)
         listed = min(matches, others, key=len)
         if len(listed) > self._max_listed:
             raise InputError(

@@ -12,9 +12,10 @@ from adsq_jax.data import contact_sheet, images
 from adsq_jax.data.text import printable
 from adsq_jax.errors import InputError
 from adsq_jax.index import NOTHING, CodeIndex, Filter
-from adsq_jax.inference import html_page
+from adsq_jax.inference import html_page, pictures
 from adsq_jax.inference import model as model_module
 from adsq_jax.inference.model import Model
+from adsq_jax.inference.pictures import Places
 from adsq_jax.run import tables
 
 _SIDE = 160  # pixels of a thumbnail's shorter side
@@ -33,11 +34,15 @@ def load_model(opened: CodeIndex, *, workdir: str | Path | None) -> Model:
     """Load the model that the codes of an index come from, from a run's folder; None: the one that the index names.
 
     Raises:
-      InputError: the model isn't there, or isn't the one that made the codes.
+      InputError: the model isn't there, isn't the one that made the codes, or is in an object store that only the index names.
     """
     manifest = opened.manifest
     if workdir is None and not manifest.model:
         raise InputError(f"{opened.location} doesn't say where its model is; fix: give the run's folder with --workdir")
+    if workdir is None and storage.is_remote(manifest.model):  # opened with this user's credentials
+        raise InputError(
+            f"{opened.location} says that its model is in an object store; fix: if you trust it, --workdir={manifest.model}"
+        )
     try:
         model = model_module.load(manifest.model if workdir is None else workdir)
     except InputError as error:
@@ -90,11 +95,19 @@ def table(query: str, hits: Sequence[Hit]) -> str:
     return f"{head}\n{tables.align(rows, right=(0, 1))}"
 
 
-def thumbnail(picture: str) -> np.ndarray | None:
-    """Return an item's picture, small, uint8[h, w, 3]; None if it was deleted or is not a picture."""
+def thumbnail(picture: str, places: Places) -> np.ndarray | None:
+    """Return an item's picture, small, uint8[h, w, 3]; None if it is at none of the places, was deleted or is not a picture."""
     try:
-        return images.decode(images.read(storage.path(picture)), shorter_side=_SIDE)
+        return images.decode(pictures.read(picture, places), shorter_side=_SIDE)
     except (OSError, ValueError):  # among them BadImage and InputError; a record of TFDS has no file
+        return None
+
+
+def _query_thumbnail(query: str) -> np.ndarray | None:
+    """Return a query's picture, small: its path is from the command line, not from data."""
+    try:
+        return images.decode(images.read(storage.path(query)), shorter_side=_SIDE)
+    except (OSError, ValueError):
         return None
 
 
@@ -102,23 +115,23 @@ def _caption(hit: Hit) -> str:
     return f"{hit.rank}: {html_page.bits(hit.distance)}"
 
 
-def page(queries: Sequence[str], hits: Sequence[Sequence[Hit]]) -> bytes:
-    """Return a page of HTML, which needs no other file, showing each query (a path) and its hits."""
+def page(queries: Sequence[str], hits: Sequence[Sequence[Hit]], places: Places) -> bytes:
+    """Return a page of HTML, which needs no other file, showing each query (a path) and its hits, if they may be opened."""
     parts = []
     for query, hits_of_query in zip(queries, hits, strict=True):
-        row = [html_page.picture(thumbnail(query), name=query, lines=["query"], mark="")]
+        row = [html_page.picture(_query_thumbnail(query), name=query, lines=["query"], mark="")]
         for hit in hits_of_query:
             lines = [_caption(hit), ", ".join(hit.labels)]
-            row.append(html_page.picture(thumbnail(hit.id), name=hit.id, lines=lines, mark=""))
+            row.append(html_page.picture(thumbnail(hit.id, places), name=hit.id, lines=lines, mark=""))
         parts.append(html_page.row(row, heading=query))
     return html_page.document("Nearest pictures", parts)
 
 
-def sheet(queries: Sequence[str], hits: Sequence[Sequence[Hit]]) -> bytes:
-    """Return a PNG file showing each query (a path) and its hits."""
+def sheet(queries: Sequence[str], hits: Sequence[Sequence[Hit]], places: Places) -> bytes:
+    """Return a PNG file showing each query (a path) and its hits, if they may be opened."""
     sections = {}
     for number, (query, hits_of_query) in enumerate(zip(queries, hits, strict=True), start=1):
-        cells = [(thumbnail(query), "query")]
-        cells += [(thumbnail(hit.id), ", ".join((_caption(hit), *hit.labels))) for hit in hits_of_query]
+        cells = [(_query_thumbnail(query), "query")]
+        cells += [(thumbnail(hit.id, places), ", ".join((_caption(hit), *hit.labels))) for hit in hits_of_query]
         sections[f"{number}. {query}"] = cells
     return contact_sheet.draw_sections(sections)

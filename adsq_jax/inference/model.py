@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 from PIL import Image
@@ -22,18 +21,15 @@ from adsq_jax.data.images import BadImage
 from adsq_jax.data.preprocessing import Preprocessing
 from adsq_jax.devices.data_parallel import LocalDevices
 from adsq_jax.errors import InputError, first_line
+from adsq_jax.inference import model_files
 from adsq_jax.inference.encoder import map_batches, round_up
+from adsq_jax.inference.model_files import FORMAT, TRUNK
 from adsq_jax.models.img_net import ImgNet
-from adsq_jax.models.layers import DTYPES, Layers
-from adsq_jax.models.network import make_img_net
 from adsq_jax.retrieval.measures import html_table
 from adsq_jax.run import workdir
 
 FOLDER = "model"  # in a run's folder
-_FORMAT = 1
-_LARGEST_BATCH = 2**20  # images
 _DESCRIPTION, _WEIGHTS = "model.json", "weights.safetensors"
-_TRUNK = "trunk"  # stands for a network's name before the variables of a frozen trunk
 Part = Literal["query", "database"]
 ImageLike = str | Path | Image.Image | np.ndarray
 
@@ -55,9 +51,7 @@ class Model:
         self.variables, self._local = variables, LocalDevices()  # of all networks, for `relaxed_codes`
         self.batch_size: int = round_up(description["batch_size"], self._local)
         self.networks = dict(zip(("query", "database"), QUERY_NETS[description["query_net"]], strict=True))  # f, g or sum
-        self._img_net = make_img_net(
-            layers=Layers(dtype=description["dtype"]), bits=self.bits, **_hashable(description["network"])
-        )
+        self._img_net = model_files.build(description)
 
     def __repr__(self) -> str:
         net = self._description["network"]["backbone"]
@@ -107,12 +101,12 @@ class Model:
                 "params": {key: tree for key, tree in kinds["params"].items() if key != "method"},
                 "batch_stats": kinds.get("batch_stats", {}),
             }
-            if name != _TRUNK
+            if name != TRUNK
             else kinds
             for name, kinds in variables.items()
         }
         description = {
-            "format": _FORMAT,
+            "format": FORMAT,
             "bits": bits,
             "bit_order": codes.BIT_ORDER,
             "query_net": query_net,
@@ -223,8 +217,10 @@ class Model:
                 yield np.concatenate([batch, np.repeat(batch[:1], size - len(batch), axis=0)])
 
         for relaxed in map_batches(self._compiled(part), self.variables, padded(), local=self._local):
-            total = sum(map(np.asarray, relaxed), np.zeros((1, self.bits), np.float32))  # [batch, bits]
-            yield codes.pack(codes.binarize(total[: lengths.pop(0)]))
+            total = sum(map(np.asarray, relaxed), np.zeros((1, self.bits), np.float32))[: lengths.pop(0)]  # [n, bits]
+            if np.isnan(total).any():  # finite weights can be so large that the network's sums aren't
+                raise InputError("the model computes no numbers for an image; fix: restore the model, or train again")
+            yield codes.pack(codes.binarize(total))
 
     def preprocess(self, image: ImageLike, number: int) -> np.ndarray:
         """Return the pixels of an image that the network gets.
@@ -264,11 +260,8 @@ class Model:
                 f"{name} is {pixels.shape[0]}x{pixels.shape[1]}: expected {self.image_size}x{self.image_size}, since the model "
                 "doesn't resize; fix: resize it, or train with --config.data.resize"
             )
-        return pictures.centre(pixels, side=self.image_size)
-
-
-def _hashable(network: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in network.items()}
+        cut = pictures.centre(pixels, side=self.image_size)
+        return cut if cut.shape == pixels.shape else cut.copy()  # a view would keep the whole picture while it waits
 
 
 def _networks(name: str) -> tuple[str, ...]:
@@ -282,8 +275,8 @@ def _compiled_relaxed_codes(img_net: ImgNet, networks: tuple[str, ...]) -> Calla
 
 def _relaxed_codes(img_net: Any, networks: Sequence[str], variables: dict[str, Any], images: jax.Array) -> list[jax.Array]:
     """Compute relaxed codes by some networks; a frozen trunk, which they share, is run once."""
-    if _TRUNK in variables:
-        images = img_net.apply(variables[_TRUNK], images, train=False, method=img_net.trunk)
+    if TRUNK in variables:
+        images = img_net.apply(variables[TRUNK], images, train=False, method=img_net.trunk)
         img_net = img_net.clone(backbone=None)
     return [img_net.apply(variables[net], images, train=False)[1] for net in networks]
 
@@ -350,24 +343,39 @@ def load(directory: str | Path) -> Model:
     folder = storage.path(str(directory)) / FOLDER
     try:
         is_there = storage.is_file(folder / _DESCRIPTION)
+        too_large = is_there and storage.size(folder / _DESCRIPTION) > model_files.MAX_DESCRIPTION
     except OSError as error:
         raise InputError(f"{directory} can't be read ({error.strerror}); fix: give the folder of a run") from error
     if not is_there:
         raise InputError(f"{directory} holds no trained model; fix: finish the run with adsq_jax.main, or give another folder")
+    if too_large:
+        raise _incomplete(folder, f"{_DESCRIPTION} has more than {model_files.MAX_DESCRIPTION:,} bytes")
     description = workdir.read_json(folder / _DESCRIPTION)
     try:
-        _check(description)
-        content = storage.read(folder / _WEIGHTS)
-        if description["sha256"] != _identity(description):
-            raise ValueError("model.json was changed")
-        if hashlib.sha256(content).hexdigest() != description["weights_sha256"]:
-            raise ValueError("weights.safetensors was changed")
-        model = Model(description, _tree(safetensors.numpy.load(content)))
-        images = jax.ShapeDtypeStruct((1, model.image_size, model.image_size, 3), jnp.uint8)
-        for part in ("query", "database"):  # check now that all of it fits
-            jax.eval_shape(partial(model.relaxed_codes, part=part), model.variables, images)
-    except Exception as error:  # a file that was changed makes JSON's contents, safetensors and flax raise almost anything
-        raise InputError(f"{folder} is not a complete model ({first_line(error)}); fix: restore it, or train again") from error
+        return _load(folder, description)
+    except Exception as error:  # a file that was changed makes safetensors and flax raise almost anything
+        raise _incomplete(folder, first_line(error).partition("; fix:")[0]) from error
+
+
+def _incomplete(folder: Path, reason: str) -> InputError:
+    return InputError(f"{folder} is not a complete model ({reason}); fix: restore it, or train again")
+
+
+def _load(folder: Path, description: Any) -> Model:
+    """Make a model of the content of its `model.json`, and its weights; both are checked before they cost anything."""
+    model_files.check_description(description)
+    if description["sha256"] != _identity(description):
+        raise InputError(f"{_DESCRIPTION} was changed")
+    expected = model_files.Expected(model_files.build(description), image_size=description["view"]["image_size"])
+    expected.check_size(storage.size(folder / _WEIGHTS))
+    content = storage.read(folder / _WEIGHTS)
+    if hashlib.sha256(content).hexdigest() != description["weights_sha256"]:
+        raise InputError(f"{_WEIGHTS} was changed")
+    arrays = safetensors.numpy.load(content)
+    nets = {net for part in QUERY_NETS[description["query_net"]] for net in _networks(part)}
+    expected.check(arrays, nets=nets)
+    model = Model(description, _tree(arrays))
+    model.batch_size = round_up(min(description["batch_size"], expected.batch_size), model._local)
     return model
 
 
@@ -375,17 +383,6 @@ def _identity(description: dict[str, Any]) -> str:
     """Hash what decides the codes."""
     deciding = {key: value for key, value in description.items() if key not in ("sha256", "batch_size", "method")}
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
-
-
-def _check(description: Any) -> None:
-    """Check the fields that `make_img_net` doesn't."""
-    if description["format"] != _FORMAT or description["bit_order"] != codes.BIT_ORDER:
-        raise ValueError(f"its format is not {_FORMAT}")
-    batch_size, method = description["batch_size"], description["method"]
-    if type(batch_size) is not int or not 1 <= batch_size <= _LARGEST_BATCH or description["dtype"] not in DTYPES:
-        raise ValueError("batch_size or dtype is out of range")
-    if not isinstance(method, str):
-        raise ValueError("method is not a name")
 
 
 def _tree(arrays: dict[str, np.ndarray]) -> dict[str, Any]:

@@ -16,6 +16,9 @@ from adsq_jax.models.img_net import ImgNet
 from adsq_jax.models.layers import BATCH_NORMS, DTYPES, Layers
 from adsq_jax.models.pretrained import NO_WEIGHTS, Layout, assign, find_layout
 
+MAX_UNITS = 2**16  # of a layer: a network's width and features; the largest published ones have thousands
+MIN_DEVIATION = 1e-3  # of a channel: a quarter of a grey level; a smaller one would make numbers that overflow
+
 
 class Pretrained(NamedTuple):
     """A backbone's weights from a file."""
@@ -86,15 +89,14 @@ def build(
     Source: ADSQ's abstract, arXiv 1903.12493; each backbone's module names its own.
     """
     _check_whole("bits", bits, low=1, high=MAX_BITS)
-    _check_whole("width", width, low=0)
-    _check_whole("features", features, low=1)
+    _check_whole("width", width, low=0, high=MAX_UNITS)
+    _check_whole("features", features, low=1, high=MAX_UNITS)
     _check_one_of("batch_norm", batch_norm, BATCH_NORMS)
     _check_one_of("dtype", dtype, DTYPES)
     if not isinstance(dropout, Real) or not 0 <= dropout < 1:
         raise InputError(f"expected dropout from 0 to below 1, got {dropout!r}")
     mean, deviation = _three_numbers("mean", mean), _three_numbers("deviation", deviation)
-    if 0 in deviation:
-        raise InputError(f"expected deviation above 0, got {deviation}; fix: give () for what the weights expect")
+    _check_deviation(deviation)
     layers = Layers(dtype=dtype, batch_norm=batch_norm, axis_name=axis_name, dropout=dropout)
     backbones.build(backbone, width=width, layers=layers)  # checks both before a file is read
     file, layout = None, NO_WEIGHTS
@@ -152,9 +154,35 @@ def _check_one_of(name: str, value: Any, choices: Sequence[str]) -> None:
 def _three_numbers(name: str, values: Sequence[float]) -> tuple[float, ...]:
     """Return the values of the three channels as Python numbers, or (); raise InputError if they are anything else."""
     numbers = tuple(values) if hasattr(values, "__iter__") else (None,)
-    if numbers and (len(numbers) != 3 or not all(isinstance(x, Real) and 0 <= x <= 1 for x in numbers)):
+    if numbers and (len(numbers) != 3 or not all(_is_fraction(x) for x in numbers)):
         raise InputError(f"expected {name} to be three numbers from 0 to 1, or (), got {str(values)[:100]!r}")
     return tuple(x if isinstance(x, int | float) else float(x) for x in numbers)
+
+
+def _is_fraction(value: float) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= value <= 1
+
+
+def _check_deviation(deviation: Sequence[float]) -> None:
+    if min(deviation, default=1) < MIN_DEVIATION:
+        raise InputError(f"expected deviation from {MIN_DEVIATION}, got {deviation}; fix: give () for what the weights expect")
+
+
+def check_arguments(*, backbone: Any, width: Any, options: Any, features: Any, mean: Any, deviation: Any, bounded: Any) -> None:
+    """Check arguments of `make_img_net` that come from a file.
+
+    Raises:
+      InputError: one has another type, or is out of its range.
+    """
+    backbones.check_options(backbone, options)
+    _check_whole("width", width, low=0, high=MAX_UNITS)
+    _check_whole("features", features, low=1, high=MAX_UNITS)
+    for name, values in (("mean", mean), ("deviation", deviation)):
+        if not isinstance(values, list | tuple) or len(_three_numbers(name, values)) != 3:
+            raise InputError(f"expected {name} to be three numbers from 0 to 1, got {str(values)[:100]!r}")
+    _check_deviation(deviation)
+    if not isinstance(bounded, bool):
+        raise InputError(f"expected bounded to be true or false, got {bounded!r:.100}")
 
 
 def make_img_net(

@@ -15,7 +15,7 @@ from typing import Any
 from adsq_jax.errors import InputError
 
 MAX_PICKLE_BYTES = 64 * 2**20  # of one pickle, without the tensors' numbers: torch writes about 200 per tensor
-MAX_OPCODES = 2_000_000  # of one pickle: torch writes about 40 per tensor
+MAX_STEPS = 2_000_000  # of a file: opcodes, of which torch writes about 40 per tensor, and pairs that calls copy
 BFLOAT16 = "bfloat16"  # a dtype that NumPy doesn't have
 DAMAGED = "restore it, or download it again"  # ends messages on damaged files
 _MAX_DIMENSIONS = 32
@@ -90,13 +90,16 @@ class Pickle:
       value: the content: dicts, lists, tuples, strings, bytes, numbers, None, `Name`, `Storage` and `Tensor`.
       storages: by key.
       end: position of the byte after the pickle.
+      steps_left: for the pickles after it.
     """
 
-    def __init__(self, content: bytes, begin: int):
-        """Read the pickle at a position of a file; raise InputError if it asks for anything that a state dict doesn't need.
+    def __init__(self, content: bytes, *, after: "Pickle | None" = None):
+        """Read a file's first pickle, or the one after another; raise InputError if it asks for more than a state dict needs.
 
         A damaged pickle may raise any Exception.
         """
+        begin: int = 0 if after is None else after.end
+        self.steps_left: int = MAX_STEPS if after is None else after.steps_left
         self.storages: dict[str, Storage] = {}
         self._stack: list[Any] = []
         self._marks: list[int] = []
@@ -104,16 +107,15 @@ class Pickle:
         self._content = memoryview(content)[begin : begin + MAX_PICKLE_BYTES].tobytes()
         file = io.BytesIO(self._content)
         try:
-            for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
-                if count == MAX_OPCODES:
-                    raise InputError(f"has a pickle of more than {MAX_OPCODES:,} steps: save only the state_dict")
+            for opcode, argument, _ in pickletools.genops(file):
+                self._spend(1)
                 self._execute(opcode.name, argument)
         except ValueError as error:  # for one, where a long pickle is cut off at the limit
             if len(self._content) < MAX_PICKLE_BYTES or file.tell() < MAX_PICKLE_BYTES or isinstance(error, InputError):
                 raise
             raise InputError(f"has a pickle of more than {MAX_PICKLE_BYTES:,} bytes: save only the state_dict") from error
         (self.value,) = self._stack
-        self.end = begin + file.tell()
+        self.end: int = begin + file.tell()
         self._stack, self._memo, self._content = [], {}, b""
 
     def _execute(self, opcode: str, argument: Any) -> None:
@@ -149,9 +151,15 @@ class Pickle:
             stack.append(self._storage(stack.pop()))
         elif opcode == "REDUCE":
             name, arguments = self._pop(2)
+            self._spend(sum(len(argument) for argument in expect(arguments, tuple)[:1] if type(argument) is list))
             stack.append(_call(expect(name, Name).text, expect(arguments, tuple)))
         elif opcode not in ("PROTO", "FRAME", "STOP"):
             raise self._refusal(argument.replace(" ", ".") if opcode == "INST" else f"the opcode {opcode}")
+
+    def _spend(self, steps: int) -> None:
+        self.steps_left -= steps
+        if self.steps_left < 0:
+            raise InputError(f"has pickles of more than {MAX_STEPS:,} steps: save only the state_dict")
 
     def _pop(self, count: int) -> list[Any]:
         items = self._stack[-count:]
@@ -196,11 +204,16 @@ class Pickle:
 
 
 def _call(name: str, arguments: tuple[Any, ...]) -> Any:
-    """Return what one of torch's calls makes, in time that doesn't grow with values that several calls share."""
+    """Return what one of torch's calls makes.
+
+    It copies no more than the pairs of an OrderedDict, which its caller counts as steps: a million calls may share one list.
+    """
     if name == _ORDERED_DICT and len(arguments) < 2:  # Python 2 gave it a list of [key, value]
         ordered: dict[Any, Any] = {}
         for pair in expect(arguments[0], list) if arguments else ():
-            _set_items(ordered, expect(pair, list))
+            if len(expect(pair, list)) != 2:
+                raise InputError(f"is damaged (an entry of a dict in its pickle is no pair): {DAMAGED}")
+            _set_items(ordered, pair)
         return ordered
     if (name, len(arguments)) in ((_TENSOR, 6), (_OLD_TENSOR, 4)):  # a seventh marks negated or conjugated numbers
         storage, offset, shape, strides = arguments[:4]

@@ -213,7 +213,7 @@ def _read_torch(content: bytes) -> Arrays:
         order = archive.read(folder + "byteorder") if folder + "byteorder" in names else b"little"
         if order not in (b"little", b"big"):
             raise InputError(f"has the byte order {printable(repr(order))}: expected little or big, {DAMAGED}")
-        tensors = state_dict(Pickle(archive.read(folder + "data.pkl"), 0).value)
+        tensors = state_dict(Pickle(archive.read(folder + "data.pkl")).value)
         storages = {tensor.storage for tensor in tensors.values()}
         raw = {storage: archive.read(f"{folder}data/{storage.key}") for storage in storages}
     return _to_arrays(tensors, raw, order="<" if order == b"little" else ">", most=8 * len(content))
@@ -223,16 +223,16 @@ def _read_torch_legacy(content: bytes) -> Arrays:
     """Read a file of torch before 1.6: five pickles, then the numbers of each storage after their count."""
     if content[257:262] == b"ustar":
         raise InputError("is a tar archive, as torch before 0.1.10 wrote: load it there and save its state_dict again")
-    magic = Pickle(content, 0)
+    magic = Pickle(content)
     if magic.value != _MAGIC:
         raise InputError("is a pickle that torch.save didn't write: expected a state_dict in a file of torch.save")
-    version = Pickle(content, magic.end)
+    version = Pickle(content, after=magic)
     if version.value != _LEGACY_VERSION:
         raise InputError(f"has an unknown version of torch's format: expected {_LEGACY_VERSION}, save it again")
-    system = Pickle(content, version.end)
-    pickle = Pickle(content, system.end)
+    system = Pickle(content, after=version)
+    pickle = Pickle(content, after=system)
     tensors = state_dict(pickle.value)
-    keys = Pickle(content, pickle.end)
+    keys = Pickle(content, after=pickle)
     position, view = keys.end, memoryview(content)
     raw: dict[Storage, bytes | memoryview] = {}
     for key in expect(keys.value, list):

@@ -15,11 +15,14 @@ def main(arguments: Sequence[str]) -> None:
     flags = command_line.Flags(arguments, description=__doc__)
     flags.text("workdir", "A finished run's folder.")
     flags.text("out", "The report's folder; DIR/report if not given. An earlier report there is replaced.")
+    flags.texts("pictures", "Show pictures below this folder, not below the one that the run names; may be repeated.")
+    flags.boolean("remote_pictures", "Show pictures of the object store that the run names, with your credentials.")
     given = flags.parse()
     if not given.workdir:
         raise InputError("expected --workdir=DIR, a finished run's folder")
     host.use_all_cores()
-    print(f"written to {report.write(given.workdir, out=given.out)}")
+    path = report.write(given.workdir, out=given.out, pictures=given.pictures, remote_pictures=given.remote_pictures)
+    print(f"written to {path}")
 
 
 if __name__ == "__main__":

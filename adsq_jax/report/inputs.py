@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +15,12 @@ from adsq_jax import config as config_module
 from adsq_jax import retrieval, storage
 from adsq_jax.codes import QUERY_NETS
 from adsq_jax.data import datasets
-from adsq_jax.data.sources import Source
+from adsq_jax.data.datasets import Settings
+from adsq_jax.data.images import BadImage
+from adsq_jax.data.sources import Source, WrappedSource
 from adsq_jax.errors import InputError, first_line
+from adsq_jax.inference import pictures
+from adsq_jax.inference.pictures import Places
 from adsq_jax.run import codes_folder, tables
 from adsq_jax.run.workdir import read_array, read_json
 
@@ -56,7 +62,7 @@ def read_result(directory: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         numbers = [*curve["recall"], *curve["precision"], *result["precision_at"].values(), *map(int, result["precision_at"])]
         if len(curve["recall"]) != len(curve["precision"]) or not (result["precision_at"] and all(map(_is_number, numbers))):
             raise ValueError
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:  # a number can have any size
         raise InputError(f"{directory / 'result.json'} is not the result of a run; fix: restore it, or train again") from error
     metrics = []
     for line in text.splitlines():
@@ -93,23 +99,76 @@ def read_codes(directory: Path, *, query_net: str) -> Codes:
     return Codes({part: by_net[part][nets[part]] for part in _PARTS}, labels, rows, bits)
 
 
-def open_images(result: dict[str, Any], codes: Codes) -> tuple[Source | None, str]:
+class Images(WrappedSource):
+    """The images of a run, without those whose files are at no known place: a link in a data set may lead anywhere."""
+
+    def __init__(self, source: Source, places: Places):
+        """Wrap a source."""
+        super().__init__(source.labels, classes=source.classes, names=source.names, parts=source.parts, notes=source.notes)
+        self._source, self.places = source, places
+        self.hidden = set[int]()  # rows of images that were asked for and not opened
+
+    def image(self, index: int, *, shorter_side: int) -> np.ndarray:
+        """Return an image's pixels."""
+        path = self._source.path(index)
+        if path is not None and self.places.find(os.fsdecode(path)) is None:
+            self.hidden.add(index)
+            raise BadImage(f"{self.location(index)} isn't shown: {self.places.hint}")
+        return self._source.image(index, shorter_side=shorter_side)
+
+
+def open_images(result: dict[str, Any], codes: Codes, *, folders: Sequence[str], remote: bool) -> tuple[Images | None, str]:
     """Open the images of a run, if they are still there and have the labels of its codes.
 
-    Only the settings `data.*` of the run's config are used: no module that the config names is imported.
+    Only the settings `data.*` of the run's config are used: no module that the config names is imported, no data set is
+    downloaded, and no object store is asked unless the user says so.
+
+    Args:
+      result: the run's result.
+      codes: its codes.
+      folders: folders that the user names, below which the images must lie; none: the folder that the result names.
+      remote: whether that may be in an object store.
 
     Returns:
       The images and ""; or None and a line with the reason.
     """
+    named = pictures.named(folders) if folders else None
     try:
-        source = datasets.open_source(config_module.data_settings(ConfigDict(result["config"])))
+        settings = config_module.data_settings(ConfigDict(result["config"]))
+        places = _places(settings, named, remote=remote)
+        source = Images(_open(settings), places)
         for part, labels in codes.labels.items():
             rows = codes.rows[part]
             same = source.labels.ids(rows) if labels.ndim == 1 else source.labels[rows]
             if same is None or not np.array_equal(same, labels):
                 raise InputError("the data set has other labels now")
-    except (LookupError, TypeError, ValueError, AttributeError, OSError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError, RecursionError) as error:
         note = f"Without pictures, since the data can't be opened: {first_line(error)}"
         print(note, file=sys.stderr)
         return None, note
     return source, ""
+
+
+def _places(settings: Settings, named: Places | None, *, remote: bool) -> Places:
+    """Return where a run's images may lie; raise InputError if its data set is elsewhere."""
+    for place in (settings.directory, settings.lists):
+        if not isinstance(place, str) or "\0" in place:
+            raise InputError(f"the folder of the data is {place!r:.100}: expected a path")
+        if "://" in place and not (remote or (named is not None and named.holds(place))):
+            raise InputError(f"the data are at {place}, which only the run names; fix: if you trust it, --remote_pictures")
+    if named is None or "://" in settings.directory:
+        hint = "only those below the data set's folder are; fix: give that and other folders, each with --pictures=FOLDER"
+        folders = [*(named.folders if named else ()), *filter(None, [settings.directory])]
+        return pictures.allow(folders, hint=hint)
+    if settings.reader != "tfds" and not named.holds(settings.directory):
+        raise InputError(f"the data are in {settings.directory}; fix: --pictures={settings.directory}, or leave it out")
+    return named
+
+
+def _open(settings: Settings) -> Source:
+    if settings.reader != "tfds" and settings.name != "nuswide":
+        return datasets.open_source(settings)
+    from adsq_jax.data.readers import tfds_sets  # imports TFDS, which takes a second
+
+    with tfds_sets.prepared_only():
+        return datasets.open_source(settings)

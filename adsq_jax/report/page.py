@@ -1,6 +1,8 @@
 """The page of a report: how a run learned, how its codes retrieve, what its queries find and where they fail."""
 
 import contextlib
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +37,20 @@ _CAPTIONS = {  # file: heading, and what to see in the plot
 _NO_VALIDATION = "No mAP over time: it is measured on held-out training images, and this run has none (data.validation)."
 
 
-def write(workdir: str | Path, *, out: str | Path | None = None) -> Path:
+def write(
+    workdir: str | Path,
+    *,
+    out: str | Path | None = None,
+    pictures: Sequence[str] = (),
+    remote_pictures: bool = False,
+) -> Path:
     """Write a report of a finished run: a page of HTML that needs no other file, and its plots as PNG.
 
     Args:
       workdir: the run's folder, on this machine or in an object store.
       out: the report's folder, on this machine; None: `report` in the run's folder. An earlier report there is replaced.
+      pictures: folders below which pictures may be opened; none: the data set's folder, as the run names it.
+      remote_pictures: whether pictures of an object store that the run names may be opened, with this user's credentials.
 
     Returns:
       The path of the page.
@@ -62,12 +72,14 @@ def write(workdir: str | Path, *, out: str | Path | None = None) -> Path:
         devices=ShardedDatabase(),
     )
     plots = _plots(metrics, result, measured)
-    source, note = inputs.open_images(result, codes)
+    source, note = inputs.open_images(result, codes, folders=pictures, remote=remote_pictures)
     with output.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name, png in plots.items():
             write_bytes(folder / name, png)
         write_bytes(folder / _PAGE, _page(result, plots, measured, codes, source=source, note=note))
+    if source is not None and source.hidden:
+        print(f"{len(source.hidden):,} pictures aren't shown: {source.places.hint}", file=sys.stderr)
     return folder / _PAGE
 
 

@@ -1,8 +1,10 @@
 """The index in a folder: killed while it is written, damaged, on a full disk, with a second writer."""
 
+import functools
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from support.engines import embedded
 
 from adsq_jax.errors import InputError
-from adsq_jax.index import Item
+from adsq_jax.index import Item, filters, parse
 
 KILLS = Path(__file__).parents[2] / "benchmarks" / "robustness" / "index_kills.py"
 
@@ -134,6 +136,34 @@ def test_a_table_is_never_overwritten(tmp_path, monkeypatch):
         assert opened.count() == 100
 
 
+def test_a_filter_that_takes_too_long(tmp_path, monkeypatch):
+    """The filter is named, not the index, which answers the next question."""
+    with filled(tmp_path).open() as opened:
+        where = parse("path=*1*")
+        assert opened.count(where=where)
+        monkeypatch.setattr(filters, "MAX_SECONDS", 1e-6)
+        for ask in (opened.count, functools.partial(opened.search, np.zeros((1, 2), np.uint8), k=1)):
+            with pytest.raises(InputError, match="the filter takes more than 1e-06 seconds; fix: use fewer"):
+                ask(where=where)
+        assert opened.search(np.zeros((1, 2), np.uint8), k=1).keys.shape == (1, 1)
+
+
+def test_filters_as_deep_and_long_as_they_may_be(tmp_path):
+    """Each filter that is parsed is applied, in no time: the deepest in each form, many labels, many stars."""
+    deep = "label=a"
+    for level in range(20):
+        deep = f"({deep} {'or' if level % 2 else 'and'} not path=/x/{level})"
+    several = " or ".join(f"label={number}" for number in range(300)), " or ".join(["path=" + "*1" * 16] * 100)
+    nested = "not (" * 20 + "label=a" + ")" * 20, "not " * 1_001 + "label=a", f"path=*{'a' * 4_000}*", f"path={'*' * 4_000}"
+    with filled(tmp_path).open() as opened:
+        began = time.monotonic()
+        counts = [opened.count(where=parse(text)) for text in (deep, *several, *nested)]
+        assert time.monotonic() - began < 2
+        total = opened.count()
+    assert counts[-1] == total
+    assert all(0 <= count <= total for count in counts)
+
+
 def test_replaced_and_not_refreshed(tmp_path):
     """The codes of the old index are gone before they were read: that is said, not that something is damaged."""
     engine = filled(tmp_path)
@@ -154,7 +184,7 @@ import resource, signal, sys
 import numpy as np
 from adsq_jax import index
 from adsq_jax.errors import InputError
-from adsq_jax.index import Item
+from adsq_jax.index import Item, filters, parse
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 opened = index.open_index({engine.location("index")!r})
 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))

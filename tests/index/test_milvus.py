@@ -16,6 +16,7 @@ from hypothesis import given
 from support.engines import milvus as engine_of
 
 from adsq_jax import encode, index, search
+from adsq_jax.data import images
 from adsq_jax.errors import InputError
 from adsq_jax.index import Item, Manifest, filters, milvus_filters, milvus_server, parse
 from adsq_jax.index import __main__ as copying
@@ -438,6 +439,18 @@ def test_the_commands(milvus, filled, colours, tmp_path, capsys):
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+def decode_given(content, sides):
+    return [images.decode(content, shorter_side=side) for side in sides]
+
+
+def test_a_pattern_that_takes_too_long(monkeypatch):
+    """The names of a server aren't compared for longer than a filter may take."""
+    monkeypatch.setattr(filters, "MAX_SECONDS", -1)
+    translator = milvus_filters.Translator(count=lambda expression: 5, ids=lambda prefix: iter(["a", "b"]))
+    with pytest.raises(InputError, match="the filter takes more than -1 seconds"):
+        translator.translate(parse("path=*a*"))
+
+
 @pytest.mark.system
 def test_the_demo(milvus, filled):
     """The page finds the same on a server as in a folder, and draws its samples from there."""
@@ -447,8 +460,15 @@ def test_the_demo(milvus, filled):
     with index.open_index(location) as source, index.create(f"{milvus}/demo", source.manifest) as opened:
         for some, codes in source.scan():
             opened.add(some, codes)
-        finders = [Finder(each, model) for each in (opened, source)]
-        found = [finder.hits(finder.indexed(paths[3]), k=36, radius=12, where="label=red or label=blue") for finder in finders]
+        finders = [
+            Finder(each, each, model, decode=decode_given, read=lambda name: Path(name).read_bytes())
+            for each in (opened, source)
+        ]
+        codes = [finder.indexed(paths[3]).code for finder in finders]
+        found = [
+            finder.hits(code, k=36, radius=12, where="label=red or label=blue")
+            for finder, code in zip(finders, codes, strict=True)
+        ]
         one, two = ([hit.distance for hit in hits] for hits, _, _ in found)
         assert one == two
         assert found[0][2] == 36

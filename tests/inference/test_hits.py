@@ -9,10 +9,14 @@ from PIL import Image
 
 from adsq_jax import index
 from adsq_jax.errors import InputError
-from adsq_jax.inference import hits
+from adsq_jax.inference import hits, pictures
 from adsq_jax.inference.hits import Hit
 
 EVIL = '<img src=x onerror="alert(1)">.png'
+
+
+def places_of(folder):
+    return pictures.allow([str(folder)], hint="only some are")
 
 
 def nearest(location, model, queries, *, k=5, radius=None, where=None):
@@ -58,6 +62,11 @@ def test_the_model_of_an_index(filled, colours, tmp_path):
         (index.Manifest(12, model.sha256, "/gone"), None, "/gone holds no trained model.*give the run's folder with --workdir"),
         (index.Manifest(12, "0" * 64, ""), str(colours[1]), "codes of another model"),
         (index.Manifest(24, model.sha256, ""), str(colours[1]), "codes of 24 bits, and these have 12"),
+        (
+            index.Manifest(12, model.sha256, "s3://bucket/run"),
+            None,
+            "object store; fix: if you trust it, --workdir=s3://bucket/run",
+        ),
     ):
         shutil.rmtree(tmp_path / "index", ignore_errors=True)
         with index.create(str(tmp_path / "index"), manifest) as opened, pytest.raises(InputError, match=message):
@@ -79,17 +88,18 @@ def test_table():
 
 def test_thumbnail(filled, tmp_path):
     """A picture is read small; a deleted file, a file that is no picture, a folder, and what is no path are None."""
-    assert hits.thumbnail(filled[0][0]).shape == (160, 213, 3)
+    places = places_of("/")
+    assert hits.thumbnail(filled[0][0], places).shape == (160, 213, 3)
     (tmp_path / "text.png").write_text("no picture")
     for gone in (str(tmp_path / "text.png"), str(tmp_path), "/gone.png", "tfds:cifar10#3", "", "a\0b", "ftp://host/x.png"):
-        assert hits.thumbnail(gone) is None
+        assert hits.thumbnail(gone, places) is None
 
 
 def test_page(filled):
     """The page has each query, hit and distance; a name that is HTML is text; a deleted picture has a placeholder."""
     paths = filled[0]
     some = [Hit(1, 0, paths[0], ("red",)), Hit(2, 1, f"/gone/{EVIL}", ("<script>",))]
-    text = hits.page([paths[1]], [some]).decode()
+    text = hits.page([paths[1]], [some], places_of("/")).decode()
     assert text.count("data:image/jpeg") == 2
     assert "1: 0 bits" in text
     assert "2: 1 bit<" in text
@@ -103,7 +113,7 @@ def test_sheet(filled):
     """A PNG with lines of cells for each query."""
     paths = filled[0]
     results = [[Hit(rank, 0, path, ("red",)) for rank, path in enumerate(paths[:12], start=1)], []]
-    picture = Image.open(io.BytesIO(hits.sheet(paths[:2], results)))
+    picture = Image.open(io.BytesIO(hits.sheet(paths[:2], results, places_of("/"))))
     assert picture.format == "PNG"
     assert picture.size == (1208, 8 + 28 + 2 * 146 + 28 + 146 + 8 - 8)
     red, green, blue = np.asarray(picture.convert("RGB"))[40:140, 20:110].mean(axis=(0, 1))  # the first cell's picture

@@ -128,7 +128,7 @@ def test_program_that_torch_never_wrote(write_file, form, program, limited_memor
 
 def test_many_steps(write_file, monkeypatch):
     """A pickle of more steps than weights need is stopped at the limit."""
-    monkeypatch.setattr(torch_pickle, "MAX_OPCODES", 1000)
+    monkeypatch.setattr(torch_pickle, "MAX_STEPS", 1000)
     weight_files.read(write_file(zipped({"a": tensor(), "b": Raw(b"]" + b"q\x00" * 900)})))
     assert "more than 1,000 steps" in error_of(write_file(zipped({"a": tensor(), "b": Raw(b"]" + b"q\x00" * 1000)})))
 

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support import mock_data
 
-from adsq_jax import report
+from adsq_jax import report, storage
 from adsq_jax.errors import InputError
 from adsq_jax.report import inputs
+from adsq_jax.report import page as report_page
 from adsq_jax.report.__main__ import main
 from adsq_jax.run import codes_folder
 
@@ -169,6 +171,7 @@ DAMAGES = {
     "is not the result of a run": lambda run: changed(run, query_net="zz", map_by_query_net={"zz": 0.5}),
     "the result of a run": lambda run: changed(run, method=None),
     "json is not the result of a run": lambda run: changed(run, precision_at={"first": 0.5}),
+    "not the result of a run": lambda run: changed(run, seconds=10**400),
     "is not the result of a run; fix: restore it": lambda run: changed(run, precision_at={}),
     "is not the result of a run; fix": lambda run: changed(run, precision_recall={"recall": [0.5], "precision": []}),
     "codes": lambda run: shutil.rmtree(run / "codes"),
@@ -191,6 +194,65 @@ def test_refused(colours, tmp_path):
             main([f"--workdir={run}", *arguments])
         assert "\n" not in str(error.value)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.fixture
+def without_plots(monkeypatch):
+    """Pages without plots, which take most of their time."""
+    monkeypatch.setattr(report_page, "_plots", lambda metrics, result, measured: {})
+
+
+def rows_with_pictures(run, *flags):
+    main([f"--workdir={run}", *flags])
+    return (run / "report" / "index.html").read_text().count("data:image/jpeg")
+
+
+# Five pages, two of them with all pictures from a store.
+@pytest.mark.usefixtures("without_plots")
+def test_data_in_an_object_store_are_opened_by_a_flag_alone(colours, run, bucket, monkeypatch, capsys):
+    """A run from elsewhere can name any bucket; nothing is asked of it, unless the user says so, or names the place."""
+    whole = rows_with_pictures(run)
+    assert whole > 0
+    moved(run, f"{bucket}/pictures")
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "_client", lambda scheme: pytest.fail("a store was asked"))
+        assert rows_with_pictures(run) == 0
+        assert "which only the run names; fix: if you trust it, --remote_pictures" in capsys.readouterr().err
+        assert rows_with_pictures(run, f"--pictures={colours[0]}") == 0
+    mock_data.upload(colours[0], f"{bucket}/pictures")
+    assert rows_with_pictures(run, "--remote_pictures") == whole
+    assert rows_with_pictures(run, f"--pictures={bucket}/pictures") == whole
+
+
+# Four pages.
+@pytest.mark.usefixtures("without_plots")
+def test_links_out_of_the_data_set_are_not_followed(colours, run, capsys):
+    """A class folder or a picture that is a link to elsewhere: not shown, unless the user names that folder too."""
+    whole = rows_with_pictures(run)
+    pictures = Path(shutil.copytree(colours[0], run.parent / "pictures"))
+    elsewhere = run.parent / "elsewhere"
+    (pictures / "red").rename(elsewhere)
+    (pictures / "red").symlink_to(elsewhere)
+    moved(run, pictures)
+    capsys.readouterr()
+    shown = rows_with_pictures(run)
+    assert 0 < shown < whole
+    assert "pictures aren't shown: only those below the data set's folder are" in capsys.readouterr().err
+    assert rows_with_pictures(run, f"--pictures={pictures}", f"--pictures={elsewhere}") == whole
+    assert rows_with_pictures(run, f"--pictures={elsewhere}") == 0
+    assert f"the data are in {pictures}; fix: --pictures={pictures}" in capsys.readouterr().err
+
+
+# Imports TFDS.
+@pytest.mark.usefixtures("without_plots")
+def test_no_data_set_is_downloaded_for_a_page(run, tmp_path, capsys):
+    """A result that names a data set of TFDS, which training would prepare first."""
+    config = json.loads((run / "result.json").read_text())["config"]
+    config["data"] |= {"name": "tfds", "reader": "tfds", "tfds_name": "mnist", "directory": str(tmp_path / "tfds")}
+    changed(run, config=config)
+    assert rows_with_pictures(run) == 0
+    assert "mnist isn't prepared in" in capsys.readouterr().err
+    assert not (tmp_path / "tfds").exists()
 
 
 def test_without_matplotlib(run, monkeypatch):

@@ -1,6 +1,7 @@
 """Data sets of TFDS, prepared as array_record: random access, without TensorFlow."""
 
 import contextlib
+import contextvars
 import hashlib
 import io
 import json
@@ -24,6 +25,7 @@ from adsq_jax.run.progress import progress_bar
 _LABELS = "adsq_jax_labels.npz"  # beside the records: without it, reading the labels means reading every image
 _NAMES = ("file_name", "image/filename", "name", "id")  # features that name an image
 _IDS = "image/id"  # COCO's
+_may_prepare = contextvars.ContextVar("may_prepare", default=True)  # whether `prepare` downloads and writes
 _NAME = re.compile(r"[a-z]\w*(/[\w.-]+)?(:\d+\.\d+\.\d+)?", re.ASCII)
 
 
@@ -130,6 +132,16 @@ def _entries(tree: Any) -> Iterator[tuple[str, Any]]:
             yield str(key), value
 
 
+@contextlib.contextmanager
+def prepared_only() -> Iterator[None]:
+    """Open only data sets that are prepared already: inside, nothing is downloaded or prepared."""
+    token = _may_prepare.set(False)
+    try:
+        yield
+    finally:
+        _may_prepare.reset(token)
+
+
 def prepare(builder: Any, *, config: Any, fix: str) -> None:
     """Prepare a data set as array_record, unless it is prepared already. An interrupted preparation starts again.
 
@@ -138,6 +150,8 @@ def prepare(builder: Any, *, config: Any, fix: str) -> None:
     root = Path(builder.data_dir)
     if (root / "dataset_info.json").exists():
         return
+    if not _may_prepare.get():
+        raise InputError(f"{builder.name} isn't prepared in {builder.data_dir}; fix: prepare it with python -m adsq_jax.data")
     if root.exists():
         raise InputError(
             f"{root} has no dataset_info.json, so it isn't prepared; fix: remove it, and run the same command again"

@@ -26,6 +26,7 @@ class _Published(NamedTuple):
     side_multiple: int = 1
     any_width: bool = False  # whether `width` may differ from the published one
     has_dropout: bool = False  # whether `Layers.dropout` has an effect
+    options: tuple[str, ...] = ()  # the module's switches that the layout of pretrained weights sets
 
 
 _PUBLISHED = {
@@ -36,7 +37,11 @@ _PUBLISHED = {
     "resnet50": _Published(ResNet, {"stages": (3, 4, 6, 3), "bottleneck": True, "width": 64}, any_width=True),
     "efficientnet_lite0": _Published(EfficientNetLite, {"stages": LITE0}),
     "vit_b16": _Published(
-        ViT, {"patch": 16, "width": 768, "depth": 12, "heads": 12, "hidden": 3072}, min_side=16, side_multiple=16
+        ViT,
+        {"patch": 16, "width": 768, "depth": 12, "heads": 12, "hidden": 3072},
+        min_side=16,
+        side_multiple=16,
+        options=("approximate_gelu",),
     ),
 }
 NAMES = tuple(_PUBLISHED)
@@ -74,6 +79,14 @@ def check_side(name: str, side: int) -> None:
         raise InputError(f"{name} takes images of {published.min_side}x{published.min_side} pixels and more, not {side}x{side}")
     if side % published.side_multiple:
         raise InputError(f"{name} takes images whose side is a multiple of {published.side_multiple} pixels, not {side}x{side}")
+
+
+def check_options(name: str, options: Any) -> None:
+    """Raise InputError unless `options` are switches of a backbone, as a trained model keeps them; others may cost anything."""
+    known = _find(name).options
+    if not isinstance(options, dict) or not all(key in known and isinstance(value, bool) for key, value in options.items()):
+        expected = f"{' and '.join(known)}, true or false" if known else "none"
+        raise InputError(f"expected options of {name}: {expected}; got {options!r:.100}")
 
 
 def _find(name: str) -> _Published:

@@ -1,0 +1,57 @@
+"""Connections of the demo: a bounded number, none held by a request that doesn't come."""
+
+import asyncio
+import resource
+from typing import Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+_MOST = 512  # connections, or half of the files that this process may open
+_SECONDS = 10.0  # until the head of a request must be there
+
+
+class BoundedProtocol(H11Protocol):
+    """HTTP as uvicorn speaks it, where a silent client is dropped after a while, and at once if too many are connected."""
+
+    def __init__(self, config: Any, server_state: Any, app_state: dict[str, Any], _loop: Any = None):
+        """Let the application end the connection, as `scope["state"]["abort"]`."""
+        super().__init__(config, server_state, {**app_state, "abort": self._abort}, _loop)
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Make room for a new connection."""
+        super().connection_made(transport)
+        self._expect_request()
+        if len(self.connections) > min(_MOST, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2):
+            silent = [other for other in self.connections if isinstance(other, BoundedProtocol) and other._is_incomplete()]
+            min(silent, key=lambda other: other._since)._abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget a connection that has ended."""
+        if self._timer is not None:
+            self._timer.cancel()
+        super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request."""
+        super().on_response_complete()
+        if not self.transport.is_closing():
+            self._expect_request()
+
+    def _expect_request(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._since = self.loop.time()
+        self._timer = self.loop.call_later(_SECONDS, self._end_if_silent)
+
+    def _end_if_silent(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self._abort()
+
+    def _is_incomplete(self) -> bool:
+        """Return whether the client hasn't sent the whole of a request."""
+        return self.cycle is None or self.cycle.response_complete or self.cycle.more_body
+
+    def _abort(self) -> None:
+        self.connections.discard(self)  # at once, since `connection_lost` is called later
+        self.transport.abort()
