@@ -7,10 +7,12 @@ scanners and editors write: photographs of 80 megapixels, twenty scans of progre
 
 import contextlib
 import io
+import mmap
 import re
 import resource
 import struct
 import threading
+import traceback
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -28,7 +30,7 @@ MOST_READS = 3_000_000  # calls by which Pillow, in Python, reads all: chunks of
 _READ_TWICE = 4  # times its size may be read of a file: tags of a TIFF may overlap
 TIFF_COMPRESSIONS = (  # Pillow's names; the others are rare, slow, or known for defects
     *("raw", "tiff_ccitt", "group3", "group4", "tiff_lzw", "jpeg", "tiff_adobe_deflate", "packbits", "tiff_deflate"),
-    *("lzma", "zstd", "webp"),
+    *("zstd", "webp"),
 )
 _MARKER = re.compile(rb"\xff([\xc0-\xcf\xd8-\xfe])")  # JPEG's; the others have no length, and 0xFF00 is a pixel's byte
 _FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive; the others are rare, and browsers show none of them
@@ -63,6 +65,7 @@ class Memory:
 
         Raises:
           TooCostly: they are more than there are.
+          MemoryError: the block raised another error, alone, and the process can't have that many bytes.
         """
         if size > self._size:
             raise TooCostly(f"takes more than {self._size >> 20:,} MiB to decode; fix: make it smaller, or convert it to JPEG")
@@ -72,6 +75,11 @@ class Memory:
             self._free -= held
         try:
             yield
+        except Exception as error:
+            if alone:
+                traceback.clear_frames(error.__traceback__)  # the half-decoded picture
+                _check_free(size, error)
+            raise
         finally:
             with self._changed:
                 self._free += held
@@ -79,6 +87,14 @@ class Memory:
 
 
 SHARED = Memory(MEMORY)
+
+
+def _check_free(size: int, error: Exception) -> None:
+    """Check that this process can have a number of bytes: else an error doesn't say that a picture is damaged."""
+    try:
+        mmap.mmap(-1, max(1, size)).close()
+    except OSError:
+        raise MemoryError(f"{size >> 20:,} MiB for a picture") from error
 
 
 def memory_is_limited() -> bool:
