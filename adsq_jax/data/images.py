@@ -237,6 +237,11 @@ def _is_deep(picture: Image.Image) -> bool:
 
 
 def _orientation(picture: Image.Image) -> int:
+    exif, text = picture.info.get("exif"), picture.info.get("Raw profile type exif")
+    if isinstance(exif, bytes):
+        limits.check_exif(exif)
+    elif isinstance(text, str):  # hexadecimal, in a PNG
+        limits.check_exif(bytes.fromhex("".join(text.split("\n")[3:])))
     return picture.getexif().get(_ORIENTATION, 1)
 
 
