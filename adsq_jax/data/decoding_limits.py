@@ -22,7 +22,7 @@ MEMORY = 2**30  # bytes in which all threads of a process decode, beside the fil
 MOST_PIXELS = 89_478_485  # a quarter of a GiB in three channels: Pillow's own limit
 MOST_SIDE = 200_000  # pixels: libraries hold a few bytes for each row, however short it is
 MOST_ASPECT = 100  # a longer or wider strip isn't resized: its shorter side would grow to hundreds of pixels, and with it all
-MOST_SCANNED = 20 * MOST_PIXELS  # pixels of a JPEG times its scans: each scan goes through all of them, 5 seconds in all
+MOST_SCANNED = 12 * MOST_PIXELS  # pixels of a JPEG times its scans, each of which goes through all: editors write up to ten
 MOST_PARTS = 10_000  # segments of a JPEG, tags of a TIFF: Pillow takes microseconds for each, and for many grows slower
 MOST_HEADER = 2**25  # bytes of a JPEG before its pixels: maps of depth, profiles and descriptions take up to ten megabytes
 MOST_EXIF = 2**22  # bytes
@@ -42,8 +42,6 @@ _OTHER_FRAMES = (0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
 _START_OF_IMAGE, _END_OF_IMAGE, _START_OF_SCAN = 0xD8, 0xD9, 0xDA
 _BYTE_TYPES = (1, 2, 6, 7)  # types of TIFF's values that Pillow keeps as bytes
 _TIFF_SIZES = {1: "B", 2: "B", 3: "H", 4: "I", 6: "B", 7: "B", 8: "H", 9: "I", 13: "I", 16: "Q", 17: "Q"}  # of whole numbers
-
-
 _EXIF = b"Exif\0\0"  # begins it
 _EXIF_SIZES = np.array([0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 0])  # bytes of a number of each type; 0: unknown
 
@@ -167,7 +165,8 @@ def read_jpeg(content: bytes) -> Jpeg | None:
             continue
         body = content[at + 2 : at + int.from_bytes(content[at : at + 2], "big")]
         if marker == _START_OF_SCAN:
-            check_exif(b"".join(exif))
+            if exif:
+                check_exif(b"".join(exif))
             return _check_jpeg(content, frame, scan=body, at=at)
         if marker == _END_OF_IMAGE:
             return None
