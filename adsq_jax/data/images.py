@@ -32,6 +32,8 @@ _TURNS = {
 _STRIP = 2**22  # pixels converted at a time
 _EIGHT_BITS = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
 
+# The C library gives back at once what is larger than 32 MiB; of Pillow's usual 16, each thread would keep a picture's worth.
+Image.core.set_block_size(2**26)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # damaged EXIF doesn't change a pixel
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)  # Pillow only warns about too many pixels
 

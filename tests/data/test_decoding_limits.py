@@ -229,3 +229,30 @@ def test_lack_of_memory_is_no_damage(tmp_path):
             assert "not a complete picture" in text, (kind, text)
         else:
             assert text == "memory" or (text == "pixels" and more != "2"), (kind, more, text)
+
+
+FOLDER = """
+import resource, sys
+from concurrent.futures import ThreadPoolExecutor
+from adsq_jax.data import decoding_limits, images
+decoding_limits.SHARED = decoding_limits.Memory(80 * 2**20)
+contents = [open(path, "rb").read() for path in sys.argv[1:]]
+begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+with ThreadPoolExecutor(6) as pool:
+    list(pool.map(lambda content: images.decode(content, shorter_side=64), contents))
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - begin) // 1024)
+"""
+
+
+# Takes a second: it measures a process of its own.
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the unit of memory is another")
+def test_a_folder_of_bombs(tmp_path):
+    """Six threads on small files of large pictures take the memory that they share, not six times that of a picture."""
+    for kind in ("PNG", "GIF", "TIFF"):
+        options = {"compression": "tiff_lzw"} if kind == "TIFF" else {}
+        (tmp_path / kind).write_bytes(hostile.saved(Image.new("P" if kind == "GIF" else "RGB", (3000, 3000)), kind, **options))
+    paths = [tmp_path / kind for kind in ("PNG", "GIF", "TIFF")] * 4
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-c", FOLDER, *paths]
+    output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100, env=environment).stdout
+    assert int(output) < 160, f"{output} MiB"
