@@ -38,8 +38,11 @@ TIFF_COMPRESSIONS = (  # Pillow's names; the others are rare, slow, or known for
 )
 _MARKER = re.compile(rb"\xff([\xc0-\xcf\xd8-\xfe])")  # JPEG's; the others have no length, and 0xFF00 is a pixel's byte
 _FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive; the others are rare, and browsers show none of them
-_OTHER_FRAMES = (0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
+_OTHER_FRAMES = frozenset((0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF))
+_APPLICATIONS = (0xE1, 0xE2)  # EXIF, and where the other pictures of the file are
+_WITHOUT_LENGTH = frozenset((0x01, *range(0xD0, 0xD9)))
 _START_OF_IMAGE, _END_OF_IMAGE, _START_OF_SCAN = 0xD8, 0xD9, 0xDA
+_READ = frozenset((_START_OF_SCAN, *_FRAMES, *_APPLICATIONS))
 _BYTE_TYPES = (1, 2, 6, 7)  # types of TIFF's values that Pillow keeps as bytes
 _TIFF_SIZES = {1: "B", 2: "B", 3: "H", 4: "I", 6: "B", 7: "B", 8: "H", 9: "I", 13: "I", 16: "Q", 17: "Q"}  # of whole numbers
 _EXIF = b"Exif\0\0"  # begins it
@@ -155,30 +158,33 @@ def read_jpeg(content: bytes) -> Jpeg | None:
         return None
     at, frame, exif = 2, b"", list[bytes]()
     for _ in range(MOST_PARTS):
-        found = _MARKER.search(content, at)
-        if found is None:
+        if content[at : at + 1] != b"\xff" or content[at + 1 : at + 2] in (b"\xff", b"\0"):  # padded, or junk
+            found = _MARKER.search(content, at)
+            at = len(content) if found is None else found.start()
+        if at + 4 > len(content):
             return None
-        marker, at = found[1][0], found.end()
         if at > MOST_HEADER:
             raise TooCostly(f"has more than {MOST_HEADER >> 20} MiB before its pixels; fix: save it again without metadata")
-        if marker == _START_OF_IMAGE:
-            continue
-        body = content[at + 2 : at + int.from_bytes(content[at : at + 2], "big")]
-        if marker == _START_OF_SCAN:
-            if exif:
-                check_exif(b"".join(exif))
-            return _check_jpeg(content, frame, scan=body, at=at)
+        marker, length = content[at + 1], content[at + 2] << 8 | content[at + 3]
+        at += 2
+        if marker in _READ:
+            body = content[at + 2 : at + length]
+            if marker == _START_OF_SCAN:
+                if exif:
+                    check_exif(b"".join(exif))
+                return _check_jpeg(content, frame, scan=body, at=at)
+            if marker in _FRAMES:
+                frame = frame or bytes([marker]) + body
+            elif body.startswith(_EXIF):  # several make one
+                exif.append(body[6:])
+            elif body.startswith(b"MPF\0"):  # of the same form
+                check_exif(body[4:])
         if marker == _END_OF_IMAGE:
             return None
         if marker in _OTHER_FRAMES:
             raise TooCostly("is JPEG of a kind that hardly any program writes; fix: save it as an ordinary JPEG")
-        if marker in _FRAMES and not frame:
-            frame = bytes([marker]) + body
-        elif body.startswith(_EXIF):  # several make one
-            exif.append(body[6:])
-        elif body.startswith(b"MPF\0"):  # of the same form
-            check_exif(body[4:])
-        at += 2 + len(body)
+        if marker not in _WITHOUT_LENGTH:
+            at += max(2, length)
     raise _too_many_segments()
 
 
@@ -191,10 +197,10 @@ def _check_jpeg(content: bytes, frame: bytes, *, scan: bytes, at: int) -> Jpeg |
     if len(frame) < 7 or len(frame) < 7 + 3 * frame[6] or not scan or not frame[6]:
         return None
     height, width = struct.unpack(">HH", frame[2:6])
-    factors = [divmod(frame[8 + 3 * k], 16) for k in range(frame[6])]
-    across, down = max(1, *(x for x, _ in factors)), max(1, *(y for _, y in factors))
-    columns, rows = -(-width // (8 * across)), -(-height // (8 * down))  # in units of several blocks of 8 x 8
-    coefficients = sum(64 * columns * x * rows * y for x, y in factors)
+    factors = frame[8 : 8 + 3 * frame[6] : 3]  # of each channel: blocks of 8 x 8 across and down
+    across, down = max(1, *[factor >> 4 for factor in factors]), max(1, *[factor & 15 for factor in factors])
+    columns, rows = -(-width // (8 * across)), -(-height // (8 * down))
+    coefficients = 64 * columns * rows * sum([(factor >> 4) * (factor & 15) for factor in factors])
     once = frame[0] != 0xC2 and scan[0] == frame[6]
     if not once:
         each = 64 * columns * across * rows * down
