@@ -2,7 +2,8 @@
 
 A file of a few bytes can ask for gigabytes or for hours. What it asks for stands in its header, which is read here before a
 library decodes the picture; what stands nowhere is counted while the library reads. The bounds leave room for what cameras,
-scanners and editors write: photographs of 80 megapixels, twenty scans of progressive JPEG, metadata of megabytes.
+scanners and editors write: photographs of 80 megapixels, of 40 in a JPEG of twenty scans, metadata of megabytes. The slowest
+that is allowed is a progressive JPEG of 100 MB made for the purpose: 10 seconds.
 """
 
 import contextlib

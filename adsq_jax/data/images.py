@@ -57,7 +57,9 @@ def decode(content: bytes, *, shorter_side: int) -> np.ndarray:
       uint8[h, w, 3].
 
     Raises:
-      BadImage: the picture is damaged, has more than MOST_PIXELS, or has pixels without a defined range.
+      BadImage: the picture is damaged, has more than MOST_PIXELS, costs more than `decoding_limits` allows, or has pixels
+        without a defined range.
+      MemoryError: this process's memory is limited, and is too little.
     """
     if not content:
         raise BadImage("is empty; fix: restore it")
@@ -75,7 +77,7 @@ def decode(content: bytes, *, shorter_side: int) -> np.ndarray:
             if alone or not limits.memory_is_limited():
                 if isinstance(error, MemoryError):
                     raise
-                reason = first_line(error).split(" <_io.BytesIO")[0].split(" <adsq_jax")[0][:100]
+                reason = first_line(error).split(" <")[0][:100]  # without the file that Pillow shows
                 raise BadImage(
                     f"is not a complete picture ({reason}); fix: restore it, or convert it to JPEG or PNG"
                 ) from error
