@@ -14,8 +14,8 @@ class BoundedProtocol(H11Protocol):
     """HTTP as uvicorn speaks it, where a silent client is dropped after a while, and at once if too many are connected."""
 
     def __init__(self, config: Any, server_state: Any, app_state: dict[str, Any], _loop: Any = None):
-        """Let the application end the connection, as `scope["state"]["abort"]`."""
-        super().__init__(config, server_state, {**app_state, "abort": self._abort}, _loop)
+        """Let the application end the connection, and see whether it has ended."""
+        super().__init__(config, server_state, {**app_state, "abort": self._abort, "has_ended": self._has_ended}, _loop)
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
@@ -51,6 +51,9 @@ class BoundedProtocol(H11Protocol):
     def _is_incomplete(self) -> bool:
         """Return whether the client hasn't sent the whole of a request."""
         return self.cycle is None or self.cycle.response_complete or self.cycle.more_body
+
+    def _has_ended(self) -> bool:
+        return self.transport.is_closing()
 
     def _abort(self) -> None:
         self.connections.discard(self)  # at once, since `connection_lost` is called later

@@ -101,7 +101,8 @@ class Room:
             turn, transfer = self._line.pop()
             self._free -= transfer.size
             self._held.add(transfer)
-            turn.set_result(None)
+            if not turn.done():  # else its task ends, and gives the room back
+                turn.set_result(None)
         if self._line and self._watch is None:
             self._watch = asyncio.get_running_loop().call_later(_PAUSE, self._end_slow)
 
@@ -136,6 +137,8 @@ class Lane:
             if future.done() and not future.cancelled():
                 raise  # by the work itself
             raise Refused(503, "the answer takes too long; fix: try again in a minute") from error
+        finally:
+            del future  # which holds an error, whose traceback holds this frame and all that `work` got
 
     def close(self) -> None:
         """Begin no work that waits."""

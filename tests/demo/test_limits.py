@@ -1,8 +1,10 @@
 """Bounds on what visitors take together: room, lines and lanes, each in a loop of its own."""
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -139,3 +141,47 @@ def test_a_line_is_bounded(monkeypatch):
 
 def fail(error):
     raise error
+
+
+class Picture:
+    """Something large."""
+
+
+def test_what_failed_is_not_kept():
+    """What a question was about is freed as soon as its error was handled, not when Python next looks for garbage."""
+
+    def refuse(picture):
+        raise ValueError(picture)
+
+    async def run():
+        lane, picture = Lane(threads=1), Picture()
+        kept = weakref.ref(picture)
+        try:
+            await lane.run(refuse, picture)
+        except ValueError:
+            del picture
+        await lane.run(int)  # the thread has forgotten the work before
+        lane.close()
+        return kept() is not None
+
+    gc.disable()
+    try:
+        assert not asyncio.run(run())
+    finally:
+        gc.enable()
+
+
+def test_a_task_that_is_cancelled_in_line_takes_no_room():
+    """Room that is given to a task in the moment in which it is cancelled comes back."""
+
+    async def run():
+        room = Room(1)
+        async with room.hold(1):
+            task = asyncio.create_task(stand_still(room, 1, []))
+            await asyncio.sleep(0)
+            task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        async with asyncio.timeout(1), room.hold(1):
+            pass
+
+    asyncio.run(run())
