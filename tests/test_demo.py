@@ -148,7 +148,7 @@ def test_only_pictures_of_the_index_can_be_picked(finder, example, tmp_path):
 
 def test_only_pictures_below_known_folders_are_opened(example, tmp_path, monkeypatch, capsys):
     """Items that name other files or an object store are searched, and neither shown nor read; flags name other places."""
-    secret, inside = shutil.copy(example.paths[5], tmp_path / "secret.png"), str(example.paths[6])
+    secret, inside = str(shutil.copy(example.paths[5], tmp_path / "secret.png")), str(example.paths[6])
     names, folder = [secret, inside, "s3://bucket/x.png"], str(example.paths[6].parent)
     with index.create(tmp_path / "index", example_manifest(example)) as opened:
         opened.add([Item(name) for name in names], example.model.encode([example.paths[0]] * 3, packed=True))

@@ -36,7 +36,7 @@ def check_origin(content: dict[str, Any], *, path: str, **expected: str | int) -
     for key, value in expected.items():
         if content.get(key) != value:
             raise InputError(
-                f"{path} has {key}={content.get(key)!r}, the config has {value!r}; fix: give the manifest of these data"
+                f"{path} has {key}={content.get(key)!r:.100}, the config has {value!r}; fix: give the manifest of these data"
             )
 
 
@@ -65,7 +65,7 @@ def differences(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
             )
         elif old != new:
             short = isinstance(new, str | int) and isinstance(old, str | int)
-            texts.append(f"{key} is {old!r} there and {new!r} here" if short else f"{key} differ")
+            texts.append(f"{key} is {old!r:.100} there and {new!r:.100} here" if short else f"{key} differ")
     if theirs["split_sha256"] != ours["split_sha256"] and not texts:
         texts.append(
             "labels, names, or order of the images differ" if ours["names"] else "labels or order of the images differ"

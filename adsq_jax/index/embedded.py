@@ -181,7 +181,8 @@ class EmbeddedIndex(CodeIndex):
         else:
             _check_lock(self._lock, self._folder)
         self.refresh()  # another process may have written before, or replaced the index
-        self._scanner = None
+        with self._reading():  # a damaged file must not be merged into a new one
+            self._scanner = None
         with _translate_errors(self._folder, writing=True):
             yield
             stored = checksums.write(
@@ -338,7 +339,7 @@ def _check_regular_files(folder: Path) -> None:
     """Check that all files are regular: LanceDB would wait forever for a pipe."""
     for parent, _, names in os.walk(folder / _FOLDER):
         for path in (os.path.join(parent, name) for name in names):
-            if not os.path.isfile(path):
+            if not os.path.isfile(path) and os.path.lexists(path):  # a writer removes files while they are listed
                 raise InputError(f"{path} is not a regular file; fix: {_RESTORE}")
 
 

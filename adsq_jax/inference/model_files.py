@@ -80,8 +80,8 @@ def _wrong(name: str, value: Any, expected: str) -> InputError:
 
 def build(description: Mapping[str, Any]) -> ImgNet:
     """Build the network that a `model.json` describes."""
-    fields: dict[str, Any] = description["network"]
-    arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+    fields = description["network"].items()
+    arguments: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in fields}
     return make_img_net(layers=Layers(dtype=description["dtype"]), bits=description["bits"], **arguments)
 
 

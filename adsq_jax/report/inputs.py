@@ -62,7 +62,7 @@ def read_result(directory: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         numbers = [*curve["recall"], *curve["precision"], *result["precision_at"].values(), *map(int, result["precision_at"])]
         if len(curve["recall"]) != len(curve["precision"]) or not (result["precision_at"] and all(map(_is_number, numbers))):
             raise ValueError
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:  # a number can have any size
         raise InputError(f"{directory / 'result.json'} is not the result of a run; fix: restore it, or train again") from error
     metrics = []
     for line in text.splitlines():
@@ -142,7 +142,7 @@ def open_images(result: dict[str, Any], codes: Codes, *, folders: Sequence[str],
             same = source.labels.ids(rows) if labels.ndim == 1 else source.labels[rows]
             if same is None or not np.array_equal(same, labels):
                 raise InputError("the data set has other labels now")
-    except (LookupError, TypeError, ValueError, AttributeError, OSError, RecursionError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError, RecursionError) as error:
         note = f"Without pictures, since the data can't be opened: {first_line(error)}"
         print(note, file=sys.stderr)
         return None, note

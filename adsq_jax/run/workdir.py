@@ -5,17 +5,18 @@ import errno
 import fcntl
 import io
 import json
+import math
 import os
 import re
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from adsq_jax import storage
-from adsq_jax.errors import InputError, first_line
+from adsq_jax.errors import InputError, first_line, printable
 
 # A temporary file of `write_bytes`, and the folders of a run that may have some.
 _TEMPORARY = re.compile(r"\..+\.(json|jsonl|npy|safetensors)\.[a-z0-9_]{8}")
@@ -24,6 +25,10 @@ _NO_FOLDER_LOCKS = {errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.EOPNOTSUPP}  
 # The longest name that Linux takes, less what orbax adds below the folder of a run: checkpoints, a step, its temporary files.
 _LONGEST_NAME = 4_096 - 512
 _DEEPEST = 50  # levels of a JSON file; a config has five
+_READ_HEADER = {  # of a .npy file, by its version; the third is for records, whose fields have names
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 def claim(directory: Path, config: dict[str, Any]) -> contextlib.ExitStack:
@@ -124,7 +129,10 @@ def check(directory: Path, config: dict[str, Any]) -> None:
     ours = _flatten(json.loads(json.dumps(config)))
     different = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
     if different:
-        listed = ", ".join(f"{key} is {theirs.get(key)!r:.100} there and {ours.get(key)!r:.100} here" for key in different[:3])
+        listed = ", ".join(
+            f"{printable(key, keep='')[:100]} is {theirs.get(key)!r:.100} there and {ours.get(key)!r:.100} here"
+            for key in different[:3]
+        )
         more = f", and {len(different) - 3} more" if len(different) > 3 else ""
         raise InputError(
             f"--workdir={directory} belongs to a run of another config ({listed}{more}); fix: give another folder, or the "
@@ -187,6 +195,8 @@ def read_array(path: Path, *, description: str) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
+            with path.open("rb") if content is None else io.BytesIO(content) as file:
+                _check_header(file, size=storage.size(path) if content is None else len(content))
             if content is None:
                 return np.lib.format.open_memmap(path, mode="r")
             array = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
@@ -196,6 +206,20 @@ def read_array(path: Path, *, description: str) -> np.ndarray:
         ) from error
     array.flags.writeable = False
     return array
+
+
+def _check_header(file: IO[bytes], *, size: int) -> None:
+    """Check the header of a .npy file of `size` bytes: NumPy allocates what it says, and divides by the size of its numbers."""
+    version = np.lib.format.read_magic(file)
+    if version not in _READ_HEADER:
+        raise ValueError(f"its version is {version}")
+    shape, _, dtype = _READ_HEADER[version](file)
+    if dtype.hasobject:
+        raise ValueError("Object arrays cannot be loaded")
+    if not dtype.itemsize or min(shape, default=0) < 0:
+        raise ValueError(f"its header says {dtype}{list(shape)}"[:200])
+    if math.prod(shape) * dtype.itemsize > size - file.tell():
+        raise ValueError(f"its header says {dtype}{list(shape)}"[:150] + ", more than the file holds")
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -173,9 +173,8 @@ def train(
         info = {"seconds": before + time.monotonic() - began, **origin}
         checkpoints.save(int(state.step), setup.devices.to_host(state, setup.specs), info=info, measured=measured)
 
-    finished = False
     try:
-        with _stop_on_signal() as stop:
+        with _closing(checkpoints, log), _stop_on_signal() as stop:
             # One process may have more of the features to compute than others, so they can't agree on when to stop.
             alone = processes.count() == 1
             setup = rounds.compute_features(setup, state, directory=features, stop=stop if alone else lambda: False)
@@ -185,7 +184,6 @@ def train(
                 state = rounds.train_label_net(setup, state, log=log, log_every=saving.log_every, stop=stop)
                 save(setup, state)
             state = _train_rounds(setup, state, saving=saving, log=log, stop=stop, save=save)
-        finished = True
     except NotFinite as error:
         steps = checkpoints.steps()
         good = f"the last good checkpoint, step {steps[-1]}, is kept" if steps else "there is no checkpoint yet"
@@ -193,12 +191,21 @@ def train(
             f"{error}; {good}; fix: lower the learning rate (--config.optim.learning_rate, --config.label_net.learning_rate) "
             "or the term's weight, and give a new --workdir"
         ) from error
-    finally:
-        # Of two errors the first says more: on a full disk nothing can be closed after a checkpoint that wasn't written.
-        with contextlib.nullcontext() if finished else contextlib.suppress(OSError), contextlib.ExitStack() as closing:
-            closing.callback(checkpoints.close)
-            closing.callback(log.close)
     return setup, state, before + time.monotonic() - began
+
+
+@contextlib.contextmanager
+def _closing(*parts: Checkpoints | MetricsLog) -> Iterator[None]:
+    """Close the parts, the last first. After an error, whatever closing raises is lost: the first error says more."""
+    with contextlib.ExitStack() as closing:
+        for part in parts:
+            closing.callback(part.close)
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(OSError):  # on a full disk nothing can be closed
+                closing.close()
+            raise
 
 
 def _train_rounds(

@@ -40,6 +40,7 @@ class Reader(NamedTuple):
 
     make: Make
     use: Use
+    close: Callable[[], Any] = lambda: None
 
 
 class Finding(NamedTuple):
@@ -356,18 +357,13 @@ def filter_search_reader() -> Reader:
 
     from adsq_jax import index
 
-    kept: dict[str, Any] = {}
-
-    def use(case: bytes, folder: Path) -> Any:
-        where = index.parse(_text(case))
-        if not kept:
-            kept["folder"] = tempfile.TemporaryDirectory()
-            opened = kept["index"] = index.create(f"{kept['folder'].name}/index", index.Manifest(8, ""))
-            names = [f"/pictures/{k}/{'a' * k}.png" for k in range(50)]
-            opened.add([index.Item(name, ("a", "cat")) for name in names], np.zeros((50, 1), np.uint8))
-        return kept["index"].count(where=where)
-
-    return Reader(filter_text, use)
+    kept = contextlib.ExitStack()
+    opened = kept.enter_context(
+        index.create(kept.enter_context(tempfile.TemporaryDirectory(prefix="fuzz")), index.Manifest(8, ""))
+    )
+    names = [f"/pictures/{k}/{'a' * k}.png" for k in range(50)]
+    opened.add([index.Item(name, ("a", "cat")) for name in names], np.zeros((50, 1), np.uint8))
+    return Reader(filter_text, lambda case, folder: opened.count(where=index.parse(_text(case))), kept.close)
 
 
 def list_reader() -> Reader:
@@ -627,6 +623,26 @@ def roots_reader() -> Reader:
     return Reader(json_of({"format": 1, "roots": ["/a/", "/b c/"]}), _file(".roots.json", read))
 
 
+def checksums_reader() -> Reader:
+    """The checksums of an index's files."""
+    from adsq_jax.errors import InputError
+    from adsq_jax.index import checksums
+
+    content = {"format": 1, "version": 3, "items": 5, "files": {"data/a.lance": "3 00000000", "_versions/3.manifest": "1 0"}}
+
+    def read(path: Path) -> Any:
+        try:
+            stored = checksums.read(path.parent)
+            if stored is not None:
+                checksums.check_version(stored, version=3, items=5)
+                checksums.check_files(path.parent, stored.files, verified={})
+            return stored
+        except checksums.DamagedError as error:  # which the engine refuses, with the index's name
+            raise InputError(str(error)) from error
+
+    return Reader(json_of(content), _file("checksums.json", read))
+
+
 def index_manifest_reader() -> Reader:
     """The manifest of an index."""
     from adsq_jax import index
@@ -795,6 +811,7 @@ READERS: dict[str, Callable[[], Reader]] = {
     "codes": codes_reader,
     "split": split_reader,
     "roots": roots_reader,
+    "checksums": checksums_reader,
     "index_manifest": index_manifest_reader,
     "picture": picture_reader,
     "http": http_reader,
@@ -875,7 +892,9 @@ def try_reader(
       How often it answered, refused, or neither; and the findings.
     """
     reader, counts, findings = READERS[name](), Counter[str](), list[Finding]()
-    with tempfile.TemporaryDirectory() as temporary:
+    with contextlib.ExitStack() as stack:
+        stack.callback(reader.close)
+        temporary = stack.enter_context(tempfile.TemporaryDirectory())
         for number in range(cases):
             case = reader.make(random.Random(f"{name} {seed} {number}"))
             if on_case is not None:

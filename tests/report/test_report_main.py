@@ -170,6 +170,7 @@ DAMAGES = {
     "is not the result of a run": lambda run: changed(run, query_net="zz", map_by_query_net={"zz": 0.5}),
     "the result of a run": lambda run: changed(run, method=None),
     "json is not the result of a run": lambda run: changed(run, precision_at={"first": 0.5}),
+    "not the result of a run": lambda run: changed(run, seconds=10**400),
     "is not the result of a run; fix: restore it": lambda run: changed(run, precision_at={}),
     "is not the result of a run; fix": lambda run: changed(run, precision_recall={"recall": [0.5], "precision": []}),
     "codes": lambda run: shutil.rmtree(run / "codes"),

@@ -72,6 +72,15 @@ def test_other_config(tmp_path, function):
 
 
 @both
+def test_a_config_of_long_and_odd_names_is_refused_in_one_line(tmp_path, function):
+    """Whatever keys and values are there."""
+    (tmp_path / "config.json").write_text(json.dumps({**CONFIG, "a\nb\u001b[31m": "x" * 10**6, "y" * 10**6: 1}))
+    text = error_of(function, tmp_path, CONFIG)
+    assert len(text) < 1_000 + len(str(tmp_path))
+    assert r"a\nb\x1b[31m is 'xxx" in text
+
+
+@both
 @pytest.mark.parametrize("arguments", [{"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}])
 def test_key_more_or_less(tmp_path, function, arguments):
     """A key that only one of the two configs has is a difference, whichever it is."""
@@ -246,6 +255,29 @@ def test_a_write_shows_all_at_once(tmp_path, monkeypatch):
     workdir.write_json(path, {"map": 0.75})
     assert contents == [({"map": 0.5}, {"map": 0.75})]
     assert workdir.read_json(path) == {"map": 0.75}
+
+
+def npy(description, shape, *, version=1, numbers=bytes(12)):
+    """A .npy file whose header says anything."""
+    header = f"{{'descr': {description!r}, 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    return b"\x93NUMPY" + bytes([version, 0]) + len(header).to_bytes(2 if version == 1 else 4, "little") + header + numbers
+
+
+HEADERS = (
+    *(npy("|S0", "(-1,)", version=version) for version in (1, 2, 3)),  # NumPy divides by its size of 0: the process ended
+    *(npy(kind, shape) for kind in ("|S0", "<U0", "|V0") for shape in ("()", "(3,)", "(0,)", "(-1,)")),
+    *(npy("|u1", shape) for shape in ("(-1,)", "(-3, -4)", "(13,)", f"({2**62}, 4)", f"({10**30},)", "(3.5,)", "3", "None")),
+    *(npy(kind, "(3,)", version=version) for kind, version in (("|O", 1), ("x", 1), ("|u1", 0), ("|u1", 9), ("<f8", 1))),
+)
+
+
+@pytest.mark.parametrize("header", HEADERS, ids=range(len(HEADERS)))
+def test_a_header_that_says_more_than_there_is(tmp_path, header):
+    """Negative and huge shapes, elements of no bytes, unknown types: one line; no crash, and nothing is allocated."""
+    (tmp_path / "codes.npy").write_bytes(header)
+    with pytest.raises(InputError, match="can't be read as codes") as raised:
+        workdir.read_array(tmp_path / "codes.npy", description="codes")
+    assert "\n" not in str(raised.value)
 
 
 @settings(max_examples=300)
