@@ -119,24 +119,25 @@ def test_who_waits_too_long_is_told(monkeypatch):
 
 
 def test_a_line_is_bounded(monkeypatch):
-    """As many as may wait are answered; one more is told to come again; errors of the work are its own."""
+    """As many as may wait are answered, the newest first; with one more the oldest is told to come again."""
     monkeypatch.setattr(limits, "_MOST_WAITING", 3)
 
     async def run():
-        lane, ended = Lane(threads=1), threading.Event()
-        tasks = [asyncio.create_task(lane.run(lambda n=n: ended.wait() and n)) for n in range(4)]
-        await asyncio.sleep(0)
-        with pytest.raises(Refused, match="too many visitors"):
-            await lane.run(lambda: 5)
+        lane, ended, order = Lane(threads=1), threading.Event(), []
+        tasks = [asyncio.create_task(lane.run(lambda n=n: ended.wait() and order.append(n))) for n in range(5)]
+        with pytest.raises(Refused, match="too many visitors") as error:
+            await tasks[1]
+        assert error.value.status == 503
         ended.set()
-        assert await asyncio.gather(*tasks) == [0, 1, 2, 3]
+        await asyncio.gather(*tasks, return_exceptions=True)
         for error in (ValueError, TimeoutError):
             with pytest.raises(error):
                 await lane.run(fail, error)
         assert [await lane.run(lambda n=n: n) for n in range(10)] == list(range(10))
         lane.close()
+        return order
 
-    asyncio.run(run())
+    assert asyncio.run(run()) == [0, 4, 3, 2]
 
 
 def fail(error):
