@@ -1,4 +1,4 @@
-"""Connections of the demo: a bounded number, none held by a request that doesn't come."""
+"""Connections of the demo: a bounded number of them, and none is held by a request that doesn't come."""
 
 import asyncio
 import resource
@@ -11,7 +11,10 @@ _SECONDS = 10.0  # until the head of a request must be there
 
 
 class BoundedProtocol(H11Protocol):
-    """HTTP as uvicorn speaks it, where a silent client is dropped after a while, and at once if too many are connected."""
+    """HTTP as uvicorn speaks it, but a silent client is dropped after a while, and the oldest one where there are too many.
+
+    Who came last is answered first (`limits.Room`), so that the oldest has the least to lose.
+    """
 
     def __init__(self, config: Any, server_state: Any, app_state: dict[str, Any], _loop: Any = None):
         """Let the application end the connection, and see whether it has ended."""
@@ -23,8 +26,8 @@ class BoundedProtocol(H11Protocol):
         super().connection_made(transport)
         self._expect_request()
         if len(self.connections) > min(_MOST, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2):
-            silent = [other for other in self.connections if isinstance(other, BoundedProtocol) and other._is_incomplete()]
-            min(silent, key=lambda other: other._since)._abort()
+            others = [other for other in self.connections if isinstance(other, BoundedProtocol)]
+            min(others, key=lambda other: other._since)._abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget a connection that has ended."""
@@ -47,10 +50,6 @@ class BoundedProtocol(H11Protocol):
     def _end_if_silent(self) -> None:
         if self.cycle is None or self.cycle.response_complete:
             self._abort()
-
-    def _is_incomplete(self) -> bool:
-        """Return whether the client hasn't sent the whole of a request."""
-        return self.cycle is None or self.cycle.response_complete or self.cycle.more_body
 
     def _has_ended(self) -> bool:
         return self.transport.is_closing()
