@@ -1,6 +1,7 @@
 """Connections of the demo: a bounded number of them, and none is held by a request that doesn't come."""
 
 import asyncio
+import collections
 import resource
 from typing import Any
 
@@ -11,9 +12,10 @@ _SECONDS = 10.0  # until the head of a request must be there
 
 
 class BoundedProtocol(H11Protocol):
-    """HTTP as uvicorn speaks it, but a silent client is dropped after a while, and the oldest one where there are too many.
+    """HTTP as uvicorn speaks it, but a silent client is dropped after a while, and one where there are too many.
 
-    Who came last is answered first (`limits.Room`), so that the oldest has the least to lose.
+    That one is of the address that has most connections, and the oldest of these: since who came last is answered first
+    (`limits.Room`), it has the least to lose.
     """
 
     def __init__(self, config: Any, server_state: Any, app_state: dict[str, Any], _loop: Any = None):
@@ -26,14 +28,18 @@ class BoundedProtocol(H11Protocol):
         super().connection_made(transport)
         self._expect_request()
         if len(self.connections) > min(_MOST, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2):
-            others = [other for other in self.connections if isinstance(other, BoundedProtocol)]
-            min(others, key=lambda other: other._since)._abort()
+            addresses = collections.Counter(other._address for other in self._all())
+            (address, _), *_ = addresses.most_common(1)
+            min((other for other in self._all() if other._address == address), key=lambda other: other._since)._abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget a connection that has ended."""
         if self._timer is not None:
             self._timer.cancel()
         super().connection_lost(exc)
+        # Without circles all of it is freed now: Python looks for them seldom in a process as large as this one.
+        self.cycle = self.scope = None  # type: ignore[assignment]
+        self.app_state = {}
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""
@@ -50,6 +56,13 @@ class BoundedProtocol(H11Protocol):
     def _end_if_silent(self) -> None:
         if self.cycle is None or self.cycle.response_complete:
             self._abort()
+
+    def _all(self) -> list["BoundedProtocol"]:
+        return [other for other in self.connections if isinstance(other, BoundedProtocol)]
+
+    @property
+    def _address(self) -> str:
+        return self.client[0] if self.client else ""
 
     def _has_ended(self) -> bool:
         return self.transport.is_closing()

@@ -102,6 +102,7 @@ class Room:
         finally:
             if (turn, transfer) in self._line:
                 self._line.remove((turn, transfer))
+            del turn  # which may hold an error, whose traceback holds this frame and those that called it
 
     def _admit(self) -> None:
         while self._line and self._line[-1][1].size <= self._free:

@@ -172,6 +172,34 @@ def test_what_failed_is_not_kept():
         gc.enable()
 
 
+def test_who_is_refused_is_not_kept(monkeypatch):
+    """What was to be sent or asked is freed when its place in the line is lost."""
+    monkeypatch.setattr(limits, "_MOST_WAITING", 1)
+
+    async def wait(room, picture, kept):
+        kept.append(weakref.ref(picture))
+        try:
+            async with room.hold(1):
+                pass
+        except Refused:
+            pass
+
+    async def run():
+        room, kept = Room(1), []
+        async with room.hold(1):
+            tasks = [asyncio.create_task(wait(room, Picture(), kept)) for _ in range(2)]
+            await tasks.pop(0)
+        await tasks.pop()
+        await asyncio.sleep(0)
+        return [each() is not None for each in kept]
+
+    gc.disable()
+    try:
+        assert asyncio.run(run()) == [False, False]
+    finally:
+        gc.enable()
+
+
 def test_a_task_that_is_cancelled_in_line_takes_no_room():
     """Room that is given to a task in the moment in which it is cancelled comes back."""
 
