@@ -23,6 +23,7 @@ import pytest
 import adsq_jax
 from adsq_jax import index, storage
 from adsq_jax.data import images
+from adsq_jax.demo import finder as demo_finder
 from adsq_jax.demo import page, server
 from adsq_jax.demo.__main__ import main
 from adsq_jax.demo.finder import Finder
@@ -175,6 +176,32 @@ def test_only_pictures_below_known_folders_are_opened(example, tmp_path, monkeyp
 def example_manifest(example):
     with index.open_index(example.index) as opened:
         return opened.manifest
+
+
+def test_thumbnails_are_kept_within_bounds(example, monkeypatch):
+    """Each is drawn once a minute, as long as it is among the newest; the oldest make room."""
+    reads, sizes = [], {}
+
+    def count(name):
+        reads.append(name)
+        return read(name)
+
+    with index.open_index(example.index) as opened:
+        finder = Finder(opened, opened, example.model, decode=decode, read=count)
+        names = list(map(str, example.paths[:6]))
+        for name in names:
+            sizes[name] = len(name) + len(finder.thumbnail(name))
+            assert finder.thumbnail(name) == finder.thumbnail(name)
+        assert reads == names
+        monkeypatch.setattr(demo_finder, "_MAX_KEPT", sizes[names[0]] + sizes[names[1]] + sizes[names[5]])
+        monkeypatch.setattr(demo_finder, "_SECONDS_KEPT", 0)
+        finder.thumbnail(names[0])  # drawn again, and the oldest ones make room
+        monkeypatch.setattr(demo_finder, "_SECONDS_KEPT", 60)
+        del reads[:]
+        for name in (names[0], names[5], names[1]):
+            finder.thumbnail(name)
+        assert reads == [names[1]]
+        assert finder.thumbnail("/no/such.png") is None
 
 
 def test_threads_share_an_index_that_changes(tmp_path):

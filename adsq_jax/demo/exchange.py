@@ -3,9 +3,10 @@
 import asyncio
 import json
 import urllib.parse
+from collections.abc import Callable
 from typing import Any
 
-from adsq_jax.demo.limits import Refused, Transfer
+from adsq_jax.demo.limits import Lane, Refused, Transfer
 from adsq_jax.errors import InputError
 from adsq_jax.index import is_text
 
@@ -118,6 +119,22 @@ class Exchange:
         """Send a small answer."""
         encoded = json.dumps(content).encode()
         await self.send(status, "application/json", encoded, transfer=Transfer(len(encoded)), close=close)
+
+    async def run(self, lane: Lane, work: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
+        """Return what `work` returns in a thread of a lane.
+
+        Raises:
+          Gone: the visitor had left when a thread was free.
+          Refused: the line was full, or it took too long.
+        """
+        has_ended = self._scope["state"]["has_ended"]
+
+        def begin() -> Any:
+            if has_ended():
+                raise Gone
+            return work(*arguments, **more)
+
+        return await lane.run(begin)
 
     def abort(self) -> None:
         """End the connection at once."""

@@ -21,6 +21,8 @@ from adsq_jax.inference.model import Model
 _SIDE = 160  # pixels of a shown picture's shorter side
 _LONGER = 320  # pixels of its longer side, at most
 _MAX_IDS = 100_000  # ids that samples are drawn from
+_MAX_KEPT = 32 * 2**20  # characters of thumbnails that are kept, since many visitors see the same
+_SECONDS_KEPT = 60.0  # that a picture which was deleted or replaced is still shown
 
 Decode = Callable[[bytes, Sequence[int]], Sequence[np.ndarray]]  # content, shorter sides -> uint8[h, w, 3] of each
 Read = Callable[[str], bytes]  # an item's id -> the content of its file
@@ -53,6 +55,7 @@ class Finder:
         # An index is for one thread at a time, and keys of a search are valid until the next refresh.
         self._plain, self._filtered = (plain, threading.Lock()), (filtered, threading.Lock())
         self._encoding = threading.Lock()
+        self._thumbnails = _Thumbnails()
         self._encode(np.zeros((model.image_size, model.image_size, 3), np.uint8))
 
     def query(self, name: str, content: bytes) -> Query:
@@ -117,10 +120,40 @@ class Finder:
 
     def thumbnail(self, name: str) -> str | None:
         """Return a picture of the index for `src`; None if it can't be shown."""
-        try:
-            return _source(images.decode(self._read(name), shorter_side=_SIDE))
-        except (OSError, ValueError):  # among them BadImage and InputError; a record of TFDS has no file
-            return None
+        source = self._thumbnails.get(name)
+        if source is None:
+            try:
+                source = _source(images.decode(self._read(name), shorter_side=_SIDE))
+            except (OSError, ValueError):  # among them BadImage and InputError; a record of TFDS has no file
+                return None
+            self._thumbnails.keep(name, source)
+        return source
+
+
+class _Thumbnails:
+    """Thumbnails drawn lately, the newest _MAX_KEPT characters of them."""
+
+    def __init__(self) -> None:
+        self._kept = dict[str, tuple[str, float]]()  # by name, the oldest first: thumbnail, and when it was drawn
+        self._size, self._lock = 0, threading.Lock()
+
+    def get(self, name: str) -> str | None:
+        """Return a thumbnail; None if there is none, or an old one."""
+        source, since = self._kept.get(name, ("", 0.0))
+        return source if source and time.monotonic() - since < _SECONDS_KEPT else None
+
+    def keep(self, name: str, source: str) -> None:
+        """Keep a thumbnail in place of the oldest ones."""
+        with self._lock:
+            self._drop(name)
+            self._kept[name] = (source, time.monotonic())
+            self._size += len(name) + len(source)
+            while self._size > _MAX_KEPT:
+                self._drop(next(iter(self._kept)))
+
+    def _drop(self, name: str) -> None:
+        source, _ = self._kept.pop(name, ("", 0.0))
+        self._size -= len(name) + len(source) if source else 0
 
 
 def _source(pixels: np.ndarray) -> str:

@@ -1,8 +1,7 @@
-"""Bounds on what all visitors take together: bytes that come and go, and questions in line for a thread."""
+"""Bounds on what all visitors take together: bytes that come and go, and threads."""
 
 import asyncio
 import contextlib
-import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -11,7 +10,7 @@ SECONDS = 60.0  # that a body may come, an answer go, and anybody stand in a lin
 _GRACE = 1.0  # seconds that a body may stand still while others wait for its room
 _SLOWEST = 2**19  # bytes a second that it must move then
 _PAUSE = 0.25  # seconds between two looks at what is slow
-_MOST_WAITING = 256  # questions in line for the threads of a kind
+_MOST_WAITING = 256  # in a line
 
 BUSY = "too many visitors at once; fix: try again in a minute"
 
@@ -57,10 +56,14 @@ class Transfer:
 
 
 class Room:
-    """Memory for bodies. Who comes last is let in first, so that no line of slow requests keeps the next visitor waiting."""
+    """What visitors share, as memory for bodies, with a line of bounded length before it.
+
+    Who comes last is let in first, so that no line of hostile requests keeps the next visitor waiting; where the line is full
+    its first one is refused.
+    """
 
     def __init__(self, size: int):
-        """Take the number of bytes that all bodies together may hold."""
+        """Take how much there is to hold, for instance bytes."""
         self._free = size
         self._held = set[Transfer]()
         self._line = list[tuple[asyncio.Future[None], Transfer]]()  # the last one is the next
@@ -68,10 +71,10 @@ class Room:
 
     @contextlib.asynccontextmanager
     async def hold(self, size: int) -> AsyncIterator[Transfer]:
-        """Wait for room for `size` bytes, and hold it inside.
+        """Wait for room for `size`, and hold it inside.
 
         Raises:
-          Refused: there was none for too long.
+          Refused: there was none for too long, or too many came later.
         """
         transfer = Transfer(size)
         try:
@@ -87,6 +90,10 @@ class Room:
         turn = asyncio.get_running_loop().create_future()
         self._line.append((turn, transfer))
         self._admit()
+        if len(self._line) > _MOST_WAITING:
+            first, _ = self._line.pop(0)
+            if not first.done():
+                first.set_exception(Refused(503, BUSY))
         try:
             async with asyncio.timeout(SECONDS):
                 await turn
@@ -95,13 +102,15 @@ class Room:
         finally:
             if (turn, transfer) in self._line:
                 self._line.remove((turn, transfer))
+            del turn  # which may hold an error, whose traceback holds this frame and those that called it
 
     def _admit(self) -> None:
         while self._line and self._line[-1][1].size <= self._free:
             turn, transfer = self._line.pop()
             self._free -= transfer.size
             self._held.add(transfer)
-            turn.set_result(None)
+            if not turn.done():  # else its task ends, and gives the room back
+                turn.set_result(None)
         if self._line and self._watch is None:
             self._watch = asyncio.get_running_loop().call_later(_PAUSE, self._end_slow)
 
@@ -113,29 +122,29 @@ class Room:
 
 
 class Lane:
-    """Threads for one kind of work, with a line of bounded length before them: one kind doesn't wait for another."""
+    """Threads for one kind of work: one kind doesn't wait for another."""
 
     def __init__(self, *, threads: int):
         """Start no thread before it is needed."""
-        self._pool, self._places = ThreadPoolExecutor(threads), threading.Semaphore(threads + _MOST_WAITING)
+        self._pool, self._room = ThreadPoolExecutor(threads), Room(threads)
 
     async def run(self, work: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
         """Return what `work` returns in a thread.
 
         Raises:
-          Refused: the line is full, or it took too long.
+          Refused: no thread was free for too long, too many came later, or `work` takes too long; it then ends by itself.
         """
-        if not self._places.acquire(blocking=False):
-            raise Refused(503, BUSY)
-        future = self._pool.submit(work, *arguments, **more)
-        future.add_done_callback(lambda _: self._places.release())
-        try:
-            async with asyncio.timeout(SECONDS):
-                return await asyncio.wrap_future(future)
-        except TimeoutError as error:
-            if future.done() and not future.cancelled():
-                raise  # by the work itself
-            raise Refused(503, "the answer takes too long; fix: try again in a minute") from error
+        async with self._room.hold(1):
+            future = self._pool.submit(work, *arguments, **more)
+            try:
+                async with asyncio.timeout(SECONDS):
+                    return await asyncio.wrap_future(future)
+            except TimeoutError as error:
+                if future.done() and not future.cancelled():
+                    raise  # by the work itself
+                raise Refused(503, "the answer takes too long; fix: try again in a minute") from error
+            finally:
+                del future  # which holds an error, whose traceback holds this frame and all that `work` got
 
     def close(self) -> None:
         """Begin no work that waits."""

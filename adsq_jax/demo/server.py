@@ -202,12 +202,12 @@ class Application:
         async with self._coming.hold(length) as transfer:
             async with transfer.moving():
                 content = await exchange.read(length, transfer=transfer)
-            query = await self._encoding.run(self._finder.query, name, content)
+            query = await exchange.run(self._encoding, self._finder.query, name, content)
         await self._send_query(exchange, query)
 
     async def _select(self, exchange: Exchange, length: int) -> None:
         name = text(await exchange.read_json(length), "id")
-        await self._send_query(exchange, await self._encoding.run(self._finder.indexed, name))
+        await self._send_query(exchange, await exchange.run(self._encoding, self._finder.indexed, name))
 
     async def _send_query(self, exchange: Exchange, query: Any) -> None:
         await exchange.send_json(200, page.query(query, bits=self._finder.bits))
@@ -218,9 +218,10 @@ class Application:
         radius = whole(given, "radius", low=0, high=self._finder.bits)
         where, code = text(given, "where"), _code(given)
         lane = self._filtered if where.strip() else self._plain
-        found, seconds, count = await lane.run(self._finder.hits, code, k=k, radius=radius, where=where)
+        found, seconds, count = await exchange.run(lane, self._finder.hits, code, k=k, radius=radius, where=where)
         async with self._going.hold((len(found) + 1) * _BYTES_A_HIT) as transfer:
-            answer = await self._drawing.run(page.hits, found, seconds=seconds, count=count, thumbnail=self._finder.thumbnail)
+            drawn = {"seconds": seconds, "count": count, "thumbnail": self._finder.thumbnail}
+            answer = await exchange.run(self._drawing, page.hits, found, **drawn)
             content = json.dumps(answer).encode()
             async with transfer.moving():
                 await exchange.send(200, "application/json", content, transfer=transfer)

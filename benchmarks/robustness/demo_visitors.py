@@ -101,8 +101,9 @@ def picture(seed: int) -> bytes:
 def _family(number: int) -> Iterator[int]:
     yield number
     for task in Path(f"/proc/{number}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            yield from _family(int(child))
+        with contextlib.suppress(OSError):  # the thread has ended
+            for child in (task / "children").read_text().split():
+                yield from _family(int(child))
 
 
 def _resident(number: int) -> int:

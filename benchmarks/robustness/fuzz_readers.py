@@ -516,7 +516,7 @@ def http_reader() -> Reader:
             "path": request["path"],
             "query_string": request["query"].encode("latin-1"),
             "headers": [(name.encode(), text.encode("utf-8")) for name, text in request["headers"]],
-            "state": {"abort": lambda: ended.append(True)},
+            "state": {"abort": lambda: ended.append(True), "has_ended": lambda: False},
         }
         with contextlib.closing(server.Application(Finder(), hosts={"127.0.0.1", "localhost"})) as application:  # type: ignore[arg-type]
             await application(scope, receive, send)

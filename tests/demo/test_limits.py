@@ -1,8 +1,10 @@
 """Bounds on what visitors take together: room, lines and lanes, each in a loop of its own."""
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -117,25 +119,98 @@ def test_who_waits_too_long_is_told(monkeypatch):
 
 
 def test_a_line_is_bounded(monkeypatch):
-    """As many as may wait are answered; one more is told to come again; errors of the work are its own."""
+    """As many as may wait are answered, the newest first; with one more the oldest is told to come again."""
     monkeypatch.setattr(limits, "_MOST_WAITING", 3)
 
     async def run():
-        lane, ended = Lane(threads=1), threading.Event()
-        tasks = [asyncio.create_task(lane.run(lambda n=n: ended.wait() and n)) for n in range(4)]
-        await asyncio.sleep(0)
-        with pytest.raises(Refused, match="too many visitors"):
-            await lane.run(lambda: 5)
+        lane, ended, order = Lane(threads=1), threading.Event(), []
+        tasks = [asyncio.create_task(lane.run(lambda n=n: ended.wait() and order.append(n))) for n in range(5)]
+        with pytest.raises(Refused, match="too many visitors") as error:
+            await tasks[1]
+        assert error.value.status == 503
         ended.set()
-        assert await asyncio.gather(*tasks) == [0, 1, 2, 3]
+        await asyncio.gather(*tasks, return_exceptions=True)
         for error in (ValueError, TimeoutError):
             with pytest.raises(error):
                 await lane.run(fail, error)
         assert [await lane.run(lambda n=n: n) for n in range(10)] == list(range(10))
         lane.close()
+        return order
 
-    asyncio.run(run())
+    assert asyncio.run(run()) == [0, 4, 3, 2]
 
 
 def fail(error):
     raise error
+
+
+class Picture:
+    """Something large."""
+
+
+def test_what_failed_is_not_kept():
+    """What a question was about is freed as soon as its error was handled, not when Python next looks for garbage."""
+
+    def refuse(picture):
+        raise ValueError(picture)
+
+    async def run():
+        lane, picture = Lane(threads=1), Picture()
+        kept = weakref.ref(picture)
+        try:
+            await lane.run(refuse, picture)
+        except ValueError:
+            del picture
+        await lane.run(int)  # the thread has forgotten the work before
+        lane.close()
+        return kept() is not None
+
+    gc.disable()
+    try:
+        assert not asyncio.run(run())
+    finally:
+        gc.enable()
+
+
+def test_who_is_refused_is_not_kept(monkeypatch):
+    """What was to be sent or asked is freed when its place in the line is lost."""
+    monkeypatch.setattr(limits, "_MOST_WAITING", 1)
+
+    async def wait(room, picture, kept):
+        kept.append(weakref.ref(picture))
+        try:
+            async with room.hold(1):
+                pass
+        except Refused:
+            pass
+
+    async def run():
+        room, kept = Room(1), []
+        async with room.hold(1):
+            tasks = [asyncio.create_task(wait(room, Picture(), kept)) for _ in range(2)]
+            await tasks.pop(0)
+        await tasks.pop()
+        await asyncio.sleep(0)
+        return [each() is not None for each in kept]
+
+    gc.disable()
+    try:
+        assert asyncio.run(run()) == [False, False]
+    finally:
+        gc.enable()
+
+
+def test_a_task_that_is_cancelled_in_line_takes_no_room():
+    """Room that is given to a task in the moment in which it is cancelled comes back."""
+
+    async def run():
+        room = Room(1)
+        async with room.hold(1):
+            task = asyncio.create_task(stand_still(room, 1, []))
+            await asyncio.sleep(0)
+            task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        async with asyncio.timeout(1), room.hold(1):
+            pass
+
+    asyncio.run(run())
