@@ -5,6 +5,7 @@
 #   ./test.sh tests/retrieval  the tests of the part that you changed: tests/ mirrors the package
 #   ./test.sh --all            also lint, types, slow tests, those of benchmarks/, those that compare with PyTorch or need system
 #                              packages or a Milvus server (which they install and start by launch/milvus/local.py); no skips
+#   ./test.sh --lint           lint and types alone, after installing what --all needs
 #   ./test.sh --python=3.12    with that Python, in an environment of its own (.venv-test-3.12)
 #   ./test.sh [...] ARGUMENTS  what follows goes to pytest: ./test.sh tests/test_codes.py -k pack; with --pdb it wants -n0 too;
 #                              --random-order --random-order-bucket=global shuffles the tests
@@ -14,9 +15,13 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-all='' version=''
-while [[ ${1:-} == --all || ${1:-} == --python=* ]]; do
-  if [[ $1 == --all ]]; then all=yes; else version=${1#--python=}; fi
+all='' lint='' version=''
+while [[ ${1:-} == --all || ${1:-} == --lint || ${1:-} == --python=* ]]; do
+  case $1 in
+    --all) all=yes ;;
+    --lint) all=yes lint=yes ;;
+    *) version=${1#--python=} ;;
+  esac
   shift
 done
 
@@ -55,5 +60,6 @@ if [[ -n $all ]]; then
   "$python" -m mypy
   tests=(--no-skips)
 fi
+[[ -z $lint ]] || exit 0
 # One process alone leaves half of two cores idle.
 exec "$python" -m pytest --numprocesses=2 --dist=worksteal "${tests[@]}" "$@"

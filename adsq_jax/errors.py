@@ -67,13 +67,33 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def remedy(error: BaseException) -> str:
     """Return what to do about an error of the system, `make room`, by its number or by the reason that its text names."""
+    if "No usable temporary directory" in str(error):  # which Python calls a missing file
+        return "make room in one of them, or name another in the environment variable TMPDIR"
+    number = _number(error)
+    if number is None and is_out_of_memory(error):
+        number = errno.ENOMEM
+    return _REMEDIES.get(number, "repair that") if number is not None else "repair that"
+
+
+def reason(error: BaseException) -> str:
+    """Return what the system refused, in its own words, or the end of what a library says, at most 200 characters."""
+    number = _number(error)
+    return os.strerror(number) if number is not None else _last_line(error)[-200:]
+
+
+def _last_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
+
+
+def _number(error: BaseException) -> int | None:
+    """Return the number of the system's error that led to an exception, by its number or by the reason that a text names."""
     for cause in _chain(error):
-        if isinstance(cause, OSError) and cause.errno in _REMEDIES:
-            return _REMEDIES[cause.errno]
-        for reason, number in _BY_REASON.items():
-            if reason.lower() in str(cause).lower():
-                return _REMEDIES[number]
-    return _REMEDIES[errno.ENOMEM] if is_out_of_memory(error) else "repair that"
+        if isinstance(cause, OSError) and cause.errno is not None:
+            return cause.errno
+        for text, number in _BY_REASON.items():
+            if text.lower() in str(cause).lower():
+                return number
+    return None
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -25,10 +25,12 @@ from adsq_jax.devices import data_parallel, host, processes
 from adsq_jax.devices.sharded_database import ShardedDatabase
 from adsq_jax.errors import InputError, Stopped, first_line, is_out_of_memory, is_system_error, remedy
 from adsq_jax.inference import evaluation
-from adsq_jax.run import environment, library_log, tables, terminal, workdir
+from adsq_jax.run import environment, library_log, startup, tables, terminal, workdir
 from adsq_jax.training import loop
 from adsq_jax.training.setup import TrainSetup
 from adsq_jax.training.state import TrainState
+
+_LEAST_ADDRESS_SPACE = 5 << 29  # bytes; a run of the smallest network on two cores takes 2.7 GB
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -47,6 +49,9 @@ def main(arguments: Sequence[str]) -> None:
     config, directory = given.config, storage.path(given.workdir)
     config_check.check(config)
     _check_processes(given)
+    limit = startup.limits_problem(_LEAST_ADDRESS_SPACE)
+    if limit is not None:
+        raise InputError(limit)
     workdir.check(directory, json.loads(config.to_json()))
     if storage.is_file(directory / "result.json"):
         print(f"The run in {directory} is finished.\n{_finished_table(directory / 'result.json')}")

@@ -268,7 +268,7 @@ def test_output_that_cannot_be_written(tmp_path, target, status, words):
         (OSError(24, "Too many open files"), "Too many open files; fix: raise the limit of open files (ulimit -n)"),
         (
             FileNotFoundError(2, "No usable temporary directory found in ['/tmp']"),
-            "No usable temporary directory found in ['/tmp']",
+            "No usable temporary directory found in ['/tmp']; fix: make room in one of them, or name another",
         ),
         (ConnectionRefusedError(111, "Connection refused"), "Connection refused; fix: "),
         (MemoryError(), "too little memory (MemoryError); fix: "),

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from support import mock_data
 
 import adsq_jax
 from adsq_jax import encode, index, search
+from adsq_jax.data import images
+from adsq_jax.data.images import BadImage
 from adsq_jax.errors import InputError
 from adsq_jax.inference import hits
 
@@ -189,6 +192,7 @@ def test_the_home_in_each_flag(pictures, tmp_path, monkeypatch, capsys):
     assert not list(here.iterdir())
 
 
+# Starts a process that is killed.
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0), (signal.SIGKILL, -9)])
 def test_stopped_it_continues(pictures, tmp_path, number, status):
     """What was added stays and isn't encoded again; in the end each picture is there once."""
@@ -210,6 +214,42 @@ def test_stopped_it_continues(pictures, tmp_path, number, status):
     if number == signal.SIGKILL:  # the other signals leave nothing else behind
         total = 36 + 80 * 12
         assert encode.encode_images(run, folder, index=tmp_path / "index") == counts(total - added, added, total=total)
+
+
+# Takes seconds: it opens the first index.
+def test_an_interrupt_waits_for_no_picture(colours, tmp_path, monkeypatch):
+    """Ctrl-C leaves at once while other threads still decode, and what waits is never decoded."""
+    folder, run = colours
+    release, begun = threading.Event(), []
+
+    def slow(content, *, shorter_side):
+        begun.append(content)
+        if len(begun) == 1:
+            raise BadImage("is bad; fix: nothing")
+        release.wait(60)
+        raise BadImage("is late; fix: nothing")
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(images, "decode", slow)
+    loaded = adsq_jax.load(run)
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        encode.encode_images(loaded, folder, index=tmp_path / "index", threads=2, on_progress=interrupt)
+    assert time.monotonic() - begin < 20
+    release.set()
+    time.sleep(0.2)
+    assert len(begun) <= 3
+
+
+def test_a_list_in_the_wrong_folder(colours, tmp_path):
+    """If no picture of a list is there, that is told at once, and no index is made."""
+    (tmp_path / "list.txt").write_text("red/00.png 1 0 1\nblue/01.png 0 0 0\n")
+    given = (f"--workdir={colours[1]}", f"--images={tmp_path}/list.txt", f"--index={tmp_path}/index")
+    with pytest.raises(InputError, match=f"none of the 2 images of the list is there, the first are {tmp_path}/red/00.png, "):
+        encode.main(given)
+    assert not (tmp_path / "index").exists()
 
 
 def index_count(location):

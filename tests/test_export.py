@@ -149,6 +149,7 @@ KINDS = {
 }
 
 
+# Lowers each model for three platforms.
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_model(tmp_path, kind):
     """Each kind is exported for all platforms; here its codes of queries and of the database are the model's."""

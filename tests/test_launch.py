@@ -263,6 +263,7 @@ def test_slurm_script(bench, monkeypatch, does, status, requeued):
         assert (bench / "scontrol").read_text() == "requeue 17\n"
 
 
+# Seven starts of the script, each with two hosts.
 def test_tpu_pod(bench, monkeypatch):
     """Each host unpacks the commit, makes an environment once, and runs with the flags as given; failures are reported."""
     program(

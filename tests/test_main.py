@@ -294,6 +294,7 @@ def test_a_full_disk_is_one_line(kibibytes, message, flags, tmp_path):
     assert "make room" in error or "another folder" in error
 
 
+# The whole run of a config that README names.
 @pytest.mark.slow
 def test_digits_reach_their_target_in_time(tmp_path):
     """configs/digits.py as it is: mAP of at least .95 at 24 bits; about a minute on two cores, four where others use them."""
@@ -315,6 +316,7 @@ def group_is_there(group):
     return True
 
 
+# A run that starts workers of its own, for each signal.
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
 def test_worker_processes_end_with_the_run(tmp_path, number, status):

@@ -28,7 +28,7 @@ from adsq_jax.data import images
 from adsq_jax.data.images import BadImage
 from adsq_jax.errors import first_line
 
-SECONDS = 5  # of a core, to decode a picture once: twice what the slowest allowed one takes
+SECONDS = 5  # of a core, to decode a picture once: noise of 88 megapixels in a PNG takes 4
 MEMORY = 2**30  # bytes to decode a picture in, beside its file: what `images.decode` keeps to
 _CLOCK = 6 * SECONDS  # seconds by the clock, for a machine that does other work too
 _START = 60  # seconds by the clock until a new process must be ready
@@ -100,6 +100,7 @@ class _Process:
     def __init__(self) -> None:
         self._started: subprocess.Popen[bytes] | None = None
         self._closed = False
+        self._in_use = threading.Lock()
 
     def start(self) -> "subprocess.Popen[bytes]":
         """Start the process if it isn't running."""
@@ -125,7 +126,14 @@ class _Process:
 
     def decode(self, content: bytes, sides: Sequence[int]) -> list[np.ndarray]:
         """Have a picture decoded; if that ends the process, the next picture gets a new one."""
-        process = self.start()
+        with self._in_use:
+            answer = self._ask(self.start(), content, sides)
+        if isinstance(answer, str):
+            raise BadImage(answer)
+        return answer
+
+    def _ask(self, process: "subprocess.Popen[bytes]", content: bytes, sides: Sequence[int]) -> str | list[np.ndarray]:
+        """Return the pixels, or why there are none."""
         kind = _LAST
         try:
             with _killing(process, after=_CLOCK * max(1, len(sides))):
@@ -134,15 +142,13 @@ class _Process:
                 stream.write(content)
                 stream.flush()
                 kind, answer = _read_reply(cast(BufferedReader, process.stdout), len(sides))
-        except (OSError, EOFError) as error:
+            return answer
+        except (OSError, EOFError):
             self.end()
-            raise BadImage(_why_ended(process.returncode)) from error
+            return _why_ended(process.returncode)
         finally:
             if kind == _LAST:  # also if this thread is interrupted, since the answer would reach the next picture
                 self.end()
-        if isinstance(answer, str):
-            raise BadImage(answer)
-        return answer
 
     def end(self) -> None:
         """End the process."""
@@ -160,8 +166,9 @@ class _Process:
         self._closed = True
         process = self._started
         if process is not None:
-            process.kill()
-            process.wait()
+            process.kill()  # which ends that thread's wait
+        with self._in_use:
+            self.end()
 
 
 @contextlib.contextmanager

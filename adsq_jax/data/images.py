@@ -32,6 +32,8 @@ _TURNS = {
 _STRIP = 2**22  # pixels converted at a time
 _EIGHT_BITS = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
 
+# The C library gives back at once what is larger than 32 MiB; of Pillow's usual 16, each thread would keep a picture's worth.
+Image.core.set_block_size(2**26)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # damaged EXIF doesn't change a pixel
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)  # Pillow only warns about too many pixels
 
@@ -55,7 +57,9 @@ def decode(content: bytes, *, shorter_side: int) -> np.ndarray:
       uint8[h, w, 3].
 
     Raises:
-      BadImage: the picture is damaged, has more than MOST_PIXELS, or has pixels without a defined range.
+      BadImage: the picture is damaged, has more than MOST_PIXELS, costs more than `decoding_limits` allows, or has pixels
+        without a defined range.
+      MemoryError: this process's memory is limited, and is too little.
     """
     if not content:
         raise BadImage("is empty; fix: restore it")
@@ -73,7 +77,7 @@ def decode(content: bytes, *, shorter_side: int) -> np.ndarray:
             if alone or not limits.memory_is_limited():
                 if isinstance(error, MemoryError):
                     raise
-                reason = first_line(error).split(" <_io.BytesIO")[0].split(" <adsq_jax")[0][:100]
+                reason = first_line(error).split(" <")[0][:100]  # without the file that Pillow shows
                 raise BadImage(
                     f"is not a complete picture ({reason}); fix: restore it, or convert it to JPEG or PNG"
                 ) from error
@@ -237,6 +241,11 @@ def _is_deep(picture: Image.Image) -> bool:
 
 
 def _orientation(picture: Image.Image) -> int:
+    exif, text = picture.info.get("exif"), picture.info.get("Raw profile type exif")
+    if isinstance(exif, bytes):
+        limits.check_exif(exif)
+    elif isinstance(text, str):  # hexadecimal, in a PNG
+        limits.check_exif(bytes.fromhex("".join(text.split("\n")[3:])))
     return picture.getexif().get(_ORIENTATION, 1)
 
 

@@ -83,6 +83,8 @@ def _check_out(out: Path, settings: Settings) -> dict[str, Any] | None:
 
 def _read_images(dataset: Dataset, settings: Settings, *, threads: int) -> inspection.Images:
     rows = datasets.used_rows(dataset.split)
+    if len(dataset.source.missing(rows)) == len(rows):  # a wrong folder: no list of a million lines
+        datasets.check_present(dataset)
     with progress_bar(len(rows), unit="images", description="reading images") as bar:
         return inspection.read_images(
             dataset.source, rows, shorter_side=settings.resize, threads=threads, on_progress=bar.update

@@ -18,7 +18,7 @@ os.environ.setdefault("LANCEDB_LOG", "error")  # it warns about every new folder
 import lancedb
 
 from adsq_jax.errors import InputError
-from adsq_jax.index import checksums, engine, filters
+from adsq_jax.index import checksums, engine, filters, table_manifests
 from adsq_jax.index.engine import CodeIndex, Hits, Item, Manifest
 from adsq_jax.index.filters import Filter
 
@@ -198,8 +198,17 @@ class EmbeddedIndex(CodeIndex):
     def _reading(self) -> Iterator[None]:
         """Check that no file has changed since it was compared with its checksum."""
         with _translate_errors(self._folder):
-            checksums.check_files(self._folder / _FOLDER, self._files, verified=self._verified)
-            yield
+            try:
+                checksums.check_files(self._folder / _FOLDER, self._files, verified=self._verified)
+                yield
+            except Exception as error:
+                gone = isinstance(error, checksums.DamagedError) or re.search("(?i)not found|no such file", str(error))
+                if not gone or checksums.identity(self._folder / _FOLDER) in ("", self._identity):
+                    raise
+                raise InputError(
+                    f"{self._folder} was written or replaced while it was open, and the files of the version that was opened "
+                    "are gone; fix: open it again"
+                ) from error
 
     def _read(
         self, columns: list[str], *, where: str | None = None, timeout: datetime.timedelta | None = None
@@ -250,6 +259,7 @@ def _open_newest(folder: Path, verified: dict[str, checksums.Stamp]) -> _Opened:
         if not _has_table(folder):
             raise InputError(f"{folder} holds no index; fix: make one with adsq_jax.encode, or give another folder")
         _check_regular_files(folder)
+        table_manifests.check_local(folder / _FOLDER, checked=verified)
         try:
             return _open_once(folder, verified)
         except checksums.DamagedError:  # unless another process replaced the index at this moment

@@ -85,7 +85,8 @@ class CodeIndex(Protocol):
 
         Raises:
           InputError: the codes or items are invalid, or they can't be written: the disk is full, the server can't be reached,
-            or another process writes to an engine that allows one writer. Items that were added before stay.
+            another process writes to an engine that allows one writer, or another index is in its place (see `refresh`). Items
+            that were added before stay.
         """
 
     def delete(self, ids: Sequence[str]) -> int:

@@ -19,7 +19,7 @@ from etils import epath
 
 from adsq_jax import storage
 from adsq_jax.devices import processes
-from adsq_jax.errors import InputError, first_line, remedy
+from adsq_jax.errors import InputError, first_line, reason, remedy
 from adsq_jax.run import workdir
 
 _MANIFEST = "manifest.json"  # info, measured, layout and the files' hashes; written last, so without it nothing is complete
@@ -91,10 +91,9 @@ class Checkpoints:
                 self._manager.delete(step)
         except Exception as error:  # on a full disk orbax raises bare Exceptions, and others
             self._run.check()  # it may be gone since
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][-200:]
             raise InputError(
-                f"checkpoint {step} can't be written in {self._directory} ({reason}); fix: {remedy(error)}, then run the same "
-                "command again; earlier checkpoints are kept"
+                f"checkpoint {step} can't be written in {self._directory} ({reason(error)}); fix: {remedy(error)}, then run "
+                "the same command again; earlier checkpoints are kept"
             ) from error
         self._delete_old()
 

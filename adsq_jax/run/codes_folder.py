@@ -2,6 +2,7 @@
 
 import hashlib
 import operator
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from adsq_jax.errors import InputError
 from adsq_jax.run import workdir
 
 _PARTS = ("query", "database")
+_FILE = re.compile(r"(query|database)_\w+\.npy", re.ASCII)
 
 
 def write(
@@ -91,7 +93,9 @@ def read(directory: Path) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, n
     try:
         bits = operator.index(manifest["bits"])
         for name, description in manifest["files"].items():
-            array = workdir.read_array(directory / Path(name).name, description="a file of the run's codes")
+            if not _FILE.fullmatch(name):
+                raise KeyError(name)
+            array = workdir.read_array(directory / name, description="a file of the run's codes")
             if _describe(array) != description:
                 raise InputError(
                     f"{directory / name} is not as manifest.json describes it; fix: restore it, or train in another folder"

@@ -1,5 +1,6 @@
 """What a command does before it imports anything else: streams, Ctrl-C, and limits under which imports would fail."""
 
+import faulthandler
 import os
 import resource
 import signal
@@ -9,7 +10,7 @@ from typing import Any
 from adsq_jax.run import terminal
 
 _LEAST_FILES = 64  # open at once: libraries, data, the files of a run and of an event loop
-_LEAST_ADDRESS_SPACE = 6 << 30  # bytes; with less, XLA or a thread's stack ends the process without a word of Python's
+_LEAST_ADDRESS_SPACE = 3 << 29  # bytes; with less, XLA ends the process where it starts its threads
 
 
 def is_command() -> bool:
@@ -29,10 +30,12 @@ def prepare() -> None:
     terminal.open_closed_streams()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored, as nohup and shells want it
         signal.signal(signal.SIGINT, _stop)
-    problem = limits_problem()
+    problem = limits_problem(_LEAST_ADDRESS_SPACE)
     if problem is not None:
         print(f"error: {problem}", file=sys.stderr)
         sys.exit(2)
+    if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+        _explain_aborts()
 
 
 def _use_utf8() -> None:
@@ -44,17 +47,43 @@ def _use_utf8() -> None:
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
 
-def limits_problem() -> str | None:
-    """Return which limit of this process is too low for any command, and how to raise it; None if none is."""
+def limits_problem(least_space: int) -> str | None:
+    """Return which limit of this process is too low, and how to raise it; None if none is.
+
+    Args:
+      least_space: the address space that is needed, in bytes.
+    """
     files, space = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_AS))
     if files != resource.RLIM_INFINITY and files < _LEAST_FILES:
         return f"expected a limit of at least {_LEAST_FILES} open files, got {files}; fix: ulimit -n {_LEAST_FILES}"
-    if space != resource.RLIM_INFINITY and space < _LEAST_ADDRESS_SPACE:
+    if space != resource.RLIM_INFINITY and space < least_space:
         return (
-            f"expected an address space of at least {_LEAST_ADDRESS_SPACE >> 20:,} MiB, got {space >> 20:,} MiB; fix: "
+            f"expected an address space of at least {least_space >> 20:,} MiB, got {space >> 20:,} MiB; fix: "
             "ulimit -v unlimited, or limit the memory of a container instead"
         )
     return None
+
+
+def _explain_aborts() -> None:
+    """Say what an abort means, which Python can't: where its address space is limited, C++ ends a process that needs more.
+
+    Another process waits for the end of this one, and says it if Python's fault handler has noted a fault.
+    """
+    notes, fault = os.pipe()
+    if os.fork():
+        os.close(notes)
+        faulthandler.enable(fault, all_threads=False)
+        return
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):  # which may be sent to both
+        signal.signal(number, signal.SIG_IGN)
+    for descriptor in (0, 1, fault):
+        os.close(descriptor)
+    noted = b""
+    while piece := os.read(notes, 4_096):
+        noted = noted or piece
+    if noted.startswith(b"Fatal Python error: Aborted"):
+        os.write(2, b"error: too little memory for a library, which ended the process; fix: raise the limit (ulimit -v)\n")
+    os._exit(0)
 
 
 def _stop(number: int, frame: Any) -> None:

@@ -25,6 +25,7 @@ from typing import Any
 from tqdm import tqdm
 
 from adsq_jax import config as config_module
+from adsq_jax import storage
 from adsq_jax.data import datasets
 from adsq_jax.errors import InputError
 from benchmarks.methods import conditions, one_run, run_file, tasks
@@ -56,8 +57,10 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
         "that a random draw must not separate",
     )
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, each on its part of the cores")
-    parser.add_argument("--out", type=Path, default=OUT, help="the folder of the results")
-    parser.add_argument("--work", type=Path, default=WORK, help="the folder of runs in progress and of frozen trunks' features")
+    parser.add_argument("--out", type=storage.path, default=OUT, help="the folder of the results")
+    parser.add_argument(
+        "--work", type=storage.path, default=WORK, help="the folder of runs in progress and of frozen trunks' features"
+    )
     return parser.parse_args(given)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
+from adsq_jax import storage
 from adsq_jax.errors import InputError
 from benchmarks.methods import plots
 from benchmarks.methods.conditions import NAMES
@@ -389,8 +390,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print the report, and write it with --write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="write the report and the plots")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="the folder of the results; the plots go there too")
-    parser.add_argument("--out", type=Path, default=ROOT / "RESULTS.md", help="the file of the report")
+    parser.add_argument("--folder", type=storage.path, default=FOLDER, help="the folder of the results; the plots go there too")
+    parser.add_argument("--out", type=storage.path, default=ROOT / "RESULTS.md", help="the file of the report")
     given = parser.parse_args(arguments)
     try:
         sets = read(given.folder)

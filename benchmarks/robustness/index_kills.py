@@ -68,7 +68,7 @@ def check(location: str, acknowledged: dict[int, int], *, uncertain: dict[int, i
 
     Args:
       location: the index.
-      acknowledged: version by batch.
+      acknowledged: version by batch; that of an uncertain batch which was added, but not acknowledged, is brought up to date.
       uncertain: version by batch, of batches that were being added when the process was killed.
 
     Returns:
@@ -77,12 +77,13 @@ def check(location: str, acknowledged: dict[int, int], *, uncertain: dict[int, i
     with index.open_index(location) as opened:
         ids = list(opened.ids())
         assert len(set(ids)) == len(ids) == opened.count(), "an item is there twice"
-        for number, version in acknowledged.items():
+        for number, version in list(acknowledged.items()):
             items, codes = batch(number, version=version)
             items_there = opened.find([item.id for item in items])
             if items_there != {item.id: item for item in items}:
                 newer, codes = batch(number, version=uncertain[number])  # KeyError: an acknowledged batch isn't there
                 assert items_there == {item.id: item for item in newer}, "a batch is there in part"
+                acknowledged[number] = uncertain[number]
             assert not opened.search(codes[::500], k=1, radius=0).distances.any(), "a code has changed"
         others = set(ids) - {f"/{number}/{i}" for number in acknowledged for i in range(BATCH)}
         assert len(others) in (0, BATCH), "a batch is there in part"

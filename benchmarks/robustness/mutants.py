@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Put small defects into the package, one at a time, and record which of them the tests catch.
 
-    python -m benchmarks.robustness.mutants --out=after.json [--only=12,40] [--workers=2]
+    python -m benchmarks.robustness.mutants --out=after.json [--before=before.json] [--only=12,40] [--workers=2]
 
 benchmarks/robustness/mutants.toml lists the defects by hand, so that each is one that would hurt; generators of mutants change
-every operator of a file, and would need days of tests. A defect is put into a copy of the checkout. First the tests of its
-file and of its folder run, until one fails. All defects that survive those go into one copy, on which the whole suite runs;
-each test that fails there then runs again with each survivor alone, which gives the defect that it catches.
+every operator of a file, and would need days of tests. A defect is put into a copy of the checkout. First the test runs that
+caught it before (--before), then the tests of its file and of its folder, until one fails. All defects that survive those go
+into one copy, on which the whole suite runs; each test that fails there then runs again with each survivor alone, which gives
+the defect that it catches.
 """
 
 import argparse
@@ -97,12 +98,15 @@ def nearby_tests(file: str) -> list[list[str]]:
     return [[str(test.relative_to(ROOT)) for test in stage] for stage in stages if stage]
 
 
-def try_nearby(mutant: dict[str, str], copies: "queue.Queue[Path]") -> dict[str, object]:
-    """Run the tests near one defect; return its record."""
+def try_nearby(mutant: dict[str, str], copies: "queue.Queue[Path]", *, caught_before: dict[str, str]) -> dict[str, object]:
+    """Run the test that caught one defect before, then those near it; return its record."""
     folder, began, failed = copies.get(), time.monotonic(), []
     try:
         with applied(folder, [mutant]):
-            for tests in nearby_tests(mutant["file"]):
+            test = caught_before.get(mutant["defect"])
+            if test and test in run_tests(folder, "-n0", test):  # else it may be gone
+                failed = [test]
+            for tests in [] if failed else nearby_tests(mutant["file"]):
                 failed = run_tests(folder, "-x", "-n0", "-m", QUICK, *tests)
                 if failed:
                     break
@@ -128,18 +132,21 @@ def main() -> None:
     """Read the flags, try all defects, and write and print what was caught."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="a JSON file: each defect and the test that caught it")
+    parser.add_argument("--before", type=Path, help="an earlier FILE of --out")
     parser.add_argument("--only", default="", help="numbers of defects, from 0; default: all")
     parser.add_argument("--workers", type=int, default=2, help="defects tried at once")
     flags = parser.parse_args()
     mutants = read()
     if flags.only:
         mutants = [mutants[int(number)] for number in flags.only.split(",")]
+    before = [] if flags.before is None else json.loads(flags.before.read_text())
+    caught_before = {record["defect"]: record["caught_by"] for record in before if "::" in (record["caught_by"] or "")}
     with tempfile.TemporaryDirectory(prefix="mutants_") as temporary:
         copies: queue.Queue[Path] = queue.Queue()
         for number in range(flags.workers):
             copies.put(copy_checkout(Path(temporary) / str(number)))
         with ThreadPoolExecutor(flags.workers) as pool:
-            records = list(pool.map(lambda mutant: try_nearby(mutant, copies), mutants))
+            records = list(pool.map(lambda mutant: try_nearby(mutant, copies, caught_before=caught_before), mutants))
         flags.out.write_text(json.dumps(records, indent=1) + "\n")
         survivors = [record for record in records if record["caught_by"] is None]
         if survivors:

@@ -36,6 +36,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from adsq_jax import config as config_module
+from adsq_jax import storage
 from adsq_jax.data import datasets, sources, splits
 from adsq_jax.data.labels import Labels
 from adsq_jax.data.preprocessing import Preprocessing
@@ -393,7 +394,10 @@ def main() -> None:
     """Measure, print and write; or run a side's process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--out", type=Path, default=ROOT / "benchmarks" / "results" / "backbones", help="folder for speed.json and layers.json"
+        "--out",
+        type=storage.path,
+        default=ROOT / "benchmarks" / "results" / "backbones",
+        help="folder for speed.json and layers.json",
     )
     parser.add_argument("--layers", action="store_true", help="each convolution alone, beside XLA's")
     parser.add_argument("--turns", type=int, default=TURNS, help="turns of each side")

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from adsq_jax import storage
 from adsq_jax.data import gallery
 from adsq_jax.devices import host
 from adsq_jax.encode import encode_images
@@ -29,7 +30,7 @@ def main() -> None:
     parser.add_argument("--workdir", required=True, help="the folder of a run")
     parser.add_argument("--images", required=True, help="a folder of pictures")
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/index/encode.json"))
+    parser.add_argument("--out", type=storage.path, default=Path("benchmarks/results/index/encode.json"))
     given = parser.parse_args()
     host.use_all_cores()
     loaded = model.load(given.workdir)

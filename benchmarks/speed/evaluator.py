@@ -13,7 +13,7 @@ from statistics import median
 
 import numpy as np
 
-from adsq_jax import retrieval
+from adsq_jax import retrieval, storage
 from adsq_jax.devices import host, sharded_database
 from adsq_jax.run import environment
 
@@ -202,7 +202,9 @@ def scale(n_database: int, devices: sharded_database.ShardedDatabase, folder: Pa
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/evaluator"), help="folder for JSON and plot")
+    parser.add_argument(
+        "--out", type=storage.path, default=Path("benchmarks/results/evaluator"), help="folder for JSON and plot"
+    )
     parser.add_argument("--scale", type=int, help="only 10,000 queries against this many items")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from adsq_jax import storage
 from adsq_jax.data import gallery as galleries
 from adsq_jax.devices import sharded_database
 from adsq_jax.run import environment
@@ -131,8 +132,8 @@ def main() -> None:
     """Measure, print and write, part by part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", help="folder of folders of pictures")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "gpu" / "gpu.json")
-    parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "gpu", help="folder for the runs")
+    parser.add_argument("--out", type=storage.path, default=ROOT / "benchmarks" / "results" / "gpu" / "gpu.json")
+    parser.add_argument("--folder", type=storage.path, default=ROOT / "runs" / "gpu", help="folder for the runs")
     given = parser.parse_args()
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # several processes share the GPU
     given.out.parent.mkdir(parents=True, exist_ok=True)

@@ -25,6 +25,7 @@ from statistics import median
 import numpy as np
 from PIL import Image
 
+from adsq_jax import storage
 from adsq_jax.data import pipeline
 from adsq_jax.data.labels import Labels
 from adsq_jax.data.readers.lists import parse
@@ -164,9 +165,9 @@ def long_list(folder: Path) -> dict:
 def main() -> None:
     """Measure, print and write; or run a reader's process, which prints its speed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "input" / "input.json")
+    parser.add_argument("--out", type=storage.path, default=ROOT / "benchmarks" / "results" / "input" / "input.json")
     parser.add_argument("--reader", choices=READERS, help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=storage.path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.reader:
         names = sorted(path.name for path in arguments.folder.glob("*.jpg"))

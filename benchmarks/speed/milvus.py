@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from adsq_jax import index
+from adsq_jax import index, storage
 from adsq_jax.devices import host
 from adsq_jax.index import CodeIndex, Item, Manifest
 from adsq_jax.run import environment
@@ -195,10 +195,10 @@ def recall(run: Path, folder: Path) -> dict[str, Any]:
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, required=True, help="the folder of a finished run")
+    parser.add_argument("--run", type=storage.path, required=True, help="the folder of a finished run")
     parser.add_argument("--sizes", default="500000,1000000,2000000")
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/milvus/milvus.json"))
+    parser.add_argument("--out", type=storage.path, default=Path("benchmarks/results/milvus/milvus.json"))
     given = parser.parse_args()
     os.environ["MILVUS_TOKEN"] = TOKEN
     sizes = [int(size) for size in given.sizes.split(",")]

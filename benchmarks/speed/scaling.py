@@ -29,6 +29,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from adsq_jax import config as config_module
+from adsq_jax import storage
 from adsq_jax.data import datasets, sources, splits
 from adsq_jax.data.labels import Labels
 from adsq_jax.data.preprocessing import Preprocessing
@@ -469,7 +470,9 @@ def compare(cases: dict[str, Case], *, compiled: tuple[int, ...], formula_only: 
 def main() -> None:
     """Compare, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "scaling", help="folder for scaling.json")
+    parser.add_argument(
+        "--out", type=storage.path, default=ROOT / "benchmarks" / "results" / "scaling", help="folder for scaling.json"
+    )
     parser.add_argument("--quick", action="store_true", help="toy sizes, to check that it runs")
     options = parser.parse_args()
     jax.config.update("jax_num_cpu_devices", max(COMPILED))

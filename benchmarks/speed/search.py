@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from adsq_jax import index
+from adsq_jax import index, storage
 from adsq_jax.devices import host
 from adsq_jax.index import Item, Manifest
 from adsq_jax.run import environment
@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("--codes", type=int, default=1_000_000)
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--memory", type=int, default=10_000_000, help="codes of the second index; 0: none")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/index/search.json"))
+    parser.add_argument("--out", type=storage.path, default=Path("benchmarks/results/index/search.json"))
     given = parser.parse_args()
     result: dict[str, Any] = {
         **environment.environment(),

@@ -131,7 +131,7 @@ def main() -> int:
         install()
         return 0
     with tempfile.TemporaryDirectory(prefix="milvus_") as temporary:
-        return listen_and_start(arguments, os.path.abspath(arguments.data or temporary))
+        return listen_and_start(arguments, os.path.abspath(os.path.expanduser(arguments.data) or temporary))
 
 
 if __name__ == "__main__":

@@ -157,7 +157,7 @@ def test_the_backbones_beside_torch_as_a_table(tmp_path):
 
 
 if importlib.util.find_spec("torch"):  # the extra `test` doesn't install it
-
+    # Imports PyTorch, and compiles the step of a ResNet.
     def test_torch_beside_the_training_step_does_the_same_work():
         """From the same weights: every loss term, the loss, and the gradient's norm of both networks."""
         import torch

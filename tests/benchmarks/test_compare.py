@@ -298,6 +298,7 @@ def check_run(run):
     assert run["memory_mib"] > 0
 
 
+# Trains two methods, of other sizes than other tests.
 def test_two_runs_in_this_process(tmp_path, monkeypatch):
     """A baseline's and ADSQ's lines are what the report reads, and nothing else is left of the runs."""
     monkeypatch.setattr(one_run.jax, "clear_caches", lambda: None)  # the other tests use them too
@@ -494,6 +495,7 @@ def test_a_comparison_end_to_end(tmp_path, monkeypatch):
     assert lines(tmp_path) == after
 
 
+# Starts the command, which starts two workers.
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopped(tmp_path, number):

@@ -46,6 +46,7 @@ def test_disagreements():
     ]
 
 
+# Starts the script, which compiles each size.
 def test_the_script_compares_and_makes_the_table(tmp_path):
     """Toy sizes on 4 devices, 32 by formula; a batch larger than the training set is left out."""
     table = scaling.compare(scaling.QUICK, compiled=(4,), formula_only=(32,))

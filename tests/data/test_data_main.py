@@ -206,6 +206,9 @@ def test_missing_image_of_a_list(tmp_path):
     for more in ((), ("--noread_images",)):
         text = refused("--config=configs/lists.py", *flags, f"--out={tmp_path / 'out'}", *more)
         assert "1 images are missing" in text or "1 of 5 images can't be used" in text
+        elsewhere = (f"--config.data.directory={tmp_path / 'lists'}", flags[1])  # all are missing: told before any is read
+        text = refused("--config=configs/lists.py", *elsewhere, f"--out={tmp_path / 'out'}", *more)
+        assert f"5 images are missing, the first is {tmp_path / 'lists' / '2.png'}" in text
     assert not (tmp_path / "out").exists()
 
 

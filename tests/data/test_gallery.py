@@ -63,6 +63,18 @@ def test_a_list(tmp_path):
     assert shown(found) == [("/other/x/1.png", ("cat", "polar bear")), ("/other/y/2.png", ())]
 
 
+def test_a_list_in_the_wrong_folder(tmp_path):
+    """If no picture of a list is there, the number and the first ones are told; one that is there is enough."""
+    lines = "".join(f"{k // 100}/{k}.png 1 0\n" for k in range(20_000))
+    (tmp_path / "mine.txt").write_text(lines)
+    found = gallery.read(str(tmp_path / "mine.txt"), directory="")
+    message = f"none of the 20,000 images of the list is there, the first are {tmp_path}/0/0.png, {tmp_path}/0/1.png, "
+    with pytest.raises(InputError, match=message):
+        gallery.check_present(found)
+    picture(tmp_path / "199" / "19999.png")
+    gallery.check_present(found)
+
+
 def test_tfds(monkeypatch):
     """Names say set, split and row; the reader is asked for that split."""
     asked = []

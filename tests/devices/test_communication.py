@@ -68,6 +68,7 @@ def test_an_update_sends_gradients_once_and_the_batchs_codes_and_statistics(prog
     assert sum(x.purpose.startswith("BatchNorm") for x in sent) == 2 * len(jax.tree.leaves(net.batch_stats)) // 2
 
 
+# Compiles the step for four devices, twice.
 def test_the_neighbours_likelihood_sends_two_sums_an_image(program):
     """Beside what else is sent, and its loss term: two numbers an image of the batch, and their gradient; whatever n is."""
     (net, *_), sent = program(neighbours=0.5)
@@ -86,6 +87,7 @@ def test_nothing_that_is_sent_grows_with_the_training_set(program, twin):
     assert sorted(of_larger) == sorted(sent)
 
 
+# Compiles the step for four devices, not from the cache.
 def test_parted_parameters_are_gathered_once(program):
     """Beside what else is sent: each parted array's whole, once, and nothing of the optimiser's state; whatever n is."""
     (net, *_), sent = program(width=32, shard_parameters=True)

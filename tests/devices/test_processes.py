@@ -118,6 +118,7 @@ def test_two_processes_train_stop_and_resume_as_one(undisturbed, tmp_path):
     assert_same_training(copy, undisturbed(1, 1))
 
 
+# Two or four processes connect, compile and train on two cores.
 @pytest.mark.slow
 @pytest.mark.parametrize(("count", "devices"), [(2, 3), (4, 1)])
 def test_processes_train_as_one(undisturbed, count, devices):
@@ -127,6 +128,7 @@ def test_processes_train_as_one(undisturbed, count, devices):
     assert result["machine"].startswith(f"{count * devices} x cpu")
 
 
+# A run of one process, then one of two.
 @pytest.mark.slow
 def test_two_processes_resume_a_run_of_one(undisturbed, tmp_path):
     """Two processes resume a stopped run of one, at the same step and with the same batches."""

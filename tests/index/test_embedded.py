@@ -24,6 +24,7 @@ def filled(folder, n=100):
     return engine
 
 
+# Four processes that import LanceDB, and check all batches.
 def test_killed_while_adding(tmp_path):
     """After kill -9 at random moments the index opens, and holds every acknowledged batch once, new or replaced."""
     done = subprocess.run(
@@ -161,6 +162,18 @@ def test_filters_as_deep_and_long_as_they_may_be(tmp_path):
         total = opened.count()
     assert counts[-1] == total
     assert all(0 <= count <= total for count in counts)
+
+
+def test_replaced_and_not_refreshed(tmp_path):
+    """The codes of the old index are gone before they were read: that is said, not that something is damaged."""
+    engine = filled(tmp_path)
+    with engine.open() as opened:
+        engine.remove()
+        filled(tmp_path, n=7)
+        with pytest.raises(InputError, match=r"was written or replaced while it was open, and .* are gone; fix: open it again"):
+            opened.search(np.zeros((1, 2), np.uint8), k=1)
+        opened.refresh()
+        assert opened.search(np.zeros((1, 2), np.uint8), k=10).keys.shape == (1, 7)
 
 
 def test_a_full_disk(tmp_path):

@@ -260,6 +260,7 @@ def test_foreign_collections(engine, milvus):
     client.close()
 
 
+# A server drops and makes collections in seconds.
 @pytest.mark.system
 def test_incomplete(engine, milvus, monkeypatch):
     """A process that ended before the collection was indexed or loaded doesn't hinder the next."""
@@ -371,6 +372,7 @@ def test_patterns_are_bounded():
     assert translate("path=/0*", max_compared=0) == '(id >= "/0" and id < "/1")'
 
 
+# A server answers a question in some milliseconds; these are many.
 @pytest.mark.system
 def test_any_text_in_filters(engine):
     """No text in ids and labels is misread as a part of a filter."""

@@ -63,6 +63,7 @@ def test_every_query_net(trained, tmp_path, query_net):
         )
 
 
+# Compiles and trains each kind.
 @pytest.mark.parametrize(
     "knobs",
     [

@@ -53,6 +53,7 @@ def test_two_rounds_lower_the_loss(name, whole):
         assert np.mean(losses[-2:]) < np.mean(losses[:2]), losses
 
 
+# Trains each method twice, once in parts.
 @pytest.mark.parametrize("at", [10, 30])
 @pytest.mark.parametrize("name", RESUMED)
 def test_stopped_and_resumed_it_ends_the_same(name, at, whole, tmp_path, monkeypatch):

@@ -168,6 +168,7 @@ def test_width_scales_the_features(name):
     assert found.shape == (3, FEATURES[name] * 4 // (32 if name == "small_cnn" else 64))
 
 
+# Runs each network in two dtypes.
 @pytest.mark.parametrize("kind", [*TINY, *UNNORMED])
 def test_bfloat16_is_near_float32(kind):
     """In bfloat16, features are near those of float32, and not the same."""
@@ -194,6 +195,7 @@ def test_frozen_statistics_stay_and_are_those_of_evaluation(kind):
         assert all(np.array_equal(part, before) for part in x)
 
 
+# Runs a network of many layers without compiling it as a whole.
 @pytest.mark.parametrize("kind", ["alexnet", "vgg"])
 def test_dropout_only_in_training(kind):
     """In training some units are 0, others with each key; evaluation drops none."""

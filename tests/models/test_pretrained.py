@@ -44,6 +44,7 @@ def shapes_of(model, side):
     return jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
 
 
+# Runs a network of ImageNet at its full width, here and in PyTorch.
 @pytest.mark.parametrize("file", REFERENCES)
 def test_logits_are_the_references(file):
     """Logits differ by less than 1e-5 of the largest at each size; every array is loaded or skipped."""

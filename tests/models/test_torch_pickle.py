@@ -133,6 +133,33 @@ def test_many_steps(write_file, monkeypatch):
     assert "more than 1,000 steps" in error_of(write_file(zipped({"a": tensor(), "b": Raw(b"]" + b"q\x00" * 1000)})))
 
 
+@both
+def test_calls_that_share_a_list(write_file, form):
+    """Calls that copy one list of pairs again and again are stopped at the same limit: 400 of them took a minute."""
+
+    def ordered(pairs, calls):
+        items = b"](" + b"".join(b"](" + opcodes(key) + b"Ne" for key in range(pairs)) + b"e"
+        first = b"ccollections\nOrderedDict\nq\x01" + items + b"\x85q\x02R"
+        return Raw(b"](" + first + b"h\x01h\x02R" * calls + b"e")
+
+    weight_files.read(write_file(form({"a": tensor(), "b": ordered(30, 400)})))
+    assert "more than 2,000,000 steps" in error_of(write_file(form({"a": tensor(), "b": ordered(10_000, 400)})))
+    long_pair = b"ccollections\nOrderedDict\n" + opcodes(([[*range(40)]],)) + b"R"
+    assert "no pair" in error_of(write_file(form({"a": tensor(), "b": Raw(long_pair)})))
+
+
+def test_steps_of_all_pickles(write_file, monkeypatch):
+    """The small pickles around an old file's object count with it."""
+    monkeypatch.setattr(torch_pickle, "MAX_STEPS", 1000)
+    slow = MAGIC[: MAGIC.index(b".")] + b"q\x00" * 400 + MAGIC[MAGIC.index(b".") :]
+    for steps in (300, 700):
+        content = legacy({"a": tensor(), "b": Raw(b"N" + b"q\x00" * steps)}).replace(MAGIC, slow)
+        if steps == 300:
+            weight_files.read(write_file(content))
+        else:
+            assert "more than 1,000 steps" in error_of(write_file(content))
+
+
 def test_keys(write_file):
     """Only whole numbers and short texts are taken as keys: others take long to compare, or crash Python."""
     assert list(weight_files.read(write_file(zipped({"k" * 1000: tensor(), 2**62: 1}))).arrays) == ["k" * 1000]

@@ -40,6 +40,7 @@ def test_both_networks_start_from_the_files_weights(frozen, short_file):
     assert all(("backbone" in net.params) != frozen for net in nets.values())
 
 
+# Compiles a ResNet, its gradients and its encoder.
 def test_a_run_with_pretrained_weights(short_file, tmp_path, capsys):
     """The report is logged and is in result.json; both trunks are trained, and the weights in memory don't change."""
     setup = make_setup(small_config(short_file))
@@ -76,6 +77,7 @@ def steps(setup, count):
     return before, state.img_nets["f"], losses
 
 
+# Compiles the step of two ResNets.
 def test_the_trunks_learning_rate(short_file):
     """At a tenth of the rate one plain SGD step moves the trunk a tenth as far, and the heads as far."""
     moved = []
@@ -93,6 +95,7 @@ def test_the_trunks_learning_rate(short_file):
         np.testing.assert_allclose(tenth, whole / 10, rtol=1e-3, atol=1e-3 * np.abs(whole).max())
 
 
+# Compiles the step and the network of two ResNets.
 def test_frozen_batch_norm(short_file):
     """With batch_norm="frozen" an update changes no running average, and training mode gives what evaluation gives."""
     for kind in ("frozen", "global"):
@@ -112,6 +115,7 @@ def test_frozen_batch_norm(short_file):
         assert agrees == [kind == "frozen"] * 2
 
 
+# Compiles the step in two dtypes, and trains 12 updates of each.
 def test_bfloat16():
     """Parameters, averages, the optimiser's state and outputs are float32; losses fall as with float32."""
     losses = []

@@ -15,6 +15,7 @@ from support import mock_data
 from adsq_jax import report, storage
 from adsq_jax.errors import InputError
 from adsq_jax.report import inputs
+from adsq_jax.report import page as report_page
 from adsq_jax.report.__main__ import main
 from adsq_jax.run import codes_folder
 
@@ -195,11 +196,19 @@ def test_refused(colours, tmp_path):
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+@pytest.fixture
+def without_plots(monkeypatch):
+    """Pages without plots, which take most of their time."""
+    monkeypatch.setattr(report_page, "_plots", lambda metrics, result, measured: {})
+
+
 def rows_with_pictures(run, *flags):
     main([f"--workdir={run}", *flags])
     return (run / "report" / "index.html").read_text().count("data:image/jpeg")
 
 
+# Five pages, two of them with all pictures from a store.
+@pytest.mark.usefixtures("without_plots")
 def test_data_in_an_object_store_are_opened_by_a_flag_alone(colours, run, bucket, monkeypatch, capsys):
     """A run from elsewhere can name any bucket; nothing is asked of it, unless the user says so, or names the place."""
     whole = rows_with_pictures(run)
@@ -215,6 +224,8 @@ def test_data_in_an_object_store_are_opened_by_a_flag_alone(colours, run, bucket
     assert rows_with_pictures(run, f"--pictures={bucket}/pictures") == whole
 
 
+# Four pages.
+@pytest.mark.usefixtures("without_plots")
 def test_links_out_of_the_data_set_are_not_followed(colours, run, capsys):
     """A class folder or a picture that is a link to elsewhere: not shown, unless the user names that folder too."""
     whole = rows_with_pictures(run)
@@ -232,6 +243,8 @@ def test_links_out_of_the_data_set_are_not_followed(colours, run, capsys):
     assert f"the data are in {pictures}; fix: --pictures={pictures}" in capsys.readouterr().err
 
 
+# Imports TFDS.
+@pytest.mark.usefixtures("without_plots")
 def test_no_data_set_is_downloaded_for_a_page(run, tmp_path, capsys):
     """A result that names a data set of TFDS, which training would prepare first."""
     config = json.loads((run / "result.json").read_text())["config"]

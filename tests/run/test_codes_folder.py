@@ -74,8 +74,8 @@ DAMAGE = {
     ),
     "bits that are no whole number": (change_the_manifest(bits=12.5), "not a manifest of codes"),
     "text in place of the files": (change_the_manifest(files="query_f.npy"), "not a manifest of codes"),
-    "a name that no file can have": (change_the_manifest(files={"\0": {}}), "can't be read"),
-    "a name that no text can have": (change_the_manifest(files={"\ud800": {}}), "can't be read"),
+    "a name that no file can have": (change_the_manifest(files={"\0": {}}), "not a manifest of codes"),
+    "a name that no text can have": (change_the_manifest(files={"\ud800": {}}), "not a manifest of codes"),
     "nothing but brackets": (write_the_manifest("[" * 200_000), "can't be read as JSON"),
     "a number too long": (write_the_manifest("1" * 5_000), "can't be read as JSON"),
     "a bit flipped": (change_a_bit, r"is not as manifest\.json describes it"),
@@ -96,14 +96,16 @@ def test_damaged_codes_are_refused(damage, message, tmp_path):
 
 
 def test_a_manifest_does_not_lead_out_of_its_folder(tmp_path):
-    """A file name with a path is looked up in the folder itself, and nowhere else."""
+    """Names are those that a run writes: no path, and no line end, which a message would show."""
     written(tmp_path / "codes")
-    (tmp_path / "codes" / "query_f.npy").rename(tmp_path / "outside.npy")
-    manifest = workdir.read_json(tmp_path / "codes" / "manifest.json")
-    manifest["files"]["../outside.npy"] = manifest["files"].pop("query_f.npy")
-    workdir.write_json(tmp_path / "codes" / "manifest.json", manifest)
-    with pytest.raises(InputError, match="can't be read"):
-        codes_folder.read(tmp_path / "codes")
+    (tmp_path / "codes" / "query_f.npy").rename(tmp_path / "query_f.npy")
+    path = tmp_path / "codes" / "manifest.json"
+    manifest = workdir.read_json(path)
+    described = manifest["files"].pop("query_f.npy")
+    for name in ("../query_f.npy", f"{tmp_path}/query_f.npy", "query_f.npy\n", "x\n.npy", "", ".."):
+        workdir.write_json(path, {**manifest, "files": {**manifest["files"], name: described}})
+        with pytest.raises(InputError, match=r"manifest\.json is not a manifest of codes"):
+            codes_folder.read(tmp_path / "codes")
 
 
 def test_codes_in_a_store(bucket, tmp_path):

@@ -39,7 +39,7 @@ def test_ctrl_c_that_is_ignored(tmp_path):
     ("limit", "said"),
     [
         ("ulimit -n 12;", "expected a limit of at least 64 open files, got 12; fix: ulimit -n 64"),
-        ("ulimit -v 2000000;", "expected an address space of at least "),
+        ("ulimit -v 1000000;", "expected an address space of at least 1,536 MiB, got 976 MiB; fix: ulimit -v unlimited"),
     ],
 )
 def test_limits_that_are_too_low(tmp_path, limit, said):
@@ -49,6 +49,17 @@ def test_limits_that_are_too_low(tmp_path, limit, said):
     assert errors.startswith(f"error: {said}")
     assert "; fix: ulimit" in errors
     assert start(tmp_path)[0] == 3
+
+
+def test_an_abort_for_want_of_memory(tmp_path):
+    """Where the address space is limited and a library aborts, the last line says why; any other end adds no line."""
+    limit = "ulimit -c 0; ulimit -v 1700000;"
+    status, _, errors = start(tmp_path, numpy="import os; os.write(2, b'bad_alloc\\n'); os.abort()", limit=limit)
+    assert (status, errors.count("\n")) == (-signal.SIGABRT, 2)
+    assert errors.startswith("bad_alloc\nerror: too little memory for a library, ")
+    for end in ("os._exit(0)", "os.kill(os.getpid(), signal.SIGKILL)", "raise SystemExit(3)"):
+        assert start(tmp_path, numpy=f"import os, signal; {end}", limit=limit)[2] == ""
+    assert "error" not in start(tmp_path, numpy="import os; os.abort()", limit="ulimit -c 0;")[2]
 
 
 def test_closed_streams(tmp_path):

@@ -57,9 +57,38 @@ def jpeg_of_many_comments(count):
     return whole[:2] + b"\xff\xfe\0\x02" * count + whole[2:]
 
 
+def overlapping(count, size, kind):
+    """EXIF whose tags all have the same numbers."""
+    entries = b"".join(struct.pack("<HHII", 1000 + k, kind, size // (kind - 1 if kind == 3 else 1), 10) for k in range(count))
+    return b"II*\0" + struct.pack("<IH", 8, count) + entries + bytes(size)
+
+
+def jpeg_of_segments(*segments):
+    whole = saved(Image.new("L", (8, 8)), "JPEG")
+    return whole[:2] + b"".join(marker + struct.pack(">H", len(body) + 2) + body for marker, body in segments) + whole[2:]
+
+
+def jpeg_of_exif():
+    return jpeg_of_segments((b"\xff\xe1", b"Exif\0\0" + overlapping(2500, 30_000, 7)))
+
+
+def jpeg_of_repeated_exif(segments):
+    """A JPEG whose EXIF consists of beginnings of EXIF."""
+    return jpeg_of_segments(*[(b"\xff\xe1", b"Exif\0\0" * 10_000)] * segments)
+
+
+def jpeg_of_several_pictures():
+    """A JPEG that says where its other pictures are, in numbers without end."""
+    return jpeg_of_segments((b"\xff\xe1", b"Exif\0\0"), (b"\xff\xe2", b"MPF\0" + overlapping(2500, 30_000, 3)))
+
+
+def png_of_exif():
+    return png(1, 1, chunk(b"eXIf", overlapping(20_000, 200_000, 7)))
+
+
 def gif_of_comments(count):
     whole = saved(Image.new("L", (8, 8)), "GIF")
-    at = whole.index(b",", 13 + 3 * 256)
+    at = whole.rindex(b",")
     return whole[:at] + b"!\xfe\x01x\0" * count + whole[at:]
 
 

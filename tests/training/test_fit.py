@@ -53,6 +53,7 @@ def test_a_run_encodes_and_measures(run, arrays, tmp_path):
         assert shown._repr_html_().startswith("<table><tr>")
 
 
+# Trains on three forms of the same images.
 def test_paths_pictures_and_names(tmp_path):
     """Paths or PIL images, with names as labels, resized and cropped as asked for."""
     folder = mock_data.pictures(tmp_path / "pictures")
@@ -73,6 +74,7 @@ def test_a_callback_gets_each_record(arrays):
     assert all(np.isfinite(record["likelihood"]) for record in records)
 
 
+# Trains twice, once in parts.
 def test_an_interrupted_run_in_a_folder_continues(arrays, tmp_path):
     """fit(workdir=...) saves; an exception in mid-run and the same call again give the codes of a run without interruption."""
     whole = aj.fit(*arrays, **SHORT, workdir=tmp_path / "whole")
@@ -90,6 +92,7 @@ def test_an_interrupted_run_in_a_folder_continues(arrays, tmp_path):
         aj.fit(*arrays, **{**SHORT, "bits": 16}, workdir=tmp_path / "parts")
 
 
+# Compiles the default network.
 def test_by_hand_is_the_loop(arrays):
     """`step` over the loop's batches, `refresh_bank` and `update_codes` give what `train_round` gives."""
     setup = make_setup(arrays)
@@ -109,6 +112,7 @@ def test_by_hand_is_the_loop(arrays):
     np.testing.assert_allclose(state.img_nets["g"].bank, loop.img_nets["g"].bank, atol=1e-5)
 
 
+# Compiles for four devices.
 def test_several_devices(arrays):
     """devices=jax.devices() trains data-parallel, and gives what one device gives but for the order of sums."""
     codes = {}

@@ -20,6 +20,7 @@ TRAINED = {"digits": 8, "emoji_frozen": 8, "cifar10": 32, "nuswide": 32}  # a co
 # a ResNet compiles for half a minute
 
 
+# Compiles a network, its gradients and its encoder.
 @pytest.mark.parametrize("name", [pytest.param(k, marks=[pytest.mark.slow] * (side == 32)) for k, side in TRAINED.items()])
 def test_each_network_of_the_configs_learns_by_every_parameter(name, tmp_path):
     """Two rounds of the real loop with each network that a config names: all parameters of LabelNet, f and g have moved."""
@@ -103,6 +104,7 @@ def test_a_folder_that_is_renamed_during_the_run(at, tmp_path, monkeypatch):
     assert run(make_setup(config), folder)["map"] > 0
 
 
+# Compiles for four devices.
 @pytest.mark.parametrize("kind", ["shard_map", "pmap"])
 def test_the_whole_loop_on_four_devices(kind, whole, tmp_path, monkeypatch):
     """Both ways to run in parallel learn on four devices what one learns, and go on after a stop as if there was none."""
@@ -118,6 +120,7 @@ def test_the_whole_loop_on_four_devices(kind, whole, tmp_path, monkeypatch):
     assert same(train(make_setup(config, devices=4), directory=tmp_path / "parts")[1], state)
 
 
+# Sixteen epochs of two networks, twice.
 def test_training_learns(tmp_path):
     """A learnable toy set is learned: mAP well above that of the untrained networks."""
     config = mock_data.small_config()
@@ -202,6 +205,7 @@ def test_b_fixed_after_step_1(tmp_path):
     assert '"codes"' not in (tmp_path / "metrics.jsonl").read_text()
 
 
+# Compiles a config of its own.
 def test_no_twin(tmp_path):
     """objective.twin=False: one network, held against its own bank as it is renewed; only `ff` is measured."""
     config = mock_data.small_config()
@@ -227,6 +231,7 @@ def test_no_label_net(tmp_path):
     assert lines[0]["step"] == 0
 
 
+# Compiles a config of its own.
 def test_no_difference_loss(tmp_path):
     """objective.difference=False: the term is left out of LabelNet, ImgNets and the B-step, which is then one sweep."""
     config = mock_data.small_config()
@@ -260,6 +265,7 @@ def first_metrics(config):
     return {"objective": of_img_net, "label_net": of_label_net}
 
 
+# Compiles two configs.
 def test_each_term_is_logged_times_its_weight():
     """Every weight changed by a factor of its own: so are the terms, and their sum is the loss, of ImgNets and LabelNet."""
     config = mock_data.small_config()
@@ -279,6 +285,7 @@ def test_each_term_is_logged_times_its_weight():
         np.testing.assert_allclose(metrics["loss"], sum(metrics[term] for term in terms), rtol=1e-5)
 
 
+# Compiles three configs.
 def test_cosine_scales_are_label_nets_and_the_guidances_own():
     """label_net.cosine_scale changes LabelNet's semantic likelihood alone, objective.cosine_scale the guidance alone."""
     before = first_metrics(mock_data.small_config())
@@ -323,6 +330,7 @@ def images_of(setup):
     return np.stack([setup.data.source[int(row)]["image"] for row in setup.data.split.train])
 
 
+# Compiles for each number of devices.
 @pytest.mark.parametrize("views", [0, 2])
 @pytest.mark.parametrize(("kind", "devices"), [("shard_map", 1), ("shard_map", 4), ("pmap", 4)])
 def test_a_frozen_trunk_stays_and_its_heads_learn(views, kind, devices, tmp_path):
@@ -353,6 +361,7 @@ def test_a_frozen_trunk_stays_and_its_heads_learn(views, kind, devices, tmp_path
     assert not np.isin(*kernels).any()
 
 
+# Compiles both kinds of run.
 def test_a_frozen_trunks_run_is_that_of_whole_networks_whose_trunk_does_not_move(tmp_path, monkeypatch):
     """The same training through images, with the trunk's updates scaled to nothing: the same codes, banks and heads."""
     config = frozen_config(views=0)
@@ -429,6 +438,7 @@ def test_a_run_stopped_while_it_computes_features_goes_on(at, frozen_run, tmp_pa
     assert parts == whole
 
 
+# Compiles three networks, of other bits and seeds.
 def test_runs_share_features(tmp_path, monkeypatch):
     """A run of other bits and other rates with the same cache runs no image through the trunk; of another seed, all of them."""
     cache = str(tmp_path / "cache")
@@ -464,6 +474,7 @@ def test_a_frozen_trunk_alone(tmp_path):
     assert set(run(make_setup(config), tmp_path)["map_by_query_net"]) == {"ff"}
 
 
+# Compiles a config of its own.
 def test_checkpoints_by_round(tmp_path):
     """checkpoint.every_rounds and checkpoint.keep: which steps stay on the disk."""
     config = mock_data.small_config()
@@ -505,6 +516,7 @@ def test_a_worker_that_a_signal_ended_is_no_defect():
         lose_a_worker(-9)
 
 
+# Compiles the loop for two layouts of four devices.
 def test_parts_of_parameters_on_each_device_give_the_same_codes(tmp_path):
     """shard_parameters=True: each device keeps a quarter of large arrays, and training goes where it goes with whole copies."""
     config = mock_data.small_config()
@@ -531,6 +543,7 @@ def test_checkpoints_within_a_round(whole, tmp_path):
     assert steps == [0, 3, 6, 8, 9, 12, 15, 16]
 
 
+# Compiles for four devices, then for another number.
 @pytest.mark.parametrize("devices", [1, 3])
 def test_a_checkpoint_of_four_devices_goes_on_with_others(devices, tmp_path, monkeypatch):
     """62 training images on 4 devices and then on 1 or 3: the same batches, and the banks of a run that stayed on four."""

@@ -55,6 +55,7 @@ def losses(kind, devices, *, twin):
     return found
 
 
+# Compiles the step for each number of devices.
 @pytest.mark.parametrize("twin", [True, False])
 @pytest.mark.parametrize(("kind", "devices"), [("shard_map", 4), ("pmap", 1), ("pmap", 4)])
 def test_any_number_of_devices_gives_the_same_losses(kind, devices, twin):
@@ -132,6 +133,7 @@ def problem(*, twin=True):
     return step, state, targets, batch
 
 
+# Compiles the step of one share and that of four.
 def test_a_mapped_axis_without_devices():
     """vmap over an axis of 4 shares gives the step of one share: parameters, statistics and bank."""
     step, state, targets, batch = problem(twin=False)
@@ -143,6 +145,7 @@ def test_a_mapped_axis_without_devices():
             np.testing.assert_allclose(share, np.asarray(a)[0], rtol=1e-5, atol=1e-6)
 
 
+# Compiles the step with and without an axis.
 @pytest.mark.parametrize("twin", [True, False])
 def test_one_device_needs_no_axis(twin):
     """With axis_name=None, jitted alone, a step is that of one share under a mapped axis."""

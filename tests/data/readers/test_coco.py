@@ -337,6 +337,7 @@ def write_full_size(directory, year, images, shown, *, in_train):
         (directory / "annotations" / f"instances_{part}{year}.json").write_text(json.dumps(content))
 
 
+# Writes and reads lists of COCO's real size.
 def test_full_size(tmp_path):
     """Of 123,287 images the 122,218 with a label come out, with the same names and labels from 2014's parts and 2017's."""
     random = np.random.default_rng(0)
