@@ -157,3 +157,8 @@ def pytest_sessionfinish(session, exitstatus):
     if session.config.getoption("--no-skips") and reporter and reporter.stats.get("skipped"):
         reporter.write_line("--no-skips: a skipped test is a failure", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the tests that take longest, so that at the end no worker waits for another's; others keep their order."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
