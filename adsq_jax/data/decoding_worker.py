@@ -68,9 +68,13 @@ class DecodingWorker:
         """End all processes."""
         for process in self._processes:
             process.close()
+        idle = []
         with contextlib.suppress(queue.Empty):
             while True:  # those that no thread waits for, which would end them itself
-                self._idle.get_nowait().end()
+                idle.append(self._idle.get_nowait())
+        for process in idle:
+            process.end()
+            self._idle.put(process)  # whoever waits for one gets it, and the error
 
     def decode(self, content: bytes, *, shorter_sides: Sequence[int]) -> list[np.ndarray]:
         """Decode a picture as `images.decode` does, once for each size.
@@ -85,12 +89,14 @@ class DecodingWorker:
         Raises:
           BadImage: as `images.decode`; or it takes more than MEMORY or SECONDS, or ends the process.
           OSError: a process doesn't start.
+          RuntimeError: the worker was closed.
         """
         images.check_bytes(len(content))
         process = self._idle.get()
         try:
             return process.decode(content, shorter_sides)
         finally:
+            process.end_if_closed()
             self._idle.put(process)
 
 
@@ -160,6 +166,11 @@ class _Process:
         for stream in (process.stdin, process.stdout):
             with contextlib.suppress(OSError):  # what it didn't take
                 _pipe(stream).close()
+
+    def end_if_closed(self) -> None:
+        """End the process if it was started while another thread closed it."""
+        if self._closed:
+            self.end()
 
     def close(self) -> None:
         """End the process for good, also while another thread waits for its answer."""

@@ -176,6 +176,22 @@ def test_ends():
         worker.decode(PICTURE, shorter_sides=[8])
 
 
+def test_threads_that_wait_are_refused():
+    """Where threads wait for the only process when the worker ends, each has an error, and so has whoever comes later."""
+    with ThreadPoolExecutor(3) as pool:
+        with DecodingWorker(processes=1) as worker:
+            (process,) = pids(worker)
+            os.kill(process, signal.SIGSTOP)
+            waiting = [pool.submit(worker.decode, PICTURE, shorter_sides=[8]) for _ in range(3)]
+            while worker._idle.qsize():
+                time.sleep(0.01)
+        errors = [one.exception(timeout=10) for one in waiting]
+    assert sorted(type(error).__name__ for error in errors) == ["BadImage", "RuntimeError", "RuntimeError"]
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="closed"):
+            worker.decode(PICTURE, shorter_sides=[8])
+
+
 def test_ends_with_its_parent():
     """The processes end when the one that started them is killed."""
     code = """
