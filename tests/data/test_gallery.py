@@ -45,6 +45,19 @@ def test_the_way_to_a_folder_doesnt_matter(tmp_path, monkeypatch):
         assert shown(gallery.read(way, directory="")) == wanted
 
 
+def test_a_link_and_the_folder_above_its_target(tmp_path):
+    """LINK/../pictures are those beside the link's target, and so are the ids; two slashes at the beginning are one."""
+    picture(tmp_path / "pictures" / "a" / "1.png", shade=1)
+    picture(tmp_path / "disk" / "pictures" / "a" / "1.png", shade=2)
+    (tmp_path / "disk" / "deep").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "deep")
+    found = gallery.read(f"{tmp_path}/link/../pictures", directory="")
+    wanted = f"{tmp_path}/disk/pictures/a/1.png"
+    assert (found.id(0), os.fsdecode(found.source.path(0))) == (wanted, wanted)
+    assert found.prefix == f"{tmp_path}/disk/pictures/"
+    assert gallery.read(f"/{tmp_path}", directory="").prefix == f"{tmp_path}/"
+
+
 def test_one_label_only(tmp_path):
     """A folder in which no picture has a label, and one in which all have the same."""
     picture(tmp_path / "flat" / "1.png")
