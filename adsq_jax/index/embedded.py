@@ -25,6 +25,7 @@ from adsq_jax.index.filters import Filter
 _TABLE = "codes"
 _FOLDER = f"{_TABLE}.lance"  # of the table, as LanceDB names it
 _LOCK = ".lock"  # a file in the index's folder
+_LOCK_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW  # a link would make a file elsewhere
 _METADATA = b"adsq_jax"  # key of the manifest in the table's schema, so that neither exists without the other
 _ITEM = ["id", "labels", "sha256"]  # columns
 _NO_LIMIT = 2**31 - 1  # rows: LanceDB requires a limit
@@ -325,6 +326,8 @@ def _to_sql(where: Filter) -> str:
             return "(" + " and ".join(map(_to_sql, parts)) + ")"
         case filters.Or(parts):
             return "(" + " or ".join(map(_to_sql, parts)) + ")"
+        case _:
+            raise filters.no_filter(where)
 
 
 def _id_in(ids: Sequence[str]) -> str:
@@ -368,7 +371,7 @@ def _check_no_other_files(folder: Path) -> None:
 def _lock(folder: Path) -> int:
     """Lock a folder for the one process that writes; the lock ends when the file is closed."""
     try:
-        lock = os.open(folder / _LOCK, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+        lock = os.open(folder / _LOCK, _LOCK_FLAGS, 0o644)
     except OSError as error:
         raise InputError(f"{folder} can't be written ({error.strerror}); fix: change its permissions") from error
     try:

@@ -525,6 +525,16 @@ def test_wrong_radius(stocked, radius):
         opened.search(database[:1], k=1, radius=radius)
 
 
+@pytest.mark.parametrize("where", [b"label=cat", ["label=cat"], 5])
+def test_what_is_no_filter(stocked, where):
+    """It is refused, and doesn't select everything."""
+    opened, database = stocked()
+    with opened:
+        for ask in (lambda: opened.search(database[:1], k=1, where=where), lambda: opened.count(where=where)):
+            with pytest.raises(InputError, match="expected a filter"):
+                ask()
+
+
 def test_codes_of_another_length_or_model_are_refused(stocked):
     """The index stays as it was; its own model opens it afterwards, wherever the model is now."""
     stocked(bits=12)[0].close()
