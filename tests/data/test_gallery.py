@@ -58,6 +58,20 @@ def test_a_link_and_the_folder_above_its_target(tmp_path):
     assert gallery.read(f"/{tmp_path}", directory="").prefix == f"{tmp_path}/"
 
 
+def test_classes_that_are_links(tmp_path):
+    """As in training, folders directly below may be links to other places, even if all are; deeper links aren't followed."""
+    picture(tmp_path / "disk" / "a" / "1.png")
+    picture(tmp_path / "disk" / "b" / "2.png")
+    (tmp_path / "empty").mkdir()
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for name, target in (("x", "disk/a"), ("y", "disk/b"), ("z", "empty"), ("up", "."), ("self", "pictures")):
+        (pictures / name).symlink_to(tmp_path / target)
+    (tmp_path / "disk" / "a" / "deep").symlink_to(tmp_path / "disk" / "b")
+    wanted = [(f"{pictures}/x/1.png", ("x",)), (f"{pictures}/y/2.png", ("y",))]
+    assert shown(gallery.read(str(pictures), directory="")) == wanted
+
+
 def test_one_label_only(tmp_path):
     """A folder in which no picture has a label, and one in which all have the same."""
     picture(tmp_path / "flat" / "1.png")
