@@ -177,6 +177,13 @@ def test_a_copy_of_the_folder_is_an_index(engine, tmp_path):
         assert content(opened) == before
 
 
+def test_advice_about_checksums_that_cannot_be_written(engine):
+    """It isn't to make room where there is some."""
+    (table(engine) / "checksums.json.partial").mkdir()
+    with engine.open() as opened, pytest.raises(InputError, match=r"Is a directory.*; fix: repair that, and give"):
+        opened.add(ITEMS[:1], CODES[:1])
+
+
 @pytest.mark.parametrize("name", [".lock", "codes.lance/checksums.json.partial"])
 def test_a_link_in_an_index_from_elsewhere_changes_no_other_file(engine, tmp_path, name):
     """What an index writes stays in its folder: a link there is replaced, or refused."""
