@@ -187,6 +187,13 @@ def test_keys_out_of_range_are_refused(stocked, key):
             opened.items([0, key])
 
 
+@pytest.mark.parametrize("keys", [[0.5], [True], ["0"], [None]])
+def test_keys_that_are_no_whole_numbers_are_refused(stocked, keys):
+    opened, _ = stocked()
+    with opened, pytest.raises(InputError, match="keys of the last search of this index"):
+        opened.items(keys)
+
+
 def test_scan(engine):
     """All items with their codes, each once, after replacements and deletions."""
     opened, database = filled(engine, bits=12)
@@ -502,6 +509,13 @@ def test_different_numbers_of_items_and_codes(stocked):
     opened, _ = stocked(bits=12)
     with opened, pytest.raises(InputError, match="got 3 items and 2 codes"):
         opened.add(items(3), packed(2, bits=12))
+
+
+def test_a_text_in_place_of_labels_is_refused(stocked):
+    """It isn't a label a letter."""
+    opened, _ = stocked(bits=12)
+    with opened, pytest.raises(InputError, match="can't be stored"):
+        opened.add([Item("/a", "cat")], packed(1, bits=12))
 
 
 @pytest.mark.parametrize("sha256", ["ab", "x" * 63])
