@@ -19,7 +19,7 @@ from ml_collections import config_flags
 
 from adsq_jax import storage
 from adsq_jax.devices import processes
-from adsq_jax.errors import InputError, Stopped, first_line, is_out_of_memory, is_system_error, remedy
+from adsq_jax.errors import InputError, Stopped, first_line, is_out_of_memory, is_system_error, is_without_device, remedy
 from adsq_jax.run import terminal
 
 _UNINTERRUPTIBLE = {"_xla_gc_callback", "__del__"}  # functions whose exceptions Python swallows
@@ -181,6 +181,8 @@ def _machine_problem(error: BaseException) -> str | None:
     """Return one line about what the system refused or lacks, where a command has no better one; None for a defect."""
     if is_out_of_memory(error):
         return f"too little memory ({first_line(error)}); fix: {remedy(error)}"
+    if is_without_device(error):
+        return f"JAX can't compute here ({first_line(error)}); fix: change the environment variable JAX_PLATFORMS, or unset it"
     if isinstance(error, OSError) and is_system_error(error):
         reason = error.strerror or type(error).__name__
         if isinstance(error.filename, str | bytes | os.PathLike):

@@ -6,7 +6,6 @@
 import contextlib
 import hashlib
 import itertools
-import os
 import sys
 import time
 from collections import deque
@@ -137,7 +136,7 @@ def encode_images(
 
 
 def _absolute(path: Path) -> str:
-    return str(path) if storage.is_remote(path) else os.path.abspath(path)
+    return str(path) if storage.is_remote(path) else storage.normal(path)
 
 
 class _LeftOut(NamedTuple):

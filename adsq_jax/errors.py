@@ -65,6 +65,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+def is_without_device(error: BaseException) -> bool:
+    """Return whether JAX can't use the devices that the environment names."""
+    return isinstance(error, RuntimeError) and str(error).startswith("Unable to initialize backend")
+
+
 def remedy(error: BaseException) -> str:
     """Return what to do about an error of the system, `make room`, by its number or by the reason that its text names."""
     if "No usable temporary directory" in str(error):  # which Python calls a missing file

@@ -53,6 +53,19 @@ def absolute(text: str) -> str:
         raise InputError(f"{text} is below the current folder, which was removed; fix: change to another folder") from error
 
 
+def normal(path: Path | str) -> str:
+    """Return the absolute path of a folder or file of this machine in its shortest form: with one / and without `.` and `..`.
+
+    Symbolic links stay, but for one that is followed by `..`, which leads to the folder above the link's target.
+    """
+    given = os.fspath(path)
+    short = "/" + os.path.abspath(given).lstrip("/")  # abspath keeps two slashes at the beginning
+    with contextlib.suppress(OSError):
+        if ".." not in given.split("/") or os.path.samefile(short, given):
+            return short
+    return os.path.realpath(given)
+
+
 def path(text: str) -> Path:
     """Make a path from a flag or a config key: `FOLDER`, `gs://BUCKET/FOLDER`, `s3://BUCKET/FOLDER`, or a file there.
 

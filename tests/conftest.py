@@ -111,6 +111,7 @@ def filled(colours, tmp_path_factory):
     """Paths of those pictures, the model of that run, and the place of an index of them, not to be written into."""
     import adsq_jax
     from adsq_jax import index
+    from adsq_jax.index import roots
 
     folder, run = colours
     place = str(tmp_path_factory.mktemp("filled") / "index")
@@ -118,7 +119,7 @@ def filled(colours, tmp_path_factory):
     paths = sorted(str(path) for path in folder.rglob("*.png"))
     with index.create(place, index.Manifest(model.bits, model.sha256, str(run))) as opened:
         opened.add([index.Item(path, (path.split("/")[-2],)) for path in paths], model.encode(paths, packed=True))
-        index.roots.record(opened, f"{folder}/")
+        roots.record(opened, f"{folder}/")
     return paths, model, place
 
 

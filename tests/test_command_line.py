@@ -273,6 +273,7 @@ def test_output_that_cannot_be_written(tmp_path, target, status, words):
         (ConnectionRefusedError(111, "Connection refused"), "Connection refused; fix: "),
         (MemoryError(), "too little memory (MemoryError); fix: "),
         (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes."), "too little memory (RESOURCE_EXHAUSTED"),
+        (RuntimeError("Unable to initialize backend 'x': none"), "JAX can't compute here (Unable to initialize backend 'x'"),
         (RuntimeError("can't start new thread"), "too little memory (can't start new thread); fix: "),
         (ImportError("x.so: failed to map segment from shared object"), "too little memory (x.so: failed to map"),
         (InputError("what \x1b[2J\x9b is\nthis"), "what \\x1b[2J\\x9b is this"),

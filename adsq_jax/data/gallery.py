@@ -91,7 +91,7 @@ def check_present(gallery: Gallery) -> None:
 
 
 def _prefix(path: Path) -> str:
-    return f"{str(path).rstrip('/')}/" if storage.is_remote(path) else os.path.join(os.path.abspath(path), "")
+    return f"{str(path).rstrip('/')}/" if storage.is_remote(path) else os.path.join(storage.normal(path), "")
 
 
 def _open_tfds(images: str, directory: str) -> Gallery:

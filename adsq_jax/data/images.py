@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import struct
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -245,8 +246,12 @@ def _orientation(picture: Image.Image) -> int:
     if isinstance(exif, bytes):
         limits.check_exif(exif)
     elif isinstance(text, str):  # hexadecimal, in a PNG
-        limits.check_exif(bytes.fromhex("".join(text.split("\n")[3:])))
-    return picture.getexif().get(_ORIENTATION, 1)
+        with contextlib.suppress(ValueError):
+            limits.check_exif(bytes.fromhex("".join(text.split("\n")[3:])))
+    try:
+        return picture.getexif().get(_ORIENTATION, 1)
+    except (LookupError, SyntaxError, TypeError, ValueError, struct.error):  # damaged EXIF doesn't change a pixel
+        return 1
 
 
 def _memory(size: tuple[int, int], mode: str, extra: limits.Extra) -> int:

@@ -231,7 +231,9 @@ class FileSource(EncodedSource):
 
     def path(self, index: int) -> bytes:
         """Return the path."""
-        return os.fsencode(self._root / self.name(index)) if self._is_remote else os.path.abspath(self._path(index))
+        if self._is_remote:
+            return os.fsencode(self._root / self.name(index))
+        return os.path.join(os.fsencode(storage.normal(self._root)), self._names.raw(index))
 
     def content(self, index: int) -> bytes:
         """Read the file."""

@@ -112,7 +112,8 @@ def write(table: Path, *, version: int, items: int, known: Mapping[str, str], ve
             verified.setdefault(name, stamp)
     stored = Checksums(version, items, files)
     partial = table / f"{_NAME}.partial"  # always the same name: a kill leaves one at most
-    with partial.open("wb") as file:
+    partial.unlink(missing_ok=True)  # opened, a link would lead to a file elsewhere
+    with partial.open("xb") as file:
         file.write(json.dumps({"format": _FORMAT, **stored._asdict()}).encode())
         file.flush()
         os.fsync(file.fileno())

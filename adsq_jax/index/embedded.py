@@ -17,7 +17,7 @@ import pyarrow as pa
 os.environ.setdefault("LANCEDB_LOG", "error")  # it warns about every new folder
 import lancedb
 
-from adsq_jax.errors import InputError
+from adsq_jax.errors import InputError, remedy
 from adsq_jax.index import checksums, engine, filters, table_manifests
 from adsq_jax.index.engine import CodeIndex, Hits, Item, Manifest
 from adsq_jax.index.filters import Filter
@@ -25,6 +25,7 @@ from adsq_jax.index.filters import Filter
 _TABLE = "codes"
 _FOLDER = f"{_TABLE}.lance"  # of the table, as LanceDB names it
 _LOCK = ".lock"  # a file in the index's folder
+_LOCK_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW  # a link would make a file elsewhere
 _METADATA = b"adsq_jax"  # key of the manifest in the table's schema, so that neither exists without the other
 _ITEM = ["id", "labels", "sha256"]  # columns
 _NO_LIMIT = 2**31 - 1  # rows: LanceDB requires a limit
@@ -325,6 +326,8 @@ def _to_sql(where: Filter) -> str:
             return "(" + " and ".join(map(_to_sql, parts)) + ")"
         case filters.Or(parts):
             return "(" + " or ".join(map(_to_sql, parts)) + ")"
+        case _:
+            raise filters.no_filter(where)
 
 
 def _id_in(ids: Sequence[str]) -> str:
@@ -358,9 +361,12 @@ def _check_no_other_files(folder: Path) -> None:
     try:
         others = [name for name in os.listdir(folder) if not name.startswith(".") and name != _FOLDER]
     except FileNotFoundError:
-        return
+        others = []
     except OSError as error:
         raise InputError(f"{folder} can't be used for an index ({error.strerror}); fix: give a folder") from error
+    above = next((parent for parent in folder.resolve().parents if os.path.isdir(parent / _FOLDER)), None)
+    if above is not None and not (folder / _FOLDER).is_dir():  # a new one would be another file there
+        raise InputError(f"{folder} is in the folder of another index, {above}; fix: give a folder outside")
     if others:
         raise InputError(f"{folder} holds other files ({others[0]!r:.100}); fix: give an empty or a new folder for the index")
 
@@ -368,7 +374,7 @@ def _check_no_other_files(folder: Path) -> None:
 def _lock(folder: Path) -> int:
     """Lock a folder for the one process that writes; the lock ends when the file is closed."""
     try:
-        lock = os.open(folder / _LOCK, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+        lock = os.open(folder / _LOCK, _LOCK_FLAGS, 0o644)
     except OSError as error:
         raise InputError(f"{folder} can't be written ({error.strerror}); fix: change its permissions") from error
     try:
@@ -409,7 +415,7 @@ def _translate_errors(folder: Path, *, writing: bool = False) -> Iterator[None]:
     except checksums.DamagedError as error:
         raise InputError(f"{folder} is damaged ({error}); fix: {_RESTORE}") from error
     except Exception as error:
-        problem, fix = ("can't be written", "make room and give the same command again; items that were added stay")
+        problem, fix = ("can't be written", f"{remedy(error)}, and give the same command again; items that were added stay")
         if not writing:
             problem, fix = "can't be read", _RESTORE
         text = " ".join(str(error).split()) or type(error).__name__

@@ -223,7 +223,7 @@ def check_added(items: Sequence[Item], packed_codes: np.ndarray, manifest: Manif
         raise InputError(f"expected one item per code, got {len(items)} items and {len(packed_codes)} codes")
     for item in items:
         texts = (item.id, *item.labels)
-        if not item.id or not all(isinstance(text, str) and "\0" not in text for text in texts):
+        if isinstance(item.labels, str) or not item.id or not all(isinstance(text, str) and "\0" not in text for text in texts):
             raise InputError(
                 f"{item!r:.200} can't be stored: expected an id and labels that are texts without a null character"
             )
@@ -246,7 +246,10 @@ def check_search(packed_codes: np.ndarray, manifest: Manifest, *, k: int, radius
 
 def check_keys(keys: Sequence[int] | np.ndarray, *, count: int) -> np.ndarray:
     """Check that the keys for `items` are below a count; return int64[n]."""
-    array = np.asarray(keys, np.int64).reshape(-1)
+    given = np.asarray(keys).reshape(-1)
+    if len(given) and given.dtype.kind not in "iu":  # 0.5 and True would be keys of other items
+        raise InputError(f"expected whole numbers, keys of the last search of this index, got {given.dtype}")
+    array = given.astype(np.int64)
     if len(array) and (array.min() < 0 or array.max() >= count):
         raise InputError(
             f"expected keys of the last search of this index, 0 to {count - 1}, got keys from {array.min()} to {array.max()}"

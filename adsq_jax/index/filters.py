@@ -105,6 +105,11 @@ def too_slow() -> InputError:
     return InputError(f"the filter takes more than {MAX_SECONDS:g} seconds; fix: use fewer paths with stars, or labels")
 
 
+def no_filter(where: object) -> InputError:
+    """Return the error for what isn't a filter."""
+    return InputError(f"where={where!r:.100}: expected a filter, as index.parse makes it of text")
+
+
 def is_text(name: str) -> bool:
     """Return whether a name is valid UTF-8, so that an index can store it; names of files may be any bytes."""
     try:

@@ -48,6 +48,8 @@ class Translator:
                 return "(" + " and ".join(map(self.translate, parts)) + ")"
             case filters.Or(parts):
                 return "(" + " or ".join(map(self.translate, parts)) + ")"
+            case _:
+                raise filters.no_filter(where)
 
     def _translate_path(self, path: filters.IdPattern) -> str:
         first, *rest = path.parts

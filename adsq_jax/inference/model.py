@@ -20,7 +20,7 @@ from adsq_jax.data import images as pictures
 from adsq_jax.data.images import BadImage
 from adsq_jax.data.preprocessing import Preprocessing
 from adsq_jax.devices.data_parallel import LocalDevices
-from adsq_jax.errors import InputError, first_line
+from adsq_jax.errors import InputError, first_line, is_out_of_memory, is_without_device
 from adsq_jax.inference import model_files
 from adsq_jax.inference.encoder import map_batches, round_up
 from adsq_jax.inference.model_files import FORMAT, TRUNK
@@ -339,6 +339,7 @@ def load(directory: str | Path) -> Model:
 
     Raises:
       InputError: the folder holds no finished run, or its model is damaged.
+      MemoryError, RuntimeError: the machine, and not the model, is at fault.
     """
     folder = storage.path(str(directory)) / FOLDER
     try:
@@ -354,6 +355,8 @@ def load(directory: str | Path) -> Model:
     try:
         return _load(folder, description)
     except Exception as error:  # a file that was changed makes safetensors and flax raise almost anything
+        if is_out_of_memory(error) or is_without_device(error):
+            raise
         raise _incomplete(folder, first_line(error).partition("; fix:")[0]) from error
 
 

@@ -24,7 +24,7 @@ from adsq_jax.run import workdir
 
 _MANIFEST = "manifest.json"  # info, measured, layout and the files' hashes; written last, so without it nothing is complete
 _BEST = "best.json"
-_STEP = re.compile(r"0|[1-9][0-9]*")
+_STEP = re.compile(r"0|[1-9][0-9]{0,17}")  # a larger number than those of 64 bits is no step
 _CHUNK = 1 << 24  # bytes
 
 

@@ -239,7 +239,8 @@ def write_bytes(path: Path, content: bytes) -> None:
     if storage.is_remote(path):
         storage.write(path, content)
         return
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:50]}.")  # [:50]: names have a longest length
+    # realpath: mkstemp itself takes LINK/../x for x. [:50]: names have a longest length.
+    handle, temporary = tempfile.mkstemp(dir=os.path.realpath(path.parent), prefix=f".{path.name[:50]}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)

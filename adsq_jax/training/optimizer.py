@@ -7,7 +7,10 @@ from typing import Any
 import jax
 import optax
 
+from adsq_jax.errors import InputError
+
 SCHEDULES = ("constant", "cosine")
+MOST_STEPS = 2**31 - 1  # JAX counts them in 32 bits
 # Functions of optax whose updates are linear in the learning rate.
 NAMES = ("adabelief", "adam", "adamw", "lamb", "lion", "nadam", "radam", "rmsprop", "sgd", "yogi")
 
@@ -43,10 +46,13 @@ def build(
       The gradient transformation.
 
     Raises:
+      InputError: there are more than MOST_STEPS updates.
       ValueError: there is no such optimiser, argument or schedule.
 
     Source: optax; decoupled decay from Loshchilov and Hutter, ICLR 2019.
     """
+    if total_steps > MOST_STEPS:
+        raise InputError(f"{total_steps:,} steps of training: expected at most {MOST_STEPS:,}; fix: fewer rounds or epochs")
     warmup_steps = round(warmup * total_steps)
     parts = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
     parts += [

@@ -45,6 +45,33 @@ def test_the_way_to_a_folder_doesnt_matter(tmp_path, monkeypatch):
         assert shown(gallery.read(way, directory="")) == wanted
 
 
+def test_a_link_and_the_folder_above_its_target(tmp_path):
+    """LINK/../pictures are those beside the link's target, and so are the ids; two slashes at the beginning are one."""
+    picture(tmp_path / "pictures" / "a" / "1.png", shade=1)
+    picture(tmp_path / "disk" / "pictures" / "a" / "1.png", shade=2)
+    (tmp_path / "disk" / "deep").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "deep")
+    found = gallery.read(f"{tmp_path}/link/../pictures", directory="")
+    wanted = f"{tmp_path}/disk/pictures/a/1.png"
+    assert (found.id(0), os.fsdecode(found.source.path(0))) == (wanted, wanted)
+    assert found.prefix == f"{tmp_path}/disk/pictures/"
+    assert gallery.read(f"/{tmp_path}", directory="").prefix == f"{tmp_path}/"
+
+
+def test_classes_that_are_links(tmp_path):
+    """As in training, folders directly below may be links to other places, even if all are; deeper links aren't followed."""
+    picture(tmp_path / "disk" / "a" / "1.png")
+    picture(tmp_path / "disk" / "b" / "2.png")
+    (tmp_path / "empty").mkdir()
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for name, target in (("x", "disk/a"), ("y", "disk/b"), ("z", "empty"), ("up", "."), ("self", "pictures")):
+        (pictures / name).symlink_to(tmp_path / target)
+    (tmp_path / "disk" / "a" / "deep").symlink_to(tmp_path / "disk" / "b")
+    wanted = [(f"{pictures}/x/1.png", ("x",)), (f"{pictures}/y/2.png", ("y",))]
+    assert shown(gallery.read(str(pictures), directory="")) == wanted
+
+
 def test_one_label_only(tmp_path):
     """A folder in which no picture has a label, and one in which all have the same."""
     picture(tmp_path / "flat" / "1.png")

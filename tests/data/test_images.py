@@ -345,6 +345,15 @@ def test_damaged_exif(content, order, orientation):
     assert orientation is None or content or found.shape == TURNS[orientation](COLOURS).shape
 
 
+@pytest.mark.parametrize("kind", ["eXIf", "tEXt"])
+def test_damaged_exif_of_a_png(kind):
+    """EXIF that is none, in its own chunk or as text, costs no picture either."""
+    png = file_of(RGB, "PNG")
+    content = kind.encode() + {"eXIf": b"xxxxyyyyzzzz", "tEXt": b"Raw profile type exif\0\nexif\n 3\nzz"}[kind]
+    chunk = struct.pack(">I", len(content) - 4) + content + struct.pack(">I", zlib.crc32(content))
+    np.testing.assert_array_equal(decode(png[:33] + chunk + png[33:], shorter_side=0), COLOURS)
+
+
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])
 def test_no_agreed_range(dtype):
     """Pixels of 32 bits could mean anything, and are refused by kind."""

@@ -1,5 +1,6 @@
 """Checksums of an index's files: each changed byte and each lost version is noticed, and kills leave nothing that isn't one."""
 
+import contextlib
 import datetime
 import json
 import shutil
@@ -174,3 +175,23 @@ def test_a_copy_of_the_folder_is_an_index(engine, tmp_path):
     shutil.copytree(engine.location("index"), tmp_path / "copy")
     with engine.open("copy") as opened:
         assert content(opened) == before
+
+
+def test_advice_about_checksums_that_cannot_be_written(engine):
+    """It isn't to make room where there is some."""
+    (table(engine) / "checksums.json.partial").mkdir()
+    with engine.open() as opened, pytest.raises(InputError, match=r"Is a directory.*; fix: repair that, and give"):
+        opened.add(ITEMS[:1], CODES[:1])
+
+
+@pytest.mark.parametrize("name", [".lock", "codes.lance/checksums.json.partial"])
+def test_a_link_in_an_index_from_elsewhere_changes_no_other_file(engine, tmp_path, name):
+    """What an index writes stays in its folder: a link there is replaced, or refused."""
+    path, other = Path(engine.location("index")) / name, tmp_path / "other"
+    if name != ".lock":  # which would be made
+        other.write_text("kept")
+    path.unlink(missing_ok=True)
+    path.symlink_to(other)
+    with contextlib.suppress(InputError), engine.open() as opened:
+        opened.add(ITEMS[:1], CODES[:1])
+    assert not other.exists() or other.read_text() == "kept"

@@ -187,6 +187,13 @@ def test_keys_out_of_range_are_refused(stocked, key):
             opened.items([0, key])
 
 
+@pytest.mark.parametrize("keys", [[0.5], [True], ["0"], [None]])
+def test_keys_that_are_no_whole_numbers_are_refused(stocked, keys):
+    opened, _ = stocked()
+    with opened, pytest.raises(InputError, match="keys of the last search of this index"):
+        opened.items(keys)
+
+
 def test_scan(engine):
     """All items with their codes, each once, after replacements and deletions."""
     opened, database = filled(engine, bits=12)
@@ -504,6 +511,13 @@ def test_different_numbers_of_items_and_codes(stocked):
         opened.add(items(3), packed(2, bits=12))
 
 
+def test_a_text_in_place_of_labels_is_refused(stocked):
+    """It isn't a label a letter."""
+    opened, _ = stocked(bits=12)
+    with opened, pytest.raises(InputError, match="can't be stored"):
+        opened.add([Item("/a", "cat")], packed(1, bits=12))
+
+
 @pytest.mark.parametrize("sha256", ["ab", "x" * 63])
 def test_half_hashes_are_refused(stocked, sha256):
     opened, _ = stocked(bits=12)
@@ -523,6 +537,16 @@ def test_wrong_radius(stocked, radius):
     opened, database = stocked()
     with opened, pytest.raises(InputError, match="expected a whole number of bits"):
         opened.search(database[:1], k=1, radius=radius)
+
+
+@pytest.mark.parametrize("where", [b"label=cat", ["label=cat"], 5])
+def test_what_is_no_filter(stocked, where):
+    """It is refused, and doesn't select everything."""
+    opened, database = stocked()
+    with opened:
+        for ask in (lambda: opened.search(database[:1], k=1, where=where), lambda: opened.count(where=where)):
+            with pytest.raises(InputError, match="expected a filter"):
+                ask()
 
 
 def test_codes_of_another_length_or_model_are_refused(stocked):

@@ -26,6 +26,16 @@ def test_a_folder_with_other_files(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["cat.jpg"]
 
 
+def test_a_folder_in_another_index(tmp_path):
+    """It would be another file there, and nobody could write into the outer one."""
+    index.create(str(tmp_path / "outer"), MANIFEST).close()
+    (tmp_path / "link").symlink_to(tmp_path / "outer")
+    for name in ("outer/inner", "outer/deep/inner", "link/inner"):
+        with pytest.raises(InputError, match="is in the folder of another index"):
+            index.create(str(tmp_path / name), MANIFEST)
+    index.create(str(tmp_path / "outer"), MANIFEST).close()
+
+
 def test_a_file_instead_of_a_folder(tmp_path):
     (tmp_path / "file").write_text("mine")
     for name in ("file", "file/below"):

@@ -9,6 +9,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 from PIL import Image
 from support import mock_data, runs
 
@@ -205,6 +206,19 @@ def test_weights_that_were_changed(trained, tmp_path, damage):
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(InputError, match=r"weights.safetensors was changed"):
         adsq_jax.load(tmp_path)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("Unable to initialize backend 'tpu': none")])
+def test_a_machine_that_cannot_load_it(trained, monkeypatch, error):
+    """Nobody is told to train again because memory or a device is missing."""
+
+    def fail(content):
+        raise error
+
+    monkeypatch.setattr(safetensors.numpy, "load", fail)
+    with pytest.raises(type(error)) as raised:
+        adsq_jax.load(trained[0])
+    assert raised.value is error
 
 
 def test_weights_that_are_gone(trained, tmp_path):

@@ -396,6 +396,14 @@ def test_not_folders(open_checkpoints, tmp_path):
         open_checkpoints()
 
 
+def test_a_folder_named_by_a_number_that_is_too_large(open_checkpoints, tmp_path):
+    """No step has more than 64 bits, or the processes couldn't agree on it."""
+    save(open_checkpoints(), 5)
+    shutil.copytree(tmp_path / "checkpoints" / "5", tmp_path / "checkpoints" / "99999999999999999999999")
+    state, _ = open_checkpoints().restore(make_state(1))
+    assert int(state.step) == 5
+
+
 @pytest.mark.parametrize("name", ["_METADATA", "manifest.ocdbt"])
 def test_a_file_cut_short_before_it_was_hashed(open_checkpoints, tmp_path, caplog, name):
     """A full disk cut it short: the hashes match, orbax can't read it, and the previous checkpoint is restored."""

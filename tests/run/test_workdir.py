@@ -199,6 +199,14 @@ def test_write_json(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_link_and_the_folder_above_its_target(tmp_path):
+    """LINK/../run is beside the link's target."""
+    (tmp_path / "disk" / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "deep")
+    workdir.claim(tmp_path / "link" / ".." / "run", {"a": 1}).close()
+    assert workdir.read_json(tmp_path / "disk" / "run" / "config.json") == {"a": 1}
+
+
 def test_a_name_as_long_as_names_may_be(tmp_path):
     """A file with the longest possible name can be written: the temporary file's name is not longer."""
     workdir.write_bytes(tmp_path / (255 * "a"), b"content")

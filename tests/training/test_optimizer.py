@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from adsq_jax.errors import InputError
 from adsq_jax.training import optimizer
 
 PLAIN = {
@@ -197,3 +198,9 @@ def test_names_that_optax_has_and_this_project_cannot_run_are_refused():
         assert hasattr(optax, name)
         with pytest.raises(ValueError, match=f"no optimiser named '{name}'"):
             build(name)
+
+
+def test_too_many_steps():
+    """More than JAX can count are one line, before anything is written."""
+    with pytest.raises(InputError, match="expected at most 2,147,483,647"):
+        optimizer.build(total_steps=2**31)

@@ -64,10 +64,12 @@ def read_all(directory: Path) -> FileSource:
     """Read all pictures of a folder at any depth; a picture's only label is the first folder below `directory`, or "".
 
     Returns:
-      The pictures, by path. The same files are ignored as by `read`.
+      The pictures, by path. The same files are ignored as by `read`. As there, folders directly below may be links, but only
+      to places outside `directory`: no picture counts twice.
     """
     fix = f"give a folder with pictures, at any depth ({' '.join(EXTENSIONS)})"
-    names = [name.removeprefix(b"./") for name in find_pictures(directory, [b"."], fix=fix).names]
+    found = find_pictures(directory, [b".", *_links_outside(directory)], fix=fix, each=False).names
+    names = sorted(name.removeprefix(b"./") for name in found)
     folders = [name.partition(b"/")[0] if b"/" in name else b"" for name in names]
     classes = sorted(set(folders))
     number = {name: k for k, name in enumerate(classes)}
@@ -75,13 +77,28 @@ def read_all(directory: Path) -> FileSource:
     return FileSource(directory, labels, classes=[printable(name) for name in classes], names=Names(names))
 
 
-def find_pictures(root: Path, folders: Sequence[bytes], *, fix: str) -> Pictures:
+def _links_outside(directory: Path) -> list[bytes]:
+    """Return the links directly below a folder that lead to folders which neither are in it nor hold it."""
+    if storage.is_remote(directory):
+        return []
+    root, outside = os.path.realpath(os.fsencode(directory)), []
+    with os.scandir(root) as scanned:
+        links = sorted(entry.name for entry in scanned if entry.is_symlink() and entry.is_dir() and not _is_ignored(entry.name))
+    for name in links:
+        target = os.path.realpath(os.path.join(root, name))
+        if os.path.commonpath([root, target]) not in (root, target):
+            outside.append(name)
+    return outside
+
+
+def find_pictures(root: Path, folders: Sequence[bytes], *, fix: str, each: bool = True) -> Pictures:
     """Find the pictures of some folders below a root, by their extensions.
 
     Args:
       root: the folder that holds them all.
       folders: paths below it.
       fix: what to do about a folder without a picture.
+      each: whether each folder must hold a picture, and not only one of them.
 
     Returns:
       The pictures, folder by folder.
@@ -92,10 +109,12 @@ def find_pictures(root: Path, folders: Sequence[bytes], *, fix: str) -> Pictures
     find = _find_in_store if storage.is_remote(root) else _find_on_disk
     for folder in folders:
         below = sorted(find(os.path.join(os.fsencode(root), folder), notes=notes))
-        if not below:
+        if not below and each:
             raise InputError(f"{printable(root / os.fsdecode(folder))} holds no picture; fix: {fix}")
         names += [folder + b"/" + name for name in below]
         sizes.append(len(below))
+    if not names:
+        raise InputError(f"{printable(root)} holds no picture; fix: {fix}")
     broken = next((name for name in names if b"\n" in name or b"\r" in name), None)
     if broken is not None:
         path = printable(root / os.fsdecode(broken))

@@ -232,7 +232,7 @@ def _labels(builder: Any, records: list[Any], splits: list[str]) -> dict[str, np
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, key=np.frombuffer(key, np.uint8), **arrays)
     with contextlib.suppress(OSError):  # in another user's folder they are read each time
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, name = tempfile.mkstemp(dir=os.path.realpath(path.parent), prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(buffer.getvalue())
