@@ -348,7 +348,7 @@ def test_other_hosts_and_origins_are_refused(served):
     host, port = served.address
     for name in ("evil.example", f"evil.example:{port}", "", "[", "127.0.0.1.evil.example"):
         assert answer(served, "GET", "/", headers={"Host": name})[0] == 400
-    for name in (f"localhost:{port}", "127.0.0.1", f"[::1]:{port}"):
+    for name in (f"localhost:{port}", f"localhost.:{port}", "127.0.0.1", f"[::1]:{port}"):
         assert answer(served, "GET", "/start", headers={"Host": name})[0] == 200
     own, body = f"http://{host}:{port}", json.dumps({"id": "x"})
     for origin in (f"http://{host}:{port + 1}", "http://evil.example", "null", f"{own}.evil.example"):

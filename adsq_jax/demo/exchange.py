@@ -46,7 +46,7 @@ class Exchange:
           Refused: it doesn't.
         """
         host = self._header(b"host")
-        if hosts is not None and _name(host) not in hosts:
+        if hosts is not None and (_name(host) or "").removesuffix(".") not in hosts:
             raise Refused(400, "the demo is at another address; fix: open it by the address that it printed")
         origin = self._header(b"origin")
         if origin and origin not in (f"http://{host}", f"https://{host}"):  # https: behind a proxy
