@@ -13,7 +13,6 @@ from pathlib import Path
 from types import FrameType, SimpleNamespace
 from typing import NoReturn
 
-import jax
 from absl import flags, logging
 from ml_collections import config_flags
 
@@ -152,6 +151,9 @@ def run(main: Callable[[list[str]], None]) -> None:
 
 def _end(error: BaseException) -> None:
     """Report what ended a command and exit; raise a defect again."""
+    if isinstance(error, KeyboardInterrupt | Stopped):  # first: the number of processes is known once all are there
+        print("stopped", file=sys.stderr)
+        hard_exit(130 if isinstance(error, KeyboardInterrupt) else 143)
     alone = processes.count() == 1
     if isinstance(error, terminal.OutputError):
         if error.errno == errno.EPIPE:  # the reader of our output has ended: nobody reads a message
@@ -165,10 +167,7 @@ def _end(error: BaseException) -> None:
         if not isinstance(error, processes.AgreedError):
             processes.hard_exit_if_several(2)
         sys.exit(2)
-    if isinstance(error, KeyboardInterrupt | Stopped):
-        print("stopped", file=sys.stderr)
-        hard_exit(130 if isinstance(error, KeyboardInterrupt) else 143)
-    if isinstance(error, jax.errors.JaxRuntimeError) and not alone:
+    if processes.is_lost_connection(error):
         _report(f"{processes.name()}: another process ended ({_last_line(error)[:200]}); resume with the same command on all")
         processes.hard_exit_if_several(1)
     if not alone:  # a defect: without a hard exit this process and the others would wait for each other

@@ -204,6 +204,24 @@ def test_thumbnails_are_kept_within_bounds(example, monkeypatch):
         assert finder.thumbnail("/no/such.png") is None
 
 
+def test_labels_are_shown_within_bounds(tmp_path):
+    """An item has any number of labels, of any length: a hit has the first ones, so that an answer is bounded."""
+    model = type(
+        "Model", (), {"bits": 8, "image_size": 1, "stream": lambda self, batches, part: [np.zeros((1, 1), np.uint8)]}
+    )()
+    given = {"few": ("a", "b"), "long": ("x" * 4_000,), "many": ("y" * 9,) * 9_000, "empty": ("",) * 9_000}
+    with index.create(str(tmp_path / "index"), Manifest(8, "")) as opened:
+        opened.add([Item(*item) for item in given.items()], np.zeros((4, 1), np.uint8))
+        finder = Finder(opened, opened, model, decode=decode, read=read)
+        for where in ("", "path=*"):
+            hits, _, _ = finder.hits(np.zeros((1, 1), np.uint8), k=4, radius=8, where=where)
+            shown = {hit.id: ", ".join(hit.labels) for hit in hits}
+            assert shown["few"] == "a, b"
+            assert shown["long"] == "x" * 500 + "…"
+            assert shown["many"].startswith("y" * 9 + ", ")
+            assert all(text.endswith("…") and len(text) < 510 for name, text in shown.items() if name != "few")
+
+
 def test_threads_share_an_index_that_changes(tmp_path):
     """While items are added and deleted, each hit in each thread has the distance of its item."""
     model = type(
@@ -330,7 +348,7 @@ def test_other_hosts_and_origins_are_refused(served):
     host, port = served.address
     for name in ("evil.example", f"evil.example:{port}", "", "[", "127.0.0.1.evil.example"):
         assert answer(served, "GET", "/", headers={"Host": name})[0] == 400
-    for name in (f"localhost:{port}", "127.0.0.1", f"[::1]:{port}"):
+    for name in (f"localhost:{port}", f"localhost.:{port}", "127.0.0.1", f"[::1]:{port}"):
         assert answer(served, "GET", "/start", headers={"Host": name})[0] == 200
     own, body = f"http://{host}:{port}", json.dumps({"id": "x"})
     for origin in (f"http://{host}:{port + 1}", "http://evil.example", "null", f"{own}.evil.example"):
@@ -493,7 +511,9 @@ def test_bad_flags_give_one_line(example, tmp_path, monkeypatch):
 
 
 def test_an_address_that_is_not_here_is_refused():
-    """A host that can't be resolved or isn't this machine's is refused in one line."""
+    """A host that can't be resolved or isn't this machine's is refused in one line; so is none, which means all addresses."""
+    with pytest.raises(InputError, match="--host is empty"):
+        server.listen("", 0)
     for host in ("no.such.host.invalid", "192.0.2.1"):
         with pytest.raises(InputError, match=f"--host={host} --port=0 can't be listened on"):
             server.listen(host, 0)
@@ -609,6 +629,19 @@ def test_a_picture_is_given(opened, example, tmp_path):
     large.write_bytes(padded + bytes(page.MAX_BYTES - len(padded)))
     give(opened, large)
     wait(opened, lambda: pictures(opened, ".grid"))
+
+
+@pytest.mark.system
+def test_a_picture_is_dropped_anywhere(opened, example):
+    """In a browser: a picture that misses the box is searched for too; without us the browser would leave the page."""
+    drop = """const files = new DataTransfer(), kept = [];
+        files.items.add(new File([new Uint8Array(arguments[0])], "dropped.png"));
+        for (const kind of ["dragover", "drop"])
+          kept.push(!document.body.dispatchEvent(new DragEvent(kind, {dataTransfer: files, bubbles: true, cancelable: true})));
+        return kept"""
+    assert opened.execute_script(drop, list(example.paths[7].read_bytes())) == [True, True]
+    wait(opened, lambda: pictures(opened, ".grid"))
+    assert opened.find_element("css selector", ".query span").text == "dropped.png"
 
 
 @pytest.mark.system

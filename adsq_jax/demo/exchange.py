@@ -46,7 +46,7 @@ class Exchange:
           Refused: it doesn't.
         """
         host = self._header(b"host")
-        if hosts is not None and _name(host) not in hosts:
+        if hosts is not None and (_name(host) or "").removesuffix(".") not in hosts:
             raise Refused(400, "the demo is at another address; fix: open it by the address that it printed")
         origin = self._header(b"origin")
         if origin and origin not in (f"http://{host}", f"https://{host}"):  # https: behind a proxy
@@ -105,12 +105,18 @@ class Exchange:
             raise InputError("expected JSON, got something else; fix: reload the page") from error
 
     async def send(self, status: int, kind: str, content: bytes, *, transfer: Transfer, close: bool = False) -> None:
-        """Send the answer; `close` ends the connection after it, as where a body wasn't read."""
+        """Send the answer; `close` ends the connection after it, as where a body wasn't read.
+
+        Raises:
+          Gone: the visitor left before its end.
+        """
         headers = [(b"content-type", kind.encode()), (b"content-length", str(len(content)).encode()), *_HEADERS]
         headers += [(b"connection", b"close")] if close else []
         self.began = True
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         for start in range(0, max(1, len(content)), _PIECE):
+            if self._scope["state"]["has_ended"]():  # asyncio would log each piece
+                raise Gone
             more = start + _PIECE < len(content)
             await self._send({"type": "http.response.body", "body": content[start : start + _PIECE], "more_body": more})
             transfer.moved = start

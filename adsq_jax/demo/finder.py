@@ -22,6 +22,7 @@ _SIDE = 160  # pixels of a shown picture's shorter side
 _LONGER = 320  # pixels of its longer side, at most
 _MAX_IDS = 100_000  # ids that samples are drawn from
 _MAX_KEPT = 32 * 2**20  # characters of thumbnails that are kept, since many visitors see the same
+_MAX_LABELS = 500  # characters of a hit's labels: an item may have any number of them
 _SECONDS_KEPT = 60.0  # that a picture which was deleted or replaced is still shown
 
 Decode = Callable[[bytes, Sequence[int]], Sequence[np.ndarray]]  # content, shorter sides -> uint8[h, w, 3] of each
@@ -107,7 +108,8 @@ class Finder:
             opened.refresh()
             start = time.perf_counter()
             (hits_of_query,) = hits.search_codes(opened, code, k=k, radius=radius, where=parsed)
-            return hits_of_query, time.perf_counter() - start, opened.count()
+            seconds, count = time.perf_counter() - start, opened.count()
+        return [hit._replace(labels=_shortened(hit.labels)) for hit in hits_of_query], seconds, count
 
     def samples(self, count: int) -> dict[str, str]:
         """Return thumbnails by id of up to `count` pictures that can be shown, drawn from a fixed seed."""
@@ -154,6 +156,17 @@ class _Thumbnails:
     def _drop(self, name: str) -> None:
         source, _ = self._kept.pop(name, ("", 0.0))
         self._size -= len(name) + len(source) if source else 0
+
+
+def _shortened(labels: Sequence[str]) -> tuple[str, ...]:
+    """Return the first labels, at most _MAX_LABELS characters with the marks between them, and a mark where there are more."""
+    shown, room = list[str](), _MAX_LABELS
+    for label in labels:
+        if len(label) > room or not room:
+            return (*shown, f"{label[:room]}…")
+        shown.append(label)
+        room = max(0, room - len(label) - len(", "))
+    return tuple(shown)
 
 
 def _source(pixels: np.ndarray) -> str:

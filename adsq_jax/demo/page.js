@@ -126,10 +126,11 @@ async function start() {
   connect("radius", 0, bits, bits);
   one("#radius label").textContent = `Radius in bits (${bits}: any)`;
   one("#where input").addEventListener("change", searchAgain);
-  const drop = one(".drop"), chosen = one(".drop input");
+  const chosen = one(".drop input");
   chosen.addEventListener("change", () => { give(chosen.files[0]); chosen.value = ""; });
-  drop.addEventListener("dragover", event => event.preventDefault());
-  drop.addEventListener("drop", event => { event.preventDefault(); give(event.dataTransfer.files[0]); });
+  // Anywhere on the page: the browser would leave it, and open what misses the box.
+  document.addEventListener("dragover", event => event.preventDefault());
+  document.addEventListener("drop", event => { event.preventDefault(); give(event.dataTransfer.files[0]); });
   one("#samples").hidden = false;
   if (samples.length) one(".strip").replaceChildren(...samples.map(picture));
   else one("#samples p").textContent = "The index has no picture that can be shown.";

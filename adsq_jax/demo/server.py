@@ -77,6 +77,8 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
       InputError: the port is taken, or the address isn't this machine's.
     """
+    if not host:  # which the system takes for all addresses, as 0.0.0.0
+        raise InputError("--host is empty; fix: give an address, as 127.0.0.1, or leave the flag out")
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except (OSError, TypeError, UnicodeError) as error:  # TypeError: not a host name

@@ -1,5 +1,7 @@
 """The processes that train together, on one machine or many: how they connect, exchange data, and stop together."""
 
+import collections
+import concurrent.futures
 import json
 import os
 import re
@@ -56,7 +58,8 @@ def connect(*, coordinator: str | None, processes: int | None, process: int | No
     timer = threading.Timer(_CONNECT_SECONDS, give_up)
     timer.daemon = True
     timer.start()
-    try:
+
+    def initialize() -> None:
         jax.distributed.initialize(
             coordinator,
             processes,
@@ -64,11 +67,30 @@ def connect(*, coordinator: str | None, processes: int | None, process: int | No
             cluster_detection_method=None if coordinator is None else "deactivate",  # flags override the cluster
             initialization_timeout=_CONNECT_SECONDS + 60,
         )
+
+    try:
+        _in_a_thread(initialize)
     except (ValueError, RuntimeError) as error:  # there is no cluster; JAX has started, in a notebook or by an earlier command
         if coordinator is not None or not re.search("coordinator_address|must be called before", str(error)):
             raise
     finally:
         timer.cancel()
+
+
+def _in_a_thread(function: Callable[[], None]) -> None:
+    """Call a function in another thread: this one handles signals meanwhile, which it can't while it waits in C++."""
+    ended = concurrent.futures.Future[None]()
+
+    def call() -> None:
+        try:
+            function()
+        except BaseException as error:
+            ended.set_exception(error)
+        else:
+            ended.set_result(None)
+
+    threading.Thread(target=call, daemon=True).start()
+    ended.result()
 
 
 def _check_free(coordinator: str) -> None:
@@ -168,7 +190,8 @@ def run_on_all(function: Callable[[], _Result]) -> _Result:
 
 
 def check_same(**values: str) -> None:
-    """Raise InputError in all processes if the values, for instance `config="3f0c..."`, are not the same in all."""
+    """Raise InputError in all processes if the values, as `config="3f0c..."`, or the numbers of devices are not the same."""
+    _check_devices()
     first, *others = (json.loads(text) for text in _gather_text(json.dumps(values)))
     for process, theirs in enumerate(others, start=1):
         for name in values:
@@ -177,6 +200,26 @@ def check_same(**values: str) -> None:
                     f"process {process} has another {name.replace('_', ' ')} than process 0 ({theirs[name][:12]}, not "
                     f"{first[name][:12]}); fix: start all with the same command, version of adsq_jax and data"
                 )
+
+
+def _check_devices() -> None:
+    """Raise InputError if processes have different numbers of devices: they couldn't exchange anything."""
+    if count() == 1:
+        return
+    devices = collections.Counter(device.process_index for device in jax.devices())
+    for process in range(1, count()):
+        if devices[process] != devices[0]:
+            raise AgreedError(
+                f"process {process} has {devices[process]} devices and process 0 has {devices[0]}; fix: give all the same "
+                "number of GPUs, or without an accelerator --config.host_devices=N"
+            )
+
+
+def is_lost_connection(error: BaseException) -> bool:
+    """Return whether an exception says that another process has ended, as JAX does in several ways."""
+    if count() == 1:
+        return False
+    return isinstance(error, jax.errors.JaxRuntimeError) or (isinstance(error, ValueError) and "Gloo " in str(error))
 
 
 def agreed_stop(signalled: Callable[[], bool]) -> Callable[[], bool]:

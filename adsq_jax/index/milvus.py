@@ -16,7 +16,7 @@ from adsq_jax.index import engine
 from adsq_jax.index.engine import NOTHING, CodeIndex, Hits, Item, Manifest
 from adsq_jax.index.filters import Filter
 from adsq_jax.index.milvus_filters import Translator, id_in, id_starts_with, quote
-from adsq_jax.index.milvus_server import Address, Calls, TooLargeError
+from adsq_jax.index.milvus_server import Address, Calls, TooLargeError, no_index, understood
 
 _ITEM = ["id", "labels", "sha256"]  # fields
 _MAX_LABELS = 4_096  # per item; Milvus's limit
@@ -62,7 +62,7 @@ class MilvusIndex(CodeIndex):
         try:
             if not calls("has_collection"):
                 if new is None:
-                    raise _no_index(location)
+                    raise no_index(location)
                 calls("create_collection", schema=_schema(new))
             (manifest, collection_id), nlist = _read_manifest(calls), None
             if new is None or (new.bits, new.model_sha256) == (manifest.bits, manifest.model_sha256):
@@ -127,7 +127,8 @@ class MilvusIndex(CodeIndex):
                 consistency_level=consistency,
             )
             self._see_all = False
-            return [list(row) for row in hits]
+            with understood(self._calls.address):
+                return [list(row) for row, _ in zip(hits, codes, strict=True)]
 
         step, rows = max(1, min(_QUERIES_PER_CALL, _MAX_HITS // k)), list[Any]()
         for start in range(0, len(query), step):
@@ -137,14 +138,17 @@ class MilvusIndex(CodeIndex):
 
     def _to_result(self, rows: Sequence[Sequence[Any]], *, radius: int | None, columns: int) -> Hits:
         """Order the hits by distance and key, where a key is the rank of the item's id among all hits."""
-        by_id = {hit["id"]: _to_item(hit["id"], hit["entity"]) for hits in rows for hit in hits}
-        self._hits = [by_id[name] for name in sorted(by_id)]
-        key_of = {item.id: key for key, item in enumerate(self._hits)}
-        shape = (len(rows), columns)
-        distances, keys = np.full(shape, np.iinfo(np.int32).max, np.int32), np.full(shape, NOTHING, np.int64)
-        for row, hits in enumerate(rows):
-            distances[row, : len(hits)] = [round(hit["distance"]) for hit in hits]
-            keys[row, : len(hits)] = [key_of[hit["id"]] for hit in hits]
+        with understood(self._calls.address):
+            by_id = {hit["id"]: _to_item(hit["id"], hit["entity"]) for hits in rows for hit in hits}
+            self._hits = [by_id[name] for name in sorted(by_id)]
+            key_of = {item.id: key for key, item in enumerate(self._hits)}
+            shape = (len(rows), columns)
+            distances, keys = np.full(shape, np.iinfo(np.int32).max, np.int32), np.full(shape, NOTHING, np.int64)
+            for row, hits in enumerate(rows):
+                distances[row, : len(hits)] = [round(hit["distance"]) for hit in hits]
+                keys[row, : len(hits)] = [key_of[hit["id"]] for hit in hits]
+            if (distances < 0).any():
+                raise ValueError("a distance below 0")
         return engine.rank(distances, keys, radius=radius)
 
     def items(self, keys: Sequence[int] | np.ndarray) -> list[Item]:
@@ -159,8 +163,9 @@ class MilvusIndex(CodeIndex):
             return self._query(id_in(some), fields=_ITEM, consistency=consistency)
 
         for start in range(0, len(wanted), _IDS_PER_CALL):
-            for row in _ask_in_parts(ask, wanted[start : start + _IDS_PER_CALL]):
-                items[row["id"]] = _to_item(row["id"], row)
+            rows = _ask_in_parts(ask, wanted[start : start + _IDS_PER_CALL])
+            with understood(self._calls.address):
+                items.update((row["id"], _to_item(row["id"], row)) for row in rows)
         return items
 
     def ids(self, *, prefix: str = "") -> Iterator[str]:
@@ -171,9 +176,11 @@ class MilvusIndex(CodeIndex):
     def scan(self) -> Iterator[tuple[list[Item], np.ndarray]]:
         """Yield all items with their codes."""
         for rows in self._pages("", fields=[*_ITEM, "code"]):
-            packed = b"".join(row["code"][0] for row in rows)
-            items = [_to_item(row["id"], row) for row in rows]
-            yield items, np.frombuffer(packed, np.uint8).reshape(len(rows), self.manifest.width)
+            with understood(self._calls.address):
+                packed = b"".join(row["code"][0] for row in rows)
+                items = [_to_item(row["id"], row) for row in rows]
+                codes = np.frombuffer(packed, np.uint8).reshape(len(rows), self.manifest.width)
+            yield items, codes
 
     def count(self, *, where: Filter | None = None) -> int:
         """Return the number of items, or of those that `where` selects."""
@@ -188,7 +195,7 @@ class MilvusIndex(CodeIndex):
     def _compare(self) -> None:
         """Check that there is still an index of the same codes; open what was put in its place."""
         if not self._calls("has_collection"):
-            raise _no_index(self.location)
+            raise no_index(self.location)
         manifest, collection_id = _read_manifest(self._calls)
         engine.check_replaced(self, manifest)
         if collection_id != self._collection_id:
@@ -217,7 +224,9 @@ class MilvusIndex(CodeIndex):
         return list(rows)
 
     def _count(self, expression: str, *, consistency: str) -> int:
-        return int(self._query(expression, fields=["count(*)"], consistency=consistency)[0]["count(*)"])
+        rows = self._query(expression, fields=["count(*)"], consistency=consistency)
+        with understood(self._calls.address):
+            return int(rows[0]["count(*)"])
 
     def _pages(self, expression: str, *, fields: list[str]) -> Iterator[list[dict[str, Any]]]:
         """Yield rows in the order of their ids, as many as one answer holds."""
@@ -239,7 +248,10 @@ class MilvusIndex(CodeIndex):
                 continue
             if not rows:
                 return
-            last = max(row["id"] for row in rows)
+            with understood(self._calls.address):
+                if not all(row["id"] > last for row in rows):
+                    raise ValueError("ids that weren't asked for")  # which would come again and again
+                last = max(row["id"] for row in rows)
             yield rows
 
     def _expression(self, where: Filter | None) -> str:
@@ -262,16 +274,12 @@ def _ask_in_parts(ask: Callable[[Any], list[Any]], questions: Any) -> list[Any]:
         return _ask_in_parts(ask, questions[:half]) + _ask_in_parts(ask, questions[half:])
 
 
-def _no_index(location: str) -> InputError:
-    return InputError(f"{location} holds no index; fix: make one with adsq_jax.encode, or give another collection")
-
-
 def _read_manifest(calls: Calls) -> tuple[Manifest, Any]:
     """Read the manifest in a collection's description, check its fields, and return it with the collection's number."""
     location, collection = calls.address.location, calls("describe_collection")
     try:
         content = json.loads(collection["description"] or "null")
-    except ValueError:
+    except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
         raise InputError(f"{location} is not an index of this library; fix: give the name of another collection")
@@ -293,7 +301,8 @@ def _ensure_index(calls: Calls, *, make: bool) -> int | None:
         calls("create_index", index_params=kinds, sync=False)
         names = calls("list_indexes", field_name="code")
     made = calls("describe_index", index_name=names[0])
-    nlist = int(made["nlist"]) if made.get("index_type") == "BIN_IVF_FLAT" else None
+    with understood(calls.address):
+        nlist = int(made["nlist"]) if made.get("index_type") == "BIN_IVF_FLAT" else None
     if wanted is not None and wanted != nlist:
         kind = f"nlist={nlist}" if nlist else "BIN_FLAT"
         raise InputError(f"{calls.address.location} was made with {kind}, got nlist={wanted}; fix: leave nlist out")

@@ -1,5 +1,6 @@
 """The address of an index on a Milvus server, and calls about its collection that repeat and time out."""
 
+import contextlib
 import logging
 import os
 import re
@@ -14,7 +15,7 @@ from pymilvus import MilvusClient, MilvusException
 from pymilvus.client.types import LoadState
 from pymilvus.grpc_gen import common_pb2
 
-from adsq_jax.errors import InputError
+from adsq_jax.errors import InputError, first_line
 
 logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs the traceback of every error that it raises
 
@@ -27,6 +28,7 @@ _QUIET = 5.0  # seconds of loading before a message
 # Error codes of Milvus 2.3 that go away when the server has started, a node has been replaced or the load falls; 2 is also
 # pymilvus's code if it can't connect.
 _TEMPORARY = {2, 4, 5, 8, 101, 103, 106, 201, 202, 401, 500, 501, 503, 504, 600, 601, 602, 901, 902, 903, 904, 905}
+_NOT_FOUND, _NOT_LOADED = 100, 101  # codes of a collection
 _UNREACHABLE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 
 
@@ -47,7 +49,7 @@ class Address(NamedTuple):
         invalid = InputError(f"expected the address of an index, {_FORM}, got {location!r:.200}")
         try:
             parts = urllib.parse.urlsplit(location)
-            host, port = parts.hostname, parts.port or _PORTS[parts.scheme]
+            host, port = parts.hostname, _PORTS[parts.scheme] if parts.port is None else parts.port
             options = dict(urllib.parse.parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
         except (ValueError, KeyError) as error:
             raise invalid from error
@@ -69,6 +71,23 @@ class Address(NamedTuple):
 
 class TooLargeError(InputError):
     """A question or an answer exceeds the message size of server or client."""
+
+
+def no_index(location: str) -> InputError:
+    """Return what to say where there is no collection of that name."""
+    return InputError(f"{location} holds no index; fix: make one with adsq_jax.encode, or give another collection")
+
+
+@contextlib.contextmanager
+def understood(address: Address) -> Iterator[None]:
+    """Turn what fails inside, while an answer is taken apart, into an `InputError`: it isn't one of Milvus's."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+        raise InputError(
+            f"{address.location}: the server's answer isn't understood ({type(error).__name__}: {first_line(error)}); fix: "
+            "check that the address is that of a Milvus server, and its version"
+        ) from error
 
 
 class Calls:
@@ -102,7 +121,10 @@ class Calls:
             except (MilvusException, grpc.RpcError) as error:
                 if not _is_temporary(error) or time.monotonic() + _PAUSE > end:
                     raise self._translate(error) from error
+                released = _code(error) == _NOT_LOADED
             time.sleep(_PAUSE)
+            if released:  # by somebody else, or the server has started again
+                self.load()
 
     def _translate(self, error: Exception) -> InputError:
         """Return pymilvus's error as an `InputError` of one line."""
@@ -115,6 +137,8 @@ class Calls:
             return InputError(f"{location} expects a name and password, {problem}; fix: set MILVUS_TOKEN=NAME:PASSWORD")
         if status == grpc.StatusCode.PERMISSION_DENIED or "permission deny" in text:
             return InputError(f"{location} denies permission ({text[:200]}); fix: ask for it, or set another MILVUS_TOKEN")
+        if status is None and _code(error) == _NOT_FOUND:
+            return no_index(location)
         if status is not None or "Fail connecting" in text:
             return InputError(
                 f"{self.address.uri} can't be reached ({_reason(error)}); fix: check the address and that the server runs, and "
@@ -164,6 +188,12 @@ def _status(error: BaseException) -> grpc.StatusCode | None:
     return None
 
 
+def _code(error: BaseException) -> int:
+    """Return Milvus's code of an error, 0 if it has none."""
+    code = getattr(error, "code", 0)
+    return code & 0xFFFF if isinstance(code, int) else 0  # early servers set flags above these bits
+
+
 def _text(error: BaseException) -> str:
     """Return an error's text as one line."""
     text = error.details() if isinstance(error, grpc.RpcError) else getattr(error, "message", "")
@@ -191,7 +221,7 @@ def _is_temporary(error: Exception) -> bool:
     status = _status(error)
     if status is not None:
         return status in _UNREACHABLE or "not ready" in _text(error)
-    code = getattr(error, "code", 0) & 0xFFFF  # early servers set flags above these bits
+    code = _code(error)
     # pymilvus uses code 1 for any error.
     starting = code == 1 and getattr(error, "compatible_code", None) == common_pb2.NotReadyServe
     return starting or code in _TEMPORARY

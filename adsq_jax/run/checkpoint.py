@@ -91,6 +91,8 @@ class Checkpoints:
                 self._manager.delete(step)
         except Exception as error:  # on a full disk orbax raises bare Exceptions, and others
             self._run.check()  # it may be gone since
+            if processes.is_lost_connection(error):  # the other says why, if it can
+                raise
             raise InputError(
                 f"checkpoint {step} can't be written in {self._directory} ({reason(error)}); fix: {remedy(error)}, then run "
                 "the same command again; earlier checkpoints are kept"

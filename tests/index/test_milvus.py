@@ -1,6 +1,7 @@
 """The index on a Milvus server: addresses, limits, consistency, IVF, a server that is down or killed, and the commands."""
 
 import json
+import math
 import re
 import signal
 import socket
@@ -57,6 +58,7 @@ def test_addresses(location, wanted):
         ("http://host/a#b", "expected the address of an index"),
         ("http://host/a?nprobes=1", "expected the address of an index"),
         ("http://host/a?nprobe", "expected the address of an index"),
+        ("http://127.0.0.1:0/a", "http://127.0.0.1:0 can't be reached"),
         ("http://host/a?nprobe=", "nprobe in .*got ''"),
         ("http://host/a?nprobe=0", "nprobe in .*got '0'"),
         ("http://host/a?nlist=-1", "nlist in .*got '-1'"),
@@ -79,7 +81,7 @@ class Collection:
     """What `Calls` answers about a collection that others can drop and make anew, without a server."""
 
     def __init__(self, manifest):
-        self.address, self.asked = Address.parse("http://host/a"), []
+        self.address, self.asked, self.others = Address.parse("http://host/a"), [], {}
         self.make(manifest)
 
     def make(self, manifest):
@@ -98,7 +100,7 @@ class Collection:
             "list_indexes": ["code"],
             "query": [{"count(*)": 3}],
         }
-        return answers.get(name, {})
+        return (answers | self.others).get(name, {})
 
     def load(self):
         self.asked.append("load")
@@ -137,6 +139,56 @@ def test_a_collection_made_anew():
     for _ in range(5):
         opened.count()
     assert collection.asked == ["query"] * 5
+
+
+@pytest.mark.parametrize(
+    "description", ['{"a":' * 10_000, "[" * 100_000, "9" * 5_000, "NaN"], ids=["objects", "lists", "digits", "no number"]
+)
+def test_descriptions_that_are_no_manifest(description):
+    """Whatever stands in a collection's description, it is refused in one line."""
+    collection, opened = opened_collection()
+    collection.others["describe_collection"] = {**collection("describe_collection"), "description": description}
+    with pytest.raises(InputError, match="is not an index of this library"):
+        opened.refresh()
+
+
+CODE = np.zeros((1, 2), np.uint8)
+ROW = {"id": "/a", "labels": ["x"], "sha256": "", "code": [b"\0\0"]}
+HIT = {"id": "/a", "distance": 1.0, "entity": ROW}
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "ask"),
+    [
+        ("query", [{"id": "/a"}], lambda opened: opened.find(["/a"])),
+        ("query", [{"id": "/a", "labels": None, "sha256": ""}], lambda opened: opened.find(["/a"])),
+        ("query", [{**ROW, "code": [b"\0"]}], lambda opened: list(opened.scan())),
+        ("query", [{"id": "/a", "labels": [], "sha256": ""}], lambda opened: list(opened.scan())),
+        ("query", [ROW], lambda opened: list(opened.ids())),  # for ever the same page
+        ("query", [{"id": ""}], lambda opened: list(opened.ids())),
+        ("query", [], lambda opened: opened.count()),
+        ("query", [{"count(*)": "many"}], lambda opened: opened.count()),
+        *(
+            ("search", [[{**HIT, "distance": distance}]], lambda opened: opened.search(CODE, k=1))
+            for distance in (math.nan, math.inf, 1e30, -3)
+        ),
+        ("search", [[{"id": "/a", "distance": 1.0}]], lambda opened: opened.search(CODE, k=1)),
+        ("search", [], lambda opened: opened.search(CODE, k=1)),
+        ("search", [[HIT], [HIT]], lambda opened: opened.search(CODE, k=1)),
+        (
+            "describe_index",
+            {"index_type": "BIN_IVF_FLAT", "nlist": "many"},
+            lambda opened: milvus_engine._ensure_index(opened._calls, make=False),
+        ),
+    ],
+)
+def test_answers_that_are_not_milvus_s(name, answer, ask):
+    """An answer with missing fields, codes of another length, distances that are none, pages without end: one line."""
+    collection, opened = opened_collection()
+    collection.others[name] = answer
+    with pytest.raises(InputError, match="the server's answer isn't understood") as raised:
+        ask(opened)
+    assert "\n" not in str(raised.value)
 
 
 TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=6)
@@ -274,9 +326,14 @@ def test_incomplete(engine, milvus, monkeypatch):
         opened.add(items(3), packed(3))
     client = local.client(milvus)
     client.release_collection(engine.location("index").split("/")[-1])
-    client.close()
     with engine.open() as opened:
         assert opened.count() == 3
+        client.release_collection(engine.location("index").split("/")[-1])  # by somebody else, while it is open
+        assert opened.search(packed(1), k=1).keys.tolist() == [[0]]
+        client.drop_collection(engine.location("index").split("/")[-1])
+        with pytest.raises(InputError, match="holds no index"):
+            opened.search(packed(1), k=1)
+    client.close()
 
 
 # The server takes seconds to index what was added, and to load it again.

@@ -15,6 +15,7 @@ import optax
 import pytest
 
 from adsq_jax import storage
+from adsq_jax.devices import processes
 from adsq_jax.errors import InputError
 from adsq_jax.run import checkpoint, workdir
 from adsq_jax.run.checkpoint import Checkpoints
@@ -230,6 +231,20 @@ def test_a_full_disk(open_checkpoints):
     checkpoints = open_checkpoints()
     save(checkpoints, 10)
     assert_same_bits(checkpoints.restore(make_state(1))[0], make_state(10))
+
+
+def test_another_process_that_ends(open_checkpoints, monkeypatch):
+    """That isn't taken for a disk that can't be written."""
+    checkpoints, lost = open_checkpoints(), ValueError("UNKNOWN: Gloo AllGather failed: Connection closed by peer")
+
+    def fail(*arguments, **options):
+        monkeypatch.setattr(processes, "count", lambda: 2)
+        raise lost
+
+    monkeypatch.setattr(checkpoints._manager, "save", fail)
+    with pytest.raises(ValueError, match="Gloo") as caught:
+        save(checkpoints, 5)
+    assert caught.value is lost
 
 
 @pytest.fixture
