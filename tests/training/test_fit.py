@@ -53,6 +53,18 @@ def test_a_run_encodes_and_measures(run, arrays, tmp_path):
         assert shown._repr_html_().startswith("<table><tr>")
 
 
+def test_a_database_of_several_labels(run, arrays):
+    """Queries of one label each and database images of several: an image with two labels is right for both."""
+    images, labels = arrays
+    several = np.eye(5, dtype=np.uint8)[labels]
+    several[::2] |= np.eye(5, dtype=np.uint8)[(labels[::2] + 1) % 5]
+    single = np.eye(5, dtype=np.uint8)[labels[:20]]
+    found = run.evaluate(images[:20], single, database_images=images[20:], database_labels=several[20:])
+    codes = run.encode(images)
+    by_hand = aj.retrieval.measure(codes[:20], codes[20:], query_labels=single, database_labels=several[20:])
+    assert found.to_dict() == by_hand.to_dict()
+
+
 # Trains on three forms of the same images.
 def test_paths_pictures_and_names(tmp_path):
     """Paths or PIL images, with names as labels, resized and cropped as asked for."""
