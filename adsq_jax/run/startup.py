@@ -11,6 +11,7 @@ from adsq_jax.run import terminal
 
 _LEAST_FILES = 64  # open at once: libraries, data, the files of a run and of an event loop
 _LEAST_ADDRESS_SPACE = 3 << 29  # bytes; with less, XLA ends the process where it starts its threads
+_ABORTED = b"Fatal Python error: Aborted"  # the beginning of the fault handler's note
 
 
 def is_command() -> bool:
@@ -80,8 +81,8 @@ def _explain_aborts() -> None:
         os.close(descriptor)
     noted = b""
     while piece := os.read(notes, 4_096):
-        noted = noted or piece
-    if noted.startswith(b"Fatal Python error: Aborted"):
+        noted = (noted + piece)[: len(_ABORTED)]  # it comes in pieces
+    if noted == _ABORTED:
         os.write(2, b"error: too little memory for a library, which ended the process; fix: raise the limit (ulimit -v)\n")
     os._exit(0)
 
