@@ -18,7 +18,16 @@ from ml_collections import config_flags
 
 from adsq_jax import storage
 from adsq_jax.devices import processes
-from adsq_jax.errors import InputError, Stopped, first_line, is_out_of_memory, is_system_error, is_without_device, remedy
+from adsq_jax.errors import (
+    InputError,
+    Stopped,
+    first_line,
+    is_out_of_memory,
+    is_system_error,
+    is_without_device,
+    last_line,
+    remedy,
+)
 from adsq_jax.run import terminal
 
 _UNINTERRUPTIBLE = {"_xla_gc_callback", "__del__"}  # functions whose exceptions Python swallows
@@ -82,7 +91,7 @@ class Flags:
                 getattr(value, "keys", None)  # a config file that isn't there raises only now
         except flags.Error as error:
             # The text ends with the traceback of a config file that raised: its last line says what is wrong.
-            raise InputError(f"{_last_line(error).removeprefix('adsq_jax.errors.InputError: ')} (see --help)") from error
+            raise InputError(f"{last_line(error).removeprefix('adsq_jax.errors.InputError: ')} (see --help)") from error
         except Exception as error:  # a config file, or an override of what it lacks, may raise anything
             raise InputError(_config_error(error)) from error
         if given.pop("help"):
@@ -120,13 +129,13 @@ def _config_error(error: Exception) -> str:
     """Return one line that says what is wrong with a config file or a key."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name in ("<module>", "get_config")]
     if frames and frames[-1].filename != sys.argv[0]:
-        return f"{frames[-1].filename}, line {frames[-1].lineno}: {type(error).__name__}: {_last_line(error)}"
+        return f"{frames[-1].filename}, line {frames[-1].lineno}: {type(error).__name__}: {last_line(error)}"
     key = re.match(r"[\"'\\]+(\w+)", str(error))  # ml_collections quotes the key, and adds a guess at what was meant
     if isinstance(error, AttributeError | KeyError) and key:
         near = re.search(r'Did you mean "(\w+)"', str(error))
         hint = f" (did you mean {near[1]!r}?)" if near else ""
         return f"config has no key {key[1]!r}{hint}; adsq_jax/config.py lists all keys"
-    return f"{type(error).__name__}: {_last_line(error)}"
+    return f"{type(error).__name__}: {last_line(error)}"
 
 
 def run(main: Callable[[list[str]], None]) -> None:
@@ -168,7 +177,7 @@ def _end(error: BaseException) -> None:
             processes.hard_exit_if_several(2)
         sys.exit(2)
     if processes.is_lost_connection(error):
-        _report(f"{processes.name()}: another process ended ({_last_line(error)[:200]}); resume with the same command on all")
+        _report(f"{processes.name()}: another process ended ({last_line(error)[:200]}); resume with the same command on all")
         processes.hard_exit_if_several(1)
     if not alone:  # a defect: without a hard exit this process and the others would wait for each other
         traceback.print_exception(error)
@@ -246,10 +255,6 @@ def hard_exit(status: int) -> NoReturn:
         with contextlib.suppress(OSError):
             stream.flush()
     os._exit(status)
-
-
-def _last_line(error: BaseException) -> str:
-    return [type(error).__name__, *str(error).strip().splitlines()][-1]
 
 
 def _report(text: str) -> None:

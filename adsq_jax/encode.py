@@ -118,7 +118,7 @@ def encode_images(
         raise InputError(
             "--prune expects a folder in --images, since images that aren't in a list may still be wanted; fix: leave it out"
         )
-    run = "" if isinstance(model, Model) else _absolute(storage.path(str(model)))
+    run = "" if isinstance(model, Model) else storage.normal(storage.path(str(model)))
     manifest = Manifest(loaded.bits, loaded.sha256, run)
     with contextlib.ExitStack() as stack:
         opened = index if isinstance(index, CodeIndex) else stack.enter_context(create(index, manifest))
@@ -133,10 +133,6 @@ def encode_images(
             removed = _remove_missing(gallery, opened, unusable={image.id for image in left_out})
         reasons = tuple(image.explain(pruned=prune, can_prune=gallery.is_folder) for image in left_out)
         return Counts(encoded=encoded, unchanged=unchanged, left_out=reasons, removed=removed, total=opened.count())
-
-
-def _absolute(path: Path) -> str:
-    return str(path) if storage.is_remote(path) else storage.normal(path)
 
 
 class _LeftOut(NamedTuple):

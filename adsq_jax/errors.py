@@ -50,6 +50,11 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
+def last_line(error: BaseException) -> str:
+    """Return the last line of an exception's text; its type's name if it has no text."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
+
+
 def is_system_error(error: BaseException) -> bool:
     """Return whether the system refused something or lacks it: a file, a disk, a connection, memory."""
     return isinstance(error, OSError) and error.errno is not None and error.errno not in _MISTAKES
@@ -83,11 +88,7 @@ def remedy(error: BaseException) -> str:
 def reason(error: BaseException) -> str:
     """Return what the system refused, in its own words, or the end of what a library says, at most 200 characters."""
     number = _number(error)
-    return os.strerror(number) if number is not None else _last_line(error)[-200:]
-
-
-def _last_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
+    return os.strerror(number) if number is not None else last_line(error)[-200:]
 
 
 def _number(error: BaseException) -> int | None:

@@ -140,7 +140,7 @@ def train(config: ConfigDict, directory: Path, *, began: float | None = None) ->
     weights = setup.pretrained.report["sha256"] if setup.pretrained else ""
     processes.check_same(split=setup.data.split_sha256, pretrained_weights=weights)
     with contextlib.ExitStack() as claim:
-        processes.run_on_all(lambda: claim.enter_context(workdir.claim(directory, content)) if processes.leads() else None)
+        processes.run_on_leader(lambda: claim.enter_context(workdir.claim(directory, content)))
         _check_shared(directory)
         claim.enter_context(library_log.writing(directory))
         return train_and_evaluate(setup, config, directory, began=began)
@@ -152,7 +152,7 @@ def _check_shared(directory: Path) -> None:
         return
     token = processes.broadcast_from_0(np.random.default_rng().integers(2**31, size=4, dtype=np.int32)).tolist()
     path = directory / ".token.json"
-    processes.run_on_all(lambda: workdir.write_json(path, token) if processes.leads() else None)
+    processes.run_on_leader(lambda: workdir.write_json(path, token))
 
     def wait_for_token() -> None:
         for _ in range(100):  # disks that several machines share show new files late
@@ -168,9 +168,6 @@ def train_and_evaluate(setup: TrainSetup, config: ConfigDict, directory: Path, *
     """Like `train`, for a setup that is already built and a folder that is already claimed."""
     devices, content = ShardedDatabase(), json.loads(config.to_json())
     folder = workdir.Identity(directory)
-
-    def check_folder() -> None:
-        processes.run_on_all(lambda: folder.check() if processes.leads() else None)
 
     def measure(setup: TrainSetup, state: TrainState, codes_directory: Path | None) -> dict[str, Any]:
         return evaluation.evaluate(
@@ -196,7 +193,7 @@ def train_and_evaluate(setup: TrainSetup, config: ConfigDict, directory: Path, *
         validate=validate if config.data.validation else None,
     )
     trained = time.monotonic()
-    check_folder()
+    processes.run_on_leader(folder.check)
     with command_line.stoppable(first=partial(_exit_if_one_of_several, directory)):  # nothing is left to save
         measures = measure(setup, state, directory)
         model = setup.model(state, query_net=config.eval.query_net)
@@ -212,7 +209,7 @@ def train_and_evaluate(setup: TrainSetup, config: ConfigDict, directory: Path, *
         "seconds_train": seconds,
         "machine": setup.devices.describe(),
     }
-    check_folder()
+    processes.run_on_leader(folder.check)
     if processes.leads():
         model.save(directory)
         workdir.write_json(directory / "result.json", result)

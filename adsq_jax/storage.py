@@ -56,8 +56,11 @@ def absolute(text: str) -> str:
 def normal(path: Path | str) -> str:
     """Return the absolute path of a folder or file of this machine in its shortest form: with one / and without `.` and `..`.
 
-    Symbolic links stay, but for one that is followed by `..`, which leads to the folder above the link's target.
+    Symbolic links stay, but for one that is followed by `..`, which leads to the folder above the link's target. The path of an
+    object store stays as it is.
     """
+    if is_remote(path):
+        return str(path)
     given = os.fspath(path)
     short = "/" + os.path.abspath(given).lstrip("/")  # abspath keeps two slashes at the beginning
     with contextlib.suppress(OSError):

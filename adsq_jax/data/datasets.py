@@ -157,6 +157,20 @@ def open_source(settings: Settings) -> Source:
         ) from error
 
 
+def open_prepared(settings: Settings) -> Source:
+    """Open the images as `open_source` does, but download and prepare nothing.
+
+    Raises:
+      InputError: as `open_source`; or the data set isn't prepared.
+    """
+    if settings.reader != "tfds" and settings.name != "nuswide":
+        return open_source(settings)
+    from adsq_jax.data.readers import tfds_sets  # imports TFDS, which takes a second
+
+    with tfds_sets.prepared_only():
+        return open_source(settings)
+
+
 def _open_files(settings: Settings, directory: Path) -> Source:
     if settings.reader == "lists":
         return lists.read(directory, lists=storage.path(settings.lists or settings.directory))

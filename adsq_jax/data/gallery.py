@@ -79,7 +79,7 @@ def check_present(gallery: Gallery) -> None:
     Raises:
       InputError: none of them is there.
     """
-    if gallery.is_folder or gallery.prefix.startswith(_TFDS) or storage.is_remote(gallery.prefix):
+    if gallery.is_folder or not gallery.is_on_files or storage.is_remote(gallery.prefix):
         return
     rows = range(len(gallery))
     if not any(os.path.exists(gallery.id(row)) for row in rows):
@@ -91,7 +91,7 @@ def check_present(gallery: Gallery) -> None:
 
 
 def _prefix(path: Path) -> str:
-    return f"{str(path).rstrip('/')}/" if storage.is_remote(path) else os.path.join(storage.normal(path), "")
+    return os.path.join(storage.normal(path), "")
 
 
 def _open_tfds(images: str, directory: str) -> Gallery:

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 
 from adsq_jax import index
-from adsq_jax.data import images
 from adsq_jax.data.images import BadImage
 from adsq_jax.errors import InputError
 from adsq_jax.index import CodeIndex
@@ -18,7 +17,6 @@ from adsq_jax.inference import hits, html_page
 from adsq_jax.inference.hits import Hit
 from adsq_jax.inference.model import Model
 
-_SIDE = 160  # pixels of a shown picture's shorter side
 _LONGER = 320  # pixels of its longer side, at most
 _MAX_IDS = 100_000  # ids that samples are drawn from
 _MAX_KEPT = 32 * 2**20  # characters of thumbnails that are kept, since many visitors see the same
@@ -66,7 +64,7 @@ class Finder:
           InputError: it isn't a picture, costs too much to decode, or has a size that the model can't take.
         """
         try:
-            pixels, shown = self._decode(content, (self._model.resize, _SIDE))
+            pixels, shown = self._decode(content, (self._model.resize, hits.SIDE))
         except BadImage as error:
             raise InputError(f"{name} {error}") from error
         except OSError as error:  # no process, for instance where memory lacks
@@ -124,10 +122,10 @@ class Finder:
         """Return a picture of the index for `src`; None if it can't be shown."""
         source = self._thumbnails.get(name)
         if source is None:
-            try:
-                source = _source(images.decode(self._read(name), shorter_side=_SIDE))
-            except (OSError, ValueError):  # among them BadImage and InputError; a record of TFDS has no file
+            pixels = hits.decode_small(lambda: self._read(name))
+            if pixels is None:
                 return None
+            source = _source(pixels)
             self._thumbnails.keep(name, source)
         return source
 

@@ -189,6 +189,11 @@ def run_on_all(function: Callable[[], _Result]) -> _Result:
     return result  # type: ignore[return-value]  # it did not fail
 
 
+def run_on_leader(function: Callable[[], _Result]) -> _Result | None:
+    """Call a function in process 0 alone; if it raises InputError, all raise it. Return its result there, None elsewhere."""
+    return run_on_all(lambda: function() if leads() else None)
+
+
 def check_same(**values: str) -> None:
     """Raise InputError in all processes if the values, as `config="3f0c..."`, or the numbers of devices are not the same."""
     _check_devices()

@@ -107,7 +107,7 @@ def write(table: Path, *, version: int, items: int, known: Mapping[str, str], ve
     files = {}
     for name in _files(table):
         with contextlib.suppress(FileNotFoundError):  # old deletions, which LanceDB may remove
-            stamp = _stamp(table / name)
+            stamp = stamp_of(table / name)
             files[name] = known.get(name) or _checksum(table / name)
             verified.setdefault(name, stamp)
     stored = Checksums(version, items, files)
@@ -134,7 +134,7 @@ def check_files(table: Path, files: Mapping[str, str], *, verified: dict[str, St
     """
     for name, checksum in files.items():
         with contextlib.suppress(FileNotFoundError):
-            stamp = _stamp(table / name)
+            stamp = stamp_of(table / name)
             if verified.get(name) == stamp:
                 continue
             if _checksum(table / name) != checksum:
@@ -175,7 +175,8 @@ def _texts_that_end(content: bytes, ending: bytes, *, lengths: set[int]) -> set[
     return {content[end - length : end].decode("latin-1") for end in ends for length in lengths}
 
 
-def _stamp(path: Path) -> Stamp:
+def stamp_of(path: Path) -> Stamp:
+    """Return size, time and inode of a file."""
     status = path.stat()
     return status.st_size, status.st_mtime_ns, status.st_ino
 

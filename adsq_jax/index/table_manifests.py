@@ -9,7 +9,7 @@ import struct
 from pathlib import Path
 
 from adsq_jax.errors import InputError
-from adsq_jax.index.checksums import Stamp
+from adsq_jax.index.checksums import Stamp, stamp_of
 
 _MAGIC = b"LANC"  # ends a manifest's file, after its position (8 bytes) and version (4)
 _BASE_PATHS = 18  # the field of other places
@@ -33,8 +33,7 @@ def check_local(table: Path, *, checked: dict[str, Stamp]) -> None:
         raise InputError(f"{table.parent / _CATALOG} can name other places for the index, which isn't opened; fix: {_FIX}")
     for path in [*table.glob("*.manifest"), *(table / "_versions").glob("*.manifest")]:
         try:
-            status = path.stat()
-            stamp = status.st_size, status.st_mtime_ns, status.st_ino
+            stamp = stamp_of(path)
             if checked.get(path.name) == stamp:
                 continue
             content = path.read_bytes()

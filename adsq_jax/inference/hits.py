@@ -1,7 +1,7 @@
 """Find the pictures of an index that are nearest to a query, and show them as a table, a page or a contact sheet."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from adsq_jax.inference.model import Model
 from adsq_jax.inference.pictures import Places
 from adsq_jax.run import tables
 
-_SIDE = 160  # pixels of a thumbnail's shorter side
+SIDE = 160  # pixels of a thumbnail's shorter side
 
 
 class Hit(NamedTuple):
@@ -97,17 +97,19 @@ def table(query: str, hits: Sequence[Hit]) -> str:
 
 def thumbnail(picture: str, places: Places) -> np.ndarray | None:
     """Return an item's picture, small, uint8[h, w, 3]; None if it is at none of the places, was deleted or is not a picture."""
-    try:
-        return images.decode(pictures.read(picture, places), shorter_side=_SIDE)
-    except (OSError, ValueError):  # among them BadImage and InputError; a record of TFDS has no file
-        return None
+    return decode_small(lambda: pictures.read(picture, places))
 
 
 def _query_thumbnail(query: str) -> np.ndarray | None:
     """Return a query's picture, small: its path is from the command line, not from data."""
+    return decode_small(lambda: images.read(storage.path(query)))
+
+
+def decode_small(read: Callable[[], bytes]) -> np.ndarray | None:
+    """Return the picture that `read` gives, small, uint8[h, w, 3]; None if it raises an error, or gives no picture."""
     try:
-        return images.decode(images.read(storage.path(query)), shorter_side=_SIDE)
-    except (OSError, ValueError):
+        return images.decode(read(), shorter_side=SIDE)
+    except (OSError, ValueError):  # among them BadImage and InputError; a record of TFDS has no file
         return None
 
 

@@ -136,7 +136,7 @@ def open_images(result: dict[str, Any], codes: Codes, *, folders: Sequence[str],
     try:
         settings = config_module.data_settings(ConfigDict(result["config"]))
         places = _places(settings, named, remote=remote)
-        source = Images(_open(settings), places)
+        source = Images(datasets.open_prepared(settings), places)
         for part, labels in codes.labels.items():
             rows = codes.rows[part]
             same = source.labels.ids(rows) if labels.ndim == 1 else source.labels[rows]
@@ -163,12 +163,3 @@ def _places(settings: Settings, named: Places | None, *, remote: bool) -> Places
     if settings.reader != "tfds" and not named.holds(settings.directory):
         raise InputError(f"the data are in {settings.directory}; fix: --pictures={settings.directory}, or leave it out")
     return named
-
-
-def _open(settings: Settings) -> Source:
-    if settings.reader != "tfds" and settings.name != "nuswide":
-        return datasets.open_source(settings)
-    from adsq_jax.data.readers import tfds_sets  # imports TFDS, which takes a second
-
-    with tfds_sets.prepared_only():
-        return datasets.open_source(settings)

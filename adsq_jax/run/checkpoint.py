@@ -75,7 +75,7 @@ class Checkpoints:
           info: saved with the state, in types that JSON has.
           measured: the score on held-out images, higher is better. `best.json` names the best checkpoint, which stays.
         """
-        processes.run_on_all(lambda: self._run.check() if processes.leads() else None)  # orbax would make the folder again
+        processes.run_on_leader(self._run.check)  # orbax would make the folder again
         if processes.total(processes.leads() and step in self.steps()):
             return
         state = self._cut_padding(state)
@@ -166,7 +166,7 @@ class Checkpoints:
 
     def _newest_intact(self) -> int:
         """Return the newest step with undamaged files, the same in all processes, or -1."""
-        step = processes.run_on_all(lambda: self._find_newest_intact() if processes.leads() else 0)
+        step = processes.run_on_leader(self._find_newest_intact) or 0
         step = int(processes.total(step))
         self._manager.reload()
         return step

@@ -462,6 +462,35 @@ def _request(random: random.Random) -> bytes:
     return as_text(request)
 
 
+async def _ask(application: Any, request: dict[str, Any]) -> list[dict[str, Any]]:
+    """Send a request to an ASGI application; return what it answers."""
+    body, sent, ended = base64.b64decode(request["body"]), list[dict[str, Any]](), list[bool]()
+    size = max(1, -(-len(body) // request["pieces"]))
+    pieces = [body[start : start + size] for start in range(0, len(body), size)] or [b""]
+    messages = [{"type": "http.request", "body": piece, "more_body": piece is not pieces[-1]} for piece in pieces]
+    messages = [*messages[:-1], {"type": "http.disconnect"}] if request["leaves"] else messages
+
+    async def receive() -> dict[str, Any]:
+        return messages.pop(0) if messages else {"type": "http.disconnect"}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": request["method"],
+        "path": request["path"],
+        "query_string": request["query"].encode("latin-1"),
+        "headers": [(name.encode(), text.encode("utf-8")) for name, text in request["headers"]],
+        "state": {"abort": lambda: ended.append(True), "has_ended": lambda: False},
+    }
+    await application(scope, receive, send)
+    starts = [message["status"] for message in sent if message["type"] == "http.response.start"]
+    if not (len(starts) == 1 and starts[0] in _STATUSES) and not ended:
+        raise RuntimeError(f"answers {starts}")
+    return sent
+
+
 def http_reader() -> Reader:
     """Requests to the demo, as calls of its application: each gets one answer of a known status, or its connection is ended."""
     import asyncio
@@ -497,37 +526,13 @@ def http_reader() -> Reader:
             index.parse(where) if where.strip() else None
             return [Hit(1, 0, "/a.png", ("a",))], 0.1, 1
 
-    async def ask(request: dict[str, Any]) -> list[dict[str, Any]]:
-        body, sent, ended = base64.b64decode(request["body"]), list[dict[str, Any]](), list[bool]()
-        size = max(1, -(-len(body) // request["pieces"]))
-        pieces = [body[start : start + size] for start in range(0, len(body), size)] or [b""]
-        messages = [{"type": "http.request", "body": piece, "more_body": piece is not pieces[-1]} for piece in pieces]
-        messages = [*messages[:-1], {"type": "http.disconnect"}] if request["leaves"] else messages
-
-        async def receive() -> dict[str, Any]:
-            return messages.pop(0) if messages else {"type": "http.disconnect"}
-
-        async def send(message: dict[str, Any]) -> None:
-            sent.append(message)
-
-        scope = {
-            "type": "http",
-            "method": request["method"],
-            "path": request["path"],
-            "query_string": request["query"].encode("latin-1"),
-            "headers": [(name.encode(), text.encode("utf-8")) for name, text in request["headers"]],
-            "state": {"abort": lambda: ended.append(True), "has_ended": lambda: False},
-        }
-        with contextlib.closing(server.Application(Finder(), hosts={"127.0.0.1", "localhost"})) as application:  # type: ignore[arg-type]
-            await application(scope, receive, send)
-        starts = [message["status"] for message in sent if message["type"] == "http.response.start"]
-        if not (len(starts) == 1 and starts[0] in _STATUSES) and not ended:
-            raise RuntimeError(f"answers {starts}")
-        return sent
-
     def use(case: bytes, folder: Path) -> Any:
-        with contextlib.redirect_stderr(io.StringIO()) as errors:
-            sent = asyncio.run(ask(json.loads(case)))
+        finder: Any = Finder()
+        with (
+            contextlib.redirect_stderr(io.StringIO()) as errors,
+            contextlib.closing(server.Application(finder, hosts={"127.0.0.1", "localhost"})) as application,
+        ):
+            sent = asyncio.run(_ask(application, json.loads(case)))
         if errors.getvalue().strip():
             raise RuntimeError(errors.getvalue().strip().splitlines()[-1])
         if any(message.get("status") == 400 for message in sent):
