@@ -41,7 +41,8 @@ def start_worker(numbers: Any, given: argparse.Namespace) -> None:
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, cores[numbers.get() % len(cores) :: given.jobs])
     host.split_into_devices(batch_size=1, host_devices=1)
-    jax.config.update("jax_compilation_cache_dir", str(given.work.absolute() / "compiled"))
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(given.work.absolute() / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
