@@ -31,7 +31,7 @@ class ImgNet(nn.Module):
     def setup(self) -> None:
         """Make the semantic layer and the hash layer."""
         self.semantic = nn.Dense(self.features)
-        self.hash = nn.Dense(self.bits)
+        self.hash = nn.Dense(self.bits, use_bias=self.head != "batch_norm")  # which would take a bias away again
         if self.head == "batch_norm":
             # It always learns its statistics, also where those of a pretrained backbone are frozen: it starts without any.
             self.hash_norm = nn.BatchNorm(momentum=0.9, epsilon=1e-5, axis_name=self.axis_name)

@@ -71,6 +71,8 @@ def of_head(head):
     variables = jax.tree.map(lambda x: np.abs(random.normal(size=x.shape)).astype(np.float32), shapes)
     linear = {**variables["params"]}
     del linear["hash_norm"]
+    linear["hash"] = {"bias": np.zeros(5, np.float32), **linear["hash"]}
+    assert ("bias" in variables["params"]["hash"]) == (head == "layer_norm")
     _, outputs = build(Channels(), head="linear").clone(backbone=None).apply({"params": linear}, features, train=False)
     return model, variables, features, np.asarray(outputs, np.float64)
 
