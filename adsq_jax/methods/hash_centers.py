@@ -147,15 +147,13 @@ def _linear_code(dimension: int, bits: int, seed: int) -> np.ndarray:
     others = random.permutation(messages[(messages & (messages - 1)) != 0])
     columns = np.concatenate([units, others])[: max(_ENTRIES >> dimension, 2 * bits, dimension)]
     ones = (np.bitwise_count(messages[:, None] & columns) & 1).astype(np.int8)  # bits of the words, [words - 1, columns]
-    best = None
+    codes = []
     for _ in range(max(1, min(_STARTS, 2 ** (10 - min(dimension, 10))))):
         drawn = random.integers(len(columns), size=bits)
         drawn[:dimension] = np.arange(dimension)[:bits]  # unit vectors: all words differ
-        for chosen in (drawn, _exchanged(drawn, ones)):
-            weight = ones[:, chosen].sum(axis=1).min()
-            if best is None or weight > best[0]:
-                best = (weight, columns[chosen])
-    words = np.bitwise_count(np.arange(2**dimension)[:, None] & best[1]) & 1
+        codes += [_exchanged(drawn, ones), drawn]
+    best = max(codes, key=lambda chosen: ones[:, chosen].sum(axis=1).min())
+    words = np.bitwise_count(np.arange(2**dimension)[:, None] & columns[best]) & 1
     return 1 - 2 * words.astype(np.float32)
 
 

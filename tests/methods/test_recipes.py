@@ -66,7 +66,7 @@ def test_a_recipe_makes_a_method():
 def test_a_loss_has_default_settings(name):
     """Without settings, the loss of a recipe equals that of its method with default settings."""
     recipe, u = METHODS[name], np.random.default_rng(0).normal(size=(6, 8)).astype(np.float32) / 2
-    parameters = {"kernel": jnp.ones((8, 3)), "bias": jnp.zeros(3)}
+    parameters = {"kernel": jnp.ones((8, 3)), "bias": jnp.zeros(3), "proxies": jnp.ones((3, 8))}
     guidance = methods.objective.Guidance(u, u, np.full(6, 1 / 6, np.float32))
     inputs = methods.loss_inputs(u, [0, 1, 2, 0, 1, 1], parameters=parameters, guidance=guidance)
     assert recipe.loss(inputs) == recipe().loss(inputs)
