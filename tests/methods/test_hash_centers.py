@@ -90,6 +90,14 @@ def test_distinct_as_long_as_there_are_enough(classes, bits):
     assert len(np.unique(centers_of(classes, bits), axis=0)) == classes
 
 
+def test_distinct_before_the_search(monkeypatch):
+    """Each start has a basis among its columns, so that words differ even if the search does nothing."""
+    monkeypatch.setattr(hash_centers, "_SWEEPS", 0)
+    for dimension, bits in ((10, 10), (6, 8)):
+        words = hash_centers._linear_code.__wrapped__(dimension, bits, 0)
+        assert len(np.unique(words, axis=0)) == 2**dimension
+
+
 def test_more_classes_than_codes():
     """Then some share a center, and the smallest distance says so."""
     centers = centers_of(9, 3)
@@ -106,6 +114,7 @@ def test_the_seed():
     other = centers_of(100, 48, seed=1)
     assert not np.array_equal(first, other)
     assert smallest_distance(other) >= 21
+    assert not np.array_equal(linear_code(7, 48, seed=0), linear_code(7, 48, seed=1))
 
 
 @pytest.mark.parametrize(("dimension", "bits"), [(1, 5), (3, 7), (5, 24), (7, 12)])

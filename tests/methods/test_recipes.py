@@ -164,6 +164,14 @@ def test_settings_are_config_keys(name):
     assert default.eval.query_net == ("sum" if method.twin else "ff")
 
 
+@pytest.mark.parametrize(
+    ("name", "head"), [("orthohash", "batch_norm"), ("dpn", "linear"), ("hyp2", "linear"), ("csq", "tanh")]
+)
+def test_the_head_is_that_of_the_paper(name, head):
+    """BatchNorm before the sign in OrthoHash; bare outputs where the loss has cosines or a hinge; tanh for CSQ's bits."""
+    assert METHODS[name]().head == head
+
+
 def test_the_settings_of_adsq_are_the_config():
     """The recipe's defaults are config.objective's for data with one label an image."""
     assert config.default().objective.to_dict() == methods.adsq.settings
