@@ -37,11 +37,13 @@ dch = _recipe("dch")
 greedyhash = _recipe("greedyhash")
 csq = _recipe("csq")
 orthohash = _recipe("orthohash")
+dpn = _recipe("dpn")
+hyp2 = _recipe("hyp2")
 classify = _recipe("classify")
 
 METHODS: dict[str, Recipe] = {
     recipe.name: recipe
-    for recipe in (adsq, dsh, dpsh, dhn, hashnet, dsdh, adsh, dadh, dseh, dch, greedyhash, csq, orthohash, classify)
+    for recipe in (adsq, dsh, dpsh, dhn, hashnet, dsdh, adsh, dadh, dseh, dch, greedyhash, csq, orthohash, dpn, hyp2, classify)
 }
 __all__ += METHODS
 

@@ -4,8 +4,9 @@ Each class has a hash center. Each bit of an image is classified, by itself, tow
 towards the majority of their centers, where a random sign decides ties. The quantization loss is log cosh(|u| - 1).
 
 Elsewhere: the authors' code and DeepHash-pytorch have (|u| - 1)^2 for log cosh; the authors' code adds a pair loss that the
-paper lacks. Without Hadamard centers both draw random signs until the centers are far apart; the paper, like this, draws once.
-Deviations: a bit's sign for ties is drawn once, not for each image; u in [-1, 1] stands for the paper's (1 + u) / 2.
+paper lacks.
+Deviations: where no matrix of Sylvester's has enough rows, centers are as far apart as in `hash_centers.py`, where the paper
+draws random signs; a bit's sign for ties is drawn once, not for each image; u in [-1, 1] stands for the paper's (1 + u) / 2.
 """
 
 from functools import partial
@@ -13,7 +14,7 @@ from functools import partial
 import jax.numpy as jnp
 
 from adsq_jax.methods.dhn import log_cosh
-from adsq_jax.methods.hash_centers import hash_centers, random_signs
+from adsq_jax.methods.hash_centers import majority_centers
 from adsq_jax.methods.method import LossInputs, Method
 from adsq_jax.methods.objective import Terms
 
@@ -23,10 +24,8 @@ TUNING_GRID = ({"quantization": 1e-4}, {"quantization": 0.1})
 
 def loss(inputs: LossInputs, *, central: float = 1.0, quantization: float = 1e-4) -> Terms:
     """Return the terms of equation 6."""
-    u, labels = inputs.relaxed_codes, inputs.labels
-    votes = labels @ hash_centers(labels.shape[1], u.shape[1], seed=inputs.seed)  # [batch, bits]
-    votes = jnp.where(votes == 0, random_signs(1, u.shape[1], seed=inputs.seed + 1), votes)
-    agreement = jnp.where(votes > 0, u, -u)  # 1 where a bit equals its center's
+    u = inputs.relaxed_codes
+    agreement = u * majority_centers(inputs.labels, u.shape[1], seed=inputs.seed)  # 1 where a bit equals its center's
     return {
         "central": -central * jnp.mean(jnp.log(jnp.maximum((1 + agreement) / 2, 1e-6))),
         "quantization": quantization * jnp.mean(log_cosh(jnp.abs(u) - 1)),

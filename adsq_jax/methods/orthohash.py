@@ -1,8 +1,10 @@
 """OrthoHash: Hoe et al., One Loss for All: Deep Hashing with a Single Cosine Similarity based Learning Objective, NeurIPS 2021.
 
 Softmax over scaled cosines between codes and the classes' hash centers, with a margin for an image's own classes: equations 5
-to 7. Deviations: several labels are equal parts of the target; no batch normalisation before the sign, since all methods have
-the same networks.
+to 7. Relaxed codes are the batch-normalised outputs of the hash layer, as in the paper and its authors' code, so that about
+half of the images have each bit. Several labels are equal parts of the target, as in the authors' code.
+
+Deviation: hash centers of `hash_centers.py`, also where the authors' code draws random signs.
 """
 
 from functools import partial
@@ -25,4 +27,4 @@ def loss(inputs: LossInputs, *, scale: float = 8.0, margin: float = 0.2) -> Term
 
 def method(*, scale: float, margin: float) -> Method:
     """Return OrthoHash."""
-    return Method(loss=partial(loss, scale=scale, margin=margin), bounded=False)
+    return Method(loss=partial(loss, scale=scale, margin=margin), head="batch_norm")

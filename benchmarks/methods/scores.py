@@ -18,6 +18,7 @@ BOTH, ALONE = "ADSQ (both)", "ADSQ (f)"
 NAMES = {  # of the methods that aren't written in capitals
     "greedyhash": "GreedyHash",
     "hashnet": "HashNet",
+    "hyp2": "HyP2",
     "orthohash": "OrthoHash",
 }
 QUERY_NETS = {

@@ -53,6 +53,7 @@ class Problem:
         self.label_codes = self.drawn(random, len(self.sets.sets), bits)
         self.classifier = random.normal(size=(bits, CLASSES)).astype(np.float32)
         self.bias = random.normal(size=CLASSES).astype(np.float32)
+        self.proxies = random.normal(size=(CLASSES, bits)).astype(np.float32)
 
     @staticmethod
     def drawn(random, rows, bits):
@@ -92,7 +93,7 @@ class Problem:
             "guidance": objective.Guidance(
                 self.label_semantic, self.label_codes, (self.sets.counts / self.n).astype(np.float32)
             ),
-            "parameters": {"kernel": self.classifier, "bias": self.bias},
+            "parameters": {"kernel": self.classifier, "bias": self.bias, "proxies": self.proxies},
             "progress": jnp.float32(self.progress),
             "statistics": self.statistics,
             "seed": SEED,
@@ -178,16 +179,32 @@ def of_greedyhash(problem, *, alpha):
     return {"classification": terms["classification"], "penalty": alpha * terms["quantization"]}
 
 
-def of_csq(problem, *, central, quantization):
+def centers_and_ties(problem):
+    """Return the arguments of oracles with hash centers, whose own tests are in test_hash_centers.py."""
     centers = np.asarray(hash_centers.hash_centers(CLASSES, problem.bits, seed=SEED))
     ties = np.asarray(hash_centers.random_signs(1, problem.bits, seed=SEED + 1))[0]
-    terms = oracles.csq(problem.u, problem.labels, centres=centers, ties=ties)
+    return {"centres": centers, "ties": ties}
+
+
+def of_csq(problem, *, central, quantization):
+    terms = oracles.csq(problem.u, problem.labels, **centers_and_ties(problem))
     return {"central": central * terms["centre"], "quantization": quantization * terms["quantization"]}
 
 
 def of_orthohash(problem, *, scale, margin):
     targets = np.asarray(hash_centers.hash_centers(CLASSES, problem.bits, seed=SEED))
     return oracles.orthohash(problem.u, problem.labels, targets=targets, scale=scale, margin=margin)
+
+
+def of_dpn(problem, *, polarization_margin, decay):
+    terms = oracles.dpn(problem.u, problem.labels, margin=polarization_margin, **centers_and_ties(problem))
+    return {"polarization": terms["polarization"], "decay": decay / problem.bits * terms["square"]}
+
+
+def of_hyp2(problem, *, beta, proxy_rate):
+    distance = 2 * problem.bits // 3  # of the best code of four words, by Plotkin's bound
+    terms = oracles.hyp2(problem.u, problem.labels, proxies=problem.proxies, distance=distance)
+    return {**terms, "pairs": beta * terms["pairs"]}
 
 
 def of_classify(problem, *, smoothing):
@@ -275,27 +292,34 @@ def test_greedyhash_passes_the_gradient_through_the_sign():
     np.testing.assert_allclose(gradient, residue @ problem.classifier.T / len(z), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize(("classes", "bits"), [(5, 8), (8, 8), (12, 8), (16, 8), (2, 1), (100, 64)])
-def test_centers_are_rows_of_hadamards_matrix(classes, bits):
-    """Row i is -1 where i and the column have an odd number of common binary digits; rows from K on are negatives."""
-    centers = np.asarray(hash_centers.hash_centers(classes, bits, seed=0))
-    assert centers.dtype == np.float32
-    for i, k in np.ndindex(classes, bits):
-        assert centers[i, k] == (-1) ** bin(i % bits & k).count("1") * (-1 if i >= bits else 1)
-    distances = (bits - centers @ centers.T) / 2
-    assert (distances[~np.eye(classes, dtype=bool)] >= bits / 2).all()
-    assert np.array_equal(centers, hash_centers.hash_centers(classes, bits, seed=1))
+def test_hyp2_takes_pairs_of_images_with_several_labels_alone():
+    """By hand, K = 2, four classes, so d = 1 and z = 0: images 0 and 1 are unlike, 2 has one label, 3 shares one with both."""
+    labels = np.array([[1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 0, 1], [1, 0, 1, 0]], np.uint8)
+    u = np.array([[1.0, 0.0], [0.6, 0.8], [1.0, 0.0], [1.0, 0.0]], np.float32)
+    problem = Problem("multi", 2)
+    inputs = problem.inputs()._replace(relaxed_codes=jnp.asarray(u), labels=jnp.asarray(labels, jnp.float32))
+    found = METHODS["hyp2"].loss(inputs, beta=1.0)["pairs"]
+    np.testing.assert_allclose(found, 0.6, rtol=1e-6)
 
 
-@pytest.mark.parametrize(("classes", "bits"), [(17, 8), (10, 12), (200, 48)])
-def test_centers_are_coins_where_hadamard_has_too_few(classes, bits):
-    """With more classes than 2 K, or if K isn't a power of 2: about as many +1 as -1, fixed by the seed."""
-    first, again, other = (np.asarray(hash_centers.hash_centers(classes, bits, seed=seed)) for seed in (0, 0, 1))
-    assert first.shape == (classes, bits)
-    assert set(np.unique(first)) == {-1, 1}
-    assert abs(first.mean()) < 4 / math.sqrt(first.size)
-    assert np.array_equal(first, again)
-    assert not np.array_equal(first, other)
+BEST_LINEAR = {  # classes and bits: d of the best linear code with so many words, from the tables of Brouwer and Grassl
+    (10, 12): 6, (10, 24): 12, (10, 48): 24, (10, 64): 33, (21, 12): 4, (21, 36): 17, (38, 16): 6, (80, 24): 10, (100, 32): 14,
+    (100, 48): 22, (100, 64): 32,
+}  # fmt: skip
+
+
+def test_hyp2_has_the_threshold_of_its_authors():
+    """z = 1 - 2 d / K."""
+    for (classes, bits), distance in BEST_LINEAR.items():
+        np.testing.assert_allclose(METHODS["hyp2"].module._threshold(bits, classes), 1 - 2 * distance / bits, atol=1e-12)
+
+
+def test_hyp2s_proxies():
+    """He's rule: a variance of 2 / classes; a rate of 10 makes the same directions ten times shorter."""
+    (at_1, at_10) = (METHODS["hyp2"](proxy_rate=rate).parameters(jax.random.key(0), 64, 100)["proxies"] for rate in (1.0, 10.0))
+    assert at_1.shape == (100, 64)
+    np.testing.assert_allclose(np.var(at_1), 2 / 100, rtol=0.05)
+    np.testing.assert_allclose(at_1, 10 * at_10, rtol=1e-5)
 
 
 def test_csq_decides_ties_by_coins():
@@ -364,7 +388,7 @@ def test_gradients_are_finite_at_the_edges(name):
         "all alike": (same, np.repeat(semantic[:1], len(BATCH), axis=0)),
         "saturated and alike": (np.repeat(signs[:1], len(BATCH), axis=0), 1e-8 * semantic),
     }
-    if not METHODS[name]().bounded:
+    if METHODS[name]().head in ("linear", "batch_norm"):
         edges["huge"] = (1e3 * signs, 1e3 * semantic)
     for edge, (u, features) in edges.items():
         outputs = {"relaxed_codes": u, "semantic": features, "parameters": problem.inputs().parameters}
@@ -387,16 +411,18 @@ def test_every_image_has_a_gradient(name):
 def over_devices(name, devices):
     """Return gradients and metrics by device, of a training step on a batch of 8 of 12 images over devices."""
     random, method = np.random.default_rng(1), METHODS[name]()
-    model = ImgNet(backbone=None, bits=6, features=8, mean=(0.5,) * 3, deviation=(0.5,) * 3, bounded=method.bounded)
+    model = ImgNet(backbone=None, bits=6, features=8, mean=(0.5,) * 3, deviation=(0.5,) * 3, head=method.head, axis_name=AXIS)
     index, sets = np.array([9, 2, 4, 11, 0, 5, 7, 1], np.int32), np.array([[1, 0, 0], [0, 1, 1], [0, 0, 1]], np.uint8)
     batch = {"inputs": random.normal(size=(8, 10)).astype(np.float32), "index": index, "label_set": index % 3}
-    params = jax.jit(partial(model.init, train=False))(jax.random.key(0), batch["inputs"])["params"]
+    variables = jax.jit(partial(model.init, train=False))(jax.random.key(0), batch["inputs"])
+    params, batch_stats = variables["params"], variables.get("batch_stats", {})
     if method.parameters is not None:
         params = {**params, "method": method.parameters(jax.random.key(1), 6, 3)}
     drawn = partial(random.uniform, -1, 1)
     by_device = partial(jax.tree.map, lambda x: x.reshape(devices, -1, *x.shape[1:]))
     bank = drawn((12, 6)).astype(np.float32)
-    state = ImgNetState(params=params, batch_stats={}, opt_state=(), key=np.array([0, 1], np.uint32), bank=by_device(bank))
+    key = np.array([0, 1], np.uint32)
+    state = ImgNetState(params=params, batch_stats=batch_stats, opt_state=(), key=key, bank=by_device(bank))
     targets = Targets(
         bank=by_device(drawn((12, 6)).astype(np.float32)) if method.twin else None,
         codes=by_device(random.choice(np.array([-1, 1], np.int8), (12, 6))),
@@ -427,9 +453,9 @@ def over_devices(name, devices):
 
 
 @pytest.mark.parametrize("devices", [2, 4])
-@pytest.mark.parametrize("name", ["adsh", "dadh", "dhn", "greedyhash", "dseh"])
+@pytest.mark.parametrize("name", ["adsh", "dadh", "dhn", "greedyhash", "dseh", "orthohash"])
 def test_any_number_of_devices_gives_the_same_loss_and_gradients(name, devices):
-    """Terms of rows, pairs within the batch, a classifier, LabelNet: loss and gradients equal those of one device to 1e-5."""
+    """Rows, pairs of the batch, a classifier, LabelNet, BatchNorm: loss and gradients equal those of one device to 1e-5."""
     (gradients, terms), (of_many, terms_of_many) = over_devices(name, 1), over_devices(name, devices)
     for wanted, found in zip(jax.tree.leaves(gradients), jax.tree.leaves(of_many), strict=True):
         assert np.abs(wanted).max() > 1e-4

@@ -66,7 +66,7 @@ def test_a_recipe_makes_a_method():
 def test_a_loss_has_default_settings(name):
     """Without settings, the loss of a recipe equals that of its method with default settings."""
     recipe, u = METHODS[name], np.random.default_rng(0).normal(size=(6, 8)).astype(np.float32) / 2
-    parameters = {"kernel": jnp.ones((8, 3)), "bias": jnp.zeros(3)}
+    parameters = {"kernel": jnp.ones((8, 3)), "bias": jnp.zeros(3), "proxies": jnp.ones((3, 8))}
     guidance = methods.objective.Guidance(u, u, np.full(6, 1 / 6, np.float32))
     inputs = methods.loss_inputs(u, [0, 1, 2, 0, 1, 1], parameters=parameters, guidance=guidance)
     assert recipe.loss(inputs) == recipe().loss(inputs)
@@ -162,6 +162,14 @@ def test_settings_are_config_keys(name):
     assert ("label_net" in default) == method.label_net
     assert "objective" not in default
     assert default.eval.query_net == ("sum" if method.twin else "ff")
+
+
+@pytest.mark.parametrize(
+    ("name", "head"), [("orthohash", "batch_norm"), ("dpn", "linear"), ("hyp2", "linear"), ("csq", "tanh")]
+)
+def test_the_head_is_that_of_the_paper(name, head):
+    """BatchNorm before the sign in OrthoHash; bare outputs where the loss has cosines or a hinge; tanh for CSQ's bits."""
+    assert METHODS[name]().head == head
 
 
 def test_the_settings_of_adsq_are_the_config():

@@ -339,3 +339,28 @@ def orthohash(u, labels, *, targets, scale=8.0, margin=0.2):
         logits = [scale * (cosine(row, target) - margin * bool(y)) for target, y in zip(targets, own, strict=True)]
         values.append(soft_cross_entropy(logits, own))
     return {"classification": mean(values)}
+
+
+def dpn(u, labels, *, centres, ties, margin=1.0):
+    """DPN: [margin - u t]+ with the centre's bits t, and u^2, both as means over images and bits."""
+    hinges = []
+    for row, own in zip(u, labels, strict=True):
+        for x, bit in zip(row, csq_centre(own, centres, ties), strict=True):
+            hinges.append(max(0.0, margin - float(x) * float(bit)))
+    return {"polarization": mean(hinges), "square": bit_mean(u, lambda x: x * x)}
+
+
+def hyp2(u, labels, *, proxies, distance):
+    """HyP2: 1 - cos to own proxies; [cos - z]+ to others, and of unlike images of several labels; z = 1 - 2 distance / K."""
+    z = 1 - 2 * distance / len(u[0])
+    own, others, pairs = [], [], []
+    for row, labels_of in zip(u, labels, strict=True):
+        for proxy, y in zip(proxies, labels_of, strict=True):
+            if y:
+                own.append(1 - cosine(row, proxy))
+            else:
+                others.append(max(0.0, cosine(row, proxy) - z))
+    for i, j in batch_pairs(len(u)):
+        if sum(labels[i]) > 1 and sum(labels[j]) > 1 and not share_a_label(labels[i], labels[j]):
+            pairs.append(max(0.0, cosine(u[i], u[j]) - z))
+    return {name: mean(values) if values else 0.0 for name, values in (("own", own), ("others", others), ("pairs", pairs))}
