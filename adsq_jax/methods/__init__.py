@@ -37,11 +37,16 @@ dch = _recipe("dch")
 greedyhash = _recipe("greedyhash")
 csq = _recipe("csq")
 orthohash = _recipe("orthohash")
+bihalf = _recipe("bihalf")
+psldh = _recipe("psldh")
 classify = _recipe("classify")
 
 METHODS: dict[str, Recipe] = {
     recipe.name: recipe
-    for recipe in (adsq, dsh, dpsh, dhn, hashnet, dsdh, adsh, dadh, dseh, dch, greedyhash, csq, orthohash, classify)
+    for recipe in (
+        *(adsq, dsh, dpsh, dhn, hashnet, dsdh, adsh, dadh, dseh, dch, greedyhash, csq, orthohash),
+        *(bihalf, psldh, classify),
+    )
 }
 __all__ += METHODS
 

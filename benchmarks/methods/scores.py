@@ -19,6 +19,7 @@ NAMES = {  # of the methods that aren't written in capitals
     "greedyhash": "GreedyHash",
     "hashnet": "HashNet",
     "orthohash": "OrthoHash",
+    "bihalf": "Bi-half",
 }
 QUERY_NETS = {
     "ff": "f for both",

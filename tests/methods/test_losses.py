@@ -14,8 +14,10 @@ from support import oracles
 
 from adsq_jax.devices.mesh import AXIS
 from adsq_jax.errors import InputError
-from adsq_jax.methods import METHODS, hash_centers, objective
+from adsq_jax.methods import METHODS, hash_centers, loss_inputs, objective
+from adsq_jax.methods.bihalf import half_signs
 from adsq_jax.methods.method import LossInputs
+from adsq_jax.methods.psldh import ALPHA, BETA, class_codes, class_gradient
 from adsq_jax.models.img_net import ImgNet
 from adsq_jax.training.state import ImgNetState, Targets
 from adsq_jax.training.step import img_net_gradients
@@ -63,6 +65,11 @@ class Problem:
         """Return the arguments of oracles of the whole training set."""
         return {"bank": self.bank, "codes": self.codes, "all_labels": self.all_labels, "index": BATCH}
 
+    @property
+    def parameters(self):
+        """Return the parameters of all methods that have some."""
+        return {"kernel": self.classifier, "bias": self.bias}
+
     def pair_weights(self):
         """Return w of similar and of dissimilar pairs, counted pair by pair over the training set."""
         similar = [oracles.share_a_label(a, b) for a in self.all_labels for b in self.all_labels]
@@ -92,7 +99,7 @@ class Problem:
             "guidance": objective.Guidance(
                 self.label_semantic, self.label_codes, (self.sets.counts / self.n).astype(np.float32)
             ),
-            "parameters": {"kernel": self.classifier, "bias": self.bias},
+            "parameters": self.parameters,
             "progress": jnp.float32(self.progress),
             "statistics": self.statistics,
             "seed": SEED,
@@ -190,6 +197,17 @@ def of_orthohash(problem, *, scale, margin):
     return oracles.orthohash(problem.u, problem.labels, targets=targets, scale=scale, margin=margin)
 
 
+def of_bihalf(problem, *, gamma):
+    terms = oracles.bihalf(problem.u, problem.labels, classifier=problem.classifier, bias=problem.bias)
+    return {"classification": terms["classification"], "quantization": gamma * terms["quantization"]}
+
+
+def of_psldh(problem, *, scale, margin, quantization):
+    targets = class_codes(CLASSES, problem.bits, seed=SEED)
+    terms = oracles.psldh(problem.u, problem.labels, targets=targets, gamma=scale, sigma=margin)
+    return {"partial_softmax": terms["partial_softmax"], "quantization": quantization * terms["quantization"]}
+
+
 def of_classify(problem, *, smoothing):
     """Softmax cross-entropy; the target is (1 - smoothing) of the labels' shares, and smoothing spread over all classes."""
     values = []
@@ -273,6 +291,59 @@ def test_greedyhash_passes_the_gradient_through_the_sign():
     count = problem.labels.sum(axis=1, keepdims=True)
     residue = np.where(count > 0, softmax, 0.0) - problem.labels / np.maximum(count, 1)
     np.testing.assert_allclose(gradient, residue @ problem.classifier.T / len(z), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("n", [6, 5])
+def test_bihalfs_gradient_is_the_papers(n):
+    """It is that of the classification at b, (softmax - target) W' / N, plus gamma (u - b) / (N K); also for odd N."""
+    problem = Problem("multi", 8)
+    problem.u, problem.labels = 2 * problem.u[-n:], problem.labels[-n:]
+    parameters = problem.parameters
+
+    def total(u):
+        return objective.total(METHODS["bihalf"].loss(loss_inputs(u, problem.labels, parameters=parameters)))
+
+    b = np.array(oracles.halves(problem.u))
+    assert (b.sum(axis=0) == 2 * (n // 2) - n).all()
+    softmax = np.exp(b @ problem.classifier.astype(np.float64) + problem.bias)
+    count = problem.labels.sum(axis=1, keepdims=True)
+    softmax = np.where(count > 0, softmax / softmax.sum(axis=1, keepdims=True), 0.0)
+    of_classification = (softmax - problem.labels / np.maximum(count, 1)) @ problem.classifier.T / n
+    wanted = of_classification + 6 * (problem.u - b) / (n * 8)
+    np.testing.assert_allclose(jax.grad(total)(jnp.asarray(problem.u)), wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_bihalf_halves_equal_numbers():
+    """Also where numbers are equal, exactly half of the batch gets +1, and no smaller number before a greater one."""
+    u = np.array([[0, 1], [0, 2], [0, 2], [0, 2], [0, 3]], np.float32)
+    b = np.asarray(half_signs(jnp.asarray(u)))
+    np.testing.assert_array_equal(b, [[1, -1], [1, 1], [-1, -1], [-1, -1], [-1, 1]])
+
+
+def test_psldhs_class_gradient():
+    """It is the slope of the double loop's loss, by central differences, on both sides of 0."""
+    h = np.tanh(np.random.default_rng(0).normal(size=(5, 6)))
+    weights = {"alpha": ALPHA, "beta": BETA}
+    found = class_gradient(h)
+    for place in np.ndindex(*h.shape):
+        step = np.zeros(h.shape)
+        step[place] = 1e-5
+        slope = (oracles.psldh_classes(h + step, **weights) - oracles.psldh_classes(h - step, **weights)) / 2e-5
+        np.testing.assert_allclose(found[place], slope, rtol=1e-5, atol=1e-7)
+
+
+def test_psldhs_class_codes():
+    """They are signs that depend on the seed alone, and further apart than random ones."""
+    codes = class_codes(10, 48, seed=0)
+    assert codes.dtype == np.float32
+    assert set(np.unique(codes)) == {-1, 1}
+    class_codes.cache_clear()
+    assert np.array_equal(class_codes(10, 48, seed=0), codes)
+    assert not np.array_equal(class_codes(10, 48, seed=1), codes)
+    apart = ~np.eye(10, dtype=bool)
+    random = np.asarray(hash_centers.random_signs(10, 48, seed=0))
+    least, least_of_random = (((48 - signs @ signs.T) / 2)[apart].min() for signs in (codes, random))
+    assert least >= 18 > least_of_random
 
 
 @pytest.mark.parametrize(("classes", "bits"), [(5, 8), (8, 8), (12, 8), (16, 8), (2, 1), (100, 64)])
@@ -367,7 +438,7 @@ def test_gradients_are_finite_at_the_edges(name):
     if not METHODS[name]().bounded:
         edges["huge"] = (1e3 * signs, 1e3 * semantic)
     for edge, (u, features) in edges.items():
-        outputs = {"relaxed_codes": u, "semantic": features, "parameters": problem.inputs().parameters}
+        outputs = {"relaxed_codes": u, "semantic": features, "parameters": problem.parameters}
         value, found = gradient(outputs)
         assert np.isfinite(value), edge
         assert all(np.isfinite(x).all() for x in jax.tree.leaves(found)), edge
@@ -378,7 +449,7 @@ def test_every_image_has_a_gradient(name):
     """The gradient by the codes of each image with a label isn't 0."""
     problem, _, gradient = jitted(name)
     inputs = problem.inputs()
-    outputs = {"relaxed_codes": problem.u, "semantic": inputs.semantic, "parameters": inputs.parameters}
+    outputs = {"relaxed_codes": problem.u, "semantic": inputs.semantic, "parameters": problem.parameters}
     found = gradient(outputs)[1]["relaxed_codes"]
     assert (np.abs(found).max(axis=1) > 1e-4)[problem.labels.any(axis=1)].all()
 
@@ -427,9 +498,9 @@ def over_devices(name, devices):
 
 
 @pytest.mark.parametrize("devices", [2, 4])
-@pytest.mark.parametrize("name", ["adsh", "dadh", "dhn", "greedyhash", "dseh"])
+@pytest.mark.parametrize("name", ["adsh", "dadh", "dhn", "greedyhash", "dseh", "bihalf"])
 def test_any_number_of_devices_gives_the_same_loss_and_gradients(name, devices):
-    """Terms of rows, pairs within the batch, a classifier, LabelNet: loss and gradients equal those of one device to 1e-5."""
+    """Terms of rows, pairs and halves of the batch, a classifier, LabelNet: loss and gradients equal one device's to 1e-5."""
     (gradients, terms), (of_many, terms_of_many) = over_devices(name, 1), over_devices(name, devices)
     for wanted, found in zip(jax.tree.leaves(gradients), jax.tree.leaves(of_many), strict=True):
         assert np.abs(wanted).max() > 1e-4

@@ -339,3 +339,45 @@ def orthohash(u, labels, *, targets, scale=8.0, margin=0.2):
         logits = [scale * (cosine(row, target) - margin * bool(y)) for target, y in zip(targets, own, strict=True)]
         values.append(soft_cross_entropy(logits, own))
     return {"classification": mean(values)}
+
+
+def halves(u):
+    """Bi-half's bits: in each column, the floor(m / 2) greatest of m numbers get +1, the others -1; no two are equal."""
+    codes = [[-1.0] * len(u[0]) for _ in u]
+    for k in range(len(u[0])):
+        for i in sorted(range(len(u)), key=lambda i, k=k: float(u[i][k]))[len(u) - len(u) // 2 :]:
+            codes[i][k] = 1.0
+    return codes
+
+
+def bihalf(u, labels, *, classifier, bias):
+    """Bi-half: cross-entropy of a linear classifier, [bits, c], on the halves' bits b; half of the mean of (u - b)^2."""
+    values, codes = [], halves(u)
+    for code, own in zip(codes, labels, strict=True):
+        logits = [dot(code, [line[c] for line in classifier]) + float(bias[c]) for c in range(len(own))]
+        values.append(soft_cross_entropy(logits, own))
+    return {"classification": mean(values), "quantization": squared_errors(u, codes) / 2}
+
+
+def psldh_classes(h, *, alpha, beta):
+    """PSLDH's loss of relaxed class codes h: products above 0 of two classes, and above K of one; balance; quantization."""
+    classes, bits = len(h), len(h[0])
+    pairs = [max(dot(h[a], h[b]) - bits * (a == b), 0.0) ** 2 for a in range(classes) for b in range(classes)]
+    balance = sum(math.fsum(float(row[k]) for row in h) ** 2 for k in range(bits)) / classes
+    quantization = sum((sign(x) - float(x)) ** 2 for row in h for x in row) / classes
+    return mean(pairs) + alpha * balance + beta * quantization
+
+
+def psldh(u, labels, *, targets, gamma, sigma):
+    """PSLDH: for each own label, its class against the classes that the image lacks; |sgn(u) - u|^2, a sum over bits."""
+    bits, values, errors = len(u[0]), [], []
+    for row, own in zip(u, labels, strict=True):
+        others = [math.exp(gamma * dot(row, target)) for target, y in zip(targets, own, strict=True) if not y]
+        of_labels = []
+        for target, y in zip(targets, own, strict=True):
+            if y:
+                e = math.exp(gamma * (dot(row, target) - sigma * bits))
+                of_labels.append(-math.log(e / (e + math.fsum(others))))
+        values.append(mean(of_labels) if of_labels else 0.0)
+        errors.append(math.fsum((sign(x) - float(x)) ** 2 for x in row))
+    return {"partial_softmax": mean(values), "quantization": mean(errors)}
