@@ -130,7 +130,7 @@ def test_networks_of_every_file(path):
         features=model.features,
         mean=(0.5, 0.5, 0.5),
         deviation=(0.5, 0.5, 0.5),
-        bounded=True,
+        head="tanh",
     )
     side = config.data.image_size
     images = jax.ShapeDtypeStruct((2, side, side, 3), np.uint8)

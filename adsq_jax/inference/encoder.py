@@ -49,7 +49,7 @@ class Encoder:
           rows: int[n], rows of the source.
 
         Returns:
-          float32[n, bits], in [-1, 1] if the method is bounded, in the order of `rows`.
+          float32[n, bits], in the order of `rows`; their range is that of the network's head.
         """
         outputs = self._outputs(self._codes, variables, rows, seed=None, start=0) if len(rows) else []
         return np.concatenate([np.zeros((0, self._bits), np.float32), *outputs])

@@ -114,7 +114,7 @@ class Model:
             "batch_size": batch_size,
             "dtype": dtype,
             "view": {"resize": preprocessing.resize, "image_size": preprocessing.image_size},
-            "network": dict(network),
+            "network": model_files.network_fields(network),
         }
         return cls(description, trees)
 

@@ -14,7 +14,7 @@ from adsq_jax.codes import QUERY_NETS
 from adsq_jax.data.preprocessing import Preprocessing
 from adsq_jax.errors import InputError
 from adsq_jax.models import backbones, network, weight_files
-from adsq_jax.models.img_net import ImgNet
+from adsq_jax.models.img_net import HEADS, ImgNet
 from adsq_jax.models.layers import DTYPES, Layers
 from adsq_jax.models.network import make_img_net
 
@@ -29,7 +29,9 @@ _MAX_NAME = 1_000  # characters of a method's name, which may be a module's
 _BATCH = 127  # a prime: an axis that it divides is the batch's
 _FIELDS = {"format", "bits", "bit_order", "query_net", "method", "batch_size", "dtype", "view", "network"}
 _HASHES = {"weights_sha256", "sha256"}
-_NETWORK_FIELDS = {"backbone", "width", "options", "features", "mean", "deviation", "bounded"}
+_NETWORK_FIELDS = {"backbone", "width", "options", "features", "mean", "deviation"}  # and `bounded` or `head`
+_BOUNDED = {"tanh": True, "linear": False}  # the heads that the field `bounded` stands for; it is older than the others
+_OTHER_HEADS = tuple(head for head in HEADS if head not in _BOUNDED)
 
 
 def check_description(description: Any) -> None:
@@ -40,7 +42,7 @@ def check_description(description: Any) -> None:
     """
     _check_fields("model.json", description, _FIELDS | _HASHES)
     _check_fields("view", description["view"], {"resize", "image_size"})
-    _check_fields("network", description["network"], _NETWORK_FIELDS)
+    _check_network(description["network"])
     if not _is_whole(description["format"], low=FORMAT, high=FORMAT) or description["bit_order"] != codes.BIT_ORDER:
         raise InputError(f"its format is not {FORMAT}")
     for name, high in (("bits", codes.MAX_BITS), ("batch_size", LARGEST_BATCH)):
@@ -58,8 +60,30 @@ def check_description(description: Any) -> None:
         if not _is_whole(value, low=0):  # True is an int, too
             raise _wrong(name, value, "a whole number of pixels")
     Preprocessing(**description["view"]).check()
-    network.check_arguments(**description["network"])
+    network.check_arguments(**network_arguments(description["network"]))
     backbones.check_side(description["network"]["backbone"], description["view"]["image_size"])
+
+
+def _check_network(fields: Any) -> None:
+    has_head = isinstance(fields, dict) and "head" in fields
+    _check_fields("network", fields, _NETWORK_FIELDS | {"head" if has_head else "bounded"})
+    if has_head and fields["head"] not in _OTHER_HEADS:  # one name for each, since a hash identifies a model
+        raise _wrong("head", fields["head"], " or ".join(_OTHER_HEADS))
+    if not has_head and not isinstance(fields["bounded"], bool):
+        raise _wrong("bounded", fields["bounded"], "true or false")
+
+
+def network_fields(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the field `network` of a `model.json`, from the arguments of `make_img_net` but for layers and bits."""
+    fields = {name: value for name, value in arguments.items() if name != "head"}
+    head = arguments["head"]
+    return {**fields, **({"bounded": _BOUNDED[head]} if head in _BOUNDED else {"head": head})}
+
+
+def network_arguments(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `make_img_net` but for layers and bits, from the field `network` of a `model.json`."""
+    arguments = {name: value for name, value in fields.items() if name != "bounded"}
+    return arguments if "head" in fields else {**arguments, "head": "tanh" if fields["bounded"] else "linear"}
 
 
 def _check_fields(name: str, value: Any, fields: Collection[str]) -> None:
@@ -80,7 +104,7 @@ def _wrong(name: str, value: Any, expected: str) -> InputError:
 
 def build(description: Mapping[str, Any]) -> ImgNet:
     """Build the network that a `model.json` describes."""
-    fields = description["network"].items()
+    fields = network_arguments(description["network"]).items()
     arguments: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in fields}
     return make_img_net(layers=Layers(dtype=description["dtype"]), bits=description["bits"], **arguments)
 

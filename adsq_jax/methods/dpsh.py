@@ -41,4 +41,4 @@ def loss(inputs: LossInputs, *, eta: float = 0.1, weighted: float = 1.0) -> Term
 
 def method(*, eta: float, weighted: float) -> Method:
     """Return DPSH."""
-    return Method(loss=partial(loss, eta=eta, weighted=weighted), bounded=False)
+    return Method(loss=partial(loss, eta=eta, weighted=weighted), head="linear")

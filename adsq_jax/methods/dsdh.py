@@ -67,6 +67,6 @@ def method(*, mu: float, nu: float, eta: float, weighted: float) -> Method:
     """Return DSDH."""
     return Method(
         loss=partial(loss, eta=eta, weighted=weighted),
-        bounded=False,
+        head="linear",
         update_codes=partial(update_codes, mu=mu, nu=nu, eta=eta),
     )

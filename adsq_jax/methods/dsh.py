@@ -30,4 +30,4 @@ def loss(inputs: LossInputs, *, margin: float = 2.0, alpha: float = 0.01) -> Ter
 
 def method(*, margin: float, alpha: float) -> Method:
     """Return DSH."""
-    return Method(loss=partial(loss, margin=margin, alpha=alpha), bounded=False)
+    return Method(loss=partial(loss, margin=margin, alpha=alpha), head="linear")

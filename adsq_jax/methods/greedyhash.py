@@ -30,4 +30,4 @@ def loss(inputs: LossInputs, *, alpha: float = 0.1) -> Terms:
 
 def method(*, alpha: float) -> Method:
     """Return GreedyHash."""
-    return Method(loss=partial(loss, alpha=alpha), bounded=False, parameters=classifier)
+    return Method(loss=partial(loss, alpha=alpha), head="linear", parameters=classifier)

@@ -33,4 +33,4 @@ def loss(inputs: LossInputs, *, scale: float = 10.0, last_beta: float = 7.0) -> 
 
 def method(*, scale: float, last_beta: float) -> Method:
     """Return HashNet; its loss applies tanh itself."""
-    return Method(loss=partial(loss, scale=scale, last_beta=last_beta), bounded=False)
+    return Method(loss=partial(loss, scale=scale, last_beta=last_beta), head="linear")

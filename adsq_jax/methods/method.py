@@ -49,7 +49,9 @@ class Method:
     """A hashing method with its settings filled in; networks, data, training loop and metric are the same for all methods."""
 
     loss: Loss
-    bounded: bool = True  # relaxed codes are tanh of the hash layer's outputs; False: the outputs themselves
+    # How the hash layer's outputs become relaxed codes. "tanh": tanh of them; "linear": the outputs themselves; "batch_norm":
+    # BatchNorm of them, unbounded; "layer_norm": tanh of their LayerNorm.
+    head: str = "tanh"
     twin: bool = False  # two ImgNets
     label_net: bool = False  # LabelNet is trained first; hash codes and banks start as its codes
     label_net_weights: Mapping[str, float] | None = None  # of LabelNet's loss terms that the method changes from the defaults

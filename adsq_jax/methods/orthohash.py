@@ -25,4 +25,4 @@ def loss(inputs: LossInputs, *, scale: float = 8.0, margin: float = 0.2) -> Term
 
 def method(*, scale: float, margin: float) -> Method:
     """Return OrthoHash."""
-    return Method(loss=partial(loss, scale=scale, margin=margin), bounded=False)
+    return Method(loss=partial(loss, scale=scale, margin=margin), head="linear")

@@ -8,12 +8,16 @@ import jax.numpy as jnp
 
 from adsq_jax.errors import InputError
 
+# How the hash layer's outputs become relaxed codes. "tanh": tanh of them; "linear": the outputs themselves; "batch_norm":
+# normalised bit by bit over the batch, unbounded; "layer_norm": normalised over an image's bits, then tanh.
+HEADS = ("tanh", "linear", "batch_norm", "layer_norm")
+
 
 class ImgNet(nn.Module):
     """A trunk (normalisation of the images, and a backbone), a semantic layer, and a hash layer.
 
     The images' mean and deviation are part of the network because pretrained weights expect their own.
-    Source: ADSQ's abstract, arXiv 1903.12493; the heads follow DSEH's ImgNet, Li et al., IJCAI 2018.
+    Source: ADSQ's abstract, arXiv 1903.12493; semantic and hash layer follow DSEH's ImgNet, Li et al., IJCAI 2018.
     """
 
     backbone: nn.Module | None  # float32[batch, h, w, 3] -> float32[batch, n], with a keyword `train`; None: only the heads
@@ -21,12 +25,18 @@ class ImgNet(nn.Module):
     features: int  # size of the semantic features, the same as LabelNet's
     mean: Sequence[float]  # of the three channels, in [0, 1]
     deviation: Sequence[float]
-    bounded: bool  # whether relaxed codes go through tanh
+    head: str  # one of HEADS
+    axis_name: str | None = None  # the mapped axis of devices, over which the head's BatchNorm averages; None: one device
 
     def setup(self) -> None:
-        """Make the heads."""
+        """Make the semantic layer and the hash layer."""
         self.semantic = nn.Dense(self.features)
         self.hash = nn.Dense(self.bits)
+        if self.head == "batch_norm":
+            # It always learns its statistics, also where those of a pretrained backbone are frozen: it starts without any.
+            self.hash_norm = nn.BatchNorm(momentum=0.9, epsilon=1e-5, axis_name=self.axis_name)
+        elif self.head == "layer_norm":
+            self.hash_norm = nn.LayerNorm(epsilon=1e-5)
 
     def trunk(self, inputs: jax.Array, *, train: bool) -> jax.Array:
         """Return the backbone's features, float32[batch, n]; arguments and errors as in `__call__`."""
@@ -47,11 +57,16 @@ class ImgNet(nn.Module):
           train: whether BatchNorm uses and updates statistics of this batch, or uses the running averages.
 
         Returns:
-          Semantic features float32[batch, features], and relaxed codes float32[batch, bits], in [-1, 1] if bounded.
+          Semantic features float32[batch, features], and relaxed codes float32[batch, bits], in [-1, 1] by the heads "tanh" and
+          "layer_norm", any numbers by the others.
 
         Raises:
           InputError: the images don't have three channels.
         """
         semantic = self.semantic(self.trunk(inputs, train=train))  # [batch, features]
         outputs = self.hash(nn.relu(semantic))  # [batch, bits]
-        return semantic, jnp.tanh(outputs) if self.bounded else outputs
+        if self.head == "batch_norm":
+            outputs = self.hash_norm(outputs, use_running_average=not train)
+        elif self.head == "layer_norm":
+            outputs = self.hash_norm(outputs)
+        return semantic, jnp.tanh(outputs) if self.head in ("tanh", "layer_norm") else outputs

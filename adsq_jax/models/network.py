@@ -12,7 +12,7 @@ import numpy as np
 from adsq_jax.codes import MAX_BITS
 from adsq_jax.errors import InputError
 from adsq_jax.models import backbones, weight_files
-from adsq_jax.models.img_net import ImgNet
+from adsq_jax.models.img_net import HEADS, ImgNet
 from adsq_jax.models.layers import BATCH_NORMS, DTYPES, Layers
 from adsq_jax.models.pretrained import NO_WEIGHTS, Layout, assign, find_layout
 
@@ -54,7 +54,7 @@ def build(
     mean: Sequence[float] = (),
     deviation: Sequence[float] = (),
     image_size: int = 224,
-    bounded: bool = True,
+    head: str = "tanh",
     batch_norm: str = "global",
     dropout: float = 0.0,
     dtype: str = "float32",
@@ -73,7 +73,8 @@ def build(
       deviation: three numbers in (0, 1] that divide the channels; (): likewise.
       image_size: the side of the images in pixels; only used to check the shapes of pretrained weights and to resize a ViT's
         position embeddings.
-      bounded: whether relaxed codes go through tanh; some methods need them without.
+      head: how the hash layer's outputs become relaxed codes, "tanh", "linear" (as they are), "batch_norm" (BatchNorm,
+        unbounded) or "layer_norm" (LayerNorm, then tanh); in training, the method decides.
       batch_norm: in training, "global": normalise by the statistics of the batch, over all devices; "frozen": by the running
         averages.
       dropout: in training, the fraction of units dropped in the large layers of alexnet and vgg16, in [0, 1).
@@ -91,6 +92,7 @@ def build(
     _check_whole("bits", bits, low=1, high=MAX_BITS)
     _check_whole("width", width, low=0, high=MAX_UNITS)
     _check_whole("features", features, low=1, high=MAX_UNITS)
+    _check_one_of("head", head, HEADS)
     _check_one_of("batch_norm", batch_norm, BATCH_NORMS)
     _check_one_of("dtype", dtype, DTYPES)
     if not isinstance(dropout, Real) or not 0 <= dropout < 1:
@@ -114,7 +116,7 @@ def build(
         features=int(features),
         mean=mean or layout.mean,
         deviation=deviation or layout.deviation,
-        bounded=bounded,
+        head=head,
     )
     weights = None if file is None else _load(file, img_net, layout=layout, image_size=image_size)
     return Network(img_net, weights, {"backbone": backbone, "width": int(width), "options": dict(layout.options)})
@@ -148,7 +150,7 @@ def _check_whole(name: str, value: Any, *, low: int, high: int | None = None) ->
 
 def _check_one_of(name: str, value: Any, choices: Sequence[str]) -> None:
     if value not in choices:
-        raise InputError(f"expected {name} to be {' or '.join(choices)}, got {value!r}")
+        raise InputError(f"expected {name} to be {' or '.join(choices)}, got {value!r:.100}")
 
 
 def _three_numbers(name: str, values: Sequence[float]) -> tuple[float, ...]:
@@ -168,7 +170,7 @@ def _check_deviation(deviation: Sequence[float]) -> None:
         raise InputError(f"expected deviation from {MIN_DEVIATION}, got {deviation}; fix: give () for what the weights expect")
 
 
-def check_arguments(*, backbone: Any, width: Any, options: Any, features: Any, mean: Any, deviation: Any, bounded: Any) -> None:
+def check_arguments(*, backbone: Any, width: Any, options: Any, features: Any, mean: Any, deviation: Any, head: Any) -> None:
     """Check arguments of `make_img_net` that come from a file.
 
     Raises:
@@ -181,8 +183,7 @@ def check_arguments(*, backbone: Any, width: Any, options: Any, features: Any, m
         if not isinstance(values, list | tuple) or len(_three_numbers(name, values)) != 3:
             raise InputError(f"expected {name} to be three numbers from 0 to 1, got {str(values)[:100]!r}")
     _check_deviation(deviation)
-    if not isinstance(bounded, bool):
-        raise InputError(f"expected bounded to be true or false, got {bounded!r:.100}")
+    _check_one_of("head", head, HEADS)
 
 
 def make_img_net(
@@ -195,7 +196,7 @@ def make_img_net(
     features: int,
     mean: Sequence[float],
     deviation: Sequence[float],
-    bounded: bool,
+    head: str,
 ) -> ImgNet:
     """Make an ImgNet from the fields of a trained model's `model.json`; arguments as in `build`.
 
@@ -207,26 +208,31 @@ def make_img_net(
         features=features,
         mean=tuple(mean),
         deviation=tuple(deviation),
-        bounded=bounded,
+        head=head,
+        axis_name=layers.axis_name,
     )
 
 
-def with_axis(img_net: ImgNet, *, bounded: bool, axis_name: str | None) -> ImgNet:
-    """Return a copy of an ImgNet for a method and its devices; its parameters are the same.
+def with_axis(img_net: ImgNet, *, head: str, axis_name: str | None) -> ImgNet:
+    """Return a copy of an ImgNet for a method and its devices; its parameters are the same, but for those of the head's norm.
 
     Args:
       img_net: from `build`, or with your own backbone; only backbones with a field `layers` use `axis_name`.
-      bounded: whether relaxed codes go through tanh.
+      head: how the hash layer's outputs become relaxed codes, one of `img_net.HEADS`.
       axis_name: the mapped axis over which BatchNorm averages its statistics; None: one device.
 
     Returns:
       The copy.
+
+    Raises:
+      InputError: there is no such head.
     """
+    _check_one_of("head", head, HEADS)
     backbone = img_net.backbone
     layers = getattr(backbone, "layers", None)
     if backbone is not None and isinstance(layers, Layers):
         backbone = backbone.clone(layers=replace(layers, axis_name=axis_name))
-    return img_net.clone(backbone=backbone, bounded=bounded)
+    return img_net.clone(backbone=backbone, head=head, axis_name=axis_name)
 
 
 def format_report(report: dict[str, Any]) -> str:

@@ -256,7 +256,7 @@ class TrainSetup:
                 "features": net.features,
                 "mean": list(net.mean),
                 "deviation": list(net.deviation),
-                "bounded": net.bounded,
+                "head": net.head,
             },
             bits=self.bits,
             dtype=net.backbone.layers.dtype,
@@ -325,7 +325,7 @@ def setup(
     train_labels = part_labels(data, "train")  # [n, c]
     _check_data(data, n_train=len(train_labels), batch_size=batch_size, devices=devices)
     sets = objective.label_sets(train_labels)
-    img_net = with_axis(network.img_net, bounded=method.bounded, axis_name=devices.axis_name)
+    img_net = with_axis(network.img_net, head=method.head, axis_name=devices.axis_name)
     settings = label_net or LabelNetSettings(weights={**LABEL_NET_WEIGHTS, **(method.label_net_weights or {})})
     read_options = ReadOptions(
         threads=reading_threads(threads), workers=workers, process=devices.process, processes=devices.processes

@@ -30,7 +30,7 @@ class ImgNetState:
     batch_stats: Tree
     opt_state: Tree
     key: jax.Array  # for the next update's dropout, uint32[2]
-    bank: jax.Array  # relaxed codes of the training set, float32[n, bits], in [-1, 1] if the method is bounded; zero-padded
+    bank: jax.Array  # relaxed codes of the training set, float32[n, bits], zero-padded
 
     @property
     def variables(self) -> dict[str, Tree]:

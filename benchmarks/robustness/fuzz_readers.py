@@ -147,7 +147,7 @@ def _small_model() -> tuple[dict[str, Any], dict[str, Any]]:
     from adsq_jax.models import network
 
     arguments = {"backbone": "small_cnn", "width": 2, "options": {}}
-    heads = {"features": 4, "mean": [0.5] * 3, "deviation": [0.25] * 3, "bounded": True}
+    heads = {"features": 4, "mean": [0.5] * 3, "deviation": [0.25] * 3, "head": "tanh"}
     built = network.build("small_cnn", bits=8, width=2, features=4)
     expected = model_files.Expected(built.img_net, image_size=8).arrays(["f"])
     tree: dict[str, Any] = {}

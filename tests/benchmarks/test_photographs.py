@@ -32,7 +32,7 @@ def network():
     shape = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
     shapes = jax.eval_shape(lambda x: backbone.init(jax.random.key(0), x, train=False), shape)
     placed = pretrained.assign(arrays, layout=layout, shapes=shapes, source=PACKAGE).variables
-    net = ImgNet(backbone=backbone, bits=1, features=1, mean=layout.mean, deviation=layout.deviation, bounded=True)
+    net = ImgNet(backbone=backbone, bits=1, features=1, mean=layout.mean, deviation=layout.deviation, head="tanh")
     variables = {kind: {"backbone": tree} for kind, tree in placed.items()}
     return jax.jit(lambda x: net.apply(variables, x, train=False, method=net.trunk))
 

@@ -11,6 +11,7 @@ import pytest
 import safetensors.numpy
 
 import adsq_jax
+from adsq_jax.data.preprocessing import Preprocessing
 from adsq_jax.errors import InputError
 from adsq_jax.inference import model as model_module
 from adsq_jax.inference import model_files
@@ -67,6 +68,7 @@ FIELDS = {  # a field, and values that no trained model has
     "network.mean": (None, [], [0.5], [0.5] * 4, [0, 0, 2], [-1, 0, 0], [0, 0, float("nan")], ["0", 0, 0], [True, 0, 0], 0.5),
     "network.deviation": (None, [], [0, 0, 0], [1, 1, 0], [1, 1, -1], [1, 1, 1e-30], [1, 1, float("nan")], [1, 1, 1e9], 1),
     "network.bounded": (None, 0, 1, "true", []),
+    "network.head": ("tanh", "batch_norm"),  # beside `bounded`
     "network.seed": (4,),
     "seed": (4,),
 }
@@ -84,6 +86,38 @@ def test_every_field_has_a_range(trained, tmp_path, field):
         (changed[section] if section else changed)[name] = value
         write(tmp_path, changed, arrays)
         refusal(tmp_path)
+
+
+@pytest.mark.parametrize("head", ["tanh", "linear", "batch_norm", "layer_norm"])
+def test_heads(trained, tmp_path, head):
+    """A model of each head is the same one after it was saved and loaded; the older field `bounded` has the first two."""
+    built = network.build("small_cnn", bits=8, width=2, features=4, head=head)
+    random = np.random.default_rng(0)
+    shapes = jax.eval_shape(lambda: built.img_net.init(jax.random.key(0), np.zeros((1, 8, 8, 3), np.uint8), train=False))
+    variables = jax.tree.map(lambda x: random.uniform(size=x.shape).astype(np.float32), shapes)
+    view = Preprocessing(resize=0, image_size=8)
+    fields = {**built.arguments, "features": 4, "mean": [0.5] * 3, "deviation": [0.5] * 3, "head": head}
+    model = model_module.Model.from_networks(
+        {"f": variables}, network=fields, bits=8, dtype="float32", preprocessing=view, query_net="ff", batch_size=4, method="x"
+    )
+    model.save(tmp_path)
+    stored = json.loads((tmp_path / "model" / "model.json").read_text())["network"]
+    expected = {"bounded": head == "tanh"} if head in ("tanh", "linear") else {"head": head}
+    assert stored == {**{name: value for name, value in fields.items() if name != "head"}, **expected}
+    loaded = adsq_jax.load(tmp_path)
+    images = random.integers(0, 256, (4, 8, 8, 3), np.uint8)
+    (found,), (wanted,) = (x.relaxed_codes(x.variables, images, part="query") for x in (loaded, model))
+    assert np.array_equal(found, wanted)
+    np.testing.assert_allclose(wanted, built.img_net.apply(variables, images, train=False)[1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("head", ["tanh", "linear", "sigmoid", None, 1, [], {}])
+def test_a_head_has_one_name(trained, tmp_path, head):
+    """A head that `bounded` stands for has no other name, since a hash of the fields identifies a model; others are unknown."""
+    description, arrays = trained
+    network_fields = {name: value for name, value in description["network"].items() if name != "bounded"}
+    write(tmp_path, {**description, "network": {**network_fields, "head": head}}, arrays)
+    assert "expected batch_norm or layer_norm" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("field", ["format", "bits", "method", "network", "network.mean", "view.resize"])
@@ -175,7 +209,7 @@ def test_numbers_that_overflow_inside_the_network(trained, tmp_path):
 
 
 def expected(backbone, *, image_size, width=0):
-    fields = {"options": {}, "features": 512, "mean": (0.5,) * 3, "deviation": (0.25,) * 3, "bounded": True}
+    fields = {"options": {}, "features": 512, "mean": (0.5,) * 3, "deviation": (0.25,) * 3, "head": "tanh"}
     img_net = network.make_img_net(layers=Layers(), backbone=backbone, width=width, bits=16, **fields)
     return model_files.Expected(img_net, image_size=image_size)
 

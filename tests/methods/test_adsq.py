@@ -161,5 +161,5 @@ def test_each_switch_turns_off_its_own_part(switch, attribute):
         method = made(**{switch: value})
         parts = {name: getattr(method, name) for name in ("label_net", "twin", "every_round")}
         assert parts == {**dict.fromkeys(parts, True), attribute: value}
-        assert method.bounded
+        assert method.head == "tanh"
         assert method.parameters is None

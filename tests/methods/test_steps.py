@@ -36,7 +36,7 @@ class Problem:
         self.sets = objective.label_sets(self.labels)
         self.start = random.choice(np.array([-1, 1], np.int8), (n, bits))
         drawn = random.normal(size=(1 + self.method.twin, n, bits)).astype(np.float32)
-        self.banks = list(np.tanh(drawn) if self.method.bounded else 2 * drawn)
+        self.banks = list(np.tanh(drawn) if self.method.head == "tanh" else 2 * drawn)
         self.ratio = float(random.uniform(0.05, 1))
         self.label_codes = random.uniform(-1, 1, (len(self.sets.sets), bits))  # only ADSQ uses these
 

@@ -1,4 +1,4 @@
-"""ImgNet: normalisation, heads, initialisation, and training against evaluation."""
+"""ImgNet: normalisation of images, layers, heads, initialisation, and training against evaluation."""
 
 import flax.linen as nn
 import jax
@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from adsq_jax.devices.mesh import AXIS
 from adsq_jax.models import backbones
 from adsq_jax.models.img_net import ImgNet
 from adsq_jax.models.layers import Layers
@@ -22,9 +23,10 @@ class Channels(nn.Module):
         return jnp.mean(x, axis=(1, 2))
 
 
-def build(backbone=None, *, bits=5, features=7, bounded=True):
+def build(backbone=None, *, bits=5, features=7, head="tanh", axis_name=None):
     backbone = backbone or backbones.build("small_cnn", width=4, layers=Layers())
-    return ImgNet(backbone=backbone, bits=bits, features=features, mean=MEAN, deviation=DEVIATION, bounded=bounded)
+    fields = {"mean": MEAN, "deviation": DEVIATION, "head": head, "axis_name": axis_name}
+    return ImgNet(backbone=backbone, bits=bits, features=features, **fields)
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +42,10 @@ def variables():
     return jax.tree.map_with_path(draw, shapes)
 
 
-@pytest.mark.parametrize("bounded", [True, False])
-def test_images_are_normalised_by_channel_and_heads_are_dense_layers(bounded):
-    """Images are normalised; the heads are a linear layer, relu, a linear layer, and tanh if bounded."""
-    model = build(Channels(), bounded=bounded)
+@pytest.mark.parametrize("head", ["tanh", "linear"])
+def test_images_are_normalised_by_channel_and_layers_are_dense(head):
+    """Images are normalised; then come a linear layer, relu, a linear layer, and tanh by the head that is called so."""
+    model = build(Channels(), head=head)
     random = np.random.default_rng(1)
     params = {
         "semantic": {"kernel": random.normal(size=(3, 7)), "bias": random.normal(size=7)},
@@ -54,10 +56,68 @@ def test_images_are_normalised_by_channel_and_heads_are_dense_layers(bounded):
     x = (IMAGES.astype(np.float64).mean(axis=(1, 2)) / 255 - np.array(MEAN)) / np.array(DEVIATION)
     expected_semantic = x @ params["semantic"]["kernel"] + params["semantic"]["bias"]
     outputs = np.maximum(expected_semantic, 0) @ params["hash"]["kernel"] + params["hash"]["bias"]
-    expected_codes = np.tanh(outputs) if bounded else outputs
+    expected_codes = np.tanh(outputs) if head == "tanh" else outputs
     np.testing.assert_allclose(semantic, expected_semantic, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(relaxed_codes, expected_codes, rtol=1e-4, atol=1e-5)
     assert (expected_semantic < 0).any()
+
+
+def of_head(head):
+    """Return heads without a backbone, random variables of theirs, 6 images' features, and the hash layer's float64 outputs."""
+    model = build(Channels(), head=head).clone(backbone=None)
+    random = np.random.default_rng(2)
+    features = random.normal(size=(6, 3)).astype(np.float32)
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), features, train=False))
+    variables = jax.tree.map(lambda x: np.abs(random.normal(size=x.shape)).astype(np.float32), shapes)
+    linear = {**variables["params"]}
+    del linear["hash_norm"]
+    _, outputs = build(Channels(), head="linear").clone(backbone=None).apply({"params": linear}, features, train=False)
+    return model, variables, features, np.asarray(outputs, np.float64)
+
+
+def test_batch_norm_of_the_hash_layer():
+    """Bit by bit: in training by the batch's mean and variance, which move the averages by a tenth; else by the averages."""
+    model, variables, features, outputs = of_head("batch_norm")
+    norm, averages = variables["params"]["hash_norm"], variables["batch_stats"]["hash_norm"]
+    (_, trained), changed = model.apply(variables, features, train=True, mutable=["batch_stats"])
+    _, evaluated = model.apply(variables, features, train=False)
+    for k in range(outputs.shape[1]):
+        column = outputs[:, k]
+        mean = sum(column) / len(column)
+        variance = sum((x - mean) ** 2 for x in column) / len(column)
+        wanted = (column - mean) / (variance + 1e-5) ** 0.5 * norm["scale"][k] + norm["bias"][k]
+        np.testing.assert_allclose(trained[:, k], wanted, rtol=1e-4, atol=1e-5)
+        wanted = (column - averages["mean"][k]) / (averages["var"][k] + 1e-5) ** 0.5 * norm["scale"][k] + norm["bias"][k]
+        np.testing.assert_allclose(evaluated[:, k], wanted, rtol=1e-4, atol=1e-5)
+        for name, of_batch in (("mean", mean), ("var", variance)):
+            moved = 0.9 * averages[name][k] + 0.1 * of_batch
+            np.testing.assert_allclose(changed["batch_stats"]["hash_norm"][name][k], moved, rtol=1e-4)
+    assert np.abs(trained).max() > 1
+
+
+def test_layer_norm_of_the_hash_layer():
+    """Image by image, over its bits, then tanh; the same in training and evaluation."""
+    model, variables, features, outputs = of_head("layer_norm")
+    norm = variables["params"]["hash_norm"]
+    _, trained = model.apply(variables, features, train=True)
+    for row, u in zip(outputs, trained, strict=True):
+        deviations = row - sum(row) / len(row)
+        wanted = np.tanh(deviations / (sum(deviations**2) / len(row) + 1e-5) ** 0.5 * norm["scale"] + norm["bias"])
+        np.testing.assert_allclose(u, wanted, rtol=1e-4, atol=1e-5)
+    assert np.array_equal(trained, model.apply(variables, features, train=False)[1])
+    assert variables.keys() == {"params"}
+
+
+def test_batch_norm_averages_over_devices():
+    """Two devices with three images each give the codes and averages of one device with six."""
+    model, variables, features, _ = of_head("batch_norm")
+    (_, wanted), averages = model.apply(variables, features, train=True, mutable=["batch_stats"])
+    part = model.clone(axis_name=AXIS)
+    run = jax.vmap(lambda x: part.apply(variables, x, train=True, mutable=["batch_stats"]), axis_name=AXIS)
+    (_, found), averages_of_two = run(features.reshape(2, 3, 3))
+    np.testing.assert_allclose(found.reshape(6, -1), wanted, rtol=1e-4, atol=1e-5)
+    for a, b in zip(jax.tree.leaves(averages_of_two), jax.tree.leaves(averages), strict=True):
+        np.testing.assert_allclose(a, np.stack([b, b]), rtol=1e-4)
 
 
 @pytest.mark.parametrize("train", [False, True])

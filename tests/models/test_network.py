@@ -183,17 +183,19 @@ def test_an_unknown_backbone(name):
 
 
 def test_a_copy_for_other_devices():
-    """`with_axis` changes `bounded` and the axis of BatchNorm, and no parameter; a backbone without `layers` stays."""
+    """`with_axis` changes the head and the axis of BatchNorm, of the backbone and the head, and no parameter; or refuses."""
     net = build(axis_name=None).img_net
-    copy = network.with_axis(net, bounded=False, axis_name=AXIS)
-    assert not copy.bounded
+    copy = network.with_axis(net, head="linear", axis_name=AXIS)
+    assert (copy.head, copy.axis_name) == ("linear", AXIS)
     assert copy.backbone.layers == Layers(axis_name=AXIS)
     assert net.backbone.layers == Layers()
-    assert net.bounded
-    again = network.with_axis(copy, bounded=True, axis_name=None)
+    assert (net.head, net.axis_name) == ("tanh", None)
+    again = network.with_axis(copy, head="tanh", axis_name=None)
     assert again == net
     images = jnp.zeros((1, 32, 32, 3), jnp.uint8)
     shapes = [jax.eval_shape(lambda n=n: n.init(jax.random.key(0), images, train=False)) for n in (net, copy)]
     assert jax.tree.structure(shapes[0]) == jax.tree.structure(shapes[1])
     heads = net.clone(backbone=None)
-    assert network.with_axis(heads, bounded=True, axis_name=AXIS) == heads
+    assert network.with_axis(heads, head="tanh", axis_name=AXIS) == heads.clone(axis_name=AXIS)
+    with pytest.raises(InputError, match="expected head to be tanh or linear or batch_norm or layer_norm, got 'sigmoid'"):
+        network.with_axis(net, head="sigmoid", axis_name=None)

@@ -106,7 +106,7 @@ def test_frozen_batch_norm(short_file):
         assert not np.array_equal(
             before.params["backbone"]["stem_norm"]["scale"], after.params["backbone"]["stem_norm"]["scale"]
         )
-        net = network.with_axis(setup.img_net, bounded=True, axis_name=None)
+        net = network.with_axis(setup.img_net, head="tanh", axis_name=None)
         variables = {"params": before.params, "batch_stats": before.batch_stats}
         images = np.stack([setup.data.source[row]["image"] for row in range(6)])
         trained, _ = jax.jit(lambda v, x, net=net: net.apply(v, x, train=True, mutable=["batch_stats"]))(variables, images)

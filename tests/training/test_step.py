@@ -97,7 +97,7 @@ def problem(*, twin=True):
         features=8,
         mean=(0.5, 0.5, 0.5),
         deviation=(0.5, 0.5, 0.5),
-        bounded=True,
+        head="tanh",
     )
     optimizer = optax.sgd(0.1)
     images = random.integers(0, 256, (8, 8, 8, 3)).astype(np.uint8)
