@@ -39,13 +39,14 @@ csq = _recipe("csq")
 orthohash = _recipe("orthohash")
 bihalf = _recipe("bihalf")
 psldh = _recipe("psldh")
+dhd = _recipe("dhd")
 classify = _recipe("classify")
 
 METHODS: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         *(adsq, dsh, dpsh, dhn, hashnet, dsdh, adsh, dadh, dseh, dch, greedyhash, csq, orthohash),
-        *(bihalf, psldh, classify),
+        *(bihalf, psldh, dhd, classify),
     )
 }
 __all__ += METHODS

@@ -44,4 +44,4 @@ def loss(inputs: LossInputs, *, gamma: float = 6.0) -> Terms:
 
 def method(*, gamma: float) -> Method:
     """Return supervised Bi-half."""
-    return Method(loss=partial(loss, gamma=gamma), bounded=False, parameters=classifier)
+    return Method(loss=partial(loss, gamma=gamma), head="linear", parameters=classifier)
