@@ -7,8 +7,8 @@ the likelihoods e^(-(u_T - 1)^2 / 2 s^2) and e^(-(u_T + 1)^2 / 2 s^2) to sgn(u_T
 Formulas and settings are those of the authors' code (github.com/youngkyunJang/Deep-Hash-Distillation).
 Deviations:
 - Both views are drawn from the same augmentation, the data set's (`data.crop_padding`, `data.flip`, `data.erase`). In the paper
-  S has strong changes of colour, blur and crops, and T has them more rarely. So u_S is nearer to u_T here: distillation has less
-  to teach, and nothing about colour. Without augmentation, or with a frozen trunk and `data.feature_views` below 2, both views
+  S has strong changes of colour, blur and crops, and T has them less often. So u_S is nearer to u_T here: distillation teaches
+  less, and nothing about colour. Without augmentation, or with a frozen trunk and `data.feature_views` below 2, both views
   are the same and it teaches nothing.
 - Both views go through the network as one batch, and BatchNorm averages over both; in the authors' code one follows the other.
 - The layer before LayerNorm has a bias, and its inputs are this project's semantic features.

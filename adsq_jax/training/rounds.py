@@ -378,8 +378,8 @@ def half_round(
 def train_batches(setup: TrainSetup, *, net: str, step: int) -> Generator[dict[str, np.ndarray]]:
     """Yield one network's batches, endlessly, starting at a step.
 
-    They depend on the seed, the network, and the network's own count of updates. With a frozen trunk they hold its features; for
-    a method with a second view they hold two views of each image.
+    They depend on the seed, the network, and the network's own count of updates. With a frozen trunk they hold its features,
+    and with a method that has a second view two views of each image.
     """
     finished_halves, within = divmod(step, setup.steps_per_half)
     seed = np.random.SeedSequence([setup.seed, setup.networks.index(net)]).generate_state(1)[0]

@@ -55,6 +55,8 @@ class Problem:
         self.label_codes = self.drawn(random, len(self.sets.sets), bits)
         self.classifier = random.normal(size=(bits, CLASSES)).astype(np.float32)
         self.bias = random.normal(size=CLASSES).astype(np.float32)
+        self.proxies = random.normal(size=(CLASSES, bits)).astype(np.float32)
+        self.second_view = self.drawn(random, len(BATCH), bits)
 
     @staticmethod
     def drawn(random, rows, bits):
@@ -68,7 +70,7 @@ class Problem:
     @property
     def parameters(self):
         """Return the parameters of all methods that have some."""
-        return {"kernel": self.classifier, "bias": self.bias}
+        return {"kernel": self.classifier, "bias": self.bias, "proxies": self.proxies}
 
     def pair_weights(self):
         """Return w of similar and of dissimilar pairs, counted pair by pair over the training set."""
@@ -103,6 +105,7 @@ class Problem:
             "progress": jnp.float32(self.progress),
             "statistics": self.statistics,
             "seed": SEED,
+            "second_view": self.second_view,
         }
         return LossInputs(**{**arrays, **changes})
 
@@ -206,6 +209,13 @@ def of_psldh(problem, *, scale, margin, quantization):
     targets = class_codes(CLASSES, problem.bits, seed=SEED)
     terms = oracles.psldh(problem.u, problem.labels, targets=targets, gamma=scale, sigma=margin)
     return {"partial_softmax": terms["partial_softmax"], "quantization": quantization * terms["quantization"]}
+
+
+def of_dhd(problem, *, temperature, distillation, quantization, deviation):
+    views = {"second": problem.second_view, "proxies": problem.proxies}
+    terms = oracles.dhd(problem.u, problem.labels, temperature=temperature, deviation=deviation, **views)
+    weights = {"classification": 1.0, "distillation": distillation, "quantization": quantization}
+    return {name: weights[name] * value for name, value in terms.items()}
 
 
 def of_classify(problem, *, smoothing):
@@ -346,6 +356,26 @@ def test_psldhs_class_codes():
     assert least >= 18 > least_of_random
 
 
+def test_dhds_second_view_learns_from_the_first():
+    """Distillation has a gradient by the second view's codes and none by the first's; the other terms the opposite."""
+    problem, loss = Problem("single", 8), METHODS["dhd"].loss
+
+    def term(codes, name):
+        return loss(problem.inputs(relaxed_codes=codes[0], second_view=codes[1]))[name]
+
+    for name, learns in (("classification", 0), ("distillation", 1), ("quantization", 0)):
+        gradients = jax.grad(term)((jnp.asarray(problem.u), jnp.asarray(problem.second_view)), name)
+        assert np.abs(gradients[learns]).max() > 1e-4
+        assert not gradients[1 - learns].any()
+
+
+@pytest.mark.parametrize("lacking", ["second_view", "parameters"])
+def test_dhd_needs_a_second_view_and_proxies(lacking):
+    """Without one of them the loss raises an error that names it."""
+    with pytest.raises(InputError, match=f"got {lacking}=None; fix: pass {lacking}"):
+        METHODS["dhd"].loss(Problem("single", 8).inputs(**{lacking: None}))
+
+
 @pytest.mark.parametrize(("classes", "bits"), [(5, 8), (8, 8), (12, 8), (16, 8), (2, 1), (100, 64)])
 def test_centers_are_rows_of_hadamards_matrix(classes, bits):
     """Row i is -1 where i and the column have an odd number of common binary digits; rows from K on are negatives."""
@@ -388,7 +418,8 @@ def test_csq_decides_ties_by_coins():
     np.testing.assert_array_equal(np.sign(gradient[2]), -ties)
 
 
-CHANGED = ("relaxed_codes", "labels", "similar", "errors", "semantic", "similar_sets", "label_set")  # in the order of the batch
+# In the order of the batch.
+CHANGED = ("relaxed_codes", "labels", "similar", "errors", "semantic", "similar_sets", "label_set", "second_view")
 
 
 @cache
@@ -461,6 +492,8 @@ def over_devices(name, devices):
     model = ImgNet(backbone=None, bits=6, features=8, mean=(0.5,) * 3, deviation=(0.5,) * 3, head=method.head, axis_name=AXIS)
     index, sets = np.array([9, 2, 4, 11, 0, 5, 7, 1], np.int32), np.array([[1, 0, 0], [0, 1, 1], [0, 0, 1]], np.uint8)
     batch = {"inputs": random.normal(size=(8, 10)).astype(np.float32), "index": index, "label_set": index % 3}
+    if method.second_view:
+        batch["second_inputs"] = random.normal(size=(8, 10)).astype(np.float32)
     variables = jax.jit(partial(model.init, train=False))(jax.random.key(0), batch["inputs"])
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
     if method.parameters is not None:
@@ -500,9 +533,9 @@ def over_devices(name, devices):
 
 
 @pytest.mark.parametrize("devices", [2, 4])
-@pytest.mark.parametrize("name", ["adsh", "dadh", "dhn", "greedyhash", "dseh", "bihalf"])
+@pytest.mark.parametrize("name", ["adsh", "dadh", "dhn", "greedyhash", "dseh", "bihalf", "dhd"])
 def test_any_number_of_devices_gives_the_same_loss_and_gradients(name, devices):
-    """Terms of rows, pairs and halves of the batch, a classifier, LabelNet: loss and gradients equal one device's to 1e-5."""
+    """Of rows, of pairs and halves of the batch, with a classifier, LabelNet or two views, both are one device's to 1e-5."""
     (gradients, terms), (of_many, terms_of_many) = over_devices(name, 1), over_devices(name, devices)
     for wanted, found in zip(jax.tree.leaves(gradients), jax.tree.leaves(of_many), strict=True):
         assert np.abs(wanted).max() > 1e-4

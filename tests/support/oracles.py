@@ -359,6 +359,19 @@ def bihalf(u, labels, *, classifier, bias):
     return {"classification": mean(values), "quantization": squared_errors(u, codes) / 2}
 
 
+def dhd(u, labels, *, second, proxies, temperature, deviation):
+    """DHD: softmax of cos(u, proxy) / temperature; 1 - cos(second, u); cross-entropies of two Gaussians to the bits."""
+    values, distances, crossed = [], [], []
+    for row, other, own in zip(u, second, labels, strict=True):
+        values.append(soft_cross_entropy([cosine(row, proxy) / temperature for proxy in proxies], own))
+        distances.append(1 - cosine(other, row))
+        for x in row:
+            for center in (1.0, -1.0):
+                height = math.exp(-((float(x) - center) ** 2) / (2 * deviation**2))
+                crossed.append(-math.log(height if sign(x) == center else 1 - height))
+    return {"classification": mean(values), "distillation": mean(distances), "quantization": 2 * mean(crossed)}
+
+
 def psldh_classes(h, *, alpha, beta):
     """PSLDH's loss of relaxed class codes h: products above 0 of two classes, and above K of one; balance; quantization."""
     classes, bits = len(h), len(h[0])

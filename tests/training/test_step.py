@@ -233,6 +233,7 @@ def test_loss_inputs(devices):
             label_set=label_set,
             statistics=PairStatistics(0.5, 1.5, 0.75),
             seed=0,
+            second_view=None,
             axis_name=AXIS,
         )
         return {key: getattr(found, key) for key in LOSS_ARRAYS} | {
