@@ -222,7 +222,8 @@ def test_a_negative_setting(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "key"), [("dch", "gamma"), ("hashnet", "scale"), ("dseh", "cosine_scale"), ("dhd", "temperature"), ("dhd", "deviation")]
+    ("name", "key"),
+    [("dch", "gamma"), ("hashnet", "scale"), ("dseh", "cosine_scale"), ("dhd", "temperature"), ("dhd", "deviation")],
 )
 def test_a_setting_that_divides(name, key):
     """A divisor, or the scale of all logits, may not be 0."""
