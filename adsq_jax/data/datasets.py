@@ -97,7 +97,9 @@ class Dataset(NamedTuple):
         )
 
 
-def batches(dataset: Dataset, *, batch_size: int, seed: int, epoch: int = 0) -> Iterator[dict[str, np.ndarray]]:
+def batches(
+    dataset: Dataset, *, batch_size: int, seed: int, epoch: int = 0, second_view: bool = False
+) -> Iterator[dict[str, np.ndarray]]:
     """Return the batches of one pass over the training set, shuffled and augmented.
 
     Args:
@@ -105,11 +107,12 @@ def batches(dataset: Dataset, *, batch_size: int, seed: int, epoch: int = 0) -> 
       batch_size: images per batch, at most the size of the training set.
       seed: the seed for order and augmentation.
       epoch: the number of the pass, from 0; each has its own order.
+      second_view: whether to augment each image a second time, for a method with `Method.second_view`.
 
     Returns:
       An iterator over n_train // batch_size batches `{"inputs": uint8[batch_size, image_size, image_size, 3], "index":
-      int32[batch_size]}`; `index` is the position in the training set, and no index occurs twice. Threads read ahead until
-      the iterator ends or is closed.
+      int32[batch_size]}`; `index` is the position in the training set, and no index occurs twice. With a second view there is
+      also "second_inputs", like "inputs". Threads read ahead until the iterator ends or is closed.
 
     Raises:
       InputError: an argument is invalid; the message says why.
@@ -132,6 +135,7 @@ def batches(dataset: Dataset, *, batch_size: int, seed: int, epoch: int = 0) -> 
         start=epoch * steps,
         stop=(epoch + 1) * steps,
         read_options=pipeline.ReadOptions(threads=host.reading_threads(0)),
+        second_view=second_view,
     )
 
 

@@ -38,11 +38,12 @@ class _Rows:
 
 
 class _Augment(grain.transforms.RandomMap):
-    def __init__(self, preprocessing: Preprocessing):
-        self._preprocessing = preprocessing
+    def __init__(self, preprocessing: Preprocessing, *, second_view: bool):
+        self._preprocessing, self._names = preprocessing, _names(second_view)
 
     def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        return {"inputs": augment(element["inputs"], rng, self._preprocessing), "index": element["index"]}
+        views = {name: augment(element["inputs"], rng, self._preprocessing) for name in self._names}
+        return {**views, "index": element["index"]}
 
 
 class _CentreCrop(grain.transforms.Map):
@@ -53,13 +54,22 @@ class _CentreCrop(grain.transforms.Map):
         return {"inputs": images.centre(element["inputs"], side=self._side), "index": element["index"]}
 
 
-class _ChooseView(grain.transforms.RandomMap):
-    def __init__(self, views: Sequence[np.ndarray]):
-        self._views = views
+class _ChooseViews(grain.transforms.RandomMap):
+    def __init__(self, views: Sequence[np.ndarray], *, second_view: bool):
+        self._views, self._names = views, _names(second_view)
 
     def random_map(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        view = self._views[int(rng.integers(len(self._views)))]
-        return {"inputs": np.array(view[index]), "index": np.int32(index)}
+        count = len(self._views)
+        chosen = [int(rng.integers(count))]
+        if len(self._names) == 2:  # another one, if there is another
+            chosen.append((chosen[0] + int(rng.integers(1, max(2, count)))) % count)
+        views = {name: np.array(self._views[view][index]) for name, view in zip(self._names, chosen, strict=True)}
+        return {**views, "index": np.int32(index)}
+
+
+def _names(second_view: bool) -> tuple[str, ...]:
+    """Return the names of the views in a batch."""
+    return ("inputs", "second_inputs") if second_view else ("inputs",)
 
 
 def train_batches(
@@ -72,6 +82,7 @@ def train_batches(
     start: int,
     stop: int | None = None,
     read_options: ReadOptions,
+    second_view: bool = False,
 ) -> Generator[dict[str, np.ndarray]]:
     """Yield shuffled, augmented batches. Each pass has its own order and drops an incomplete last batch.
 
@@ -84,21 +95,28 @@ def train_batches(
       start: the first step.
       stop: the step after the last; None: batches never end.
       read_options: process p of `processes` gets images p, p + processes, ... of each batch.
+      second_view: whether to augment each image a second time, by further random numbers; the rest stays the same.
 
     Returns:
       Batches {inputs: uint8[batch, image_size, image_size, 3], index: int32[batch]} of this process, without repeated
-      indices. Closing the generator ends its threads.
+      indices; with a second view, also second_inputs, like inputs. Closing the generator ends its threads.
 
     Raises:
       InputError: an image can't be read, or has another size than the network expects.
     """
     rows_dataset = grain.MapDataset.source(_Rows(source, rows, preprocessing))
-    dataset = rows_dataset.seed(seed).shuffle().random_map(_Augment(preprocessing))
+    dataset = rows_dataset.seed(seed).shuffle().random_map(_Augment(preprocessing, second_view=second_view))
     return _repeat(dataset, batch_size=batch_size, start=start, stop=stop, read_options=read_options)
 
 
 def train_feature_batches(
-    views: Sequence[np.ndarray], *, batch_size: int, seed: int, start: int, read_options: ReadOptions
+    views: Sequence[np.ndarray],
+    *,
+    batch_size: int,
+    seed: int,
+    start: int,
+    read_options: ReadOptions,
+    second_view: bool = False,
 ) -> Generator[dict[str, np.ndarray]]:
     """Yield batches of a frozen trunk's features, as `train_batches` does for images: one view of each image at random.
 
@@ -106,11 +124,13 @@ def train_feature_batches(
       views: the training set's features, one array float32[n, width] per view.
       batch_size, seed, start: as in `train_batches`.
       read_options: threads and processes; there are no workers, since nothing is decoded.
+      second_view: whether to choose a second view of each image, another one where there are several.
 
     Returns:
-      Batches {inputs: float32[batch, width], index: int32[batch]} of this process.
+      Batches {inputs: float32[batch, width], index: int32[batch]} of this process; with a second view, also second_inputs.
     """
-    dataset = grain.MapDataset.range(len(views[0])).seed(seed).shuffle().random_map(_ChooseView(views))
+    dataset = grain.MapDataset.range(len(views[0])).seed(seed).shuffle()
+    dataset = dataset.random_map(_ChooseViews(views, second_view=second_view))
     return _repeat(dataset, batch_size=batch_size, start=start, stop=None, read_options=read_options._replace(workers=0))
 
 
@@ -149,7 +169,7 @@ def in_order(
     if seed is None:
         dataset = dataset.map(_CentreCrop(preprocessing))
     else:
-        dataset = dataset.seed(seed).random_map(_Augment(preprocessing))
+        dataset = dataset.seed(seed).random_map(_Augment(preprocessing, second_view=False))
     for batch in _closing(_read_ahead(dataset[start:].batch(batch_size, drop_remainder=False), read_options)):
         yield {name: padded(x, batch_size) for name, x in batch.items()}
 

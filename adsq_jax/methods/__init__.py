@@ -37,13 +37,19 @@ dch = _recipe("dch")
 greedyhash = _recipe("greedyhash")
 csq = _recipe("csq")
 orthohash = _recipe("orthohash")
+bihalf = _recipe("bihalf")
+psldh = _recipe("psldh")
 dpn = _recipe("dpn")
 hyp2 = _recipe("hyp2")
+dhd = _recipe("dhd")
 classify = _recipe("classify")
 
 METHODS: dict[str, Recipe] = {
     recipe.name: recipe
-    for recipe in (adsq, dsh, dpsh, dhn, hashnet, dsdh, adsh, dadh, dseh, dch, greedyhash, csq, orthohash, dpn, hyp2, classify)
+    for recipe in (
+        *(adsq, dsh, dpsh, dhn, hashnet, dsdh, adsh, dadh, dseh, dch, greedyhash, csq, orthohash),
+        *(bihalf, psldh, dpn, hyp2, dhd, classify),
+    )
 }
 __all__ += METHODS
 

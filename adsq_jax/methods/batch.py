@@ -24,6 +24,7 @@ def loss_inputs(
     progress: float = 0.0,
     parameters: Any = None,
     guidance: objective.Guidance | None = None,
+    second_view: Any = None,
     classes: int | Sequence[str] | None = None,
 ) -> LossInputs:
     """Return everything that a loss needs for one batch, which is its own training set.
@@ -42,6 +43,7 @@ def loss_inputs(
       progress: finished rounds / rounds, 0 to 1.
       parameters: the method's own, for methods with `Method.parameters`.
       guidance: LabelNet's outputs for each image's labels, one row per image, for methods with `Method.label_net`.
+      second_view: relaxed codes of another view of each image, float[batch, bits], for methods with `Method.second_view`.
       classes: the number of classes, for ids; or the class names in order, for names. None: the largest id + 1, or the sorted
         names of this batch.
 
@@ -59,7 +61,7 @@ def loss_inputs(
     u = _floats("relaxed_codes", relaxed_codes, shape=shape)
     n = shape[0]
     multi_hot = _multi_hot(labels, n=n, classes=classes)
-    given = {"bank": bank, "bank_codes": bank_codes}
+    given = {"bank": bank, "bank_codes": bank_codes, "second_view": second_view}
     arrays = {name: _floats(name, array, shape=shape) for name, array in given.items() if array is not None}
     if semantic is not None:
         semantic = _floats("semantic", semantic, shape=(n, None))
@@ -95,6 +97,7 @@ def loss_inputs(
         progress=jnp.asarray(progress, jnp.float32),
         statistics=statistics,
         seed=seed,
+        second_view=None if second_view is None else jnp.asarray(arrays["second_view"], jnp.float32),
     )
 
 

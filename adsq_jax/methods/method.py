@@ -34,6 +34,7 @@ class LossInputs(NamedTuple):
     progress: jax.Array  # finished rounds / rounds, float32[] in [0, 1)
     statistics: PairStatistics  # of the training set's pairs
     seed: int  # the run's, for what a method draws once
+    second_view: jax.Array | None = None  # u of the batch's second views, float32[batch, bits]; for `Method.second_view`
 
 
 Loss = Callable[[LossInputs], Terms]  # pure; training minimises the sum of the terms
@@ -53,6 +54,7 @@ class Method:
     # BatchNorm of them, unbounded; "layer_norm": tanh of their LayerNorm.
     head: str = "tanh"
     twin: bool = False  # two ImgNets
+    second_view: bool = False  # batches have two augmented views of each image; all but `second_view` is of the first
     label_net: bool = False  # LabelNet is trained first; hash codes and banks start as its codes
     label_net_weights: Mapping[str, float] | None = None  # of LabelNet's loss terms that the method changes from the defaults
     update_codes: UpdateCodes | None = None  # the discrete step

@@ -152,7 +152,8 @@ def step(
       setup: from `setup`.
       state: the current state.
       batch: inputs uint8[batch, h, w, 3] and index int[batch], rows of the training set without repetition, as
-        `adsq_jax.data.batches` gives them; with several processes, this process's part.
+        `adsq_jax.data.batches` gives them; with several processes, this process's part. For a method with a second view
+        also second_inputs, like inputs.
       net: "f" or "g".
       fixed: from `targets`, computed once per half-round to save time; None: computed here.
 
@@ -173,15 +174,17 @@ def step(
 
 
 def _checked_batch(setup: TrainSetup, batch: dict[str, Any]) -> dict[str, np.ndarray]:
-    if not isinstance(batch, dict) or set(batch) != {"inputs", "index"}:
-        raise InputError("expected a batch {'inputs': ..., 'index': ...}; fix: take it from adsq_jax.data.batches")
-    inputs, index = np.asarray(batch["inputs"]), np.asarray(batch["index"])
+    views = ("inputs", "second_inputs") if setup.method.second_view else ("inputs",)
+    if not isinstance(batch, dict) or set(batch) != {*views, "index"}:
+        fields = ", ".join(f"{name!r}: ..." for name in (*views, "index"))
+        call = "adsq_jax.data.batches" + (" with second_view=True" if setup.method.second_view else "")
+        raise InputError(f"expected a batch {{{fields}}}; fix: take it from {call}")
+    inputs, index = {name: np.asarray(batch[name]) for name in views}, np.asarray(batch["index"])
     size, shape = len(index), setup.input_shape[1:]
     kind = np.float32 if setup.trained_net.backbone is None else np.uint8
-    if inputs.shape != (size, *shape) or inputs.dtype != kind:
-        raise InputError(
-            f"inputs are {inputs.dtype}{list(inputs.shape)}: expected {np.dtype(kind)}[{size}, {str(shape)[1:-1]}]"
-        )
+    for name, x in inputs.items():
+        if x.shape != (size, *shape) or x.dtype != kind:
+            raise InputError(f"{name} are {x.dtype}{list(x.shape)}: expected {np.dtype(kind)}[{size}, {str(shape)[1:-1]}]")
     if index.ndim != 1 or index.dtype.kind not in "iu" or not size or len(set(index.tolist())) < size:
         raise InputError(f"index is {index.dtype}{list(index.shape)}: expected int[batch], each row of the training set once")
     if index.min() < 0 or index.max() >= setup.size:
@@ -189,7 +192,7 @@ def _checked_batch(setup: TrainSetup, batch: dict[str, Any]) -> dict[str, np.nda
             f"index has rows {index.min()} to {index.max()}: expected rows of the training set, 0 to {setup.size - 1}"
         )
     setup.devices.check_batch(size * setup.devices.processes)
-    return {"inputs": inputs, "index": index.astype(np.int32)}
+    return {**inputs, "index": index.astype(np.int32)}
 
 
 def split_batch(setup: TrainSetup, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
@@ -375,7 +378,8 @@ def half_round(
 def train_batches(setup: TrainSetup, *, net: str, step: int) -> Generator[dict[str, np.ndarray]]:
     """Yield one network's batches, endlessly, starting at a step.
 
-    They depend on the seed, the network, and the network's own count of updates. With a frozen trunk they hold its features.
+    They depend on the seed, the network, and the network's own count of updates. With a frozen trunk they hold its features,
+    and with a method that has a second view two views of each image.
     """
     finished_halves, within = divmod(step, setup.steps_per_half)
     seed = np.random.SeedSequence([setup.seed, setup.networks.index(net)]).generate_state(1)[0]
@@ -384,6 +388,7 @@ def train_batches(setup: TrainSetup, *, net: str, step: int) -> Generator[dict[s
         "seed": int(seed),
         "start": finished_halves // len(setup.networks) * setup.steps_per_half + within,
         "read_options": setup.read_options,
+        "second_view": setup.method.second_view,
     }
     data, rows = setup.data, setup.data.split.train
     if setup.features is not None:

@@ -94,7 +94,8 @@ def img_net_gradients(
       state: the ImgNet, the same on every device, but for the bank: this device's rows.
       targets: this device's rows, and the parts that are the same on every device.
       batch: this device's part: inputs uint8[part, h, w, 3], or float32[part, width] of a frozen trunk; index int32[part], the
-        images' rows in the training set, without repetition; label_set int32[part], their label sets.
+        images' rows in the training set, without repetition; label_set int32[part], their label sets; for a method with a
+        second view, second_inputs, of the shape and dtype of inputs.
       model: the ImgNet module.
       loss: the method's loss, with its settings.
       statistics: the training set's pair statistics.
@@ -111,16 +112,18 @@ def img_net_gradients(
     local_index = index - device * len(state.bank)  # position among this device's rows, if it is there
 
     def loss_of(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any, Metrics]]:
-        (semantic, relaxed_codes), updated = model.apply(
+        outputs, updated = model.apply(
             {"params": params, "batch_stats": state.batch_stats},
-            batch["inputs"],
+            _all_views(batch),
             train=True,
             mutable=["batch_stats"],
             rngs={"dropout": jax.random.fold_in(dropout, device)},  # each device drops other units
         )
+        semantic, relaxed_codes, second_view = _by_view(outputs, batch)
         inputs = _loss_inputs(
             semantic,
             _all_gather(relaxed_codes, axis_name),
+            second_view=None if second_view is None else _all_gather(second_view, axis_name),
             parameters=params.get("method"),
             bank=state.bank if targets.bank is None else targets.bank,
             local_index=local_index,
@@ -158,6 +161,22 @@ def img_net_update(
     )
 
 
+def _all_views(batch: Mapping[str, jax.Array]) -> jax.Array:
+    """Return the network's inputs: all first views, and then all second views, if the batch has them."""
+    return jnp.concatenate([batch["inputs"], batch["second_inputs"]]) if "second_inputs" in batch else batch["inputs"]
+
+
+def _by_view(
+    outputs: tuple[jax.Array, jax.Array], batch: Mapping[str, jax.Array]
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """Return the first views' features and relaxed codes, and the second views' relaxed codes, if the batch has them."""
+    semantic, relaxed_codes = outputs
+    if "second_inputs" not in batch:
+        return semantic, relaxed_codes, None
+    part = len(batch["inputs"])
+    return semantic[:part], relaxed_codes[:part], relaxed_codes[part:]
+
+
 def _all_gather(x: jax.Array, axis_name: str | None) -> jax.Array:
     return x if axis_name is None else jax.lax.all_gather(x, axis_name, tiled=True)
 
@@ -166,6 +185,7 @@ def _loss_inputs(
     semantic: jax.Array,
     relaxed_codes: jax.Array,
     *,
+    second_view: jax.Array | None,
     parameters: Any,
     bank: jax.Array,
     local_index: jax.Array,
@@ -199,4 +219,5 @@ def _loss_inputs(
         progress=targets.progress,
         statistics=statistics,
         seed=seed,
+        second_view=second_view,
     )

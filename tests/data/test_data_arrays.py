@@ -326,6 +326,8 @@ def test_batches():
         np.testing.assert_array_equal(np.concatenate([b["inputs"] for b in made]), COLOUR[dataset.split.train][index])
         assert len(set(index.tolist())) == 9
         orders.append(index.tolist())
+        (second, *_) = data.batches(dataset, batch_size=3, seed=seed, epoch=epoch, second_view=True)
+        np.testing.assert_array_equal(second["second_inputs"], made[0]["inputs"])  # since nothing augments them
     assert orders[0] == orders[3]
     assert len(set(map(tuple, orders))) == 3
 

@@ -34,7 +34,7 @@ def source_with(images):
     return ArraySource(images, Labels.from_ids(np.arange(classes), classes=classes), classes=[str(k) for k in range(classes)])
 
 
-def batches(count, *, n=20, rows=None, batch_size=6, seed=3, start=0, preprocessing=OFF, read_options=HERE):
+def batches(count, *, n=20, rows=None, batch_size=6, seed=3, start=0, preprocessing=OFF, read_options=HERE, second_view=False):
     rows = np.arange(n) if rows is None else rows
     made = pipeline.train_batches(
         source_of(n),
@@ -44,6 +44,7 @@ def batches(count, *, n=20, rows=None, batch_size=6, seed=3, start=0, preprocess
         seed=seed,
         start=start,
         read_options=read_options,
+        second_view=second_view,
     )
     return list(itertools.islice(made, count))
 
@@ -103,6 +104,22 @@ def test_index_belongs_to_image(rows):
     for batch in batches(9, rows=rows):
         for index, image in zip(batch["index"], batch["inputs"], strict=True):
             np.testing.assert_array_equal(image, source.pixels[rows[index]])
+
+
+def test_a_second_view_is_of_the_same_image():
+    """It is another window of the image that comes first, by random numbers of its own; the first view stays what it was."""
+    one, two = (batches(9, start=2, preprocessing=OFF._replace(crop_padding=2), second_view=second) for second in (False, True))
+    assert all(batch.keys() == {"inputs", "index"} for batch in one)
+    assert all(same(a, b) for a, b in zip(one, two, strict=True))
+    frames = np.pad(source_of(20).pixels, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(frames, (SIDE, SIDE, 3), axis=(1, 2, 3)).reshape(20, 25, SIDE, SIDE, 3)
+    places = []  # of both views' windows
+    for batch in two:
+        for index, *views in zip(batch["index"], batch["inputs"], batch["second_inputs"], strict=True):
+            places.append([np.flatnonzero((windows[index] == view).all(axis=(1, 2, 3))).item() for view in views])
+    first, second = np.transpose(places)
+    assert np.mean(first == second) < 0.2
+    assert abs(np.corrcoef(first, second)[0, 1]) < 0.5
 
 
 def augmented(**augment):
@@ -240,8 +257,9 @@ VIEWS = [
 ]  # [n, width], preprocessing by hundreds
 
 
-def feature_batches(count, *, views=VIEWS, seed=3, start=0, read_options=HERE):
-    made = pipeline.train_feature_batches(views, batch_size=6, seed=seed, start=start, read_options=read_options)
+def feature_batches(count, *, views=VIEWS, seed=3, start=0, read_options=HERE, second_view=False):
+    order = {"seed": seed, "start": start, "read_options": read_options}
+    made = pipeline.train_feature_batches(views, batch_size=6, second_view=second_view, **order)
     return list(itertools.islice(made, count))
 
 
@@ -263,6 +281,21 @@ def test_features_belong_to_their_index():
     assert set(seen) == {(row, view) for row in range(20) for view in range(3)}
     shares = np.bincount([int(view) for _, view in seen]) / len(seen)
     assert np.abs(shares - 1 / 3).max() < 5 * np.sqrt(2 / 9 / len(seen))
+
+
+def test_a_second_view_of_features():
+    """It is another stored view of the same image, any of the others at some time; the first view stays what it was."""
+    one, two = (feature_batches(60, second_view=second) for second in (False, True))
+    assert all(same(a, b) for a, b in zip(one, two, strict=True))
+    seen = set()
+    for batch in two:
+        (first, row), (second, same_row) = (np.divmod(batch[name][:, 0], 100) for name in ("inputs", "second_inputs"))
+        np.testing.assert_array_equal(row, batch["index"])
+        np.testing.assert_array_equal(same_row, batch["index"])
+        seen |= set(zip(first.tolist(), second.tolist(), strict=True))
+    assert seen == {(a, b) for a in range(3) for b in range(3) if a != b}
+    alone = feature_batches(1, views=VIEWS[:1], second_view=True)[0]
+    np.testing.assert_array_equal(alone["second_inputs"], alone["inputs"])
 
 
 def test_a_pass_over_features_is_a_permutation():

@@ -37,9 +37,11 @@ class Batch:
         m = len(self.sets.sets)
         self.label_features = random.normal(size=(m, FEATURES)).astype(np.float32)
         self.label_codes = np.tanh(random.normal(size=(m, BITS))).astype(np.float32)
+        self.second_view = np.tanh(random.normal(size=(N, BITS))).astype(np.float32)
         self.parameters = {
             "kernel": random.normal(size=(BITS, CLASSES)).astype(np.float32),
             "bias": random.normal(size=CLASSES).astype(np.float32),
+            "proxies": random.normal(size=(CLASSES, BITS)).astype(np.float32),
         }
 
     def inputs(self, u, **changes):
@@ -52,19 +54,21 @@ class Batch:
             "seed": SEED,
             "progress": 0.5,
             "parameters": self.parameters,
+            "second_view": self.second_view,
             "guidance": objective.Guidance(
                 self.label_features[by_image], self.label_codes[by_image], np.full(N, 1 / N, np.float32)
             ),
         }
         return loss_inputs(u, self.labels, **{**known, **changes})
 
-    def step(self, loss):
+    def step(self, loss, *, second_view):
         """Return the terms and the gradient by u of a training step on the batch, whose network has u as its parameter."""
+        others = (self.second_view,) if second_view else ()
 
         class Network(nn.Module):
             @nn.compact
             def __call__(self, inputs, *, train):
-                return inputs, self.param("u", nn.initializers.zeros, (N, BITS))
+                return inputs, jnp.concatenate([self.param("u", nn.initializers.zeros, (N, BITS)), *others])
 
         sets = self.sets.sets
         state = ImgNetState(
@@ -85,6 +89,7 @@ class Batch:
             guidance=objective.Guidance(self.label_features, self.label_codes, (self.sets.counts / N).astype(np.float32)),
         )
         batch = {"inputs": self.semantic, "index": np.arange(N, dtype=np.int32), "label_set": self.sets.set_index}
+        batch |= {"second_inputs": self.semantic} if second_view else {}
         gradients, _, metrics = img_net_gradients(
             *jax.tree.map(jnp.asarray, (state, targets, batch)),
             model=Network(),
@@ -100,8 +105,9 @@ class Batch:
 @pytest.mark.parametrize("name", METHODS)
 def test_loss_and_gradient_are_those_of_a_training_step(name, kind):
     """Every term and the gradient by the relaxed codes equal those of the step, under jit."""
-    batch, loss = Batch(kind), METHODS[name]().loss
-    expected, expected_gradient = jax.jit(partial(batch.step, loss))()
+    batch, method = Batch(kind), METHODS[name]()
+    loss = method.loss
+    expected, expected_gradient = jax.jit(partial(batch.step, loss, second_view=method.second_view))()
 
     def total(u):
         terms = loss(batch.inputs(u))
@@ -118,11 +124,11 @@ def test_loss_and_gradient_are_those_of_a_training_step(name, kind):
 def test_losses_under_vmap(name):
     """Over batches with traced codes and multi-hot labels, vmap gives each batch's loss."""
     batches, loss = [Batch(kind) for kind in LABELS], METHODS[name]().loss
-    semantic, parameters = batches[0].semantic, batches[0].parameters
-    guidance = objective.Guidance(semantic, batches[0].bank, np.full(N, 1 / N, np.float32))
+    same = {name: getattr(batches[0], name) for name in ("semantic", "parameters", "second_view")}
+    guidance = objective.Guidance(batches[0].semantic, batches[0].bank, np.full(N, 1 / N, np.float32))
 
     def total(u, labels):
-        return objective.total(loss(loss_inputs(u, labels, parameters=parameters, guidance=guidance, semantic=semantic)))
+        return objective.total(loss(loss_inputs(u, labels, guidance=guidance, **same)))
 
     stacked = [np.stack([getattr(batch, field) for batch in batches]) for field in ("u", "labels")]
     one = jax.jit(total)
@@ -228,6 +234,7 @@ BAD = {
     "name": (U, ["cat", "dgo"] + ["dog"] * 5, {"classes": ["cat", "dog"]}, "got 'dgo'; fix: write 'dog'"),
     "number of names": (U, list("abcabca"), {"classes": 3}, "expected classes as the names in order, got 3"),
     "bank": (U, IDS, {"bank": U[:3]}, r"expected bank \[7, 8\], got shape \[3, 8\]"),
+    "second_view": (U, IDS, {"second_view": U[:3]}, r"expected second_view \[7, 8\], got shape \[3, 8\]"),
     "bank_codes": (U, IDS, {"bank_codes": U[:, :3]}, r"expected bank_codes \[7, 8\], got shape \[7, 3\]"),
     "semantic": (U, IDS, {"semantic": U[:3]}, r"expected semantic \[7, any\], got shape \[3, 8\]"),
     "guidance": (U, IDS, {"guidance": objective.Guidance(U[:2], U[:2], U[:2, 0])}, r"expected guidance.features \[7, any\]"),

@@ -14,8 +14,10 @@ from support import oracles
 
 from adsq_jax.devices.mesh import AXIS
 from adsq_jax.errors import InputError
-from adsq_jax.methods import METHODS, hash_centers, objective
+from adsq_jax.methods import METHODS, hash_centers, loss_inputs, objective
+from adsq_jax.methods.bihalf import half_signs
 from adsq_jax.methods.method import LossInputs
+from adsq_jax.methods.psldh import ALPHA, BETA, class_codes, class_gradient
 from adsq_jax.models.img_net import ImgNet
 from adsq_jax.training.state import ImgNetState, Targets
 from adsq_jax.training.step import img_net_gradients
@@ -54,6 +56,7 @@ class Problem:
         self.classifier = random.normal(size=(bits, CLASSES)).astype(np.float32)
         self.bias = random.normal(size=CLASSES).astype(np.float32)
         self.proxies = random.normal(size=(CLASSES, bits)).astype(np.float32)
+        self.second_view = self.drawn(random, len(BATCH), bits)
 
     @staticmethod
     def drawn(random, rows, bits):
@@ -63,6 +66,11 @@ class Problem:
     def known(self):
         """Return the arguments of oracles of the whole training set."""
         return {"bank": self.bank, "codes": self.codes, "all_labels": self.all_labels, "index": BATCH}
+
+    @property
+    def parameters(self):
+        """Return the parameters of all methods that have some."""
+        return {"kernel": self.classifier, "bias": self.bias, "proxies": self.proxies}
 
     def pair_weights(self):
         """Return w of similar and of dissimilar pairs, counted pair by pair over the training set."""
@@ -93,10 +101,11 @@ class Problem:
             "guidance": objective.Guidance(
                 self.label_semantic, self.label_codes, (self.sets.counts / self.n).astype(np.float32)
             ),
-            "parameters": {"kernel": self.classifier, "bias": self.bias, "proxies": self.proxies},
+            "parameters": self.parameters,
             "progress": jnp.float32(self.progress),
             "statistics": self.statistics,
             "seed": SEED,
+            "second_view": self.second_view,
         }
         return LossInputs(**{**arrays, **changes})
 
@@ -207,6 +216,24 @@ def of_hyp2(problem, *, beta, proxy_rate):
     return {**terms, "pairs": beta * terms["pairs"]}
 
 
+def of_bihalf(problem, *, gamma):
+    terms = oracles.bihalf(problem.u, problem.labels, classifier=problem.classifier, bias=problem.bias)
+    return {"classification": terms["classification"], "quantization": gamma * terms["quantization"]}
+
+
+def of_psldh(problem, *, scale, margin, quantization):
+    targets = class_codes(CLASSES, problem.bits, seed=SEED)
+    terms = oracles.psldh(problem.u, problem.labels, targets=targets, gamma=scale, sigma=margin)
+    return {"partial_softmax": terms["partial_softmax"], "quantization": quantization * terms["quantization"]}
+
+
+def of_dhd(problem, *, temperature, distillation, quantization, deviation):
+    views = {"second": problem.second_view, "proxies": problem.proxies}
+    terms = oracles.dhd(problem.u, problem.labels, temperature=temperature, deviation=deviation, **views)
+    weights = {"classification": 1.0, "distillation": distillation, "quantization": quantization}
+    return {name: weights[name] * value for name, value in terms.items()}
+
+
 def of_classify(problem, *, smoothing):
     """Softmax cross-entropy; the target is (1 - smoothing) of the labels' shares, and smoothing spread over all classes."""
     values = []
@@ -240,7 +267,7 @@ def test_loss_equals_its_oracle(name, kind, bits):
 
 def test_every_method_has_an_oracle():
     """The test above covers every method but ADSQ."""
-    assert [*ORACLES] == BASELINES
+    assert sorted(ORACLES) == sorted(BASELINES)
 
 
 def test_dsh_has_a_margin():
@@ -302,6 +329,79 @@ def test_hyp2_takes_pairs_of_images_with_several_labels_alone():
     np.testing.assert_allclose(found, 0.6, rtol=1e-6)
 
 
+@pytest.mark.parametrize("n", [6, 5])
+def test_bihalfs_gradient_is_the_papers(n):
+    """It is that of the classification at b, (softmax - target) W' / N, plus gamma (u - b) / (N K); also for odd N."""
+    problem = Problem("multi", 8)
+    problem.u, problem.labels = 2 * problem.u[-n:], problem.labels[-n:]
+    parameters = problem.parameters
+
+    def total(u):
+        return objective.total(METHODS["bihalf"].loss(loss_inputs(u, problem.labels, parameters=parameters)))
+
+    b = np.array(oracles.halves(problem.u))
+    assert (b.sum(axis=0) == 2 * (n // 2) - n).all()
+    softmax = np.exp(b @ problem.classifier.astype(np.float64) + problem.bias)
+    count = problem.labels.sum(axis=1, keepdims=True)
+    softmax = np.where(count > 0, softmax / softmax.sum(axis=1, keepdims=True), 0.0)
+    of_classification = (softmax - problem.labels / np.maximum(count, 1)) @ problem.classifier.T / n
+    wanted = of_classification + 6 * (problem.u - b) / (n * 8)
+    np.testing.assert_allclose(jax.grad(total)(jnp.asarray(problem.u)), wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_bihalf_halves_equal_numbers():
+    """Also where numbers are equal, exactly half of the batch gets +1, and no smaller number before a greater one."""
+    u = np.array([[0, 1], [0, 2], [0, 2], [0, 2], [0, 3]], np.float32)
+    b = np.asarray(half_signs(jnp.asarray(u)))
+    np.testing.assert_array_equal(b, [[1, -1], [1, 1], [-1, -1], [-1, -1], [-1, 1]])
+
+
+def test_psldhs_class_gradient():
+    """It is the slope of the double loop's loss, by central differences, on both sides of 0."""
+    h = np.tanh(np.random.default_rng(0).normal(size=(5, 6)))
+    weights = {"alpha": ALPHA, "beta": BETA}
+    found = class_gradient(h)
+    for place in np.ndindex(*h.shape):
+        step = np.zeros(h.shape)
+        step[place] = 1e-5
+        slope = (oracles.psldh_classes(h + step, **weights) - oracles.psldh_classes(h - step, **weights)) / 2e-5
+        np.testing.assert_allclose(found[place], slope, rtol=1e-5, atol=1e-7)
+
+
+def test_psldhs_class_codes():
+    """They are signs that depend on the seed alone, and further apart than random ones."""
+    codes = class_codes(10, 48, seed=0)
+    assert codes.dtype == np.float32
+    assert set(np.unique(codes)) == {-1, 1}
+    class_codes.cache_clear()
+    assert np.array_equal(class_codes(10, 48, seed=0), codes)
+    assert not np.array_equal(class_codes(10, 48, seed=1), codes)
+    apart = ~np.eye(10, dtype=bool)
+    random = np.asarray(hash_centers.random_signs(10, 48, seed=0))
+    least, least_of_random = (((48 - signs @ signs.T) / 2)[apart].min() for signs in (codes, random))
+    assert least >= 18 > least_of_random
+
+
+def test_dhds_second_view_learns_from_the_first():
+    """Distillation has a gradient by the second view's codes and none by the first's; the other terms the opposite."""
+    problem, loss = Problem("single", 8), METHODS["dhd"].loss
+
+    def term(codes, name):
+        return loss(problem.inputs(relaxed_codes=codes[0], second_view=codes[1]))[name]
+
+    for name, learns in (("classification", 0), ("distillation", 1), ("quantization", 0)):
+        gradients = jax.grad(term)((jnp.asarray(problem.u), jnp.asarray(problem.second_view)), name)
+        assert np.abs(gradients[learns]).max() > 1e-4
+        assert not gradients[1 - learns].any()
+
+
+@pytest.mark.parametrize("lacking", ["second_view", "parameters"])
+def test_dhd_needs_a_second_view_and_proxies(lacking):
+    """Without one of them the loss raises an error that names it."""
+    with pytest.raises(InputError, match=f"got {lacking}=None; fix: pass {lacking}"):
+        METHODS["dhd"].loss(Problem("single", 8).inputs(**{lacking: None}))
+
+
 BEST_LINEAR = {  # classes and bits: d of the best linear code with so many words, from the tables of Brouwer and Grassl
     (10, 12): 6, (10, 24): 12, (10, 48): 24, (10, 64): 33, (21, 12): 4, (21, 36): 17, (38, 16): 6, (80, 24): 10, (100, 32): 14,
     (100, 48): 22, (100, 64): 32,
@@ -341,7 +441,8 @@ def test_csq_decides_ties_by_coins():
     np.testing.assert_array_equal(np.sign(gradient[2]), -ties)
 
 
-CHANGED = ("relaxed_codes", "labels", "similar", "errors", "semantic", "similar_sets", "label_set")  # in the order of the batch
+# In the order of the batch.
+CHANGED = ("relaxed_codes", "labels", "similar", "errors", "semantic", "similar_sets", "label_set", "second_view")
 
 
 @cache
@@ -391,7 +492,7 @@ def test_gradients_are_finite_at_the_edges(name):
     if METHODS[name]().head in ("linear", "batch_norm"):
         edges["huge"] = (1e3 * signs, 1e3 * semantic)
     for edge, (u, features) in edges.items():
-        outputs = {"relaxed_codes": u, "semantic": features, "parameters": problem.inputs().parameters}
+        outputs = {"relaxed_codes": u, "semantic": features, "parameters": problem.parameters}
         value, found = gradient(outputs)
         assert np.isfinite(value), edge
         assert all(np.isfinite(x).all() for x in jax.tree.leaves(found)), edge
@@ -402,7 +503,7 @@ def test_every_image_has_a_gradient(name):
     """The gradient by the codes of each image with a label isn't 0."""
     problem, _, gradient = jitted(name)
     inputs = problem.inputs()
-    outputs = {"relaxed_codes": problem.u, "semantic": inputs.semantic, "parameters": inputs.parameters}
+    outputs = {"relaxed_codes": problem.u, "semantic": inputs.semantic, "parameters": problem.parameters}
     found = gradient(outputs)[1]["relaxed_codes"]
     assert (np.abs(found).max(axis=1) > 1e-4)[problem.labels.any(axis=1)].all()
 
@@ -414,6 +515,8 @@ def over_devices(name, devices):
     model = ImgNet(backbone=None, bits=6, features=8, mean=(0.5,) * 3, deviation=(0.5,) * 3, head=method.head, axis_name=AXIS)
     index, sets = np.array([9, 2, 4, 11, 0, 5, 7, 1], np.int32), np.array([[1, 0, 0], [0, 1, 1], [0, 0, 1]], np.uint8)
     batch = {"inputs": random.normal(size=(8, 10)).astype(np.float32), "index": index, "label_set": index % 3}
+    if method.second_view:
+        batch["second_inputs"] = random.normal(size=(8, 10)).astype(np.float32)
     variables = jax.jit(partial(model.init, train=False))(jax.random.key(0), batch["inputs"])
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
     if method.parameters is not None:
@@ -453,9 +556,9 @@ def over_devices(name, devices):
 
 
 @pytest.mark.parametrize("devices", [2, 4])
-@pytest.mark.parametrize("name", ["adsh", "dadh", "dhn", "greedyhash", "dseh", "orthohash"])
+@pytest.mark.parametrize("name", ["adsh", "dadh", "dhn", "greedyhash", "dseh", "orthohash", "bihalf", "dhd"])
 def test_any_number_of_devices_gives_the_same_loss_and_gradients(name, devices):
-    """Rows, pairs of the batch, a classifier, LabelNet, BatchNorm: loss and gradients equal those of one device to 1e-5."""
+    """Of rows, pairs and halves of the batch, a classifier, LabelNet, BatchNorm or two views, both are one device's to 1e-5."""
     (gradients, terms), (of_many, terms_of_many) = over_devices(name, 1), over_devices(name, devices)
     for wanted, found in zip(jax.tree.leaves(gradients), jax.tree.leaves(of_many), strict=True):
         assert np.abs(wanted).max() > 1e-4

@@ -68,7 +68,7 @@ def test_a_loss_has_default_settings(name):
     recipe, u = METHODS[name], np.random.default_rng(0).normal(size=(6, 8)).astype(np.float32) / 2
     parameters = {"kernel": jnp.ones((8, 3)), "bias": jnp.zeros(3), "proxies": jnp.ones((3, 8))}
     guidance = methods.objective.Guidance(u, u, np.full(6, 1 / 6, np.float32))
-    inputs = methods.loss_inputs(u, [0, 1, 2, 0, 1, 1], parameters=parameters, guidance=guidance)
+    inputs = methods.loss_inputs(u, [0, 1, 2, 0, 1, 1], parameters=parameters, guidance=guidance, second_view=-u)
     assert recipe.loss(inputs) == recipe().loss(inputs)
 
 
@@ -229,7 +229,10 @@ def test_a_negative_setting(name):
             )
 
 
-@pytest.mark.parametrize(("name", "key"), [("dch", "gamma"), ("hashnet", "scale"), ("dseh", "cosine_scale")])
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [("dch", "gamma"), ("hashnet", "scale"), ("dseh", "cosine_scale"), ("dhd", "temperature"), ("dhd", "deviation")],
+)
 def test_a_setting_that_divides(name, key):
     """A divisor, or the scale of all logits, may not be 0."""
     changed = config.default(method=name)

@@ -364,3 +364,58 @@ def hyp2(u, labels, *, proxies, distance):
         if sum(labels[i]) > 1 and sum(labels[j]) > 1 and not share_a_label(labels[i], labels[j]):
             pairs.append(max(0.0, cosine(u[i], u[j]) - z))
     return {name: mean(values) if values else 0.0 for name, values in (("own", own), ("others", others), ("pairs", pairs))}
+
+
+def halves(u):
+    """Bi-half's bits: in each column, the floor(m / 2) greatest of m numbers get +1, the others -1; no two are equal."""
+    codes = [[-1.0] * len(u[0]) for _ in u]
+    for k in range(len(u[0])):
+        for i in sorted(range(len(u)), key=lambda i, k=k: float(u[i][k]))[len(u) - len(u) // 2 :]:
+            codes[i][k] = 1.0
+    return codes
+
+
+def bihalf(u, labels, *, classifier, bias):
+    """Bi-half: cross-entropy of a linear classifier, [bits, c], on the halves' bits b; half of the mean of (u - b)^2."""
+    values, codes = [], halves(u)
+    for code, own in zip(codes, labels, strict=True):
+        logits = [dot(code, [line[c] for line in classifier]) + float(bias[c]) for c in range(len(own))]
+        values.append(soft_cross_entropy(logits, own))
+    return {"classification": mean(values), "quantization": squared_errors(u, codes) / 2}
+
+
+def dhd(u, labels, *, second, proxies, temperature, deviation):
+    """DHD: softmax of cos(u, proxy) / temperature; 1 - cos(second, u); cross-entropies of two Gaussians to the bits."""
+    values, distances, crossed = [], [], []
+    for row, other, own in zip(u, second, labels, strict=True):
+        values.append(soft_cross_entropy([cosine(row, proxy) / temperature for proxy in proxies], own))
+        distances.append(1 - cosine(other, row))
+        for x in row:
+            for center in (1.0, -1.0):
+                height = math.exp(-((float(x) - center) ** 2) / (2 * deviation**2))
+                crossed.append(-math.log(height if sign(x) == center else 1 - height))
+    return {"classification": mean(values), "distillation": mean(distances), "quantization": 2 * mean(crossed)}
+
+
+def psldh_classes(h, *, alpha, beta):
+    """PSLDH's loss of relaxed class codes h: products above 0 of two classes, and above K of one; balance; quantization."""
+    classes, bits = len(h), len(h[0])
+    pairs = [max(dot(h[a], h[b]) - bits * (a == b), 0.0) ** 2 for a in range(classes) for b in range(classes)]
+    balance = sum(math.fsum(float(row[k]) for row in h) ** 2 for k in range(bits)) / classes
+    quantization = sum((sign(x) - float(x)) ** 2 for row in h for x in row) / classes
+    return mean(pairs) + alpha * balance + beta * quantization
+
+
+def psldh(u, labels, *, targets, gamma, sigma):
+    """PSLDH: for each own label, its class against the classes that the image lacks; |sgn(u) - u|^2, a sum over bits."""
+    bits, values, errors = len(u[0]), [], []
+    for row, own in zip(u, labels, strict=True):
+        others = [math.exp(gamma * dot(row, target)) for target, y in zip(targets, own, strict=True) if not y]
+        of_labels = []
+        for target, y in zip(targets, own, strict=True):
+            if y:
+                e = math.exp(gamma * (dot(row, target) - sigma * bits))
+                of_labels.append(-math.log(e / (e + math.fsum(others))))
+        values.append(mean(of_labels) if of_labels else 0.0)
+        errors.append(math.fsum((sign(x) - float(x)) ** 2 for x in row))
+    return {"partial_softmax": mean(values), "quantization": mean(errors)}

@@ -178,6 +178,23 @@ def test_a_batch_that_does_not_fit(arrays, change, said):
         aj.training.step(setup, aj.training.init(setup), change(batch), net="f")
 
 
+def test_a_batch_with_a_second_view(arrays):
+    """A method that wants one gets it from `batches`; without it, one line says how."""
+    setup = make_setup(arrays, method="dhd")
+    state = aj.training.init(setup)
+    batch = next(iter(aj.data.batches(setup.data, batch_size=16, seed=0, second_view=True)))
+    stepped, metrics = aj.training.step(setup, state, batch, net="f")
+    assert int(stepped.step) == 1
+    assert np.isfinite(metrics["distillation"])
+    with pytest.raises(InputError, match=r"adsq_jax\.data\.batches with second_view=True"):
+        aj.training.step(setup, state, {name: batch[name] for name in ("inputs", "index")}, net="f")
+    with pytest.raises(InputError, match="second_inputs are uint8"):
+        aj.training.step(setup, state, {**batch, "second_inputs": batch["second_inputs"][:3]}, net="f")
+    other = make_setup(arrays, method="dpsh")
+    with pytest.raises(InputError, match=r"expected a batch \{'inputs': \.\.\., 'index': \.\.\.\}; fix"):
+        aj.training.step(other, aj.training.init(other), batch, net="f")
+
+
 def test_a_state_of_another_setup(arrays):
     """Another network, another length, another number of networks: one line."""
     setup = make_setup(arrays)

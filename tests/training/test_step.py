@@ -18,7 +18,7 @@ from adsq_jax.methods.objective import PairStatistics
 from adsq_jax.models import backbones
 from adsq_jax.models.img_net import ImgNet
 from adsq_jax.models.layers import Layers
-from adsq_jax.training import init, rounds
+from adsq_jax.training import compute_features, init, rounds
 from adsq_jax.training.guidance import guidance
 from adsq_jax.training.state import ImgNetState, Targets
 from adsq_jax.training.step import _loss_inputs, img_net_gradients, img_net_update
@@ -187,6 +187,57 @@ def test_without_a_twin_the_loss_is_against_the_own_bank():
         np.testing.assert_array_equal(found[0][name], found[1][name])
 
 
+PLACES = np.random.default_rng(2).normal(size=(2, 8, 6)).astype(np.float32)  # weights of both views' codes
+
+
+def both_views(inputs):
+    """A loss in which each image, bit and view has a weight of its own."""
+    return {"first": jnp.sum(PLACES[0] * inputs.relaxed_codes), "second": jnp.sum(PLACES[1] * inputs.second_view)}
+
+
+def test_two_views_are_one_batch_of_the_network():
+    """Over four shares, the loss gets both views' codes in the order of the batch, and BatchNorm averages over both."""
+    step, state, targets, batch = problem(twin=False)
+    batch["second_inputs"] = batch["inputs"][:, :, ::-1] // 2
+    found, metrics = over_devices(partial(step, loss=both_views), state, targets, batch, devices=4)
+    model = step.keywords["model"].clone(backbone=step.keywords["model"].backbone.clone(layers=Layers()))
+    variables, views = {"params": state.params, "batch_stats": state.batch_stats}, (batch["inputs"], batch["second_inputs"])
+    (_, codes), updated = model.apply(variables, np.concatenate(views), train=True, mutable=["batch_stats"])
+    for name, weights, wanted in zip(("first", "second"), PLACES, np.split(np.asarray(codes), 2), strict=True):
+        np.testing.assert_allclose(metrics[name], np.full(4, np.sum(weights * wanted)), rtol=1e-4)
+    np.testing.assert_allclose(found.bank[batch["index"]], codes[:8], rtol=1e-5, atol=1e-6)
+    for a, b in zip(jax.tree.leaves(found.batch_stats), jax.tree.leaves(updated["batch_stats"]), strict=True):
+        np.testing.assert_allclose(a, np.broadcast_to(b, a.shape), rtol=1e-5, atol=1e-6)
+
+
+# Compiles the trunk and the step for one device and for four.
+def test_two_views_of_a_frozen_trunks_features(tmp_path):
+    """Both are stored views of the same image, the first as without a second view; four devices give one device's losses."""
+    config = mock_data.small_config(method="dhd")
+    config.optim.trunk_lr_scale, config.data.feature_views, config.data.crop_padding = 0.0, 3, 2
+    found = []
+    for devices in (1, 4):
+        setup = make_setup(config, devices=devices)
+        state = init(setup)
+        setup = compute_features(setup, state, directory=tmp_path)
+        views = np.stack(setup.features.views)  # [view, image, width]
+        net, targets = on_devices(setup, state)
+        plain = replace(setup, method=replace(setup.method, second_view=False))
+        made = (rounds.train_batches(which, net="f", step=0) for which in (setup, plain))
+        for (batch, first), _ in zip(zip(*made, strict=True), range(3), strict=False):
+            assert np.array_equal(batch["inputs"], first["inputs"])
+            stored = views[:, batch["index"]]
+            one, two = (np.flatnonzero((stored == batch[x]).all(axis=2).any(axis=1)) for x in ("inputs", "second_inputs"))
+            assert len(one) == len(two) == 3  # all views come
+            assert (stored == batch["second_inputs"]).all(axis=2).any(axis=0).all()
+            assert (batch["inputs"] != batch["second_inputs"]).any(axis=1).mean() > 0.8  # two views may have the same window
+            net, metrics = setup.donating_img_net_step(net, targets, rounds.split_batch(setup, batch))
+            found.append({key: float(np.mean(x)) for key, x in metrics.items()})
+    for one, many in zip(found[:3], found[3:], strict=True):
+        assert one["distillation"] > 1e-4
+        assert many == pytest.approx(one, rel=1e-4)
+
+
 class _Halved(nn.Module):
     """A backbone that drops half of its units in training."""
 
@@ -233,6 +284,7 @@ def test_loss_inputs(devices):
             label_set=label_set,
             statistics=PairStatistics(0.5, 1.5, 0.75),
             seed=0,
+            second_view=None,
             axis_name=AXIS,
         )
         return {key: getattr(found, key) for key in LOSS_ARRAYS} | {
