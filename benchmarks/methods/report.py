@@ -34,6 +34,7 @@ from benchmarks.methods.scores import (
     settings_text,
     table_of,
     to_baselines,
+    to_best_baseline,
 )
 from benchmarks.methods.tables import MISSING, cell_text, count, difference_text, markdown
 
@@ -167,25 +168,21 @@ def overview_table(sets: list[Set]) -> str:
     seeds = most_seeds(cell for one, _ in columns for row in one.table.values() for cell in row.values())
 
     def cells(name: str) -> list[str]:
-        texts = zip(columns, best, strict=True)
         return [
             short(cell_text(one.table.get(name, {}).get(bits), seeds=seeds, bold=name in bold, digits=3))
-            for (one, bits), bold in texts
+            for (one, bits), bold in zip(columns, best, strict=True)
         ]
 
     rows = [[name, *cells(name)] for name in names]
     for ours, what in ((BOTH, "baseline"), (ALONE, "one-network baseline")):
-        against = [to_baselines(one.table, ours, bits) for one, bits in columns]
-        rivals = [
-            max(to, key=lambda name: map_of(one.table[name][bits]), default="")
-            for (one, bits), to in zip(columns, against, strict=True)
-        ]
-        texts = [short(difference_text(to.get(rival), digits=3)) for to, rival in zip(against, rivals, strict=True)]
-        rows.append([f"{ours} minus the best {what}", *texts])
-        if ours == BOTH:
-            counts = [str(len(to)) for to in against]
+        minus = [to_best_baseline(one.table, ours, bits)[1] for one, bits in columns]
+        rows.append([f"{ours} minus the best {what}", *(short(difference_text(to, digits=3)) for to in minus)])
+        sides = [to_baselines(one.table, ours, bits).values() for one, bits in columns]
+        counts = [[sum(to.above for to in side), len(side), sum(to.below for to in side)] for side in sides]
+        texts = [f"{above} / {every - above - below} / {below}" for above, every, below in counts]
+        rows.append([f"{what}s that {ours} is above / neither / below", *texts])
     head = ["mAP", *(f"{title(one)}<br>{bits} bits" for one, bits in columns)]
-    return markdown(head, [*rows, ["number of baselines", *counts]]) if columns else ""
+    return markdown(head, rows) if columns else ""
 
 
 def most_seeds(cells: Iterable[Cell]) -> int:
@@ -291,11 +288,8 @@ def condition_rows(columns: list[Table], names: list[str], bits: int) -> list[li
         for name in names
     ]
     for ours in (BOTH, ALONE):
-        texts = []
-        for table in columns:
-            to = to_baselines(table, ours, bits)
-            rival = max(to, key=lambda name: map_of(table[name][bits]), default="")
-            texts.append(f"{rival}: {difference_text(to[rival])}" if to else MISSING)
+        best_baselines = [to_best_baseline(table, ours, bits) for table in columns]
+        texts = [f"{name}: {difference_text(to)}" if to else MISSING for name, to in best_baselines]
         rows.append([f"{ours} minus the best baseline", *texts])
     return rows
 

@@ -89,7 +89,7 @@ class Set:
     variants: list[dict[str, Any]]
     table: Table = field(init=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.table = table_of(self.runs)
 
     @property
@@ -120,7 +120,7 @@ def read(folder: Path) -> list[Set]:
         lines = [check_line(line, set_folder.name) for line in run_file.read(set_folder / run_file.NAME)]
         lines.sort(key=lambda line: tuple(line[key] for key in ("method", "variant", "budget", "bits", "seed")))
         lines.sort(key=lambda line: order.get(line["condition"], len(order)))
-        trials, runs, harder = [], [], dict[str, list[dict[str, Any]]]()
+        trials, runs, harder = list[dict[str, Any]](), list[dict[str, Any]](), dict[str, list[dict[str, Any]]]()
         for line in lines:
             group = trials if line.get("validation") else runs
             (harder.setdefault(line["condition"], []) if line["condition"] else group).append(line)
@@ -313,6 +313,13 @@ def to_baselines(table: Table, ours: str, bits: int) -> dict[str, Difference]:
         if one is not None:
             differences[name] = one
     return differences
+
+
+def to_best_baseline(table: Table, ours: str, bits: int) -> tuple[str, Difference | None]:
+    """Return the best of `to_baselines` and the difference to it; "" and None without any."""
+    differences = to_baselines(table, ours, bits)
+    best = max(differences, key=lambda name: map_of(table[name][bits]), default="")
+    return best, differences.get(best)
 
 
 def best_of(table: Table, bits: int) -> set[str]:

@@ -215,8 +215,9 @@ def test_a_loss_reads_as_a_loss(tmp_path):
     assert rows[1] == ["ADSQ (both)", "**.800 ± .014**", ".700 ± .014"]
     assert rows[5:] == [
         ["ADSQ (both) minus the best baseline", "**+.050** (+.050 to +.050)", "**-.050** (-.050 to -.050)"],
+        ["baselines that ADSQ (both) is above / neither / below", "1 / 1 / 0", "0 / 0 / 1"],
         ["ADSQ (f) minus the best one-network baseline", "**+.030** (+.030 to +.030)", "**-.070** (-.070 to -.070)"],
-        ["number of baselines", "2", "1"],
+        ["one-network baselines that ADSQ (f) is above / neither / below", "1 / 1 / 0", "0 / 0 / 1"],
     ]
     assert table_rows(page_of(tmp_path)[page_of(tmp_path).index("ADSQ (f) minus each") :], "minus")[1:] == [
         ["HashNet", "**+0.0300** (+0.0300 to +0.0300)", "**-0.0700** (-0.0700 to -0.0700)"],
@@ -252,9 +253,11 @@ def test_budgets_are_rows_and_baselines(tmp_path):
     assert [row[0] for row in table_rows(text, "mAP")[3:6]] == [
         *("GreedyHash, two networks", "GreedyHash, twice the epochs", "GreedyHash"),
     ]
-    assert table_rows(text, "mAP")[6:8] == [
+    assert table_rows(text, "mAP")[6:] == [
         ["ADSQ (both) minus the best baseline", "**+.010** (+.010 to +.010)"],
+        ["baselines that ADSQ (both) is above / neither / below", "3 / 0 / 0"],
         ["ADSQ (f) minus the best one-network baseline", "**+.060** (+.060 to +.060)"],
+        ["one-network baselines that ADSQ (f) is above / neither / below", "2 / 0 / 0"],
     ]
     assert {row[0]: row[3] for row in table_rows(page_of(tmp_path), "mAP")[1:]}["GreedyHash, two networks"] == "2"
 
