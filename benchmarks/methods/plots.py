@@ -101,7 +101,7 @@ def name_ends(panel: Any, ends: dict[str, float], look: dict[str, dict[str, Any]
     heights = dict(ends)
     for lower, name in pairwise(names):
         heights[name] = max(heights[name], heights[lower] + step)
-    limit = top
+    limit = top - step / 2
     for name in reversed(names):
         heights[name] = limit = min(heights[name], limit)
         limit -= step
