@@ -133,7 +133,11 @@ def test_the_search_in_readme_finds(filled, colours, capsys):
     assert f"0 {paths[0]} ('blue',)" in lines
 
 
-def test_results_md_is_made_from_the_runs():
-    """RESULTS.md is what benchmarks/methods/report.py makes of the runs in the repository."""
+def test_the_pages_of_results_are_made_from_the_runs():
+    """RESULTS.md and docs/results/ are what benchmarks/methods/report.py makes of the repository's runs, and no page more."""
     folder = ROOT / "benchmarks" / "results" / "compare"
-    assert report.report(report.read(folder), folder=folder.relative_to(ROOT)) == (ROOT / "RESULTS.md").read_text()
+    pages = report.pages(report.read(folder), folder=folder.relative_to(ROOT))
+    for path, text in pages.items():
+        assert (ROOT / path).read_text() == text, path
+    there = {path.relative_to(ROOT) for path in (ROOT / report.PAGES).glob("*.md")}
+    assert there | {Path("RESULTS.md")} == pages.keys()

@@ -29,6 +29,10 @@ SETTINGS: dict[str, Any] = {  # config.py says what each is
         "label_codes": 0.1,
     },
 }
+TUNING_GRID = (  # a softmax over the neighbours; or each pair alone, and each bit's likelihood under LabelNet's codes
+    {"weights": {"likelihood": 0.0, "neighbours": 0.5, "guidance": 0.1, "quantization": 0.03, "label_codes": 0.0}},
+    {"weights": {"likelihood": 0.1, "guidance": 0.1, "quantization": 0.0, "bit_likelihood": 1.0, "label_codes": 1.0}},
+)
 
 
 def loss(

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes RESULTS.md: every method on two sets with a frozen trunk and on digits; ADSQ and its nearest baselines under harder
-# conditions; variants of ADSQ; last Fashion-MNIST end to end, for ADSQ and the six baselines that lead the ranking of RESULTS.md
-# by then. Can be stopped and repeated at any time.
+# Makes RESULTS.md and docs/results/: every method on two sets with a frozen trunk and on digits; ADSQ and its nearest baselines
+# on harder data; variants of ADSQ; last Fashion-MNIST end to end, for ADSQ and the six baselines that were best by then. Can be
+# stopped and repeated at any time.
 # Needs dataset-fashion-mnist, tuxpaint-stamps-default, npm, and pip install -e '.[pretrained,test]'.
 #
 #   benchmarks/methods/compare.sh [JOBS]     runs at a time, default: 2
@@ -22,8 +22,8 @@ stamps
 emoji
 python -m benchmarks.methods.compare --jobs="$jobs" --config=configs/digits.py --validation=300
 conditions=noise20,noise40,few100,few50,few20,unseen
-emoji --methods=adsq,classify,dsh,dhn,greedyhash --bits=24 --beyond=$conditions
-stamps --methods=adsq,orthohash,dseh,csq --bits=24 --beyond=$conditions
+emoji --methods=adsq,classify,dsh,dhn,greedyhash --bits=24 --conditions=$conditions
+stamps --methods=adsq,orthohash,dseh,csq --bits=24 --conditions=$conditions
 emoji --methods=adsq --bits=24 --variants=all
 stamps --methods=adsq --bits=24 --variants=all
 fashion --methods=adsq,greedyhash,classify,dadh,adsh,orthohash,hashnet --bits=24

@@ -1,29 +1,35 @@
 """One training of the comparison, in a worker process: train, measure, and return the line for runs.jsonl."""
 
-import argparse
 import contextlib
 import gc
+import json
 import os
 import re
 import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from adsq_jax import codes, main
 from adsq_jax import config as config_module
 from adsq_jax.data import datasets
 from adsq_jax.devices import data_parallel, host
+from adsq_jax.inference import evaluation
 from adsq_jax.retrieval import hamming, metrics
+from adsq_jax.retrieval.blocks import SingleDevice
 from adsq_jax.run import codes_folder, environment
 from adsq_jax.training import NotFinite, loop
+from adsq_jax.training.setup import TrainSetup
 from benchmarks.methods import conditions, tasks
-from benchmarks.methods.tasks import Task
+from benchmarks.methods.scores import AP_UNITS
+from benchmarks.methods.tasks import Options, Task
 
 KEPT = (
     *("map", "map_at", "map_by_query_net", "query_net", "precision_radius2", "empty_balls", "protocol", "machine"),
@@ -31,22 +37,22 @@ KEPT = (
 )
 
 
-def start_worker(numbers: Any, given: argparse.Namespace) -> None:
+def start_worker(numbers: Any, options: Options) -> None:
     """Give a worker process its own part of the cores and one device, before JAX starts.
 
     Args:
       numbers: a queue with the number of each worker.
-      given: the command line.
+      options: what the comparison is asked for.
     """
     cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, cores[numbers.get() % len(cores) :: given.jobs])
+    os.sched_setaffinity(0, cores[numbers.get() % len(cores) :: options.jobs])
     host.split_into_devices(batch_size=1, host_devices=1)
     if not jax.config.jax_compilation_cache_dir:
-        jax.config.update("jax_compilation_cache_dir", str(given.work.absolute() / "compiled"))
+        jax.config.update("jax_compilation_cache_dir", str(options.work.absolute() / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
-def train(task: Task, given: argparse.Namespace) -> dict[str, Any]:
+def train(task: Task, options: Options) -> dict[str, Any]:
     """Train and measure.
 
     Returns:
@@ -55,35 +61,86 @@ def train(task: Task, given: argparse.Namespace) -> dict[str, Any]:
     Raises:
       NotFinite: the loss of a run, not of a trial, isn't finite.
     """
-    config = tasks.config_of(task, given)
-    given.work.mkdir(parents=True, exist_ok=True)
+    config = tasks.config_of(task, options)
+    options.work.mkdir(parents=True, exist_ok=True)
     jax.clear_caches()
     gc.collect()
     reset_peak()
     began, prefix = time.monotonic(), f"{task.name.replace(', ', '_')}_{os.getpid()}_"
-    with tempfile.TemporaryDirectory(dir=given.work, prefix=prefix) as folder, output_to(given.work / "log.txt"):
-        dataset = datasets.load(config_module.data_settings(config))
-        trained, measured = conditions.apply(task.condition, dataset)
-        devices = data_parallel.DataParallel(config.parallel, devices=data_parallel.devices_for_batch(config.train.batch_size))
-        setup = replace(loop.setup_from_config(config, trained, devices=devices), data=measured)
+    with tempfile.TemporaryDirectory(dir=options.work, prefix=prefix) as folder, output_to(options.work / "log.txt"):
+        pair = conditions.apply(task.condition, datasets.load(config_module.data_settings(config)))
         try:
-            result = main.train_and_evaluate(setup, config, Path(folder), began=began)
-            line = {**identity(task, given), **from_result(result), **precision_by_query(Path(folder), result)}
+            result = (two_networks if task.budget == "two_nets" else one_config)(config, pair, Path(folder), began=began)
+            line = {**identity(task, options), **from_result(result), **precision_by_query(Path(folder), result)}
         except NotFinite as error:
             if not task.validation:
                 raise
-            line = {**identity(task, given), "map": 0.0, "failed": str(error), **environment.environment()}
+            line = {**identity(task, options), "map": 0.0, "failed": str(error), **environment.environment()}
             line |= {"seconds": round(time.monotonic() - began, 2)}
     return line | {"config_sha256": tasks.fingerprint(config), "memory_mib": round(peak_mib())}
 
 
-def identity(task: Task, given: argparse.Namespace) -> dict[str, Any]:
+def build(config: ConfigDict, pair: conditions.Pair) -> TrainSetup:
+    """Build the setup that trains and measures on a pair of data sets."""
+    devices = data_parallel.DataParallel(config.parallel, devices=data_parallel.devices_for_batch(config.train.batch_size))
+    return replace(loop.setup_from_config(config, pair.trained, devices=devices), data=pair.measured)
+
+
+def one_config(config: ConfigDict, pair: conditions.Pair, folder: Path, *, began: float) -> dict[str, Any]:
+    """Train a config and measure it; return its result.json."""
+    return main.train_and_evaluate(build(config, pair), config, folder, began=began)
+
+
+def two_networks(config: ConfigDict, pair: conditions.Pair, folder: Path, *, began: float) -> dict[str, Any]:
+    """Train a config of one network twice, with two seeds, and measure the sum of the relaxed codes.
+
+    Args:
+      config: the config with the first seed.
+      pair: the data to train on, and the data to measure on.
+      folder: a folder for both trainings, and for the codes.
+      began: `time.monotonic()` when the run began.
+
+    Returns:
+      What a result.json of two networks has; f is the first seed's network and g the other.
+    """
+    encoders = {}
+    for net, seed in (("f", config.seed), ("g", config.seed + tasks.SECOND_SEED)):
+        seeded = config.copy_and_resolve_references()
+        seeded.seed = seed
+        setup = build(seeded, pair)
+        setup, state, _ = loop.train(
+            setup,
+            directory=folder / net,
+            features=loop.feature_directory(seeded, folder / net),
+            saving=loop.Saving(**seeded.checkpoint.to_dict(), log_every=seeded.train.log_every),
+            origin=loop.origin(setup, json.loads(seeded.to_json())),
+            began=began,
+            validate=None,
+        )
+        encoders[net] = partial(setup.encoder, state.variables["f"])
+    measured = evaluation.evaluate(
+        lambda encode, rows: encode(rows),
+        encoders,
+        pair.measured,
+        bits=config.bits,
+        query_net="sum",
+        directory=folder,
+        devices=SingleDevice(),
+    )
+    seconds, machine = time.monotonic() - began, setup.devices.describe()
+    return {**measured, **environment.environment(), "seconds": seconds, "machine": machine}
+
+
+def identity(task: Task, options: Options) -> dict[str, Any]:
     """Return the part of a line that says which run it is."""
     return {
-        "set": tasks.set_name(given.config),
-        **{name: getattr(task, name) for name in ("method", "variant", "condition", "bits", "seed", "trial", "validation")},
+        "set": tasks.set_name(options.config),
+        **{
+            name: getattr(task, name)
+            for name in ("method", "variant", "budget", "condition", "bits", "seed", "trial", "validation")
+        },
         "settings": {key.removeprefix("baseline."): value for key, value in task.changes.items()},
-        "settings_of_all": dict(map(tasks.read_setting, given.set)),
+        "settings_of_all": dict(options.settings),
     }
 
 
@@ -101,7 +158,7 @@ def rounded(tree: Any) -> Any:
 
 
 def precision_by_query(folder: Path, result: dict[str, Any]) -> dict[str, list[int]]:
-    """Return each query's average precision in units of 1e-4.
+    """Return each query's average precision in units of 1 / AP_UNITS.
 
     Args:
       folder: the run's folder.
@@ -124,7 +181,7 @@ def precision_by_query(folder: Path, result: dict[str, Any]) -> dict[str, list[i
                 bits=bits,
             )
             scores = metrics.average_precision(counts, relevant, cutoff=cutoff)
-            precisions[name] = np.rint(scores * 1e4).astype(int).tolist()
+            precisions[name] = np.rint(scores * AP_UNITS).astype(int).tolist()
     return precisions
 
 

@@ -2,127 +2,169 @@
 
 import io
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
-from statistics import stdev
+from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from benchmarks.methods.report_text import TITLES
 from benchmarks.methods.scores import ALONE, BOTH, Set, map_of
 
-IMAGES = {
-    "map_by_bits.png": "mAP by code length; bars: spread over the seeds",
-    "precision_recall.png": "Precision over recall by Hamming radius, mean over the seeds",
-    "precision_at.png": "Precision of the first N, mean over the seeds",
-}
-ADSQ_COLOUR = "#d4000f"
-COLOURS = (
-    *("#332288", "#66aadd", "#117733", "#c9a227", "#aa4499", "#44aa99"),
-    *("#888888", "#885522", "#999933", "#000000", "#dd99bb", "#446677"),
-)
-DASHES = ("-", "--", "-.", ":")
-MARKERS = "os^DvPX<>*"
+OVERVIEW = "mAP by code length; bars: spread over the seeds; grey: the other methods"
+CURVES = "Precision over recall by Hamming radius, and precision of the first N, means over the seeds; grey: the other methods"
+ADSQ_COLOUR, GREY = "#d4000f", "0.8"
+COLOURS = ("#0072b2", "#009e73", "#e69f00", "#8844aa", "#444444")  # of the best baselines, as many
+HEADROOM = 2.2  # an axis reaches down to this many times the distance from the best to the lowest coloured line
+
+
+def plot(sets: list[Set], shown: list[Set], folder: Path) -> None:
+    """Draw overview.png of the data sets that are shown, and SET.png of each one with runs."""
+    look = looks(shown or sets)
+    if shown:
+        overview(shown, look, folder / "overview.png")
+    for one in sets:
+        if one.runs:
+            curves(one, look, folder / f"{one.name}.png")
+
+
+def best_baselines(sets: list[Set]) -> list[str]:
+    """Return the baselines nearest to the best one, by the mean over the places of theirs, if these are half of all."""
+    below: dict[str, list[float]] = {}
+    places = [(one, bits) for one in sets for bits in one.bits]
+    for one, bits in places:
+        maps = {name: map_of(row[bits]) for name, row in one.table.items() if bits in row and name not in (BOTH, ALONE)}
+        for name, value in maps.items():
+            below.setdefault(name, []).append(max(maps.values()) - value)
+    names = [name for name, values in below.items() if 2 * len(values) >= len(places) and ", " not in name]
+    return sorted(names, key=lambda name: (mean(below[name]), name))[: len(COLOURS)]
 
 
 def looks(sets: list[Set]) -> dict[str, dict[str, Any]]:
-    """Choose colour, line and marker of every method, the same in all plots."""
-    names = sorted({name for one in sets for name in one.table} - {BOTH, ALONE})
-    styles = {
-        name: {
-            "color": COLOURS[i % len(COLOURS)],
-            "linestyle": DASHES[(i + i // len(COLOURS)) % len(DASHES)],
-            "marker": MARKERS[i % len(MARKERS)],
-            "linewidth": 1.3,
-            "markersize": 4,
-            "zorder": 2,
-        }
-        for i, name in enumerate(names)
+    """Choose colour and line of ADSQ and of the best baselines, the same in all plots; others are grey."""
+    styles: dict[str, dict[str, Any]] = {
+        BOTH: {"color": ADSQ_COLOUR, "linewidth": 2.6, "zorder": 4},
+        ALONE: {"color": ADSQ_COLOUR, "linewidth": 1.6, "linestyle": "--", "zorder": 4},
     }
-    ours = {"color": ADSQ_COLOUR, "marker": "o", "markersize": 5, "zorder": 3}
-    styles[BOTH] = {**ours, "linestyle": "-", "linewidth": 2.8}
-    styles[ALONE] = {**ours, "linestyle": "--", "linewidth": 2.0, "markerfacecolor": "white"}
+    for name, colour in zip(best_baselines(sets), COLOURS, strict=False):
+        styles[name] = {"color": colour, "linewidth": 1.6, "zorder": 3}
     return styles
 
 
-def plot(one: Set, look: dict[str, dict[str, Any]]) -> None:
-    """Draw the plots of a data set that has runs into its folder.
+def overview(sets: list[Set], look: dict[str, dict[str, Any]], path: Path) -> None:
+    """Draw a panel a data set with mAP by code length; each coloured line has its name at its end."""
+    from matplotlib.figure import Figure
 
-    Args:
-      one: the data set.
-      look: from `looks`.
-    """
-    if not one.runs:
-        return
-
-    def by_radius(run):
-        points = run["precision_recall"]
-        return {
-            radius: (recall, precision)
-            for radius, recall, precision in zip(*(points[key] for key in ("radius", "recall", "precision")), strict=True)
+    columns = min(3, len(sets))
+    rows = -(-len(sets) // columns)
+    figure = Figure(figsize=(4.4 * columns, 3.7 * rows), layout="constrained")
+    for number, one in enumerate(sets):
+        panel = figure.add_subplot(rows, columns, number + 1)
+        lines = {
+            name: [(b, row[b]) for b in one.bits if b in row]
+            for name, row in one.table.items()
+            if name in look or ", " not in name
         }
+        for name, points in lines.items():
+            x, cells = [one.bits.index(b) for b, _ in points], [cell for _, cell in points]
+            spread = [stdev(score.map for score in cell.values()) if len(cell) > 1 else 0.0 for cell in cells]
+            style = {
+                "marker": "o",
+                "markersize": 4,
+                "capsize": 2,
+                **look.get(name, {"color": GREY, "linewidth": 1, "zorder": 1}),
+            }
+            panel.errorbar(x, [map_of(cell) for cell in cells], yerr=spread if name in look else None, **style)
+        ends = {name: map_of(points[-1][1]) for name, points in lines.items() if name in look and points[-1][0] == one.bits[-1]}
+        coloured = [map_of(cell) for name, points in lines.items() if name in look for _, cell in points]
+        if coloured:
+            low, high = min(coloured), max(coloured)
+            everything = min(map_of(cell) for points in lines.values() for _, cell in points)
+            panel.set_ylim(
+                max(high - HEADROOM * (high - low), everything) - 0.05 * (high - low) - 1e-3, high + 0.15 * (high - low) + 1e-3
+            )
+        name_ends(panel, ends, look, x=len(one.bits) - 1)
+        panel.set_xticks(range(len(one.bits)), [str(b) for b in one.bits])
+        panel.set(title=TITLES.get(one.name, one.name), xlabel="bits", ylabel=f"mAP@{one.runs[0]['map_at']}")
+        panel.set_xlim(-0.2, len(one.bits) - 0.9 + 0.4 * max(1, len(one.bits) - 1))
+        panel.grid(axis="y", color="0.93")
+        panel.spines[["top", "right"]].set_visible(False)
+    finish(figure, path, title=OVERVIEW)
 
-    def by_number(run):
-        return {int(n): (int(n), precision) for n, precision in run["precision_at"].items()}
 
-    curves(one, look, points=by_radius, file="precision_recall.png", xlabel="recall")
-    curves(one, look, points=by_number, file="precision_at.png", xlabel="first N", xscale="log")
-    by_bits(one, look)
+def name_ends(panel: Any, ends: dict[str, float], look: dict[str, dict[str, Any]], *, x: int) -> None:
+    """Write names beside the ends of lines, moved apart where they would lie on one another."""
+    bottom, top = panel.get_ylim()
+    step, names = (top - bottom) / 14, sorted(ends, key=ends.__getitem__)
+    heights = dict(ends)
+    for lower, name in pairwise(names):
+        heights[name] = max(heights[name], heights[lower] + step)
+    limit = top - step / 2
+    for name in reversed(names):
+        heights[name] = limit = min(heights[name], limit)
+        limit -= step
+    for name, height in heights.items():
+        panel.annotate(
+            name,
+            (x, ends[name]),
+            (x + 0.15, height),
+            color=look[name]["color"],
+            fontsize=8.5,
+            va="center",
+            arrowprops={"arrowstyle": "-", "color": look[name]["color"], "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3},
+        )
 
 
 def mean_curve(runs: list[dict[str, Any]], points: Callable[[dict[str, Any]], dict]) -> np.ndarray:
     """Average the points that all runs have over the runs: float64[2, n]."""
-    curves = [points(run) for run in runs]
-    common = sorted(set.intersection(*(set(curve) for curve in curves)))
-    return np.array([[curve[key] for key in common] for curve in curves], np.float64).mean(axis=0).reshape(-1, 2).T
+    by_run = [points(run) for run in runs]
+    common = sorted(set.intersection(*(set(curve) for curve in by_run)))
+    return np.array([[curve[key] for key in common] for curve in by_run], np.float64).mean(axis=0).reshape(-1, 2).T
 
 
-def curves(
-    one: Set, look: dict[str, dict[str, Any]], *, points: Callable[[dict[str, Any]], dict], file: str, xlabel: str, **axis: str
-) -> None:
-    """Draw a panel a code length with a line a method."""
+def by_radius(run: dict[str, Any]) -> dict[int, tuple[float, float]]:
+    """Return recall and precision by Hamming radius."""
+    lists = (run["precision_recall"][key] for key in ("radius", "recall", "precision"))
+    return {radius: (recall, precision) for radius, recall, precision in zip(*lists, strict=True)}
+
+
+def by_number(run: dict[str, Any]) -> dict[int, tuple[float, float]]:
+    """Return the number of first items and their precision, by that number."""
+    return {int(n): (int(n), precision) for n, precision in run["precision_at"].items()}
+
+
+def curves(one: Set, look: dict[str, dict[str, Any]], path: Path) -> None:
+    """Draw a column of two panels a code length with a line a method."""
     from matplotlib.figure import Figure
 
-    width = max(6.0, 3.6 * len(one.bits))
-    figure = Figure(figsize=(width, 4.4), layout="constrained")
-    panels = figure.subplots(1, len(one.bits), squeeze=False, sharey=True)[0]
-    names = [name for name in sorted(one.table, key=lambda name: (name != BOTH, name)) if name != ALONE]
-    for panel, bits in zip(panels, one.bits, strict=True):
-        for name in names:
-            cell = one.table[name].get(bits, {})
-            x, y = mean_curve([score.run for score in cell.values()], points) if cell else ([], [])
-            panel.plot(x, y, label=name, **{**look[name], "marker": ""})
-        panel.set(title=f"{bits} bits", xlabel=xlabel, **axis)
-        panel.grid(color="0.9")
-    panels[0].set_ylabel("precision")
-    finish(figure, one.folder / file, title=f"{one.name}. {IMAGES[file]}")
+    figure = Figure(figsize=(max(6.0, 3.6 * len(one.bits)), 7.4), layout="constrained")
+    panels = figure.subplots(2, len(one.bits), squeeze=False, sharey="row")
+    names = [name for name in one.table if name != ALONE and ", " not in name]
+    for column, bits in enumerate(one.bits):
+        for panel, points in zip(panels[:, column], (by_radius, by_number), strict=True):
+            for name in sorted(names, key=lambda name: list(look).index(name) if name in look else len(look)):
+                cell = one.table[name].get(bits, {})
+                x, y = mean_curve([score.run for score in cell.values()], points) if cell else ([], [])
+                panel.plot(
+                    x, y, label=name if name in look else None, **look.get(name, {"color": GREY, "linewidth": 1, "zorder": 1})
+                )
+            panel.grid(color="0.93")
+            panel.spines[["top", "right"]].set_visible(False)
+        panels[0, column].set(title=f"{bits} bits", xlabel="recall")
+        panels[1, column].set(xlabel="first N", xscale="log")
+    for panel in panels[:, 0]:
+        panel.set_ylabel("precision")
+    figure.legend(
+        *panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(look), frameon=False, fontsize=9
+    )
+    finish(figure, path, title=f"{TITLES.get(one.name, one.name)}. {CURVES}")
 
 
-def by_bits(one: Set, look: dict[str, dict[str, Any]]) -> None:
-    """Draw mAP by code length with bars of the spread, the methods side by side at a code length."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(max(6.0, 2.2 * len(one.bits) + 1.5), 4.6), layout="constrained")
-    panel = figure.subplots()
-    names = sorted(one.table, key=lambda name: (name not in (BOTH, ALONE), name))
-    for i, name in enumerate(names):
-        bits = [b for b in one.bits if b in one.table[name]]
-        x = [one.bits.index(b) + 0.5 * ((i + 0.5) / len(names) - 0.5) for b in bits]
-        cells = [one.table[name][b] for b in bits]
-        spread = [stdev(score.map for score in cell.values()) if len(cell) > 1 else 0.0 for cell in cells]
-        panel.errorbar(x, [map_of(cell) for cell in cells], yerr=spread, label=name, capsize=2.5, **look[name])
-    panel.set_xticks(range(len(one.bits)), [str(b) for b in one.bits])
-    panel.set(xlabel="bits", ylabel=f"mAP@{one.runs[0]['map_at']}", xlim=(-0.4, len(one.bits) - 0.6))
-    panel.grid(axis="y", color="0.9")
-    finish(figure, one.folder / "map_by_bits.png", title=f"{one.name}. {IMAGES['map_by_bits.png']}")
-
-
-def finish(figure, path: Path, *, title: str) -> None:
-    """Add title and legend to a matplotlib figure and write it as a PNG of 256 colours, the same bytes each time."""
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    columns = max(2, int(figure.get_figwidth() / 1.5))
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, handlelength=3.2, fontsize=9)
-    figure.suptitle(title, fontsize=11)
+def finish(figure: Any, path: Path, *, title: str) -> None:
+    """Add a title to a matplotlib figure and write it as a PNG of 256 colours, the same bytes each time."""
+    figure.suptitle(title, fontsize=11, wrap=True)
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=110)
     with Image.open(drawn) as image:  # a palette: a third of the bytes

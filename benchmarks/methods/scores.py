@@ -1,21 +1,24 @@
 """The runs of `python -m benchmarks.methods.compare`: read, checked, and compared with one another."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cache
-from itertools import product
+from functools import lru_cache
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from adsq_jax.errors import InputError
 from benchmarks.methods import conditions, run_file
+from benchmarks.methods.tasks import ADSQ, BUDGETS
 
-FLIPS, SEED = 10_000, 0
+RESAMPLES, SEED, LEVEL = 4_000, 0, 0.95
+AP_UNITS = 10_000  # of 1: what the average precisions of a line are counted in
 BOTH, ALONE = "ADSQ (both)", "ADSQ (f)"
 NAMES = {  # of the methods that aren't written in capitals
+    "bihalf": "Bi-half",
+    "classify": "Classification",
     "greedyhash": "GreedyHash",
     "hashnet": "HashNet",
     "hyp2": "HyP2",
@@ -36,7 +39,7 @@ RUN_KEYS: dict[str, Any] = {
     **dict.fromkeys(("map", "precision_radius2", "empty_balls", "seconds", "memory_mib"), NUMBER),
     **dict.fromkeys(("map_by_query_net", "precision_at", "precision_recall", "settings", "versions"), dict),
     "ap": list,
-    "trial": int,
+    "trial": (int, type(None)),
 }
 TRIAL_KEYS: dict[str, Any] = {
     **dict.fromkeys(("method", "date"), str),
@@ -50,25 +53,30 @@ class Score(NamedTuple):
     """A run with one of its query nets."""
 
     map: float
-    ap: np.ndarray  # average precision of each query in units of 1e-4, int64[n_query]
     run: dict[str, Any]
+    resampled: np.ndarray  # the mean average precision over each resample of the queries, float64[RESAMPLES]
 
 
 class Difference(NamedTuple):
     """A method's mAP minus another's, over their common seeds."""
 
     mean: float
-    spread: float | None  # pooled; None with one seed
-    p: float
+    low: float | None  # the ends of the interval; None with one seed
+    high: float | None
 
     @property
-    def beyond(self) -> bool:
-        """Return whether the difference, above or below 0, is larger than the spread."""
-        return self.spread is not None and abs(self.mean) > self.spread
+    def above(self) -> bool:
+        """Return whether the interval is above 0."""
+        return self.low is not None and self.low > 0
+
+    @property
+    def below(self) -> bool:
+        """Return whether the interval is below 0."""
+        return self.high is not None and self.high < 0
 
 
-Table = dict[str, dict[int, dict[int, Score]]]  # row's name -> code length -> seed -> score
-Differences = dict[str, dict[int, Difference]]  # name of the method subtracted -> code length -> difference
+Cell = dict[int, Score]  # seed -> score
+Table = dict[str, dict[int, Cell]]  # row's name -> code length -> cell
 
 
 @dataclass
@@ -78,14 +86,12 @@ class Set:
     folder: Path
     runs: list[dict[str, Any]]
     trials: list[dict[str, Any]]
-    beyond: dict[str, list[dict[str, Any]]]  # condition -> runs
+    conditions: dict[str, list[dict[str, Any]]]  # condition -> runs
     variants: list[dict[str, Any]]
     table: Table = field(init=False)
-    differences: dict[str, Differences] = field(init=False)  # ADSQ (both) or ADSQ (f) -> its differences
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.table = table_of(self.runs)
-        self.differences = {name: compared(self.table, name) for name in (BOTH, ALONE)}
 
     @property
     def name(self) -> str:
@@ -113,17 +119,17 @@ def read(folder: Path) -> list[Set]:
     sets, order = [], {name: position for position, name in enumerate(conditions.NAMES)}
     for set_folder in sorted(path for path in folder.glob("*") if path.is_dir()):
         lines = [check_line(line, set_folder.name) for line in run_file.read(set_folder / run_file.NAME)]
-        lines.sort(key=lambda line: (line["method"], line["variant"], line["bits"], line["seed"]))
+        lines.sort(key=lambda line: tuple(line[key] for key in ("method", "variant", "budget", "bits", "seed")))
         lines.sort(key=lambda line: order.get(line["condition"], len(order)))
-        trials, runs, beyond = [], [], dict[str, list[dict[str, Any]]]()
+        trials, runs, harder = list[dict[str, Any]](), list[dict[str, Any]](), dict[str, list[dict[str, Any]]]()
         for line in lines:
             group = trials if line.get("validation") else runs
-            (beyond.setdefault(line["condition"], []) if line["condition"] else group).append(line)
-        for group in (runs, *beyond.values()):
+            (harder.setdefault(line["condition"], []) if line["condition"] else group).append(line)
+        for group in (runs, *harder.values()):
             check_together(group)
         plain, variants = ([run for run in runs if bool(run["variant"]) is changed] for changed in (False, True))
         if runs or trials:
-            sets.append(Set(set_folder, plain, trials, beyond, variants))
+            sets.append(Set(set_folder, plain, trials, harder, variants))
     if not sets:
         raise InputError(
             f"{folder} has no SET/{run_file.NAME}: run python -m benchmarks.methods.compare first, or give --folder=DIR"
@@ -139,12 +145,12 @@ def check_line(line: dict[str, Any], set_name: str) -> dict[str, Any]:
       set_name: the data set of its file.
 
     Returns:
-      The line, with `variant` and `condition`, empty where it has none, and with `settings_of_all` as text.
+      The line, with `variant`, `condition` and `budget`, empty where it has none, and with `settings_of_all` as text.
 
     Raises:
       InputError: a key is missing, or a value is not as expected.
     """
-    where, texts = line["where"], {key: line.get(key) or "" for key in ("variant", "condition")}
+    where, texts = line["where"], {key: line.get(key) or "" for key in ("variant", "condition", "budget")}
     for key, kind in (TRIAL_KEYS if line.get("validation") else RUN_KEYS).items():
         if key not in line:
             raise InputError(f"{where} has no {key!r}: run it again")
@@ -156,6 +162,8 @@ def check_line(line: dict[str, Any], set_name: str) -> dict[str, Any]:
     of_all = line.get("settings_of_all") or {}
     if not isinstance(of_all, dict):
         raise InputError(f"{where}: settings_of_all is {str(of_all)[:50]!r}, not an object: run it again")
+    if texts["budget"] not in ("", *BUDGETS):
+        raise InputError(f"{where}: budget is {texts['budget']!r}, expected one of {', '.join(BUDGETS)}: run it again")
     if line.get("set", set_name) != set_name:
         raise InputError(f"{where} is of {line['set']!r}, its folder of {set_name!r}: move the line")
     line = {**line, **texts, "settings_of_all": settings_text(of_all)}
@@ -172,7 +180,7 @@ def settings_text(settings: dict[str, Any]) -> str:
 def check_measurements(run: dict[str, Any]) -> None:
     """Check the measurements of a run that isn't a trial."""
     where, precisions = run["where"], {"ap": run["ap"]}
-    if run["method"] == "adsq":
+    if run["method"] == ADSQ:
         for net in QUERY_NETS if run["query_net"] == "sum" else ("ff",):
             if not isinstance(run["map_by_query_net"].get(net), NUMBER):
                 raise InputError(f"{where} has no {net!r} in map_by_query_net: run it again")
@@ -210,142 +218,116 @@ def check_together(runs: list[dict[str, Any]]) -> None:
             raise InputError(f"runs to be compared differ in {key} ({values}): keep those with one value")
     seen: dict[tuple, str] = {}
     for run in runs:
-        which = tuple(run[name] for name in ("method", "variant", "bits", "seed"))
+        which = tuple(run[name] for name in ("method", "variant", "budget", "bits", "seed"))
         if which in seen:
             raise InputError(f"{run['where']} and {seen[which]} are of the same method, code length and seed: remove one")
         seen[which] = run["where"]
 
 
 def display_name(method: str) -> str:
-    """Return a method's name as its paper writes it."""
-    return NAMES.get(method, method.upper())
+    """Return a method's name as its paper writes it; that of a module of one's own stays."""
+    return method if "." in method else NAMES.get(method, method.upper())
 
 
-def scores_of(run: dict[str, Any]) -> dict[str, Score]:
-    """Return a run's scores by row: ADSQ and its variants have one for network f alone and, with two networks, one for both."""
-    score = Score(run["map"], np.array(run["ap"], np.int64), run)
-    if run["method"] != "adsq":
-        return {" ".join(filter(None, (display_name(run["method"]), run["variant"]))): score}
+def rows_of(run: dict[str, Any]) -> dict[str, tuple[float, list[int]]]:
+    """Return a run's mAP and average precisions by row of a table.
+
+    ADSQ and its variants have a row for network f alone and, with two networks, one for both.
+    """
+    if run["method"] != ADSQ:
+        name = " ".join(filter(None, (display_name(run["method"]), run["variant"])))
+        return {", ".join(filter(None, (name, BUDGETS.get(run["budget"])))): (run["map"], run["ap"])}
     name = run["variant"] or "ADSQ"
-    alone = score if run["query_net"] == "ff" else Score(run["map_by_query_net"]["ff"], np.array(run["ap_f"], np.int64), run)
-    return {f"{name} (f)": alone, **({f"{name} (both)": score} if run["query_net"] == "sum" else {})}
+    alone = run["ap"] if run["query_net"] == "ff" else run["ap_f"]
+    both = {f"{name} (both)": (run["map"], run["ap"])} if run["query_net"] == "sum" else {}
+    return {f"{name} (f)": (run["map_by_query_net"]["ff"], alone), **both}
 
 
 def table_of(runs: Iterable[dict[str, Any]]) -> Table:
-    """Collect all scores; rows by falling mean over the code lengths, those with fewer code lengths last."""
+    """Collect the scores of runs on the same queries.
+
+    Returns:
+      Rows by falling mean over the code lengths, those with fewer code lengths last.
+    """
+    rows = [(name, run, *scored) for run in runs for name, scored in rows_of(run).items()]
+    if not rows:
+        return {}
+    precisions = np.array([ap for *_, ap in rows], np.float64)  # whole numbers, so that their sums are exact
+    resampled = precisions @ query_resamples(precisions.shape[1]).T / (AP_UNITS * precisions.shape[1])
     table: Table = {}
-    for run in runs:
-        for name, score in scores_of(run).items():
-            table.setdefault(name, {}).setdefault(run["bits"], {})[run["seed"]] = score
+    for (name, run, value, _), means in zip(rows, resampled, strict=True):
+        table.setdefault(name, {}).setdefault(run["bits"], {})[run["seed"]] = Score(value, run, means)
     by_mean = sorted(table.items(), key=lambda row: (-len(row[1]), -mean(map_of(cell) for cell in row[1].values()), row[0]))
     return dict(by_mean)
 
 
-def map_of(cell: dict[int, Score]) -> float:
+def map_of(cell: Cell) -> float:
     """Return the mean mAP over the seeds."""
     return mean(score.map for score in cell.values())
 
 
-@cache
-def flips(n: int) -> np.ndarray:
-    """Return signs for n queries, float64[flips, n]: all combinations if they are at most FLIPS, else FLIPS random ones."""
-    if 2**n <= FLIPS:
-        return np.array(list(product((-1.0, 1.0), repeat=n)))
-    return np.random.default_rng(SEED).integers(0, 2, (FLIPS, n)) * 2.0 - 1
+@lru_cache(maxsize=1)
+def query_resamples(n: int) -> np.ndarray:
+    """Draw n queries of n with replacement, RESAMPLES times: how often each was drawn, float64[RESAMPLES, n]."""
+    random = np.random.default_rng(SEED)
+    return np.array([np.bincount(random.integers(n, size=n), minlength=n) for _ in range(RESAMPLES)], np.float64)
 
 
-def paired_p(differences: np.ndarray) -> float:
-    """Compute p of Fisher's two-sided paired randomisation test: how often flipped signs give a sum as far from 0.
+def difference(ours: Cell, other: Cell) -> Difference | None:
+    """Subtract a cell from another, with a bootstrap interval over seeds and queries.
 
-    Args:
-      differences: int[n_query], a difference for each query.
-
-    Returns:
-      The share of all flips if they are at most FLIPS, else (1 + count) / (1 + FLIPS) of random ones.
-    """
-    signs = flips(len(differences))
-    as_far = int((abs(signs @ differences.astype(np.float64)) >= abs(differences.sum())).sum())
-    return as_far / len(signs) if 2 ** len(differences) <= FLIPS else (1 + as_far) / (1 + FLIPS)
-
-
-def holm(values: Sequence[float]) -> list[float]:
-    """Correct the p values of one family by Holm's method, in their order."""
-    adjusted, largest = [0.0] * len(values), 0.0
-    for rank, i in enumerate(sorted(range(len(values)), key=values.__getitem__)):
-        largest = max(largest, min(1.0, (len(values) - rank) * values[i]))
-        adjusted[i] = largest
-    return adjusted
-
-
-def difference(ours: dict[int, Score], other: dict[int, Score]) -> Difference | None:
-    """Subtract a cell from another.
+    A resample draws seeds with replacement, then queries, the same ones for each drawn seed and both methods. The interval
+    holds the middle LEVEL of the resampled differences (Efron and Tibshirani 1993, chapter 13: percentiles).
 
     Args:
       ours: scores by seed.
       other: scores by seed, on the same queries.
 
     Returns:
-      The difference over the common seeds with an uncorrected p; None without a common seed.
+      The difference over the common seeds; None without a common seed.
     """
     seeds = sorted(ours.keys() & other.keys())
     if not seeds:
         return None
-    sides = [[cell[seed].map for seed in seeds] for cell in (ours, other)]
-    spread = mean(stdev(side) ** 2 for side in sides) ** 0.5 if len(seeds) > 1 else None
-    by_query = sum(ours[seed].ap - other[seed].ap for seed in seeds)
-    return Difference(mean(sides[0]) - mean(sides[1]), spread, paired_p(by_query))
+    middle = mean(ours[seed].map - other[seed].map for seed in seeds)
+    if len(seeds) == 1:
+        return Difference(middle, None, None)
+    drawn = np.random.default_rng(SEED + 1).integers(len(seeds), size=(RESAMPLES, len(seeds)))
+    by_seed = np.array([ours[seed].resampled - other[seed].resampled for seed in seeds])  # [seeds, RESAMPLES]
+    means = by_seed[drawn, np.arange(RESAMPLES)[:, None]].mean(axis=1)
+    low, high = np.quantile(means, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    return Difference(middle, float(low), float(high))
 
 
-def corrected(differences: Differences) -> Differences:
-    """Return the differences with p corrected by Holm over the rows of a code length."""
-    adjusted: Differences = {name: {} for name in differences}
-    for bits in sorted({bits for row in differences.values() for bits in row}):
-        family = {name: row[bits] for name, row in differences.items() if bits in row}
-        for (name, one), p in zip(family.items(), holm([one.p for one in family.values()]), strict=True):
-            adjusted[name][bits] = one._replace(p=p)
-    return adjusted
-
-
-def compared(table: Table, ours: str) -> Differences:
-    """Subtract every baseline from a row.
-
-    Args:
-      table: scores of the baselines and of the row.
-      ours: the row's name.
+def to_baselines(table: Table, ours: str, bits: int) -> dict[str, Difference]:
+    """Subtract every baseline from one of ADSQ's rows at a code length; from ADSQ (f), those of one network.
 
     Returns:
-      Differences by baseline and code length, p corrected by Holm over the baselines of a code length; empty without the row.
+      Differences by baseline; empty without the row or without a baseline.
     """
-    differences: Differences = {}
+    cell, differences = table.get(ours, {}).get(bits, {}), {}
     for name, row in table.items():
-        for bits, cell in row.items() if name not in (BOTH, ALONE) else ():
-            one = difference(table.get(ours, {}).get(bits, {}), cell)
-            if one is not None:
-                differences.setdefault(name, {})[bits] = one
-    return corrected(differences)
+        other = row.get(bits, {})
+        if name in (BOTH, ALONE) or (ours == ALONE and any(score.run["query_net"] == "sum" for score in other.values())):
+            continue
+        one = difference(cell, other)
+        if one is not None:
+            differences[name] = one
+    return differences
 
 
-def baselines_at(differences: Differences, bits: int) -> dict[str, Difference]:
-    """Return the differences to the baselines at one code length."""
-    return {name: row[bits] for name, row in differences.items() if bits in row}
+def to_best_baseline(table: Table, ours: str, bits: int) -> tuple[str, Difference | None]:
+    """Return the best of `to_baselines` and the difference to it; "" and None without any."""
+    differences = to_baselines(table, ours, bits)
+    best = max(differences, key=lambda name: map_of(table[name][bits]), default="")
+    return best, differences.get(best)
 
 
-def ranking(sets: Sequence[Set]) -> tuple[int, list[tuple[str, float, float]]]:
-    """Rank the baselines over the set and code lengths at which all of them were run.
-
-    Returns:
-      The number of these set and code lengths; for each baseline its name, its mean rank among the baselines (1 is the highest
-      mAP) and its mean distance below the best baseline's mAP, by rising rank.
-    """
-    names = {name for one in sets for name in one.table} - {BOTH, ALONE}
-    maps = [
-        {name: map_of(one.table[name][bits]) for name in names}
-        for one in sets
-        for bits in one.bits
-        if all(bits in one.table.get(name, {}) for name in names)
-    ]
-    rows = []
-    for name in names if maps else ():
-        ranks = [1 + sum(other > by_name[name] for other in by_name.values()) for by_name in maps]
-        rows.append((name, mean(ranks), mean(max(by_name.values()) - by_name[name] for by_name in maps)))
-    return len(maps), sorted(rows, key=lambda row: (row[1], row[0]))
+def best_of(table: Table, bits: int) -> set[str]:
+    """Return the best row at a code length, and the rows that it isn't above."""
+    cells = {name: row[bits] for name, row in table.items() if bits in row}
+    if not cells:
+        return set()
+    best = max(cells, key=lambda name: map_of(cells[name]))
+    others = {name: difference(cells[best], cell) for name, cell in cells.items()}
+    return {best, *(name for name, one in others.items() if one is not None and one.low is not None and not one.above)}

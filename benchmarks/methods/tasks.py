@@ -1,10 +1,10 @@
 """What the comparison trains: the trials of each method, the runs with the best trial's settings, and their configs."""
 
-import argparse
 import ast
 import contextlib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,31 +17,45 @@ from benchmarks.methods import run_file, variants
 
 ADSQ = "adsq"
 RATES = (2e-3, 8e-3)
-ADSQ_TUNING_GRID = (  # a softmax over the neighbours; or each pair alone, and each bit's likelihood under LabelNet's codes
-    {
-        "objective.weights.likelihood": 0.0,
-        "objective.weights.neighbours": 0.5,
-        "objective.weights.guidance": 0.1,
-        "objective.weights.quantization": 0.03,
-        "objective.weights.label_codes": 0.0,
-    },
-    {
-        "objective.weights.likelihood": 0.1,
-        "objective.weights.guidance": 0.1,
-        "objective.weights.quantization": 0.0,
-        "objective.weights.bit_likelihood": 1.0,
-        "objective.weights.label_codes": 1.0,
-    },
-)
+TRIALS = 4  # two learning rates by two choices of settings
 TRIAL_BITS, TRIAL_SEED = 24, 0
-TASK_KEYS = (
-    "method",
-    "bits",
-    "seed",
-    "data.validation",
-    "eval.query_net",
-    "objective.twin",
-)  # not for --set
+SECOND_SEED = 1_000  # from a run's seed to that of its second network, with the budget of two networks
+BUDGETS = {"double": "twice the epochs", "two_nets": "two networks"}
+TASK_KEYS = ("method", "bits", "seed", "data.validation", "eval.query_net", "objective.twin")  # not for --set
+
+
+@dataclass(kw_only=True)
+class Options:
+    """What a comparison is asked for; `compare.compare` says what each option is."""
+
+    config: str
+    methods: Sequence[str] = ("all",)
+    against: str = ""
+    bits: Sequence[int] = (12, 24, 48)
+    seeds: Sequence[int] = (0, 1, 2)
+    trials: int = TRIALS
+    conditions: Sequence[str] = ()
+    variants: Sequence[str] = ()
+    budgets: Sequence[str] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    validation: int = 0
+    held_out: Mapping[str, Any] = field(default_factory=dict)
+    jobs: int = 1
+    out: Path = Path("benchmarks/results/compare")
+    work: Path = Path("runs/compare")
+
+    def __post_init__(self) -> None:
+        if not self.seeds:
+            raise InputError(
+                "--seeds: expected at least one seed, got none; fix: --seeds=3 for 0, 1 and 2, --seeds=0, for 0 alone"
+            )
+        self.methods = list(expand("methods", self.methods, known=methods.METHODS, check=find))
+        self.variants = list(expand("variants", self.variants, known=variants.VARIANTS))
+        self.budgets = list(expand("budget", self.budgets, known=BUDGETS))
+        if self.against and self.against not in self.methods:
+            raise InputError(
+                f"--against={self.against}: expected one of --methods={','.join(self.methods)}; fix: name it there too"
+            )
 
 
 class Task(NamedTuple):
@@ -53,9 +67,10 @@ class Task(NamedTuple):
     changes: dict[str, Any]  # by dotted config key
     validation: int = 0  # the number of training images held out; a trial holds out some
     held_out: Mapping[str, Any] = {}  # by dotted config key: the split of a trial, where `validation` doesn't draw it
-    trial: int | None = None
+    trial: int | None = None  # None: the method's default settings
     condition: str = ""
     variant: str = ""
+    budget: str = ""
 
     @property
     def name(self) -> str:
@@ -63,69 +78,83 @@ class Task(NamedTuple):
         return run_file.name_of(self._asdict())
 
 
-def trials(method: str, *, validation: int, split: Mapping[str, Any]) -> list[Task]:
-    """Return the four trials of a method: two learning rates by two settings.
+def expand(
+    flag: str, names: Iterable[str], *, known: Mapping[str, Any], check: Callable[[str], str] | None = None
+) -> Iterator[str]:
+    """Yield names of a flag, each once, and all known ones for `all`; `check` accepts others than the known ones.
+
+    Raises:
+      InputError: a name isn't known.
+    """
+    for name in dict.fromkeys(names):
+        if name == "all":
+            yield from known
+        elif check is not None:
+            yield check(name)
+        elif name in known:
+            yield name
+        else:
+            raise InputError(f"--{flag}={name}: expected all, or some of {', '.join(known)}")
+
+
+def find(method: str) -> str:
+    """Return the name of a method that there is; a dotted one is imported."""
+    return methods.find(method, allow_import=True).name
+
+
+def trials(method: str, *, validation: int, split: Mapping[str, Any], count: int = TRIALS) -> list[Task]:
+    """Return the trials of a method: the first of two learning rates by two choices of settings.
 
     Args:
-      method: a name of METHODS.
+      method: a name of METHODS, or of a module with a method.
       validation: the number of training images held out.
       split: config keys of the trials' own split, or empty.
+      count: how many, 0 to TRIALS.
+
+    Raises:
+      InputError: the method has no choices of settings.
     """
-    grid = ADSQ_TUNING_GRID
-    if method != ADSQ:
-        grid = tuple({f"baseline.{key}": value for key, value in row.items()} for row in methods.find(method).tuning_grid)
-    changes = [{"optim.learning_rate": rate, **choice} for rate in RATES for choice in grid]
+    section, grid = "objective" if method == ADSQ else "baseline", methods.find(method, allow_import=True).tuning_grid
+    if count and not grid:
+        raise InputError(
+            f"--methods={method}: expected a TUNING_GRID in its module, got none; fix: write one, or give --trials=0"
+        )
+    changes = [{"optim.learning_rate": rate, **dict(dotted(section, choice))} for rate in RATES for choice in grid]
     return [
         Task(method, TRIAL_BITS, TRIAL_SEED, change, validation=validation, held_out=split, trial=number)
-        for number, change in enumerate(changes)
+        for number, change in enumerate(changes[:count])
     ]
 
 
-def runs(best: Mapping[str, Task], given: argparse.Namespace, *, condition: str = "") -> list[Task]:
+def dotted(section: str, settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield a method's settings by their dotted config keys."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from dotted(f"{section}.{key}", value)
+        else:
+            yield f"{section}.{key}", value
+
+
+def runs(best: Mapping[str, Task], options: Options, *, condition: str = "", budget: str = "") -> list[Task]:
     """Return a run of each method, code length and seed, with the settings of the method's best trial."""
     return [
-        Task(method, bits, seed, trial.changes, trial=trial.trial, condition=condition)
-        for seed in given.seeds
-        for bits in given.bits
+        Task(method, bits, seed, trial.changes, trial=trial.trial, condition=condition, budget=budget)
+        for seed in options.seeds
+        for bits in options.bits
         for method, trial in best.items()
     ]
 
 
-def variant_runs(trial: Task, given: argparse.Namespace) -> list[Task]:
+def variant_runs(trial: Task, options: Options) -> list[Task]:
     """Return the runs of ADSQ's variants: the settings of `trial`, without its split, and one change, where it is one."""
-    plain = fingerprint(config_of(trial, given))
+    plain = fingerprint(config_of(trial, options))
     tasks = [
         Task(ADSQ, bits, seed, {**trial.changes, **variants.VARIANTS[name]}, trial=trial.trial, variant=name)
-        for name in chosen_variants(given.variants)
-        for seed in given.seeds
-        for bits in given.bits
+        for name in options.variants
+        for seed in options.seeds
+        for bits in options.bits
     ]
-    return [task for task in tasks if fingerprint(config_of(task._replace(bits=trial.bits, seed=trial.seed), given)) != plain]
-
-
-def chosen_methods(text: str) -> list[str]:
-    """Return the methods that --methods names."""
-    if text == "all":
-        return list(methods.METHODS)
-    for name in names(text):
-        if name != ADSQ:
-            methods.find(name)
-    return list(names(text))
-
-
-def chosen_variants(text: str) -> list[str]:
-    """Return the variants that --variants names."""
-    chosen = list(variants.VARIANTS) if text == "all" else list(names(text))
-    unknown = [name for name in chosen if name not in variants.VARIANTS]
-    if unknown:
-        known = ", ".join(variants.VARIANTS)
-        raise InputError(f"--variants: no {', '.join(unknown)} in benchmarks/methods/variants.py: give {known}")
-    return chosen
-
-
-def names(text: str) -> tuple[str, ...]:
-    """Parse `noise20,few20`; each name comes once."""
-    return tuple(dict.fromkeys(text.split(",")))
+    return [task for task in tasks if fingerprint(config_of(task._replace(bits=trial.bits, seed=trial.seed), options)) != plain]
 
 
 def set_name(config: str) -> str:
@@ -133,25 +162,29 @@ def set_name(config: str) -> str:
     return Path(config.split(":")[0]).stem
 
 
-def config_of(task: Task, given: argparse.Namespace) -> ConfigDict:
+def config_of(task: Task, options: Options) -> ConfigDict:
     """Build and check the config of a task: the file's, changed by --set, then by the task.
+
+    With the budget of two networks it is that of each, but for the seed.
 
     Raises:
       InputError: there is no such file, it gives no config, or a value isn't allowed.
     """
-    path, _, argument = given.config.partition(":")
+    path, _, argument = options.config.partition(":")
     config = _from_file(path, ",".join(filter(None, [argument, f"bits={task.bits}", f"method={task.method}"])))
     config.seed = task.seed
     config.host_devices = 1
     config.data.validation = 0 if task.held_out else task.validation
     config.checkpoint.update(every_rounds=config.train.rounds, keep=1)
     if config.optim.trunk_lr_scale == 0:
-        config.data.feature_cache = str(given.work / "features")
-    for key, value in {**dict(read_setting(text) for text in given.set), **task.held_out, **task.changes}.items():
+        config.data.feature_cache = str(options.work / "features")
+    for key, value in {**options.settings, **task.held_out, **task.changes}.items():
         try:
             config.update_from_flattened_dict({key: value})
         except (KeyError, AttributeError, TypeError, ValueError) as error:
             raise InputError(f"{key}={value!r} can't be set ({error}): adsq_jax/config.py has every config key") from error
+    if task.budget == "double":
+        config.train.rounds *= 2
     if task.method == ADSQ and not config.objective.twin:
         config.eval.query_net = "ff"
     config_check.check(config)

@@ -1,6 +1,8 @@
 """The comparison of methods: conditions, planned trials and runs, a run end to end, kills, and bad input."""
 
 import contextlib
+import dataclasses
+import inspect
 import json
 import os
 import signal
@@ -10,6 +12,7 @@ import time
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +25,7 @@ from adsq_jax import config as config_module
 from adsq_jax import config_check, methods
 from adsq_jax.data import datasets
 from adsq_jax.errors import InputError
+from adsq_jax.run import codes_folder
 from adsq_jax.training import NotFinite
 from benchmarks.methods import compare, conditions, one_run, run_file, scores, tasks, variants
 
@@ -35,7 +39,12 @@ SPLIT = {"validation": 100, "split": {}}
 def command(tmp_path, *more, methods="classify"):
     """Return the arguments of a small comparison on digits."""
     places = (f"--out={tmp_path / 'out'}", f"--work={tmp_path / 'work'}")
-    return [f"--config={DIGITS}", f"--methods={methods}", "--bits=8", "--seeds=0", "--validation=100", *TINY, *places, *more]
+    return [f"--config={DIGITS}", f"--methods={methods}", "--bits=8", "--seeds=0,", "--validation=100", *TINY, *places, *more]
+
+
+def options(arguments):
+    """Return what a command line asks for."""
+    return compare.Options(**compare.arguments(arguments))
 
 
 @contextlib.contextmanager
@@ -192,7 +201,7 @@ def test_a_method_has_four_trials(method, tmp_path):
     assert [task.changes["optim.learning_rate"] for task in trials] == [rate for rate in tasks.RATES for _ in range(2)]
     assert choices[:2] == choices[2:]
     assert choices[0] != choices[1]
-    configs = [tasks.config_of(task, compare.arguments(command(tmp_path))) for task in trials]
+    configs = [tasks.config_of(task, options(command(tmp_path))) for task in trials]
     for config in configs:
         config_check.check(config)
         assert (config.method, config.bits, config.seed, config.data.validation) == (method, 24, 0, 100)
@@ -208,7 +217,7 @@ def test_the_best_trial(maps):
         patch.setattr(compare, "held_out", lambda *_, **__: 100)
         patch.setattr(compare, "read_finished", lambda _: finished)
         patch.setattr(compare, "work", lambda several, *_: wanted.append(several))
-        compare.run(compare.arguments(command(Path("unused"), methods="csq")))
+        compare.run(options(command(Path("unused"), methods="csq")))
     assert wanted[0] == trials
     assert [task.trial for task in wanted[1]] == [maps.index(max(maps))]
     assert not wanted[1][0].validation
@@ -216,7 +225,7 @@ def test_the_best_trial(maps):
 
 def test_runs_take_the_best_settings(tmp_path):
     """A run for each method, code length and seed, each with its own name, with its method's settings."""
-    given_ = compare.arguments([*command(tmp_path), "--bits=8,16", "--seeds=0,3"])
+    given_ = options([*command(tmp_path), "--bits=8,16", "--seeds=0,3"])
     best = {method: tasks.trials(method, validation=0, split={})[2] for method in ("adsq", "csq")}
     runs = tasks.runs(best, given_, condition="few20")
     assert {(task.method, task.bits, task.seed) for task in runs} == {(m, b, s) for m in best for b in (8, 16) for s in (0, 3)}
@@ -227,7 +236,7 @@ def test_runs_take_the_best_settings(tmp_path):
 
 def test_variants_are_one_change_each(tmp_path):
     """Every variant's config passes the check and is another than plain ADSQ's; without a twin the query net is f."""
-    given_ = compare.arguments(command(tmp_path, "--variants=all"))
+    given_ = options(command(tmp_path, "--variants=all"))
     plain = tasks.trials("adsq", validation=0, split={})[0]
     runs = tasks.variant_runs(plain, given_)
     same = {"neighbours alone", "no label_codes"}  # as in the first trial
@@ -243,7 +252,7 @@ def test_a_fingerprint_is_of_all_but_the_place_of_the_features(tmp_path):
     configs = []
     for work in ("a", "b"):
         arguments = [f"--config={ROOT / 'configs' / 'emoji_frozen.py'}", f"--work={tmp_path / work}"]
-        configs.append(tasks.config_of(tasks.Task("csq", 8, 0, {}), compare.arguments(arguments)))
+        configs.append(tasks.config_of(tasks.Task("csq", 8, 0, {}), options(arguments)))
     one, other = configs
     assert one.data.feature_cache != other.data.feature_cache
     assert tasks.fingerprint(one) == tasks.fingerprint(other) != config_module.sha256(one)
@@ -269,16 +278,96 @@ def test_a_setting_without_a_value():
         tasks.read_setting("train.rounds")
 
 
-def test_chosen_methods():
-    """All is ADSQ and every baseline; names keep their order, each once."""
-    assert tasks.chosen_methods("all") == list(methods.METHODS)
-    assert tasks.chosen_methods("dsh,adsq,dsh") == ["dsh", "adsq"]
+def test_which_methods_variants_and_budgets(tmp_path):
+    """All is every known one; names keep their order, each once; a dotted name is a method of one's own."""
+    assert options(command(tmp_path, methods="all")).methods == list(methods.METHODS)
+    assert options(command(tmp_path, methods="dsh,adsq,dsh")).methods == ["dsh", "adsq"]
+    assert options(command(tmp_path, methods="dsh,adsq_jax.methods.csq")).methods == ["dsh", "csq"]
+    assert options(command(tmp_path, "--variants=all")).variants == list(variants.VARIANTS)
+    assert options(command(tmp_path, "--budget=all")).budgets == list(tasks.BUDGETS)
 
 
 @given(st.lists(st.integers(-5, 300), min_size=1))
 def test_numbers(values):
-    """Numbers come back in their order, each once."""
-    assert compare.numbers(",".join(map(str, values))) == tuple(dict.fromkeys(values))
+    """Numbers come back in their order, each once, with or without a comma at the end."""
+    text = ",".join(map(str, values))
+    assert compare.numbers(text) == compare.numbers(f"{text},") == tuple(dict.fromkeys(values))
+
+
+@pytest.mark.parametrize(("text", "expected"), [("2", (0, 1)), ("1", (0,)), ("0,", (0,)), ("5,", (5,)), ("0,3", (0, 3))])
+def test_a_number_of_seeds_or_a_list(text, expected):
+    """One number is how many; with a comma they are the seeds themselves."""
+    assert compare.seeds(text) == expected
+
+
+def test_the_function_has_the_options_and_their_defaults():
+    """Every option is a named argument of `compare`, with the same default; a number of seeds is 0 upwards there too."""
+    parameters = inspect.signature(compare.compare).parameters
+    fields = {field.name: field for field in dataclasses.fields(tasks.Options)}
+    assert parameters.keys() == fields.keys()
+    plain = tasks.Options(config="configs/digits.py", methods=("csq",))
+    for name in parameters.keys() - {"config", "methods", "settings", "held_out", "variants", "budgets"}:
+        assert parameters[name].default == getattr(plain, name), name
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compare, "run", lambda options: options)
+        patch.setattr(compare, "table", lambda options, _: options)
+        assert list(compare.compare(str(DIGITS), seeds=2).seeds) == [0, 1]
+        assert compare.compare(str(DIGITS), seeds=(4,)).seeds == (4,)
+
+
+@pytest.mark.parametrize("count", range(5))
+def test_the_first_trials(tmp_path, monkeypatch, count):
+    """--trials=N has the first N of the four; without any, nothing is held out and the config keeps its settings."""
+    asked = []
+    monkeypatch.setattr(compare, "held_out", lambda _: 100)
+    monkeypatch.setattr(compare, "work", lambda several, *_: asked.append(several))
+    monkeypatch.setattr(compare, "read_finished", lambda _: {task.name: {"map": 0.5} for task in asked[0]})
+    given_ = options([text for text in command(tmp_path, methods="csq") if "--validation" not in text] + [f"--trials={count}"])
+    compare.run(given_)
+    assert asked[:-1] == ([tasks.trials("csq", **SPLIT)[:count]] if count else [])
+    ((task,),) = asked[-1:]
+    assert task.trial == (0 if count else None)
+    config = tasks.config_of(task, given_)
+    default = config_module.default(method="csq")
+    assert (config.optim.learning_rate == default.optim.learning_rate) == (not count)
+    assert config.data.validation == 0
+    if not count:
+        assert config.baseline == default.baseline
+
+
+def test_the_budget_of_twice_the_epochs(tmp_path):
+    """It doubles the rounds, changes nothing else, and gives the run a name of its own."""
+    given_ = options(command(tmp_path, "--budget=double"))
+    plain, double = tasks.Task("csq", 8, 0, {}), tasks.Task("csq", 8, 0, {}, budget="double")
+    configs = [tasks.config_of(task, given_) for task in (plain, double)]
+    assert [config.train.rounds for config in configs] == [1, 2]
+    configs[1].train.rounds = 1
+    assert configs[0] == configs[1]
+    assert double.name == "csq double, 8 bits, seed 0"
+
+
+def test_two_networks_are_the_sum_of_two_seeds(tmp_path, monkeypatch):
+    """Codes are the signs of the summed relaxed codes of a seed and of the seed 1,000 later, each from its own encoder."""
+    dataset = mock_data.dataset()
+    relaxed = {seed: np.random.default_rng(seed).normal(size=(len(dataset.source), 8)).astype(np.float32) for seed in (3, 1003)}
+
+    def train(setup, **_):
+        encoder = lambda variables, rows: relaxed[setup.seed][rows] * variables  # noqa: E731
+        return SimpleNamespace(encoder=encoder, devices=setup.devices), SimpleNamespace(variables={"f": 2.0}), 0.0
+
+    monkeypatch.setattr(one_run.loop, "train", train)
+    config = mock_data.small_config(method="csq")
+    config.update(bits=8, seed=3)
+    result = one_run.two_networks(config, conditions.Pair(dataset, dataset), tmp_path, began=time.monotonic())
+    packed, _, _ = codes_folder.read(tmp_path / "codes")
+    for part in ("query", "database"):
+        rows = getattr(dataset.split, part)
+        for net, summed in (("f", relaxed[3]), ("g", relaxed[1003]), ("sum", relaxed[3] + relaxed[1003])):
+            expected = np.packbits(summed[rows] >= 0, axis=1, bitorder="little")
+            np.testing.assert_array_equal(packed[part][net], expected)
+    assert result["map"] == result["map_by_query_net"]["sum"]
+    assert result["query_net"] == "sum"
+    assert config.seed == 3
 
 
 # -------------------------------------------------------------------------------------------------------------------- one run
@@ -288,7 +377,7 @@ def check_run(run):
     """Check what holds for every run's line, whatever its method."""
     assert run["map"] == pytest.approx(np.mean(run["ap"]) / 1e4, abs=1e-4)
     assert len(run["ap"]) == run["n_query"]
-    if run["method"] == "adsq":
+    if run["method"] == "adsq" or run["budget"] == "two_nets":
         assert run["query_net"] == "sum"
         assert np.mean(run["ap_f"]) / 1e4 == pytest.approx(run["map_by_query_net"]["ff"], abs=1e-4)
         assert run["map"] == run["map_by_query_net"]["sum"]
@@ -298,28 +387,40 @@ def check_run(run):
     assert run["memory_mib"] > 0
 
 
-# Trains two methods, of other sizes than other tests.
-def test_two_runs_in_this_process(tmp_path, monkeypatch):
-    """A baseline's and ADSQ's lines are what the report reads, and nothing else is left of the runs."""
+# Trains two methods, of other sizes than other tests, and one of them twice more.
+def test_a_comparison_in_this_process(tmp_path, monkeypatch):
+    """The function trains without tuning, the lines are what the report reads, and nothing else is left of the runs.
+
+    Of two networks, the first one is the plain run's.
+    """
     monkeypatch.setattr(one_run.jax, "clear_caches", lambda: None)  # the other tests use them too
-    given_ = compare.arguments(command(tmp_path, "--set=eval.batch_size=256"))
-    best = {method: tasks.trials(method, validation=0, split={})[1] for method in ("classify", "adsq")}
-    runs, path = tasks.runs(best, given_), tmp_path / "out" / "digits" / "runs.jsonl"
-    made = [one_run.train(task, given_) for task in runs]
-    for line in made:
-        run_file.append(path, line)
+    monkeypatch.setattr(compare, "ProcessPoolExecutor", InlinePool)
+    asked = compare.arguments([text for text in command(tmp_path, "--set=eval.batch_size=256") if "--validation" not in text])
+    asked |= {"trials": 0, "methods": ["classify", "adsq"], "against": "classify"}
+    text = compare.compare(**asked)
+    assert [line.split("  ")[0] for line in text.splitlines()[1:]] == ["method", *read_rows(tmp_path)]
+    text += compare.compare(**asked | {"methods": ["classify"], "budgets": ["two_nets"]})
+    assert "Classification, two networks  0." in text
     (read,) = scores.read(tmp_path / "out")
-    assert {run["method"]: run["map"] for run in read.runs} == {run["method"]: run["map"] for run in made}
-    for run in read.runs:
+    runs = {(run["method"], run["budget"]): run for run in read.runs}
+    assert list(runs) == [("adsq", ""), ("classify", ""), ("classify", "two_nets")]
+    for run in runs.values():
         check_run(run)
         assert run.keys() >= scores.RUN_KEYS.keys()
+        assert run["trial"] is None
         assert "train.rounds 1, " in run["settings_of_all"]
         assert run["settings_of_all"].endswith("eval.batch_size 256")
-    assert [file.name for file in path.parent.iterdir()] == ["runs.jsonl"]
-    assert [file.name for file in given_.work.iterdir() if file.is_dir()] == []
-    with monkeypatch.context() as nothing:
-        nothing.setattr(compare, "ProcessPoolExecutor", None)
-        compare.work(runs, path, given_)  # nothing is left to run
+    assert runs["classify", "two_nets"]["map_by_query_net"]["ff"] == runs["classify", ""]["map"]
+    assert [file.name for file in (tmp_path / "out" / "digits").iterdir()] == ["runs.jsonl"]
+    assert [file.name for file in (tmp_path / "work").iterdir() if file.is_dir()] == []
+    monkeypatch.setattr(compare, "ProcessPoolExecutor", None)
+    compare.compare(**asked)  # nothing is left to run
+
+
+def read_rows(tmp_path):
+    """Return the rows of the table of a data set's runs."""
+    (read,) = scores.read(tmp_path / "out")
+    return list(read.table)
 
 
 def write_lists(folder, **parts):
@@ -337,7 +438,7 @@ def own_split(tmp_path, *, train):
     given_ = [f"--config={ROOT / 'configs' / 'lists.py'}", "--methods=csq", f"--out={tmp_path / 'out'}"]
     sets = (f"data.directory='{tmp_path}'", f"data.lists='{tmp_path / 'whole'}'", "train.batch_size=2")
     given_ += [*(f"--set={setting}" for setting in sets), f"--held-out=data.lists='{tmp_path / 'tuned'}'"]
-    return compare.arguments(given_)
+    return options(given_)
 
 
 def test_trials_take_the_split_that_is_given(tmp_path, monkeypatch):
@@ -364,14 +465,14 @@ def test_a_split_to_tune_on_has_training_images_alone(tmp_path):
 def test_a_split_to_tune_on_holds_out_something(tmp_path):
     """Training on all images leaves none to tune on, and is refused."""
     given_ = own_split(tmp_path, train=range(2, 10))
-    given_.set.append("data.allow_overlap=True")
+    given_.settings["data.allow_overlap"] = True
     with pytest.raises(InputError, match="--held-out: it trains on all 8 training images"):
         compare.run(given_)
 
 
 def test_a_run_that_fails_leaves_nothing(tmp_path, monkeypatch):
     """What a run raises comes out, and its folder is removed."""
-    given_ = compare.arguments(command(tmp_path))
+    given_ = options(command(tmp_path))
     monkeypatch.setattr(one_run.main, "train_and_evaluate", lambda *_, **__: 1 / 0)
     monkeypatch.setattr(one_run.jax, "clear_caches", lambda: None)
     with pytest.raises(ZeroDivisionError):
@@ -385,7 +486,7 @@ def test_a_trial_that_diverges_is_the_worst(tmp_path, monkeypatch):
     def diverge(*_, **__):
         raise NotFinite("network f, step 3: loss not finite")
 
-    given_ = compare.arguments(command(tmp_path))
+    given_ = options(command(tmp_path))
     monkeypatch.setattr(one_run.main, "train_and_evaluate", diverge)
     monkeypatch.setattr(one_run.jax, "clear_caches", lambda: None)
     trial = tasks.trials("classify", **SPLIT)[0]
@@ -424,7 +525,7 @@ class InlinePool:
 
 def test_a_failed_run_keeps_those_beside_it(tmp_path, monkeypatch):
     """The lines of all runs that finished are written, the error is raised, and the same command runs only the rest."""
-    given_ = compare.arguments(command(tmp_path))
+    given_ = options(command(tmp_path))
     trials, path, fail, ran = tasks.trials("classify", **SPLIT), tmp_path / "runs.jsonl", [True], []
 
     def train(task, given_):
@@ -489,9 +590,9 @@ def test_a_comparison_end_to_end(tmp_path, monkeypatch):
     assert after[: len(before)] == before
     check_best_run(tmp_path)
     monkeypatch.setattr(compare, "ProcessPoolExecutor", None)  # whoever wanted to run something would fail
-    compare.run(compare.arguments(given_))
+    compare.run(options(given_))
     with pytest.raises(InputError, match="is of another config"):
-        compare.run(compare.arguments([*given_, "--set=train.batch_size=50"]))
+        compare.run(options([*given_, "--set=train.batch_size=50"]))
     assert lines(tmp_path) == after
 
 
@@ -527,7 +628,17 @@ BAD = {
     "--methods=": "no method ''",
     "--bits=0": "config.bits=0: expected 1 to",
     "--bits=x": None,
-    "--seeds=-1": "config.seed=-1: expected 0 to",
+    "--seeds=-1,": "config.seed=-1: expected 0 to",
+    "--seeds=0": "--seeds: expected at least one seed, got none; fix: --seeds=3 for 0, 1 and 2, --seeds=0, for 0 alone",
+    "--seeds=-1": "--seeds: expected at least one seed",
+    "--trials=5": "--trials=5: expected 0 to 4",
+    "--trials=-1": "--trials=-1: expected 0 to 4",
+    "--trials=0": "--trials=0 asks for none: leave them out",
+    "--trials=x": None,
+    "--against=csq": "--against=csq: expected one of --methods=classify",
+    "--budget=nope": "--budget=nope: expected all, or some of double, two_nets",
+    "--budget=double --methods=csq,dadh": "--budget is for methods of one network, and dadh trains two",
+    "--methods=adsq_jax.codes": "expected a method, got the module 'adsq_jax.codes'",
     "--seeds=0,-1": "config.seed=-1: expected 0 to",
     "--seeds=": None,
     "--config=configs/nope.py": "is no file of configs/",
@@ -554,10 +665,10 @@ BAD = {
     "--held-out=train.rounds=1": "--held-out train.rounds: expected a key of config.data",
     "--jobs=0": "--jobs=0 must be at least 1",
     "--jobs=x": None,
-    "--variants=nope": "no nope in benchmarks/methods/variants.py",
+    "--variants=nope": "--variants=nope: expected all, or some of no label_net",
     "--variants=all": "give --methods=adsq",
-    "--beyond=nope": "no condition 'nope'",
-    "--beyond=": "no condition ''",
+    "--conditions=nope": "no condition 'nope'",
+    "--conditions=": "no condition ''",
     "--nope": None,
 }
 
@@ -568,12 +679,12 @@ def test_bad_input(tmp_path, monkeypatch, capsys, bad, expected):
     monkeypatch.setattr(compare, "ProcessPoolExecutor", None)
     if expected is None:
         with pytest.raises(SystemExit) as left:
-            compare.arguments(command(tmp_path, bad))
+            compare.arguments(command(tmp_path, *bad.split()))
         assert left.value.code == 2
         assert "error: " in capsys.readouterr().err
         return
     with pytest.raises(InputError) as caught:
-        compare.run(compare.arguments(command(tmp_path, bad)))
+        compare.run(options(command(tmp_path, *bad.split())))
     assert expected in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -583,12 +694,12 @@ def test_a_config_that_is_none(tmp_path, gives, expected):
     """A file whose get_config gives something else is refused."""
     (tmp_path / "wrong.py").write_text(f"def get_config(argument):\n    return {gives}\n")
     with pytest.raises(InputError, match=f"expected a ConfigDict of get_config, got {expected}"):
-        compare.run(compare.arguments(command(tmp_path, f"--config={tmp_path / 'wrong.py'}")))
+        compare.run(options(command(tmp_path, f"--config={tmp_path / 'wrong.py'}")))
 
 
 def test_conditions_are_run_once(tmp_path):
     """A condition that is given twice is one."""
-    assert compare.arguments(command(tmp_path, "--beyond=few20,unseen,few20")).beyond == ("few20", "unseen")
+    assert options(command(tmp_path, "--conditions=few20,unseen,few20")).conditions == ("few20", "unseen")
 
 
 TRIAL = {"method": "classify", "trial": 1, "bits": 24, "seed": 0, "validation": 100, "map": 0.5, "config_sha256": "0"}
@@ -600,7 +711,7 @@ def test_a_damaged_line(tmp_path, line):
     path = put(tmp_path, json.dumps(TRIAL | {"trial": 0}), line)
     content = path.read_text()
     with pytest.raises(InputError, match=r"runs\.jsonl, line 2 .*remove the line"):
-        compare.run(compare.arguments(command(tmp_path)))
+        compare.run(options(command(tmp_path)))
     assert path.read_text() == content
 
 
@@ -608,29 +719,29 @@ def test_two_lines_of_a_run(tmp_path):
     """They are refused."""
     put(tmp_path, json.dumps(TRIAL), json.dumps(TRIAL))
     with pytest.raises(InputError, match=r"line 2 and .*line 1 are of the same run \(classify, trial 1\): remove one"):
-        compare.run(compare.arguments(command(tmp_path)))
+        compare.run(options(command(tmp_path)))
 
 
 def test_a_line_of_another_config(tmp_path):
     """A run with other settings is refused before anything is trained."""
     put(tmp_path, json.dumps(TRIAL))
     with pytest.raises(InputError, match=r"line 1 \(classify, trial 1\) is of another config: remove the line"):
-        compare.run(compare.arguments(command(tmp_path)))
+        compare.run(options(command(tmp_path)))
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):
     """A file where a folder should be is refused before anything is trained."""
     (tmp_path / "work").write_text("")
     with pytest.raises(InputError, match=r"work.* can't be made .*: give another --work"):
-        compare.run(compare.arguments(command(tmp_path)))
+        compare.run(options(command(tmp_path)))
     (tmp_path / "out").write_text("")
     with pytest.raises(InputError, match=r"runs\.jsonl can't be read .*Not a directory"):
-        compare.run(compare.arguments(command(tmp_path)))
+        compare.run(options(command(tmp_path)))
 
 
 def test_bad_input_of_the_command(tmp_path):
     """The command itself ends with status 2 and one line that begins with `error: `."""
-    status, stderr = finished(command(tmp_path, "--beyond=nope"))
+    status, stderr = finished(command(tmp_path, "--conditions=nope"))
     assert status == 2
     assert stderr.startswith("error: no condition 'nope'")
     assert stderr.count("\n") == 1

@@ -2,7 +2,7 @@
 
 import itertools
 import json
-import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from scipy.stats import permutation_test
+from scipy.stats import bootstrap
 
 from adsq_jax.errors import InputError
-from benchmarks.methods import plots, report, run_file, scores
+from benchmarks.methods import compare, plots, report, run_file, scores, tasks
 
 pytestmark = pytest.mark.benchmark
 ROOT = Path(__file__).parents[2]
@@ -29,6 +29,7 @@ def made_run(method, value, *, bits=16, seed=0, alone=None, ap=None, **changed):
         "set": "toys",
         "method": method,
         "variant": "",
+        "budget": "",
         "bits": bits,
         "seed": seed,
         "map": value,
@@ -93,8 +94,13 @@ def small(folder):
     return folder
 
 
-def report_of(folder):
-    return report.report(scores.read(folder), folder=Path("results"))
+def pages_of(folder):
+    return {path.name: text for path, text in report.pages(scores.read(folder), folder=Path("results")).items()}
+
+
+def page_of(folder):
+    """Return the page of the made data set."""
+    return pages_of(folder)["toys.md"]
 
 
 def table_rows(text, first):
@@ -103,171 +109,250 @@ def table_rows(text, first):
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in [lines[0], *lines[2:]]]
 
 
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ([0.01, 0.04, 0.03], [0.03, 0.06, 0.06]),  # 3 x 0.01; 2 x 0.03; 0.04, but not below the one before
-        ([0.5, 0.02], [0.5, 0.04]),
-        ([0.6, 0.7], [1.0, 1.0]),
-        ([0.2], [0.2]),
-        ([], []),
-    ],
-)
-def test_holm_by_hand(values, expected):
-    assert scores.holm(values) == pytest.approx(expected)
+# ------------------------------------------------------------------------------------------------------------- the interval
 
 
-@pytest.mark.parametrize("differences", [[5, 3, -1, 4, 2], [0, 0, 0], [1, -1, 1], [7, 6, 5, 4, 3, 2, 1, 1]])
-def test_p_of_few_queries_is_that_of_all_flips(differences):
-    sums = [abs(np.dot(signs, differences)) for signs in itertools.product((-1, 1), repeat=len(differences))]
-    expected = np.mean(np.array(sums) >= abs(sum(differences)))
-    assert scores.paired_p(np.array(differences)) == pytest.approx(expected)
+def cells_of(ours, other):
+    """Return the cells of two rows with average precisions [seeds, queries] in [0, 1], by a table as of runs."""
+    runs = [
+        made_run(method, np.mean(ap), seed=seed, ap=[round(1e4 * value) for value in ap], n_query=len(ap))
+        for method, by_seed in (("dsh", ours), ("dch", other))
+        for seed, ap in enumerate(by_seed)
+    ]
+    table = scores.table_of(runs)
+    return table["DSH"][16], table["DCH"][16]
 
 
-def test_p_of_many_queries_counts_flips():
-    """(1 + count) / (1 + flips), close to the normal distribution's p, the same each time; its least is 1 / (1 + flips)."""
-    differences = np.random.default_rng(1).integers(-100, 130, 300)
-    p = scores.paired_p(differences)
-    normal = math.erfc(abs(differences.sum()) / math.sqrt(2 * (differences**2).sum()))
-    assert p == pytest.approx(normal, abs=0.01)
-    assert p == scores.paired_p(differences) == scores.paired_p(-differences)
-    assert (p * (1 + scores.FLIPS)) == pytest.approx(round(p * (1 + scores.FLIPS)))
-    assert scores.paired_p(np.full(50, 3)) == pytest.approx(1 / (1 + scores.FLIPS))
-
-
-@pytest.mark.parametrize("n", [5, 200])
-def test_p_is_that_of_scipy(n):
-    """The same test of another library, whose flips are drawn otherwise."""
-    differences = np.random.default_rng(n).integers(-100, 120, n)
-    found = permutation_test(
-        (differences.astype(float),),
-        lambda x, axis: abs(x.sum(axis=axis)),
-        permutation_type="samples",
-        n_resamples=scores.FLIPS,
-        batch=1_000,
-        alternative="greater",
-        rng=np.random.default_rng(0),
+def test_the_interval_is_that_of_all_resamples():
+    """Two seeds, three queries: of all 4 x 27 equally likely draws, as many differences lie below each end, within chance."""
+    ours, other = [[0.9, 0.5, 0.1], [0.8, 0.6, 0.5]], [[0.2, 0.6, 0.1], [0.5, 0.5, 0.3]]
+    minus = np.array(ours) - np.array(other)
+    draws = np.array(
+        [
+            np.mean([minus[seed, query] for seed in seeds for query in queries])
+            for seeds in itertools.product(range(2), repeat=2)
+            for queries in itertools.product(range(3), repeat=3)
+        ]
     )
-    assert scores.paired_p(differences) == pytest.approx(found.pvalue, abs=0.02)
+    one = scores.difference(*cells_of(ours, other))
+    assert one.mean == pytest.approx(minus.mean())
+    chance = 4 * (0.025 * 0.975 / scores.RESAMPLES) ** 0.5
+    assert (draws < one.low - 1e-9).mean() - chance <= 0.025 <= (draws <= one.low + 1e-9).mean() + chance
+    assert (draws <= one.high + 1e-9).mean() + chance >= 0.975 >= (draws < one.high - 1e-9).mean() - chance
 
 
-def cell(values, ap):
-    return {seed: scores.Score(value, np.array(ap), {}) for seed, value in values.items()}
+def test_the_interval_over_queries_is_that_of_scipy():
+    """With the same differences at every seed only the queries vary: the bootstrap of another library over them."""
+    random = np.random.default_rng(3)
+    minus = np.round(random.normal(0.05, 0.2, 300), 4)
+    ours = np.round(random.uniform(0.3, 0.6, (3, 300)), 4)
+    one = scores.difference(*cells_of(ours, ours - minus))
+    wanted = bootstrap((minus,), np.mean, method="percentile", n_resamples=20_000, batch=1_000, rng=random).confidence_interval
+    assert (one.low, one.high) == pytest.approx((wanted.low, wanted.high), abs=0.003)
 
 
-def test_a_difference_by_hand():
-    """Over the common seeds only; variances 0.0002 and 0.0018 pool to a deviation of the root of 0.001."""
-    ours, other = cell({0: 0.5, 1: 0.52, 7: 0.9}, [10, 20, 30]), cell({0: 0.44, 1: 0.5, 8: 0.1}, [9, 18, 27])
-    found = scores.difference(ours, other)
-    assert found.mean == pytest.approx(0.04)
-    assert found.spread == pytest.approx(0.001**0.5)
-    assert found.p == pytest.approx(2 / 8)  # of eight flips the one that is and its mirror image
-    assert found.beyond
-    assert not found._replace(mean=0.03).beyond
-    assert found._replace(mean=-0.04).beyond
-    assert scores.difference(ours, cell({8: 0.1}, [9, 18, 27])) is None
-    one = scores.difference(cell({0: 0.5}, [1, 2]), cell({0: 0.1}, [0, 0]))
-    assert one.spread is None
-    assert not one.beyond
+def test_the_interval_holds_seeds_and_queries_together():
+    """Its width is that of the sum of both variances, of means over the seeds drawn and over the queries drawn."""
+    random = np.random.default_rng(5)
+    by_seed, by_query = random.normal(0, 0.05, (8, 1)), random.normal(0, 0.4, (1, 200))
+    minus = by_seed + by_query
+    one = scores.difference(*cells_of(0.5 + minus, np.full((8, 200), 0.5)))
+    deviation = (by_seed.var() / 8 + by_query.var() / 200) ** 0.5
+    assert one.high - one.low == pytest.approx(2 * 1.96 * deviation, rel=0.08)
+
+
+def test_a_difference_is_over_the_common_seeds():
+    """Other seeds don't count; one common seed gives no interval, none no difference."""
+    ours, other = cells_of([[0.5, 0.6], [0.6, 0.7], [0.1, 0.1]], [[0.4, 0.4], [0.5, 0.5], [0.9, 0.9]])
+    del ours[2]
+    one = scores.difference(ours, other)
+    assert one.mean == pytest.approx(0.15)
+    assert one.above
+    assert not one.below
+    back = scores.difference(other, ours)
+    assert (back.mean, back.low, back.high) == pytest.approx((-one.mean, -one.high, -one.low))
+    assert back.below
+    single = scores.difference({0: ours[0]}, other)
+    assert single.low is single.high is None
+    assert not single.above
+    assert not single.below
+    assert scores.difference({0: ours[0]}, {1: other[1]}) is None
+
+
+# ----------------------------------------------------------------------------------------------------------------- the pages
 
 
 def test_the_table_of_a_set(tmp_path):
-    """Sorted by mean, ADSQ twice, best in bold, fewer seeds and gaps marked."""
-    rows = table_rows(report_of(small(tmp_path)), "method")
-    assert rows[0] == ["method", "16 bits", "32 bits", "mean", "passes an image", "seconds a run", "memory, MiB"]
+    """Sorted by mean, ADSQ twice, the best and what it isn't above in bold, fewer seeds and gaps marked."""
+    rows = table_rows(page_of(small(tmp_path)), "mAP")
+    assert rows[0] == ["mAP", "16 bits", "32 bits", "mean", "passes an image", "seconds a run", "memory, MiB"]
     assert rows[1:] == [
         ["ADSQ (both)", "**0.8000 ± 0.0141**", "0.7000 ± 0.0141", "0.7500", "2", "12", "1,234"],
         ["HashNet", "0.7500 ± 0.0141", "**0.7500 ± 0.0141**", "0.7500", "1", "12", "1,234"],
         ["ADSQ (f)", "0.7800 ± 0.0141", "0.6800 ± 0.0141", "0.7300", "1", "12", "1,234"],
         ["DPSH", "0.5000 (1 seed)", "\u2013", "\u2013", "1", "12", "1,234"],
     ]
+    wide = np.random.default_rng(0).integers(-4_000, 4_000, QUERIES)
+    for seed in range(2):
+        put(tmp_path, made_run("hashnet", 0.79, seed=seed, ap=(7_900 + wide - round(wide.mean())).tolist()))
+    rows = {row[0]: row[1] for row in table_rows(page_of(tmp_path), "mAP")}
+    assert [name for name, text in rows.items() if "**" in text] == ["HashNet", "ADSQ (both)"]
 
 
 def test_a_loss_reads_as_a_loss(tmp_path):
     """What is below a baseline is said to be, in words and in the tables."""
-    text = report_of(small(tmp_path))
+    small(tmp_path)
+    text = pages_of(tmp_path)["RESULTS.md"]
     assert (
-        "**ADSQ (both) is above every baseline beyond the spread at 0 of 1 set and code lengths.** It is below at least one "
-        "baseline at 0 of them, beyond the spread at 0.\n\nIt is not so at:\n\n"
-        "- toys, 16 bits: 0.2900 above DPSH, spread unknown of one seed (p 0.0002); "
-        "not beaten beyond the spread: 1 of 2 baselines\n\n"
-        "Not counted, since not every baseline was run there:\n\n"
-        "- toys, 32 bits: 0.0500 below HashNet, beyond the spread (p 0.0001); not beaten beyond the spread: 1 of 1 baseline\n"
-    ) in text
-    summary = table_rows(text, "set")
-    assert summary[1] == [
-        *("toys", "16", "ADSQ (both) (0.8000)", "HashNet (0.7500)"),
-        *("**+0.0500**, p 0.0002", "**+0.0300**, p 0.0002"),
-    ]
-    assert summary[2][2:] == ["HashNet (0.7500)", "HashNet (0.7500)", "**-0.0500**, p 0.0001", "**-0.0700**, p 0.0001"]
-    rows = table_rows(text, "ADSQ (f) minus")
-    assert rows[1:] == [
-        ["HashNet", "**+0.0300**, p 0.0002", "**-0.0700**, p 0.0001"],
-        ["DPSH", "+0.2700, p 0.0002", "\u2013"],
-    ]
-
-
-def test_a_win_within_the_spread_is_none(tmp_path):
-    for seed, step in ((0, -0.1), (1, 0.1)):
-        put(tmp_path, made_run("adsq", 0.8 + step, alone=0.7 + step, seed=seed))
-        put(tmp_path, made_run("dpsh", 0.75 + step, seed=seed))
-    text = report_of(tmp_path)
-    assert "- toys, 16 bits: 0.0500 above DPSH, within the spread (p 0.0001)" in text
-    assert "- toys, 16 bits: 0.0500 below DPSH, within the spread (p 0.0001)" in text
-    put(tmp_path, made_run("dpsh", 0.3, seed=0))
-    put(tmp_path, made_run("dpsh", 0.32, seed=1))
-    text = report_of(tmp_path)
-    for ours in ("ADSQ (both)", "ADSQ (f)"):
-        assert f"**{ours} is above every baseline beyond the spread at 1 of 1 set and code lengths.** It is below at" in text
-    assert "It is not so" not in text
-    assert (
-        "It is so at:\n\n- toys, 16 bits: 0.4900 above DPSH, beyond the spread (p 0.0001); the nearest of 1 baseline\n\n"
+        "**The aim is missed: ADSQ (both) is above every baseline at 12, 24 and 48 bits on this many data sets: 0 (aim: 3); "
+        "ADSQ (f) above every one-network baseline: 0 (aim: 2); ADSQ (both) is below a baseline at 1 of 2 places (aim: 0).**"
         in text
     )
+    assert "(f)): ADSQ (both) at 0 of 2 places; ADSQ (f) at 0 of 2 places.\n" in text  # of DPSH there is one seed
+    assert "ADSQ (both) at 1 of 2 places, toys at 32 bits [HashNet]; ADSQ (f) at 1 of 2 places, toys at 32" in text
+    rows = table_rows(text, "mAP")
+    assert rows[0] == ["mAP", "toys<br>16 bits", "toys<br>32 bits"]
+    assert rows[1] == ["ADSQ (both)", "**.800 ± .014**", ".700 ± .014"]
+    assert rows[5:] == [
+        ["ADSQ (both) minus the best baseline", "**+.050** (+.050 to +.050)", "**-.050** (-.050 to -.050)"],
+        ["baselines that ADSQ (both) is above / neither / below", "1 / 1 / 0", "0 / 0 / 1"],
+        ["ADSQ (f) minus the best one-network baseline", "**+.030** (+.030 to +.030)", "**-.070** (-.070 to -.070)"],
+        ["one-network baselines that ADSQ (f) is above / neither / below", "1 / 1 / 0", "0 / 0 / 1"],
+    ]
+    assert table_rows(page_of(tmp_path)[page_of(tmp_path).index("ADSQ (f) minus each") :], "minus")[1:] == [
+        ["HashNet", "**+0.0300** (+0.0300 to +0.0300)", "**-0.0700** (-0.0700 to -0.0700)"],
+        ["DPSH", "+0.2700 (one seed)", "\u2013"],
+    ]
+
+
+def test_the_aim_reached(tmp_path):
+    """Three data sets at which ADSQ is above every baseline at 12, 24 and 48 bits; digits and stamps aren't among them."""
+    for name in ("emoji_frozen", "fashion_mnist", "cifar10_small", "stamps"):
+        for method, value in (("adsq", 0.8), ("csq", 0.7)):
+            for bits, seed in itertools.product((12, 24, 32, 48), range(2)):
+                run_file.append(tmp_path / name / "runs.jsonl", made_run(method, value, bits=bits, seed=seed, set=name))
+    text = pages_of(tmp_path)["RESULTS.md"]
+    assert "**The aim is reached: ADSQ (both)" in text
+    assert "data sets: 3 (aim: 3); ADSQ (f) above every one-network baseline: 3 (aim: 2); ADSQ (both) is below" in text
+    assert "is below a baseline at 0 of 9 places (aim: 0).**" in text
+    assert "at 9 of 9 places, CIFAR-10 from scratch at 12, 24, 48 bits, emoji frozen at 12, 24, 48 bits, Fashion-MNIST" in text
+    assert "- Not counted, since they can't tell the best methods apart: [stamps](docs/results/stamps.md)." in text
+    assert "not at hand; CIFAR-10 frozen, ImageNet-100 frozen, not run yet." in text
+    assert "32 bits" not in text
+    assert "| mAP | 12 bits | 24 bits | 32 bits | 48 bits | mean |" in pages_of(tmp_path)["emoji_frozen.md"]
+
+
+def test_budgets_are_rows_and_baselines(tmp_path):
+    """Twice the epochs counts against both of ADSQ's rows, two networks against ADSQ (both) alone."""
+    for seed in range(2):
+        put(tmp_path, made_run("adsq", 0.8, seed=seed))
+        put(tmp_path, made_run("greedyhash", 0.7, seed=seed))
+        put(tmp_path, made_run("greedyhash", 0.72, seed=seed, budget="double"))
+        put(tmp_path, made_run("greedyhash", 0.79, seed=seed, budget="two_nets", query_net="sum"))
+    text = pages_of(tmp_path)["RESULTS.md"]
+    assert [row[0] for row in table_rows(text, "mAP")[3:6]] == [
+        *("GreedyHash, two networks", "GreedyHash, twice the epochs", "GreedyHash"),
+    ]
+    assert table_rows(text, "mAP")[6:] == [
+        ["ADSQ (both) minus the best baseline", "**+.010** (+.010 to +.010)"],
+        ["baselines that ADSQ (both) is above / neither / below", "3 / 0 / 0"],
+        ["ADSQ (f) minus the best one-network baseline", "**+.060** (+.060 to +.060)"],
+        ["one-network baselines that ADSQ (f) is above / neither / below", "2 / 0 / 0"],
+    ]
+    assert {row[0]: row[3] for row in table_rows(page_of(tmp_path), "mAP")[1:]}["GreedyHash, two networks"] == "2"
+
+
+def test_any_subset_of_the_runs(tmp_path):
+    """Without ADSQ, with trials alone or with digits alone there is a report, which says what can't be compared."""
+    put(tmp_path, made_trial("dpsh", 0, 0.5))
+    assert "**ADSQ can't be compared here: no seed of it is common to a baseline.**" in pages_of(tmp_path)["RESULTS.md"]
+    put(tmp_path, made_run("dpsh", 0.5))
+    put(tmp_path, made_run("adsq", 0.5, seed=1))
+    pages = pages_of(tmp_path)
+    assert "ADSQ can't be compared here" in pages["RESULTS.md"]
+    assert "minus each" not in pages["toys.md"]
+    put(tmp_path, made_run("adsq", 0.5, trial=None))
+    assert "Not tuned, at their default settings: ADSQ.\n" in page_of(tmp_path)
+    (tmp_path / "digits").mkdir()
+    (tmp_path / "digits" / "runs.jsonl").write_text(json.dumps(made_run("dsh", 0.5, set="digits")) + "\n")
+    (tmp_path / "toys" / "runs.jsonl").unlink()
+    assert "[digits](docs/results/digits.md)" in pages_of(tmp_path)["RESULTS.md"]
+
+
+def test_the_table_of_the_command(tmp_path):
+    """Means with spread of what was asked for alone, and each row's difference to one method."""
+    small(tmp_path)
+    put(tmp_path, made_run("dsh", 0.9))
+    options = compare.Options(
+        config="configs/toys.py", methods=("adsq", "hashnet"), against="hashnet", bits=(16, 32), seeds=(0, 1), out=tmp_path
+    )
+    wanted = [tasks.Task(method, bits, seed, {}) for method in options.methods for bits in (16, 32) for seed in (0, 1)]
+    about, *lines = compare.table(options, wanted).splitlines()
+    assert about.endswith(
+        "runs.jsonl: mAP, mean ± standard deviation over 2 seeds; 95% bootstrap intervals over seeds and queries"
+    )
+    assert [re.split(" {2,}", line) for line in lines] == [
+        ["method", "16 bits", "32 bits", "minus HashNet, 16 bits", "minus HashNet, 32 bits"],
+        [
+            *("ADSQ (both)", "0.8000 ± 0.0141", "0.7000 ± 0.0141"),
+            *("+0.0500 (+0.0500 to +0.0500)", "-0.0500 (-0.0500 to -0.0500)"),
+        ],
+        ["HashNet", "0.7500 ± 0.0141", "0.7500 ± 0.0141"],
+        [
+            *("ADSQ (f)", "0.7800 ± 0.0141", "0.6800 ± 0.0141"),
+            *("+0.0300 (+0.0300 to +0.0300)", "-0.0700 (-0.0700 to -0.0700)"),
+        ],
+    ]
 
 
 def test_query_nets(tmp_path):
-    """A row a query net with the mean of each code length, the best one marked; without ADSQ there is no such table."""
+    """A row a query net with the mean of each code length; without ADSQ there is no such table."""
     put(tmp_path, made_run("dpsh", 0.5))
-    assert "by query net" not in report_of(tmp_path)
+    assert "by query net" not in page_of(tmp_path)
     for seed, step in ((0, -0.01), (1, 0.01)):
         nets = {"ff": 0.7 + step, "gg": 0.72 + step, "fg": 0.68 + step, "sum": 0.75 + step}
         put(tmp_path, made_run("adsq", nets["sum"], alone=nets["ff"], seed=seed, map_by_query_net=nets))
-    assert table_rows(report_of(tmp_path), "encoded by")[1:] == [
+    assert table_rows(page_of(tmp_path), "encoded by")[1:] == [
         ["f for both", "0.7000 ± 0.0141"],
         ["g for both", "0.7200 ± 0.0141"],
         ["f for queries, g for the database", "0.6800 ± 0.0141"],
-        ["the sum of f and g for both", "**0.7500 ± 0.0141**"],
+        ["the sum of f and g for both", "0.7500 ± 0.0141"],
     ]
 
 
 def test_tuning_conditions_and_variants(tmp_path):
     """Each has its table where there is data; the trial that the runs took is marked, beside the one that was best."""
     small(tmp_path)
-    bare = report_of(tmp_path)
-    assert all(heading not in bare for heading in ("tuning", "other conditions", "variants of"))
+    assert all(heading not in page_of(tmp_path) for heading in ("Harder data", "Variants of"))
+    assert "toys" not in pages_of(tmp_path)["tuning.md"]
     for trial in range(2):
         put(tmp_path, made_trial("dpsh", trial, 0.6 - 0.1 * trial))
     for seed in range(2):
         put(tmp_path, made_run("adsq", 0.4 + seed / 50, seed=seed, condition="noise20"))
         put(tmp_path, made_run("dpsh", 0.5 + seed / 50, seed=seed, condition="noise20"))
         put(tmp_path, made_run("adsq", 0.85 + seed / 50, seed=seed, variant="smooth"))
-    text = report_of(tmp_path)
-    assert [row[:5] for row in table_rows(text[text.index("tuning") :], "method")[1:]] == [
+    pages = pages_of(tmp_path)
+    tuning, text = pages["tuning.md"], pages["toys.md"]
+    assert [row[:5] for row in table_rows(tuning[tuning.index("## toys") :], "method")[1:]] == [
         ["DPSH", "0", "learning_rate 0.01, alpha 0", "0.6000 (best)", ""],
         ["DPSH", "1", "learning_rate 0.01, alpha 1", "0.5000", "**chosen**"],
     ]
-    beyond = text[text.index("other conditions") :]
-    assert table_rows(beyond, "method")[0][1:3] == ["unchanged", "noise20"]
-    assert ["DPSH", "0.5000 (1 seed)", "**0.5100 ± 0.0141**"] in table_rows(beyond, "method")
-    assert "- noise20: a fifth of the training images have" in beyond
-    assert "- noise20: ADSQ (both) is 0.1000 below the best of 1 baseline, DPSH, beyond the spread (p 0.0001).\n" in beyond
-    variants = table_rows(text[text.index("variants of") :], "variant")
-    assert variants[1] == ["smooth (both)", "0.8600 ± 0.0141", "**+0.0600**, p 0.0001"]
+    harder = text[text.index("Harder data") :]
+    assert "- noise20: a fifth of the training images have" in harder
+    assert table_rows(harder, "16 bits") == [
+        ["16 bits", "unchanged", "noise20"],
+        ["DPSH", "0.5000 (1 seed)", "**0.5100 ± 0.0141**"],
+        ["ADSQ (both)", "**0.8000 ± 0.0141**", "0.4100 ± 0.0141"],
+        ["ADSQ (f)", "0.7800 ± 0.0141", "0.3900 ± 0.0141"],
+        ["ADSQ (both) minus the best baseline", "DPSH: +0.2900 (one seed)", "DPSH: **-0.1000** (-0.1000 to -0.1000)"],
+        ["ADSQ (f) minus the best baseline", "DPSH: +0.2700 (one seed)", "DPSH: **-0.1200** (-0.1200 to -0.1200)"],
+    ]
+    variants = table_rows(text[text.index("Variants of") :], "variant")
+    assert variants[1] == ["smooth (both)", "0.8600 ± 0.0141", "**+0.0600** (+0.0600 to +0.0600)"]
     assert variants[2][0] == "smooth (f)"
     path = tmp_path / "toys" / "runs.jsonl"
     path.write_text("".join(line for line in path.read_text().splitlines(keepends=True) if "validation" in line))
-    assert "tuning" in report_of(tmp_path)
+    assert "## toys" in pages_of(tmp_path)["tuning.md"]
 
 
 def test_conditions_are_in_their_own_order(tmp_path):
@@ -276,34 +361,32 @@ def test_conditions_are_in_their_own_order(tmp_path):
     for condition in ("unseen", "few20", "few100", "noise40", "few50"):
         put(tmp_path, made_run("dpsh", 0.5, condition=condition))
     (one,) = scores.read(tmp_path)
-    assert list(one.beyond) == ["noise40", "few100", "few50", "few20", "unseen"]
+    assert list(one.conditions) == ["noise40", "few100", "few50", "few20", "unseen"]
 
 
-def test_the_baselines_are_ranked_where_all_of_them_were_run(tmp_path):
-    """Ranks among the baselines alone, from the means over the seeds; a place that lacks one of them doesn't count."""
-    maps = {"dpsh": (0.6, 0.6, 0.9), "hashnet": (0.7, 0.5, 0.1), "dsh": (0.4, 0.58, None), "adsq": (0.9, 0.1, 0.5)}
+def test_the_best_baselines_have_colours(tmp_path):
+    """Those nearest to the best one, by the mean over their places, if these are at least half of all; no budgets."""
+    maps = {"dpsh": (0.6, 0.6, 0.9), "hashnet": (0.7, 0.5, 0.1), "dsh": (0.4, 0.58, None), "dch": (0.7, None, None)}
     for method, values in maps.items():
         for bits, value in zip((16, 32, 48), values, strict=True):
-            for seed, step in ((0, -0.15), (1, 0.15)) if value else ():
-                put(tmp_path, made_run(method, value + step, bits=bits, seed=seed))
-    text = report_of(tmp_path)
-    assert "at which each of them was run (2 of 3):" in text
-    assert table_rows(text, "baseline")[1:] == [
-        ["DPSH", "1.50", "0.0500"],
-        ["HashNet", "2.00", "0.0500"],
-        ["DSH", "2.50", "0.1600"],
-    ]
+            if value:
+                put(tmp_path, made_run(method, value, bits=bits))
+    put(tmp_path, made_run("dpsh", 0.9, bits=16, budget="double"))
+    put(tmp_path, made_run("adsq", 0.9))
+    sets = scores.read(tmp_path)
+    assert plots.best_baselines(sets) == ["DPSH", "DSH", "HashNet"]
+    assert list(plots.looks(sets))[:3] == ["ADSQ (both)", "ADSQ (f)", "DPSH"]
 
 
 def test_settings_of_all_runs(tmp_path):
     """What was set for all stands with the runs, and runs of other settings aren't compared with them."""
-    assert "Set for all" not in report_of(small(tmp_path / "small"))
+    assert "Set for all" not in page_of(small(tmp_path / "small"))
     put(tmp_path, made_run("dpsh", 0.5, settings_of_all={"train.rounds": 4, "optim.momentum": 0.9}))
     put(tmp_path, made_run("adsq", 0.6, settings_of_all={"train.rounds": 4, "optim.momentum": 0.9}))
-    assert "Set for all of them, trials included: train.rounds 4, optim.momentum 0.9.\n2 runs" in report_of(tmp_path)
+    assert "Set for all of them, trials included: train.rounds 4, optim.momentum 0.9.\n2 runs" in page_of(tmp_path)
     put(tmp_path, made_run("dsh", 0.5))
     with pytest.raises(InputError, match="differ in settings_of_all"):
-        report_of(tmp_path)
+        page_of(tmp_path)
 
 
 def changed(tmp_path, **keys):
@@ -329,6 +412,7 @@ def add_line(tmp_path, text):
         (lambda path: changed(path, map_by_query_net={}), "no 'ff'"),
         (lambda path: changed(path, query_net="ff"), "expected query_net 'sum'"),
         (lambda path: changed(path, variant=3), "variant is '3'"),
+        (lambda path: changed(path, budget="triple"), "budget is 'triple', expected one of double, two_nets"),
         (lambda path: changed(path, settings_of_all=[3]), "settings_of_all is"),
         (lambda path: changed(path, map=float("nan")), "line 2 can't be read as the JSON"),
         (lambda path: changed(path, map=float("inf")), "line 2 can't be read as the JSON"),
@@ -385,28 +469,28 @@ def test_a_missing_key(tmp_path, key):
 
 def test_two_versions_of_the_code_are_named(tmp_path):
     put(tmp_path, made_run("dpsh", 0.5))
-    assert "1 version of the code (`cccccccccccc`)" in report_of(tmp_path)
+    assert "1 version of the code (`cccccccccccc`)" in page_of(tmp_path)
     put(tmp_path, made_run("dpsh", 0.5, seed=1, code_sha256="e" * 64))
-    text = report_of(tmp_path)
+    text = page_of(tmp_path)
     assert "2 runs, 2026-11-20 to 2026-11-21, on a machine. 2 versions of the code (`cccccccccccc`, `eeeeeeeeeeee`)" in text
-    assert "ADSQ (both) can't be compared" in text
 
 
-def test_the_command_writes_the_report_and_the_plots(tmp_path, capsys):
-    """Without --write nothing is written; with it the files are the same each time."""
+def test_the_command_writes_the_pages_and_the_plots(tmp_path, capsys):
+    """Without --write nothing is written; with it the files are the same each time, and every link leads to one of them."""
     small(tmp_path / "runs")
-    out = tmp_path / "RESULTS.md"
-    flags = [f"--folder={tmp_path / 'runs'}", f"--out={out}"]
+    flags = [f"--folder={tmp_path / 'runs'}", f"--out={tmp_path}"]
     report.main(flags)
     printed = capsys.readouterr().out
-    assert not out.exists()
-    assert not list(tmp_path.rglob("*.png"))
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
     report.main([*flags, "--write"])
-    assert out.read_text() == capsys.readouterr().out == printed
-    first = {path: path.read_bytes() for path in tmp_path.rglob("*.png")}
-    assert sorted(path.name for path in first) == sorted(plots.IMAGES)
-    for path in first:
-        assert f"]({path.relative_to(tmp_path).as_posix()})" in printed
+    assert (tmp_path / "RESULTS.md").read_text() == capsys.readouterr().out == printed
+    pages = [tmp_path / "RESULTS.md", *(tmp_path / "docs" / "results" / name for name in ("toys.md", "tuning.md"))]
+    images = [tmp_path / "docs" / "results" / name for name in ("overview.png", "toys.png")]
+    first = {path: path.read_bytes() for path in (*pages, *images)}
+    assert set(first) == {path for path in tmp_path.rglob("*.*") if path.suffix != ".jsonl"}
+    linked = {(page.parent / link).resolve() for page in pages for link in re.findall(r"\]\(([^)]*)\)", page.read_text())}
+    assert linked == set(first)
+    for path in images:
         with Image.open(path) as image:
             assert image.format == "PNG"
             assert len(image.convert("RGB").getcolors(1 << 24)) > 10
@@ -416,14 +500,7 @@ def test_the_command_writes_the_report_and_the_plots(tmp_path, capsys):
 
 
 def test_bad_input_is_a_line_and_exit_status_2(tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.methods.report",
-        f"--folder={tmp_path}",
-        f"--out={tmp_path / 'r.md'}",
-        "--write",
-    ]
+    command = [sys.executable, "-m", "benchmarks.methods.report", f"--folder={tmp_path}", f"--out={tmp_path}", "--write"]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 2
     assert ended.stderr.startswith(f"error: {tmp_path} has no SET/runs")
