@@ -1,6 +1,5 @@
 """EfficientNet-Lite: EfficientNet without squeeze-and-excitation, with ReLU6, for phones and CPUs."""
 
-import math
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -8,39 +7,8 @@ import jax
 
 from adsq_jax.models.layers import Layers, global_mean_pool
 
-Stages = tuple[tuple[int, int, int, int, int], ...]  # kernel size, stride of the first block, expansion, channels, blocks
-
-
-def scaled(stages: Stages, *, width: float, depth: float) -> Stages:
-    """Scale a network's stages as EfficientNet-Lite is scaled.
-
-    Channels become the nearest multiple of 8, the next one if that is more than a tenth below; numbers of blocks are rounded
-    up. The number of blocks of the first and last stage stays, as do the stem and the features (fields of the module).
-
-    Args:
-      stages: of the smallest network.
-      width: the factor on channels.
-      depth: the factor on the number of blocks.
-
-    Returns:
-      The stages of the larger network.
-
-    Source: Tan and Le, EfficientNet, ICML 2019, section 3.3; the rounding is that of the authors' code, and what isn't scaled
-    that of EfficientNet-Lite's (tensorflow/tpu, models/official/efficientnet/lite).
-    """
-    last = len(stages) - 1
-    return tuple(
-        (size, stride, expansion, _multiple_of_8(width * channels), blocks if k in (0, last) else math.ceil(depth * blocks))
-        for k, (size, stride, expansion, channels, blocks) in enumerate(stages)
-    )
-
-
-def _multiple_of_8(channels: float) -> int:
-    nearest = max(8, int(channels + 4) // 8 * 8)
-    return nearest if nearest >= 0.9 * channels else nearest + 8
-
-
-LITE0: Stages = (
+# Stages of Lite0: kernel size, stride of the first block, expansion, channels, number of blocks.
+LITE0 = (
     (3, 1, 1, 16, 1),
     (3, 2, 6, 24, 2),
     (5, 2, 6, 40, 2),
@@ -49,9 +17,26 @@ LITE0: Stages = (
     (5, 2, 6, 192, 4),
     (3, 1, 6, 320, 1),
 )
-# Widths and depths of the authors' lite1 and lite2, multiples of Lite0's.
-LITE1 = scaled(LITE0, width=1.0, depth=1.1)
-LITE2 = scaled(LITE0, width=1.1, depth=1.2)
+# Lite1 has 1.1 times the blocks, rounded up, but for the first and the last stage.
+LITE1 = (
+    (3, 1, 1, 16, 1),
+    (3, 2, 6, 24, 3),
+    (5, 2, 6, 40, 3),
+    (3, 2, 6, 80, 4),
+    (5, 1, 6, 112, 4),
+    (5, 2, 6, 192, 5),
+    (3, 1, 6, 320, 1),
+)
+# Lite2 has 1.2 times the blocks, likewise, and 1.1 times the channels, in the nearest multiple of 8; stem and features stay.
+LITE2 = (
+    (3, 1, 1, 16, 1),
+    (3, 2, 6, 24, 3),
+    (5, 2, 6, 48, 3),
+    (3, 2, 6, 88, 4),
+    (5, 1, 6, 120, 4),
+    (5, 2, 6, 208, 5),
+    (3, 1, 6, 352, 1),
+)
 _EPSILON = 1e-3  # of the published weights, which were trained in TensorFlow
 
 
@@ -59,8 +44,8 @@ class EfficientNetLite(nn.Module):
     """A stem, stages of inverted residual blocks, and the mean of a 1x1 convolution over the image.
 
     Padding is TensorFlow's, as the published weights expect: on an even side, stride 2 pads only behind.
-    Source: Tan and Le, EfficientNet, ICML 2019; Liu, Higher accuracy on vision models with EfficientNet-Lite, TensorFlow Blog
-    2020.
+    Source: Tan and Le, EfficientNet, ICML 2019 (section 3.3 scales it); Liu, Higher accuracy on vision models with
+    EfficientNet-Lite, TensorFlow Blog 2020.
     """
 
     stages: Sequence[tuple[int, int, int, int, int]]  # like LITE0
