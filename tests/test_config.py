@@ -24,7 +24,16 @@ from adsq_jax.models.layers import Layers
 from adsq_jax.training import LabelNetSettings, fit, optimizer, setup
 
 FILES = sorted((Path(__file__).parents[1] / "configs").glob("[!_]*.py"), key=lambda path: path.stem)
-CLASSES = {"coco": 80, "mirflickr25k": 24, "nuswide": 21, "nuswide-81": 81, "imagenet100": 100}  # the others have 10
+CLASSES = {"coco": 80, "mirflickr25k": 24, "nuswide": 21, "nuswide-81": 81}
+CLASSES |= dict.fromkeys(("imagenet100", "tiny_imagenet100"), 100)  # the others have 10
+DATA_OF = {  # of files that don't have the name of their data set
+    "cifar10_frozen": "cifar10",
+    "cifar10_small": "cifar10",
+    "emoji": "lists",
+    "emoji_frozen": "lists",
+    "imagenet100_frozen": "lists",
+    "stamps": "folder",
+}
 FREE = {
     "data.directory",
     "data.lists",
@@ -90,13 +99,13 @@ def test_files_are_valid(path, argument):
     config = load(path, argument)
     config_check.check(config)
     assert config.bits == (int(argument[5:]) if argument else 24)
-    assert config.data.name == {"emoji": "lists", "emoji_frozen": "lists", "stamps": "folder"}.get(path.stem, path.stem)
+    assert config.data.name == DATA_OF.get(path.stem, path.stem)
     assert config.data.protocol in {*protocols.PROTOCOLS, protocols.OWN}
 
 
 def test_every_data_set_has_a_file():
     """Each data set has a config, and each config a data set."""
-    assert {path.stem for path in FILES} == {*datasets.PROTOCOLS_OF, "emoji", "emoji_frozen", "stamps"}
+    assert {path.stem for path in FILES} == {*datasets.PROTOCOLS_OF, *DATA_OF}
     assert datasets.READERS_OF.keys() == datasets.PROTOCOLS_OF.keys()
 
 
@@ -109,9 +118,21 @@ def test_headers_give_the_command(path):
 @pytest.mark.parametrize("protocol", protocols.PROTOCOLS)
 def test_every_protocol_has_a_config(protocol):
     """Each protocol is that of a config, by default or by its argument."""
-    path = next(path for path in FILES if path.stem == protocol.split("-")[0])
-    config = load(path) if protocol == path.stem else load(path, f"protocol={protocol}")
+    name = {"tiny_imagenet100": "imagenet100_frozen"}.get(protocol, protocol.split("-")[0])
+    path = next(path for path in FILES if path.stem == name)
+    config = load(path, f"protocol={protocol}" if "-" in protocol else "")
     assert config.data.protocol == protocol
+    config_check.check(config)
+
+
+@pytest.mark.parametrize("name", [name for name, data in DATA_OF.items() if data == "cifar10"])
+@pytest.mark.parametrize("protocol", datasets.PROTOCOLS_OF["cifar10"])
+def test_every_config_of_cifar10_takes_its_protocols(name, protocol):
+    """Those of other networks take the same arguments as configs/cifar10.py."""
+    path = next(path for path in FILES if path.stem == name)
+    assert load(path).data.protocol == "cifar10"
+    config = load(path, f"bits=48,protocol={protocol}")
+    assert (config.bits, config.data.protocol) == (48, protocol)
     config_check.check(config)
 
 
@@ -177,7 +198,7 @@ def test_every_tuple_has_a_rule(key, value):
         ("bits", 257, "1 to 256"),
         ("bits", 300, "1 to 256"),
         ("seed", 2**32, "0 to 4294967295"),
-        ("model.backbone", "resnet34", "one of small_cnn, alexnet, vgg16, resnet18, resnet50, efficientnet_lite0, vit_b16"),
+        ("model.backbone", "resnet34", "one of small_cnn, alexnet, vgg16, resnet18, resnet50, efficientnet_lite0, "),
         ("model.width", -1, "at least 0"),
         ("model.batch_norm", "local", "one of global, frozen"),
         ("model.dtype", "float16", "one of float32, bfloat16"),

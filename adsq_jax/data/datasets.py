@@ -41,7 +41,7 @@ PROTOCOLS_OF = {  # each data set, and the protocols that divide it
     "coco": ("coco", "coco-lists"),
     "mirflickr25k": ("mirflickr25k",),
     "folder": (OWN,),
-    "lists": (OWN,),
+    "lists": (OWN, "tiny_imagenet100"),
     "tfds": (OWN,),
 }
 

@@ -37,6 +37,7 @@ PROTOCOLS = {
     "mirflickr25k": Protocol(1_000, 4_000, 20_000, False, "all", "at_random"),
     "nuswide": Protocol(2_100, 10_500, 193_734, True, "5000", "by_concept"),
     "nuswide-81": Protocol(5_000, 10_000, 218_496, True, "5000", "at_random"),
+    "tiny_imagenet100": Protocol(5_000, 13_000, 50_000, True, "1000", "lists"),  # this project's: 100 classes of Tiny-ImageNet
 }
 OWN = "own"  # the protocol for the user's own pictures: its sizes are shares of the images
 _NOT_PUBLISHED = "the data set isn't the published one; fix: for your own images use configs/folder.py or configs/lists.py"

@@ -250,6 +250,8 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
     "resnet18": (_RESNET,),
     "resnet50": (_RESNET,),
     "efficientnet_lite0": (_EFFICIENTNET_LITE, _EFFICIENTNET_LITE_TIMM),
+    "efficientnet_lite1": (_EFFICIENTNET_LITE,),
+    "efficientnet_lite2": (_EFFICIENTNET_LITE,),
     "vit_b16": (_VIT, _VIT_TIMM, _VIT_NPZ),
 }
 

@@ -15,7 +15,7 @@ from adsq_jax.devices import data_parallel
 from adsq_jax.devices.sharded_database import ShardedDatabase
 from adsq_jax.training import init
 from benchmarks import rows
-from benchmarks.methods import emoji_lists
+from benchmarks.methods import emoji_lists, tiny_imagenet_lists
 from benchmarks.speed import backbones, evaluator
 from benchmarks.speed import input as input_benchmark
 
@@ -99,6 +99,36 @@ def test_emoji_lists(tmp_path, monkeypatch):
     assert lines["google/0-1.png"] == lines["twitter/0-1.png"] == "1 0 1 0 1 1 0"
     assert "twitter/0-2.png" not in lines
     assert lines["google/0-3.png"] == "0 1 1 1 0 0 0"
+
+
+def test_tiny_imagenet_lists(tmp_path, monkeypatch, capsys):
+    """Of the first synsets, validation images are queries, all training images the database, and some are drawn to train on."""
+    synsets = ["n03", "n01", "n02"]
+    (tmp_path / "wnids.txt").write_text("\n".join(synsets) + "\n")
+    (tmp_path / "words.txt").write_text("n01\tgoldfish, Carassius auratus\nn02\tbullfrog\nn03\tapple\nn04\tentity\n")
+    for synset in synsets:
+        (tmp_path / "train" / synset / "images").mkdir(parents=True)
+        for k in range(6):
+            (tmp_path / "train" / synset / "images" / f"{synset}_{k}.JPEG").touch()
+    (tmp_path / "val").mkdir()
+    lines = [f"val_{k}.JPEG\t{synset}\t0\t0\t62\t62\n" for k, synset in enumerate(["n02", "n03", "n01", "n02"])]
+    (tmp_path / "val" / "val_annotations.txt").write_text("".join(lines))
+    monkeypatch.setattr(tiny_imagenet_lists, "CLASSES", 2)
+    monkeypatch.setattr(tiny_imagenet_lists, "TRAIN", 3)
+    monkeypatch.setattr("sys.argv", ["tiny_imagenet_lists", f"--directory={tmp_path}"])
+    tiny_imagenet_lists.main()
+    assert capsys.readouterr().out == "classes 2, query 3, train 6, database 12\n"
+    lists = {name: (tmp_path / f"{name}.txt").read_text().splitlines() for name in ("query", "train", "database", "classes")}
+    assert lists["classes"] == ["goldfish", "bullfrog"]
+    assert lists["query"] == ["val/images/val_0.JPEG 0 1", "val/images/val_2.JPEG 1 0", "val/images/val_3.JPEG 0 1"]
+    labels = {"n01": "1 0", "n02": "0 1"}
+    assert lists["database"] == [f"train/{s}/images/{s}_{k}.JPEG {labels[s]}" for s in ("n01", "n02") for k in range(6)]
+    assert set(lists["train"]) < set(lists["database"])
+    assert [sum(line.endswith(end) for line in lists["train"]) for end in labels.values()] == [3, 3]
+    assert tiny_imagenet_lists.make_lists(tmp_path, seed=1)["train"] != lists["train"]
+    (tmp_path / "words.txt").unlink()
+    with pytest.raises(SystemExit, match=r"isn't tiny-imagenet-200 .*words\.txt"):
+        tiny_imagenet_lists.main()
 
 
 def is_crop_of(view, wholes):

@@ -29,6 +29,7 @@ PUBLISHED = {
     "mirflickr25k": (1_000, 4_000, 25_000 - 5_000, False, "all", "at_random"),
     "nuswide": (2_100, 10_500, 195_834 - 2_100, True, "5000", "by_concept"),
     "nuswide-81": (5_000, 10_000, 223_496 - 5_000, True, "5000", "at_random"),
+    "tiny_imagenet100": (100 * 50, 100 * 130, 100 * 500, True, "1000", "lists"),  # this project's
 }
 
 
@@ -92,7 +93,7 @@ def balanced_cases(draw):
 
 @pytest.mark.parametrize("name", [*PUBLISHED, *(protocols.PROTOCOLS.keys() - PUBLISHED.keys())])
 def test_published_sizes(name):
-    """Each protocol has the sizes and the cutoff that the field publishes, and no other protocol is there."""
+    """Each protocol has the sizes and the cutoff that the field publishes or its data have, and no other protocol is there."""
     assert protocols.PROTOCOLS[name] == PUBLISHED[name]
     assert protocols.PROTOCOLS[name].draw in protocols.DRAWS
 
@@ -120,6 +121,13 @@ def coco_lists():
     return Blind(several_labels(117_218, 80), parts=parts)
 
 
+def tiny_imagenet_lists():
+    """Lists of 500 images a class in the database, 130 of them to train on, and 50 queries a class."""
+    rows = np.arange(50_000)
+    parts = {"database": rows, "train": rows[rows % 500 < 130], "query": np.arange(50_000, 55_000)}
+    return Blind(Labels.from_ids(np.append(rows // 500, rows[:5_000] // 50), classes=100), parts=parts)
+
+
 REAL_SIZES = {
     "cifar10": lambda: of_counts(*[6_000] * 10),
     "cifar10-1": lambda: of_counts(*[6_000] * 10),
@@ -132,6 +140,7 @@ REAL_SIZES = {
     "mirflickr25k": lambda: Blind(several_labels(25_000, 24, without=420)),
     "nuswide": lambda: Blind(several_labels(195_834, 21)),
     "nuswide-81": lambda: Blind(several_labels(223_496, 81, rarest=0.001)),
+    "tiny_imagenet100": tiny_imagenet_lists,
 }
 
 
@@ -192,7 +201,9 @@ def test_unlabelled_images_of_mirflickr_are_in_the_database():
 
 
 @pytest.mark.parametrize("change", [-1, 1])
-@pytest.mark.parametrize("name", sorted(PUBLISHED.keys() - {"cifar10-2", "coco-lists", "digits", "imagenet100"}))
+@pytest.mark.parametrize(
+    "name", sorted(PUBLISHED.keys() - {"cifar10-2", "coco-lists", "digits", "imagenet100", "tiny_imagenet100"})
+)
 def test_an_image_more_or_less(name, change):
     """With an image more or less than is published the sizes are refused, with both."""
     labels = REAL_SIZES[name]().labels

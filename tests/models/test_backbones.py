@@ -20,7 +20,7 @@ FEATURES = {  # of the published sizes, as the papers have them
     "vgg16": 4096,
     "resnet18": 512,
     "resnet50": 2048,
-    "efficientnet_lite0": 1280,
+    **{f"efficientnet_lite{number}": 1280 for number in (0, 1, 2)},
     "vit_b16": 768,
 }
 SHARED = Layers(axis_name="devices")
@@ -124,6 +124,8 @@ PUBLISHED = {  # parameters in torchvision, and in the authors' EfficientNet-Lit
     "resnet50": 25_557_032,
     "vit_b16": 86_567_656,
     "efficientnet_lite0": 4_652_008,
+    "efficientnet_lite1": 5_416_680,
+    "efficientnet_lite2": 6_092_072,
 }
 
 

