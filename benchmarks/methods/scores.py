@@ -23,7 +23,6 @@ NAMES = {  # of the methods that aren't written in capitals
     "hashnet": "HashNet",
     "hyp2": "HyP2",
     "orthohash": "OrthoHash",
-    "bihalf": "Bi-half",
 }
 QUERY_NETS = {
     "ff": "f for both",
