@@ -106,7 +106,7 @@ def test_an_interrupted_run_in_a_folder_continues(arrays, tmp_path):
 
 # Compiles the default network.
 def test_by_hand_is_the_loop(arrays):
-    """`step` over the loop's batches, `refresh_bank` and `update_codes` give what `train_round` gives."""
+    """`step` over the loop's batches, `refresh_bank` and `update_codes` give what `train_round` gives; the next round learns."""
     setup = make_setup(arrays)
     start = aj.training.train_label_net(setup, aj.training.init(setup, seed=3))
     state = start
@@ -122,6 +122,9 @@ def test_by_hand_is_the_loop(arrays):
     assert int(state.step) == int(loop.step) == setup.steps_per_round
     assert np.array_equal(state.codes, loop.codes)
     np.testing.assert_allclose(state.img_nets["g"].bank, loop.img_nets["g"].bank, atol=1e-5)
+    kernel = np.array(loop.img_nets["g"].params["hash"]["kernel"])
+    later, _ = aj.training.train_round(setup, loop, number=1)
+    assert np.abs(later.img_nets["g"].params["hash"]["kernel"] - kernel).max() > 1e-4
 
 
 # Compiles for four devices.

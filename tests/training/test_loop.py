@@ -440,20 +440,21 @@ def test_a_run_stopped_while_it_computes_features_goes_on(at, frozen_run, tmp_pa
 
 # Compiles three networks, of other bits and seeds.
 def test_runs_share_features(tmp_path, monkeypatch):
-    """A run of other bits and other rates with the same cache runs no image through the trunk; of another seed, all of them."""
+    """A run of other bits and other rates with the same cache runs no image through the trunk; of another seed or crop, all."""
     cache = str(tmp_path / "cache")
     counts, states = [], []
-    for number, changes in enumerate(({}, {"bits": 16, "optim.learning_rate": 1e-3, "objective.twin": False}, {"seed": 1})):
+    others = {"bits": 16, "optim.learning_rate": 1e-3, "objective.twin": False}
+    for number, changes in enumerate(({}, others, {"seed": 1}, {"data.crop_padding": 1})):
         config = frozen_config(**{"data.feature_cache": cache, **changes})
         setup = make_setup(config)
         calls = feature_batches(setup, monkeypatch)
         states.append(train(setup, directory=tmp_path / str(number))[1])
         counts.append(sum(calls))
         assert not (tmp_path / str(number) / "features").exists()
-    assert counts == [268, 0, 268]
+    assert counts == [268, 0, 268, 268]
     assert same(states[0].trunk, states[1].trunk)
     assert states[1].codes.shape == (64, 16)
-    assert len(list((tmp_path / "cache").iterdir())) == 2
+    assert len(list((tmp_path / "cache").iterdir())) == 3
 
 
 def test_a_frozen_trunk_to_the_result(tmp_path):
