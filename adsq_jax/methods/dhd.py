@@ -8,8 +8,8 @@ Formulas and settings are those of the authors' code (github.com/youngkyunJang/D
 Deviations:
 - Both views are drawn from the same augmentation, the data set's (`data.crop_padding`, `data.flip`, `data.erase`). In the paper
   S has strong changes of colour, blur and crops, and T has them less often. So u_S is nearer to u_T here: distillation teaches
-  less, and nothing about colour. Without augmentation, or with a frozen trunk and `data.feature_views` below 2, both views
-  are the same and it teaches nothing.
+  less, and nothing about colour. Without augmentation both views are the same and it teaches nothing; a frozen trunk needs
+  `data.feature_views` of at least 2.
 - Both views go through the network as one batch, and BatchNorm averages over both; in the authors' code one follows the other.
 - The layer before LayerNorm has a bias, and its inputs are this project's semantic features.
 """

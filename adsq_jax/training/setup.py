@@ -321,6 +321,11 @@ def setup(
     method = methods.as_method(method)
     if not isinstance(network, Network):
         raise InputError(f"network is a {type(network).__name__}: expected what adsq_jax.models.build returns")
+    if method.second_view and frozen_trunk and feature_views < 2:
+        raise InputError(
+            f"data.feature_views={feature_views}: expected at least 2, since {name} compares two views of each image; fix: "
+            "--config.data.feature_views=4, or feature_views=4"
+        )
     devices = _devices(devices)
     train_labels = part_labels(data, "train")  # [n, c]
     _check_data(data, n_train=len(train_labels), batch_size=batch_size, devices=devices)

@@ -163,6 +163,12 @@ def test_bad_input_is_one_line(arrays, options, said):
     assert "\n" not in str(raised.value)
 
 
+def test_two_views_of_a_frozen_trunk(arrays):
+    """A method that compares two views of an image is refused where features of one view are all that there is."""
+    with pytest.raises(InputError, match=r"feature_views=1: expected at least 2, since dhd compares two views"):
+        make_setup(arrays, method="dhd", frozen_trunk=True, feature_views=1)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
