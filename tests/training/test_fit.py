@@ -106,7 +106,7 @@ def test_an_interrupted_run_in_a_folder_continues(arrays, tmp_path):
 
 # Compiles the default network.
 def test_by_hand_is_the_loop(arrays):
-    """`step` over the loop's batches, `refresh_bank` and `update_codes` give what `train_round` gives; later rounds learn too."""
+    """`step` over the loop's batches, `refresh_bank` and `update_codes` give what `train_round` gives; the next one learns."""
     setup = make_setup(arrays)
     start = aj.training.train_label_net(setup, aj.training.init(setup, seed=3))
     state = start
