@@ -15,6 +15,7 @@ from typing import Any
 
 from adsq_jax import storage
 from adsq_jax.errors import InputError
+from adsq_jax.methods import METHODS
 from benchmarks.methods import plots
 from benchmarks.methods.conditions import NAMES
 from benchmarks.methods.report_text import HEAD, HOW_TO_READ, NOTES, SENTENCES, SET_HEAD, TITLES, TUNING, UNCOUNTED, VARIANTS
@@ -78,6 +79,8 @@ def results(sets: list[Set], *, folder: Path) -> str:
     verdicts = {ours: standings(shown, ours) for ours in (BOTH, ALONE)}
     plot = f"\n![{plots.OVERVIEW}]({(PAGES / 'overview.png').as_posix()})\n" if shown else ""
     missing = [text for name, text in TITLES.items() if name not in UNCOUNTED and name not in {one.name for one in shown}]
+    run = {line["method"] for one in sets for line in one.runs}
+    missing += [display_name(name) for name in METHODS if name not in run]
     told = SENTENCES.format(
         above="; ".join(f"{ours} {places(verdicts[ours], 'above')}" for ours in verdicts),
         below="; ".join(f"{ours} {places(verdicts[ours], 'below')}" for ours in verdicts),

@@ -35,7 +35,8 @@ SENTENCES = """1. **Where ADSQ is above** every baseline that was run (every one
 3. **What is reconstructed**: the ADSQ paper's equations were not available, so its objective is this project's, built from the
    abstract, a survey and related methods; the other methods follow their papers, with deviations named in
    `adsq_jax/methods/`, on the same networks and data.
-4. **What was not measured**: NUS-WIDE and COCO, whose protocols are here but whose pictures were not at hand{missing}.
+4. **What was not measured**: NUS-WIDE and COCO, whose protocols are here but whose pictures were not at hand{missing}. CSQ and
+   OrthoHash ran before they got separated hash centers, and OrthoHash its BatchNorm: what stands here is below their best.
 5. **How to make it again**: `benchmarks/methods/compare.sh` trains, one line a run in `{folder}/SET/runs.jsonl`, and
    `python -m benchmarks.methods.report --write` makes these pages from the lines, no number typed by hand.
 """
