@@ -562,31 +562,31 @@ def test_the_error_of_a_run_names_it(error, expected):
 
 
 def check_best_run(tmp_path):
-    """Check a finished comparison of one method: four trials, and a run with the best one's settings."""
+    """Check a finished comparison of one method: two trials, and a run with the best one's settings."""
     (read,) = scores.read(tmp_path / "out")
     (run,) = read.runs
     check_run(run)
-    assert len(read.trials) == 4
+    assert len(read.trials) == 2
     assert run["trial"] == max(read.trials, key=lambda trial: trial["map"])["trial"]
 
 
-# Six trainings of ADSQ, each from nothing.
+# Four trainings of ADSQ, each from nothing.
 @pytest.mark.slow
 def test_a_comparison_end_to_end(tmp_path, monkeypatch):
     """After kill -9 of all its processes the same command keeps what is finished and completes; then it runs nothing."""
-    given_ = command(tmp_path, methods="adsq")
+    given_ = command(tmp_path, "--trials=2", methods="adsq")
     with start(given_) as process:
         wait_for(lambda: lines(tmp_path))
         wait_for(lambda: list((tmp_path / "work").glob("adsq_trial 1_*")))
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate(timeout=60)
     before = lines(tmp_path)
-    assert 1 <= len(before) < 5
+    assert 1 <= len(before) < 3
     assert all(json.loads(line)["map"] >= 0 for line in before)
     status, stderr = finished(given_)
     assert status == 0, stderr
     after = lines(tmp_path)
-    assert len(after) == 5
+    assert len(after) == 3
     assert after[: len(before)] == before
     check_best_run(tmp_path)
     monkeypatch.setattr(compare, "ProcessPoolExecutor", None)  # whoever wanted to run something would fail
