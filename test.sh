@@ -2,7 +2,7 @@
 # Runs the tests. Needs a Python of 3.11 or 3.12 and pip, nothing else.
 #
 #   ./test.sh                  what every change must pass
-#   ./test.sh tests/retrieval  the tests of the part that you changed: tests/ mirrors the package
+#   ./test.sh tests/retrieval  the tests of the part that you changed, slow ones too: tests/ mirrors the package
 #   ./test.sh --all            also lint, types, slow tests, those of benchmarks/, those that compare with PyTorch or need system
 #                              packages or a Milvus server (which they install and start by launch/milvus/local.py); no skips
 #   ./test.sh --lint           lint and types alone, after installing what --all needs
@@ -61,6 +61,9 @@ install "$packages" || "${pip[@]}" install --quiet -e "$packages"
 base=$(git merge-base HEAD origin/main 2>/dev/null || git rev-parse --verify --quiet main || true)
 leave_out='not slow and not system and not reference'
 if [[ -z $base ]] || git diff --quiet "$base" -- benchmarks tests/benchmarks; then leave_out+=' and not benchmark'; fi
+for argument in "$@"; do
+  [[ $argument != tests/* ]] || leave_out=${leave_out#not slow and } # of a part that is named, slow ones too
+done
 tests=(-m "$leave_out")
 [[ -n $all ]] || echo "runs what is $leave_out; all: ./test.sh --all"
 if [[ -n $all ]]; then

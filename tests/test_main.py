@@ -102,6 +102,7 @@ def test_a_finished_run_is_evaluated(colours, tmp_path):
 
 
 # Starts a process that compiles everything.
+@pytest.mark.slow
 def test_a_terminal_gets_a_bar_and_a_second_run_the_same_codes(colours, flags, tmp_path):
     """On a terminal loss terms stand beside a bar that is drawn anew; codes equal those of another process bit for bit."""
     ours, theirs = pty.openpty()
@@ -127,6 +128,7 @@ def test_a_terminal_gets_a_bar_and_a_second_run_the_same_codes(colours, flags, t
 
 
 # Starts four processes, three of which are stopped.
+@pytest.mark.slow
 def test_killed_and_interrupted_it_goes_on_and_ends_the_same(colours, flags, tmp_path):
     """kill -9 in step 1 and in step 2, and Ctrl-C between: the same command goes on to the codes of a run left alone.
 
@@ -156,6 +158,7 @@ def test_killed_and_interrupted_it_goes_on_and_ends_the_same(colours, flags, tmp
 
 
 # Starts two processes and an object store.
+@pytest.mark.slow
 def test_a_run_in_an_object_store(colours, flags, bucket, capsys):
     """--workdir=s3://...: SIGTERM saves there and ends with status 0; the run goes on to the codes of a run on a disk."""
     folder = storage.path(f"{bucket}/run")

@@ -17,6 +17,7 @@ SMALL = ("data.feature_views=1", "train.rounds=4", "train.batch_size=8", "label_
 
 
 # Ten commands, one after the other, and a browser.
+@pytest.mark.slow
 @pytest.mark.system
 def test_the_script_finds_what_is_alike(tmp_path):
     """Trains, encodes, searches, reports, serves and exports; of the nearest ten nine in ten are of the query's folder."""

@@ -397,6 +397,7 @@ if __name__ == "__main__":
 
 
 # Worker processes import JAX.
+@pytest.mark.slow
 def test_worker_processes_change_nothing(tmp_path):
     """None, two or three worker processes give the same batches, in the same order, in training and in evaluation."""
     script = tmp_path / "workers.py"

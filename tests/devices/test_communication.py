@@ -88,6 +88,7 @@ def test_nothing_that_is_sent_grows_with_the_training_set(program, twin):
 
 
 # Compiles the step for four devices, not from the cache.
+@pytest.mark.slow
 def test_parted_parameters_are_gathered_once(program):
     """Beside what else is sent: each parted array's whole, once, and nothing of the optimiser's state; whatever n is."""
     (net, *_), sent = program(width=32, shard_parameters=True)

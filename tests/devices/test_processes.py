@@ -204,6 +204,7 @@ def small_config():
 
 
 # Ten processes, two of which wait ten seconds for a file to appear.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections
 def test_an_error_in_one_process_ends_all(tmp_path):
     """No process is left waiting: all say what is wrong, in one line with status 2; a defect shows its traceback."""
@@ -251,7 +252,8 @@ def test_a_port_in_use(tmp_path):
 
 
 # Two processes connect and compile, a quarter of a minute on two cores.
-@pytest.mark.parametrize("process", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("process", [0, 1])
 def test_killed_it_ends_the_others(tmp_path, process):
     """During training, another run on its folder is refused and disturbs nothing; kill -9 of one process ends the other."""
     run = tmp_path / "run"

@@ -25,6 +25,7 @@ def filled(folder, n=100):
 
 
 # Four processes that import LanceDB, and check all batches.
+@pytest.mark.slow
 def test_killed_while_adding(tmp_path):
     """After kill -9 at random moments the index opens, and holds every acknowledged batch once, new or replaced."""
     done = subprocess.run(

@@ -452,6 +452,7 @@ def test_any_text_in_filters(engine):
 
 
 # A server of its own is started twice, which takes 8 to 14 s each time.
+@pytest.mark.slow
 @pytest.mark.system
 def test_a_server_that_is_killed(tmp_path):
     """kill -9 while codes are added, and started again: the client finishes, and nothing that was stored is lost.
@@ -576,6 +577,7 @@ def test_temporary_errors():
 
 
 # The benchmark starts servers of its own, with what was stored, which takes 8 to 14 s each time.
+@pytest.mark.slow
 @pytest.mark.system
 def test_the_benchmark(tmp_path):
     """On a small sample, with random codes: every figure is a positive number, and the last recall is 1."""

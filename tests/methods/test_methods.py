@@ -22,6 +22,7 @@ def small_config(method):
     small.train.epochs_per_round = small.train.log_every = 6
     small.optim.schedule, small.optim.warmup = "constant", 0.0
     small.optim.trunk_lr_scale = float(method in RESUMED)
+    small.data.feature_views = 2 if METHODS[method]().second_view else 0
     return small
 
 

@@ -41,6 +41,7 @@ def test_both_networks_start_from_the_files_weights(frozen, short_file):
 
 
 # Compiles a ResNet, its gradients and its encoder.
+@pytest.mark.slow
 def test_a_run_with_pretrained_weights(short_file, tmp_path, capsys):
     """The report is logged and is in result.json; both trunks are trained, and the weights in memory don't change."""
     setup = make_setup(small_config(short_file))
@@ -78,6 +79,7 @@ def steps(setup, count):
 
 
 # Compiles the step of two ResNets.
+@pytest.mark.slow
 def test_the_trunks_learning_rate(short_file):
     """At a tenth of the rate one plain SGD step moves the trunk a tenth as far, and the heads as far."""
     moved = []
@@ -96,6 +98,7 @@ def test_the_trunks_learning_rate(short_file):
 
 
 # Compiles the step and the network of two ResNets.
+@pytest.mark.slow
 def test_frozen_batch_norm(short_file):
     """With batch_norm="frozen" an update changes no running average, and training mode gives what evaluation gives."""
     for kind in ("frozen", "global"):

@@ -36,6 +36,7 @@ def rows(page):
     return [(float(value), re.findall(hit, text, flags=re.DOTALL)) for value, text in sections]
 
 
+@pytest.mark.slow
 def test_a_report(run):
     """Plots, examples and worst queries with pictures; a hit of the query's folder is right; a second report replaces it."""
     command = [sys.executable, "-m", "adsq_jax.report", f"--workdir={run}"]

@@ -121,6 +121,7 @@ def test_the_whole_loop_on_four_devices(kind, whole, tmp_path, monkeypatch):
 
 
 # Sixteen epochs of two networks, twice.
+@pytest.mark.slow
 def test_training_learns(tmp_path):
     """A learnable toy set is learned: mAP well above that of the untrained networks."""
     config = mock_data.small_config()
@@ -266,6 +267,7 @@ def first_metrics(config):
 
 
 # Compiles two configs.
+@pytest.mark.slow
 def test_each_term_is_logged_times_its_weight():
     """Every weight changed by a factor of its own: so are the terms, and their sum is the loss, of ImgNets and LabelNet."""
     config = mock_data.small_config()
@@ -286,6 +288,7 @@ def test_each_term_is_logged_times_its_weight():
 
 
 # Compiles three configs.
+@pytest.mark.slow
 def test_cosine_scales_are_label_nets_and_the_guidances_own():
     """label_net.cosine_scale changes LabelNet's semantic likelihood alone, objective.cosine_scale the guidance alone."""
     before = first_metrics(mock_data.small_config())
@@ -362,6 +365,7 @@ def test_a_frozen_trunk_stays_and_its_heads_learn(views, kind, devices, tmp_path
 
 
 # Compiles both kinds of run.
+@pytest.mark.slow
 def test_a_frozen_trunks_run_is_that_of_whole_networks_whose_trunk_does_not_move(tmp_path, monkeypatch):
     """The same training through images, with the trunk's updates scaled to nothing: the same codes, banks and heads."""
     config = frozen_config(views=0)
@@ -439,6 +443,7 @@ def test_a_run_stopped_while_it_computes_features_goes_on(at, frozen_run, tmp_pa
 
 
 # Compiles three networks, of other bits and seeds.
+@pytest.mark.slow
 def test_runs_share_features(tmp_path, monkeypatch):
     """A run of other bits and other rates with the same cache runs no image through the trunk; of another seed or crop, all."""
     cache = str(tmp_path / "cache")
@@ -518,6 +523,7 @@ def test_a_worker_that_a_signal_ended_is_no_defect():
 
 
 # Compiles the loop for two layouts of four devices.
+@pytest.mark.slow
 def test_parts_of_parameters_on_each_device_give_the_same_codes(tmp_path):
     """shard_parameters=True: each device keeps a quarter of large arrays, and training goes where it goes with whole copies."""
     config = mock_data.small_config()
@@ -545,6 +551,7 @@ def test_checkpoints_within_a_round(whole, tmp_path):
 
 
 # Compiles for four devices, then for another number.
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 3])
 def test_a_checkpoint_of_four_devices_goes_on_with_others(devices, tmp_path, monkeypatch):
     """62 training images on 4 devices and then on 1 or 3: the same batches, and the banks of a run that stayed on four."""

@@ -134,6 +134,7 @@ def problem(*, twin=True):
 
 
 # Compiles the step of one share and that of four.
+@pytest.mark.slow
 def test_a_mapped_axis_without_devices():
     """vmap over an axis of 4 shares gives the step of one share: parameters, statistics and bank."""
     step, state, targets, batch = problem(twin=False)
@@ -211,6 +212,7 @@ def test_two_views_are_one_batch_of_the_network():
 
 
 # Compiles the trunk and the step for one device and for four.
+@pytest.mark.slow
 def test_two_views_of_a_frozen_trunks_features(tmp_path):
     """Both are stored views of the same image, the first as without a second view; four devices give one device's losses."""
     config = mock_data.small_config(method="dhd")

@@ -148,6 +148,7 @@ def test_full_size(tmp_path):
 
 
 # Starts an object store, and uploads all pictures.
+@pytest.mark.slow
 def test_in_a_store(directory, bucket):
     """The folders of the synsets in an object store are read as those on a disk."""
     mock_data.assert_same(imagenet100.read(directory), imagenet100.read(mock_data.upload(directory, f"{bucket}/imagenet100")))
