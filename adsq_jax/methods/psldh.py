@@ -35,7 +35,7 @@ def class_gradient(h: np.ndarray) -> np.ndarray:
     classes, bits = h.shape
     excess = np.maximum(h @ h.T - bits * np.eye(classes), 0.0)  # [c, c]
     pairs = 4 * excess @ h / classes**2
-    return pairs + 2 * (ALPHA * h.sum(axis=0, keepdims=True) + BETA * (h - np.where(h < 0, -1.0, 1.0))) / classes
+    return pairs + 2 * (ALPHA * h.sum(axis=0, keepdims=True) + BETA * (h - codes.signs(h))) / classes
 
 
 @cache
@@ -73,7 +73,7 @@ def class_codes(classes: int, bits: int, *, seed: int) -> np.ndarray:
             mean += 0.1 * (gradient - mean)
             square += 0.001 * (gradient**2 - square)
             weight -= LEARNING_RATE * mean / (1 - 0.9**step) / (np.sqrt(square / (1 - 0.999**step)) + 1e-8)
-    return np.where(forward()[1] < 0, np.float32(-1), np.float32(1))
+    return codes.signs(forward()[1]).astype(np.float32)
 
 
 def loss(inputs: LossInputs, *, scale: float = 0.2, margin: float = 0.2, quantization: float = 0.01) -> Terms:

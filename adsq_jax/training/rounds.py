@@ -174,7 +174,7 @@ def step(
 
 
 def _checked_batch(setup: TrainSetup, batch: dict[str, Any]) -> dict[str, np.ndarray]:
-    views = ("inputs", "second_inputs") if setup.method.second_view else ("inputs",)
+    views = pipeline.view_names(second_view=setup.method.second_view)
     if not isinstance(batch, dict) or set(batch) != {*views, "index"}:
         fields = ", ".join(f"{name!r}: ..." for name in (*views, "index"))
         call = "adsq_jax.data.batches" + (" with second_view=True" if setup.method.second_view else "")

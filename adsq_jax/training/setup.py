@@ -320,7 +320,7 @@ def setup(
     name, method = method_name or _name_of(method), methods.as_method(method)
     if not isinstance(network, Network):
         raise InputError(f"network is a {type(network).__name__}: expected what adsq_jax.models.build returns")
-    _check_views(feature_views if frozen_trunk and method.second_view else 2, name=name)
+    _check_views(method, frozen_trunk=frozen_trunk, feature_views=feature_views, name=name)
     devices = _devices(devices)
     train_labels = part_labels(data, "train")  # [n, c]
     _check_data(data, n_train=len(train_labels), batch_size=batch_size, devices=devices)
@@ -368,8 +368,8 @@ def _check_data(data: Dataset, *, n_train: int, batch_size: int, devices: TrainD
     pipeline.resized(data.source, int(data.split.train[0]), data.preprocessing)  # finds out now whether images fit
 
 
-def _check_views(feature_views: int, *, name: str) -> None:
-    if feature_views < 2:
+def _check_views(method: Method, *, frozen_trunk: bool, feature_views: int, name: str) -> None:
+    if method.second_view and frozen_trunk and feature_views < 2:
         raise InputError(
             f"data.feature_views={feature_views}: expected at least 2, since {name} compares two views of each image; fix: "
             "--config.data.feature_views=4, or feature_views=4"

@@ -92,13 +92,13 @@ def results(sets: list[Set], *, folder: Path) -> str:
 
 def data_list(sets: list[Set]) -> str:
     """Write a line a data set: what it is, and where the rest is."""
-    lines = []
-    for one in counted(sets):
+    lines, shown = [], counted(sets)
+    for one in shown:
         settings = one.runs[0]["settings_of_all"]
         lines.append(
             f"- [{title(one)}]({page(one)}): {about_runs(one.runs)}{f' Set for all: {settings}.' if settings else ''}\n"
         )
-    others = ", ".join(f"[{title(one)}]({page(one)})" for one in sets if one not in counted(sets))
+    others = ", ".join(f"[{title(one)}]({page(one)})" for one in sets if one not in shown)
     if others:
         lines.append(f"- Not counted, since they can't tell the best methods apart: {others}.\n")
     return "".join(lines)

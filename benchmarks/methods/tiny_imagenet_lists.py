@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from adsq_jax import storage
+
 CLASSES = 100
 TRAIN = 130  # images of a class, as in HashNet's ImageNet protocol
 
@@ -56,7 +58,9 @@ def make_lists(folder: Path, *, seed: int) -> dict[str, list[str]]:
 def main() -> None:
     """Write query.txt, train.txt, database.txt and classes.txt beside the images."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--directory", type=Path, required=True, help="tiny-imagenet-200, unpacked; the lists go there too")
+    parser.add_argument(
+        "--directory", type=storage.path, required=True, help="tiny-imagenet-200, unpacked; the lists go there too"
+    )
     parser.add_argument("--seed", type=int, default=0, help="for the draw of training images")
     given = parser.parse_args()
     try:
