@@ -167,17 +167,17 @@ def _end(error: BaseException) -> None:
     if isinstance(error, terminal.OutputError):
         if error.errno == errno.EPIPE:  # the reader of our output has ended: nobody reads a message
             hard_exit(1)
-        _report(f"the standard output can't be written ({error.strerror}); fix: {remedy(error)}")
+        print(_error_line(f"the standard output can't be written ({error.strerror}); fix: {remedy(error)}"), file=sys.stderr)
         hard_exit(2)
     problem = str(error) if isinstance(error, InputError) else _machine_problem(error)
     if problem is not None:
-        _report(problem)
-        terminal.silence()  # threads of libraries may still complain of the same
+        terminal.print_last(_error_line(problem))  # threads of libraries may still complain of the same
         if not isinstance(error, processes.AgreedError):
             processes.hard_exit_if_several(2)
         sys.exit(2)
     if processes.is_lost_connection(error):
-        _report(f"{processes.name()}: another process ended ({last_line(error)[:200]}); resume with the same command on all")
+        problem = f"{processes.name()}: another process ended ({last_line(error)[:200]}); resume with the same command on all"
+        terminal.print_last(_error_line(problem))
         processes.hard_exit_if_several(1)
     if not alone:  # a defect: without a hard exit this process and the others would wait for each other
         traceback.print_exception(error)
@@ -257,6 +257,6 @@ def hard_exit(status: int) -> NoReturn:
     os._exit(status)
 
 
-def _report(text: str) -> None:
+def _error_line(text: str) -> str:
     line = " ".join(text.split())
-    print(f"error: {line if len(line) <= _LONGEST else f'{line[:_LONGEST]}...'}", file=sys.stderr)
+    return f"error: {line if len(line) <= _LONGEST else f'{line[:_LONGEST]}...'}"

@@ -282,7 +282,6 @@ def test_output_that_cannot_be_written(tmp_path, target, status, words):
 def test_what_the_machine_refuses_is_one_line(capsys, monkeypatch, error, line):
     """An error of the system, whatever its number, is one line that says what to do, with status 2; so is a lack of memory."""
     monkeypatch.setattr(sys, "stderr", terminal.Stream(sys.stderr, clean=terminal.clean, lossy=True))
-    monkeypatch.setattr(terminal, "silence", lambda: None)
     with pytest.raises(SystemExit) as caught:
         command_line._end(error)
     assert caught.value.code == 2

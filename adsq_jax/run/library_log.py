@@ -46,7 +46,8 @@ class _Log(logging.Filter):
 def writing(directory: Path) -> Iterator[None]:
     """Inside, write tracebacks of libraries, and of threads, to a file in the folder of a run.
 
-    In an object store, which can't append to a file, they go to standard error as ever.
+    In an object store, which can't append to a file, they go to standard error as ever. After an error, those that a
+    library's threads in C++ raise later, which name no object, still go to the file.
     """
     if storage.is_remote(directory):
         yield
@@ -61,12 +62,22 @@ def writing(directory: Path) -> Iterator[None]:
     def of_object(failed: Any) -> None:
         log.write(f"{failed.err_msg or 'ignored'}: {failed.object!r:.200}", failed.exc_value)
 
+    def after_error(failed: Any) -> None:
+        if failed.err_msg is None and failed.object is None:  # TensorStore, of a write that orbax doesn't wait for any more
+            of_object(failed)
+        else:
+            hooks[1](failed)
+
+    afterwards = hooks
     threading.excepthook, sys.unraisablehook = of_thread, of_object
     for handler in handlers:
         handler.addFilter(log)
     try:
         yield
+    except BaseException:
+        afterwards = hooks[0], after_error
+        raise
     finally:
-        threading.excepthook, sys.unraisablehook = hooks
+        threading.excepthook, sys.unraisablehook = afterwards
         for handler in handlers:
             handler.removeFilter(log)

@@ -62,6 +62,19 @@ class Stream:
             os.close(null)
             self._stream.flush()
 
+    def write_last(self, text: str) -> None:
+        """Write a text, and lose what anybody else writes beside it or after it."""
+        self.flush()
+        try:
+            kept = os.dup(self._stream.fileno())
+        except (OSError, ValueError):  # it has no file descriptor
+            self.write(text)
+            return
+        self.silence()
+        content = self._clean(text).encode(self._stream.encoding, errors="backslashreplace")
+        with contextlib.suppress(OSError), os.fdopen(kept, "wb") as file:
+            file.write(content)
+
     def _call(self, function: Callable[..., Any], *arguments: Any) -> None:
         try:
             function(*arguments)
@@ -119,7 +132,9 @@ def outlive_reader() -> None:
         sys.stdout.outlive_reader()
 
 
-def silence() -> None:
-    """Print nothing more to standard error: what was printed last is what the user is to read."""
+def print_last(text: str) -> None:
+    """Print a line to standard error, whole, as what the user is to read: what libraries write from then on is lost."""
     if isinstance(sys.stderr, Stream):
-        sys.stderr.silence()
+        sys.stderr.write_last(f"{text}\n")
+    else:
+        print(text, file=sys.stderr)

@@ -4,6 +4,7 @@ import gc
 import logging
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 from absl import logging as absl_logging
@@ -57,6 +58,19 @@ def test_tracebacks_go_into_a_file(tmp_path, capsys, handler):
     assert line == f"a library reports an error: see {tmp_path / library_log.NAME}"
     assert (threading.excepthook, sys.unraisablehook) == hooks
     assert not handler.filters
+
+
+def test_a_thread_in_cpp_that_fails_after_an_error(tmp_path, monkeypatch):
+    """What it raises, which names no object, goes to the file; what has a name goes where it always went."""
+    seen = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda failed: seen.append(str(failed.exc_value)))
+    with pytest.raises(KeyError), library_log.writing(tmp_path):
+        raise KeyError
+    sys.unraisablehook(SimpleNamespace(err_msg=None, object=None, exc_value=RuntimeError("loop is closed")))  # as CPython does
+    Unhappy()
+    gc.collect()
+    assert seen == ["in del"]
+    assert "loop is closed" in (tmp_path / library_log.NAME).read_text()
 
 
 def test_a_file_that_cannot_be_written(tmp_path, capsys):

@@ -143,8 +143,21 @@ def test_closed_streams(tmp_path):
 
 
 def test_nothing_is_printed_after_the_last_line():
-    """After `silence`, whoever writes to standard error, also past Python, writes to the null device."""
-    code = 'terminal.clean_streams(); print("error: last", file=sys.stderr); terminal.silence()\n'
+    """After `print_last`, whoever writes to standard error, also past Python, writes to the null device."""
+    code = 'terminal.clean_streams(); print("first", file=sys.stderr); terminal.print_last("error: last\\a")\n'
     code += 'print("later", file=sys.stderr); os.write(2, b"past Python"); print("out")'
     done = start(code, stderr=subprocess.PIPE)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "out\n", "error: last\n")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "out\n", "first\nerror: last\\x07\n")
+
+
+def test_the_last_line_is_whole():
+    """A library that writes to standard error all the time, past Python, doesn't get into the line."""
+    code = """
+import threading
+terminal.clean_streams()
+threading.Thread(target=lambda: [os.write(2, b"x") for _ in range(100_000)], daemon=True).start()
+terminal.print_last("error: last")
+os._exit(2)
+"""
+    for _ in range(3):
+        assert start(code, stderr=subprocess.PIPE).stderr.lstrip("x") == "error: last\n"
