@@ -11,15 +11,12 @@ from adsq_jax.data import datasets
 from adsq_jax.errors import InputError
 
 
-def from_argument(
-    argument: str, *, several_labels: bool = False, protocol: str | None = None, tfds_name: str | None = None
-) -> ConfigDict:
+def from_argument(argument: str, *, protocol: str | None = None, tfds_name: str | None = None) -> ConfigDict:
     """Make the config that a file in configs/ starts from.
 
     Args:
       argument: what follows the colon of `--config=FILE.py:bits=48,method=dpsh`. A method of your own is the dotted name of its
         module, which is imported: `method=mypackage.mymodule`.
-      several_labels: as in `default`.
       protocol: the default of `data.protocol`, which the argument may set by `protocol=...`; None: it may not.
       tfds_name: the default of `data.tfds_name`, which the argument may set by `name=...`; None: it may not.
 
@@ -29,7 +26,7 @@ def from_argument(
     optional = {"protocol": protocol, "name": tfds_name}
     optional = {key: value for key, value in optional.items() if value is not None}
     options = parse_argument(argument, bits=24, method="adsq", **optional)
-    config = default(method=options["method"], several_labels=several_labels)
+    config = default(method=options["method"])
     config.bits = options["bits"]
     config.data.protocol = options.get("protocol", config.data.protocol)
     config.data.tfds_name = options.get("name", config.data.tfds_name)
@@ -67,7 +64,7 @@ def parse_argument(argument: str, **defaults: Any) -> dict[str, Any]:
     return values
 
 
-def default(*, method: str = "adsq", several_labels: bool = False, allow_import: bool = True) -> ConfigDict:
+def default(*, method: str = "adsq", allow_import: bool = True) -> ConfigDict:
     """Make the config with all keys at their defaults.
 
     ADSQ has the sections `objective` and `label_net`, with defaults from this project's first trials. Another method has
@@ -75,7 +72,6 @@ def default(*, method: str = "adsq", several_labels: bool = False, allow_import:
 
     Args:
       method: a name as in `methods.find`.
-      several_labels: whether an image may have several labels; ADSQ then has other weights.
       allow_import: import `method` if it is a dotted name, which runs that module.
 
     Raises:
@@ -93,7 +89,7 @@ def default(*, method: str = "adsq", several_labels: bool = False, allow_import:
     config.eval = _eval()
     if method == "adsq":
         config.label_net = _label_net()
-        config.objective = _objective(several_labels=several_labels)
+        config.objective = ConfigDict(methods.adsq.settings)
     else:
         recipe = methods.find(method, allow_import=allow_import)
         config.baseline = ConfigDict(recipe.settings)
@@ -164,27 +160,6 @@ def _label_net() -> ConfigDict:
     config.weights.quantization = 1.0
     config.weights.regression = 1.0
     config.weights.balance = 1.0
-    return config
-
-
-def _objective(*, several_labels: bool) -> ConfigDict:
-    config = ConfigDict()
-    config.label_net = True  # False: no LabelNet and no guidance; hash codes start from the ImgNets
-    config.twin = True  # False: one ImgNet, compared with its own bank
-    config.difference = True  # False: no difference loss anywhere, as in DSEH
-    config.update_codes = True  # False: hash codes stay as LabelNet left them
-    config.likelihood_scale = 5.0  # t: the logits of pairs are (t / bits) u . v
-    config.neighbour_scale = 10.0  # t of the neighbours' likelihood, at most 30
-    config.cosine_scale = 10.0  # s: the logits of the guidance are s cos(a, a')
-    config.weights = ConfigDict()
-    config.weights.likelihood = 1.0
-    config.weights.neighbours = 0.0  # in the loss; README, "What is reconstructed"
-    config.weights.guidance = 0.3  # eta
-    config.weights.difference = 1.0  # mu, in the loss and in the B-step
-    config.weights.quantization = 0.5 if several_labels else 0.1  # lambda, in the loss and in the B-step
-    config.weights.bit_likelihood = 0.0  # in the loss and in the B-step; better than quantization if images have one label
-    config.weights.balance = 0.1  # nu
-    config.weights.label_codes = 0.5 if several_labels else 0.1  # rho, in the B-step only
     return config
 
 

@@ -10,7 +10,7 @@ from adsq_jax.config import freeze_trunk, from_argument
 
 
 def get_config(argument=""):
-    config = from_argument(argument, several_labels=True)
+    config = from_argument(argument)
     config.data.name = "lists"
     config.data.reader = "lists"
     config.data.directory = "data/emoji"

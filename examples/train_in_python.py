@@ -57,7 +57,7 @@ print("mAP@100", measures.at(100).map)
 
 # %%
 data = aj.data.from_arrays(images, labels, query=queries, train=rest[:1000], database=rest)
-method = aj.methods.adsq(weights={"neighbours": 0.5})  # or aj.methods.dpsh(), or your own
+method = aj.methods.adsq(weights={"balance": 0.0})  # or aj.methods.dpsh(), or your own
 setup = aj.training.setup(data, method, aj.models.build("small_cnn", bits=48), rounds=3, epochs_per_round=1)
 state = aj.training.init(setup, seed=0)
 state = aj.training.train_label_net(setup, state)

@@ -66,7 +66,7 @@ def loss_inputs(
     if semantic is not None:
         semantic = _floats("semantic", semantic, shape=(n, None))
     if guidance is not None:
-        shapes = {"features": (n, None), "relaxed_codes": shape, "frequencies": (n,)}
+        shapes = {"features": (n, None), "codes": shape, "frequencies": (n,)}
         rows = {key: _floats(f"guidance.{key}", getattr(guidance, key), shape=wanted) for key, wanted in shapes.items()}
         guidance = objective.Guidance(**{key: jnp.asarray(array, jnp.float32) for key, array in rows.items()})
     if isinstance(multi_hot, np.ndarray):
@@ -88,9 +88,9 @@ def loss_inputs(
         row_weights=jnp.full((1, n), 1 / n, jnp.float32) * (1 / n),
         errors=u - hash_codes,
         n_devices=1,
-        sum_over_devices=lambda x: x,
         semantic=u if semantic is None else jnp.asarray(semantic, jnp.float32),
         similar_sets=similar,
+        batch_similar_sets=similar,
         label_set=jnp.arange(n, dtype=jnp.int32),
         guidance=guidance,
         parameters=parameters,

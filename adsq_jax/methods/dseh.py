@@ -26,7 +26,7 @@ def loss(inputs: LossInputs, *, semantic: float = 1.0, codes: float = 1.0, cosin
     label_net, u = inputs.guidance, inputs.relaxed_codes
     if label_net is None:
         raise InputError("expected LabelNet's outputs, got guidance=None; fix: pass guidance, or train with label_net=True")
-    signs = hash_codes.signs(jnp.asarray(label_net.relaxed_codes))[inputs.label_set]  # [batch, bits]
+    signs = hash_codes.signs(jnp.asarray(label_net.codes))[inputs.label_set]  # [batch, bits]
     return {
         "semantic": semantic
         * guidance_loss(

@@ -25,9 +25,9 @@ class LossInputs(NamedTuple):
     row_weights: jax.Array  # weight of a pair of batch and row in a mean over all pairs, float32[1, n]
     errors: jax.Array  # u_i - b_i where row i is on this device, else 0: float32[batch, bits]
     n_devices: int  # each image's error is on one device: times this, a mean over `errors` is the mean over all
-    sum_over_devices: Callable[[jax.Array], jax.Array]  # for terms of rows that aren't weighted sums
     semantic: jax.Array  # features of this device's part of the batch, float32[part, d]
     similar_sets: jax.Array  # S between that part and the label sets, bool[part, m]
+    batch_similar_sets: jax.Array  # S between the whole batch and the label sets, bool[batch, m]
     label_set: jax.Array  # each batch image's label set, as a row of `guidance`, int32[batch]
     guidance: Guidance | None  # LabelNet's outputs by label set; None without LabelNet
     parameters: Any  # the method's own, learned with the network; None without any
@@ -54,6 +54,7 @@ class Method:
     twin: bool = False  # two ImgNets
     second_view: bool = False  # batches have two augmented views of each image; all but `second_view` is of the first
     label_net: bool = False  # LabelNet is trained first; hash codes and banks start as its codes
+    separate: bool = False  # flip bits of LabelNet's hash codes until those of dissimilar label sets are far apart
     label_net_weights: Mapping[str, float] | None = None  # of LabelNet's loss terms that the method changes from the defaults
     update_codes: UpdateCodes | None = None  # the discrete step
     every_round: bool = True  # run `update_codes` after each round; without LabelNet it runs once before the first as well

@@ -7,13 +7,14 @@ at most 1; S~ = S - r (1 - S); the pair weights w_ij of all similar pairs add up
 Many sums over the training set run over its m distinct label sets with their counts: the same result, at m / n of the cost.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from adsq_jax import codes
 from adsq_jax.errors import InputError
 
 Terms = dict[str, jax.Array]
@@ -122,38 +123,6 @@ def likelihood_loss(logits: jax.Array, similar: jax.Array, *, weights: jax.Array
     return jnp.sum(weights * (jax.nn.softplus(logits) - jnp.where(similar, logits, 0.0)))
 
 
-def neighbour_loss(
-    logits: jax.Array,
-    similar: jax.Array,
-    *,
-    row_weights: jax.Array,
-    bound: float,
-    sum_over_devices: Callable[[jax.Array], jax.Array],
-) -> jax.Array:
-    """Return -mean_i log(sum_j w_j S_ij e^t_ij / sum_j w_j e^t_ij): an image's neighbour, drawn by a softmax, is similar.
-
-    `likelihood_loss` judges each pair alone; this term compares all pairs of an image with each other. An image may be its own
-    neighbour. An image without any similar one has a loss of 0.
-
-    Args:
-      logits: t, float32[a, b].
-      similar: S, bool[a, b].
-      row_weights: the weight of each image of the training set, on any scale, float32[1, b].
-      bound: an upper bound of the logits, at most 30, so that float32 doesn't overflow or underflow.
-      sum_over_devices: the sum over devices, each of which has its own columns; the identity on one device.
-
-    Returns:
-      float32[], the same on all devices.
-
-    Source: neighbourhood components analysis, Goldberger et al., NIPS 2004; against another network's bank: this project.
-    """
-    weights = row_weights * jnp.exp(logits - bound)  # [a, b]
-    sums = jnp.stack([jnp.where(similar, weights, 0.0).sum(axis=1), weights.sum(axis=1)])
-    similar_sum, whole_sum = sum_over_devices(sums)  # [a], [a]
-    alone = similar_sum == 0
-    return jnp.mean(jnp.where(alone, 0.0, jnp.log(whole_sum) - jnp.log(jnp.where(alone, 1.0, similar_sum))))
-
-
 def difference_loss(products: jax.Array, target: jax.Array, *, weights: jax.Array) -> jax.Array:
     """Return the squared difference of code products and signed similarity, sum_ij weights_ij (p_ij - S~_ij)^2.
 
@@ -260,7 +229,7 @@ class Guidance(NamedTuple):
     """LabelNet's outputs for each label set, fixed while the ImgNets train."""
 
     features: jax.Array  # a, float32[m, d]
-    relaxed_codes: jax.Array  # h, float32[m, bits]
+    codes: jax.Array  # relaxed codes h in [-1, 1], or the hash codes that `Method.separate` makes of them; float32[m, bits]
     frequencies: jax.Array  # the share of the training set with each label set, float32[m]
 
 
@@ -291,6 +260,33 @@ def guidance_loss(
         similar,
         weights=pair_weights(similar, statistics=statistics) * guidance.frequencies[None, :] / len(semantic),
     )
+
+
+def code_guidance_loss(relaxed_codes: jax.Array, guidance: Guidance, *, similar: jax.Array, scale: float) -> jax.Array:
+    """Return -mean_i log(sum_a p_a S_ia e^t_ia / sum_a p_a e^t_ia): a label set, drawn by an image's hash code, is similar.
+
+    The logits t_ia = (scale / K) b_i . sgn(h_a) compare hash codes, those of the batch with LabelNet's; p_a is the share of the
+    training set with label set a. The gradient goes to the relaxed codes as if they were their signs. An image without any
+    similar label set has a loss of 0.
+
+    Args:
+      relaxed_codes: u of the batch, float32[batch, bits].
+      guidance: LabelNet's outputs.
+      similar: S between batch and label sets, bool[batch, m].
+      scale: the logit of two equal codes.
+
+    Returns:
+      float32[].
+
+    Source: this project; the softmax is that of neighbourhood components analysis, Goldberger et al., NIPS 2004, and the
+    straight-through sign GreedyHash's, Su et al., NeurIPS 2018.
+    """
+    hash_codes = straight_through(relaxed_codes, codes.signs(relaxed_codes))
+    products = hash_codes @ codes.signs(guidance.codes).T / relaxed_codes.shape[1]  # [batch, m]
+    logits = scale * products + jnp.log(guidance.frequencies)[None, :]
+    alone = ~similar.any(axis=1, keepdims=True)  # [batch, 1]
+    of_similar = jnp.where(similar | alone, logits, -jnp.inf)
+    return jnp.mean(jax.nn.logsumexp(logits, axis=1) - jax.nn.logsumexp(of_similar, axis=1))
 
 
 def weighted(terms: Terms, weights: Mapping[str, float], *, section: str = "objective") -> Terms:

@@ -10,7 +10,7 @@ from adsq_jax.training.state import TrainState
 
 
 def guidance(setup: TrainSetup, state: TrainState) -> Guidance | None:
-    """Compute LabelNet's semantic features and relaxed codes by label set; None without LabelNet.
+    """Compute LabelNet's semantic features and codes by label set; None without LabelNet.
 
     Raises:
       NotFinite: LabelNet diverged in its last update.
@@ -20,4 +20,6 @@ def guidance(setup: TrainSetup, state: TrainState) -> Guidance | None:
     semantic, relaxed_codes, _ = setup.label_net_apply({"params": state.label_net.params}, setup.sets.sets)
     if not np.isfinite(relaxed_codes).all():
         raise NotFinite("LabelNet, after its last step: relaxed codes not finite")
-    return Guidance(semantic, relaxed_codes, frequencies=jnp.asarray(setup.frequencies))
+    separated = state.label_net.codes
+    codes = relaxed_codes if separated is None else jnp.asarray(separated, jnp.float32)
+    return Guidance(semantic, codes, frequencies=jnp.asarray(setup.frequencies))

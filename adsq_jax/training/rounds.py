@@ -21,6 +21,7 @@ from adsq_jax.data import pipeline
 from adsq_jax.devices import processes
 from adsq_jax.errors import InputError, Stopped
 from adsq_jax.inference.encoder import HeadEncoder
+from adsq_jax.methods import separation
 from adsq_jax.run.metrics_log import MetricsLog, SilentLog, format_metrics
 from adsq_jax.training import frozen_features
 from adsq_jax.training.guidance import guidance
@@ -67,10 +68,11 @@ def train_label_net(
     log = log or SilentLog()
     if state.label_net is not None:
         label_net = _train_label_net(setup, state.label_net, log=log, log_every=log_every, stop=stop)
+        label_net = _separate(setup, label_net, log=log)
         state = replace(state, label_net=processes.broadcast_from_0(label_net))
     guide = guidance(setup, state)
     if guide is not None:
-        relaxed = np.asarray(guide.relaxed_codes)[setup.sets.set_index[setup.local_rows]]  # [n, bits]
+        relaxed = np.asarray(guide.codes)[setup.sets.set_index[setup.local_rows]]  # [n, bits]
         nets = {name: replace(net, bank=global_rows(setup, relaxed)) for name, net in state.img_nets.items()}
         return replace(state, img_nets=nets, codes=global_rows(setup, codes.binarize(relaxed)))
     if setup.method.update_codes is None:
@@ -97,6 +99,19 @@ def _train_label_net(
             if step == steps or step % 100 < log_every:
                 log.say(f"LabelNet step {step}/{steps} {format_metrics(means)}")
     return label_net
+
+
+def _separate(setup: TrainSetup, label_net: LabelNetState, *, log: MetricsLog) -> LabelNetState:
+    if not setup.method.separate:
+        return label_net
+    _, relaxed_codes, _ = setup.label_net_apply({"params": label_net.params}, setup.sets.sets)
+    similar, relaxed = setup.similar_sets, np.asarray(relaxed_codes)
+    hash_codes = separation.separated(relaxed, similar=similar)
+    before, after = (separation.smallest_distance(found, similar=similar) for found in (codes.binarize(relaxed), hash_codes))
+    log.say(
+        f"LabelNet's codes: at least {after} of {setup.bits} bits between label sets without a common label ({before} before)"
+    )
+    return replace(label_net, codes=jnp.asarray(hash_codes))
 
 
 def targets(setup: TrainSetup, state: TrainState, *, net: str) -> Targets:
@@ -271,7 +286,7 @@ def update_codes(setup: TrainSetup, state: TrainState, *, refresh: bool = True, 
     update = setup.method.update_codes(
         before,
         [to_local_rows(setup, net.bank) for net in state.img_nets.values()],
-        label_codes=None if guide is None else np.asarray(guide.relaxed_codes),
+        label_codes=None if guide is None else np.asarray(guide.codes),
         label_sets=setup.sets.sets,
         set_index=setup.sets.set_index[setup.local_rows],
         ratio=setup.statistics.ratio,

@@ -15,10 +15,11 @@ Tree = Any  # a pytree of arrays
 @register_dataclass
 @dataclass(frozen=True)
 class LabelNetState:
-    """LabelNet's parameters and optimiser state."""
+    """LabelNet's parameters and optimiser state, and the separated hash codes that it ends with."""
 
     params: Tree
     opt_state: Tree
+    codes: jax.Array | None = None  # int8[m, bits] in {-1, +1}, 0 until LabelNet is trained; None without `Method.separate`
 
 
 @register_dataclass

@@ -4,7 +4,7 @@ They run on one device with `axis_name=None`, or on each of several under a mapp
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -63,7 +63,7 @@ def label_net_step(
     (loss, terms), grads = jax.value_and_grad(loss_function, has_aux=True)(state.params)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     metrics = {**terms, "loss": loss, "grad_norm": optax.tree.norm(grads)}
-    return LabelNetState(params=optax.apply_updates(state.params, updates), opt_state=opt_state), metrics
+    return replace(state, params=optax.apply_updates(state.params, updates), opt_state=opt_state), metrics
 
 
 class Gradients(NamedTuple):
@@ -210,9 +210,9 @@ def _loss_inputs(
         row_weights=targets.row_weights[None, :] * (n_devices / len(relaxed_codes)),  # sum over devices = n_devices x mean
         errors=jnp.where(is_local[:, None], errors, 0.0),
         n_devices=n_devices,
-        sum_over_devices=(lambda x: x) if axis_name is None else partial(jax.lax.psum, axis_name=axis_name),
         semantic=semantic,
         similar_sets=targets.similar_sets[label_set],
+        batch_similar_sets=targets.similar_sets[sets],
         label_set=sets,
         guidance=targets.guidance,
         parameters=parameters,

@@ -49,7 +49,7 @@ def targets_of(setup, state):
         sets=shapes(setup.sets.sets),
         similar_sets=jax.ShapeDtypeStruct((len(setup.sets.sets),) * 2, jnp.bool),
         progress=jax.ShapeDtypeStruct((), jnp.float32),
-        guidance=Guidance(features=features, relaxed_codes=relaxed_codes, frequencies=shapes(setup.frequencies)),
+        guidance=Guidance(features=features, codes=relaxed_codes, frequencies=shapes(setup.frequencies)),
     )
 
 

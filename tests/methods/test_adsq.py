@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from test_objective import (
     BITS,
+    CODE_SCALE,
     COSINE_SCALE,
     FEATURES,
     LABELS,
     check_gradient,
     check_term,
     pair_targets,
+    plain_code_guidance,
     plain_cosine,
     plain_likelihood,
 )
@@ -21,20 +23,19 @@ from adsq_jax.methods import adsq, b_step, objective
 from adsq_jax.methods.method import LossInputs
 
 BATCH = np.array([4, 0, 8, 5])  # rows of the training set
-LIKELIHOOD_SCALE, NEIGHBOUR_SCALE = 5.0, 7.0
-TERMS = ("likelihood", "neighbours", "guidance", "difference", "quantization", "bit_likelihood", "balance")
+LIKELIHOOD_SCALE = 5.0
+TERMS = ("likelihood", "guidance", "code_guidance", "difference", "quantization", "bit_likelihood", "balance")
 WEIGHTS = {"likelihood": 1.0, "guidance": 0.3, "difference": 2.0, "quantization": 0.5, "bit_likelihood": 0.2, "balance": 0.25}
-WEIGHTS |= {"neighbours": 0.4, "label_codes": 0.7}
-SCALES = {"likelihood_scale": LIKELIHOOD_SCALE, "neighbour_scale": NEIGHBOUR_SCALE, "cosine_scale": COSINE_SCALE}
+WEIGHTS |= {"code_guidance": 0.4, "label_codes": 0.7}
+SCALES = {"likelihood_scale": LIKELIHOOD_SCALE, "code_scale": CODE_SCALE, "cosine_scale": COSINE_SCALE}
 SWITCHES = {"label_net": True, "twin": True, "difference": True, "update_codes": True}
 
 
-def plain_img_net(relaxed_codes, semantic, *, bank, bank_codes, label_semantic):
-    """Each term times its weight in float64: the batch against all images; LabelNet's features are by image."""
+def plain_img_net(relaxed_codes, semantic, *, bank, bank_codes, label_semantic, label_codes):
+    """Each term times its weight in float64: the batch against all images; LabelNet's features and codes are by image."""
     n, batch = len(LABELS), len(BATCH)
     terms = dict.fromkeys(TERMS, 0.0)
     for i, row in enumerate(BATCH):
-        nearness = {True: 0.0, False: 0.0}
         for j in range(n):
             similar, target, weight = pair_targets(LABELS[row], LABELS[j])
             logit = LIKELIHOOD_SCALE / BITS * float(relaxed_codes[i] @ bank[j])
@@ -42,11 +43,10 @@ def plain_img_net(relaxed_codes, semantic, *, bank, bank_codes, label_semantic):
             terms["likelihood"] += weight * plain_likelihood(logit, similar) / (batch * n)
             terms["guidance"] += weight * plain_likelihood(cosine, similar) / (batch * n)
             terms["difference"] += (float(relaxed_codes[i] @ bank_codes[j]) / BITS - target) ** 2 / (batch * n)
-            nearness[bool(similar)] += np.exp(NEIGHBOUR_SCALE / BITS * float(relaxed_codes[i] @ bank[j]))
-        if nearness[True]:
-            terms["neighbours"] -= np.log(nearness[True] / (nearness[True] + nearness[False])) / batch
         terms["quantization"] += sum((relaxed_codes[i] - bank_codes[row]) ** 2) / BITS / batch
         terms["bit_likelihood"] -= sum(np.log((1 + relaxed_codes[i] * bank_codes[row]) / 2)) / BITS / batch
+    signs, label_sets = np.where(relaxed_codes < 0, -1.0, 1.0), {"batch": LABELS[BATCH], "all": LABELS}
+    terms["code_guidance"] = plain_code_guidance(signs, label_codes=label_codes, label_sets=label_sets)[""]
     terms["balance"] = sum((sum(relaxed_codes[:, k]) / batch) ** 2 for k in range(BITS)) / BITS
     return {name: WEIGHTS[name] * value for name, value in terms.items()}
 
@@ -62,7 +62,8 @@ def img_net():
     bank = np.tanh(random.normal(size=(n, BITS))).astype(np.float32)
     bank_codes = random.choice([-1, 1], (n, BITS)).astype(np.float32)
     features = random.normal(size=(len(sets.sets), FEATURES)).astype(np.float32)
-    guidance = objective.Guidance(features, bank_codes[: len(features)], (sets.counts / n).astype(np.float32))
+    label_codes = random.uniform(-1, 1, (len(sets.sets), BITS)).astype(np.float32)
+    guidance = objective.Guidance(features, label_codes, (sets.counts / n).astype(np.float32))
     loss = partial(adsq.loss, **SCALES, weights=WEIGHTS)
 
     def terms(relaxed_codes, semantic, *, guided=True, loss=loss):
@@ -76,9 +77,9 @@ def img_net():
                 row_weights=np.full((1, n), 1 / (batch * n), np.float32),
                 errors=relaxed_codes - bank_codes[BATCH],
                 n_devices=1,
-                sum_over_devices=lambda x: x,
                 semantic=semantic,
                 similar_sets=objective.similarity(LABELS[BATCH], sets.sets),
+                batch_similar_sets=objective.similarity(LABELS[BATCH], sets.sets),
                 label_set=sets.set_index[BATCH],
                 guidance=guidance if guided else None,
                 parameters=None,
@@ -89,7 +90,8 @@ def img_net():
         )
 
     def plain(*outputs):
-        return plain_img_net(*outputs, bank=bank, bank_codes=bank_codes, label_semantic=features[sets.set_index])
+        label_net = {"label_semantic": features[sets.set_index], "label_codes": label_codes[sets.set_index]}
+        return plain_img_net(*outputs, bank=bank, bank_codes=bank_codes, **label_net)
 
     return terms, plain, outputs
 
@@ -100,18 +102,18 @@ def test_term_equals_double_loop_over_images(name, img_net):
     check_term(*img_net, name)
 
 
-@pytest.mark.parametrize("name", TERMS)
+@pytest.mark.parametrize("name", [name for name in TERMS if name != "code_guidance"])  # it has no slope: test_objective.py
 def test_gradient_equals_finite_differences(name, img_net):
     """The gradient of each of an ImgNet's terms is that of the double loop."""
     check_gradient(*img_net, name)
 
 
 def test_without_label_net_there_is_no_guidance(img_net):
-    """Without LabelNet the guidance term is left out, and the others stay as they are."""
+    """Without LabelNet both guidance terms are left out, and the others stay as they are."""
     terms, _, outputs = img_net
     everything, unguided = terms(*outputs), terms(*outputs, guided=False)
     assert sorted(everything) == sorted(TERMS)
-    assert unguided == {name: value for name, value in everything.items() if name != "guidance"}
+    assert unguided == {name: value for name, value in everything.items() if "guidance" not in name}
 
 
 def made(**switches):
@@ -153,13 +155,14 @@ def test_the_method_is_the_loss_and_the_b_step_with_their_weights(difference, im
 
 
 @pytest.mark.parametrize(
-    ("switch", "attribute"), [("label_net", "label_net"), ("twin", "twin"), ("update_codes", "every_round")]
+    ("switch", "attributes"),
+    [("label_net", ("label_net", "separate")), ("twin", ("twin",)), ("update_codes", ("every_round",))],
 )
-def test_each_switch_turns_off_its_own_part(switch, attribute):
-    """label_net, twin and update_codes each change one property of the method; codes are bounded, nothing else is learned."""
+def test_each_switch_turns_off_its_own_part(switch, attributes):
+    """label_net, twin and update_codes each change their own properties; codes are bounded, nothing else is learned."""
     for value in (True, False):
         method = made(**{switch: value})
-        parts = {name: getattr(method, name) for name in ("label_net", "twin", "every_round")}
-        assert parts == {**dict.fromkeys(parts, True), attribute: value}
+        parts = {name: getattr(method, name) for name in ("label_net", "separate", "twin", "every_round")}
+        assert parts == {**dict.fromkeys(parts, True), **dict.fromkeys(attributes, value)}
         assert method.head == "tanh"
         assert method.parameters is None

@@ -164,11 +164,11 @@ def test_defaults():
     np.testing.assert_array_equal(inputs.errors, u - np.where(u < 0, -1, 1).astype(np.float32))
     np.testing.assert_array_equal(inputs.similar, IDS[:, None] == IDS[None, :])
     np.testing.assert_array_equal(inputs.similar_sets, inputs.similar)
+    np.testing.assert_array_equal(inputs.batch_similar_sets, inputs.similar)
     np.testing.assert_array_equal(inputs.label_set, np.arange(N))
     np.testing.assert_allclose(inputs.row_weights, np.full((1, N), 1 / N**2), rtol=1e-6)
     assert inputs.statistics == objective.pair_statistics(objective.label_sets(batch.labels))
     assert inputs.n_devices == 1
-    assert inputs.sum_over_devices(3) == 3
     gradient = jax.grad(lambda u: loss_inputs(u, batch.labels).bank.sum() + loss_inputs(u, batch.labels).bank_codes.sum())(u)
     assert not gradient.any()
 

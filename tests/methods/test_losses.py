@@ -94,9 +94,9 @@ class Problem:
             "row_weights": np.full((1, self.n), 1 / (self.n * len(BATCH)), np.float32),
             "errors": u - self.codes[BATCH],
             "n_devices": 1,
-            "sum_over_devices": lambda x: x,
             "semantic": self.semantic,
             "similar_sets": objective.similarity(self.labels, self.sets.sets),
+            "batch_similar_sets": objective.similarity(self.labels, self.sets.sets),
             "label_set": self.sets.set_index[BATCH],
             "guidance": objective.Guidance(
                 self.label_semantic, self.label_codes, (self.sets.counts / self.n).astype(np.float32)
@@ -442,7 +442,17 @@ def test_csq_decides_ties_by_coins():
 
 
 # In the order of the batch.
-CHANGED = ("relaxed_codes", "labels", "similar", "errors", "semantic", "similar_sets", "label_set", "second_view")
+CHANGED = (
+    "relaxed_codes",
+    "labels",
+    "similar",
+    "errors",
+    "semantic",
+    "similar_sets",
+    "batch_similar_sets",
+    "label_set",
+    "second_view",
+)
 
 
 @cache

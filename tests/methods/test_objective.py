@@ -156,35 +156,44 @@ def test_the_objective_is_each_term_times_its_weight():
         objective.weighted(terms, {"a": 1.0}, section="label_net")
 
 
-def neighbours(logits, similar, *, row_weights=None, bound=5.0):
-    row_weights = jnp.ones((1, logits.shape[1]), jnp.float32) if row_weights is None else row_weights
-    arguments = {"row_weights": row_weights, "bound": bound, "sum_over_devices": lambda x: x}
-    return objective.neighbour_loss(jnp.asarray(logits), jnp.asarray(similar), **arguments)
+CODE_SCALE = 7.0
 
 
-@given(st.integers(0, 2**32 - 1))
-def test_neighbours_are_a_share_of_a_softmax(seed):
-    """It is the mean of -log of the similar ones' share; neither the bound nor the weights' scale changes it."""
-    random = np.random.default_rng(seed)
-    logits = random.uniform(-5, 5, (3, 6)).astype(np.float32)
-    similar = random.random((3, 6)) < 0.4
-    similar[:, 0] = True
-    row_weights = random.uniform(0.1, 1, (1, 6)).astype(np.float32)
-    drawn = row_weights * np.exp(logits.astype(np.float64))
-    expected = -np.mean(np.log((drawn * similar).sum(axis=1) / drawn.sum(axis=1)))
-    for weights, bound in ((row_weights, 5.0), (3 * row_weights, 5.0), (row_weights, 30.0)):
-        found = neighbours(logits, similar, row_weights=weights, bound=bound)
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+def plain_code_guidance(u, *, label_codes, label_sets):
+    """The guidance by codes in float64: the images of the training set by their label sets, for the images BATCH."""
+    total = 0.0
+    for i, labels in enumerate(label_sets["batch"]):
+        shares = {True: 0.0, False: 0.0}
+        for j, other in enumerate(label_sets["all"]):
+            logit = CODE_SCALE / BITS * float(u[i] @ np.where(label_codes[j] < 0, -1.0, 1.0))
+            shares[share_a_label(labels, other)] += math.exp(logit)
+        if shares[True]:
+            total -= math.log(shares[True] / (shares[True] + shares[False]))
+    return {"": total / len(u)}
 
 
-def test_neighbours_at_the_edges():
-    """All similar: 0. None similar: 0, and no gradient. The farthest at the largest bound: 60, and a finite gradient."""
-    logits = jnp.array([[30.0, -30.0]])
-    assert neighbours(logits, [[True, True]], bound=30.0) == 0
-    for similar, value, gradient in (([[False, False]], 0, 0), ([[False, True]], 60, 1)):
-        found, slope = jax.value_and_grad(neighbours)(logits, np.array(similar), bound=30.0)
-        assert found == pytest.approx(value, rel=1e-5)
-        np.testing.assert_allclose(slope, [[gradient, -gradient]], atol=1e-5)
+def test_code_guidance():
+    """It is that of a loop over all images with the signs of u; its gradient is the loop's at those signs."""
+    sets = objective.label_sets(LABELS)
+    random = np.random.default_rng(3)
+    batch = np.array([4, 0, 8, 5])  # one without a label
+    u = random.uniform(-1, 1, (4, BITS)).astype(np.float32)
+    label_codes = random.uniform(-1, 1, (len(sets.sets), BITS)).astype(np.float32)
+    guidance = objective.Guidance(label_codes, label_codes, (sets.counts / len(LABELS)).astype(np.float32))
+    similar = objective.similarity(LABELS[batch], sets.sets)
+
+    def loss(u):
+        return objective.code_guidance_loss(u, guidance, similar=similar, scale=CODE_SCALE)
+
+    def plain(x):
+        by_image = label_codes[sets.set_index]
+        return plain_code_guidance(x, label_codes=by_image, label_sets={"batch": LABELS[batch], "all": LABELS})
+
+    signs = np.where(u < 0, -1.0, 1.0)
+    value, gradient = jax.value_and_grad(loss)(u)
+    np.testing.assert_allclose(value, plain(signs)[""], rtol=1e-5)
+    np.testing.assert_allclose(gradient, central_differences(plain, signs)[""], rtol=1e-4, atol=1e-6)
+    assert not gradient[2].any()  # the image without a label
 
 
 @given(MULTI_HOT)

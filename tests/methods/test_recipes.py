@@ -55,11 +55,11 @@ def test_a_recipe_makes_a_method():
     method = methods.dpsh(eta=0.2)
     assert isinstance(method, Method)
     assert method.loss.keywords == {"eta": 0.2, "weighted": 1.0}
-    method = methods.adsq(weights={"neighbours": 0.5}, twin=False)
-    assert method.loss.keywords["weights"] == {**methods.adsq.settings["weights"], "neighbours": 0.5}
+    method = methods.adsq(weights={"likelihood": 0.5}, twin=False)
+    assert method.loss.keywords["weights"] == {**methods.adsq.settings["weights"], "likelihood": 0.5}
     assert not method.twin
-    methods.adsq.settings["weights"]["neighbours"] = 9.0
-    assert methods.adsq.settings["weights"]["neighbours"] == 0.0
+    methods.adsq.settings["weights"]["likelihood"] = 9.0
+    assert methods.adsq.settings["weights"]["likelihood"] == 0.0
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -82,7 +82,7 @@ def test_a_loss_has_default_settings(name):
         (lambda: methods.dpsh(eta="0.2"), "expected dpsh's eta like its default 0.1, got '0.2'"),
         (lambda: methods.dpsh(eta=float("nan")), "expected dpsh's eta like its default 0.1, got nan"),
         (lambda: methods.adsq(twin=1), "expected adsq's twin like its default True, got 1"),
-        (lambda: methods.adsq(weights=1.0), "expected adsq's weights like its default {'likelihood'"),
+        (lambda: methods.adsq(weights=1.0), "expected adsq's weights like its default {'code_guidance'"),
         (
             lambda: methods.adsq(weights={"balanc": 1.0}),
             "adsq's weights, got 'balanc'; fix: did you mean 'balance'",
@@ -134,7 +134,7 @@ def test_a_name_without_a_dot_is_never_imported():
 def test_each_method_is_one_short_file():
     """METHODS lists every file with a method, by its name; the other files are what methods share."""
     files = {path.stem: len(path.read_text().splitlines()) for path in FOLDER.glob("*.py")}
-    shared = {"__init__", "b_step", "batch", "classification", "hash_centers", "method", "objective", "recipe"}
+    shared = {"__init__", "b_step", "batch", "classification", "hash_centers", "method", "objective", "recipe", "separation"}
     assert files.keys() == {*METHODS, *shared}
     assert max(files[name] for name in BASELINES) < 100
     for name, recipe in METHODS.items():

@@ -196,13 +196,12 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(term, nam
 
 
 def test_b_fixed_after_step_1(tmp_path):
-    """objective.update_codes=False: the codes at the end are LabelNet's signs; with it, the B-step has been recorded."""
+    """objective.update_codes=False: the codes at the end are LabelNet's separated ones; no B-step is recorded."""
     config = mock_data.small_config()
     config.objective.update_codes = False
     setup = make_setup(config)
     _, state = train(setup, directory=tmp_path)
-    label_codes = np.asarray(guidance(setup, state).relaxed_codes)
-    assert np.array_equal(state.codes, np.where(label_codes < 0, -1, 1)[setup.sets.set_index])
+    assert np.array_equal(state.codes, np.asarray(state.label_net.codes)[setup.sets.set_index])
     assert '"codes"' not in (tmp_path / "metrics.jsonl").read_text()
 
 
@@ -227,7 +226,7 @@ def test_no_label_net(tmp_path):
     assert state.label_net is None
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert {line["phase"] for line in lines} == {"img_net", "codes"}
-    assert all("guidance" not in line for line in lines)
+    assert all("guidance" not in line and "code_guidance" not in line for line in lines)
     assert lines[0]["phase"] == "codes"
     assert lines[0]["step"] == 0
 
@@ -249,9 +248,11 @@ def test_no_difference_loss(tmp_path):
             assert "difference" not in line
         else:
             assert line["difference_share"] == 0
-    label_codes = np.asarray(guidance(setup, state).relaxed_codes)
-    pull = 0.1 * sum(np.asarray(net.bank, np.float64) for net in state.img_nets.values())
-    pull += 0.1 * label_codes.astype(np.float64)[setup.sets.set_index]
+    label_codes = np.asarray(guidance(setup, state).codes)
+    weights = config.objective.weights
+    banks = [np.asarray(net.bank, np.float64) for net in state.img_nets.values()]
+    pull = weights.bit_likelihood / 2 * sum(np.arctanh(np.clip(bank, -1 + 1e-6, 1 - 1e-6)) for bank in banks)
+    pull += weights.label_codes * label_codes.astype(np.float64)[setup.sets.set_index]
     assert np.array_equal(state.codes, np.where(pull < 0, -1, 1))
 
 
@@ -271,7 +272,7 @@ def first_metrics(config):
 def test_each_term_is_logged_times_its_weight():
     """Every weight changed by a factor of its own: so are the terms, and their sum is the loss, of ImgNets and LabelNet."""
     config = mock_data.small_config()
-    config.objective.weights.update(neighbours=0.1, bit_likelihood=0.1)  # 0 if not asked for
+    config.objective.weights.update(likelihood=0.1, quantization=0.1)  # 0 if not asked for
     before = first_metrics(config)
     factors = {}
     for kind in before:

@@ -25,9 +25,10 @@ from adsq_jax.training.step import _loss_inputs, img_net_gradients, img_net_upda
 
 STEPS = 20
 LOSS_ARRAYS = (
-    "relaxed_codes", "labels", "similar", "bank", "bank_codes", "row_weights", "errors", "semantic", "similar_sets", "label_set"
+    "relaxed_codes", "labels", "similar", "bank", "bank_codes", "row_weights", "errors", "semantic", "similar_sets",
+    "batch_similar_sets", "label_set"
 )  # fmt: skip
-WEIGHTS = {"likelihood": 1.0, "neighbours": 0.5, "difference": 1.0, "quantization": 0.1, "bit_likelihood": 0.05, "balance": 0.1}
+WEIGHTS = {"likelihood": 1.0, "difference": 1.0, "quantization": 0.1, "bit_likelihood": 0.05, "balance": 0.1}
 
 
 @cache
@@ -36,11 +37,11 @@ def losses(kind, devices, *, twin):
     config = mock_data.small_config()
     config.parallel, config.train.epochs_per_round = kind, 10
     config.objective.twin = twin
-    config.objective.weights.update(neighbours=0.5, bit_likelihood=0.1)  # 0 if not asked for
+    config.objective.weights.update(likelihood=0.5, quantization=0.1)  # 0 if not asked for
     config.eval.query_net = "ff"
     setup = make_setup(config, devices=devices)
     state = init(setup)
-    label_codes = np.asarray(guidance(setup, state).relaxed_codes)
+    label_codes = np.asarray(guidance(setup, state).codes)
     if twin:  # as after LabelNet's training
         rows = label_codes[setup.sets.set_index]
         state = replace(state, img_nets={name: replace(net, bank=rows) for name, net in state.img_nets.items()})
@@ -61,7 +62,15 @@ def losses(kind, devices, *, twin):
 def test_any_number_of_devices_gives_the_same_losses(kind, devices, twin):
     """Every term, the loss and the gradient's norm agree with one device's to 1e-5 over 20 steps; so does the bank."""
     one, many = losses("shard_map", 1, twin=twin), losses(kind, devices, twin=twin)
-    assert one[0].keys() > {"likelihood", "neighbours", "guidance", "difference", "quantization", "bit_likelihood", "balance"}
+    assert one[0].keys() > {
+        "likelihood",
+        "code_guidance",
+        "guidance",
+        "difference",
+        "quantization",
+        "bit_likelihood",
+        "balance",
+    }
     for at, (a, b) in enumerate(zip(one, many, strict=True)):
         assert a.keys() == b.keys()
         for name in a:
@@ -124,7 +133,7 @@ def problem(*, twin=True):
         model=model,
         optimizer=optimizer,
         statistics=PairStatistics(ratio=0.5, similar_weight=1.5, dissimilar_weight=0.75),
-        loss=partial(adsq.loss, likelihood_scale=5.0, neighbour_scale=10.0, cosine_scale=10.0, weights=WEIGHTS),
+        loss=partial(adsq.loss, weights=WEIGHTS),
         seed=0,
         axis_name=AXIS,
     )
@@ -289,10 +298,7 @@ def test_loss_inputs(devices):
             second_view=None,
             axis_name=AXIS,
         )
-        return {key: getattr(found, key) for key in LOSS_ARRAYS} | {
-            "devices": jnp.int32(found.n_devices),
-            "total": found.sum_over_devices(found.row_weights.sum()),
-        }
+        return {key: getattr(found, key) for key in LOSS_ARRAYS} | {"devices": jnp.int32(found.n_devices)}
 
     parts = (
         semantic,
@@ -310,6 +316,7 @@ def test_loss_inputs(devices):
     for device in range(devices):
         assert np.array_equal(found["relaxed_codes"][device], relaxed)
         assert np.array_equal(found["labels"][device], labels)
+        assert np.array_equal(found["batch_similar_sets"][device], labels > 0)
         assert np.array_equal(found["label_set"][device], batch["label_set"])
         assert np.array_equal(found["similar"][device], similar[:, device])
     assert np.array_equal(found["bank"].reshape(12, 6), targets.bank)
@@ -322,4 +329,4 @@ def test_loss_inputs(devices):
     errors = relaxed - targets.codes[batch["index"]]
     np.testing.assert_allclose(found["errors"].sum(axis=0), errors, rtol=1e-5)
     assert (found["devices"] == devices).all()
-    np.testing.assert_allclose(found["total"], np.full(devices, devices / 8), rtol=1e-6)  # a pair counts 1 / 96, times devices
+    np.testing.assert_allclose(found["row_weights"].sum(), devices / 8, rtol=1e-6)  # a pair counts 1 / 96, times devices
