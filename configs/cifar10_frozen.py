@@ -10,7 +10,7 @@ EfficientNet-Lite0 sees all 60,000 images at 112 pixels, and four augmented view
 both protocols if the runs get the same --config.data.feature_cache=FOLDER. Not measured yet.
 """
 
-from adsq_jax.config import freeze_trunk, from_argument
+from adsq_jax.config import freeze_trunk, from_argument, guide_by_codes
 
 
 def get_config(argument=""):
@@ -20,4 +20,5 @@ def get_config(argument=""):
     config.data.resize = 128
     config.data.image_size = 112
     freeze_trunk(config)
+    guide_by_codes(config)
     return config

@@ -13,7 +13,7 @@ from adsq_jax.config import from_argument
 
 
 def get_config(argument=""):
-    config = from_argument(argument, protocol="coco")
+    config = from_argument(argument, several_labels=True, protocol="coco")
     config.data.name = "coco"
     config.data.directory = "data/coco"
     config.data.resize = 256

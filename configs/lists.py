@@ -11,7 +11,7 @@ from adsq_jax.config import from_argument
 
 
 def get_config(argument=""):
-    config = from_argument(argument)
+    config = from_argument(argument, several_labels=True)
     config.data.name = "lists"
     config.data.reader = "lists"
     config.data.directory = "data/lists"

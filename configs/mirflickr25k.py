@@ -13,7 +13,7 @@ from adsq_jax.config import from_argument
 
 
 def get_config(argument=""):
-    config = from_argument(argument)
+    config = from_argument(argument, several_labels=True)
     config.data.name = "mirflickr25k"
     config.data.directory = "data/mirflickr25k"
     config.data.protocol = "mirflickr25k"

@@ -14,7 +14,7 @@ from adsq_jax.config import from_argument
 
 
 def get_config(argument=""):
-    config = from_argument(argument, protocol="nuswide")
+    config = from_argument(argument, several_labels=True, protocol="nuswide")
     config.data.name = "nuswide"
     config.data.directory = "data/nuswide"
     config.data.resize = 256

@@ -485,8 +485,9 @@ def test_from_argument():
     """The argument sets bits and method, and the keys that a file allows it to set; unknown ones are refused."""
     config = config_module.from_argument("bits=12,method=dpsh,protocol=cifar10-1", protocol="cifar10")
     assert (config.bits, config.method, config.data.protocol, config.data.tfds_name) == (12, "dpsh", "cifar10-1", "")
-    config = config_module.from_argument("name=mnist", tfds_name="")
+    config = config_module.from_argument("name=mnist", several_labels=True, tfds_name="")
     assert (config.bits, config.data.protocol, config.data.tfds_name) == (24, "digits", "mnist")
+    assert config.objective.weights.quantization == 0.5
     with pytest.raises(InputError, match=r"'protocol=x' is unknown; fix: give bits=\.\.\., method=\.\.\., name="):
         config_module.from_argument("protocol=x", tfds_name="")
 

@@ -12,41 +12,56 @@ from adsq_jax.methods.method import LossInputs, Method
 
 SETTINGS: dict[str, Any] = {  # config.objective starts from these
     "label_net": True,  # False: no LabelNet and no guidance; hash codes start from the ImgNets
-    "twin": True,  # False: one ImgNet
+    "twin": True,  # False: one ImgNet, compared with its own bank
     "difference": True,  # False: no difference loss anywhere, as in DSEH
     "update_codes": True,  # False: hash codes stay as LabelNet left them
-    "code_scale": 10.0,  # the logit of two equal hash codes in the guidance by codes
-    "cosine_scale": 10.0,  # s: the logits of the guidance by features are s cos(a, a')
+    "separate": False,  # True: LabelNet's hash codes are moved apart before the ImgNets start
     "likelihood_scale": 5.0,  # t: the logits of pairs are (t / bits) u . v
+    "cosine_scale": 10.0,  # s: the logits of the guidance are s cos(a, a')
+    "code_scale": 10.0,  # the logit of two equal hash codes in the guidance by codes
     "weights": {
-        "code_guidance": 0.5,
-        "guidance": 0.1,
-        "difference": 1.0,  # in the loss and in the B-step
-        "bit_likelihood": 1.0,  # in the loss and in the B-step
-        "balance": 0.1,
-        "likelihood": 0.0,  # as in DADH
-        "quantization": 0.0,  # in the loss and in the B-step, as in ADSH
-        "label_codes": 1.0,  # in the B-step only
+        "likelihood": 1.0,
+        "code_guidance": 0.0,
+        "guidance": 0.3,  # eta
+        "difference": 1.0,  # mu, in the loss and in the B-step
+        "quantization": 0.1,  # lambda, in the loss and in the B-step
+        "bit_likelihood": 0.0,  # kappa, in the loss and in the B-step
+        "balance": 0.1,  # nu
+        "label_codes": 0.1,  # rho, in the B-step only
     },
 }
-TUNING_GRID = ({"weights": {"code_guidance": 0.5}}, {"weights": {"code_guidance": 1.0}})
+BY_PAIRS: dict[str, Any] = {"separate": False, "weights": SETTINGS["weights"]}
+BY_CODES: dict[str, Any] = {  # better than by pairs where heads are trained on a frozen trunk, and worse from scratch
+    "separate": True,
+    "weights": {
+        "likelihood": 0.0,
+        "code_guidance": 0.5,
+        "guidance": 0.1,
+        "difference": 1.0,
+        "quantization": 0.0,
+        "bit_likelihood": 1.0,
+        "balance": 0.1,
+        "label_codes": 1.0,
+    },
+}
+TUNING_GRID = (BY_PAIRS, BY_CODES)
 
 
 def loss(
     inputs: LossInputs,
     *,
-    code_scale: float = SETTINGS["code_scale"],
-    cosine_scale: float = SETTINGS["cosine_scale"],
     likelihood_scale: float = SETTINGS["likelihood_scale"],
+    cosine_scale: float = SETTINGS["cosine_scale"],
+    code_scale: float = SETTINGS["code_scale"],
     weights: Mapping[str, float] = SETTINGS["weights"],
 ) -> objective.Terms:
     """Return the terms of an ImgNet.
 
     Args:
       inputs: with a twin, the bank is the other network's.
-      code_scale: the logit of two equal hash codes in the guidance by codes.
-      cosine_scale: s; the logits of the guidance by features are s cos(a, a').
       likelihood_scale: t; the pairs' likelihood has the logits (t / bits) u . v.
+      cosine_scale: s; the logits of the guidance by features are s cos(a, a').
+      code_scale: the logit of two equal hash codes in the guidance by codes.
       weights: the weight of each term.
 
     Returns:
@@ -92,25 +107,27 @@ def method(
     twin: bool,
     difference: bool,
     update_codes: bool,
-    code_scale: float,
-    cosine_scale: float,
+    separate: bool,
     likelihood_scale: float,
+    cosine_scale: float,
+    code_scale: float,
     weights: Mapping[str, float],
 ) -> Method:
     """Return ADSQ, or an ablation of it.
 
     Args:
-      label_net: train LabelNet first, separate its codes, and use its guidance.
+      label_net: train LabelNet first, and use its guidance.
       twin: train two ImgNets, not one.
       difference: use the difference loss, in the ImgNets and in the B-step.
       update_codes: run the B-step after each round.
-      code_scale: as in `loss`.
-      cosine_scale: as in `loss`.
+      separate: move LabelNet's hash codes apart.
       likelihood_scale: as in `loss`.
+      cosine_scale: as in `loss`.
+      code_scale: as in `loss`.
       weights: of the terms of `loss`; and label_codes, in the B-step.
     """
     used = dict(weights) if difference else {**weights, "difference": 0.0}
-    scales = {"code_scale": code_scale, "cosine_scale": cosine_scale, "likelihood_scale": likelihood_scale}
+    scales: dict[str, Any] = {"likelihood_scale": likelihood_scale, "cosine_scale": cosine_scale, "code_scale": code_scale}
     step: Any = partial(
         b_step.update_codes,
         difference_weight=used["difference"],
@@ -124,5 +141,5 @@ def method(
         every_round=update_codes,
         twin=twin,
         label_net=label_net,
-        separate=label_net,
+        separate=separate and label_net,
     )

@@ -28,7 +28,7 @@ TERMS = ("likelihood", "guidance", "code_guidance", "difference", "quantization"
 WEIGHTS = {"likelihood": 1.0, "guidance": 0.3, "difference": 2.0, "quantization": 0.5, "bit_likelihood": 0.2, "balance": 0.25}
 WEIGHTS |= {"code_guidance": 0.4, "label_codes": 0.7}
 SCALES = {"likelihood_scale": LIKELIHOOD_SCALE, "code_scale": CODE_SCALE, "cosine_scale": COSINE_SCALE}
-SWITCHES = {"label_net": True, "twin": True, "difference": True, "update_codes": True}
+SWITCHES = {"label_net": True, "twin": True, "difference": True, "update_codes": True, "separate": True}
 
 
 def plain_img_net(relaxed_codes, semantic, *, bank, bank_codes, label_semantic, label_codes):
@@ -156,10 +156,15 @@ def test_the_method_is_the_loss_and_the_b_step_with_their_weights(difference, im
 
 @pytest.mark.parametrize(
     ("switch", "attributes"),
-    [("label_net", ("label_net", "separate")), ("twin", ("twin",)), ("update_codes", ("every_round",))],
+    [
+        ("label_net", ("label_net", "separate")),
+        ("separate", ("separate",)),
+        ("twin", ("twin",)),
+        ("update_codes", ("every_round",)),
+    ],
 )
 def test_each_switch_turns_off_its_own_part(switch, attributes):
-    """label_net, twin and update_codes each change their own properties; codes are bounded, nothing else is learned."""
+    """label_net, separate, twin and update_codes each change their own properties; codes are bounded, nothing else is learned."""
     for value in (True, False):
         method = made(**{switch: value})
         parts = {name: getattr(method, name) for name in ("label_net", "separate", "twin", "every_round")}

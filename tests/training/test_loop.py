@@ -12,6 +12,7 @@ from support import mock_data
 from support.runs import make_setup, on_devices, run, same, stop_at_batch, train
 
 from adsq_jax.errors import InputError, Stopped
+from adsq_jax.methods import separation
 from adsq_jax.run.checkpoint import Checkpoints
 from adsq_jax.training import init, loop, rounds
 from adsq_jax.training.guidance import guidance
@@ -196,12 +197,13 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(term, nam
 
 
 def test_b_fixed_after_step_1(tmp_path):
-    """objective.update_codes=False: the codes at the end are LabelNet's separated ones; no B-step is recorded."""
+    """objective.update_codes=False: the codes at the end are LabelNet's signs; with it, the B-step has been recorded."""
     config = mock_data.small_config()
     config.objective.update_codes = False
     setup = make_setup(config)
     _, state = train(setup, directory=tmp_path)
-    assert np.array_equal(state.codes, np.asarray(state.label_net.codes)[setup.sets.set_index])
+    label_codes = np.asarray(guidance(setup, state).codes)
+    assert np.array_equal(state.codes, np.where(label_codes < 0, -1, 1)[setup.sets.set_index])
     assert '"codes"' not in (tmp_path / "metrics.jsonl").read_text()
 
 
@@ -217,6 +219,26 @@ def test_no_twin(tmp_path):
     assert setup.total_steps == 8
 
 
+def test_label_nets_codes_are_separated():
+    """objective.separate=True: LabelNet ends with codes farther apart than its signs, and codes and banks start from them."""
+    config = mock_data.small_config()
+    config.objective.separate = True
+    setup = make_setup(config)
+    state = rounds.train_label_net(setup, init(setup))
+    _, relaxed, _ = setup.label_net_apply({"params": state.label_net.params}, setup.sets.sets)
+    signs, similar = np.where(np.asarray(relaxed) < 0, -1, 1), setup.similar_sets
+    found = np.asarray(state.label_net.codes)
+    assert separation.smallest_distance(found, similar=similar) > separation.smallest_distance(signs, similar=similar)
+    np.testing.assert_array_equal(guidance(setup, state).codes, found)
+    np.testing.assert_array_equal(state.codes, found[setup.sets.set_index])
+    np.testing.assert_array_equal(state.img_nets["f"].bank, found[setup.sets.set_index])
+    config.objective.separate = False
+    setup = make_setup(config)
+    state = rounds.train_label_net(setup, init(setup))
+    assert state.label_net.codes is None
+    np.testing.assert_array_equal(guidance(setup, state).codes, relaxed)
+
+
 def test_no_label_net(tmp_path):
     """objective.label_net=False: no guidance term, and the codes start from a B-step on the untrained ImgNets' banks."""
     config = mock_data.small_config()
@@ -226,7 +248,7 @@ def test_no_label_net(tmp_path):
     assert state.label_net is None
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert {line["phase"] for line in lines} == {"img_net", "codes"}
-    assert all("guidance" not in line and "code_guidance" not in line for line in lines)
+    assert all("guidance" not in line for line in lines)
     assert lines[0]["phase"] == "codes"
     assert lines[0]["step"] == 0
 
@@ -249,10 +271,8 @@ def test_no_difference_loss(tmp_path):
         else:
             assert line["difference_share"] == 0
     label_codes = np.asarray(guidance(setup, state).codes)
-    weights = config.objective.weights
-    banks = [np.asarray(net.bank, np.float64) for net in state.img_nets.values()]
-    pull = weights.bit_likelihood / 2 * sum(np.arctanh(np.clip(bank, -1 + 1e-6, 1 - 1e-6)) for bank in banks)
-    pull += weights.label_codes * label_codes.astype(np.float64)[setup.sets.set_index]
+    pull = 0.1 * sum(np.asarray(net.bank, np.float64) for net in state.img_nets.values())
+    pull += 0.1 * label_codes.astype(np.float64)[setup.sets.set_index]
     assert np.array_equal(state.codes, np.where(pull < 0, -1, 1))
 
 
@@ -272,7 +292,7 @@ def first_metrics(config):
 def test_each_term_is_logged_times_its_weight():
     """Every weight changed by a factor of its own: so are the terms, and their sum is the loss, of ImgNets and LabelNet."""
     config = mock_data.small_config()
-    config.objective.weights.update(likelihood=0.1, quantization=0.1)  # 0 if not asked for
+    config.objective.weights.update(code_guidance=0.1, bit_likelihood=0.1)  # 0 if not asked for
     before = first_metrics(config)
     factors = {}
     for kind in before:
@@ -308,7 +328,7 @@ def test_targets_tell_the_progress_and_label_nets_codes(step, share):
     state = replace(init(setup), step=np.array(step, np.int64))
     targets = rounds.targets(setup, state, net="f")
     assert targets.progress == np.float32(share)
-    assert np.array_equal(targets.guidance.relaxed_codes, guidance(setup, state).relaxed_codes)
+    assert np.array_equal(targets.guidance.codes, guidance(setup, state).codes)
     assert np.array_equal(targets.sets[targets.set_index], setup.data.source.labels[setup.data.split.train])
 
 

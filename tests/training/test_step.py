@@ -37,7 +37,7 @@ def losses(kind, devices, *, twin):
     config = mock_data.small_config()
     config.parallel, config.train.epochs_per_round = kind, 10
     config.objective.twin = twin
-    config.objective.weights.update(likelihood=0.5, quantization=0.1)  # 0 if not asked for
+    config.objective.weights.update(code_guidance=0.5, bit_likelihood=0.1)  # 0 if not asked for
     config.eval.query_net = "ff"
     setup = make_setup(config, devices=devices)
     state = init(setup)
