@@ -164,7 +164,7 @@ def test_the_method_is_the_loss_and_the_b_step_with_their_weights(difference, im
     ],
 )
 def test_each_switch_turns_off_its_own_part(switch, attributes):
-    """label_net, separate, twin and update_codes each change their own properties; codes are bounded, nothing else is learned."""
+    """Each of the four changes its own properties; codes are bounded, and nothing else is learned."""
     for value in (True, False):
         method = made(**{switch: value})
         parts = {name: getattr(method, name) for name in ("label_net", "separate", "twin", "every_round")}
