@@ -65,7 +65,7 @@ def loss(
       weights: the weight of each term.
 
     Returns:
-      difference, bit_likelihood and quantization (against the hash codes), balance, likelihood (against the bank) and, with
+      likelihood (against the bank), difference, quantization and bit_likelihood (against the hash codes), balance and, with
       LabelNet, code_guidance and guidance; each times its weight, float32[], without those of weight 0.
 
     Source: this project's reconstruction; `objective` names the source of each term.
@@ -73,19 +73,19 @@ def loss(
     u = inputs.relaxed_codes
     bits = u.shape[1]
     terms = {
+        "likelihood": objective.likelihood_loss(
+            likelihood_scale * (u @ inputs.bank.T / bits),
+            inputs.similar,
+            weights=inputs.row_weights * objective.pair_weights(inputs.similar, statistics=inputs.statistics),
+        ),
         "difference": objective.difference_loss(
             u @ inputs.bank_codes.T / bits,
             objective.signed_similarity(inputs.similar, ratio=inputs.statistics.ratio),
             weights=inputs.row_weights,
         ),
-        "bit_likelihood": inputs.n_devices * objective.bit_likelihood_loss(inputs.errors),
         "quantization": inputs.n_devices * objective.quantization_loss(inputs.errors),
+        "bit_likelihood": inputs.n_devices * objective.bit_likelihood_loss(inputs.errors),
         "balance": objective.balance_loss(u.mean(axis=0)),
-        "likelihood": objective.likelihood_loss(
-            likelihood_scale / bits * u @ inputs.bank.T,
-            inputs.similar,
-            weights=inputs.row_weights * objective.pair_weights(inputs.similar, statistics=inputs.statistics),
-        ),
     }
     if inputs.guidance is not None:
         terms["code_guidance"] = objective.code_guidance_loss(
