@@ -46,7 +46,7 @@ SET_HEAD = """# {title}
 How to read the tables: [RESULTS.md](../../RESULTS.md). Every trial: [tuning](tuning.md).
 {note}"""
 VARIANTS = f"""A variant (both) is compared with {BOTH}, a variant (f) with {ALONE}. Rows without a difference are baselines'
-variants. Those with unweighted pairs, before neighbours and with neighbours or bit_likelihood in their names are of earlier code.
+variants. Those with unweighted pairs, before neighbours, or with neighbours in their names are of earlier code.
 
 """
 TUNING = """# Tuning

@@ -55,11 +55,11 @@ def test_a_recipe_makes_a_method():
     method = methods.dpsh(eta=0.2)
     assert isinstance(method, Method)
     assert method.loss.keywords == {"eta": 0.2, "weighted": 1.0}
-    method = methods.adsq(weights={"likelihood": 0.5}, twin=False)
-    assert method.loss.keywords["weights"] == {**methods.adsq.settings["weights"], "likelihood": 0.5}
+    method = methods.adsq(weights={"code_guidance": 0.5}, twin=False)
+    assert method.loss.keywords["weights"] == {**methods.adsq.settings["weights"], "code_guidance": 0.5}
     assert not method.twin
-    methods.adsq.settings["weights"]["likelihood"] = 9.0
-    assert methods.adsq.settings["weights"]["likelihood"] == 0.0
+    methods.adsq.settings["weights"]["code_guidance"] = 9.0
+    assert methods.adsq.settings["weights"]["code_guidance"] == 0.0
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -82,7 +82,7 @@ def test_a_loss_has_default_settings(name):
         (lambda: methods.dpsh(eta="0.2"), "expected dpsh's eta like its default 0.1, got '0.2'"),
         (lambda: methods.dpsh(eta=float("nan")), "expected dpsh's eta like its default 0.1, got nan"),
         (lambda: methods.adsq(twin=1), "expected adsq's twin like its default True, got 1"),
-        (lambda: methods.adsq(weights=1.0), "expected adsq's weights like its default {'code_guidance'"),
+        (lambda: methods.adsq(weights=1.0), "expected adsq's weights like its default {'likelihood'"),
         (
             lambda: methods.adsq(weights={"balanc": 1.0}),
             "adsq's weights, got 'balanc'; fix: did you mean 'balance'",
