@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Makes RESULTS.md and docs/results/: every method on two sets with a frozen trunk and on digits; ADSQ and its nearest baselines
+# Makes RESULTS.md and docs/results/: every method on four sets with a frozen trunk and on digits; ADSQ and its nearest baselines
 # on harder data; variants of ADSQ; last Fashion-MNIST end to end, for ADSQ and the six baselines that were best by then. Can be
-# stopped and repeated at any time.
-# Needs dataset-fashion-mnist, tuxpaint-stamps-default, npm, and pip install -e '.[pretrained,test]'.
+# stopped and repeated at any time; one core takes a day.
+# Needs dataset-fashion-mnist, tuxpaint-stamps-default, npm, pip install -e '.[pretrained,test]', and the pictures that the headers
+# of configs/cifar10_frozen.py and configs/imagenet100_frozen.py name.
 #
 #   benchmarks/methods/compare.sh [JOBS]     runs at a time, default: 2
 set -euo pipefail
@@ -14,10 +15,14 @@ stamps() { python -m benchmarks.methods.compare --jobs="$jobs" --config=configs/
 emoji() {
   python -m benchmarks.methods.compare --jobs="$jobs" --config=configs/emoji_frozen.py --held-out=data.lists=data/emoji/validation "$@"
 }
+cifar() { python -m benchmarks.methods.compare --jobs="$jobs" --config=configs/cifar10_frozen.py --validation=1000 "$@"; }
+imagenet() { python -m benchmarks.methods.compare --jobs="$jobs" --config=configs/imagenet100_frozen.py --validation=2600 "$@"; }
 fashion() { # 12 epochs a network, not the config's 30
   python -m benchmarks.methods.compare --jobs="$jobs" --config=configs/fashion_mnist.py --validation=1000 --set=train.rounds=4 "$@"
 }
 
+cifar
+imagenet
 stamps
 emoji
 python -m benchmarks.methods.compare --jobs="$jobs" --config=configs/digits.py --validation=300
