@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -9,7 +10,6 @@ from ml_collections import ConfigDict
 from adsq_jax import methods
 from adsq_jax.data import datasets
 from adsq_jax.errors import InputError
-from adsq_jax.methods.adsq import BY_CODES
 
 
 def from_argument(
@@ -50,13 +50,15 @@ def freeze_trunk(config: ConfigDict) -> None:
     config.eval.batch_size = 64  # more takes gigabytes, and is no faster on a CPU
 
 
-def guide_by_codes(config: ConfigDict) -> None:
-    """Set ADSQ's objective to guidance by LabelNet's separated hash codes, in place of pairs; other methods stay as they are.
+def set_objective(config: ConfigDict, form: Mapping[str, Any]) -> None:
+    """Give ADSQ another form of its objective than by pairs; other methods stay as they are.
 
-    It is for data on which trials on held-out images preferred it: so far heads on a frozen trunk with one label an image.
+    Args:
+      config: changed in place.
+      form: BY_NEIGHBOURS or BY_CODES of methods/adsq.py, where trials on held-out images preferred it.
     """
     if config.method == "adsq":
-        config.objective.update(ConfigDict(BY_CODES))
+        config.objective.update(ConfigDict(form))
 
 
 def parse_argument(argument: str, **defaults: Any) -> dict[str, Any]:

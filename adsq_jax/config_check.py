@@ -71,6 +71,7 @@ _RULES: dict[str, _Rule] = {  # by a regular expression for keys; a value must p
     r"model\.dtype": _one_of(layers.DTYPES),
     r"model\.dropout": _Rule(lambda value: 0 <= value < 1, "at least 0 and below 1"),
     r"(objective|label_net)\.weights\..*|optim\.(weight_decay|clip_norm|trunk_lr_scale)|model\.width": _at_least(0),
+    r"objective\.neighbour_scale": _Rule(lambda value: 0 < value <= 30, "above 0, up to 30"),
     r".*learning_rate|(objective|label_net)\..*_scale": _above(0),
     r"baseline\.(gamma|scale|cosine_scale|last_beta|temperature|deviation)": _above(0),
     r"baseline\..*": _at_least(0),

@@ -10,7 +10,8 @@ EfficientNet-Lite0 sees all 60,000 images at 112 pixels, and four augmented view
 both protocols if the runs get the same --config.data.feature_cache=FOLDER. Not measured yet.
 """
 
-from adsq_jax.config import freeze_trunk, from_argument, guide_by_codes
+from adsq_jax.config import freeze_trunk, from_argument, set_objective
+from adsq_jax.methods.adsq import BY_CODES
 
 
 def get_config(argument=""):
@@ -20,5 +21,5 @@ def get_config(argument=""):
     config.data.resize = 128
     config.data.image_size = 112
     freeze_trunk(config)
-    guide_by_codes(config)
+    set_objective(config, BY_CODES)
     return config

@@ -6,7 +6,8 @@ python -m adsq_jax.main --config=configs/emoji_frozen.py --workdir=runs/emoji_fr
 RESULTS.md compares the methods on it.
 """
 
-from adsq_jax.config import freeze_trunk, from_argument
+from adsq_jax.config import freeze_trunk, from_argument, set_objective
+from adsq_jax.methods.adsq import BY_NEIGHBOURS
 
 
 def get_config(argument=""):
@@ -18,4 +19,5 @@ def get_config(argument=""):
     config.data.resize = 128
     config.data.image_size = 112
     freeze_trunk(config)
+    set_objective(config, BY_NEIGHBOURS)
     return config

@@ -12,7 +12,8 @@ and says little about classes that a network hasn't seen. Nor can it be set besi
 of HashNet's 100 classes, at full size. ImageNet's terms of use allow research, no commerce. Not measured yet.
 """
 
-from adsq_jax.config import freeze_trunk, from_argument, guide_by_codes
+from adsq_jax.config import freeze_trunk, from_argument, set_objective
+from adsq_jax.methods.adsq import BY_CODES
 
 
 def get_config(argument=""):
@@ -24,5 +25,5 @@ def get_config(argument=""):
     config.data.resize = 128
     config.data.image_size = 112
     freeze_trunk(config)
-    guide_by_codes(config)
+    set_objective(config, BY_CODES)
     return config

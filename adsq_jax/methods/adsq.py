@@ -17,10 +17,12 @@ SETTINGS: dict[str, Any] = {  # config.objective starts from these
     "update_codes": True,  # False: hash codes stay as LabelNet left them
     "separate": False,  # True: LabelNet's hash codes are moved apart before the ImgNets start
     "likelihood_scale": 5.0,  # t: the logits of pairs are (t / bits) u . v
+    "neighbour_scale": 10.0,  # t of the neighbours' likelihood, at most 30
     "cosine_scale": 10.0,  # s: the logits of the guidance are s cos(a, a')
     "code_scale": 10.0,  # the logit of two equal hash codes in the guidance by codes
     "weights": {
         "likelihood": 1.0,
+        "neighbours": 0.0,
         "code_guidance": 0.0,
         "guidance": 0.3,  # eta
         "difference": 1.0,  # mu, in the loss and in the B-step
@@ -30,11 +32,25 @@ SETTINGS: dict[str, Any] = {  # config.objective starts from these
         "label_codes": 0.1,  # rho, in the B-step only
     },
 }
-BY_PAIRS: dict[str, Any] = {"separate": False, "weights": SETTINGS["weights"]}
-BY_CODES: dict[str, Any] = {  # better than by pairs where heads are trained on a frozen trunk, and worse from scratch
+BY_NEIGHBOURS: dict[str, Any] = {  # heads on a frozen trunk, several labels an image
+    "separate": False,
+    "weights": {
+        "likelihood": 0.0,
+        "neighbours": 0.5,
+        "code_guidance": 0.0,
+        "guidance": 0.1,
+        "difference": 1.0,
+        "quantization": 0.03,
+        "bit_likelihood": 0.0,
+        "balance": 0.1,
+        "label_codes": 0.0,
+    },
+}
+BY_CODES: dict[str, Any] = {  # heads on a frozen trunk, one label an image
     "separate": True,
     "weights": {
         "likelihood": 0.0,
+        "neighbours": 0.0,
         "code_guidance": 0.5,
         "guidance": 0.1,
         "difference": 1.0,
@@ -44,13 +60,14 @@ BY_CODES: dict[str, Any] = {  # better than by pairs where heads are trained on 
         "label_codes": 1.0,
     },
 }
-TUNING_GRID = (BY_PAIRS, BY_CODES)
+TUNING_GRID = (BY_NEIGHBOURS, BY_CODES)
 
 
 def loss(
     inputs: LossInputs,
     *,
     likelihood_scale: float = SETTINGS["likelihood_scale"],
+    neighbour_scale: float = SETTINGS["neighbour_scale"],
     cosine_scale: float = SETTINGS["cosine_scale"],
     code_scale: float = SETTINGS["code_scale"],
     weights: Mapping[str, float] = SETTINGS["weights"],
@@ -60,23 +77,32 @@ def loss(
     Args:
       inputs: with a twin, the bank is the other network's.
       likelihood_scale: t; the pairs' likelihood has the logits (t / bits) u . v.
+      neighbour_scale: the same for the neighbours' likelihood, at most 30.
       cosine_scale: s; the logits of the guidance by features are s cos(a, a').
       code_scale: the logit of two equal hash codes in the guidance by codes.
       weights: the weight of each term.
 
     Returns:
-      likelihood (against the bank), difference, quantization and bit_likelihood (against the hash codes), balance and, with
+      likelihood and neighbours (against the bank), difference, quantization and bit_likelihood (against the hash codes), balance and, with
       LabelNet, code_guidance and guidance; each times its weight, float32[], without those of weight 0.
 
     Source: this project's reconstruction; `objective` names the source of each term.
     """
     u = inputs.relaxed_codes
     bits = u.shape[1]
+    products = u @ inputs.bank.T / bits  # [batch, n]
     terms = {
         "likelihood": objective.likelihood_loss(
-            likelihood_scale * (u @ inputs.bank.T / bits),
+            likelihood_scale * products,
             inputs.similar,
             weights=inputs.row_weights * objective.pair_weights(inputs.similar, statistics=inputs.statistics),
+        ),
+        "neighbours": objective.neighbour_loss(
+            neighbour_scale * products,
+            inputs.similar,
+            row_weights=inputs.row_weights,
+            bound=neighbour_scale,
+            sum_over_devices=inputs.sum_over_devices,
         ),
         "difference": objective.difference_loss(
             u @ inputs.bank_codes.T / bits,
@@ -109,6 +135,7 @@ def method(
     update_codes: bool,
     separate: bool,
     likelihood_scale: float,
+    neighbour_scale: float,
     cosine_scale: float,
     code_scale: float,
     weights: Mapping[str, float],
@@ -122,12 +149,14 @@ def method(
       update_codes: run the B-step after each round.
       separate: move LabelNet's hash codes apart.
       likelihood_scale: as in `loss`.
+      neighbour_scale: as in `loss`.
       cosine_scale: as in `loss`.
       code_scale: as in `loss`.
       weights: of the terms of `loss`; and label_codes, in the B-step.
     """
     used = dict(weights) if difference else {**weights, "difference": 0.0}
-    scales: dict[str, Any] = {"likelihood_scale": likelihood_scale, "cosine_scale": cosine_scale, "code_scale": code_scale}
+    scales: dict[str, Any] = {"likelihood_scale": likelihood_scale, "neighbour_scale": neighbour_scale}
+    scales |= {"cosine_scale": cosine_scale, "code_scale": code_scale}
     step: Any = partial(
         b_step.update_codes,
         difference_weight=used["difference"],

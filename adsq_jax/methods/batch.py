@@ -88,6 +88,7 @@ def loss_inputs(
         row_weights=jnp.full((1, n), 1 / n, jnp.float32) * (1 / n),
         errors=u - hash_codes,
         n_devices=1,
+        sum_over_devices=lambda x: x,
         semantic=u if semantic is None else jnp.asarray(semantic, jnp.float32),
         similar_sets=similar,
         batch_similar_sets=similar,

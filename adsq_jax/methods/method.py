@@ -25,6 +25,7 @@ class LossInputs(NamedTuple):
     row_weights: jax.Array  # weight of a pair of batch and row in a mean over all pairs, float32[1, n]
     errors: jax.Array  # u_i - b_i where row i is on this device, else 0: float32[batch, bits]
     n_devices: int  # each image's error is on one device: times this, a mean over `errors` is the mean over all
+    sum_over_devices: Callable[[jax.Array], jax.Array]  # for terms of rows that aren't weighted sums
     semantic: jax.Array  # features of this device's part of the batch, float32[part, d]
     similar_sets: jax.Array  # S between that part and the label sets, bool[part, m]
     batch_similar_sets: jax.Array  # S between the whole batch and the label sets, bool[batch, m]

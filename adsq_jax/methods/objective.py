@@ -7,7 +7,7 @@ at most 1; S~ = S - r (1 - S); the pair weights w_ij of all similar pairs add up
 Many sums over the training set run over its m distinct label sets with their counts: the same result, at m / n of the cost.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -121,6 +121,38 @@ def likelihood_loss(logits: jax.Array, similar: jax.Array, *, weights: jax.Array
     Source: DPSH, Li et al., IJCAI 2016; with one network's codes against another's in DADH, arXiv 1801.08360.
     """
     return jnp.sum(weights * (jax.nn.softplus(logits) - jnp.where(similar, logits, 0.0)))
+
+
+def neighbour_loss(
+    logits: jax.Array,
+    similar: jax.Array,
+    *,
+    row_weights: jax.Array,
+    bound: float,
+    sum_over_devices: Callable[[jax.Array], jax.Array],
+) -> jax.Array:
+    """Return -mean_i log(sum_j w_j S_ij e^t_ij / sum_j w_j e^t_ij): an image's neighbour, drawn by a softmax, is similar.
+
+    `likelihood_loss` judges each pair alone; this term compares all pairs of an image with each other. An image may be its own
+    neighbour. An image without any similar one has a loss of 0.
+
+    Args:
+      logits: t, float32[a, b].
+      similar: S, bool[a, b].
+      row_weights: the weight of each image of the training set, on any scale, float32[1, b].
+      bound: an upper bound of the logits, at most 30, so that float32 doesn't overflow or underflow.
+      sum_over_devices: the sum over devices, each of which has its own columns; the identity on one device.
+
+    Returns:
+      float32[], the same on all devices.
+
+    Source: neighbourhood components analysis, Goldberger et al., NIPS 2004; against another network's bank: this project.
+    """
+    weights = row_weights * jnp.exp(logits - bound)  # [a, b]
+    sums = jnp.stack([jnp.where(similar, weights, 0.0).sum(axis=1), weights.sum(axis=1)])
+    similar_sum, whole_sum = sum_over_devices(sums)  # [a], [a]
+    alone = similar_sum == 0
+    return jnp.mean(jnp.where(alone, 0.0, jnp.log(whole_sum) - jnp.log(jnp.where(alone, 1.0, similar_sum))))
 
 
 def difference_loss(products: jax.Array, target: jax.Array, *, weights: jax.Array) -> jax.Array:

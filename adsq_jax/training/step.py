@@ -5,6 +5,7 @@ They run on one device with `axis_name=None`, or on each of several under a mapp
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -210,6 +211,7 @@ def _loss_inputs(
         row_weights=targets.row_weights[None, :] * (n_devices / len(relaxed_codes)),  # sum over devices = n_devices x mean
         errors=jnp.where(is_local[:, None], errors, 0.0),
         n_devices=n_devices,
+        sum_over_devices=(lambda x: x) if axis_name is None else partial(jax.lax.psum, axis_name=axis_name),
         semantic=semantic,
         similar_sets=targets.similar_sets[label_set],
         batch_similar_sets=targets.similar_sets[sets],

@@ -10,6 +10,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "not separated": {"objective.separate": False},
     "no likelihood": {"objective.weights.likelihood": 0.0},
     "with likelihood": {"objective.weights.likelihood": 1.0},
+    "no neighbours": {"objective.weights.neighbours": 0.0},
+    "with neighbours": {"objective.weights.neighbours": 0.5},
     "no code_guidance": {"objective.weights.code_guidance": 0.0},
     "with code_guidance": {"objective.weights.code_guidance": 0.5},
     "no guidance": {"objective.weights.guidance": 0.0},

@@ -171,6 +171,7 @@ _PURPOSES = {
     "gradients and loss terms": ("all-reduce", "f32", r"shard_map/psum"),
     "BatchNorm, forward": ("all-reduce", "f32", r".*/jvp\(ImgNet\)/.*/psum"),
     "BatchNorm, backward": ("all-reduce", "f32", r".*/transpose\(jvp\(ImgNet\)\)/.*/psum"),
+    "neighbours": ("all-reduce", "f32", r"shard_map/(jvp\(\)|transpose\(jvp\(\)\))/psum"),
     "codes": ("all-gather", "f32", r"shard_map/jvp\(\)/all_gather"),
     "gradient of the codes": ("reduce-scatter", "f32", r"shard_map/transpose\(jvp\(\)\)/reduce_scatter"),
     "indices": ("all-gather", "s32", r"shard_map/all_gather"),

@@ -239,7 +239,14 @@ def test_variants_are_one_change_each(tmp_path):
     given_ = options(command(tmp_path, "--variants=all"))
     plain = tasks.trials("adsq", validation=0, split={})[0]
     runs = tasks.variant_runs(plain, given_)
-    same = {"not separated", "with likelihood", "no code_guidance", "no bit_likelihood"}  # as in the first trial
+    same = {
+        "not separated",
+        "no likelihood",
+        "with neighbours",
+        "no code_guidance",
+        "no bit_likelihood",
+        "no label_codes",
+    }  # as in the first trial
     assert [task.variant for task in runs] == [name for name in variants.VARIANTS if name not in same]
     configs = {task.variant: tasks.config_of(task, given_) for task in runs}
     shas = {config_module.sha256(config) for config in configs.values()}

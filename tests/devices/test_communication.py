@@ -22,9 +22,10 @@ def program():
     """A function from a run's settings to the shapes that its update takes and what the compiled update sends."""
 
     @functools.cache
-    def build(*, width=4, twin=True, shard_parameters=False, images=64):
+    def build(*, width=4, twin=True, shard_parameters=False, images=64, neighbours=0.0):
         config = mock_data.small_config()
         config.model.width, config.shard_parameters = width, shard_parameters
+        config.objective.weights.neighbours = neighbours
         config.objective.twin = twin
         config.eval.query_net = "fg" if twin else "ff"
         devices = jax.devices()[:DEVICES]
@@ -65,6 +66,16 @@ def test_an_update_sends_gradients_once_and_the_batchs_codes_and_statistics(prog
     assert kinds["codes"] == kinds["indices"] == kinds["label sets"] == {"all-gather"}
     assert kinds["gradient of the codes"] == {"reduce-scatter"}
     assert sum(x.purpose.startswith("BatchNorm") for x in sent) == 2 * len(jax.tree.leaves(net.batch_stats)) // 2
+
+
+# Compiles the step for four devices, twice.
+def test_the_neighbours_likelihood_sends_two_sums_an_image(program):
+    """Beside what else is sent, and its loss term: two numbers an image of the batch, and their gradient; whatever n is."""
+    (net, *_), sent = program(neighbours=0.5)
+    usual = expected(net, width=4)
+    usual["gradients and loss terms"] += 4
+    assert scaling.by_purpose(sent) == {**usual, "neighbours": 2 * 4 * 2 * BATCH}
+    assert sorted(program(neighbours=0.5, images=640)[1]) == sorted(sent)
 
 
 @pytest.mark.parametrize("twin", [True, pytest.param(False, marks=pytest.mark.slow)])

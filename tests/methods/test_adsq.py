@@ -23,11 +23,16 @@ from adsq_jax.methods import adsq, b_step, objective
 from adsq_jax.methods.method import LossInputs
 
 BATCH = np.array([4, 0, 8, 5])  # rows of the training set
-LIKELIHOOD_SCALE = 5.0
-TERMS = ("likelihood", "guidance", "code_guidance", "difference", "quantization", "bit_likelihood", "balance")
+LIKELIHOOD_SCALE, NEIGHBOUR_SCALE = 5.0, 7.0
+TERMS = ("likelihood", "neighbours", "guidance", "code_guidance", "difference", "quantization", "bit_likelihood", "balance")
 WEIGHTS = {"likelihood": 1.0, "guidance": 0.3, "difference": 2.0, "quantization": 0.5, "bit_likelihood": 0.2, "balance": 0.25}
-WEIGHTS |= {"code_guidance": 0.4, "label_codes": 0.7}
-SCALES = {"likelihood_scale": LIKELIHOOD_SCALE, "code_scale": CODE_SCALE, "cosine_scale": COSINE_SCALE}
+WEIGHTS |= {"neighbours": 0.4, "code_guidance": 0.6, "label_codes": 0.7}
+SCALES = {
+    "likelihood_scale": LIKELIHOOD_SCALE,
+    "neighbour_scale": NEIGHBOUR_SCALE,
+    "code_scale": CODE_SCALE,
+    "cosine_scale": COSINE_SCALE,
+}
 SWITCHES = {"label_net": True, "twin": True, "difference": True, "update_codes": True, "separate": True}
 
 
@@ -36,6 +41,7 @@ def plain_img_net(relaxed_codes, semantic, *, bank, bank_codes, label_semantic, 
     n, batch = len(LABELS), len(BATCH)
     terms = dict.fromkeys(TERMS, 0.0)
     for i, row in enumerate(BATCH):
+        nearness = {True: 0.0, False: 0.0}
         for j in range(n):
             similar, target, weight = pair_targets(LABELS[row], LABELS[j])
             logit = LIKELIHOOD_SCALE / BITS * float(relaxed_codes[i] @ bank[j])
@@ -43,6 +49,9 @@ def plain_img_net(relaxed_codes, semantic, *, bank, bank_codes, label_semantic, 
             terms["likelihood"] += weight * plain_likelihood(logit, similar) / (batch * n)
             terms["guidance"] += weight * plain_likelihood(cosine, similar) / (batch * n)
             terms["difference"] += (float(relaxed_codes[i] @ bank_codes[j]) / BITS - target) ** 2 / (batch * n)
+            nearness[bool(similar)] += np.exp(NEIGHBOUR_SCALE / BITS * float(relaxed_codes[i] @ bank[j]))
+        if nearness[True]:
+            terms["neighbours"] -= np.log(nearness[True] / (nearness[True] + nearness[False])) / batch
         terms["quantization"] += sum((relaxed_codes[i] - bank_codes[row]) ** 2) / BITS / batch
         terms["bit_likelihood"] -= sum(np.log((1 + relaxed_codes[i] * bank_codes[row]) / 2)) / BITS / batch
     signs, label_sets = np.where(relaxed_codes < 0, -1.0, 1.0), {"batch": LABELS[BATCH], "all": LABELS}
@@ -77,6 +86,7 @@ def img_net():
                 row_weights=np.full((1, n), 1 / (batch * n), np.float32),
                 errors=relaxed_codes - bank_codes[BATCH],
                 n_devices=1,
+                sum_over_devices=lambda x: x,
                 semantic=semantic,
                 similar_sets=objective.similarity(LABELS[BATCH], sets.sets),
                 batch_similar_sets=objective.similarity(LABELS[BATCH], sets.sets),

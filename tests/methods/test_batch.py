@@ -169,6 +169,7 @@ def test_defaults():
     np.testing.assert_allclose(inputs.row_weights, np.full((1, N), 1 / N**2), rtol=1e-6)
     assert inputs.statistics == objective.pair_statistics(objective.label_sets(batch.labels))
     assert inputs.n_devices == 1
+    assert inputs.sum_over_devices(3) == 3
     gradient = jax.grad(lambda u: loss_inputs(u, batch.labels).bank.sum() + loss_inputs(u, batch.labels).bank_codes.sum())(u)
     assert not gradient.any()
 

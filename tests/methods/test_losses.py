@@ -94,6 +94,7 @@ class Problem:
             "row_weights": np.full((1, self.n), 1 / (self.n * len(BATCH)), np.float32),
             "errors": u - self.codes[BATCH],
             "n_devices": 1,
+            "sum_over_devices": lambda x: x,
             "semantic": self.semantic,
             "similar_sets": objective.similarity(self.labels, self.sets.sets),
             "batch_similar_sets": objective.similarity(self.labels, self.sets.sets),

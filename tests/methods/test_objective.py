@@ -156,6 +156,37 @@ def test_the_objective_is_each_term_times_its_weight():
         objective.weighted(terms, {"a": 1.0}, section="label_net")
 
 
+def neighbours(logits, similar, *, row_weights=None, bound=5.0):
+    row_weights = jnp.ones((1, logits.shape[1]), jnp.float32) if row_weights is None else row_weights
+    arguments = {"row_weights": row_weights, "bound": bound, "sum_over_devices": lambda x: x}
+    return objective.neighbour_loss(jnp.asarray(logits), jnp.asarray(similar), **arguments)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_neighbours_are_a_share_of_a_softmax(seed):
+    """It is the mean of -log of the similar ones' share; neither the bound nor the weights' scale changes it."""
+    random = np.random.default_rng(seed)
+    logits = random.uniform(-5, 5, (3, 6)).astype(np.float32)
+    similar = random.random((3, 6)) < 0.4
+    similar[:, 0] = True
+    row_weights = random.uniform(0.1, 1, (1, 6)).astype(np.float32)
+    drawn = row_weights * np.exp(logits.astype(np.float64))
+    expected = -np.mean(np.log((drawn * similar).sum(axis=1) / drawn.sum(axis=1)))
+    for weights, bound in ((row_weights, 5.0), (3 * row_weights, 5.0), (row_weights, 30.0)):
+        found = neighbours(logits, similar, row_weights=weights, bound=bound)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_neighbours_at_the_edges():
+    """All similar: 0. None similar: 0, and no gradient. The farthest at the largest bound: 60, and a finite gradient."""
+    logits = jnp.array([[30.0, -30.0]])
+    assert neighbours(logits, [[True, True]], bound=30.0) == 0
+    for similar, value, gradient in (([[False, False]], 0, 0), ([[False, True]], 60, 1)):
+        found, slope = jax.value_and_grad(neighbours)(logits, np.array(similar), bound=30.0)
+        assert found == pytest.approx(value, rel=1e-5)
+        np.testing.assert_allclose(slope, [[gradient, -gradient]], atol=1e-5)
+
+
 CODE_SCALE = 7.0
 
 

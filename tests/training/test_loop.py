@@ -292,7 +292,7 @@ def first_metrics(config):
 def test_each_term_is_logged_times_its_weight():
     """Every weight changed by a factor of its own: so are the terms, and their sum is the loss, of ImgNets and LabelNet."""
     config = mock_data.small_config()
-    config.objective.weights.update(code_guidance=0.1, bit_likelihood=0.1)  # 0 if not asked for
+    config.objective.weights.update(code_guidance=0.1, neighbours=0.1, bit_likelihood=0.1)  # 0 if not asked for
     before = first_metrics(config)
     factors = {}
     for kind in before:

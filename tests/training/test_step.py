@@ -28,7 +28,7 @@ LOSS_ARRAYS = (
     "relaxed_codes", "labels", "similar", "bank", "bank_codes", "row_weights", "errors", "semantic", "similar_sets",
     "batch_similar_sets", "label_set"
 )  # fmt: skip
-WEIGHTS = {"likelihood": 1.0, "difference": 1.0, "quantization": 0.1, "bit_likelihood": 0.05, "balance": 0.1}
+WEIGHTS = {"likelihood": 1.0, "neighbours": 0.5, "difference": 1.0, "quantization": 0.1, "bit_likelihood": 0.05, "balance": 0.1}
 
 
 @cache
@@ -37,7 +37,7 @@ def losses(kind, devices, *, twin):
     config = mock_data.small_config()
     config.parallel, config.train.epochs_per_round = kind, 10
     config.objective.twin = twin
-    config.objective.weights.update(code_guidance=0.5, bit_likelihood=0.1)  # 0 if not asked for
+    config.objective.weights.update(code_guidance=0.5, neighbours=0.5, bit_likelihood=0.1)  # 0 if not asked for
     config.eval.query_net = "ff"
     setup = make_setup(config, devices=devices)
     state = init(setup)
@@ -64,6 +64,7 @@ def test_any_number_of_devices_gives_the_same_losses(kind, devices, twin):
     one, many = losses("shard_map", 1, twin=twin), losses(kind, devices, twin=twin)
     assert one[0].keys() > {
         "likelihood",
+        "neighbours",
         "code_guidance",
         "guidance",
         "difference",
@@ -298,7 +299,10 @@ def test_loss_inputs(devices):
             second_view=None,
             axis_name=AXIS,
         )
-        return {key: getattr(found, key) for key in LOSS_ARRAYS} | {"devices": jnp.int32(found.n_devices)}
+        return {key: getattr(found, key) for key in LOSS_ARRAYS} | {
+            "devices": jnp.int32(found.n_devices),
+            "total": found.sum_over_devices(found.row_weights.sum()),
+        }
 
     parts = (
         semantic,
@@ -329,4 +333,4 @@ def test_loss_inputs(devices):
     errors = relaxed - targets.codes[batch["index"]]
     np.testing.assert_allclose(found["errors"].sum(axis=0), errors, rtol=1e-5)
     assert (found["devices"] == devices).all()
-    np.testing.assert_allclose(found["row_weights"].sum(), devices / 8, rtol=1e-6)  # a pair counts 1 / 96, times devices
+    np.testing.assert_allclose(found["total"], np.full(devices, devices / 8), rtol=1e-6)  # a pair counts 1 / 96, times devices
