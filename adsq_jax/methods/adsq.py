@@ -83,8 +83,8 @@ def loss(
       weights: the weight of each term.
 
     Returns:
-      likelihood and neighbours (against the bank), difference, quantization and bit_likelihood (against the hash codes), balance and, with
-      LabelNet, code_guidance and guidance; each times its weight, float32[], without those of weight 0.
+      likelihood and neighbours (against the bank), difference, quantization and bit_likelihood (against the hash codes),
+      balance and, with LabelNet, code_guidance and guidance; each times its weight, float32[], without those of weight 0.
 
     Source: this project's reconstruction; `objective` names the source of each term.
     """

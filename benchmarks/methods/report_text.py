@@ -55,7 +55,7 @@ Up to four trials a method, two learning rates by the two choices in its `TUNING
 not on the queries. The choices were written down before a method's runs, with three exceptions. ADSQ got two terms,
 `neighbours` and `bit_likelihood`, and its choices were changed, after runs on stamps and on emoji had been seen (there
 "before neighbours", among the variants); they hold for digits, stamps and Fashion-MNIST. For CIFAR-10, Tiny-ImageNet and
-emoji they were changed once more, to its two forms of today, after some hundred trials on held-out images of these sets, and
+emoji the second was changed once more, to guidance by codes, after some hundred trials on held-out images of these sets, and
 before any run of ADSQ with the queries of CIFAR-10 and Tiny-ImageNet. DPSH, DHN and DSDH first had unweighted pairs, as in
 their papers, and merged classes ("unweighted pairs"); they were given the weights of HashNet's and ADSQ's pairs, and settings
 nearer to their papers', and were run again.
