@@ -167,7 +167,7 @@ def _end(error: BaseException) -> None:
     if isinstance(error, terminal.OutputError):
         if error.errno == errno.EPIPE:  # the reader of our output has ended: nobody reads a message
             hard_exit(1)
-        print(_error_line(f"the standard output can't be written ({error.strerror}); fix: {remedy(error)}"), file=sys.stderr)
+        terminal.print_last(_error_line(f"the standard output can't be written ({error.strerror}); fix: {remedy(error)}"))
         hard_exit(2)
     problem = str(error) if isinstance(error, InputError) else _machine_problem(error)
     if problem is not None:

@@ -51,11 +51,11 @@ def freeze_trunk(config: ConfigDict) -> None:
 
 
 def set_objective(config: ConfigDict, form: Mapping[str, Any]) -> None:
-    """Give ADSQ another form of its objective than by pairs; other methods stay as they are.
+    """Set the form of ADSQ's objective; other methods have none, and stay as they are.
 
     Args:
       config: changed in place.
-      form: BY_NEIGHBOURS or BY_CODES of methods/adsq.py, where trials on held-out images preferred it.
+      form: BY_NEIGHBOURS or BY_CODES of methods/adsq.py.
     """
     if config.method == "adsq":
         config.objective.update(ConfigDict(form))

@@ -151,8 +151,8 @@ def _check_data(config: ConfigDict) -> None:
 def _check_weights(config: ConfigDict) -> None:
     unused = {"label_codes"}  # of the B-step, not of the loss
     if "objective" in config:
-        switches = {"difference": config.objective.difference, "guidance": config.objective.label_net}
-        unused |= {name for name, on in switches.items() if not on}
+        unused |= set() if config.objective.difference else {"difference"}
+        unused |= set() if config.objective.label_net else {"guidance", "code_guidance"}
     for section in ("objective", "label_net"):
         if section in config and not any(weight for name, weight in config[section].weights.items() if name not in unused):
             raise InputError(f"config.{section}.weights are 0 for all losses in use; fix: --config.{section}.weights.NAME=1")

@@ -22,4 +22,5 @@ def get_config(argument=""):
     config.data.image_size = 112
     freeze_trunk(config)
     set_objective(config, BY_CODES)
+    config.optim.learning_rate = 2e-3
     return config

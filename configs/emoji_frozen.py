@@ -20,4 +20,5 @@ def get_config(argument=""):
     config.data.image_size = 112
     freeze_trunk(config)
     set_objective(config, BY_NEIGHBOURS)
+    config.optim.learning_rate = 2e-3
     return config

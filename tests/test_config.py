@@ -17,6 +17,7 @@ from adsq_jax import config as config_module
 from adsq_jax import config_check, methods
 from adsq_jax.data import datasets, protocols
 from adsq_jax.errors import InputError
+from adsq_jax.methods.adsq import BY_CODES, BY_NEIGHBOURS, SETTINGS
 from adsq_jax.models import backbones
 from adsq_jax.models.img_net import ImgNet
 from adsq_jax.models.label_net import LabelNet
@@ -280,6 +281,10 @@ def test_nothing_to_minimise(part):
     config_check.check(config)
     config.objective.difference = False
     error_of(config, f"config.{part}.weights are 0 for all losses in use")
+    if part == "objective":
+        config.objective.label_net = False
+        config.objective.weights.update(guidance=1.0, code_guidance=1.0)
+        error_of(config, f"config.{part}.weights are 0 for all losses in use")
 
 
 @pytest.mark.parametrize(
@@ -479,6 +484,21 @@ def test_parse_argument_refuses(argument, words):
 def test_defaults_agree():
     """ADSQ has the same defaults in a config and in Python."""
     assert config_module.default().objective.to_dict() == methods.adsq.settings
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [("cifar10_frozen", BY_CODES), ("imagenet100_frozen", BY_CODES), ("emoji_frozen", BY_NEIGHBOURS), ("digits", SETTINGS)],
+)
+def test_the_form_of_adsqs_objective(name, form):
+    """A config has the form for ADSQ, with every weight, five of them in the loss; other methods have none."""
+    (path,) = (path for path in FILES if path.stem == name)
+    objective = load(path).objective
+    assert objective.separate == form["separate"]
+    assert objective.weights.to_dict() == form["weights"]
+    assert form["weights"].keys() == SETTINGS["weights"].keys()
+    assert sum(weight > 0 for term, weight in form["weights"].items() if term != "label_codes") == 5
+    assert "objective" not in load(path, "method=dseh")
 
 
 def test_from_argument():

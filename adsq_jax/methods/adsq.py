@@ -147,7 +147,7 @@ def method(
       twin: train two ImgNets, not one.
       difference: use the difference loss, in the ImgNets and in the B-step.
       update_codes: run the B-step after each round.
-      separate: move LabelNet's hash codes apart.
+      separate: move LabelNet's hash codes apart; without LabelNet, nothing.
       likelihood_scale: as in `loss`.
       neighbour_scale: as in `loss`.
       cosine_scale: as in `loss`.
@@ -155,8 +155,12 @@ def method(
       weights: of the terms of `loss`; and label_codes, in the B-step.
     """
     used = dict(weights) if difference else {**weights, "difference": 0.0}
-    scales: dict[str, Any] = {"likelihood_scale": likelihood_scale, "neighbour_scale": neighbour_scale}
-    scales |= {"cosine_scale": cosine_scale, "code_scale": code_scale}
+    scales: dict[str, Any] = {
+        "likelihood_scale": likelihood_scale,
+        "neighbour_scale": neighbour_scale,
+        "cosine_scale": cosine_scale,
+        "code_scale": code_scale,
+    }
     step: Any = partial(
         b_step.update_codes,
         difference_weight=used["difference"],

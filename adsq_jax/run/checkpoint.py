@@ -103,7 +103,8 @@ class Checkpoints:
         """Return state and info of the newest intact checkpoint, or None; newer, damaged ones move to `damaged_checkpoints`.
 
         Raises:
-          InputError: an intact checkpoint has another structure, other shapes or dtypes than the template; it is left alone.
+          InputError: an intact checkpoint has another structure, other shapes or dtypes than the template, or is of
+            another version of this package; it is left alone.
         """
         template = self._cut_padding(template)
         while (step := self._newest_intact()) >= 0:
@@ -116,6 +117,11 @@ class Checkpoints:
                     raise InputError(
                         f"checkpoint {step} in {self._directory} can't be read ({first_line(error)}); fix: move it away, then "
                         "run the same command again"
+                    ) from error
+                if "tree structures do not match" in str(error):
+                    raise InputError(
+                        f"expected a checkpoint of this version of adsq_jax, got another's in {self._directory / str(step)}; "
+                        "fix: use that version, or another folder"
                     ) from error
                 # the hashes match, but a full disk may have cut files short before they were hashed
                 logging.warning("checkpoint %d is damaged: %s", step, first_line(error))

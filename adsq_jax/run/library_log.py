@@ -46,8 +46,8 @@ class _Log(logging.Filter):
 def writing(directory: Path) -> Iterator[None]:
     """Inside, write tracebacks of libraries, and of threads, to a file in the folder of a run.
 
-    In an object store, which can't append to a file, they go to standard error as ever. After an error, those that a
-    library's threads in C++ raise later, which name no object, still go to the file.
+    In an object store, which can't append to a file, they go to standard error as ever. After an error, what a
+    library's threads in C++ raise later still goes to the file: it is known by naming no object.
     """
     if storage.is_remote(directory):
         yield

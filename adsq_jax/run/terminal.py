@@ -64,7 +64,6 @@ class Stream:
 
     def write_last(self, text: str) -> None:
         """Write a text, and lose what anybody else writes beside it or after it."""
-        self.flush()
         try:
             kept = os.dup(self._stream.fileno())
         except (OSError, ValueError):  # it has no file descriptor
@@ -133,7 +132,7 @@ def outlive_reader() -> None:
 
 
 def print_last(text: str) -> None:
-    """Print a line to standard error, whole, as what the user is to read: what libraries write from then on is lost."""
+    """Print a line to standard error, whole, as the last: what libraries write from then on is lost."""
     if isinstance(sys.stderr, Stream):
         sys.stderr.write_last(f"{text}\n")
     else:

@@ -30,7 +30,7 @@ def init(setup: TrainSetup, *, seed: int | None = None) -> TrainState:
     if setup.label_net is not None:
         params = jax.jit(setup.label_net.init)(keys[0], setup.sets.sets)["params"]
         separated = jnp.zeros((len(setup.sets.sets), setup.bits), jnp.int8) if setup.method.separate else None
-        label_net = LabelNetState(params=params, opt_state=setup.label_net_optimizer.init(params), codes=separated)
+        label_net = LabelNetState(params=params, opt_state=setup.label_net_optimizer.init(params), separated=separated)
     given: dict[str, Any] = {}  # the trunk's variables that a file of weights holds
     if setup.pretrained is not None:
         given = {kind: {"backbone": tree} for kind, tree in setup.pretrained.variables.items()}

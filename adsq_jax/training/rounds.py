@@ -24,7 +24,7 @@ from adsq_jax.inference.encoder import HeadEncoder
 from adsq_jax.methods import separation
 from adsq_jax.run.metrics_log import MetricsLog, SilentLog, format_metrics
 from adsq_jax.training import frozen_features
-from adsq_jax.training.guidance import guidance
+from adsq_jax.training.guidance import guidance, label_net_outputs
 from adsq_jax.training.init import global_rows, to_local_rows
 from adsq_jax.training.metrics_buffer import MetricsBuffer, NotFinite, TimedBatches
 from adsq_jax.training.setup import TARGET_SPECS, TrainSetup
@@ -104,14 +104,14 @@ def _train_label_net(
 def _separate(setup: TrainSetup, label_net: LabelNetState, *, log: MetricsLog) -> LabelNetState:
     if not setup.method.separate:
         return label_net
-    _, relaxed_codes, _ = setup.label_net_apply({"params": label_net.params}, setup.sets.sets)
-    similar, relaxed = setup.similar_sets, np.asarray(relaxed_codes)
+    similar, relaxed = setup.similar_sets, np.asarray(label_net_outputs(setup, label_net.params)[1])
     hash_codes = separation.separated(relaxed, similar=similar)
-    before, after = (separation.smallest_distance(found, similar=similar) for found in (codes.binarize(relaxed), hash_codes))
+    before = separation.smallest_distance(codes.binarize(relaxed), similar=similar)
+    after = separation.smallest_distance(hash_codes, similar=similar)
     log.say(
         f"LabelNet's codes: at least {after} of {setup.bits} bits between label sets without a common label ({before} before)"
     )
-    return replace(label_net, codes=jnp.asarray(hash_codes))
+    return replace(label_net, separated=jnp.asarray(hash_codes))
 
 
 def targets(setup: TrainSetup, state: TrainState, *, net: str) -> Targets:

@@ -19,7 +19,7 @@ class LabelNetState:
 
     params: Tree
     opt_state: Tree
-    codes: jax.Array | None = None  # int8[m, bits] in {-1, +1}, 0 until LabelNet is trained; None without `Method.separate`
+    separated: jax.Array | None = None  # int8[m, bits] in {-1, +1}, 0 until LabelNet is trained; None without `Method.separate`
 
 
 @register_dataclass

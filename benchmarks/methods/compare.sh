@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Makes RESULTS.md and docs/results/: every method on four sets with a frozen trunk and on digits; ADSQ and its nearest baselines
 # on harder data; variants of ADSQ; last Fashion-MNIST end to end, for ADSQ and the six baselines that were best by then. Can be
-# stopped and repeated at any time; one core takes a day.
+# stopped and repeated at any time; one core takes a day. Lines of an earlier config are refused: ADSQ's of stamps, digits and
+# Fashion-MNIST, and those of variants and conditions, are from before its form by codes, and must be removed before a repetition.
 # Needs dataset-fashion-mnist, tuxpaint-stamps-default, npm, pip install -e '.[pretrained,test]', and the pictures that the headers
 # of configs/cifar10_frozen.py and configs/imagenet100_frozen.py name.
 #

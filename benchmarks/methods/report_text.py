@@ -37,7 +37,7 @@ SENTENCES = """1. **Where ADSQ is above** every baseline that was run (every one
    `adsq_jax/methods/`, on the same networks and data.
 4. **What was not measured**: NUS-WIDE and COCO, whose protocols are here but whose pictures were not at hand{missing}. On
    Fashion-MNIST, digits and stamps three methods ran in an earlier form: CSQ and OrthoHash before their hash centers were
-   separated, and ADSQ before its second form, by codes.
+   separated, and ADSQ before its form by codes.
 5. **How to make it again**: `benchmarks/methods/compare.sh` trains, one line a run in `{folder}/SET/runs.jsonl`, and
    `python -m benchmarks.methods.report --write` makes these pages from the lines, no number typed by hand.
 """
@@ -46,7 +46,7 @@ SET_HEAD = """# {title}
 How to read the tables: [RESULTS.md](../../RESULTS.md). Every trial: [tuning](tuning.md).
 {note}"""
 VARIANTS = f"""A variant (both) is compared with {BOTH}, a variant (f) with {ALONE}. Rows without a difference are baselines'
-variants. Those with unweighted pairs, before neighbours, or with neighbours in their names are of earlier code.
+variants. Variants of ADSQ before 2026-11-29 are changes of its form by neighbours, or of earlier code.
 
 """
 TUNING = """# Tuning

@@ -106,7 +106,7 @@ class Ours:
         self.setup, self.case = make_setup(case), case
         self.state, self.metrics = init(self.setup), {}
         self.pixels = np.stack([self.setup.data.source.image(row, shorter_side=0) for row in range(case.images)])
-        bank = np.asarray(guidance(self.setup, self.state).relaxed_codes)[self.setup.sets.set_index]
+        bank = np.asarray(guidance(self.setup, self.state).codes)[self.setup.sets.set_index]
         codes = np.where(bank < 0, -1, 1).astype(np.int8)
         devices, specs = self.setup.devices, self.setup.specs.img_nets
         self.targets = replace(rounds.targets(self.setup, self.state, net="f"), bank=bank, codes=codes)

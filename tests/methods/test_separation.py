@@ -18,15 +18,15 @@ def crowding(hash_codes, similar):
     return sum(4.0 ** -distance(hash_codes[i], hash_codes[j]) for i in range(m) for j in range(i) if not similar[i, j])
 
 
-def problem(seed, m, bits, *, classes=4):
+def problem(seed, m, bits):
     """Relaxed codes of random label sets, and which of these share a label."""
     random = np.random.default_rng(seed)
-    labels = random.random((m, classes)) < 0.4
+    labels = random.random((m, 4)) < 0.4
     return random.uniform(-1, 1, (m, bits)).astype(np.float32), (labels[:, None] & labels[None]).any(axis=2)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 7), st.integers(1, 8))
-def test_no_single_flip_brings_dissimilar_codes_farther_apart(seed, m, bits):
+def test_no_single_flip_lowers_the_sum(seed, m, bits):
     """The sum is at most that of the signs, and every flip of one bit leaves it or makes it larger."""
     relaxed_codes, similar = problem(seed, m, bits)
     found = separation.separated(relaxed_codes, similar=similar)
@@ -41,7 +41,7 @@ def test_no_single_flip_brings_dissimilar_codes_farther_apart(seed, m, bits):
 
 
 @pytest.mark.parametrize(
-    ("m", "bits", "least"), [(10, 12, 6), (10, 24, 12), (10, 48, 25), (100, 12, 2), (100, 24, 8), (100, 48, 19)]
+    ("m", "bits", "least"), [(10, 12, 6), (10, 24, 12), (10, 48, 26), (100, 12, 3), (100, 24, 8), (100, 48, 20)]
 )
 def test_distances_of_classes(m, bits, least):
     """Those of README and docstring; four of five bits stay."""

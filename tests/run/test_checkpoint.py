@@ -215,6 +215,18 @@ def test_state_of_another_shape(open_checkpoints, other, key):
     assert_same_bits(checkpoints.restore(make_state(1))[0], make_state(10))
 
 
+def test_a_state_of_another_version(open_checkpoints):
+    """A checkpoint without an entry that is None today is refused in one line, and stays."""
+    checkpoints = open_checkpoints()
+    checkpoints.save(0, {"params": np.ones(3)}, info={}, measured=None)
+    with pytest.raises(
+        InputError, match=r"expected a checkpoint of this version of adsq_jax, got another's in .*; fix: "
+    ) as caught:
+        checkpoints.restore({"params": np.zeros(3), "separated": None})
+    assert "\n" not in str(caught.value)
+    assert checkpoints.steps() == [0]
+
+
 def test_a_full_disk(open_checkpoints):
     """A failed save is one line with the reason; the previous checkpoint stays, and a later save succeeds."""
     checkpoints = open_checkpoints()

@@ -13,9 +13,11 @@ from support.runs import make_setup, on_devices, run, same, stop_at_batch, train
 
 from adsq_jax.errors import InputError, Stopped
 from adsq_jax.methods import separation
+from adsq_jax.methods.adsq import BY_CODES
 from adsq_jax.run.checkpoint import Checkpoints
 from adsq_jax.training import init, loop, rounds
-from adsq_jax.training.guidance import guidance
+from adsq_jax.training.guidance import guidance, label_net_outputs
+from adsq_jax.training.metrics_buffer import NotFinite
 
 TRAINED = {"digits": 8, "emoji_frozen": 8, "cifar10": 32, "nuswide": 32}  # a config for each network, and its images' side
 # a ResNet compiles for half a minute
@@ -227,7 +229,7 @@ def test_label_nets_codes_are_separated():
     state = rounds.train_label_net(setup, init(setup))
     _, relaxed, _ = setup.label_net_apply({"params": state.label_net.params}, setup.sets.sets)
     signs, similar = np.where(np.asarray(relaxed) < 0, -1, 1), setup.similar_sets
-    found = np.asarray(state.label_net.codes)
+    found = np.asarray(state.label_net.separated)
     assert separation.smallest_distance(found, similar=similar) > separation.smallest_distance(signs, similar=similar)
     np.testing.assert_array_equal(guidance(setup, state).codes, found)
     np.testing.assert_array_equal(state.codes, found[setup.sets.set_index])
@@ -235,8 +237,30 @@ def test_label_nets_codes_are_separated():
     config.objective.separate = False
     setup = make_setup(config)
     state = rounds.train_label_net(setup, init(setup))
-    assert state.label_net.codes is None
+    assert state.label_net.separated is None
     np.testing.assert_array_equal(guidance(setup, state).codes, relaxed)
+
+
+def test_a_run_with_separated_codes_goes_on(tmp_path, monkeypatch):
+    """Stopped in its second round and resumed, it ends as if it had not stopped, with the same separated codes."""
+    config = mock_data.small_config()
+    config.objective.update(BY_CODES)
+    _, state = train(make_setup(config), directory=tmp_path / "whole")
+    setup = make_setup(config)
+    stop_at_batch(11, setup, monkeypatch)
+    with pytest.raises(Stopped):
+        train(setup, directory=tmp_path / "parts")
+    _, parts = train(make_setup(config), directory=tmp_path / "parts")
+    assert same(state, parts)
+    np.testing.assert_array_equal(parts.label_net.separated, state.label_net.separated)
+
+
+def test_a_label_net_that_diverged():
+    """Its codes aren't separated: the error names it."""
+    setup = make_setup(mock_data.small_config())
+    params = jax.tree.map(lambda x: x * np.nan, init(setup).label_net.params)
+    with pytest.raises(NotFinite, match="LabelNet, after its last step: relaxed codes not finite"):
+        label_net_outputs(setup, params)
 
 
 def test_no_label_net(tmp_path):
