@@ -31,7 +31,8 @@ differences that are above or below. Settings come from up to four trials a meth
 ([tuning](docs/results/tuning.md)).
 """
 SENTENCES = """1. **Where ADSQ is above** every baseline that was run (every one-network baseline for ADSQ (f)): {above}.
-2. **Where it isn't**: below at least one baseline (in brackets the highest): {below}; neither at the other places.
+2. **Where it isn't**: below at least one baseline (in brackets the highest): {below}; neither at the other places. Why isn't
+   measured yet; DHD alone trains on two views of each image, and GreedyHash alone learns to classify the signs themselves.
 3. **What is reconstructed**: the ADSQ paper's equations were not available, so its objective is this project's, built from the
    abstract, a survey and related methods; the other methods follow their papers, with deviations named in
    `adsq_jax/methods/`, on the same networks and data.
