@@ -16,14 +16,12 @@ stamps() { python -m benchmarks.methods.compare --jobs="$jobs" --config=configs/
 emoji() {
   python -m benchmarks.methods.compare --jobs="$jobs" --config=configs/emoji_frozen.py --held-out=data.lists=data/emoji/validation "$@"
 }
-cifar() { python -m benchmarks.methods.compare --jobs="$jobs" --config=configs/cifar10_frozen.py --validation=1000 "$@"; }
-imagenet() { python -m benchmarks.methods.compare --jobs="$jobs" --config=configs/imagenet100_frozen.py --validation=2600 "$@"; }
 fashion() { # 12 epochs a network, not the config's 30
   python -m benchmarks.methods.compare --jobs="$jobs" --config=configs/fashion_mnist.py --validation=1000 --set=train.rounds=4 "$@"
 }
 
-cifar
-imagenet
+python -m benchmarks.methods.compare --jobs="$jobs" --config=configs/cifar10_frozen.py --validation=1000
+python -m benchmarks.methods.compare --jobs="$jobs" --config=configs/imagenet100_frozen.py --validation=2600
 stamps
 emoji
 python -m benchmarks.methods.compare --jobs="$jobs" --config=configs/digits.py --validation=300

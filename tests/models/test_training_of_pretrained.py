@@ -68,7 +68,7 @@ def test_a_file_that_changed_between_two_sittings(short_file, tmp_path):
 def steps(setup, count):
     """Return f before and after its first updates against LabelNet's codes, and their losses."""
     state = training.init(setup)
-    bank = guidance(setup, state).relaxed_codes[setup.sets.set_index]
+    bank = guidance(setup, state).codes[setup.sets.set_index]
     fixed = replace(training.targets(setup, state, net="f"), bank=bank)
     epochs = (data.batches(setup.data, batch_size=setup.batch_size, seed=0, epoch=epoch) for epoch in itertools.count())
     before, losses = state.img_nets["f"], []
