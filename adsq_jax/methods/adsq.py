@@ -155,12 +155,14 @@ def method(
       weights: of the terms of `loss`; and label_codes, in the B-step.
     """
     used = dict(weights) if difference else {**weights, "difference": 0.0}
-    scales: dict[str, Any] = {
-        "likelihood_scale": likelihood_scale,
-        "neighbour_scale": neighbour_scale,
-        "cosine_scale": cosine_scale,
-        "code_scale": code_scale,
-    }
+    terms = partial(
+        loss,
+        likelihood_scale=likelihood_scale,
+        neighbour_scale=neighbour_scale,
+        cosine_scale=cosine_scale,
+        code_scale=code_scale,
+        weights=used,
+    )
     step: Any = partial(
         b_step.update_codes,
         difference_weight=used["difference"],
@@ -169,7 +171,7 @@ def method(
         label_code_weight=used["label_codes"],
     )
     return Method(
-        loss=partial(loss, **scales, weights=used),
+        loss=terms,
         update_codes=step,
         every_round=update_codes,
         twin=twin,

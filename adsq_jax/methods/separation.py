@@ -25,10 +25,10 @@ def separated(relaxed_codes: np.ndarray, *, similar: np.ndarray) -> np.ndarray:
     Source: this project. CSQ, Yuan et al., CVPR 2020, takes codes from Hadamard matrices: far apart, but near no given ones.
     """
     b = codes.signs(relaxed_codes.astype(np.float64))  # [m, bits]
-    bits = b.shape[1]
+    bits, apart = b.shape[1], _apart(similar)
     for _ in range(MAX_SWEEPS):
         before = b.copy()
-        for i, others in enumerate(_apart(similar)):
+        for i, others in enumerate(apart):
             products = b @ b[i]  # [m]; distance = (bits - product) / 2
             while True:
                 # A flip of bit k turns the term t of a pair into t / 4 where the two had the same bit, else into 4 t: a change
