@@ -63,7 +63,7 @@ def arguments(given: Sequence[str] | None) -> dict[str, Any]:
         action="append",
         metavar="KEY=VALUE",
         help="in place of --validation: a config key of the trials' own split, for instance data.lists=FOLDER, for images "
-        "that a random draw must not separate",
+        "that a random draw must not separate; given again, of a further one: a trial's score is the mean over them",
     )
     parser.add_argument("--jobs", type=int, help="runs at a time, each on its part of the cores; default: 1")
     parser.add_argument("--out", type=storage.path, help=f"the folder of the results; default: {Options.out}")
@@ -71,7 +71,9 @@ def arguments(given: Sequence[str] | None) -> dict[str, Any]:
         "--work", type=storage.path, help=f"the folder of runs in progress and of features; default: {Options.work}"
     )
     asked = vars(parser.parse_args(given))
-    return asked | {key: dict(map(tasks.read_setting, asked[key])) for key in ("settings", "held_out") if key in asked}
+    settings = {key: list(map(tasks.read_setting, asked[key])) for key in ("settings", "held_out") if key in asked}
+    read = {"settings": dict, "held_out": tasks.read_folds}
+    return asked | {key: read[key](pairs) for key, pairs in settings.items()}
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -102,7 +104,7 @@ def compare(
     budgets: Sequence[str] = Options.budgets,
     settings: Mapping[str, Any] | None = None,
     validation: int = Options.validation,
-    held_out: Mapping[str, Any] | None = None,
+    held_out: Sequence[Mapping[str, Any]] = Options.held_out,
     jobs: int = Options.jobs,
     out: Path = Options.out,
     work: Path = Options.work,
@@ -123,7 +125,7 @@ def compare(
       budgets: names of `tasks.BUDGETS`, or "all": train one-network methods for longer, or two of their networks.
       settings: config keys of all runs.
       validation: training images held out in trials, an even number; 0: a fifth.
-      held_out: in place of `validation`, config keys of the trials' own split.
+      held_out: in place of `validation`, the config keys of each fold of the trials; a trial's score is the folds' mean.
       jobs: runs at a time, each on its part of the cores.
       out: the folder of the results.
       work: the folder of runs in progress and of features.
@@ -147,7 +149,7 @@ def compare(
         budgets=budgets,
         settings=settings or {},
         validation=validation,
-        held_out=held_out or {},
+        held_out=held_out,
         jobs=jobs,
         out=out,
         work=work,
@@ -168,14 +170,11 @@ def run(options: Options) -> list[Task]:
     check(options)
     best = {method: Task(method, TRIAL_BITS, TRIAL_SEED, {}) for method in options.methods}
     if options.trials:
-        validation = held_out(options)
-        trials = {method: trials_of(method, options, validation=validation) for method in options.methods}
+        folds = folds_of(options)
+        trials = {method: tasks.trials(method, folds=folds, count=options.trials) for method in options.methods}
         work([task for several in trials.values() for task in several], path, options)
         finished = read_finished(path)
-        best = {
-            method: max(several, key=lambda task: finished[task.name]["map"])._replace(validation=0, held_out={})
-            for method, several in trials.items()
-        }
+        best = {method: tasks.best_trial(several, finished) for method, several in trials.items()}
     if options.variants:
         wanted = tasks.variant_runs(best[ADSQ], options)
     else:
@@ -192,11 +191,6 @@ def run(options: Options) -> list[Task]:
 def results_path(options: Options) -> Path:
     """Return the file of the data set's runs."""
     return options.out / tasks.set_name(options.config) / run_file.NAME
-
-
-def trials_of(method: str, options: Options, *, validation: int) -> list[Task]:
-    """Return the trials of a method that are asked for."""
-    return tasks.trials(method, validation=validation, split=options.held_out, count=options.trials)
 
 
 def table(options: Options, wanted: list[Task]) -> str:
@@ -238,13 +232,18 @@ def check(options: Options) -> None:
         raise InputError(f"--trials={options.trials}: expected 0 to {TRIALS}")
     if (options.held_out or options.validation) and not options.trials:
         raise InputError("--validation and --held-out are for trials, and --trials=0 asks for none: leave them out")
-    tuned = {key for method in options.methods for task in trials_of(method, options, validation=0) for key in task.changes}
+    tuned = {
+        key
+        for method in options.methods
+        for task in tasks.trials(method, folds=[tasks.Fold(0)], count=options.trials)
+        for key in task.changes
+    }
     wrong = [key for key in options.settings if key in tuned.union(tasks.TASK_KEYS)]
     if wrong:
         raise InputError(
             f"--set {wrong[0]}: it differs between runs: leave it to --methods, --bits, --seeds, --validation and the trials"
         )
-    others = [key for key in options.held_out if not key.startswith("data.")]
+    others = [key for fold in options.held_out for key in fold if not key.startswith("data.")]
     if others:
         raise InputError(f"--held-out {others[0]}: expected a key of config.data, as data.lists=FOLDER")
     if options.held_out and options.validation:
@@ -265,8 +264,8 @@ def check(options: Options) -> None:
         tasks.config_of(Task(options.methods[0], TRIAL_BITS, seed, {}), options)
 
 
-def held_out(options: Options) -> int:
-    """Return the number of training images that the trials hold out.
+def folds_of(options: Options) -> list[tasks.Fold]:
+    """Return the splits that the trials are tuned on.
 
     Raises:
       InputError: --validation isn't an even number of training images, --held-out has other images than training images or
@@ -276,21 +275,25 @@ def held_out(options: Options) -> int:
     dataset = datasets.load(config_module.data_settings(tasks.config_of(task, options)))
     n_train = len(dataset.split.train)
     if options.held_out:
-        config = tasks.config_of(task._replace(held_out=options.held_out), options)
-        tuning = datasets.load(config_module.data_settings(config))
         known = {dataset.source.name(int(row)) for row in dataset.split.train}
-        others = {tuning.source.name(int(row)) for rows in tuning.split for row in rows} - known
-        if others:
-            raise InputError(f"--held-out: {min(others)} is no training image of {options.config}: give a split of these alone")
-        if len(tuning.split.train) >= n_train:
-            raise InputError(f"--held-out: it trains on all {n_train} training images: leave some of them for validation")
-        return n_train - len(tuning.split.train)
+        return [own_fold(fold, task, options, known=known) for fold in options.held_out]
     validation = options.validation or int(HELD_OUT * n_train) // 2 * 2
     if validation % 2 or not 2 <= validation < n_train:
         raise InputError(
             f"--validation={validation} must be an even number, at least 2 and below the {n_train} training images"
         )
-    return validation
+    return [tasks.Fold(validation)]
+
+
+def own_fold(keys: Mapping[str, Any], task: Task, options: Options, *, known: set[str]) -> tasks.Fold:
+    """Check a fold of --held-out against the names of the training images."""
+    tuning = datasets.load(config_module.data_settings(tasks.config_of(task._replace(held_out=keys), options)))
+    others = {tuning.source.name(int(row)) for rows in tuning.split for row in rows} - known
+    if others:
+        raise InputError(f"--held-out: {min(others)} is no training image of {options.config}: give a split of these alone")
+    if len(tuning.split.train) >= len(known):
+        raise InputError(f"--held-out: it trains on all {len(known)} training images: leave some of them for validation")
+    return tasks.Fold(len(known) - len(tuning.split.train), keys)
 
 
 def read_finished(path: Path) -> dict[str, dict[str, Any]]:

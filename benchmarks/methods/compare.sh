@@ -14,7 +14,8 @@ jobs=${1:-2}
 
 stamps() { python -m benchmarks.methods.compare --jobs="$jobs" --config=configs/stamps.py --validation=200 "$@"; }
 emoji() {
-  python -m benchmarks.methods.compare --jobs="$jobs" --config=configs/emoji_frozen.py --held-out=data.lists=data/emoji/validation "$@"
+  python -m benchmarks.methods.compare --jobs="$jobs" --config=configs/emoji_frozen.py \
+    --held-out=data.lists=data/emoji/validation{,_2,_3} "$@"
 }
 fashion() { # 12 epochs a network, not the config's 30
   python -m benchmarks.methods.compare --jobs="$jobs" --config=configs/fashion_mnist.py --validation=1000 --set=train.rounds=4 "$@"

@@ -5,8 +5,8 @@
 Takes the npm packages emoji-datasource-google and emoji-datasource-twitter, version 16.0.0: 3,786 pictures of 64x64 in each, of
 1,911 emoji; the others are their skin tones. A picture's labels are its emoji's subcategory and the words of its name that at
 least eight emoji have. All pictures of an emoji, of either vendor and of any skin tone, are in the same part: a tenth of the
-emoji are queries, the rest is the database, four tenths are for training. OUT/validation has lists for tuning, drawn from these
-four tenths in the same way.
+emoji are queries, the rest is the database, four tenths are for training. OUT/validation, OUT/validation_2 and OUT/validation_3
+have lists for tuning, drawn from these four tenths in the same way, each with other queries: a single one has few of them.
 
 Licences: the packages' code and emoji.json are MIT (Cal Henderson); Google's pictures (Noto) are Apache-2.0, Twitter's
 (Twemoji) CC BY 4.0. They are downloaded, and not part of this repository.
@@ -61,21 +61,24 @@ PARTS = {  # where each list begins and ends, from 0 to 1, in a random order of 
     "query": (0.0, 0.1),
     "train": (0.1, 0.5),
     "database": (0.1, 1.0),
-    "validation/query": (0.1, 0.14),  # a fifth of the training emoji is held out, half of it as queries
-    "validation/train": (0.18, 0.5),
-    "validation/database": (0.14, 0.212),  # four ninths of it are for training, as in the whole database
+}
+FOLDS = {"validation": 0.0, "validation_2": 0.08, "validation_3": 0.16}  # how far the training emoji are shifted, of 0.4
+FOLD_PARTS = {
+    "query": (0.1, 0.14),  # a fifth of the training emoji is held out, half of it as queries
+    "train": (0.18, 0.5),
+    "database": (0.14, 0.212),  # four ninths of it are for training, as in the whole database
 }
 
 
 def make_lists(emojis: list[dict], *, seed: int = 0) -> tuple[list[str], dict[str, list[str]]]:
-    """Return the classes, and the lines of each list of PARTS."""
+    """Return the classes, and the lines of each list of PARTS and, by FOLD/LIST, of FOLD_PARTS."""
     counts = Counter(word for emoji in emojis for word in label_words(emoji))
     classes = sorted(word for word, count in counts.items() if count >= FEWEST)
     labelled = [emoji for emoji in emojis if label_words(emoji) & set(classes)]
     order = np.random.default_rng(seed).permutation(len(labelled))
     position = np.empty(len(order))
     position[order] = np.arange(len(order)) / len(order)  # of each emoji, from 0 to 1
-    lists: dict[str, list[str]] = {part: [] for part in PARTS}
+    lists: dict[str, list[str]] = {part: [] for part in [*PARTS, *(f"{fold}/{part}" for fold in FOLDS for part in FOLD_PARTS)]}
     for emoji, at in zip(labelled, position, strict=True):
         labels = " ".join(str(int(word in label_words(emoji))) for word in classes)
         pictures = [emoji, *emoji.get("skin_variations", {}).values()]
@@ -83,6 +86,11 @@ def make_lists(emojis: list[dict], *, seed: int = 0) -> tuple[list[str], dict[st
             lines = [f"{vendor}/{p['image']} {labels}" for p in pictures if p[f"has_img_{vendor}"]]
             for part, (first, last) in PARTS.items():
                 lists[part] += lines if first <= at < last else []
+            first, last = PARTS["train"]
+            for fold, shift in FOLDS.items() if first <= at < last else ():
+                shifted = first + (at - first - shift) % (last - first)
+                for part, (begin, end) in FOLD_PARTS.items():
+                    lists[f"{fold}/{part}"] += lines if begin <= shifted < end else []
     return classes, lists
 
 
@@ -98,7 +106,7 @@ def main() -> None:
     except (OSError, subprocess.CalledProcessError) as error:
         sys.exit(f"error: npm couldn't download the packages ({error}): install npm, and check that it reaches a registry")
     classes, lists = make_lists(emojis)
-    for folder in (out, out / "validation"):
+    for folder in (out, *(out / fold for fold in FOLDS)):
         folder.mkdir(exist_ok=True)
         (folder / "classes.txt").write_text("\n".join(classes) + "\n")
     for part, lines in lists.items():

@@ -137,7 +137,7 @@ def identity(task: Task, options: Options) -> dict[str, Any]:
         "set": tasks.set_name(options.config),
         **{
             name: getattr(task, name)
-            for name in ("method", "variant", "budget", "condition", "bits", "seed", "trial", "validation")
+            for name in ("method", "variant", "budget", "condition", "bits", "seed", "trial", "fold", "validation")
         },
         "settings": {key.removeprefix("baseline."): value for key, value in task.changes.items()},
         "settings_of_all": dict(options.settings),

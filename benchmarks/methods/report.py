@@ -338,7 +338,7 @@ def how_made(runs: list[dict[str, Any]]) -> str:
 
 
 def tuning_page(sets: list[Set]) -> str:
-    """Write the appendix: a row a trial; the trial whose settings a method's runs take is marked."""
+    """Write the appendix: a row a trial, the mean over its folds; the trial whose settings a method's runs take is marked."""
     return TUNING + "".join(f"\n## {title(one)}\n\n{trials_table(one)}" for one in sets if one.trials)
 
 
@@ -348,14 +348,18 @@ def trials_table(one: Set) -> str:
     for run in (*one.runs, *one.variants):
         chosen.setdefault((run["method"], run["variant"]), set()).add(run["trial"])
     rows = []
-    for trial in sorted(one.trials, key=lambda trial: (trial["method"], trial["variant"], trial["trial"])):
-        key = trial["method"], trial["variant"]
+    folds: dict[tuple[str, str], dict[int, list[dict[str, Any]]]] = {}
+    for line in one.trials:
+        folds.setdefault((line["method"], line["variant"]), {}).setdefault(line["trial"], []).append(line)
+    for key, trials in sorted(folds.items()):
         name = " ".join(filter(None, (display_name(key[0]), key[1])))
-        best = max(other["map"] for other in one.trials if (other["method"], other["variant"]) == key)
-        value = f"{trial['map']:.4f}" + (" (best)" if trial["map"] == best else "")
-        mark = "**chosen**" if trial["trial"] in chosen.get(key, ()) else ""
-        rest = [f"{trial['validation']:,}", f"{trial['bits']}, {trial['seed']}", f"{trial['seconds']:,.0f}", trial["date"]]
-        rows.append([name, str(trial["trial"]), settings_text(trial["settings"]), value, mark, *rest])
+        scores = {trial: mean(line["map"] for line in lines) for trial, lines in trials.items()}
+        for trial, lines in sorted(trials.items()):
+            value = f"{scores[trial]:.4f}" + (" (best)" if scores[trial] == max(scores.values()) else "")
+            mark = "**chosen**" if trial in chosen.get(key, ()) else ""
+            held = ", ".join(f"{line['validation']:,}" for line in lines)
+            rest = [held, f"{lines[0]['bits']}, {lines[0]['seed']}", f"{mean(line['seconds'] for line in lines):,.0f}"]
+            rows.append([name, str(trial), settings_text(lines[0]["settings"]), value, mark, *rest, lines[-1]["date"]])
     head = ["method", "trial", "settings", "validation mAP", "runs take", "images held out", "bits, seed", "seconds", "date"]
     return markdown(head, rows)
 

@@ -53,11 +53,11 @@ variants. Variants of ADSQ before 2026-11-29 are changes of its form by neighbou
 TUNING = """# Tuning
 
 Up to four trials a method, two learning rates by the two choices in its `TUNING_GRID`, on training images that were held out,
-not on the queries. The choices were written down before a method's runs, with three exceptions. ADSQ got two terms,
-`neighbours` and `bit_likelihood`, and its choices were changed, after runs on stamps and on emoji had been seen (there
-"before neighbours", among the variants); they hold for digits, stamps and Fashion-MNIST. For CIFAR-10, Tiny-ImageNet and
-emoji the second was changed once more, to guidance by codes, after some hundred trials on held-out images of these sets, and
-before any run of ADSQ with the queries of CIFAR-10 and Tiny-ImageNet. DPSH, DHN and DSDH first had unweighted pairs, as in
-their papers, and merged classes ("unweighted pairs"); they were given the weights of HashNet's and ADSQ's pairs, and settings
-nearer to their papers', and were run again.
+not on the queries; on emoji a trial is the mean over three such splits ("images held out" has the number of each). The choices
+were written down before a method's runs, with three exceptions. ADSQ got two terms, `neighbours` and `bit_likelihood`, and its
+choices were changed, after runs on stamps and on emoji had been seen (there "before neighbours", among the variants); they hold
+for digits, stamps and Fashion-MNIST. For CIFAR-10, Tiny-ImageNet and emoji the second was changed once more, to guidance by
+codes, after some hundred trials on held-out images of these sets, and before any run of ADSQ with the queries of CIFAR-10 and
+Tiny-ImageNet. DPSH, DHN and DSDH first had unweighted pairs, as in their papers, and merged classes ("unweighted pairs"); they
+were given the weights of HashNet's and ADSQ's pairs, and settings nearer to their papers', and were run again.
 """

@@ -14,13 +14,13 @@ LARGEST = 1e15  # no run gives a number as large as this
 
 
 def name_of(run: Mapping[str, Any]) -> str:
-    """Return the name of a run, as `csq, 24 bits, seed 0`, `csq, trial 3`, `adsq no twin, 24 bits, seed 0, noise20`.
+    """Return the name of a run, as `csq, 24 bits, seed 0`, `adsq no twin, 24 bits, seed 0, noise20`, `csq, trial 3, fold 1`.
 
     No two runs of a data set have the same name. A run that holds out validation images is a trial.
     """
     label = " ".join(filter(None, (run["method"], run.get("variant"), run.get("budget"))))
     if run.get("validation"):
-        return f"{label}, trial {run['trial']}"
+        return f"{label}, trial {run['trial']}" + (f", fold {run['fold']}" if run.get("fold") else "")
     return ", ".join(filter(None, (label, f"{run['bits']} bits", f"seed {run['seed']}", run.get("condition"))))
 
 

@@ -42,7 +42,7 @@ RUN_KEYS: dict[str, Any] = {
 }
 TRIAL_KEYS: dict[str, Any] = {
     **dict.fromkeys(("method", "date"), str),
-    **dict.fromkeys(("trial", "bits", "seed", "validation"), int),
+    **dict.fromkeys(("trial", "fold", "bits", "seed", "validation"), int),
     **dict.fromkeys(("map", "seconds"), NUMBER),
     "settings": dict,
 }
@@ -144,12 +144,14 @@ def check_line(line: dict[str, Any], set_name: str) -> dict[str, Any]:
       set_name: the data set of its file.
 
     Returns:
-      The line, with `variant`, `condition` and `budget`, empty where it has none, and with `settings_of_all` as text.
+      The line, with `variant`, `condition` and `budget`, empty where it has none, `fold`, 0 where it has none, and
+      `settings_of_all` as text.
 
     Raises:
       InputError: a key is missing, or a value is not as expected.
     """
     where, texts = line["where"], {key: line.get(key) or "" for key in ("variant", "condition", "budget")}
+    line = {"fold": 0, **line}
     for key, kind in (TRIAL_KEYS if line.get("validation") else RUN_KEYS).items():
         if key not in line:
             raise InputError(f"{where} has no {key!r}: run it again")

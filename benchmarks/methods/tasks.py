@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import mean
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -39,7 +40,7 @@ class Options:
     budgets: Sequence[str] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     validation: int = 0
-    held_out: Mapping[str, Any] = field(default_factory=dict)
+    held_out: Sequence[Mapping[str, Any]] = ()
     jobs: int = 1
     out: Path = Path("benchmarks/results/compare")
     work: Path = Path("runs/compare")
@@ -68,6 +69,7 @@ class Task(NamedTuple):
     validation: int = 0  # the number of training images held out; a trial holds out some
     held_out: Mapping[str, Any] = {}  # by dotted config key: the split of a trial, where `validation` doesn't draw it
     trial: int | None = None  # None: the method's default settings
+    fold: int = 0  # of a trial: which of the splits
     condition: str = ""
     variant: str = ""
     budget: str = ""
@@ -76,6 +78,13 @@ class Task(NamedTuple):
     def name(self) -> str:
         """The name of its line in runs.jsonl."""
         return run_file.name_of(self._asdict())
+
+
+class Fold(NamedTuple):
+    """A split of the training images for trials."""
+
+    validation: int  # the number of training images held out
+    held_out: Mapping[str, Any] = {}  # the config keys of the split, where `validation` doesn't draw it
 
 
 def expand(
@@ -102,14 +111,13 @@ def find(method: str) -> str:
     return methods.find(method, allow_import=True).name
 
 
-def trials(method: str, *, validation: int, split: Mapping[str, Any], count: int = TRIALS) -> list[Task]:
-    """Return the trials of a method: the first of two learning rates by two choices of settings.
+def trials(method: str, *, folds: Sequence[Fold], count: int = TRIALS) -> list[Task]:
+    """Return the trials of a method: the first of two learning rates by two choices of settings, each on every fold.
 
     Args:
       method: a name of METHODS, or of a module with a method.
-      validation: the number of training images held out.
-      split: config keys of the trials' own split, or empty.
-      count: how many, 0 to TRIALS.
+      folds: the splits.
+      count: how many on each fold, 0 to TRIALS.
 
     Raises:
       InputError: the method has no choices of settings.
@@ -121,9 +129,19 @@ def trials(method: str, *, validation: int, split: Mapping[str, Any], count: int
         )
     changes = [{"optim.learning_rate": rate, **dict(dotted(section, choice))} for rate in RATES for choice in grid]
     return [
-        Task(method, TRIAL_BITS, TRIAL_SEED, change, validation=validation, held_out=split, trial=number)
-        for number, change in enumerate(changes[:count])
+        Task(method, TRIAL_BITS, TRIAL_SEED, change, **fold._asdict(), trial=trial, fold=number)
+        for trial, change in enumerate(changes[:count])
+        for number, fold in enumerate(folds)
     ]
+
+
+def best_trial(several: Sequence[Task], finished: Mapping[str, Mapping[str, Any]]) -> Task:
+    """Return the trial with the highest mean mAP over its folds, the first of equals, as a task without a split."""
+    scores: dict[int | None, list[float]] = {}
+    for task in several:
+        scores.setdefault(task.trial, []).append(finished[task.name]["map"])
+    best = max(scores, key=lambda trial: mean(scores[trial]))
+    return next(task for task in several if task.trial == best)._replace(validation=0, held_out={}, fold=0)
 
 
 def dotted(section: str, settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -213,6 +231,16 @@ def fingerprint(config: ConfigDict) -> str:
     same = config.copy_and_resolve_references()
     same.data.feature_cache = ""
     return config_module.sha256(same)
+
+
+def read_folds(settings: Iterable[tuple[str, Any]]) -> list[dict[str, Any]]:
+    """Collect the settings of --held-out: a key that is given again begins the next fold's."""
+    folds = list[dict[str, Any]]()
+    for key, value in settings:
+        if not folds or key in folds[-1]:
+            folds.append({})
+        folds[-1][key] = value
+    return folds
 
 
 def read_setting(text: str) -> tuple[str, Any]:

@@ -87,13 +87,19 @@ def test_emoji_lists(tmp_path, monkeypatch):
     parts = {part: {line.split()[0] for line in lines} for part, lines in lists.items()}
     assert not parts["query"] & parts["database"]
     assert parts["train"] < parts["database"]
-    tuned = {part: parts[f"validation/{part}"] for part in ("query", "train", "database")}
-    emoji = {
-        part: {name.split("/")[1].removesuffix(".png").removesuffix("-a") for name in names} for part, names in tuned.items()
-    }
-    assert not emoji["query"] & (emoji["train"] | emoji["database"])
-    assert all(tuned.values())
-    assert set().union(*tuned.values()) == parts["train"]
+    queries = []
+    for fold in emoji_lists.FOLDS:
+        tuned = {part: parts[f"{fold}/{part}"] for part in ("query", "train", "database")}
+        emoji = {
+            part: {name.split("/")[1].removesuffix(".png").removesuffix("-a") for name in names}
+            for part, names in tuned.items()
+        }
+        assert not emoji["query"] & (emoji["train"] | emoji["database"])
+        assert all(tuned.values())
+        assert set().union(*tuned.values()) == parts["train"]
+        queries.append(tuned["query"])
+    assert len(queries) == 3
+    assert sum(map(len, queries)) == len(set().union(*queries))  # each fold has its own
     assert len(lists["query"]) + len(lists["database"]) == 20 * (2 + 1 + 4)
     lines = dict(line.split(" ", 1) for line in lists["query"] + lists["database"])
     assert lines["google/0-1.png"] == lines["twitter/0-1.png"] == "1 0 1 0 1 1 0"

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.benchmark
 ROOT = Path(__file__).parents[2]
 DIGITS = ROOT / "configs" / "digits.py"
 TINY = ("--set=train.rounds=1", "--set=train.epochs_per_round=1", "--set=model.width=4", "--set=model.features=16")
-SPLIT = {"validation": 100, "split": {}}
+SPLIT = {"folds": [tasks.Fold(100)]}
 
 
 def command(tmp_path, *more, methods="classify"):
@@ -214,7 +214,7 @@ def test_the_best_trial(maps):
     trials, wanted = tasks.trials("csq", **SPLIT), []
     finished = {task.name: {"map": value} for task, value in zip(trials, maps, strict=True)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compare, "held_out", lambda *_, **__: 100)
+        patch.setattr(compare, "folds_of", lambda _: [tasks.Fold(100)])
         patch.setattr(compare, "read_finished", lambda _: finished)
         patch.setattr(compare, "work", lambda several, *_: wanted.append(several))
         compare.run(options(command(Path("unused"), methods="csq")))
@@ -226,7 +226,7 @@ def test_the_best_trial(maps):
 def test_runs_take_the_best_settings(tmp_path):
     """A run for each method, code length and seed, each with its own name, with its method's settings."""
     given_ = options([*command(tmp_path), "--bits=8,16", "--seeds=0,3"])
-    best = {method: tasks.trials(method, validation=0, split={})[2] for method in ("adsq", "csq")}
+    best = {method: tasks.trials(method, folds=[tasks.Fold(0)])[2] for method in ("adsq", "csq")}
     runs = tasks.runs(best, given_, condition="few20")
     assert {(task.method, task.bits, task.seed) for task in runs} == {(m, b, s) for m in best for b in (8, 16) for s in (0, 3)}
     assert len({task.name for task in runs}) == 8
@@ -237,7 +237,7 @@ def test_runs_take_the_best_settings(tmp_path):
 def test_variants_are_one_change_each(tmp_path):
     """Every variant's config passes the check and is another than plain ADSQ's; without a twin the query net is f."""
     given_ = options(command(tmp_path, "--variants=all"))
-    plain = tasks.trials("adsq", validation=0, split={})[0]
+    plain = tasks.trials("adsq", folds=[tasks.Fold(0)])[0]
     runs = tasks.variant_runs(plain, given_)
     same = {
         "not separated",
@@ -326,7 +326,7 @@ def test_the_function_has_the_options_and_their_defaults():
 def test_the_first_trials(tmp_path, monkeypatch, count):
     """--trials=N has the first N of the four; without any, nothing is held out and the config keeps its settings."""
     asked = []
-    monkeypatch.setattr(compare, "held_out", lambda _: 100)
+    monkeypatch.setattr(compare, "folds_of", lambda _: [tasks.Fold(100)])
     monkeypatch.setattr(compare, "work", lambda several, *_: asked.append(several))
     monkeypatch.setattr(compare, "read_finished", lambda _: {task.name: {"map": 0.5} for task in asked[0]})
     given_ = options([text for text in command(tmp_path, methods="csq") if "--validation" not in text] + [f"--trials={count}"])
@@ -436,8 +436,8 @@ def write_lists(folder, **parts):
         (folder / f"{part}.txt").write_text("".join(f"{row}.png {row % 2} {1 - row % 2}\n" for row in rows))
 
 
-def own_split(tmp_path, *, train):
-    """Return the arguments of a comparison over lists of 8 training pictures with a separate split for tuning."""
+def own_split(tmp_path, *, train, more=None):
+    """Return the arguments of a comparison over lists of 8 training pictures with a split for tuning, or two of them."""
     for row in range(20):
         Image.new("RGB", (8, 8), (12 * row, 0, 0)).save(tmp_path / f"{row}.png")
     write_lists(tmp_path / "whole", query=range(2), train=range(2, 10), database=range(2, 20))
@@ -445,6 +445,9 @@ def own_split(tmp_path, *, train):
     given_ = [f"--config={ROOT / 'configs' / 'lists.py'}", "--methods=csq", f"--out={tmp_path / 'out'}"]
     sets = (f"data.directory='{tmp_path}'", f"data.lists='{tmp_path / 'whole'}'", "train.batch_size=2")
     given_ += [*(f"--set={setting}" for setting in sets), f"--held-out=data.lists='{tmp_path / 'tuned'}'"]
+    if more is not None:
+        write_lists(tmp_path / "more", query=(8, 9), train=more, database=(4, 5))
+        given_ += ["--held-out=data.protocol='own'", f"--held-out=data.lists='{tmp_path / 'more'}'"]
     return options(given_)
 
 
@@ -460,6 +463,28 @@ def test_trials_take_the_split_that_is_given(tmp_path, monkeypatch):
         config = tasks.config_of(task, given_)
         assert (config.data.lists, config.data.validation) == (str(tmp_path / "tuned"), 0)
         assert task.validation == 4
+    assert {tasks.config_of(task, given_).data.lists for task in runs} == {str(tmp_path / "whole")}
+
+
+def test_trials_are_tuned_on_the_mean_of_their_folds(tmp_path, monkeypatch):
+    """--held-out with a key that was given: a further split; each trial has both, and the highest mean is chosen."""
+    asked, maps = [], {}
+    monkeypatch.setattr(compare, "work", lambda several, *_: asked.append(several))
+    monkeypatch.setattr(
+        compare, "read_finished", lambda _: {task.name: {"map": maps[task.trial, task.fold]} for task in asked[0]}
+    )
+    maps |= {(0, 0): 0.9, (0, 1): 0.1, (1, 0): 0.5, (1, 1): 0.6, (2, 0): 0.0, (2, 1): 1.0, (3, 0): 0.6, (3, 1): 0.4}
+    given_ = own_split(tmp_path, train=range(6, 10), more=(2, 3, 6))
+    assert [sorted(fold) for fold in given_.held_out] == [["data.lists", "data.protocol"], ["data.lists"]]
+    compare.run(given_)
+    trials, runs = asked
+    assert [(task.trial, task.fold, task.validation) for task in trials] == [
+        (trial, fold, held) for trial in range(4) for fold, held in enumerate((4, 5))
+    ]
+    assert len({task.name for task in trials}) == 8
+    for task in trials:
+        assert tasks.config_of(task, given_).data.lists == str(tmp_path / ("more" if task.fold else "tuned"))
+    assert {(task.trial, task.fold) for task in runs} == {(1, 0)}
     assert {tasks.config_of(task, given_).data.lists for task in runs} == {str(tmp_path / "whole")}
 
 

@@ -326,16 +326,17 @@ def test_tuning_conditions_and_variants(tmp_path):
     assert all(heading not in page_of(tmp_path) for heading in ("Harder data", "Variants of"))
     assert "toys" not in pages_of(tmp_path)["tuning.md"]
     for trial in range(2):
-        put(tmp_path, made_trial("dpsh", trial, 0.6 - 0.1 * trial))
+        put(tmp_path, made_trial("dpsh", trial, 0.7 - 0.3 * trial))
+        put(tmp_path, {**made_trial("dpsh", trial, 0.5 + 0.1 * trial), "fold": 1, "validation": 200, "seconds": 5.0})
     for seed in range(2):
         put(tmp_path, made_run("adsq", 0.4 + seed / 50, seed=seed, condition="noise20"))
         put(tmp_path, made_run("dpsh", 0.5 + seed / 50, seed=seed, condition="noise20"))
         put(tmp_path, made_run("adsq", 0.85 + seed / 50, seed=seed, variant="smooth"))
     pages = pages_of(tmp_path)
     tuning, text = pages["tuning.md"], pages["toys.md"]
-    assert [row[:5] for row in table_rows(tuning[tuning.index("## toys") :], "method")[1:]] == [
-        ["DPSH", "0", "learning_rate 0.01, alpha 0", "0.6000 (best)", ""],
-        ["DPSH", "1", "learning_rate 0.01, alpha 1", "0.5000", "**chosen**"],
+    assert [row[:8] for row in table_rows(tuning[tuning.index("## toys") :], "method")[1:]] == [
+        ["DPSH", "0", "learning_rate 0.01, alpha 0", "0.6000 (best)", "", "100, 200", "16, 0", "4"],
+        ["DPSH", "1", "learning_rate 0.01, alpha 1", "0.5000", "**chosen**", "100, 200", "16, 0", "4"],
     ]
     harder = text[text.index("Harder data") :]
     assert "- noise20: a fifth of the training images have" in harder
