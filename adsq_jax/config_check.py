@@ -16,6 +16,7 @@ from adsq_jax.data import datasets, protocols
 from adsq_jax.data.preprocessing import MAX_SIDE
 from adsq_jax.devices import data_parallel
 from adsq_jax.errors import InputError, did_you_mean
+from adsq_jax.methods.adsq import HEADS
 from adsq_jax.models import backbones, layers, pretrained
 from adsq_jax.training import optimizer
 
@@ -71,6 +72,7 @@ _RULES: dict[str, _Rule] = {  # by a regular expression for keys; a value must p
     r"model\.dtype": _one_of(layers.DTYPES),
     r"model\.dropout": _Rule(lambda value: 0 <= value < 1, "at least 0 and below 1"),
     r"(objective|label_net)\.weights\..*|optim\.(weight_decay|clip_norm|trunk_lr_scale)|model\.width": _at_least(0),
+    r"objective\.head": _one_of(HEADS),
     r"objective\.neighbour_scale": _Rule(lambda value: 0 < value <= 30, "above 0, up to 30"),
     r".*learning_rate|(objective|label_net)\..*_scale": _above(0),
     r"baseline\.(gamma|scale|cosine_scale|last_beta|temperature|deviation)": _above(0),

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from adsq_jax.errors import InputError
 from adsq_jax.methods.classification import cross_entropy
 from adsq_jax.methods.method import LossInputs, Method
-from adsq_jax.methods.objective import Terms, scaled_cosines
+from adsq_jax.methods.objective import Terms, consistency_loss, scaled_cosines
 
 SETTINGS = {"temperature": 0.2, "distillation": 0.1, "quantization": 0.1, "deviation": 0.5}  # tau; lambda 1 and 2; s
 TUNING_GRID = ({"distillation": 0.1}, {"distillation": 1.0})
@@ -52,10 +52,9 @@ def loss(
     if second is None or inputs.parameters is None:
         lacking = "second_view" if second is None else "parameters"
         raise InputError(f"expected a second view's codes and the proxies, got {lacking}=None; fix: pass {lacking}")
-    cosines = jnp.diagonal(scaled_cosines(second, jax.lax.stop_gradient(u), scale=1.0))  # [batch]
     return {
         "classification": cross_entropy(scaled_cosines(u, inputs.parameters["proxies"], scale=1 / temperature), inputs.labels),
-        "distillation": distillation * jnp.mean(1 - cosines),
+        "distillation": distillation * consistency_loss(second, u),
         "quantization": quantization * bit_cross_entropy(u, deviation=deviation),
     }
 

@@ -186,6 +186,22 @@ def bit_likelihood_loss(errors: jax.Array) -> jax.Array:
     return -jnp.mean(jnp.log(jnp.maximum(1 - jnp.abs(errors) / 2, 1e-6)))
 
 
+def consistency_loss(second_view: jax.Array, relaxed_codes: jax.Array) -> jax.Array:
+    """Return mean_i (1 - cos(u'_i, u_i)): the second view's relaxed codes follow the first view's, which are constant.
+
+    Args:
+      second_view: u', of other views of the batch's images, float32[batch, bits].
+      relaxed_codes: u, float32[batch, bits].
+
+    Returns:
+      float32[], in [0, 2].
+
+    Source: the self-distillation of DHD, Jang et al., ECCV 2022.
+    """
+    cosines = jnp.sum(_unit(second_view) * _unit(jax.lax.stop_gradient(relaxed_codes)), axis=1)  # [batch]
+    return jnp.mean(1 - cosines)
+
+
 def straight_through(relaxed_codes: jax.Array, hash_codes: jax.Array) -> jax.Array:
     """Return the hash codes, float32[batch, bits], with gradients as if they were the relaxed codes.
 

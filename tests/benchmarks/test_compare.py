@@ -241,10 +241,12 @@ def test_variants_are_one_change_each(tmp_path):
     runs = tasks.variant_runs(plain, given_)
     same = {
         "not separated",
+        "head layer_norm",
         "no likelihood",
         "with neighbours",
         "no code_guidance",
         "no bit_likelihood",
+        "with consistency",
         "no label_codes",
     }  # as in the first trial
     assert [task.variant for task in runs] == [name for name in variants.VARIANTS if name not in same]

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from test_objective import (
     COSINE_SCALE,
     FEATURES,
     LABELS,
+    central_differences,
     check_gradient,
     check_term,
     pair_targets,
@@ -19,14 +21,18 @@ from test_objective import (
     plain_likelihood,
 )
 
+from adsq_jax.errors import InputError
 from adsq_jax.methods import adsq, b_step, objective
 from adsq_jax.methods.method import LossInputs
 
 BATCH = np.array([4, 0, 8, 5])  # rows of the training set
 LIKELIHOOD_SCALE, NEIGHBOUR_SCALE = 5.0, 7.0
-TERMS = ("likelihood", "neighbours", "guidance", "code_guidance", "difference", "quantization", "bit_likelihood", "balance")
+TERMS = (
+    "likelihood", "neighbours", "guidance", "code_guidance", "difference", "quantization", "bit_likelihood", "balance",
+    "consistency"
+)  # fmt: skip
 WEIGHTS = {"likelihood": 1.0, "guidance": 0.3, "difference": 2.0, "quantization": 0.5, "bit_likelihood": 0.2, "balance": 0.25}
-WEIGHTS |= {"neighbours": 0.4, "code_guidance": 0.6, "label_codes": 0.7}
+WEIGHTS |= {"neighbours": 0.4, "code_guidance": 0.6, "consistency": 0.9, "label_codes": 0.7}
 SCALES = {
     "likelihood_scale": LIKELIHOOD_SCALE,
     "neighbour_scale": NEIGHBOUR_SCALE,
@@ -34,9 +40,10 @@ SCALES = {
     "cosine_scale": COSINE_SCALE,
 }
 SWITCHES = {"label_net": True, "twin": True, "difference": True, "update_codes": True, "separate": True}
+SWITCHES |= {"head": "tanh"}
 
 
-def plain_img_net(relaxed_codes, semantic, *, bank, bank_codes, label_semantic, label_codes):
+def plain_img_net(relaxed_codes, semantic, second_view, *, bank, bank_codes, label_semantic, label_codes):
     """Each term times its weight in float64: the batch against all images; LabelNet's features and codes are by image."""
     n, batch = len(LABELS), len(BATCH)
     terms = dict.fromkeys(TERMS, 0.0)
@@ -53,6 +60,7 @@ def plain_img_net(relaxed_codes, semantic, *, bank, bank_codes, label_semantic, 
         if nearness[True]:
             terms["neighbours"] -= np.log(nearness[True] / (nearness[True] + nearness[False])) / batch
         terms["quantization"] += sum((relaxed_codes[i] - bank_codes[row]) ** 2) / BITS / batch
+        terms["consistency"] += (1 - plain_cosine(second_view[i], relaxed_codes[i])) / batch
         terms["bit_likelihood"] -= sum(np.log((1 + relaxed_codes[i] * bank_codes[row]) / 2)) / BITS / batch
     signs, label_sets = np.where(relaxed_codes < 0, -1.0, 1.0), {"batch": LABELS[BATCH], "all": LABELS}
     terms["code_guidance"] = plain_code_guidance(signs, label_codes=label_codes, label_sets=label_sets)[""]
@@ -67,6 +75,7 @@ def img_net():
     random = np.random.default_rng(1)
     n, batch = len(LABELS), len(BATCH)
     outputs = [np.tanh(random.normal(size=(batch, BITS))), random.normal(size=(batch, FEATURES))]
+    outputs.append(np.tanh(random.normal(size=(batch, BITS))))
     outputs = [output.astype(np.float32) for output in outputs]
     bank = np.tanh(random.normal(size=(n, BITS))).astype(np.float32)
     bank_codes = random.choice([-1, 1], (n, BITS)).astype(np.float32)
@@ -75,7 +84,7 @@ def img_net():
     guidance = objective.Guidance(features, label_codes, (sets.counts / n).astype(np.float32))
     loss = partial(adsq.loss, **SCALES, weights=WEIGHTS)
 
-    def terms(relaxed_codes, semantic, *, guided=True, loss=loss):
+    def terms(relaxed_codes, semantic, second_view, *, guided=True, loss=loss):
         return loss(
             LossInputs(
                 relaxed_codes=jnp.asarray(relaxed_codes),
@@ -96,6 +105,7 @@ def img_net():
                 progress=np.float32(0),
                 statistics=objective.pair_statistics(sets),
                 seed=0,
+                second_view=second_view,
             )
         )
 
@@ -112,10 +122,38 @@ def test_term_equals_double_loop_over_images(name, img_net):
     check_term(*img_net, name)
 
 
-@pytest.mark.parametrize("name", [name for name in TERMS if name != "code_guidance"])  # it has no slope: test_objective.py
+NO_SLOPE = ("code_guidance", "consistency")  # by the relaxed codes: test_objective.py, and below
+
+
+@pytest.mark.parametrize("name", [name for name in TERMS if name not in NO_SLOPE])
 def test_gradient_equals_finite_differences(name, img_net):
     """The gradient of each of an ImgNet's terms is that of the double loop."""
     check_gradient(*img_net, name)
+
+
+def test_the_second_view_follows_the_first(img_net):
+    """The consistency's gradient by the second view is that of the double loop; by the first view's codes there is none."""
+    terms, plain, (u, semantic, second) = img_net
+    gradients = jax.grad(lambda codes: terms(codes[0], semantic, codes[1])["consistency"])(
+        (jnp.asarray(u), jnp.asarray(second))
+    )
+    expected = central_differences(
+        lambda x: {"consistency": plain(u.astype(np.float64), semantic, x)["consistency"]}, second.astype(np.float64)
+    )
+    assert not gradients[0].any()
+    np.testing.assert_allclose(gradients[1], expected["consistency"], rtol=1e-4, atol=1e-6)
+    assert np.abs(gradients[1]).max() > 1e-3
+
+
+def test_consistency_needs_a_second_view(img_net):
+    """With its weight, a batch without second views is an error; without it there is no such term, and no second view."""
+    terms, _, (u, semantic, second) = img_net
+    with pytest.raises(InputError, match="expected a second view's codes, got second_view=None"):
+        terms(u, semantic, None)
+    without = {**WEIGHTS, "consistency": 0.0}
+    found = terms(u, semantic, None, loss=partial(adsq.loss, **SCALES, weights=without))
+    assert found == {name: value for name, value in terms(u, semantic, second).items() if name != "consistency"}
+    assert [made().second_view, adsq(**SWITCHES, **SCALES, weights=without).second_view] == [True, False]
 
 
 def test_without_label_net_there_is_no_guidance(img_net):
@@ -179,5 +217,5 @@ def test_each_switch_turns_off_its_own_part(switch, attributes):
         method = made(**{switch: value})
         parts = {name: getattr(method, name) for name in ("label_net", "separate", "twin", "every_round")}
         assert parts == {**dict.fromkeys(parts, True), **dict.fromkeys(attributes, value)}
-        assert method.head == "tanh"
+        assert (method.head, made(head="layer_norm").head) == ("tanh", "layer_norm")
         assert method.parameters is None

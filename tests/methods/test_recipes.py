@@ -81,6 +81,7 @@ def test_a_loss_has_default_settings(name):
         ),
         (lambda: methods.dpsh(eta="0.2"), "expected dpsh's eta like its default 0.1, got '0.2'"),
         (lambda: methods.dpsh(eta=float("nan")), "expected dpsh's eta like its default 0.1, got nan"),
+        (lambda: methods.adsq(head="linear"), "expected adsq's head as one of tanh, layer_norm, got 'linear'"),
         (lambda: methods.adsq(twin=1), "expected adsq's twin like its default True, got 1"),
         (lambda: methods.adsq(weights=1.0), "expected adsq's weights like its default {'likelihood'"),
         (

@@ -37,7 +37,8 @@ def losses(kind, devices, *, twin):
     config = mock_data.small_config()
     config.parallel, config.train.epochs_per_round = kind, 10
     config.objective.twin = twin
-    config.objective.weights.update(code_guidance=0.5, neighbours=0.5, bit_likelihood=0.1)  # 0 if not asked for
+    asked = {"code_guidance": 0.5, "neighbours": 0.5, "bit_likelihood": 0.1, "consistency": 0.5}  # 0 if not asked for
+    config.objective.weights.update(asked)
     config.eval.query_net = "ff"
     setup = make_setup(config, devices=devices)
     state = init(setup)
@@ -71,6 +72,7 @@ def test_any_number_of_devices_gives_the_same_losses(kind, devices, twin):
         "quantization",
         "bit_likelihood",
         "balance",
+        "consistency",
     }
     for at, (a, b) in enumerate(zip(one, many, strict=True)):
         assert a.keys() == b.keys()
