@@ -349,7 +349,8 @@ def work(wanted: list[Task], path: Path, options: Options) -> None:
             for done in tqdm(as_completed(running), total=len(missing), unit=" runs", dynamic_ncols=True):
                 task = running.pop(done)
                 line = outcome(done, task)
-                run_file.append(path, line)
+                if task.name not in read_finished(path):  # another comparison may have run it meanwhile
+                    run_file.append(path, line)
                 tqdm.write(f"{task.name}: mAP {line['map']:.4f}", file=sys.stderr)
         except BaseException as error:
             failed = isinstance(error, Exception)

@@ -557,6 +557,25 @@ class InlinePool:
         return done
 
 
+def test_two_comparisons_at_once(tmp_path, monkeypatch):
+    """A run that another comparison has written meanwhile isn't written again: two lines of a run would be refused."""
+    given_, path = options(command(tmp_path)), tmp_path / "runs.jsonl"
+    trials, other = tasks.trials("classify", **SPLIT), [True]
+
+    def train(task, given_):
+        if other:
+            other.clear()
+            compare.work(trials, path, given_)
+        sha256 = tasks.fingerprint(tasks.config_of(task, given_))
+        return {**one_run.identity(task, given_), "map": 0.5, "config_sha256": sha256}
+
+    monkeypatch.setattr(compare, "ProcessPoolExecutor", InlinePool)
+    monkeypatch.setattr(compare.one_run, "train", train)
+    compare.work(trials, path, given_)
+    assert sorted(line["trial"] for line in run_file.read(path)) == [0, 1, 2, 3]
+    compare.work(trials, path, given_)
+
+
 def test_a_failed_run_keeps_those_beside_it(tmp_path, monkeypatch):
     """The lines of all runs that finished are written, the error is raised, and the same command runs only the rest."""
     given_ = options(command(tmp_path))
