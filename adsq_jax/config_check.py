@@ -161,17 +161,22 @@ def _check_weights(config: ConfigDict) -> None:
 
 
 def _check_networks(config: ConfigDict) -> None:
-    """Check a method's settings, the query net, and parameter sharding."""
-    if config.method == "adsq":
-        twin, fix = config.objective.twin, "--config.eval.query_net=ff, with --config.objective.twin=False"
-    else:
-        recipe = methods.find(config.method, allow_import=config.method in sys.modules)
-        try:
-            twin, fix = recipe(**config.baseline.to_dict()).twin, "--config.eval.query_net=ff"
-        except InputError as error:
-            raise InputError(f"config.baseline: {error}") from error
-    if config.eval.query_net != "ff" and not twin:
+    """Check a method's settings, the query net, views of features, and parameter sharding."""
+    section = "objective" if config.method == "adsq" else "baseline"
+    recipe = methods.find(config.method, allow_import=config.method in sys.modules)
+    try:
+        method = recipe(**config[section].to_dict())
+    except InputError as error:
+        raise InputError(f"config.{section}: {error}") from error
+    if config.eval.query_net != "ff" and not method.twin:
+        fix = "--config.eval.query_net=ff" + (", with --config.objective.twin=False" if section == "objective" else "")
         raise _wrong(config, "eval.query_net", f"expected ff: {config.method} trains one network here", fix=fix)
+    if method.second_view and not config.optim.trunk_lr_scale and config.data.feature_views < 2:
+        fix = "--config.data.feature_views=4" + (
+            ", or --config.objective.weights.consistency=0" if section == "objective" else ""
+        )
+        expected = f"expected at least 2, since {config.method} compares two views of each image"
+        raise _wrong(config, "data.feature_views", expected, fix=fix)
     if config.shard_parameters and config.parallel != "shard_map":
         raise _wrong(config, "shard_parameters", f"{config.parallel} can't shard parameters", fix="--config.parallel=shard_map")
 

@@ -424,6 +424,19 @@ def test_views_without_a_frozen_trunk():
         error_of(config, f"config.data.{key}={value!r}", "--config.optim.trunk_lr_scale=0")
 
 
+@pytest.mark.parametrize("method", ["adsq", "dhd"])
+def test_two_views_of_stored_features(method):
+    """A method that compares two views needs two to be stored; of images it makes them as it goes."""
+    config = config_module.default(method=method)
+    if method == "adsq":
+        config.objective.weights.consistency = 1.0
+    config_check.check(config)
+    config.optim.trunk_lr_scale, config.data.feature_views = 0.0, 1
+    error_of(config, "config.data.feature_views=1", "expected at least 2", f"{method} compares two views of each image")
+    config.data.feature_views = 2
+    config_check.check(config)
+
+
 @pytest.mark.parametrize(("backbone", "scale"), [("resnet18", 1.0), ("alexnet", 0.0)])
 def test_dropout_where_nothing_is_dropped(backbone, scale):
     """Only AlexNet and VGG have dropout, and a frozen backbone has none; else the key is refused, since it would do nothing."""

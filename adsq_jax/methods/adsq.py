@@ -101,7 +101,9 @@ def loss(
     Source: this project's reconstruction; `objective` names the source of each term.
     """
     if weights.get("consistency") and inputs.second_view is None:
-        raise InputError("expected a second view's codes, got second_view=None; fix: pass second_view, or consistency=0")
+        raise InputError(
+            "expected a second view's codes, got second_view=None; fix: pass second_view, or weights whose consistency is 0"
+        )
     terms = _terms_of_codes(inputs, likelihood_scale=likelihood_scale, neighbour_scale=neighbour_scale)
     if inputs.guidance is not None:
         terms["code_guidance"] = objective.code_guidance_loss(

@@ -63,7 +63,8 @@ def arguments(given: Sequence[str] | None) -> dict[str, Any]:
         action="append",
         metavar="KEY=VALUE",
         help="in place of --validation: a config key of the trials' own split, for instance data.lists=FOLDER, for images "
-        "that a random draw must not separate; given again, of a further one: a trial's score is the mean over them",
+        "that a random draw must not separate; a key that is given again begins a further split, the others stay: a trial's "
+        "score is the mean over the splits",
     )
     parser.add_argument("--jobs", type=int, help="runs at a time, each on its part of the cores; default: 1")
     parser.add_argument("--out", type=storage.path, help=f"the folder of the results; default: {Options.out}")
@@ -104,7 +105,7 @@ def compare(
     budgets: Sequence[str] = Options.budgets,
     settings: Mapping[str, Any] | None = None,
     validation: int = Options.validation,
-    held_out: Sequence[Mapping[str, Any]] = Options.held_out,
+    held_out: Mapping[str, Any] | Sequence[Mapping[str, Any]] = Options.held_out,
     jobs: int = Options.jobs,
     out: Path = Options.out,
     work: Path = Options.work,
@@ -125,7 +126,7 @@ def compare(
       budgets: names of `tasks.BUDGETS`, or "all": train one-network methods for longer, or two of their networks.
       settings: config keys of all runs.
       validation: training images held out in trials, an even number; 0: a fifth.
-      held_out: in place of `validation`, the config keys of each fold of the trials; a trial's score is the folds' mean.
+      held_out: in place of `validation`, config keys of the trials' own split, or of several: a trial's score is their mean.
       jobs: runs at a time, each on its part of the cores.
       out: the folder of the results.
       work: the folder of runs in progress and of features.
@@ -149,7 +150,7 @@ def compare(
         budgets=budgets,
         settings=settings or {},
         validation=validation,
-        held_out=held_out,
+        held_out=[held_out] if isinstance(held_out, Mapping) else held_out,
         jobs=jobs,
         out=out,
         work=work,
@@ -246,6 +247,8 @@ def check(options: Options) -> None:
     others = [key for fold in options.held_out for key in fold if not key.startswith("data.")]
     if others:
         raise InputError(f"--held-out {others[0]}: expected a key of config.data, as data.lists=FOLDER")
+    if any(fold in options.held_out[:number] for number, fold in enumerate(options.held_out)):
+        raise InputError("--held-out: expected different splits, got one twice; fix: leave one of them out")
     if options.held_out and options.validation:
         raise InputError("--validation and --held-out both say what the trials hold out: give one")
     for name in options.conditions:
@@ -286,7 +289,11 @@ def folds_of(options: Options) -> list[tasks.Fold]:
 
 
 def own_fold(keys: Mapping[str, Any], task: Task, options: Options, *, known: set[str]) -> tasks.Fold:
-    """Check a fold of --held-out against the names of the training images."""
+    """Check a fold of --held-out against the names of the training images.
+
+    Raises:
+      InputError: as `folds_of`.
+    """
     tuning = datasets.load(config_module.data_settings(tasks.config_of(task._replace(held_out=keys), options)))
     others = {tuning.source.name(int(row)) for rows in tuning.split for row in rows} - known
     if others:
@@ -349,8 +356,7 @@ def work(wanted: list[Task], path: Path, options: Options) -> None:
             for done in tqdm(as_completed(running), total=len(missing), unit=" runs", dynamic_ncols=True):
                 task = running.pop(done)
                 line = outcome(done, task)
-                if task.name not in read_finished(path):  # another comparison may have run it meanwhile
-                    run_file.append(path, line)
+                run_file.append(path, line)
                 tqdm.write(f"{task.name}: mAP {line['map']:.4f}", file=sys.stderr)
         except BaseException as error:
             failed = isinstance(error, Exception)

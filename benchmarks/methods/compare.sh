@@ -3,7 +3,7 @@
 # on harder data; variants of ADSQ; last Fashion-MNIST end to end, for ADSQ and the six baselines that were best by then. Can be
 # stopped and repeated at any time; one core takes a day. On stamps, digits and Fashion-MNIST ADSQ has its config's own settings and
 # isn't tuned. Lines of an earlier config are refused: ADSQ's of these three, and those of variants and conditions, are of an
-# earlier form, and must be removed before a repetition.
+# earlier form, and must be removed before a repetition; so must a data/emoji without validation_3.
 # Needs dataset-fashion-mnist, tuxpaint-stamps-default, npm, pip install -e '.[pretrained,test]', and the pictures that the headers
 # of configs/cifar10_frozen.py and configs/imagenet100_frozen.py name.
 #

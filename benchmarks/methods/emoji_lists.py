@@ -6,7 +6,7 @@ Takes the npm packages emoji-datasource-google and emoji-datasource-twitter, ver
 1,911 emoji; the others are their skin tones. A picture's labels are its emoji's subcategory and the words of its name that at
 least eight emoji have. All pictures of an emoji, of either vendor and of any skin tone, are in the same part: a tenth of the
 emoji are queries, the rest is the database, four tenths are for training. OUT/validation, OUT/validation_2 and OUT/validation_3
-have lists for tuning, drawn from these four tenths in the same way, each with other queries: a single one has few of them.
+have lists for tuning, drawn from these four tenths in the same way, each with queries of its own: one has few.
 
 Licences: the packages' code and emoji.json are MIT (Cal Henderson); Google's pictures (Noto) are Apache-2.0, Twitter's
 (Twemoji) CC BY 4.0. They are downloaded, and not part of this repository.
@@ -88,14 +88,14 @@ def make_lists(emojis: list[dict], *, seed: int = 0) -> tuple[list[str], dict[st
                 lists[part] += lines if first <= at < last else []
             first, last = PARTS["train"]
             for fold, shift in FOLDS.items() if first <= at < last else ():
-                shifted = first + (at - first - shift) % (last - first)
+                shifted = first + round(at - first - shift, 9) % (last - first)  # rounded: an exact 0 must not become -1e-17
                 for part, (begin, end) in FOLD_PARTS.items():
                     lists[f"{fold}/{part}"] += lines if begin <= shifted < end else []
     return classes, lists
 
 
 def main() -> None:
-    """Download, and write query.txt, train.txt, database.txt and classes.txt."""
+    """Download, and write query.txt, train.txt, database.txt and classes.txt, of the whole and of each fold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="a new folder")
     out = parser.parse_args().out

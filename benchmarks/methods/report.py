@@ -353,9 +353,12 @@ def trials_table(one: Set) -> str:
         folds.setdefault((line["method"], line["variant"]), {}).setdefault(line["trial"], []).append(line)
     for key, trials in sorted(folds.items()):
         name = " ".join(filter(None, (display_name(key[0]), key[1])))
+        most = max(map(len, trials.values()))
         scores = {trial: mean(line["map"] for line in lines) for trial, lines in trials.items()}
+        best = max(scores[trial] for trial, lines in trials.items() if len(lines) == most)
         for trial, lines in sorted(trials.items()):
-            value = f"{scores[trial]:.4f}" + (" (best)" if scores[trial] == max(scores.values()) else "")
+            lines.sort(key=lambda line: line["fold"])
+            value = f"{scores[trial]:.4f}" + (" (best)" if scores[trial] == best and len(lines) == most else "")
             mark = "**chosen**" if trial in chosen.get(key, ()) else ""
             held = ", ".join(f"{line['validation']:,}" for line in lines)
             rest = [held, f"{lines[0]['bits']}, {lines[0]['seed']}", f"{mean(line['seconds'] for line in lines):,.0f}"]

@@ -57,11 +57,12 @@ TUNING = """# Tuning
 Up to four trials a method, two learning rates by the two choices in its `TUNING_GRID`, on training images that were held out,
 not on the queries; on emoji a trial is the mean over three such splits ("images held out" has the number of each). The choices
 were written down before a method's runs, with these exceptions. ADSQ got two terms, `neighbours` and `bit_likelihood`, and its
-choices were changed, after runs on stamps and on emoji had been seen (there "before neighbours", among the variants); they hold
-for digits, stamps and Fashion-MNIST. For CIFAR-10, Tiny-ImageNet and emoji the second was changed once more, to guidance by
-codes, after some hundred trials on held-out images of these sets, and before any run of ADSQ with the queries of CIFAR-10 and
-Tiny-ImageNet. The first got a second view and a LayerNorm after trials on held-out images of emoji; runs on emoji had shown by
-then that DHD, which has both, was ahead. DPSH, DHN and DSDH first had unweighted pairs, as in their papers, and merged classes
-("unweighted pairs"); they were given the weights of HashNet's and ADSQ's pairs, and settings nearer to their papers', and were
-run again.
+choices were changed, after runs on stamps and on emoji had been seen (there "before neighbours", among the variants). ADSQ's
+lines of digits, stamps and Fashion-MNIST are of these choices; a repetition takes its configs' settings there, without trials.
+For CIFAR-10, Tiny-ImageNet and emoji the second choice was changed once more, to guidance by codes, after some hundred trials
+on held-out images of these sets, and before any run of ADSQ with the queries of CIFAR-10 and Tiny-ImageNet. The first choice
+then got a second view and a LayerNorm, by trials on held-out images of emoji; by then runs with the queries of CIFAR-10 and of
+emoji had been seen, and DHD, which has both, was ahead on emoji. DPSH, DHN and DSDH first had unweighted pairs, as in their
+papers, and merged classes ("unweighted pairs"); they were given the weights of HashNet's and ADSQ's pairs, and settings nearer
+to their papers', and were run again.
 """

@@ -62,13 +62,26 @@ def _number(text: str) -> float:
     return value
 
 
+def _is_in(content: bytes, run: Mapping[str, Any], *, where: Path) -> bool:
+    for number, line in enumerate(content.decode().splitlines(), start=1):
+        other = _parse(line, where=f"{where}, line {number}")
+        if name_of(other) == name_of(run):
+            if other.get("config_sha256") != run.get("config_sha256"):
+                raise InputError(
+                    f"{other['where']} ({name_of(run)}) is of another config: remove the line, or give another --out"
+                )
+            return True
+    return False
+
+
 def append(path: Path, run: Mapping[str, Any]) -> None:
     """Add a line to a data set's file, in place of a last line that was cut off by a kill.
 
-    A lock keeps other processes out meanwhile; once this returns the line is on the disk.
+    A lock keeps other processes out meanwhile; once this returns the line is on the disk. A run that another comparison has
+    added meanwhile isn't added again.
 
     Raises:
-      InputError: the file can't be written.
+      InputError: the file can't be written, or has a run of this name with another config.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,7 +89,10 @@ def append(path: Path, run: Mapping[str, Any]) -> None:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
             content = file.read()
-            file.truncate(content.rfind(b"\n") + 1)
+            whole = content[: content.rfind(b"\n") + 1]
+            if _is_in(whole, run, where=path):
+                return
+            file.truncate(len(whole))
             file.write(json.dumps(run, separators=(",", ":")).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())

@@ -234,12 +234,14 @@ def fingerprint(config: ConfigDict) -> str:
 
 
 def read_folds(settings: Iterable[tuple[str, Any]]) -> list[dict[str, Any]]:
-    """Collect the settings of --held-out: a key that is given again begins the next fold's."""
-    folds = list[dict[str, Any]]()
+    """Collect the settings of --held-out: a key that is given again begins the next fold, with the other keys as before."""
+    folds, given = list[dict[str, Any]](), set[str]()
     for key, value in settings:
-        if not folds or key in folds[-1]:
-            folds.append({})
+        if not folds or key in given:
+            folds.append(dict(folds[-1]) if folds else {})
+            given = set()
         folds[-1][key] = value
+        given.add(key)
     return folds
 
 

@@ -281,6 +281,22 @@ def test_read_setting(text, expected):
     assert type(setting[1]) is type(expected[1])
 
 
+@pytest.mark.parametrize(
+    ("given_", "folds"),
+    [
+        ("", []),
+        ("lists=A", [{"lists": "A"}]),
+        ("lists=A seed=1", [{"lists": "A", "seed": 1}]),
+        ("lists=A lists=B", [{"lists": "A"}, {"lists": "B"}]),
+        ("seed=1 lists=A lists=B", [{"seed": 1, "lists": "A"}, {"seed": 1, "lists": "B"}]),
+        ("lists=A seed=1 lists=B seed=2", [{"lists": "A", "seed": 1}, {"lists": "B", "seed": 2}]),
+    ],
+)
+def test_read_folds(given_, folds):
+    """A key that is given again begins a further split; the others stay, in any order."""
+    assert tasks.read_folds(map(tasks.read_setting, given_.split())) == folds
+
+
 def test_a_setting_without_a_value():
     """Without = it is bad input."""
     with pytest.raises(InputError, match="expected KEY=VALUE"):
@@ -477,7 +493,7 @@ def test_trials_are_tuned_on_the_mean_of_their_folds(tmp_path, monkeypatch):
     )
     maps |= {(0, 0): 0.9, (0, 1): 0.1, (1, 0): 0.5, (1, 1): 0.6, (2, 0): 0.0, (2, 1): 1.0, (3, 0): 0.6, (3, 1): 0.4}
     given_ = own_split(tmp_path, train=range(6, 10), more=(2, 3, 6))
-    assert [sorted(fold) for fold in given_.held_out] == [["data.lists", "data.protocol"], ["data.lists"]]
+    assert [fold["data.lists"] for fold in given_.held_out] == [str(tmp_path / "tuned"), str(tmp_path / "more")]
     compare.run(given_)
     trials, runs = asked
     assert [(task.trial, task.fold, task.validation) for task in trials] == [
@@ -574,6 +590,9 @@ def test_two_comparisons_at_once(tmp_path, monkeypatch):
     compare.work(trials, path, given_)
     assert sorted(line["trial"] for line in run_file.read(path)) == [0, 1, 2, 3]
     compare.work(trials, path, given_)
+    line = run_file.read(path)[0]
+    with pytest.raises(InputError, match="is of another config: remove the line"):
+        run_file.append(path, {**line, "config_sha256": "other"})
 
 
 def test_a_failed_run_keeps_those_beside_it(tmp_path, monkeypatch):
@@ -715,6 +734,7 @@ BAD = {
     "--validation=-2": "--validation=-2 must be an even number",
     "--validation=100000": "--validation=100000 must be an even number, at least 2 and below the 1000",
     "--held-out=data.validation=100": "--validation and --held-out both say",
+    "--held-out=data.lists=A --held-out=data.lists=A": "--held-out: expected different splits, got one twice",
     "--held-out=train.rounds=1": "--held-out train.rounds: expected a key of config.data",
     "--jobs=0": "--jobs=0 must be at least 1",
     "--jobs=x": None,
