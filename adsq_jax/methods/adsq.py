@@ -36,7 +36,7 @@ SETTINGS: dict[str, Any] = {  # config.objective starts from these
         "label_codes": 0.1,  # rho, in the B-step only
     },
 }
-BY_NEIGHBOURS: dict[str, Any] = {  # heads on a frozen trunk, several labels an image
+BY_NEIGHBOURS: dict[str, Any] = {  # heads on a frozen trunk, several labels an image or many classes
     "separate": False,
     "head": "layer_norm",
     "weights": {
@@ -52,7 +52,7 @@ BY_NEIGHBOURS: dict[str, Any] = {  # heads on a frozen trunk, several labels an 
         "label_codes": 0.0,
     },
 }
-BY_CODES: dict[str, Any] = {  # heads on a frozen trunk, one label an image
+BY_CODES: dict[str, Any] = {  # heads on a frozen trunk, one label of few an image
     "separate": True,
     "head": "tanh",
     "weights": {

@@ -31,15 +31,16 @@ def plot(sets: list[Set], shown: list[Set], folder: Path) -> None:
 
 
 def best_baselines(sets: list[Set]) -> list[str]:
-    """Return the baselines nearest to the best one, by the mean over the places of theirs, if these are half of all."""
+    """Return the baselines that are the best at most places, then those nearest to it; each is at half of all places."""
     below: dict[str, list[float]] = {}
     places = [(one, bits) for one in sets for bits in one.bits]
     for one, bits in places:
-        maps = {name: map_of(row[bits]) for name, row in one.table.items() if bits in row and name not in (BOTH, ALONE)}
+        plain = {name: row for name, row in one.table.items() if name not in (BOTH, ALONE) and ", " not in name}  # no budgets
+        maps = {name: map_of(row[bits]) for name, row in plain.items() if bits in row}
         for name, value in maps.items():
             below.setdefault(name, []).append(max(maps.values()) - value)
-    names = [name for name, values in below.items() if 2 * len(values) >= len(places) and ", " not in name]
-    return sorted(names, key=lambda name: (mean(below[name]), name))[: len(COLOURS)]
+    names = [name for name, values in below.items() if 2 * len(values) >= len(places)]
+    return sorted(names, key=lambda name: (-below[name].count(0), mean(below[name]), name))[: len(COLOURS)]
 
 
 def looks(sets: list[Set]) -> dict[str, dict[str, Any]]:

@@ -33,8 +33,8 @@ differences that are above or below. Settings come from up to four trials a meth
 """
 SENTENCES = """1. **Where ADSQ is above** every baseline that was run (every one-network baseline for ADSQ (f)): {above}.
 2. **Where it isn't**: below at least one baseline (in brackets the highest): {below}; neither at the other places. Two
-   parts of DHD, its second view and its LayerNorm, gave ADSQ its last gain on emoji; why DHD stays ahead there, and GreedyHash
-   on Fashion-MNIST, isn't measured yet: both learn a classifier of their codes, where ADSQ has LabelNet.
+   parts of DHD, its second view and its LayerNorm, gave ADSQ its last gain on emoji, and cost it on CIFAR-10; why others stay
+   ahead isn't measured yet.
 3. **What is reconstructed**: the ADSQ paper's equations were not available, so its objective is this project's, built from the
    abstract, a survey and related methods; the other methods follow their papers, with deviations named in
    `adsq_jax/methods/`, on the same networks and data.

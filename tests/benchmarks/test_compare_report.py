@@ -366,8 +366,8 @@ def test_conditions_are_in_their_own_order(tmp_path):
 
 
 def test_the_best_baselines_have_colours(tmp_path):
-    """Those nearest to the best one, by the mean over their places, if these are at least half of all; no budgets."""
-    maps = {"dpsh": (0.6, 0.6, 0.9), "hashnet": (0.7, 0.5, 0.1), "dsh": (0.4, 0.58, None), "dch": (0.7, None, None)}
+    """Those that are the best at most places, then by the mean distance to it, if at half of the places; no budgets."""
+    maps = {"dpsh": (0.6, 0.6, 0.9), "hashnet": (0.7, 0.5, 0.1), "dsh": (0.6, 0.58, None), "dch": (0.7, None, None)}
     for method, values in maps.items():
         for bits, value in zip((16, 32, 48), values, strict=True):
             if value:
@@ -375,7 +375,7 @@ def test_the_best_baselines_have_colours(tmp_path):
     put(tmp_path, made_run("dpsh", 0.9, bits=16, budget="double"))
     put(tmp_path, made_run("adsq", 0.9))
     sets = scores.read(tmp_path)
-    assert plots.best_baselines(sets) == ["DPSH", "DSH", "HashNet"]
+    assert plots.best_baselines(sets) == ["DPSH", "HashNet", "DSH"]  # DSH is nearer on average
     assert list(plots.looks(sets))[:3] == ["ADSQ (both)", "ADSQ (f)", "DPSH"]
 
 
@@ -392,7 +392,8 @@ def test_settings_of_all_runs(tmp_path):
 
 def changed(tmp_path, **keys):
     put(tmp_path, made_run("dpsh", 0.5))
-    run_file.append(tmp_path / "toys" / "runs.jsonl", made_run("adsq", 0.5) | keys)
+    with (tmp_path / "toys" / "runs.jsonl").open("a") as file:
+        file.write(json.dumps(made_run("adsq", 0.5) | keys) + "\n")
 
 
 def add_line(tmp_path, text):
@@ -455,9 +456,9 @@ def test_a_line_that_a_kill_cut_off(tmp_path):
 
 
 def test_every_run_in_the_repository_has_a_name():
-    """No two runs of a data set have the same one; there are 1,266."""
+    """No two runs of a data set have the same one; there are 1,510."""
     runs = [run for path in report.FOLDER.glob("*/runs.jsonl") for run in run_file.read(path)]
-    assert len({(run["set"], run_file.name_of(run)) for run in runs}) == len(runs) == 1_266
+    assert len({(run["set"], run_file.name_of(run)) for run in runs}) == len(runs) == 1_510
 
 
 @pytest.mark.parametrize("key", ["map", "trial", "ap", "versions"])
