@@ -52,7 +52,7 @@ BY_NEIGHBOURS: dict[str, Any] = {  # heads on a frozen trunk, several labels an 
         "label_codes": 0.0,
     },
 }
-BY_CODES: dict[str, Any] = {  # heads on a frozen trunk, one label of few an image
+BY_CODES: dict[str, Any] = {  # heads on a frozen trunk, few classes, one an image
     "separate": True,
     "head": "tanh",
     "weights": {
