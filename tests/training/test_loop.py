@@ -19,7 +19,8 @@ from adsq_jax.training import init, loop, rounds
 from adsq_jax.training.guidance import guidance, label_net_outputs
 from adsq_jax.training.metrics_buffer import NotFinite
 
-TRAINED = {"digits": 8, "emoji_frozen": 8, "cifar10": 32, "nuswide": 32}  # a config for each network, and its images' side
+# A config for each network with each head, and its images' side.
+TRAINED = {"digits": 8, "emoji_frozen": 8, "cifar10_frozen": 8, "cifar10": 32, "nuswide": 32}
 # a ResNet compiles for half a minute
 
 
@@ -40,11 +41,15 @@ def test_each_network_of_the_configs_learns_by_every_parameter(name, tmp_path):
             assert not np.array_equal(leaf, old), f"{network}{jax.tree_util.keystr(path)} has not changed"
 
 
+def network_of(name):
+    config = mock_data.load_config(name)
+    return config.model.backbone, config.objective.head
+
+
 @pytest.mark.parametrize("name", [path.stem for path in mock_data.CONFIGS if path.stem not in TRAINED])
 def test_each_other_config_has_one_of_these_networks(name):
     """Its small version has the parameters, by name and shape, of a network that the test above trains, and is set up."""
-    backbone = mock_data.load_config(name).model.backbone
-    (trained,) = [k for k in TRAINED if mock_data.load_config(k).model.backbone == backbone]
+    (trained,) = [other for other in TRAINED if network_of(other) == network_of(name)]
     configs = [mock_data.small_config(config, image_size=TRAINED[trained]) for config in (name, trained)]
     ours, theirs = (make_setup(config, protocol=config.data.protocol).net_shapes for config in configs)
     assert jax.tree.all(jax.tree.map(lambda x, y: (x.shape, x.dtype) == (y.shape, y.dtype), ours, theirs))
@@ -316,7 +321,8 @@ def first_metrics(config):
 def test_each_term_is_logged_times_its_weight():
     """Every weight changed by a factor of its own: so are the terms, and their sum is the loss, of ImgNets and LabelNet."""
     config = mock_data.small_config()
-    config.objective.weights.update(code_guidance=0.1, neighbours=0.1, bit_likelihood=0.1)  # 0 if not asked for
+    asked = {"code_guidance": 0.1, "neighbours": 0.1, "bit_likelihood": 0.1, "consistency": 0.1}  # 0 if not asked for
+    config.objective.weights.update(asked)
     before = first_metrics(config)
     factors = {}
     for kind in before:
