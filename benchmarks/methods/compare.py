@@ -331,11 +331,10 @@ def work(wanted: list[Task], path: Path, options: Options) -> None:
     finished, missing = read_finished(path), []
     for task in wanted:
         config_sha256 = tasks.fingerprint(tasks.config_of(task, options))
-        if task.name not in finished:
+        if task.name in finished:
+            run_file.check_config(finished[task.name], config_sha256)
+        else:
             missing.append(task)
-        elif finished[task.name]["config_sha256"] != config_sha256:
-            where = finished[task.name]["where"]
-            raise InputError(f"{where} ({task.name}) is of another config: remove the line, or give another --out")
     if not missing:
         return
     try:

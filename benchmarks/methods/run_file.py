@@ -62,14 +62,21 @@ def _number(text: str) -> float:
     return value
 
 
+def check_config(run: Mapping[str, Any], config_sha256: str | None) -> None:
+    """Check that a run of the file, from `read`, has this config.
+
+    Raises:
+      InputError: it has another one.
+    """
+    if run.get("config_sha256") != config_sha256:
+        raise InputError(f"{run['where']} ({name_of(run)}) is of another config: remove the line, or give another --out")
+
+
 def _is_in(content: bytes, run: Mapping[str, Any], *, where: Path) -> bool:
     for number, line in enumerate(content.decode().splitlines(), start=1):
         other = _parse(line, where=f"{where}, line {number}")
         if name_of(other) == name_of(run):
-            if other.get("config_sha256") != run.get("config_sha256"):
-                raise InputError(
-                    f"{other['where']} ({name_of(run)}) is of another config: remove the line, or give another --out"
-                )
+            check_config(other, run.get("config_sha256"))
             return True
     return False
 
