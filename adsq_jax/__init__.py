@@ -1,7 +1,7 @@
 """ADSQ, asymmetric deep semantic quantization for image retrieval, in JAX and Flax.
 
-`fit` trains in one call and `load` reads a trained model; `data`, `methods`, `models`, `training`, `inference`, `retrieval` and
-`index` hold the pieces. Everything else is private.
+`fit` trains in one call, `pretrained_model` needs no training, and `load` reads a model; `data`, `methods`, `models`,
+`training`, `inference`, `retrieval` and `index` hold the pieces. Everything else is private.
 """
 
 import importlib
@@ -12,6 +12,7 @@ from adsq_jax.run import startup as _startup
 if TYPE_CHECKING:
     from adsq_jax import data, devices, index, inference, methods, models, retrieval, training
     from adsq_jax.inference.model import Model, load
+    from adsq_jax.inference.untrained import UntrainedModel, pretrained_model
     from adsq_jax.retrieval.measures import Measures
     from adsq_jax.training.fit import Run, fit
 
@@ -20,6 +21,7 @@ __all__ = [
     "Measures",
     "Model",
     "Run",
+    "UntrainedModel",
     "data",
     "devices",
     "fit",
@@ -28,6 +30,7 @@ __all__ = [
     "load",
     "methods",
     "models",
+    "pretrained_model",
     "retrieval",
     "training",
 ]
@@ -35,8 +38,10 @@ _NAMES = {  # JAX takes seconds to import: each name is loaded when it is first 
     "Measures": "retrieval.measures",
     "Model": "inference.model",
     "Run": "training.fit",
+    "UntrainedModel": "inference.untrained",
     "fit": "training.fit",
     "load": "inference.model",
+    "pretrained_model": "inference.untrained",
 }
 
 if _startup.is_command():  # this is the first of its imports, which take seconds

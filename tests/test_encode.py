@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -170,6 +171,87 @@ def test_a_bad_picture_of_a_list(pictures, tmp_path):
     assert reason.endswith("; its earlier code stays in the index")
 
 
+@pytest.fixture
+def small(monkeypatch):
+    """Make untrained models of small images, so that they take seconds."""
+    made = partial(adsq_jax.pretrained_model, image_size=32)
+    monkeypatch.setattr(encode.untrained, "pretrained_model", made)
+    return made
+
+
+def test_without_a_run(pictures, tmp_path, small, capsys):
+    """A new index makes an untrained model and keeps it: it encodes later pictures, moves with its folder, and is copied."""
+    folder, _ = pictures
+    location = tmp_path / "index"
+    flags = [f"--images={folder}", f"--index={location}"]
+    (folder / "red" / "bad.png").write_text("<html>")
+    encode.main(flags)
+    assert "36 images encoded, 0 unchanged, 1 left out" in capsys.readouterr().out
+    model = adsq_jax.load(location)
+    assert (model.bits, model.image_size) == (64, 32)
+    with index.open_index(location) as opened:
+        assert opened.manifest.model_sha256 == model.sha256
+        for items, packed_codes in opened.scan():
+            assert np.array_equal(packed_codes, model.encode([item.id for item in items], packed=True))
+    shutil.copytree(folder / "red", folder / "more")
+    for again in (flags, [*flags, "--bits=64"]):
+        encode.main(again)
+    assert "12 images encoded, 36 unchanged" in capsys.readouterr().out
+    assert adsq_jax.load(location).sha256 == model.sha256
+    location.rename(tmp_path / "moved")
+    index.copy(tmp_path / "moved", tmp_path / "copy")
+    for place in ("moved", "copy"):
+        (hit,), (other,) = search.search(tmp_path / place, sorted((folder / "blue").iterdir())[:2], k=1)
+        assert (hit.distance, hit.id) == (0, str(folder / "blue" / "00.png"))
+        assert other.id == str(folder / "blue" / "01.png")
+
+
+def test_an_untrained_model_from_python(pictures, tmp_path, small):
+    """A model that was fitted may be given like any other; an index that has another model is refused."""
+    folder, run = pictures
+    base, done = small(bits=24), []
+    assert encode.encode_images(base, folder, index=tmp_path / "index", on_progress=done.append) == counts(36, total=36)
+    assert sum(done) == 36
+    fitted = base.fit(sorted(folder.rglob("*.png")))
+    assert encode.encode_images(fitted, folder, index=tmp_path / "index") == counts(0, 36, total=36)
+    assert encode.encode_images(None, folder, index=tmp_path / "index") == counts(0, 36, total=36)
+    with index.open_index(tmp_path / "index") as opened:
+        assert encode.encode_images(base, folder, index=opened) == counts(0, 36, total=36)
+    with pytest.raises(InputError, match="24 bits, itq, query_net=ff\\), not of UntrainedModel\\(efficientnet_lite0, 16 bits"):
+        encode.encode_images(small(bits=16), folder, index=tmp_path / "index")
+    encode.encode_images(run, folder, index=tmp_path / "trained")
+    assert encode.encode_images(None, folder, index=tmp_path / "trained") == counts(0, 36, total=36)
+    with pytest.raises(InputError, match="fix: give only the index, whose model then encodes"):
+        encode.encode_images(base, folder, index=tmp_path / "trained")
+    with pytest.raises(InputError, match=r"no index at .*/none whose model could encode"):
+        encode.encode_images(None, folder, index=tmp_path / "none")
+
+
+@pytest.mark.system
+def test_a_server_keeps_no_model(pictures, small, milvus, tmp_path):
+    """A new index on a server is refused; the way round that the message names works, and later needs no model."""
+    folder, place = pictures[0], f"{milvus}/untrained_model"
+    with pytest.raises(InputError, match="a new index on a server can't keep an untrained model"):
+        encode.encode_images(small(), folder, index=place)
+    encode.encode_images(small(), folder, index=tmp_path / "index")
+    assert encode.encode_images(tmp_path / "index", folder, index=place) == counts(36, total=36)
+    assert encode.encode_images(None, folder, index=place) == counts(0, 36, total=36)
+
+
+def test_killed_before_its_model_was_saved(pictures, tmp_path, small):
+    """An empty index without its model gets it by the same command; one with items can't, and says what to do."""
+    folder, _ = pictures
+    base, location = small(bits=24), tmp_path / "index"
+    fitted = base.fit(sorted(str(path) for path in folder.rglob("*.png")))
+    index.create(location, index.Manifest(24, fitted.sha256, str(location))).close()
+    assert encode.encode_images(base, folder, index=location) == counts(36, total=36)
+    assert adsq_jax.load(location).sha256 == fitted.sha256
+    shutil.rmtree(location / "model")
+    for model in (base, None):
+        with pytest.raises(InputError, match=r"holds no trained model.*fix: give the run's folder with --workdir"):
+            encode.encode_images(model, folder, index=location)
+
+
 def test_the_home_in_each_flag(pictures, tmp_path, monkeypatch, capsys):
     """`~` in `--flag=~/x`, which a shell leaves alone, is the home for all of them: nothing is made beside it."""
     folder, run = pictures
@@ -287,8 +369,10 @@ def test_refused(colours, tmp_path):
     index.create(tmp_path / "other", index.Manifest(12, "0" * 64)).close()
     index.create(tmp_path / "longer", index.Manifest(24, adsq_jax.load(run).sha256)).close()
     cases = [
-        ({"workdir": ""}, "are all needed"),
-        ({"index": ""}, "are all needed"),
+        ({"workdir": ""}, "--workdir is empty; fix: give the folder of a run, or leave it out"),
+        ({"index": ""}, "--images=FOLDER and --index=INDEX are both needed"),
+        ({"bits": 32}, "--model and --bits make an untrained model, and --workdir has a trained one; fix: leave one out"),
+        ({"model": "pypi:some"}, "--model and --bits make an untrained model"),
         ({"workdir": "/nowhere"}, "/nowhere holds no trained model"),
         ({"images": "/nowhere"}, "--images=/nowhere isn't there"),
         ({"index": "gs://bucket/index"}, "is not a folder on this machine"),

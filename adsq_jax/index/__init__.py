@@ -10,7 +10,7 @@
 from adsq_jax.index.copying import Copied, copy
 from adsq_jax.index.engine import NOTHING, CodeIndex, Hits, Item, Manifest, check_model
 from adsq_jax.index.filters import Filter, is_text, parse
-from adsq_jax.index.opening import create, open_index
+from adsq_jax.index.opening import create, exists, open_index
 
 __all__ = [
     "NOTHING",
@@ -23,6 +23,7 @@ __all__ = [
     "check_model",
     "copy",
     "create",
+    "exists",
     "is_text",
     "open_index",
     "parse",

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from adsq_jax.errors import InputError
+from adsq_jax.index import own_model
 from adsq_jax.index.engine import CodeIndex, Item, check_model
 from adsq_jax.index.opening import create, open_index
 from adsq_jax.run.progress import reporting
@@ -29,6 +30,8 @@ def copy(
     source: str | Path | CodeIndex, target: str | Path | CodeIndex, *, on_progress: Callable[[int], Any] | None = None
 ) -> Copied:
     """Copy the items that the target doesn't have yet, then compare every item's id, labels, hash and code.
+
+    A model that the source keeps in its folder is copied to a target in a folder.
 
     A copy that was interrupted continues when it is called again. Takes about 100 bytes of memory per item.
 
@@ -52,6 +55,7 @@ def copy(
         if opened.location == copied.location:
             raise InputError(f"{opened.location} can't be copied to itself; fix: give another location")
         check_model(copied, opened.manifest)
+        own_model.copy(opened, copied)
         report = stack.enter_context(reporting(on_progress, opened.count(), unit="items"))
         return _copy(opened, copied, on_progress=report)
 

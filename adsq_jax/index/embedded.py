@@ -18,7 +18,7 @@ os.environ.setdefault("LANCEDB_LOG", "error")  # it warns about every new folder
 import lancedb
 
 from adsq_jax.errors import InputError, remedy
-from adsq_jax.index import checksums, engine, filters, table_manifests
+from adsq_jax.index import checksums, engine, filters, own_model, table_manifests
 from adsq_jax.index.engine import CodeIndex, Hits, Item, Manifest
 from adsq_jax.index.filters import Filter
 
@@ -57,6 +57,12 @@ class EmbeddedIndex(CodeIndex):
     def _use(self, opened: _Opened) -> None:
         self._table, self.manifest, self._identity, self._files = opened
         self._scanner: Any = None  # faiss's index of all codes, in the table's order; None: to be loaded
+
+    @classmethod
+    def exists(cls, location: str) -> bool:
+        """Return whether there is an index."""
+        with _translate_errors(Path(location)):
+            return _has_table(Path(location))
 
     @classmethod
     def create(cls, location: str, manifest: Manifest) -> "EmbeddedIndex":
@@ -359,7 +365,7 @@ def _check_regular_files(folder: Path) -> None:
 def _check_no_other_files(folder: Path) -> None:
     """Check that a folder holds an index or nothing, or doesn't exist."""
     try:
-        others = [name for name in os.listdir(folder) if not name.startswith(".") and name != _FOLDER]
+        others = [name for name in os.listdir(folder) if not name.startswith(".") and name not in (_FOLDER, own_model.FOLDER)]
     except FileNotFoundError:
         others = []
     except OSError as error:

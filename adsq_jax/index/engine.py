@@ -69,6 +69,10 @@ class CodeIndex(Protocol):
     location: str  # its folder, or its address on a server
 
     @classmethod
+    def exists(cls, location: str) -> bool:
+        """Return whether there is an index, whole or damaged."""
+
+    @classmethod
     def create(cls, location: str, manifest: Manifest) -> "CodeIndex":
         """Open the index for adding; make it if there is none. `index.create` compares the manifests."""
 

@@ -46,6 +46,15 @@ class MilvusIndex(CodeIndex):
         self._see_all = True  # whether the next answer must include everything that was ever stored
 
     @classmethod
+    def exists(cls, location: str) -> bool:
+        """Return whether the server has the collection."""
+        calls = Calls(Address.parse(location))
+        try:
+            return bool(calls("has_collection"))
+        finally:
+            calls.close()
+
+    @classmethod
     def create(cls, location: str, manifest: Manifest) -> "MilvusIndex":
         """Open an index for adding; make it if there is none."""
         return cls._connect(location, new=manifest)

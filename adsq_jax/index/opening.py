@@ -32,6 +32,19 @@ def create(location: str | Path, manifest: Manifest) -> CodeIndex:
     return opened
 
 
+def exists(location: str | Path) -> bool:
+    """Return whether there is an index at a location, whole or damaged.
+
+    Args:
+      location: as in `create`.
+
+    Raises:
+      InputError: the server can't be reached, or an extra isn't installed.
+    """
+    place = _place(location)
+    return _engine(place).exists(place)
+
+
 def open_index(location: str | Path) -> CodeIndex:
     """Open an existing index.
 

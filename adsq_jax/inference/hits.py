@@ -11,7 +11,7 @@ from adsq_jax import index, storage
 from adsq_jax.data import contact_sheet, images
 from adsq_jax.data.text import printable
 from adsq_jax.errors import InputError
-from adsq_jax.index import NOTHING, CodeIndex, Filter
+from adsq_jax.index import NOTHING, CodeIndex, Filter, own_model
 from adsq_jax.inference import html_page, pictures
 from adsq_jax.inference import model as model_module
 from adsq_jax.inference.model import Model
@@ -31,12 +31,14 @@ class Hit(NamedTuple):
 
 
 def load_model(opened: CodeIndex, *, workdir: str | Path | None) -> Model:
-    """Load the model that the codes of an index come from, from a run's folder; None: the one that the index names.
+    """Load the model that the codes of an index come from, from a run's folder; None: the one that the index keeps or names.
 
     Raises:
       InputError: the model isn't there, isn't the one that made the codes, or is in an object store that only the index names.
     """
     manifest = opened.manifest
+    if workdir is None and own_model.is_in(opened):
+        workdir = opened.location
     if workdir is None and not manifest.model:
         raise InputError(f"{opened.location} doesn't say where its model is; fix: give the run's folder with --workdir")
     if workdir is None and storage.is_remote(manifest.model):  # opened with this user's credentials

@@ -206,6 +206,44 @@ class Model:
         Yields:
           Packed codes uint8[n, ceil(bits / 8)] of each batch, in order.
         """
+        for relaxed in self._map(self._compiled(part), batches):
+            total = sum(relaxed, np.zeros((1, self.bits), np.float32))  # [n, bits]
+            if np.isnan(total).any():  # finite weights can be so large that the network's sums aren't
+                raise InputError("the model computes no numbers for an image; fix: restore the model, or train again")
+            yield codes.pack(codes.binarize(total))
+
+    def features(self, images: ImageLike | Sequence[ImageLike] | np.ndarray) -> np.ndarray:
+        """Compute the trunk's features of images: what the network sees before codes are made of it.
+
+        Args:
+          images: as in `encode`.
+
+        Returns:
+          float32[n, width], the width that of the backbone's output; by the first network, if each has a trunk of its own.
+
+        Raises:
+          InputError: an image can't be read, or isn't one; the text says which.
+
+        Source: this project.
+        """
+        batches = _batched(map(self.preprocess, _as_list(images), itertools.count()), self.batch_size)
+        found = list(self.stream_features(batches))
+        return np.concatenate(found) if found else np.zeros((0, self.features_width), np.float32)
+
+    def stream_features(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Compute the trunk's features batch after batch.
+
+        Args:
+          batches: as in `stream`.
+
+        Yields:
+          float32[n, width] of each batch, in order.
+        """
+        for (features,) in self._map(_compiled_features(self._img_net, self.networks["database"]), batches):
+            yield features
+
+    def _map(self, function: Callable[..., Any], batches: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:
+        """Map a compiled function over batches; yield its outputs without padding."""
         devices = round_up(1, self._local)
         lengths: list[int] = []
 
@@ -216,11 +254,16 @@ class Model:
                 size = devices if len(batch) <= devices else self.batch_size
                 yield np.concatenate([batch, np.repeat(batch[:1], size - len(batch), axis=0)])
 
-        for relaxed in map_batches(self._compiled(part), self.variables, padded(), local=self._local):
-            total = sum(map(np.asarray, relaxed), np.zeros((1, self.bits), np.float32))[: lengths.pop(0)]  # [n, bits]
-            if np.isnan(total).any():  # finite weights can be so large that the network's sums aren't
-                raise InputError("the model computes no numbers for an image; fix: restore the model, or train again")
-            yield codes.pack(codes.binarize(total))
+        for outputs in map_batches(function, self.variables, padded(), local=self._local):
+            length = lengths.pop(0)
+            yield [np.asarray(output)[:length] for output in outputs]
+
+    @property
+    def features_width(self) -> int:
+        """The number of features of an image that `features` computes."""
+        images = jax.ShapeDtypeStruct((1, self.image_size, self.image_size, 3), np.uint8)
+        (features,) = jax.eval_shape(_compiled_features(self._img_net, self.networks["database"]), self.variables, images)
+        return int(features.shape[1])
 
     def preprocess(self, image: ImageLike, number: int) -> np.ndarray:
         """Return the pixels of an image that the network gets.
@@ -271,6 +314,17 @@ def _networks(name: str) -> tuple[str, ...]:
 @functools.lru_cache(maxsize=16)  # models of the same architecture share compiled programs
 def _compiled_relaxed_codes(img_net: ImgNet, networks: tuple[str, ...]) -> Callable[..., Any]:
     return jax.jit(partial(_relaxed_codes, img_net, networks))
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled_features(img_net: ImgNet, name: str) -> Callable[..., Any]:
+    return jax.jit(partial(_features, img_net, _networks(name)[0]))
+
+
+def _features(img_net: Any, network: str, variables: dict[str, Any], images: jax.Array) -> list[jax.Array]:
+    """Compute the features of the frozen trunk, or of a network's own."""
+    trunk = variables[TRUNK if TRUNK in variables else network]
+    return [img_net.apply(trunk, images, train=False, method=img_net.trunk)]
 
 
 def _relaxed_codes(img_net: Any, networks: Sequence[str], variables: dict[str, Any], images: jax.Array) -> list[jax.Array]:

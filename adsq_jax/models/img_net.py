@@ -22,7 +22,7 @@ class ImgNet(nn.Module):
 
     backbone: nn.Module | None  # float32[batch, h, w, 3] -> float32[batch, n], with a keyword `train`; None: only the heads
     bits: int  # the code length
-    features: int  # size of the semantic features, the same as LabelNet's
+    features: int  # size of the semantic features, the same as LabelNet's; 0: no semantic layer, the trunk's features instead
     mean: Sequence[float]  # of the three channels, in [0, 1]
     deviation: Sequence[float]
     head: str  # one of HEADS
@@ -30,7 +30,7 @@ class ImgNet(nn.Module):
 
     def setup(self) -> None:
         """Make the semantic layer and the hash layer."""
-        self.semantic = nn.Dense(self.features)
+        self.semantic = nn.Dense(self.features) if self.features else None
         self.hash = nn.Dense(self.bits, use_bias=self.head != "batch_norm")  # which would take a bias away again
         if self.head == "batch_norm":
             # It always learns its statistics, also where those of a pretrained backbone are frozen: it starts without any.
@@ -57,14 +57,18 @@ class ImgNet(nn.Module):
           train: whether BatchNorm uses and updates statistics of this batch, or uses the running averages.
 
         Returns:
-          Semantic features float32[batch, features], and relaxed codes float32[batch, bits], in [-1, 1] by the heads "tanh" and
-          "layer_norm", any numbers by the others.
+          Semantic features float32[batch, features] (without a semantic layer, the trunk's), and relaxed codes
+          float32[batch, bits], in [-1, 1] by the heads "tanh" and "layer_norm", any numbers by the others.
 
         Raises:
           InputError: the images don't have three channels.
         """
-        semantic = self.semantic(self.trunk(inputs, train=train))  # [batch, features]
-        outputs = self.hash(nn.relu(semantic))  # [batch, bits]
+        semantic = self.trunk(inputs, train=train)  # [batch, n]
+        if self.semantic is None:
+            outputs = self.hash(semantic)  # [batch, bits]
+        else:
+            semantic = self.semantic(semantic)  # [batch, features]
+            outputs = self.hash(nn.relu(semantic))  # [batch, bits]
         if self.head == "batch_norm":
             outputs = self.hash_norm(outputs, use_running_average=not train)
         elif self.head == "layer_norm":

@@ -14,9 +14,10 @@ from adsq_jax.errors import InputError
 from adsq_jax.models import backbones, weight_files
 from adsq_jax.models.img_net import HEADS, ImgNet
 from adsq_jax.models.layers import BATCH_NORMS, DTYPES, Layers
-from adsq_jax.models.pretrained import NO_WEIGHTS, Layout, assign, find_layout
+from adsq_jax.models.pretrained import LAYOUTS, NO_WEIGHTS, Assigned, Layout, assign, find_layout
 
 MAX_UNITS = 2**16  # of a layer: a network's width and features; the largest published ones have thousands
+_SIDE = 224  # pixels, which every backbone takes: the side doesn't matter where weights are told apart
 MIN_DEVIATION = 1e-3  # of a channel: a quarter of a grey level; a smaller one would make numbers that overflow
 
 
@@ -63,7 +64,7 @@ def build(
     """Build an ImgNet, and read the pretrained weights of its backbone.
 
     Args:
-      backbone: one of `BACKBONES`.
+      backbone: one of `BACKBONES`; "": the one that the pretrained weights are of.
       bits: the code length, 1 to 256.
       width: channels of the first stage, for small_cnn and ResNets; 0: as published.
       features: size of the semantic features, at least 1.
@@ -100,12 +101,15 @@ def build(
     mean, deviation = _three_numbers("mean", mean), _three_numbers("deviation", deviation)
     _check_deviation(deviation)
     layers = Layers(dtype=dtype, batch_norm=batch_norm, axis_name=axis_name, dropout=dropout)
-    backbones.build(backbone, width=width, layers=layers)  # checks both before a file is read
     file, layout = None, NO_WEIGHTS
+    if not backbone and pretrained:
+        file = weight_files.read(pretrained)
+        backbone = _find_backbone(file, layers)
+    backbones.build(backbone, width=width, layers=layers)  # checks both before a file is read
     if pretrained:
         _check_whole("image_size", image_size, low=1)
         backbones.check_side(backbone, image_size)
-        file = weight_files.read(pretrained)
+        file = file or weight_files.read(pretrained)
         layout = find_layout(file.arrays, backbone=backbone, source=file.source)
     img_net = make_img_net(
         layers=layers,
@@ -122,11 +126,26 @@ def build(
     return Network(img_net, weights, {"backbone": backbone, "width": int(width), "options": dict(layout.options)})
 
 
-def _load(file: weight_files.Weights, img_net: ImgNet, *, layout: Layout, image_size: int) -> Pretrained:
-    backbone: Any = img_net.backbone
+def _find_backbone(file: weight_files.Weights, layers: Layers) -> str:
+    """Return the backbone that a file's weights are of; raise InputError if they are of none."""
+    for name in LAYOUTS:
+        try:
+            layout = find_layout(file.arrays, backbone=name, source=file.source)
+            _assign(file, backbones.build(name, width=0, layers=layers, **layout.options), layout=layout, image_size=_SIDE)
+            return name
+        except InputError:
+            continue
+    raise InputError(f"{file.source} isn't of a known backbone; fix: give weights of one of {', '.join(LAYOUTS)}")
+
+
+def _assign(file: weight_files.Weights, backbone: Any, *, layout: Layout, image_size: int) -> Assigned:
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     shapes = jax.eval_shape(lambda x: backbone.init(jax.random.key(0), x, train=False), images)
-    assigned = assign(file.arrays, layout=layout, shapes=shapes, source=file.source)
+    return assign(file.arrays, layout=layout, shapes=shapes, source=file.source)
+
+
+def _load(file: weight_files.Weights, img_net: ImgNet, *, layout: Layout, image_size: int) -> Pretrained:
+    assigned = _assign(file, img_net.backbone, layout=layout, image_size=image_size)
     report = {
         "source": file.source,
         "sha256": file.sha256,
@@ -178,7 +197,7 @@ def check_arguments(*, backbone: Any, width: Any, options: Any, features: Any, m
     """
     backbones.check_options(backbone, options)
     _check_whole("width", width, low=0, high=MAX_UNITS)
-    _check_whole("features", features, low=1, high=MAX_UNITS)
+    _check_whole("features", features, low=0, high=MAX_UNITS)  # 0: an untrained model's
     for name, values in (("mean", mean), ("deviation", deviation)):
         if not isinstance(values, list | tuple) or len(_three_numbers(name, values)) != 3:
             raise InputError(f"expected {name} to be three numbers from 0 to 1, got {str(values)[:100]!r}")

@@ -62,6 +62,18 @@ def test_images_are_normalised_by_channel_and_layers_are_dense(head):
     assert (expected_semantic < 0).any()
 
 
+def test_without_a_semantic_layer():
+    """Codes come from the trunk's features by one linear layer, and these are the semantic features; no relu cuts them."""
+    model = build(Channels(), features=0, head="linear")
+    variables = model.init(jax.random.key(0), IMAGES, train=False)
+    assert set(variables["params"]) == {"hash"}
+    semantic, relaxed_codes = model.apply(variables, IMAGES, train=False)
+    x = (IMAGES.astype(np.float64).mean(axis=(1, 2)) / 255 - np.array(MEAN)) / np.array(DEVIATION)
+    assert (x < 0).any()
+    np.testing.assert_allclose(semantic, x, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(relaxed_codes, x @ variables["params"]["hash"]["kernel"], rtol=1e-4, atol=1e-5)
+
+
 def of_head(head):
     """Return heads without a backbone, random variables of theirs, 6 images' features, and the hash layer's float64 outputs."""
     model = build(Channels(), head=head).clone(backbone=None)

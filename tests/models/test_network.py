@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from reference import seeded
 from safetensors.numpy import save_file
 from support.resnet_weights import WIDTH, assert_equal, in_trunk, named_as_torch, torch_arrays
 
@@ -199,3 +201,16 @@ def test_a_copy_for_other_devices():
     assert network.with_axis(heads, head="tanh", axis_name=AXIS) == heads.clone(axis_name=AXIS)
     with pytest.raises(InputError, match="expected head to be tanh or linear or batch_norm or layer_norm, got 'sigmoid'"):
         network.with_axis(net, head="sigmoid", axis_name=None)
+
+
+@pytest.mark.parametrize("file", ["torchvision_resnet18", "timm_tf_efficientnet_lite0"])
+def test_a_file_of_weights_says_whose_it_is(file, tmp_path):
+    """Without a backbone's name, the one is built that the weights fit, by names and shapes; others are refused in one line."""
+    with np.load(Path(__file__).parent / "reference" / f"{file}.npz") as golden:
+        arrays = seeded.weights(seeded.layout(dict(golden)))
+    np.savez(tmp_path / "weights.npz", **arrays)
+    built = network.build("", bits=8, pretrained=str(tmp_path / "weights.npz"))
+    assert built.arguments["backbone"] == file.partition("_")[2].removeprefix("tf_")
+    np.savez(tmp_path / "other.npz", **dict(list(arrays.items())[1:]))
+    with pytest.raises(InputError, match="isn't of a known backbone; fix: give weights of one of alexnet"):
+        network.build("", bits=8, pretrained=str(tmp_path / "other.npz"))
