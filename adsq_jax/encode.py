@@ -30,6 +30,7 @@ from adsq_jax.inference import hits, untrained
 from adsq_jax.inference import model as model_module
 from adsq_jax.inference.model import Model
 from adsq_jax.inference.untrained import UntrainedModel
+from adsq_jax.retrieval import features as compressed
 from adsq_jax.run.progress import reporting
 
 _IDS_PER_LOOKUP = 1_000
@@ -164,10 +165,10 @@ def _find_model(
 ) -> tuple[Model, Manifest]:
     """Return the model that encodes, and the manifest of its codes; arguments as of `encode_images`."""
     if isinstance(model, Model):
-        return model, Manifest(model.bits, model.sha256)
+        return model, _manifest(model, "")
     if isinstance(model, str | Path):
         loaded = model_module.load(model)
-        return loaded, Manifest(loaded.bits, loaded.sha256, storage.normal(storage.path(str(model))))
+        return loaded, _manifest(loaded, storage.normal(storage.path(str(model))))
     if isinstance(index, CodeIndex) or exists(index):
         with contextlib.nullcontext(index) if isinstance(index, CodeIndex) else open_index(index) as opened:
             # a kill between making an index and saving its model leaves it empty: it is made again
@@ -187,7 +188,11 @@ def _find_model(
             f"--workdir=FOLDER into {index}"
         )
     loaded = model.fit_features(_sample_features(model, gallery, threads=threads, has_bar=has_bar))
-    return loaded, Manifest(loaded.bits, loaded.sha256, storage.absolute(str(index)))
+    return loaded, _manifest(loaded, storage.absolute(str(index)))
+
+
+def _manifest(model: Model, place: str) -> Manifest:
+    return Manifest(model.bits, model.sha256, place, compressed.DIMS if model.has_features else 0)
 
 
 def _sample_features(model: UntrainedModel, gallery: Gallery, *, threads: int, has_bar: bool) -> np.ndarray:
@@ -254,9 +259,9 @@ def _encode(
             pending.append([item for item, _ in batch])
             yield np.stack([pixels for _, pixels in batch])
 
-    for packed_codes in model.stream(batches(), part="database"):
+    for packed_codes, features in model.stream_with_features(batches(), part="database"):
         items = pending.popleft()
-        opened.add(items, packed_codes)
+        opened.add(items, packed_codes, features if opened.manifest.features else None)
         encoded += len(items)
         on_progress(len(items))
     return encoded, unchanged, left_out

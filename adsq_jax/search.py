@@ -29,6 +29,13 @@ def main(arguments: Sequence[str]) -> None:
     flags.texts("query", "A picture or a folder of pictures; may be given several times.")
     flags.integer("k", "The largest number of hits per query.", default=20, low=1)
     flags.integer("radius", "The largest distance, in bits; any by default.", low=0)
+    flags.integer(
+        "rerank",
+        "How many of the nearest by codes are ranked again by the trunk's features, if the index has them; 0: none.",
+        default=hits.RERANK,
+        low=0,
+        high=hits.MAX_RERANK,
+    )
     flags.text("where", "Which pictures to search: 'label=cat and not path=*/drafts/*'.")
     flags.text("workdir", "The folder of the run whose model encoded the index, if it was moved.")
     flags.text("out", "A page of pictures to write: hits.html or hits.png.")
@@ -45,7 +52,7 @@ def main(arguments: Sequence[str]) -> None:
     with open_index(given.index) as opened:
         queries = [picture for query in given.query for picture in _pictures(query)]
         places = pictures.places(opened, folders=given.pictures, remote=given.remote_pictures) if out is not None else None
-        results = search(opened, queries, k=given.k, radius=given.radius, where=where, model=given.workdir)
+        results = search(opened, queries, k=given.k, radius=given.radius, rerank=given.rerank, where=where, model=given.workdir)
     if out is not None and places is not None:
         with output.writing(out):
             workdir.write_bytes(out, (hits.sheet if out.suffix == ".png" else hits.page)(queries, results, places))
@@ -67,6 +74,7 @@ def search(
     *,
     k: int = 20,
     radius: int | None = None,
+    rerank: int = hits.RERANK,
     where: str | Filter | None = None,
     model: Model | str | Path | None = None,
 ) -> list[list[Hit]]:
@@ -77,6 +85,8 @@ def search(
       queries: one or several images, as `Model.encode` takes them.
       k: the largest number of hits per query, at least 1.
       radius: the largest distance, in bits, at least 0; None for any.
+      rerank: how many of the nearest by codes are ranked again by the cosine of the trunk's features, 0 to 10,000; an index
+        without features has only codes to rank by.
       where: which pictures to search, as `index.parse` reads it; None for all.
       model: the model that encoded the index, or the folder of its run; None loads it from the folder that the index names.
         Give a loaded model to search many times.
@@ -85,7 +95,7 @@ def search(
       The hits of each query, nearest first.
 
     Raises:
-      InputError: there is no such index or model, a query can't be read, or k, radius or the filter is invalid.
+      InputError: there is no such index or model, a query can't be read, or k, radius, rerank or the filter is invalid.
 
     Source: this project.
     """
@@ -96,8 +106,16 @@ def search(
             check_model(opened, Manifest(model.bits, model.sha256))
         else:
             model = hits.load_model(opened, workdir=model)
-        packed_codes = model.encode(queries, part="query", packed=True)
-        return hits.search_codes(opened, packed_codes, k=k, radius=radius, where=selected)
+        if rerank and opened.manifest.features:
+            packed_codes, features = model.encode_with_features(queries, part="query")
+            if features.shape[1] != opened.manifest.features:
+                raise InputError(
+                    f"{opened.location} has features of {opened.manifest.features} numbers, of another version; fix: encode "
+                    "into a new index, or give --rerank=0"
+                )
+        else:
+            packed_codes, features = model.encode(queries, part="query", packed=True), None
+        return hits.search_codes(opened, packed_codes, features, k=k, radius=radius, where=selected, rerank=rerank)
 
 
 def _pictures(query: str) -> list[str]:

@@ -191,8 +191,9 @@ def test_without_a_run(pictures, tmp_path, small, capsys):
     assert (model.bits, model.image_size) == (64, 32)
     with index.open_index(location) as opened:
         assert opened.manifest.model_sha256 == model.sha256
-        for items, packed_codes in opened.scan():
-            assert np.array_equal(packed_codes, model.encode([item.id for item in items], packed=True))
+        for items, *stored in opened.scan():
+            expected = model.encode_with_features([item.id for item in items], part="query")
+            assert all(np.array_equal(a, b) for a, b in zip(stored, expected, strict=True))
     shutil.copytree(folder / "red", folder / "more")
     for again in (flags, [*flags, "--bits=64"]):
         encode.main(again)
@@ -202,7 +203,8 @@ def test_without_a_run(pictures, tmp_path, small, capsys):
     index.copy(tmp_path / "moved", tmp_path / "copy")
     for place in ("moved", "copy"):
         (hit,), (other,) = search.search(tmp_path / place, sorted((folder / "blue").iterdir())[:2], k=1)
-        assert (hit.distance, hit.id) == (0, str(folder / "blue" / "00.png"))
+        assert (hit.distance, hit.id, hit.cosine) == (0, str(folder / "blue" / "00.png"), 1.0)
+        assert search.search(tmp_path / place, folder / "blue" / "00.png", k=1, rerank=0)[0][0].cosine is None
         assert other.id == str(folder / "blue" / "01.png")
 
 

@@ -32,7 +32,7 @@ class Query(NamedTuple):
 
     name: str
     source: str  # a thumbnail for `src`
-    code: np.ndarray  # uint8[1, ceil(bits / 8)]
+    code: np.ndarray  # uint8[1, m]: the code's ceil(bits / 8) bytes, then those of the compressed features
 
 
 class Finder:
@@ -50,6 +50,7 @@ class Finder:
           read: reads a picture of the index, raising `BadImage`.
         """
         self.bits = model.bits
+        self._width, self._dims = plain.manifest.width, plain.manifest.features  # bytes of a code, and of features
         self._model, self._decode, self._read = model, decode, read
         # An index is for one thread at a time, and keys of a search are valid until the next refresh.
         self._plain, self._filtered = (plain, threading.Lock()), (filtered, threading.Lock())
@@ -73,8 +74,8 @@ class Finder:
 
     def _encode(self, pixels: np.ndarray) -> np.ndarray:
         with self._encoding:
-            (code,) = self._model.stream(iter([pixels[None]]), part="query")
-        return code
+            ((code, features),) = self._model.stream_with_features(iter([pixels[None]]), part="query")
+        return np.concatenate([code, features.view(np.uint8)[:, : self._dims]], axis=1)
 
     def indexed(self, name: str) -> Query:
         """Encode the picture of an item by its id; no other file is opened.
@@ -94,18 +95,23 @@ class Finder:
             raise InputError(f"{name} {error}") from error
         return self.query(name, content)
 
-    def hits(self, code: np.ndarray, *, k: int, radius: int, where: str) -> tuple[list[Hit], float, int]:
+    def hits(self, given: np.ndarray, *, k: int, radius: int, where: str) -> tuple[list[Hit], float, int]:
         """Return the nearest pictures, the seconds of the search, and the number of items in the index.
+
+        `given` is a query's code and features, as the page sends them back, uint8[1, m].
 
         Raises:
           InputError: an argument is out of range, or the filter `where` can't be read; a blank one selects all.
         """
+        code, features = given[:, : self._width], given[:, self._width :].view(np.int8)
+        if features.shape[1] != self._dims:
+            raise InputError(f"expected a code of {self._width + self._dims} bytes, got {given.shape[1]}; fix: reload the page")
         parsed = index.parse(where) if where.strip() else None
         opened, lock = self._plain if parsed is None else self._filtered
         with lock:
             opened.refresh()
             start = time.perf_counter()
-            (hits_of_query,) = hits.search_codes(opened, code, k=k, radius=radius, where=parsed)
+            (hits_of_query,) = hits.search_codes(opened, code, features, k=k, radius=radius, where=parsed, rerank=hits.RERANK)
             seconds, count = time.perf_counter() - start, opened.count()
         return [hit._replace(labels=_shortened(hit.labels)) for hit in hits_of_query], seconds, count
 

@@ -30,7 +30,7 @@ def start(samples: dict[str, str], *, bits: int) -> dict[str, Any]:
 
 def query(given: Query, *, bits: int) -> dict[str, Any]:
     """Return a query with its code, which the page sends with each search, and "0" or "1" for each bit, "1" for +1."""
-    signs = codes.unpack(given.code, bits=bits)[0].tolist()
+    signs = codes.unpack(given.code[:, : -(-bits // 8)], bits=bits)[0].tolist()
     return {
         "id": given.name,
         "name": os.path.basename(given.name),

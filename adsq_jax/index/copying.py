@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ import numpy as np
 
 from adsq_jax.errors import InputError
 from adsq_jax.index import own_model
-from adsq_jax.index.engine import CodeIndex, Item, check_model
+from adsq_jax.index.engine import Batch, CodeIndex, Item, check_model
 from adsq_jax.index.opening import create, open_index
 from adsq_jax.run.progress import reporting
 
@@ -29,7 +30,7 @@ class Copied(NamedTuple):
 def copy(
     source: str | Path | CodeIndex, target: str | Path | CodeIndex, *, on_progress: Callable[[int], Any] | None = None
 ) -> Copied:
-    """Copy the items that the target doesn't have yet, then compare every item's id, labels, hash and code.
+    """Copy the items that the target doesn't have yet, then compare every item's id, labels, hash, code and features.
 
     A model that the source keeps in its folder is copied to a target in a folder.
 
@@ -55,6 +56,11 @@ def copy(
         if opened.location == copied.location:
             raise InputError(f"{opened.location} can't be copied to itself; fix: give another location")
         check_model(copied, opened.manifest)
+        if copied.manifest.features != opened.manifest.features:
+            raise InputError(
+                f"{opened.location} has features of {opened.manifest.features} numbers an item, and {copied.location} of "
+                f"{copied.manifest.features}; fix: copy to a new index"
+            )
         own_model.copy(opened, copied)
         report = stack.enter_context(reporting(on_progress, opened.count(), unit="items"))
         return _copy(opened, copied, on_progress=report)
@@ -62,11 +68,11 @@ def copy(
 
 def _copy(source: CodeIndex, target: CodeIndex, *, on_progress: Callable[[int], Any]) -> Copied:
     before, digests, added = _all_digests(target), [np.zeros(0, f"S{_DIGEST}")], 0
-    for items, codes in _batches(source):
-        digests.append(_digests(items, codes))
+    for items, codes, features in _batches(source):
+        digests.append(_digests(Batch(items, codes, features)))
         new = np.flatnonzero(~_contained(digests[-1], before))
         if len(new):
-            target.add([items[row] for row in new], codes[new])
+            target.add([items[row] for row in new], codes[new], features[new])
         added += len(new)
         on_progress(len(items))
     source.refresh()
@@ -81,32 +87,37 @@ def _copy(source: CodeIndex, target: CodeIndex, *, on_progress: Callable[[int], 
     return Copied(added=added, unchanged=len(wanted) - added, others=len(after) - len(wanted))
 
 
-def _batches(source: CodeIndex) -> Iterator[tuple[list[Item], np.ndarray]]:
+def _batches(source: CodeIndex) -> Iterator[Batch]:
     """Yield all items of an index in batches of at least `_BATCH`, and the rest."""
-    items, codes = list[Item](), list[np.ndarray]()
-    for some, packed in source.scan():
-        items += some
-        codes.append(packed)
-        if len(items) >= _BATCH:
-            yield items, np.concatenate(codes)
-            items, codes = [], []
-    if items:
-        yield items, np.concatenate(codes)
+    several = list[Batch]()
+    for some in source.scan():
+        several.append(some)
+        if sum(len(batch.items) for batch in several) >= _BATCH:
+            yield _joined(several)
+            several = []
+    if several:
+        yield _joined(several)
+
+
+def _joined(several: Sequence[Batch]) -> Batch:
+    items, codes, features = zip(*several, strict=True)
+    return Batch(list(itertools.chain(*items)), np.concatenate(codes), np.concatenate(features))
 
 
 def _all_digests(opened: CodeIndex) -> np.ndarray:
     """Return the digests of all items of an index, sorted."""
-    return np.sort(np.concatenate([np.zeros(0, f"S{_DIGEST}"), *(_digests(*some) for some in opened.scan())]))
+    return np.sort(np.concatenate([np.zeros(0, f"S{_DIGEST}"), *map(_digests, opened.scan())]))
 
 
-def _digests(items: Sequence[Item], codes: np.ndarray) -> np.ndarray:
-    """Return a hash of each item and its code, bytes[n]."""
+def _digests(batch: Batch) -> np.ndarray:
+    """Return a hash of each item with its code and features, bytes[n]."""
 
-    def digest(item: Item, code: bytes) -> bytes:
+    def digest(item: Item, numbers: bytes) -> bytes:
         texts = (item.id, item.sha256, str(len(item.labels)), *item.labels)  # without null characters
-        return hashlib.blake2b("\0".join(texts).encode() + b"\0" + code, digest_size=_DIGEST).digest()
+        return hashlib.blake2b("\0".join(texts).encode() + b"\0" + numbers, digest_size=_DIGEST).digest()
 
-    return np.array([digest(item, code.tobytes()) for item, code in zip(items, codes, strict=True)], f"S{_DIGEST}")
+    rows = zip(*batch, strict=True)
+    return np.array([digest(item, code.tobytes() + numbers.tobytes()) for item, code, numbers in rows], f"S{_DIGEST}")
 
 
 def _contained(digests: np.ndarray, ordered: np.ndarray) -> np.ndarray:

@@ -18,8 +18,8 @@ os.environ.setdefault("LANCEDB_LOG", "error")  # it warns about every new folder
 import lancedb
 
 from adsq_jax.errors import InputError, remedy
-from adsq_jax.index import checksums, engine, filters, own_model, table_manifests
-from adsq_jax.index.engine import CodeIndex, Hits, Item, Manifest
+from adsq_jax.index import checksums, engine, features_file, filters, own_model, table_manifests
+from adsq_jax.index.engine import Batch, CodeIndex, Hits, Item, Manifest
 from adsq_jax.index.filters import Filter
 
 _TABLE = "codes"
@@ -57,6 +57,7 @@ class EmbeddedIndex(CodeIndex):
     def _use(self, opened: _Opened) -> None:
         self._table, self.manifest, self._identity, self._files = opened
         self._scanner: Any = None  # faiss's index of all codes, in the table's order; None: to be loaded
+        self._features: np.ndarray | None = None  # of all items, in the table's order; None: to be mapped
 
     @classmethod
     def exists(cls, location: str) -> bool:
@@ -90,9 +91,9 @@ class EmbeddedIndex(CodeIndex):
         """Open an index."""
         return cls(Path(location))
 
-    def add(self, items: Sequence[Item], packed_codes: np.ndarray) -> None:
+    def add(self, items: Sequence[Item], packed_codes: np.ndarray, features: np.ndarray | None = None) -> None:
         """Add items, or replace those with the same ids."""
-        items, packed_codes = engine.check_added(items, packed_codes, self.manifest)
+        items, packed_codes, features = engine.check_added(items, packed_codes, features, self.manifest)
         if not items:
             return
         columns = [
@@ -101,6 +102,8 @@ class EmbeddedIndex(CodeIndex):
             pa.array([item.labels for item in items], pa.list_(pa.string())),
             pa.array([item.sha256 for item in items], pa.string()),
         ]
+        if self.manifest.features:
+            columns.append(pa.FixedSizeListArray.from_arrays(pa.array(features.reshape(-1)), self.manifest.features))
         with self._writing():
             upsert = self._table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
             upsert.execute(pa.table(columns, schema=self._table.schema))
@@ -139,6 +142,19 @@ class EmbeddedIndex(CodeIndex):
         by_key = dict(zip(rows["_rowoffset"].to_pylist(), _to_items(rows), strict=True))
         return [by_key[key] for key in wanted.tolist()]
 
+    def features(self, keys: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return the compressed features of keys."""
+        wanted, width = engine.check_keys(keys, count=self.count()), self.manifest.features
+        if not width or not len(wanted):
+            return np.zeros((len(wanted), width), np.int8)
+        if self._features is None:
+            self._features = features_file.opened(
+                self._folder, self._identity, shape=(self.count(), width), read=lambda: self._columns("features", width)
+            )
+            if len(self._features) != self.count():
+                raise InputError(f"{self._folder} is damaged (features of {len(self._features):,} items); fix: {_RESTORE}")
+        return self._features[wanted]
+
     def find(self, ids: Sequence[str]) -> dict[str, Item]:
         """Return the items with these ids, by id."""
         wanted, items = list(dict.fromkeys(ids)), dict[str, Item]()
@@ -152,10 +168,12 @@ class EmbeddedIndex(CodeIndex):
         for batch in self._read(["id"], where=f"starts_with(id, {_quote(prefix)})" if prefix else None):
             yield from batch["id"].to_pylist()
 
-    def scan(self) -> Iterator[tuple[list[Item], np.ndarray]]:
-        """Yield all items with their codes."""
-        for batch in self._read([*_ITEM, "code"]):
-            yield _to_items(batch), self._to_codes(batch)
+    def scan(self) -> Iterator[Batch]:
+        """Yield all items with their codes and features."""
+        width = self.manifest.features
+        for batch in self._read([*_ITEM, "code", *(["features"] if width else [])]):
+            features = _numbers(batch, "features", width) if width else np.zeros((batch.num_rows, 0), np.int8)
+            yield Batch(_to_items(batch), _numbers(batch, "code", self.manifest.width), features)
 
     def count(self, *, where: Filter | None = None) -> int:
         """Return the number of items, or of those that `where` selects."""
@@ -178,7 +196,7 @@ class EmbeddedIndex(CodeIndex):
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
-        self._scanner = None
+        self._scanner = self._features = None
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -189,7 +207,7 @@ class EmbeddedIndex(CodeIndex):
             _check_lock(self._lock, self._folder)
         self.refresh()  # another process may have written before, or replaced the index
         with self._reading():  # a damaged file must not be merged into a new one
-            self._scanner = None
+            self._scanner = self._features = None
         with _translate_errors(self._folder, writing=True):
             yield
             stored = checksums.write(
@@ -231,15 +249,17 @@ class EmbeddedIndex(CodeIndex):
         rows = [batch["_rowoffset"].to_numpy() for batch in batches]
         return np.sort(np.concatenate([np.zeros(0, np.int64), *rows]).astype(np.int64))
 
-    def _to_codes(self, batch: pa.RecordBatch) -> np.ndarray:
-        return batch["code"].flatten().to_numpy().reshape(-1, self.manifest.width)
+    def _columns(self, name: str, width: int) -> Iterator[np.ndarray]:
+        """Yield the numbers of a column, [n, width] each, in the table's order."""
+        for batch in self._read([name]):
+            yield _numbers(batch, name, width)
 
     def _loaded_scanner(self) -> Any:
         if self._scanner is None:
             codes, start = np.empty((self.count(), self.manifest.width), np.uint8), 0
-            for batch in self._read(["code"]):
-                codes[start : start + batch.num_rows] = self._to_codes(batch)[: len(codes) - start]
-                start += batch.num_rows
+            for some in self._columns("code", self.manifest.width):
+                codes[start : start + len(some)] = some[: len(codes) - start]
+                start += len(some)
             try:
                 if start != len(codes):
                     raise InputError(f"expected {len(codes):,} codes, got {start:,}")
@@ -288,15 +308,20 @@ def _open_once(folder: Path, verified: dict[str, checksums.Stamp]) -> _Opened:
 
 
 def _schema(manifest: Manifest) -> pa.Schema:
-    return pa.schema(
-        [
-            pa.field("id", pa.string(), nullable=False),
-            pa.field("code", pa.list_(pa.uint8(), manifest.width), nullable=False),
-            pa.field("labels", pa.list_(pa.string()), nullable=False),
-            pa.field("sha256", pa.string(), nullable=False),
-        ],
-        metadata={_METADATA: json.dumps(manifest.to_dict())},
-    )
+    fields = [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("code", pa.list_(pa.uint8(), manifest.width), nullable=False),
+        pa.field("labels", pa.list_(pa.string()), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+    ]
+    if manifest.features:
+        fields.append(pa.field("features", pa.list_(pa.int8(), manifest.features), nullable=False))
+    return pa.schema(fields, metadata={_METADATA: json.dumps(manifest.to_dict())})
+
+
+def _numbers(batch: pa.RecordBatch, name: str, width: int) -> np.ndarray:
+    """Return a column of lists of numbers, [n, width]."""
+    return batch[name].flatten().to_numpy().reshape(-1, width)
 
 
 def _make_scanner(codes: np.ndarray) -> Any:

@@ -14,6 +14,7 @@ from adsq_jax.index.filters import Filter, is_text
 
 FORMAT = 1
 NOTHING = -1  # distance and key in a row of results that has fewer than k items
+MAX_FEATURES = 4_096  # numbers of an item
 MAX_TEXT = 4_096  # bytes of an id or a label: the longest path on Linux
 
 
@@ -23,10 +24,14 @@ class Manifest(NamedTuple):
     bits: int  # 1 to 256
     model_sha256: str  # of the model that made the codes; "" for codes from elsewhere
     model: str = ""  # the folder of that model's run when the index was made; "" if unknown
+    features: int = 0  # numbers of an item's compressed features, by which hits are ranked again; 0: it has none
 
     def to_dict(self) -> dict[str, Any]:
         """Return the manifest as JSON values, to be stored with the codes."""
-        return {"format": FORMAT, "bit_order": codes.BIT_ORDER, **self._asdict()}
+        fields = self._asdict()
+        if not self.features:  # as before there were any
+            del fields["features"]
+        return {"format": FORMAT, "bit_order": codes.BIT_ORDER, **fields}
 
     @classmethod
     def from_dict(cls, content: Any, *, location: str) -> "Manifest":
@@ -36,9 +41,12 @@ class Manifest(NamedTuple):
                 f"{location} is not an index of format {FORMAT}, but of another version; fix: encode into a new one"
             )
         bits, texts = content.get("bits"), {name: content.get(name) for name in ("model_sha256", "model")}
+        numbers = content.get("features", 0)
         if type(bits) is not int or not 1 <= bits <= codes.MAX_BITS or not all(isinstance(x, str) for x in texts.values()):
             raise InputError(f"{location} has a damaged manifest; fix: encode into a new index")
-        return cls(bits=bits, **{name: str(text) for name, text in texts.items()})
+        if type(numbers) is not int or not 0 <= numbers <= MAX_FEATURES:
+            raise InputError(f"{location} has a damaged manifest; fix: encode into a new index")
+        return cls(bits=bits, **{name: str(text) for name, text in texts.items()}, features=numbers)
 
     @property
     def width(self) -> int:
@@ -52,6 +60,14 @@ class Item(NamedTuple):
     id: str  # unique; for an image its path: not empty, at most MAX_TEXT bytes of UTF-8
     labels: tuple[str, ...] = ()  # names of its classes
     sha256: str = ""  # of the content, hexadecimal: shows whether that has changed
+
+
+class Batch(NamedTuple):
+    """Some items of an index, with all that it holds of them."""
+
+    items: list[Item]  # n
+    codes: np.ndarray  # uint8[n, ceil(bits / 8)]
+    features: np.ndarray  # int8[n, Manifest.features], compressed; [n, 0] if the index has none
 
 
 class Hits(NamedTuple):
@@ -80,17 +96,18 @@ class CodeIndex(Protocol):
     def open(cls, location: str) -> "CodeIndex":
         """Open the index."""
 
-    def add(self, items: Sequence[Item], packed_codes: np.ndarray) -> None:
+    def add(self, items: Sequence[Item], packed_codes: np.ndarray, features: np.ndarray | None = None) -> None:
         """Add items, or replace those with the same ids. They are stored safely when the call returns.
 
         Args:
           items: n items; if several have the same id, the last one counts.
           packed_codes: uint8[n, ceil(bits / 8)], little bit order, 1 = +1, padding zero.
+          features: int8[n, Manifest.features], from `retrieval.features.compress`; None for an index without.
 
         Raises:
-          InputError: the codes or items are invalid, or they can't be written: the disk is full, the server can't be reached,
-            another process writes to an engine that allows one writer, or another index is in its place (see `refresh`). Items
-            that were added before stay.
+          InputError: the codes, features or items are invalid, or they can't be written: the disk is full, the server can't be
+            reached, another process writes to an engine that allows one writer, or another index is in its place (see
+            `refresh`). Items that were added before stay.
         """
 
     def delete(self, ids: Sequence[str]) -> int:
@@ -132,18 +149,27 @@ class CodeIndex(Protocol):
           InputError: a key is out of range.
         """
 
+    def features(self, keys: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return the compressed features of keys.
+
+        Args:
+          keys: as for `items`.
+
+        Returns:
+          int8[n, Manifest.features], in the same order; of an index without features int8[n, 0].
+
+        Raises:
+          InputError: a key is out of range.
+        """
+
     def find(self, ids: Sequence[str]) -> dict[str, Item]:
         """Return the items with these ids, by id; ids that the index doesn't hold are missing."""
 
     def ids(self, *, prefix: str = "") -> Iterator[str]:
         """Yield the ids that begin with `prefix`, in any order."""
 
-    def scan(self) -> Iterator[tuple[list[Item], np.ndarray]]:
-        """Yield all items with their codes, each once, in any order.
-
-        Yields:
-          n items, and their packed codes, uint8[n, ceil(bits / 8)].
-        """
+    def scan(self) -> Iterator[Batch]:
+        """Yield all items with their codes and features, each once, in any order."""
 
     def count(self, *, where: Filter | None = None) -> int:
         """Return the number of items, or of those that `where` selects."""
@@ -220,9 +246,22 @@ def check_codes(packed_codes: np.ndarray, manifest: Manifest) -> np.ndarray:
     return np.ascontiguousarray(array)
 
 
-def check_added(items: Sequence[Item], packed_codes: np.ndarray, manifest: Manifest) -> tuple[list[Item], np.ndarray]:
+def check_features(features: np.ndarray | None, manifest: Manifest, *, count: int) -> np.ndarray:
+    """Check dtype and shape of the compressed features of `count` items; return contiguous int8[n, Manifest.features]."""
+    array = np.zeros((count, 0), np.int8) if features is None else np.asarray(features)
+    if array.dtype != np.int8 or array.shape != (count, manifest.features):
+        given = "none" if features is None else f"{array.dtype}{list(array.shape)}"
+        raise InputError(
+            f"the index holds features of {manifest.features} numbers an item: expected int8[{count}, {manifest.features}], "
+            f"got {given}; fix: give those that the index's model computes, or none where it holds none"
+        )
+    return np.ascontiguousarray(array)
+
+
+def check_added(items: Sequence[Item], packed_codes: np.ndarray, features: np.ndarray | None, manifest: Manifest) -> Batch:
     """Check the arguments of `add`; return them without items whose id occurs again later."""
     packed_codes = check_codes(packed_codes, manifest)
+    checked_features = check_features(features, manifest, count=len(packed_codes))
     if len(items) != len(packed_codes):
         raise InputError(f"expected one item per code, got {len(items)} items and {len(packed_codes)} codes")
     for item in items:
@@ -236,7 +275,7 @@ def check_added(items: Sequence[Item], packed_codes: np.ndarray, manifest: Manif
         if len(item.sha256) not in (0, 64):
             raise InputError(f"{item!r:.200} can't be stored: expected a sha256 of 64 hexadecimal digits, or none")
     rows = list({item.id: row for row, item in enumerate(items)}.values())
-    return [items[row] for row in rows], packed_codes[rows]
+    return Batch([items[row] for row in rows], packed_codes[rows], checked_features[rows])
 
 
 def check_search(packed_codes: np.ndarray, manifest: Manifest, *, k: int, radius: int | None) -> np.ndarray:

@@ -13,7 +13,7 @@ from pymilvus import DataType, MilvusClient
 
 from adsq_jax.errors import InputError
 from adsq_jax.index import engine
-from adsq_jax.index.engine import NOTHING, CodeIndex, Hits, Item, Manifest
+from adsq_jax.index.engine import NOTHING, Batch, CodeIndex, Hits, Item, Manifest
 from adsq_jax.index.filters import Filter
 from adsq_jax.index.milvus_filters import Translator, id_in, id_starts_with, quote
 from adsq_jax.index.milvus_server import Address, Calls, TooLargeError, no_index, understood
@@ -82,9 +82,9 @@ class MilvusIndex(CodeIndex):
             calls.close()
             raise
 
-    def add(self, items: Sequence[Item], packed_codes: np.ndarray) -> None:
+    def add(self, items: Sequence[Item], packed_codes: np.ndarray, features: np.ndarray | None = None) -> None:
         """Add items, or replace those with the same ids."""
-        items, packed_codes = engine.check_added(items, packed_codes, self.manifest)
+        items, packed_codes, features = engine.check_added(items, packed_codes, features, self.manifest)
         for item in items:
             if len(item.labels) > _MAX_LABELS:
                 raise InputError(
@@ -92,9 +92,10 @@ class MilvusIndex(CodeIndex):
                 )
         rows, size = list[dict[str, Any]](), 0
         self.refresh()
-        for item, code in zip(items, packed_codes, strict=True):
-            rows.append({"id": item.id, "code": code.tobytes(), "labels": list(item.labels), "sha256": item.sha256})
-            size += sum(4 * len(text) for text in (item.id, *item.labels))  # bytes, at most
+        for item, code, numbers in zip(items, packed_codes, features.tolist(), strict=True):
+            row = {"id": item.id, "code": code.tobytes(), "labels": list(item.labels), "sha256": item.sha256}
+            rows.append({**row, "features": numbers} if self.manifest.features else row)
+            size += sum(4 * len(text) for text in (item.id, *item.labels)) + 4 * len(numbers)  # bytes, at most
             if len(rows) == _ROWS_PER_CALL or size >= _BYTES_PER_CALL:
                 self._calls("upsert", data=rows)
                 rows, size = [], 0
@@ -164,6 +165,24 @@ class MilvusIndex(CodeIndex):
         """Return the items of keys of the last search."""
         return [self._hits[key] for key in engine.check_keys(keys, count=len(self._hits)).tolist()]
 
+    def features(self, keys: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return the compressed features of keys of the last search."""
+        ids = [item.id for item in self.items(keys)]
+        width, found, wanted = self.manifest.features, dict[str, np.ndarray](), list(dict.fromkeys(ids))
+        if not width or not ids:
+            return np.zeros((len(ids), width), np.int8)
+        consistency = self._consistency()
+
+        def ask(some: Sequence[str]) -> list[dict[str, Any]]:
+            return self._query(id_in(some), fields=["id", "features"], consistency=consistency)
+
+        for start in range(0, len(wanted), _IDS_PER_CALL):
+            rows = _ask_in_parts(ask, wanted[start : start + _IDS_PER_CALL])
+            with understood(self._calls.address):
+                found.update((row["id"], _to_features([row], width)[0]) for row in rows)
+        nothing = np.zeros(width, np.int8)  # of an item that another process has removed meanwhile
+        return np.stack([found.get(name, nothing) for name in ids])
+
     def find(self, ids: Sequence[str]) -> dict[str, Item]:
         """Return the items with these ids, by id."""
         wanted, items, consistency = list(dict.fromkeys(ids)), dict[str, Item](), self._consistency()
@@ -182,14 +201,16 @@ class MilvusIndex(CodeIndex):
         for rows in self._pages(id_starts_with(prefix), fields=["id"]):
             yield from (row["id"] for row in rows)
 
-    def scan(self) -> Iterator[tuple[list[Item], np.ndarray]]:
-        """Yield all items with their codes."""
-        for rows in self._pages("", fields=[*_ITEM, "code"]):
+    def scan(self) -> Iterator[Batch]:
+        """Yield all items with their codes and features."""
+        width = self.manifest.features
+        for rows in self._pages("", fields=[*_ITEM, "code", *(["features"] if width else [])]):
             with understood(self._calls.address):
                 packed = b"".join(row["code"][0] for row in rows)
                 items = [_to_item(row["id"], row) for row in rows]
                 codes = np.frombuffer(packed, np.uint8).reshape(len(rows), self.manifest.width)
-            yield items, codes
+                features = _to_features(rows, width)
+            yield Batch(items, codes, features)
 
     def count(self, *, where: Filter | None = None) -> int:
         """Return the number of items, or of those that `where` selects."""
@@ -326,6 +347,8 @@ def _schema(manifest: Manifest) -> Any:
         "labels", DataType.ARRAY, element_type=DataType.VARCHAR, max_length=engine.MAX_TEXT, max_capacity=_MAX_LABELS
     )
     schema.add_field("sha256", DataType.VARCHAR, max_length=64)
+    if manifest.features:
+        schema.add_field("features", DataType.ARRAY, element_type=DataType.INT8, max_capacity=manifest.features)
     return schema
 
 
@@ -333,6 +356,16 @@ def _columns(fields: Sequence[dict[str, Any]]) -> dict[str, tuple[Any, ...]]:
     """Return what must be the same of each field."""
     limits = [(field["params"].get("dim"), field["params"].get("max_length")) for field in fields]
     return {f["name"]: (f["type"], f.get("is_primary", False), *limit) for f, limit in zip(fields, limits, strict=True)}
+
+
+def _to_features(rows: Sequence[Any], width: int) -> np.ndarray:
+    """Return the features of rows, int8[n, width]."""
+    if not width:
+        return np.zeros((len(rows), 0), np.int8)
+    numbers = np.array([row["features"] for row in rows], np.int64).reshape(-1, width)
+    if not (np.abs(numbers) <= 128).all():
+        raise ValueError("features that aren't int8")
+    return numbers.astype(np.int8)
 
 
 def _to_item(name: str, row: Any) -> Item:

@@ -16,8 +16,11 @@ from adsq_jax.inference import html_page, pictures
 from adsq_jax.inference import model as model_module
 from adsq_jax.inference.model import Model
 from adsq_jax.inference.pictures import Places
+from adsq_jax.retrieval import features as compressed
 from adsq_jax.run import tables
 
+RERANK = 500  # of the nearest by codes are ranked again by features
+MAX_RERANK = 10_000
 SIDE = 160  # pixels of a thumbnail's shorter side
 
 
@@ -28,6 +31,7 @@ class Hit(NamedTuple):
     distance: int  # in bits
     id: str  # the picture's path
     labels: tuple[str, ...]
+    cosine: float | None = None  # of the trunk's features with the query's, -1 to 1; None: not ranked by it
 
 
 def load_model(opened: CodeIndex, *, workdir: str | Path | None) -> Model:
@@ -58,43 +62,89 @@ def load_model(opened: CodeIndex, *, workdir: str | Path | None) -> Model:
 
 
 def search_codes(
-    opened: CodeIndex, packed_codes: np.ndarray, *, k: int, radius: int | None, where: Filter | None
+    opened: CodeIndex,
+    packed_codes: np.ndarray,
+    features: np.ndarray | None,
+    *,
+    k: int,
+    radius: int | None,
+    where: Filter | None,
+    rerank: int,
 ) -> list[list[Hit]]:
     """Find the k pictures of an index that are nearest to each query.
 
     Args:
       opened: the index.
       packed_codes: the queries' codes, uint8[n, ceil(bits / 8)].
+      features: the queries' compressed features, int8[n, dims]; None: rank by codes alone.
       k: the largest number of hits per query.
       radius: the largest distance, in bits; None: any.
       where: which pictures to search; None: all.
+      rerank: how many of the nearest by codes are ranked again by the cosine of their features; 0: none.
 
     Returns:
-      The hits of each query, nearest first.
+      The hits of each query, nearest first; those that were ranked again come before the others.
 
     Raises:
-      InputError: k or radius is out of range.
+      InputError: k, radius or rerank is out of range.
     """
-    result = opened.search(packed_codes, k=k, radius=radius, where=where)
-    is_hit = result.keys != NOTHING
-    items = iter(opened.items(result.keys[is_hit]))  # of all queries, one query after another
-    hits = []
-    for row, is_hit_of_row in zip(result.distances, is_hit, strict=True):
-        ranked = enumerate(zip(row[is_hit_of_row].tolist(), items, strict=False), start=1)
-        hits.append([Hit(rank, distance, item.id, item.labels) for rank, (distance, item) in ranked])
-    return hits
+    if isinstance(rerank, bool) or not isinstance(rerank, int | np.integer) or not 0 <= rerank <= MAX_RERANK:
+        raise InputError(f"rerank={rerank}: expected a whole number from 0 to {MAX_RERANK:,}")
+    if features is None or not opened.manifest.features:
+        rerank = 0
+    found = opened.search(packed_codes, k=max(k, int(rerank)), radius=radius, where=where)
+    rows = [
+        _Row(distances[keys != NOTHING], keys[keys != NOTHING], np.full(int((keys != NOTHING).sum()), np.nan))
+        for distances, keys in zip(*found, strict=True)
+    ]
+    if rerank and features is not None:
+        rows = _ranked_again(opened, rows, features, count=rerank)
+    items = iter(opened.items(np.concatenate([np.zeros(0, np.int64), *(row.keys[:k] for row in rows)])))
+    return [
+        [
+            Hit(rank, distance, item.id, item.labels, None if np.isnan(cosine) else round(cosine, 4))
+            for rank, (distance, cosine, item) in enumerate(
+                zip(row.distances[:k].tolist(), row.cosines[:k].tolist(), items, strict=False), start=1
+            )
+        ]
+        for row in rows
+    ]
+
+
+class _Row(NamedTuple):
+    """What was found for a query, nearest first."""
+
+    distances: np.ndarray  # int32[n]
+    keys: np.ndarray  # int64[n]
+    cosines: np.ndarray  # float[n]; NaN where the features weren't compared
+
+
+def _ranked_again(opened: CodeIndex, rows: Sequence[_Row], features: np.ndarray, *, count: int) -> list[_Row]:
+    """Return the rows with their first `count` by descending cosine; at equal ones the order stays."""
+    keys = [row.keys[:count] for row in rows]
+    stored = opened.features(np.concatenate([np.zeros(0, np.int64), *keys]))
+    starts = np.cumsum([0, *map(len, keys)])
+    again = []
+    for row, query, start, end in zip(rows, features, starts, starts[1:], strict=False):
+        cosines = row.cosines.copy()
+        cosines[: end - start] = compressed.cosines(query, stored[start:end])
+        order = np.argsort(-cosines, kind="stable")  # NaN comes last
+        again.append(_Row(row.distances[order], row.keys[order], cosines[order]))
+    return again
 
 
 def table(query: str, hits: Sequence[Hit]) -> str:
-    """Return the hits of a query (a path) as lines of text: rank, distance in bits, labels and path."""
+    """Return the hits of a query (a path) as lines of text: rank, distance in bits, cosine if there is one, labels and path."""
     head = printable(os.fsencode(query))
     if not hits:
         return f"{head}\nnothing found"
-    rows = [("rank", "bits", "labels", "path")]
+    has_cosines = any(hit.cosine is not None for hit in hits)
+    rows = [("rank", "bits", *(["cosine"] if has_cosines else []), "labels", "path")]
     for hit in hits:
         labels, path = (printable(text.encode()) for text in (", ".join(hit.labels), hit.id))
-        rows.append((str(hit.rank), str(hit.distance), labels, path))
-    return f"{head}\n{tables.align(rows, right=(0, 1))}"
+        cosine = "-" if hit.cosine is None else f"{hit.cosine:.3f}"
+        rows.append((str(hit.rank), str(hit.distance), *([cosine] if has_cosines else []), labels, path))
+    return f"{head}\n{tables.align(rows, right=(0, 1, 2) if has_cosines else (0, 1))}"
 
 
 def thumbnail(picture: str, places: Places) -> np.ndarray | None:
@@ -116,7 +166,7 @@ def decode_small(read: Callable[[], bytes]) -> np.ndarray | None:
 
 
 def _caption(hit: Hit) -> str:
-    return f"{hit.rank}: {html_page.bits(hit.distance)}"
+    return f"{hit.rank}: {html_page.bits(hit.distance)}{'' if hit.cosine is None else f', cosine {hit.cosine:.2f}'}"
 
 
 def page(queries: Sequence[str], hits: Sequence[Sequence[Hit]], places: Places) -> bytes:

@@ -25,6 +25,7 @@ from adsq_jax.inference import model_files
 from adsq_jax.inference.encoder import map_batches, round_up
 from adsq_jax.inference.model_files import FORMAT, TRUNK
 from adsq_jax.models.img_net import ImgNet
+from adsq_jax.retrieval import features as compressed
 from adsq_jax.retrieval.measures import html_table
 from adsq_jax.run import workdir
 
@@ -207,10 +208,46 @@ class Model:
           Packed codes uint8[n, ceil(bits / 8)] of each batch, in order.
         """
         for relaxed in self._map(self._compiled(part), batches):
-            total = sum(relaxed, np.zeros((1, self.bits), np.float32))  # [n, bits]
-            if np.isnan(total).any():  # finite weights can be so large that the network's sums aren't
-                raise InputError("the model computes no numbers for an image; fix: restore the model, or train again")
-            yield codes.pack(codes.binarize(total))
+            yield self._packed(relaxed)
+
+    def _packed(self, relaxed: Sequence[np.ndarray]) -> np.ndarray:
+        total = sum(relaxed, np.zeros((1, self.bits), np.float32))  # [n, bits]
+        if np.isnan(total).any():  # finite weights can be so large that the network's sums aren't
+            raise InputError("the model computes no numbers for an image; fix: restore the model, or train again")
+        return codes.pack(codes.binarize(total))
+
+    @property
+    def has_features(self) -> bool:
+        """Whether the trunk's features tell more of a picture than the codes: not those of the small CNN."""
+        return bool(self._description["network"]["backbone"] != "small_cnn")
+
+    def stream_with_features(self, batches: Iterable[np.ndarray], *, part: Part) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Encode batch after batch, and compress the trunk's features, by which an index ranks hits again.
+
+        Args:
+          batches, part: as in `stream`.
+
+        Yields:
+          Packed codes uint8[n, ceil(bits / 8)], and features int8[n, compressed.DIMS], of each batch, in order.
+        """
+        networks = _networks(self.networks[part])
+        trunk = _networks(self.networks["database"])[0]  # the same for both parts, so that they can be compared
+        for features, *relaxed in self._map(_compiled_both(self._img_net, networks, trunk), batches):
+            yield self._packed(relaxed), compressed.compress(features)
+
+    def encode_with_features(
+        self, images: ImageLike | Sequence[ImageLike] | np.ndarray, *, part: Part
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Encode images, and compress their features; arguments and errors as in `encode`.
+
+        Returns:
+          Packed codes uint8[n, ceil(bits / 8)], and features int8[n, compressed.DIMS].
+        """
+        batches = _batched(map(self.preprocess, _as_list(images), itertools.count()), self.batch_size)
+        nothing = (np.zeros((0, -(-self.bits // 8)), np.uint8), np.zeros((0, compressed.DIMS), np.int8))
+        both = zip(*[nothing, *self.stream_with_features(batches, part=part)], strict=True)
+        packed_codes, features = map(np.concatenate, both)
+        return packed_codes, features
 
     def features(self, images: ImageLike | Sequence[ImageLike] | np.ndarray) -> np.ndarray:
         """Compute the trunk's features of images: what the network sees before codes are made of it.
@@ -325,6 +362,21 @@ def _features(img_net: Any, network: str, variables: dict[str, Any], images: jax
     """Compute the features of the frozen trunk, or of a network's own."""
     trunk = variables[TRUNK if TRUNK in variables else network]
     return [img_net.apply(trunk, images, train=False, method=img_net.trunk)]
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled_both(img_net: ImgNet, networks: tuple[str, ...], trunk: str) -> Callable[..., Any]:
+    return jax.jit(partial(_features_and_codes, img_net, networks, trunk))
+
+
+def _features_and_codes(
+    img_net: Any, networks: Sequence[str], trunk: str, variables: dict[str, Any], images: jax.Array
+) -> list[jax.Array]:
+    """Compute the features of one network's trunk, and relaxed codes by some networks; no trunk is run twice."""
+    owner = dict.fromkeys((trunk, *networks), TRUNK) if TRUNK in variables else {net: net for net in (trunk, *networks)}
+    found = {name: _features(img_net, name, variables, images)[0] for name in dict.fromkeys(owner.values())}
+    heads = img_net.clone(backbone=None)
+    return [found[owner[trunk]], *(heads.apply(variables[net], found[owner[net]], train=False)[1] for net in networks)]
 
 
 def _relaxed_codes(img_net: Any, networks: Sequence[str], variables: dict[str, Any], images: jax.Array) -> list[jax.Array]:

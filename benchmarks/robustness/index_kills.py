@@ -3,8 +3,8 @@
     python -m benchmarks.robustness.index_kills [--kills=20] [--folder=FOLDER] [--out=benchmarks/results/index/kills.json]
 
 The process adds batches of 2,000 codes and acknowledges each one when it is saved. Every other kill comes while it replaces
-batches that are there. After a kill the index is opened, its items and every 500th code are compared with the acknowledged
-batches, and the next process goes on.
+batches that are there. After a kill the index is opened, its items and every 500th code with its features are compared with the
+acknowledged batches, and the next process goes on.
 """
 
 import argparse
@@ -24,14 +24,16 @@ from adsq_jax.errors import InputError
 from adsq_jax.index import Item, Manifest
 from adsq_jax.run import environment
 
-MANIFEST = Manifest(bits=64, model_sha256="m" * 64)
+FEATURES = 16
+MANIFEST = Manifest(bits=64, model_sha256="m" * 64, features=FEATURES)
 BATCH, BATCHES = 2_000, 40  # codes a batch, batches a process
 
 
-def batch(number: int, *, version: int) -> tuple[list[Item], np.ndarray]:
-    """Make items and codes; another version has the same ids with other codes."""
+def batch(number: int, *, version: int) -> tuple[list[Item], np.ndarray, np.ndarray]:
+    """Make items, codes and features; another version has the same ids with other codes and features."""
     items = [Item(f"/{number}/{i}", (str(version),)) for i in range(BATCH)]
-    return items, np.random.default_rng((number, version)).integers(0, 256, (BATCH, 8), np.uint8)
+    numbers = np.random.default_rng((number, version)).integers(0, 256, (BATCH, 8 + FEATURES), np.uint8)
+    return items, numbers[:, :8], numbers[:, 8:].view(np.int8)
 
 
 def ingest(location: str, first: int, version: int) -> None:
@@ -78,13 +80,15 @@ def check(location: str, acknowledged: dict[int, int], *, uncertain: dict[int, i
         ids = list(opened.ids())
         assert len(set(ids)) == len(ids) == opened.count(), "an item is there twice"
         for number, version in list(acknowledged.items()):
-            items, codes = batch(number, version=version)
+            items, codes, features = batch(number, version=version)
             items_there = opened.find([item.id for item in items])
             if items_there != {item.id: item for item in items}:
-                newer, codes = batch(number, version=uncertain[number])  # KeyError: an acknowledged batch isn't there
+                newer, codes, features = batch(number, version=uncertain[number])  # KeyError: an acknowledged batch isn't there
                 assert items_there == {item.id: item for item in newer}, "a batch is there in part"
                 acknowledged[number] = uncertain[number]
-            assert not opened.search(codes[::500], k=1, radius=0).distances.any(), "a code has changed"
+            hits = opened.search(codes[::500], k=1, radius=0)
+            assert not hits.distances.any(), "a code has changed"
+            assert np.array_equal(opened.features(hits.keys[:, 0]), features[::500]), "features are another item's"
         others = set(ids) - {f"/{number}/{i}" for number in acknowledged for i in range(BATCH)}
         assert len(others) in (0, BATCH), "a batch is there in part"
         return len(ids)

@@ -163,7 +163,7 @@ def with_lists(server: Server, copy: Path, query: np.ndarray, folder: Path, *, t
     connection.close()
     location = f"{server.address}/lists?nlist={LISTS}&nprobe={PROBES}"
     with index.open_index(str(copy)) as source, index.create(location, source.manifest) as target:
-        for items, codes in source.scan():
+        for items, codes, _ in source.scan():
             target.add(items, codes)
     seal(server, location)
     with index.open_index(location) as opened:

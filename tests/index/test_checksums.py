@@ -36,7 +36,7 @@ def table(engine):
 def content(opened):
     found = opened.search(CODES, k=N)
     named = [item.id for item in opened.items(found.keys.reshape(-1))]
-    scanned = sorted((item, code.tobytes()) for items, codes in opened.scan() for item, code in zip(items, codes, strict=True))
+    scanned = sorted((item, code.tobytes()) for batch in opened.scan() for item, code, _ in zip(*batch, strict=True))
     return found.distances.tolist(), sorted(named), scanned, opened.count()
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from support.engines import embedded, milvus
 
-from adsq_jax import codes
+from adsq_jax import codes, index
 from adsq_jax.errors import InputError
 from adsq_jax.index import NOTHING, Item, Manifest, parse
 
@@ -145,7 +145,7 @@ def test_empty_index(engine):
         assert opened.search(packed(3, bits=12), k=5, where=parse("label=cat")).keys.shape == (3, 0)
         assert opened.items([]) == []
         assert list(opened.ids()) == []
-        assert [some for some, _ in opened.scan() if some] == []
+        assert [batch.items for batch in opened.scan() if batch.items] == []
         assert opened.find(["/a"]) == {}
         assert opened.delete(["/a"]) == 0
     with engine.open() as opened:
@@ -202,9 +202,55 @@ def test_scan(engine):
         opened.delete([items(N)[1].id])
         wanted = {item.id: (item, database[row].tobytes()) for row, item in enumerate(items(N)) if row != 1}
         wanted[items(N)[0].id] = (Item(items(N)[0].id, ("new",), "f" * 64), database[7].tobytes())
-        found = [(item, code.tobytes()) for some, packed in opened.scan() for item, code in zip(some, packed, strict=True)]
+        found = [(item, code.tobytes()) for some, packed, _ in opened.scan() for item, code in zip(some, packed, strict=True)]
         assert len(found) == len(wanted)
         assert {item.id: (item, code) for item, code in found} == wanted
+
+
+def test_features(engine):
+    """Each key has those of its item, whatever was replaced, deleted or added by another process; none where there are none."""
+    random = np.random.default_rng(3)
+    stored = {item.id: random.integers(-127, 128, 6).astype(np.int8) for item in items(20)}
+    place = engine.location("features")
+    with index.create(place, Manifest(64, "m" * 64, features=6)) as opened:
+        opened.add(items(20), packed(20, bits=64), np.stack(list(stored.values())))
+        for _ in range(2):
+            hits = opened.search(packed(3, bits=64), k=7)
+            for keys in (hits.keys.reshape(-1), hits.keys[0][[5, 0, 5]], hits.keys[:, :0].reshape(-1)):
+                expected = [stored[item.id] for item in opened.items(keys)]
+                assert np.array_equal(opened.features(keys), np.array(expected, np.int8).reshape(-1, 6))
+            opened.delete(["/pictures/0003.jpg"])
+            stored["/pictures/0004.jpg"] = stored["/pictures/0004.jpg"][::-1].copy()
+            opened.add(items(20)[4:5], packed(20, bits=64)[4:5], stored["/pictures/0004.jpg"][None])
+        with pytest.raises(InputError, match="keys of the last search"):
+            opened.features([10**9])
+        with index.open_index(place) as other:
+            hits = other.search(packed(1, bits=64), k=19)
+            expected = [stored[item.id] for item in other.items(hits.keys[0])]
+            assert np.array_equal(other.features(hits.keys[0]), expected)
+            assert other.manifest.features == 6
+    with engine.create("plain") as opened:
+        opened.add(items(2), packed(2, bits=64))
+        assert opened.features(opened.search(packed(1, bits=64), k=2).keys[0]).shape == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("features", "said"),
+    [
+        (None, "got none"),
+        (np.zeros((2, 5), np.int8), r"got int8\[2, 5\]"),
+        (np.zeros((2, 6), np.float32), r"got float32\[2, 6\]"),
+        (np.zeros((1, 6), np.int8), r"got int8\[1, 6\]"),
+    ],
+)
+def test_features_of_another_kind_are_refused(engine, features, said):
+    """Nothing is added; and an index without features takes none."""
+    with index.create(engine.location("features"), Manifest(64, "m" * 64, features=6)) as opened:
+        with pytest.raises(InputError, match=rf"features of 6 numbers an item: expected int8\[2, 6\], {said}"):
+            opened.add(items(2), packed(2, bits=64), features)
+        assert opened.count() == 0
+    with engine.create("plain") as opened, pytest.raises(InputError, match="features of 0 numbers an item"):
+        opened.add(items(2), packed(2, bits=64), np.zeros((2, 6), np.int8))
 
 
 def test_find(stocked):

@@ -13,7 +13,7 @@ from support.engines import embedded, milvus
 
 from adsq_jax import index
 from adsq_jax.errors import InputError
-from adsq_jax.index import Item, copying
+from adsq_jax.index import Item, copying, engine
 from adsq_jax.index.__main__ import main
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +46,7 @@ def codes():
 
 
 def content(opened):
-    return {item.id: (item, code.tobytes()) for some, packed in opened.scan() for item, code in zip(some, packed, strict=True)}
+    return {item.id: (item, code.tobytes()) for some in opened.scan() for item, code, _ in zip(*some, strict=True)}
 
 
 def copy(source, target):
@@ -95,8 +95,8 @@ def test_a_copy_of_nothing(tmp_path):
 def test_differences_after_the_copy_are_noticed(source, tmp_path, monkeypatch):
     """A target that stores other codes than it was given, or not all."""
     wrong = {
-        "fewer": (lambda add, items, packed: add(items[:-1], packed[:-1]), "^1 of 1,000"),
-        "others": (lambda add, items, packed: add(items, packed[::-1]), "of 1,000"),
+        "fewer": (lambda add, items, packed, features: add(items[:-1], packed[:-1]), "^1 of 1,000"),
+        "others": (lambda add, items, packed, features: add(items, packed[::-1]), "of 1,000"),
     }
     for name, (how, said) in wrong.items():
         with embedded(tmp_path).create(name, bits=12) as target:
@@ -108,7 +108,7 @@ def test_differences_after_the_copy_are_noticed(source, tmp_path, monkeypatch):
 def test_items_that_a_source_forgets_are_noticed(source, tmp_path, monkeypatch):
     """A source that yields fewer items than it counts."""
     scan = source.scan
-    monkeypatch.setattr(source, "scan", lambda: ((items[1:], packed[1:]) for items, packed in scan()))
+    monkeypatch.setattr(source, "scan", lambda: (engine.Batch(*(part[1:] for part in batch)) for batch in scan()))
     with embedded(tmp_path).create("target", bits=12) as target, pytest.raises(InputError, match=r"^1 of 999 items"):
         copy(source, target)
 
@@ -117,9 +117,34 @@ def test_digests_tell_items_apart():
     """Items that would have equal digests if their texts were simply joined."""
     code = np.zeros((1, 2), np.uint8)
     alike = [Item("a", ("b", "c")), Item("a", ("bc",)), Item("a", ("b", "c", "")), Item("a", ("b",), "c"), Item("ab", ("c",))]
-    digests = np.concatenate([copying._digests([item], code) for item in alike] + [copying._digests(alike[:1], code + 1)])
-    assert len(np.unique(digests)) == 6
-    assert copying._contained(digests, np.sort(digests[1:])).tolist() == [False] + 5 * [True]
+    others = [digests_of(alike[0], code + 1), digests_of(alike[0], code, features=1), digests_of(alike[0], code, features=2)]
+    digests = np.concatenate([digests_of(item, code) for item in alike] + others)
+    assert len(np.unique(digests)) == 8
+    assert copying._contained(digests, np.sort(digests[1:])).tolist() == [False] + 7 * [True]
+
+
+def digests_of(item, code, *, features=0):
+    """The digest of an item; features: how many numbers it has, all 1."""
+    return copying._digests(engine.Batch([item], code, np.ones((1, features), np.int8)))
+
+
+def test_features_are_copied(other, tmp_path):
+    """There and back every item has its own; an index without features takes none."""
+    features = np.random.default_rng(1).integers(-127, 128, (N, 8)).astype(np.int8)
+    (tmp_path / "other").mkdir(exist_ok=True)
+    expected = {item.id: numbers.tolist() for item, numbers in zip(made(), features, strict=True)}
+    source, back = embedded(tmp_path), embedded(tmp_path)
+    with index.create(source.location("with"), index.Manifest(12, "m" * 64, features=8)) as opened:
+        opened.add(made(), codes(), features)
+    index.copy(source.location("with"), other.location("copy"))
+    index.copy(other.location("copy"), back.location("back"))
+    with back.open("back") as opened:
+        assert opened.manifest.features == 8
+        assert {item.id: numbers.tolist() for some in opened.scan() for item, _, numbers in zip(*some, strict=True)} == expected
+    with embedded(tmp_path).create("without", bits=12):
+        pass
+    with pytest.raises(InputError, match=r"has features of 8 numbers an item, and .* of 0; fix: copy to a new index"):
+        index.copy(source.location("with"), source.location("without"))
 
 
 def command(*arguments):

@@ -390,7 +390,7 @@ def test_long_rows(engine):
     long = [Item(f"/{i}", tuple(f"{i} {k} " + "x" * 4_000 for k in range(500))) for i in range(50)]
     with engine.create(bits=8) as opened:
         opened.add(long, np.arange(50, dtype=np.uint8)[:, None])
-        found = [item for some, _ in opened.scan() for item in some]
+        found = [item for batch in opened.scan() for item in batch.items]
         assert sorted(found) == sorted(long)
         assert opened.find([item.id for item in long]) == {item.id: item for item in long}
         one_by_one = opened.search(np.zeros((40, 1), np.uint8), k=2)
@@ -516,7 +516,7 @@ def test_the_demo(milvus, filled):
 
     paths, model, location = filled
     with index.open_index(location) as source, index.create(f"{milvus}/demo", source.manifest) as opened:
-        for some, codes in source.scan():
+        for some, codes, _ in source.scan():
             opened.add(some, codes)
         finders = [
             Finder(each, each, model, decode=decode_given, read=lambda name: Path(name).read_bytes())

@@ -22,7 +22,7 @@ def places_of(folder):
 def nearest(location, model, queries, *, k=5, radius=None, where=None):
     with index.open_index(location) as opened:
         packed_codes = model.encode(queries, part="query", packed=True)
-        return hits.search_codes(opened, packed_codes, k=k, radius=radius, where=where)
+        return hits.search_codes(opened, packed_codes, None, k=k, radius=radius, where=where, rerank=hits.RERANK)
 
 
 def test_the_nearest(filled):
@@ -47,6 +47,62 @@ def test_radius_and_filter(filled):
         assert {hit.id for hit in some} == set(np.array(paths)[same])
     assert nearest(location, model, [paths[0]], where=index.parse("label=nobody")) == [[]]
     assert nearest(location, model, []) == []
+
+
+@pytest.fixture(scope="module")
+def with_features(tmp_path_factory):
+    """The place of an index of 30 items with 8-bit codes, the codes and the features, and those of three queries."""
+    random = np.random.default_rng(5)
+    codes, features = random.integers(0, 8, (33, 1), np.uint8), random.integers(-127, 128, (33, 16)).astype(np.int8)
+    features[7] = features[3]  # equal cosines
+    place = tmp_path_factory.mktemp("features") / "index"
+    with index.create(place, index.Manifest(8, "m" * 64, features=16)) as opened:
+        opened.add([index.Item(f"/{row:02d}") for row in range(30)], codes[:30], features[:30])
+    return place, codes, features
+
+
+@pytest.mark.parametrize(("k", "rerank", "radius"), [(5, 0, None), (5, 3, None), (5, 12, None), (30, 30, 1), (40, 500, None)])
+def test_the_nearest_are_ranked_again(with_features, k, rerank, radius):
+    """The first by codes come by descending cosine, the others behind them by distance, as plain Python ranks them."""
+    place, codes, features = with_features
+    with index.open_index(place) as opened:
+        given = {"k": k, "radius": radius, "where": None}
+        found = hits.search_codes(opened, codes[30:], features[30:], rerank=rerank, **given)
+        plain = hits.search_codes(opened, codes[30:], None, rerank=500, **given)
+        assert hits.search_codes(opened, codes[30:], features[30:], rerank=0, **given) == plain
+    for query, some in enumerate(found, start=30):
+        distances = [bin(int(codes[query, 0]) ^ int(codes[row, 0])).count("1") for row in range(30)]
+        by_codes = sorted((row for row in range(30) if radius is None or distances[row] <= radius), key=lambda r: distances[r])
+        a = features.astype(float)
+        cosines = [a[query] @ a[row] / np.linalg.norm(a[query]) / np.linalg.norm(a[row]) for row in range(30)]
+        first = sorted(by_codes[:rerank], key=lambda row: -round(cosines[row], 6))
+        assert [hit.id for hit in some] == [f"/{row:02d}" for row in (first + by_codes[rerank:])[:k]]
+        assert [hit.distance for hit in some] == [distances[int(hit.id[1:])] for hit in some]
+        assert [hit.rank for hit in some] == list(range(1, len(some) + 1))
+        for place_, hit in enumerate(some):
+            expected = cosines[int(hit.id[1:])] if place_ < min(rerank, len(by_codes)) else None
+            assert hit.cosine == (None if expected is None else pytest.approx(expected, abs=1e-4))
+
+
+def test_rerank_out_of_range(with_features):
+    """One line says what is expected."""
+    place, codes, features = with_features
+    with index.open_index(place) as opened:
+        for rerank in (-1, 10_001, True, 1.5):
+            with pytest.raises(InputError, match=r"rerank=.*: expected a whole number from 0 to 10,000"):
+                hits.search_codes(opened, codes[30:], features[30:], k=1, radius=None, where=None, rerank=rerank)
+
+
+def test_the_table_shows_cosines():
+    """A column for them where there are some, and a mark for hits without; a caption has them too."""
+    some = [Hit(1, 3, "/a.png", ("cat",), 0.98765), Hit(2, 1, "/b.png", (), None)]
+    assert [line.split() for line in hits.table("q", some).splitlines()[1:]] == [
+        ["rank", "bits", "cosine", "labels", "path"],
+        ["1", "3", "0.988", "cat", "/a.png"],
+        ["2", "1", "-", "/b.png"],
+    ]
+    assert [hits._caption(hit) for hit in some] == ["1: 3 bits, cosine 0.99", "2: 1 bit"]
+    assert "cosine" not in hits.table("q", some[1:])
 
 
 def test_the_model_of_an_index(filled, colours, tmp_path):

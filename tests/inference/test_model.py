@@ -16,6 +16,7 @@ from support import mock_data, runs
 import adsq_jax
 from adsq_jax import codes
 from adsq_jax.errors import InputError
+from adsq_jax.retrieval import features as compressed
 
 ROOT = Path(__file__).parents[2]
 
@@ -62,6 +63,13 @@ def test_every_query_net(trained, tmp_path, query_net):
         assert np.array_equal(
             model.encode(pictures(dataset, part), part=part, packed=True), np.load(folder / "codes" / f"{part}_{net}.npy")
         )
+    trunk = codes.QUERY_NETS[query_net][1].replace("sum", "f")  # the database's first network, for queries too
+    pixels = pictures(dataset, "query")
+    packed, features = model.encode_with_features(pixels, part="query")
+    assert np.array_equal(packed, model.encode(pixels, part="query", packed=True))
+    expected = model._img_net.apply(model.variables[trunk], pixels, train=False, method="trunk")
+    np.testing.assert_allclose(model.features(pixels), expected, rtol=1e-4, atol=1e-5)
+    assert np.abs(features.astype(int) - compressed.compress(np.asarray(expected))).max() <= 1
 
 
 # Compiles and trains each kind.

@@ -9,6 +9,7 @@ from adsq_jax import codes
 from adsq_jax.errors import InputError
 from adsq_jax.inference import untrained
 from adsq_jax.methods import itq
+from adsq_jax.retrieval import features as compressed
 
 SIDE = 32  # pixels: the trunk is the real one, and fast
 
@@ -53,6 +54,14 @@ def test_features_are_the_trunks(base, paths):
     expected = net.backbone.apply(trunk, normal.astype(np.float32), train=False)
     np.testing.assert_allclose(base.blank.features(paths[:3]), expected, rtol=1e-3, atol=1e-4)
     assert base.blank.features([]).shape == (0, 1280)
+
+
+def test_codes_with_features(model, paths):
+    """The same codes as without, and compressed features; of no picture there are none."""
+    packed, features = model.encode_with_features(paths, part="query")
+    assert np.array_equal(packed, model.encode(paths, packed=True))
+    assert np.abs(features.astype(int) - compressed.compress(model.features(paths))).max() <= 1
+    assert [x.shape for x in model.encode_with_features([], part="database")] == [(0, 2), (0, compressed.DIMS)]
 
 
 def test_it_is_a_model_like_any_other(model, paths, tmp_path):
