@@ -4,9 +4,9 @@
 
 Indexes the pictures of a folder, and asks with random crops of them, each of `--least` to 1 of the height and of the width.
 Prints how often the right picture comes first and among the first ten, expected over random orders of ties: by the cosine of
-the trunk's features, by codes of an untrained model and of each trained one, and by these codes with the first 500 ranked again
-by features as an index keeps them. Label mAP (all, aware of ties) is that of the codes, by the first folder of each path. Writes
-the figures to `--out=FILE`.
+the trunk's features; by codes of an untrained model and of each trained one; and by these codes with the first 500 ranked again
+by features as an index keeps them. Label mAP (all, aware of ties) is that of the codes, by the first folder of each path.
+`--out=FILE` keeps the figures.
 """
 
 import argparse
