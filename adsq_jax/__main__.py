@@ -16,7 +16,7 @@ COMMANDS = {
     "evaluate": ("adsq_jax.evaluate", "Measure how codes retrieve: a run's, or anyone's."),
     "encode": ("adsq_jax.encode", "Encode pictures into an index."),
     "search": ("adsq_jax.search", "Find the nearest pictures in an index."),
-    "index": ("adsq_jax.index.__main__", "Copy an index."),
+    "index": ("adsq_jax.index.__main__", "Look into an index, copy it, remove or move items, find duplicates."),
     "report": ("adsq_jax.report.__main__", "Make a page with plots of a finished run."),
     "demo": ("adsq_jax.demo.__main__", "Serve a page on which to search an index."),
     "export": ("adsq_jax.export.__main__", "Export a trained encoder as files that need neither this package nor Flax."),

@@ -163,9 +163,12 @@ class EmbeddedIndex(CodeIndex):
                 items.update({item.id: item for item in _to_items(batch)})
         return items
 
-    def ids(self, *, prefix: str = "") -> Iterator[str]:
-        """Yield the ids that begin with `prefix`."""
-        for batch in self._read(["id"], where=f"starts_with(id, {_quote(prefix)})" if prefix else None):
+    def ids(self, *, prefix: str = "", where: Filter | None = None) -> Iterator[str]:
+        """Yield the ids that begin with `prefix` and pass a filter."""
+        conditions = [f"starts_with(id, {_quote(prefix)})"] if prefix else []
+        conditions += [] if where is None else [_to_sql(where)]
+        timeout = None if where is None else datetime.timedelta(seconds=filters.MAX_SECONDS)
+        for batch in self._read(["id"], where=" and ".join(conditions) or None, timeout=timeout):
             yield from batch["id"].to_pylist()
 
     def scan(self) -> Iterator[Batch]:

@@ -165,8 +165,8 @@ class CodeIndex(Protocol):
     def find(self, ids: Sequence[str]) -> dict[str, Item]:
         """Return the items with these ids, by id; ids that the index doesn't hold are missing."""
 
-    def ids(self, *, prefix: str = "") -> Iterator[str]:
-        """Yield the ids that begin with `prefix`, in any order."""
+    def ids(self, *, prefix: str = "", where: Filter | None = None) -> Iterator[str]:
+        """Yield the ids that begin with `prefix` and, if one is given, pass a filter, in any order."""
 
     def scan(self) -> Iterator[Batch]:
         """Yield all items with their codes and features, each once, in any order."""

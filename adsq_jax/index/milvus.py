@@ -196,9 +196,10 @@ class MilvusIndex(CodeIndex):
                 items.update((row["id"], _to_item(row["id"], row)) for row in rows)
         return items
 
-    def ids(self, *, prefix: str = "") -> Iterator[str]:
-        """Yield the ids that begin with `prefix`, in order."""
-        for rows in self._pages(id_starts_with(prefix), fields=["id"]):
+    def ids(self, *, prefix: str = "", where: Filter | None = None) -> Iterator[str]:
+        """Yield the ids that begin with `prefix` and pass a filter, in order."""
+        conditions = [part for part in (id_starts_with(prefix), self._expression(where)) if part]
+        for rows in self._pages(" and ".join(f"({part})" for part in conditions), fields=["id"]):
             yield from (row["id"] for row in rows)
 
     def scan(self) -> Iterator[Batch]:

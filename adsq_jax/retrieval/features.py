@@ -52,6 +52,13 @@ def cosines(query: np.ndarray, items: np.ndarray) -> np.ndarray:
     return (b @ a) / np.where(lengths > 0, lengths, 1)
 
 
+def paired_cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the cosine of each row of the first with the same row of the second, int8[n, dims] each, as float32[n]."""
+    a, b = first.astype(np.float32), second.astype(np.float32)
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)  # [n]
+    return (a * b).sum(axis=1) / np.where(lengths > 0, lengths, 1)
+
+
 @cache
 def _signs(width: int, dims: int) -> np.ndarray:
     """Return random signs, float32[width, dims]; NumPy promises that the raw numbers of PCG64 stay the same for ever."""

@@ -168,9 +168,9 @@ def test_the_command(source, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "expected copy FROM TO"),
+        ((), "expected one of the commands info, copy, remove, move, duplicates, got ''"),
         (("copy", "a"), "expected copy FROM TO"),
-        (("move", "a", "b"), "got 'move'"),
+        (("copi", "a", "b"), "got 'copi' (did you mean 'copy'?)"),
         (("copy", "{longer}", "{longer}"), "can't be copied to itself"),
         (("copy", "/nowhere", "b"), "/nowhere holds no index"),
         (("copy", "{index}", "{folder}"), "holds other files"),

@@ -1,0 +1,196 @@
+"""Look into an index, remove items from it, and follow pictures that were moved to another folder."""
+
+import contextlib
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from adsq_jax import storage
+from adsq_jax.errors import InputError
+from adsq_jax.index import filters, roots
+from adsq_jax.index.engine import CodeIndex, Item
+from adsq_jax.index.opening import open_index
+
+_BATCH = 5_000  # items that are moved at a time
+
+
+class Info(NamedTuple):
+    """What an index holds."""
+
+    location: str
+    items: int
+    bits: int
+    features: int  # numbers of an item; 0: it is searched by codes alone
+    model: str  # where its model was when the index was made; "" if unknown
+    model_sha256: str
+    size: int | None  # bytes on the disk; None for an index on a server
+    labels: dict[str, int]  # the number of items with each label, the most frequent first
+    folders: tuple[str, ...]  # that it was filled from; none for an index on a server
+
+
+def info(index: str | Path | CodeIndex) -> Info:
+    """Look into an index; its labels are counted, which reads all items.
+
+    Args:
+      index: the location of an index, or an open one.
+
+    Raises:
+      InputError: there is none, or it is damaged.
+
+    Source: this project.
+    """
+    with _opened(index) as opened:
+        counts = Counter(label for batch in opened.scan() for item in batch.items for label in item.labels)
+        labels = dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
+        size = None if "://" in opened.location else _size(opened.location)
+        manifest = opened.manifest
+        return Info(
+            opened.location,
+            opened.count(),
+            manifest.bits,
+            manifest.features,
+            manifest.model,
+            manifest.model_sha256,
+            size,
+            labels,
+            roots.read(opened),
+        )
+
+
+def remove(index: str | Path | CodeIndex, what: str, *, allow_all: bool = False) -> int:
+    """Remove items from an index; their pictures stay where they are.
+
+    Args:
+      index: the location of an index, or an open one.
+      what: a folder or a picture, from / or ~ on, in an object store, or `tfds:NAME`; or a filter, as `label=cat`.
+      allow_all: whether all items of the index may be removed.
+
+    Returns:
+      The number of items that were removed.
+
+    Raises:
+      InputError: nothing matches; everything does and `allow_all` isn't given; or the index can't be written.
+
+    Source: this project.
+    """
+    with _opened(index) as opened:
+        opened.refresh()
+        ids = list(_below(opened, _place(what)) if _is_place(what) else opened.ids(where=filters.parse(what)))
+        if not ids:
+            raise InputError(f"nothing in {opened.location} matches {what!r:.200}; fix: give a folder from / on, or a filter")
+        if len(ids) == opened.count() and not allow_all:
+            raise InputError(f"{what!r:.200} matches all {len(ids):,} items of {opened.location}; fix: --all, if you mean it")
+        return opened.delete(ids)
+
+
+def move(index: str | Path | CodeIndex, old: str, new: str) -> int:
+    """Give items the places to which their pictures were moved. An interrupted move continues when it is called again.
+
+    Args:
+      index: the location of an index, or an open one.
+      old: the folder or picture of before, an absolute path.
+      new: where it is now.
+
+    Returns:
+      The number of items that were moved.
+
+    Raises:
+      InputError: nothing is below the old folder, the index has other pictures at the new place, or it can't be written. In
+        the first two cases nothing has changed.
+
+    Source: this project.
+    """
+    for place in (old, new):
+        if not _is_place(place) or place.startswith("tfds:"):
+            raise InputError(f"{place!r:.200} isn't a place; fix: give a folder from / on")
+    before, after = _place(old), _place(new)
+    if after == before or _is_below(after, before) or _is_below(before, after):
+        raise InputError(f"{old!r:.200} and {new!r:.200} are one in the other; fix: move to another folder")
+    with _opened(index) as opened:
+        opened.refresh()
+        ids = list(_below(opened, before))
+        if not ids:
+            raise InputError(f"nothing in {opened.location} is below {before!r:.200}; fix: see adsq index info")
+        _check_free(opened, ids, before=before, after=after)
+        _record_root(opened, before=before, after=after, is_picture=ids == [before])
+        wanted, moved = set(ids), list[str]()
+        for batch in _batches(opened, wanted):
+            items = [item._replace(id=after + item.id.removeprefix(before)) for item in batch[0]]
+            opened.add(items, batch[1], batch[2])
+            moved += [item.id for item in batch[0]]
+        return opened.delete(moved)
+
+
+def _batches(opened: CodeIndex, wanted: set[str]) -> Iterator[tuple[list[Item], np.ndarray, np.ndarray]]:
+    """Yield the items with some ids, with codes and features: all are read before the index is changed."""
+    kept = list[tuple[Item, np.ndarray, np.ndarray]]()
+    for batch in opened.scan():
+        kept += [row for row in zip(*batch, strict=True) if row[0].id in wanted]
+    for start in range(0, len(kept), _BATCH):
+        items, codes, features = zip(*kept[start : start + _BATCH], strict=True)
+        yield list(items), np.stack(codes), np.stack(features)
+
+
+def _check_free(opened: CodeIndex, ids: Sequence[str], *, before: str, after: str) -> None:
+    """Check that no other picture has a place that is wanted; the same one has it where a move was interrupted."""
+    for start in range(0, len(ids), _BATCH):
+        some = ids[start : start + _BATCH]
+        there = opened.find([after + name.removeprefix(before) for name in some])
+        for name, item in opened.find(some).items() if there else ():
+            other = there.get(after + name.removeprefix(before))
+            if other is not None and other != item._replace(id=other.id):
+                raise InputError(
+                    f"{opened.location} has another picture at {other.id!r:.200}; fix: remove it first, or move to "
+                    "another folder"
+                )
+
+
+def _record_root(opened: CodeIndex, *, before: str, after: str, is_picture: bool) -> None:
+    """Record where pictures are now, if the index knows the folder where they were."""
+    for root in roots.read(opened):
+        if root == f"{before}/" or _is_below(root, before):
+            roots.record(opened, after + root.removeprefix(before))
+        elif _is_below(before, root):
+            roots.record(opened, f"{os.path.dirname(after) if is_picture else after}/")
+
+
+def _below(opened: CodeIndex, place: str) -> Iterator[str]:
+    """Yield the ids of a picture, or of all below a folder; /a/b is no part of /a/bc."""
+    return (name for name in opened.ids(prefix=place) if name == place or _is_below(name, place))
+
+
+def _is_below(name: str, place: str) -> bool:
+    return name.startswith((place if place.endswith(("/", "#")) else f"{place}/", f"{place}#"))
+
+
+def _is_place(text: str) -> bool:
+    return text.startswith(("/", "~", "tfds:")) or "://" in text.split("=")[0]
+
+
+def _place(text: str) -> str:
+    """Return a place as ids begin with it."""
+    if text.startswith("tfds:"):
+        return text
+    return storage.normal(storage.path(text))
+
+
+def _size(folder: str) -> int:
+    paths = (os.path.join(parent, name) for parent, _, names in os.walk(folder) for name in names)
+    total = 0
+    for path in paths:
+        with contextlib.suppress(OSError):  # a writer removes files while they are listed
+            total += os.lstat(path).st_size
+    return total
+
+
+@contextlib.contextmanager
+def _opened(index: str | Path | CodeIndex) -> Iterator[CodeIndex]:
+    if isinstance(index, CodeIndex):
+        yield index
+    else:
+        with open_index(index) as opened:
+            yield opened
