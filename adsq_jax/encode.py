@@ -9,9 +9,9 @@ import itertools
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,6 +46,7 @@ class Counts:
     left_out: tuple[str, ...]  # the reason for each image that can't be used
     removed: int  # by `prune`
     total: int  # items in the index now
+    passed_over: Mapping[str, int] = field(default_factory=dict)  # what of the folder was not looked at, by kind
 
     def __repr__(self) -> str:
         numbers = f"encoded={self.encoded}, unchanged={self.unchanged}, left_out={len(self.left_out)}"
@@ -76,6 +77,8 @@ def main(arguments: Sequence[str]) -> None:
         print(f"left out: {printable(reason)}", file=sys.stderr)
     if len(counts.left_out) > _MAX_REPORTED:
         print(f"left out: {len(counts.left_out) - _MAX_REPORTED:,} more", file=sys.stderr)
+    if counts.passed_over:
+        print("also there:", ", ".join(f"{number:,} {kind}" for kind, number in counts.passed_over.items()), file=sys.stderr)
     print(
         f"{counts.encoded:,} images encoded, {counts.unchanged:,} unchanged, {len(counts.left_out):,} left out, "
         f"{counts.removed:,} removed, in {time.monotonic() - began:.0f} s; {given.index} holds {counts.total:,}"
@@ -152,7 +155,7 @@ def encode_images(
         if prune:
             removed = _remove_missing(gallery, opened, unusable={image.id for image in left_out})
         reasons = tuple(image.explain(pruned=prune, can_prune=gallery.is_folder) for image in left_out)
-        return Counts(encoded=encoded, unchanged=unchanged, left_out=reasons, removed=removed, total=opened.count())
+        return Counts(encoded, unchanged, reasons, removed, opened.count(), gallery.source.notes)
 
 
 def _find_model(

@@ -185,8 +185,12 @@ def test_without_a_run(pictures, tmp_path, small, capsys):
     location = tmp_path / "index"
     flags = [f"--images={folder}", f"--index={location}"]
     (folder / "red" / "bad.png").write_text("<html>")
+    (folder / "red" / "a.heic").touch()
+    shutil.copytree(folder / "blue", folder / "red" / "@eaDir")
     encode.main(flags)
-    assert "36 images encoded, 0 unchanged, 1 left out" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "36 images encoded, 0 unchanged, 1 left out" in printed.out
+    assert "also there: 1 folders of thumbnails or deleted files, passed over, 1 files .heic, not read\n" in printed.err
     model = adsq_jax.load(location)
     assert (model.bits, model.image_size) == (64, 32)
     with index.open_index(location) as opened:

@@ -20,8 +20,12 @@ EXTENSIONS = (  # of pictures that can be decoded, in lower case
     ".apng", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
 )
 # fmt: on
-OTHER_FILES, LOOSE_FILES = "files that are no pictures", "files beside the class folders"
-LINKS = "links to folders, not followed"
+LOOSE_FILES, LINKS = "files beside the class folders", "links to folders, not followed"
+SYSTEM_FOLDERS = "folders of thumbnails or deleted files, passed over"
+_SYSTEM = frozenset(  # in lower case: of NAS, Windows, macOS, and old desktops
+    (b"@eadir", b"#recycle", b"@recycle", b"@recently-snapshot", b"#snapshot", b"$recycle.bin", b"recycler")
+    + (b"system volume information", b"__macosx", b".trashes", b".trash", b".thumbnails", b".@__thumb")
+)
 _EXTENSIONS = frozenset(map(os.fsencode, EXTENSIONS))
 _LAYOUT = "expected DIRECTORY/CLASS/PICTURE, one folder per class"
 
@@ -37,8 +41,8 @@ class Pictures(NamedTuple):
 def read(directory: Path) -> FileSource:
     """Read one folder per class; pictures in its subfolders belong to it.
 
-    Hidden files and folders (.NAME) and __MACOSX are ignored. A class folder may be a link; below it, links to folders are not
-    followed.
+    Hidden files and folders (.NAME) and a system's folders of thumbnails and deleted files (@eaDir, #recycle, $RECYCLE.BIN,
+    __MACOSX) are passed over. A class folder may be a link; below it, links to folders are not followed.
 
     Returns:
       All pictures: classes sorted by name, pictures by path; `notes` counts what was left out.
@@ -68,13 +72,14 @@ def read_all(directory: Path) -> FileSource:
       to places outside `directory`: no picture counts twice.
     """
     fix = f"give a folder with pictures, at any depth ({' '.join(EXTENSIONS)})"
-    found = find_pictures(directory, [b".", *_links_outside(directory)], fix=fix, each=False).names
-    names = sorted(name.removeprefix(b"./") for name in found)
+    found = find_pictures(directory, [b".", *_links_outside(directory)], fix=fix, each=False)
+    names = sorted(name.removeprefix(b"./") for name in found.names)
     folders = [name.partition(b"/")[0] if b"/" in name else b"" for name in names]
     classes = sorted(set(folders))
     number = {name: k for k, name in enumerate(classes)}
     labels = Labels.from_ids(np.array([number[name] for name in folders]), classes=len(classes))
-    return FileSource(directory, labels, classes=[printable(name) for name in classes], names=Names(names))
+    shown = [printable(name) for name in classes]
+    return FileSource(directory, labels, classes=shown, names=Names(names), notes=found.notes)
 
 
 def _links_outside(directory: Path) -> list[bytes]:
@@ -144,22 +149,37 @@ def _find_on_disk(folder: bytes, *, notes: Counter[str]) -> list[bytes]:
     """Return the pictures in a folder and its subfolders, as paths below it; count what is left out."""
     pictures = []
     for path, folders, files in os.walk(folder, onerror=partial(_refuse, fix="give a folder of pictures")):
+        system = sum(name.lower() in _SYSTEM for name in folders)
         folders[:] = [name for name in folders if not _is_ignored(name)]
         links = sum(os.path.islink(os.path.join(path, name)) for name in folders)
         files = [name for name in files if not _is_ignored(name)]
         names = [name for name in files if _is_picture(name)]
         below = os.path.relpath(path, folder).replace(os.fsencode(os.sep), b"/")
         pictures += names if below == b"." else [below + b"/" + name for name in names]
-        notes += Counter({LINKS: links, OTHER_FILES: len(files) - len(names)})
+        notes += Counter({LINKS: links, SYSTEM_FOLDERS: system})
+        notes.update(map(_note_of, set(files) - set(names)))
     return pictures
 
 
 def _find_in_store(folder: bytes, *, notes: Counter[str]) -> list[bytes]:
     """Return the same for an object store, which has no links."""
-    files = [name for name in storage.objects(storage.path(folder.decode())) if not any(map(_is_ignored, name.split(b"/")))]
+    found = list(storage.objects(storage.path(folder.decode())))
+    parts = {name: name.split(b"/") for name in found}
+    system = {
+        b"/".join(path[: k + 1]) for path in parts.values() for k, part in enumerate(path[:-1]) if part.lower() in _SYSTEM
+    }
+    outermost = [path for path in system if not any(path.startswith(other + b"/") for other in system)]
+    files = [name for name in found if not any(map(_is_ignored, parts[name]))]
     pictures = [name for name in files if _is_picture(name)]
-    notes += Counter({OTHER_FILES: len(files) - len(pictures)})
+    notes += Counter({SYSTEM_FOLDERS: len(outermost)})
+    notes.update(_note_of(name) for name in files if not _is_picture(name))
     return pictures
+
+
+def _note_of(name: bytes) -> str:
+    """Return what a file is counted as that isn't read."""
+    extension = printable(os.path.splitext(name)[1].lower())
+    return f"files {extension}, not read" if extension else "files without an ending, not read"
 
 
 def _is_picture(name: bytes) -> bool:
@@ -167,7 +187,7 @@ def _is_picture(name: bytes) -> bool:
 
 
 def _is_ignored(name: bytes) -> bool:
-    return name.startswith(b".") or name == b"__MACOSX"
+    return name.startswith(b".") or name.lower() in _SYSTEM
 
 
 def _refuse(error: OSError, *, fix: str) -> NoReturn:

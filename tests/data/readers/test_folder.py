@@ -95,19 +95,24 @@ def test_subfolders_belong_to_the_class(directory):
 
 
 def test_what_is_left_out(directory):
-    """Hidden files, hidden folders and __MACOSX go without a word; files that are no pictures are counted."""
-    for path in (".git/a.png", "cat/.hidden.png", "cat/.thumbnails/a.png", "cat/__MACOSX/b.png", "__MACOSX/cat/b.png"):
+    """Hidden files and folders go without a word; folders of systems, and files by their endings, are counted."""
+    for path in (".git/a.png", "cat/.hidden.png", "cat/.hidden/a.png"):
         picture(directory / path)
     for path in (".DS_Store", "cat/.DS_Store"):
         (directory / path).touch()
     assert folder.read(directory).notes == {}
-    for path in ("cat/notes.txt", "cat/Thumbs.db", "dog/png"):
+    for path in ("cat/@eaDir/a.png/x.jpg", "cat/x/#recycle/b.png", "dog/$RECYCLE.BIN/b.png", "cat/__MACOSX/b.png"):
+        picture(directory / path)
+    for path in ("cat/notes.txt", "cat/a.HEIC", "cat/x/b.heic", "dog/png"):
         (directory / path).touch()
     (directory / "README.txt").touch()
     picture(directory / "loose.png")
     source = folder.read(directory)
     assert len(source) == 4
-    assert source.notes == {"files that are no pictures": 3, "files beside the class folders": 2}
+    odd = {"files .txt, not read": 1, "files .heic, not read": 2, "files without an ending, not read": 1}
+    system = {"folders of thumbnails or deleted files, passed over": 4}
+    assert source.notes == {**odd, **system, "files beside the class folders": 2}
+    assert folder.read_all(directory).notes == {**odd, **system, "files .txt, not read": 2}
 
 
 def test_links(directory, tmp_path_factory):
@@ -247,6 +252,7 @@ def test_a_folder_of_a_store(directory, bucket):
     picture(directory / "dog" / ".hidden" / "a.png")
     picture(directory / ".git" / "a.png")
     picture(directory / "cat" / "__MACOSX" / "a.png")
+    picture(directory / "cat" / "x" / "@eaDir" / "b" / "__MACOSX" / "a.png")
     for name in ("readme.txt", ".DS_Store", "cat/notes.txt", "cat/.DS_Store"):
         (directory / name).write_text("x")
     there = folder.read(mock_data.upload(directory, f"{bucket}/a/pictures"))

@@ -75,7 +75,7 @@ def test_other_files_are_counted(directory):
     (directory / "val" / SYNSETS[4] / "x.xml").touch()
     source = imagenet100.read(directory)
     assert len(source) == 201
-    assert source.notes == {"files that are no pictures": 2}
+    assert source.notes == {"files .txt, not read": 2}
 
 
 @pytest.mark.parametrize("part", ["train", "val"])
