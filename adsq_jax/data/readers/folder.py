@@ -22,10 +22,12 @@ EXTENSIONS = (  # of pictures that can be decoded, in lower case
 # fmt: on
 LOOSE_FILES, LINKS = "files beside the class folders", "links to folders, not followed"
 SYSTEM_FOLDERS = "folders of thumbnails or deleted files, passed over"
-_SYSTEM = frozenset(  # in lower case: of NAS, Windows, macOS, and old desktops
-    (b"@eadir", b"#recycle", b"@recycle", b"@recently-snapshot", b"#snapshot", b"$recycle.bin", b"recycler")
-    + (b"system volume information", b"__macosx", b".trashes", b".trash", b".thumbnails", b".@__thumb")
-)
+# fmt: off
+_SYSTEM = frozenset((  # in lower case: of NAS, Windows, macOS, and desktops
+    b"@eadir", b"#recycle", b"@recycle", b"@recently-snapshot", b"#snapshot", b".@__thumb", b"$recycle.bin", b"recycler",
+    b"system volume information", b"__macosx", b".trashes", b".trash", b".thumbnails",
+))
+# fmt: on
 _EXTENSIONS = frozenset(map(os.fsencode, EXTENSIONS))
 _LAYOUT = "expected DIRECTORY/CLASS/PICTURE, one folder per class"
 
@@ -165,13 +167,13 @@ def _find_in_store(folder: bytes, *, notes: Counter[str]) -> list[bytes]:
     """Return the same for an object store, which has no links."""
     found = list(storage.objects(storage.path(folder.decode())))
     parts = {name: name.split(b"/") for name in found}
-    system = {
-        b"/".join(path[: k + 1]) for path in parts.values() for k, part in enumerate(path[:-1]) if part.lower() in _SYSTEM
-    }
-    outermost = [path for path in system if not any(path.startswith(other + b"/") for other in system)]
+    passed_over = set()  # the outermost folder of each file that isn't looked at
+    for *folders, _ in parts.values():
+        depth = next((k for k, part in enumerate(folders, start=1) if _is_ignored(part)), 0)
+        passed_over.add(b"/".join(folders[:depth]))
     files = [name for name in found if not any(map(_is_ignored, parts[name]))]
     pictures = [name for name in files if _is_picture(name)]
-    notes += Counter({SYSTEM_FOLDERS: len(outermost)})
+    notes += Counter({SYSTEM_FOLDERS: sum(path.rpartition(b"/")[2].lower() in _SYSTEM for path in passed_over)})
     notes.update(_note_of(name) for name in files if not _is_picture(name))
     return pictures
 
