@@ -23,7 +23,7 @@ from adsq_jax.data import images as pictures
 from adsq_jax.data.gallery import Gallery
 from adsq_jax.data.images import BadImage
 from adsq_jax.data.text import printable
-from adsq_jax.devices import host
+from adsq_jax.devices import compiled_programs, host
 from adsq_jax.errors import InputError, Stopped
 from adsq_jax.index import CodeIndex, Item, Manifest, check_model, create, exists, is_text, open_index, own_model, roots
 from adsq_jax.inference import hits, untrained
@@ -68,6 +68,7 @@ def main(arguments: Sequence[str]) -> None:
         raise InputError("--images=FOLDER and --index=INDEX are both needed")
     began = time.monotonic()
     host.use_all_cores()
+    compiled_programs.keep()
     try:
         counts = encode_images(_model(given), given.images, index=given.index, directory=given.directory, prune=given.prune)
     except (KeyboardInterrupt, Stopped) as error:

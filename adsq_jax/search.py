@@ -14,6 +14,7 @@ import numpy as np
 
 from adsq_jax import command_line, storage
 from adsq_jax.data import gallery
+from adsq_jax.devices import compiled_programs
 from adsq_jax.errors import InputError
 from adsq_jax.index import CodeIndex, Filter, Manifest, check_model, open_index, parse
 from adsq_jax.inference import hits, pictures
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str]) -> None:
         raise InputError("--pictures and --remote_pictures go with --out=FILE, which shows pictures; fix: leave them out")
     out = None if given.out is None else output.check_new_file(storage.path(given.out), suffixes=(".html", ".png"))
     where = None if given.where is None else parse(given.where)
+    compiled_programs.keep()
     with open_index(given.index) as opened:
         queries = [picture for query in given.query for picture in _pictures(query)]
         places = pictures.places(opened, folders=given.pictures, remote=given.remote_pictures) if out is not None else None

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from adsq_jax import command_line, demo
+from adsq_jax.devices import compiled_programs
 from adsq_jax.errors import InputError, Stopped
 
 
@@ -22,6 +23,7 @@ def main(arguments: Sequence[str]) -> None:
     given = flags.parse()
     if not given.index:
         raise InputError("expected --index=INDEX, made by adsq_jax.encode")
+    compiled_programs.keep()
     try:
         demo.serve(
             given.index,
