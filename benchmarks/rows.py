@@ -178,15 +178,40 @@ def scaling_rows(path: Path = RESULTS / "scaling" / "scaling.json") -> str:
     )
 
 
+def unlabelled_rows(folder: Path = RESULTS / "unlabelled") -> str:
+    """Make the table of search without labels, by benchmarks/methods/unlabelled.py: a row for each model and data set."""
+    names = {"stamps": "Tux Paint's stamps", "cifar10_test": "CIFAR-10's test part, JPEG copy"}
+    columns = ("pictures", "model", "by codes", "ranked again", "features themselves", "label mAP of codes")
+    text = f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|\n"
+    last: dict = {}
+    for name, title in names.items():
+        last = json.loads((folder / f"{name}.json").read_text())
+        for model, figures in last["results"].items():
+            shares = [f"{100 * row['first']:.0f} / {100 * row['among_ten']:.0f} %" for row in figures.values()]
+            features, codes, again = shares
+            text += f"| {title}, {last['pictures']:,} | {model} | {codes} | {again} | {features} | "
+            text += f"{figures['codes']['label_map']:.3f} |\n"
+    return (
+        f"{text}\nHow often a picture comes first / among ten, searched for by {last['queries']:,} random crops of "
+        f"{100 * last['least']:.0f} to 100 % of each side.\nBy `benchmarks/methods/unlabelled.py`, seed "
+        f"{last['seed']}, {last['date']}.\n"
+    )
+
+
 def index_rows(folder: Path = RESULTS / "index") -> str:
-    """Make the table of the index's speed, of encoding, and of kills."""
-    search, encode, kills = (json.loads((folder / f"{name}.json").read_text()) for name in ("search", "encode", "kills"))
+    """Make the table of the index's speed, of ranking again, of encoding, and of kills."""
+    names = ("search", "rerank", "encode", "kills")
+    search, rerank, encode, kills = (json.loads((folder / f"{name}.json").read_text()) for name in names)
     large, per_second = search["large"], search["queries_a_second"]
     network, encoding = (encode["images_a_second"][name] for name in ("network", "encode"))
     rows_ = {
         "codes added, each batch saved": f"{search['codes_added_a_second']:,.0f} a second",
         "opened, until the first answer": f"{search['seconds_to_open']:.2f} s",
         f"nearest {search['k']}": f"{per_second['index']:,.0f} queries a second, {search['ratio']:.2f} of bare faiss",
+        f"{rerank['codes']:,} codes with features ({rerank['date']})": f"{rerank['bytes_an_item']:.0f} bytes an item; opened, "
+        f"until the first hits, in {rerank['seconds_to_open']:.1f} s, after a write in {rerank['seconds_to_open_first']:.1f} s",
+        f"one query, {rerank['k']} hits": f"{rerank['ms_by_codes']:.0f} ms; with {rerank['reranked']} ranked again "
+        f"{rerank['ms_ranked_again']:.0f} ms",
         f"{large['codes']:,} codes": f"{large['codes_added_a_second']:,.0f} added a second, opened in "
         f"{large['seconds_to_open']:.1f} s, memory {large['times_the_codes']:.1f} times the codes at most",
         f"{encode['images']} pictures encoded, {encode['backbone']}, {encode['image_size']}x{encode['image_size']}": (
@@ -197,7 +222,8 @@ def index_rows(folder: Path = RESULTS / "index") -> str:
     return (
         f"| {search['codes']:,} codes of {search['bits']} bits | {search['machine']}, {search['date']} |\n|---|---|\n"
         + "".join(f"| {name} | {text} |\n" for name, text in rows_.items())
-        + "\nMade by `benchmarks/speed/search.py`, `benchmarks/speed/encode.py` and `benchmarks/robustness/index_kills.py`.\n"
+        + "\nMade by `benchmarks/speed/search.py`, `benchmarks/speed/rerank.py`, `benchmarks/speed/encode.py` and\n"
+        "`benchmarks/robustness/index_kills.py`.\n"
     )
 
 
@@ -291,6 +317,7 @@ def gpu_rows(folder: Path = RESULTS / "gpu") -> str:
 
 TABLES = {
     "index": index_rows,
+    "unlabelled": unlabelled_rows,
     "milvus": milvus_rows,
     "recall": recall_rows,
     "sizing": sizing_rows,

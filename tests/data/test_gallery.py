@@ -90,6 +90,72 @@ def test_a_list(tmp_path):
     assert shown(found) == [("/other/x/1.png", ("cat", "polar bear")), ("/other/y/2.png", ())]
 
 
+def test_a_list_of_paths_alone(tmp_path):
+    """Without labels; the paths may begin with the folder that they are in, and with nothing else."""
+    for lines in ("x/1.png\ny 1 0/2 1.JPG\n", f"\ufeff{tmp_path}/x/1.png\r\n./y 1 0/2 1.JPG"):
+        (tmp_path / "mine.txt").write_text(lines)
+        found = gallery.read(str(tmp_path / "mine.txt"), directory="")
+        assert shown(found) == [(f"{tmp_path}/x/1.png", ()), (f"{tmp_path}/y 1 0/2 1.JPG", ())]
+        assert not found.is_folder
+    (tmp_path / "mine.txt").write_text("/other/1.png\n")
+    assert shown(gallery.read(str(tmp_path / "mine.txt"), directory="/other")) == [("/other/1.png", ())]
+    assert shown(gallery.read(str(tmp_path / "mine.txt"), directory="/")) == [("/other/1.png", ())]
+    for lines, said in (
+        ("/other/1.png", "line 1: '/other/1.png' leads out of the images' folder"),
+        ("a.png\n../1.png", r"line 2: '\.\./1\.png' leads out"),
+        ("a.png\nb.png\na.png", "line 3: 'a.png' is in line 1 already"),
+        ("a.png\n\nb.png", "line 2: '' is not a file"),
+    ):
+        (tmp_path / "mine.txt").write_text(lines)
+        with pytest.raises(InputError, match=said):
+            gallery.read(str(tmp_path / "mine.txt"), directory="")
+
+
+def test_one_picture(tmp_path):
+    """A picture alone has no label, and is the only one of its folder."""
+    for name in ("1.PNG", "2.png"):
+        picture(tmp_path / "a" / name)
+    found = gallery.read(str(tmp_path / "a" / "1.PNG"), directory="")
+    assert shown(found) == [(f"{tmp_path}/a/1.PNG", ())]
+    assert not found.is_folder
+    assert found.source.content(0) == (tmp_path / "a" / "1.PNG").read_bytes()
+    with pytest.raises(InputError, match=r"goes with a list or TFDS, and --images=.*1\.PNG is a picture"):
+        gallery.read(str(tmp_path / "a" / "1.PNG"), directory="/other")
+
+
+@pytest.mark.parametrize(
+    ("patterns", "left"),
+    [
+        ([], ["a/1.png", "a/drafts/2.png", "b/3.gif"]),
+        (["*/drafts/*"], ["a/1.png", "b/3.gif"]),
+        (["*.gif", "a/1.png"], ["a/drafts/2.png"]),
+        (["{root}/a/*"], ["b/3.gif"]),
+        (["?/?.png"], ["a/drafts/2.png", "b/3.gif"]),
+    ],
+)
+def test_pictures_that_are_excluded(tmp_path, patterns, left):
+    """By their path below the folder, or the whole; the others keep their labels and contents."""
+    for shade, name in enumerate(("a/1.png", "a/drafts/2.png", "b/3.gif")):
+        picture(tmp_path / name, shade=shade)
+    given = gallery.read(str(tmp_path), directory="")
+    found = gallery.without(given, [pattern.format(root=tmp_path) for pattern in patterns])
+    assert shown(found) == [(f"{tmp_path}/{name}", (name[0],)) for name in left]
+    assert [found.source.content(row) for row in range(len(found))] == [(tmp_path / name).read_bytes() for name in left]
+    assert found.is_folder
+
+
+def test_exclusions_that_are_refused(tmp_path):
+    """What matches nothing is a mistake, and so is what leaves nothing."""
+    picture(tmp_path / "a" / "1.png")
+    (tmp_path / "mine.txt").write_text("x/1.png 1 1 0\ny/2.png 0 0 1\n")
+    given = gallery.read(str(tmp_path / "a"), directory="")
+    for pattern, said in (("*.gif", r"--exclude=\*\.gif matches none of the 1 images"), ("*", "leaves none of the 1 images")):
+        with pytest.raises(InputError, match=said):
+            gallery.without(given, [pattern])
+    several = gallery.without(gallery.read(str(tmp_path / "mine.txt"), directory=""), ["y/*"])
+    assert shown(several) == [(f"{tmp_path}/x/1.png", ("0", "1"))]
+
+
 def test_a_list_in_the_wrong_folder(tmp_path):
     """If no picture of a list is there, the number and the first ones are told; one that is there is enough."""
     lines = "".join(f"{k // 100}/{k}.png 1 0\n" for k in range(20_000))

@@ -155,7 +155,7 @@ def _find_on_disk(folder: bytes, *, notes: Counter[str]) -> list[bytes]:
         folders[:] = [name for name in folders if not _is_ignored(name)]
         links = sum(os.path.islink(os.path.join(path, name)) for name in folders)
         files = [name for name in files if not _is_ignored(name)]
-        names = [name for name in files if _is_picture(name)]
+        names = [name for name in files if is_picture(name)]
         below = os.path.relpath(path, folder).replace(os.fsencode(os.sep), b"/")
         pictures += names if below == b"." else [below + b"/" + name for name in names]
         notes += Counter({LINKS: links, SYSTEM_FOLDERS: system})
@@ -172,9 +172,9 @@ def _find_in_store(folder: bytes, *, notes: Counter[str]) -> list[bytes]:
         depth = next((k for k, part in enumerate(folders, start=1) if _is_ignored(part)), 0)
         passed_over.add(b"/".join(folders[:depth]))
     files = [name for name in found if not any(map(_is_ignored, parts[name]))]
-    pictures = [name for name in files if _is_picture(name)]
+    pictures = [name for name in files if is_picture(name)]
     notes += Counter({SYSTEM_FOLDERS: sum(path.rpartition(b"/")[2].lower() in _SYSTEM for path in passed_over)})
-    notes.update(_note_of(name) for name in files if not _is_picture(name))
+    notes.update(_note_of(name) for name in files if not is_picture(name))
     return pictures
 
 
@@ -184,7 +184,8 @@ def _note_of(name: bytes) -> str:
     return f"files {extension}, not read" if extension else "files without an ending, not read"
 
 
-def _is_picture(name: bytes) -> bool:
+def is_picture(name: bytes) -> bool:
+    """Return whether a file has a picture's extension."""
     return os.path.splitext(name)[1].lower() in _EXTENSIONS
 
 

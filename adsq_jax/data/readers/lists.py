@@ -1,12 +1,15 @@
 """List files as in HashNet and DeepHash-pytorch: one image per line, its path, then a 0 or 1 for each class."""
 
+import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from adsq_jax import storage
 from adsq_jax.data.labels import Labels
+from adsq_jax.data.readers.folder import is_picture
 from adsq_jax.data.sources import FileSource, Names
 from adsq_jax.data.text import quote
 from adsq_jax.errors import InputError
@@ -55,6 +58,25 @@ def read_one(path: Path, *, directory: Path) -> FileSource:
     names, packed, classes = parse(path)
     labels = Labels.from_packed(packed, classes=classes)
     return FileSource(directory, labels, classes=_class_names(path.parent, classes), names=Names(names))
+
+
+def is_plain(path: Path) -> bool:
+    """Return whether a list has paths without labels: its first line ends like a picture's name."""
+    return is_picture(read_text(path).partition(b"\n")[0].strip())
+
+
+def read_plain(path: Path, *, directory: Path) -> FileSource:
+    """Read one list of paths, one a line, without labels; the paths begin at `directory`, and may name it."""
+    root = os.fsencode(storage.normal(directory)).rstrip(b"/") + b"/"
+    lines = [line.strip() for line in read_text(path).split(b"\n")]
+    names = clean_paths([line.removeprefix(root) for line in lines], path=path)
+    _check_unique(names, path=path)
+    return unlabelled(directory, names)
+
+
+def unlabelled(directory: Path, names: Sequence[bytes]) -> FileSource:
+    """Return pictures without labels, by their paths below a folder."""
+    return FileSource(directory, Labels.from_ids(np.zeros(len(names), np.int64), classes=1), classes=[""], names=Names(names))
 
 
 def _find_list(lists: Path, part: str) -> Path:
