@@ -117,20 +117,20 @@ def test_every_function_that_readme_calls_takes_these_arguments():
         inspect.signature(function).bind_partial(**dict.fromkeys(keywords))
 
 
-def test_the_search_in_readme_finds(filled, colours, capsys):
-    """README's search in Python, with another run, index and pictures, finds a picture at distance 0 from itself."""
-    paths, model, place = filled
+def test_the_search_in_readme_finds(colours, tmp_path, capsys):
+    """README's search in Python, with other pictures and folders, finds a picture first, at distance 0 from itself."""
+    paths = sorted(str(path) for path in colours[0].rglob("*.png"))
     [source] = re.findall(r"```python\n(import adsq_jax\n.*?)```", README, re.DOTALL)
-    names = {"runs/pictures_index": place, "runs/pictures": str(colours[1]), "cat.jpg": paths[0], "dog.jpg": paths[-1]}
-    for name, other in names.items():
+    names = {"runs/untrained": tmp_path / "model", "runs/more_pictures": tmp_path / "index", "PICTURES": colours[0]}
+    for name, other in {**names, "*.jpg": "*.png", "cat.jpg": paths[0], "dog.jpg": paths[-1]}.items():
         assert f'"{name}"' in source
         source = source.replace(f'"{name}"', f'"{other}"')
     made = {}
     exec(source, made)
-    np.testing.assert_array_equal(made["codes"], model.encode([paths[0], paths[-1]]))
+    np.testing.assert_array_equal(made["codes"], adsq_jax.load(tmp_path / "model").encode([paths[0], paths[-1]]))
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 20
-    assert f"0 {paths[0]} ('blue',)" in lines
+    assert lines[0] == f"1 0 1.0 {paths[0]} ('blue',)"
 
 
 def test_the_pages_of_results_are_made_from_the_runs():

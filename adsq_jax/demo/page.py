@@ -8,7 +8,7 @@ from typing import Any
 from adsq_jax import codes
 from adsq_jax.demo.finder import Query
 from adsq_jax.inference import html_page
-from adsq_jax.inference.hits import Hit
+from adsq_jax.inference.hits import Hit, more_tied
 
 MAX_BYTES = 20 * 2**20  # of a picture that is given
 MAX_HITS = 100
@@ -44,7 +44,11 @@ def hits(found: Sequence[Hit], *, seconds: float, count: int, thumbnail: Callabl
     """Return a line about the hits, and each with its thumbnail, None where it can't be shown."""
     pictures = []
     for hit in found:
-        lines = [f"{hit.rank} · {html_page.bits(hit.distance)}", ", ".join(hit.labels), os.path.basename(hit.id)]
+        lines = [
+            f"{hit.rank}{'=' if hit.tied else ''} · {html_page.bits(hit.distance)}",
+            ", ".join(hit.labels),
+            os.path.basename(hit.id),
+        ]
         pictures.append({"id": hit.id, "image": thumbnail(hit.id), "lines": [line for line in lines if line]})
     return {"line": _summary(found, seconds, count), "hits": pictures}
 
@@ -52,4 +56,5 @@ def hits(found: Sequence[Hit], *, seconds: float, count: int, thumbnail: Callabl
 def _summary(found: Sequence[Hit], seconds: float, count: int) -> str:
     if not found:
         return f"None of {count:,} pictures is within the radius and passes the filter."
-    return f"The nearest {len(found):,} of {count:,} pictures, found in {1_000 * seconds:.1f} ms."
+    more = "".join(f" {line}." for line in more_tied(found))
+    return f"The nearest {len(found):,} of {count:,} pictures, found in {1_000 * seconds:.1f} ms.{more}"

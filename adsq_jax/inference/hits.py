@@ -1,7 +1,7 @@
 """Find the pictures of an index that are nearest to a query, and show them as a table, a page or a contact sheet."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from adsq_jax import index, storage
 from adsq_jax.data import contact_sheet, images
 from adsq_jax.data.text import printable
 from adsq_jax.errors import InputError
-from adsq_jax.index import NOTHING, CodeIndex, Filter, own_model
+from adsq_jax.index import NOTHING, CodeIndex, Filter, Item, own_model
 from adsq_jax.inference import html_page, pictures
 from adsq_jax.inference import model as model_module
 from adsq_jax.inference.model import Model
@@ -21,17 +21,20 @@ from adsq_jax.run import tables
 
 RERANK = 500  # of the nearest by codes are ranked again by features
 MAX_RERANK = 10_000
+MOST_TIED = 100
+_MANY = 1_000  # hits: ties behind more aren't counted
 SIDE = 160  # pixels of a thumbnail's shorter side
 
 
 class Hit(NamedTuple):
     """A picture that a search returned."""
 
-    rank: int  # from 1
+    rank: int  # from 1; equal where nothing tells hits apart
     distance: int  # in bits
     id: str  # the picture's path
     labels: tuple[str, ...]
     cosine: float | None = None  # of the trunk's features with the query's, -1 to 1; None: not ranked by it
+    tied: int = 0  # other pictures of the same rank, also such as aren't among the hits; at most MOST_TIED are counted
 
 
 def load_model(opened: CodeIndex, *, workdir: str | Path | None) -> Model:
@@ -83,7 +86,8 @@ def search_codes(
       rerank: how many of the nearest by codes are ranked again by the cosine of their features; 0: none.
 
     Returns:
-      The hits of each query, nearest first; those that were ranked again come before the others.
+      The hits of each query, nearest first; those that were ranked again come before the others. Pictures at the same distance
+      that weren't ranked again have the same rank, and which of them are among the k is arbitrary.
 
     Raises:
       InputError: k, radius or rerank is out of range.
@@ -92,7 +96,9 @@ def search_codes(
         raise InputError(f"rerank={rerank}: expected a whole number from 0 to {MAX_RERANK:,}")
     if features is None or not opened.manifest.features:
         rerank = 0
-    found = opened.search(packed_codes, k=max(k, int(rerank)), radius=radius, where=where)
+    # a few more than k show which ties go on
+    wanted = max(k + MOST_TIED if isinstance(k, int) and 0 < k <= _MANY else k, int(rerank))
+    found = opened.search(packed_codes, k=wanted, radius=radius, where=where)
     rows = [
         _Row(distances[keys != NOTHING], keys[keys != NOTHING], np.full(int((keys != NOTHING).sum()), np.nan))
         for distances, keys in zip(*found, strict=True)
@@ -100,15 +106,7 @@ def search_codes(
     if rerank and features is not None:
         rows = _ranked_again(opened, rows, features, count=rerank)
     items = iter(opened.items(np.concatenate([np.zeros(0, np.int64), *(row.keys[:k] for row in rows)])))
-    return [
-        [
-            Hit(rank, distance, item.id, item.labels, None if np.isnan(cosine) else round(cosine, 4))
-            for rank, (distance, cosine, item) in enumerate(
-                zip(row.distances[:k].tolist(), row.cosines[:k].tolist(), items, strict=False), start=1
-            )
-        ]
-        for row in rows
-    ]
+    return [_hits_of(row, items, k=k) for row in rows]
 
 
 class _Row(NamedTuple):
@@ -117,6 +115,20 @@ class _Row(NamedTuple):
     distances: np.ndarray  # int32[n]
     keys: np.ndarray  # int64[n]
     cosines: np.ndarray  # float[n]; NaN where the features weren't compared
+
+
+def _hits_of(row: _Row, items: Iterator[Item], *, k: int) -> list[Hit]:
+    """Return the first k hits of a query; `items` yields one for each."""
+    ranked = int((~np.isnan(row.cosines)).sum())  # by cosines; the others are in the order of their distances
+    others = row.distances[ranked:]
+    first, end = (np.searchsorted(others, others, side=side) for side in ("left", "right"))
+    ranks = np.concatenate([np.arange(ranked), ranked + first])[:k] + 1
+    tied = np.concatenate([np.zeros(ranked, int), end - first - 1])[:k]
+    hits = []
+    for rank, distance, cosine, others_tied in zip(ranks.tolist(), row.distances, row.cosines, tied.tolist(), strict=False):
+        item, shown = next(items), None if np.isnan(cosine) else round(float(cosine), 4)
+        hits.append(Hit(rank, int(distance), item.id, item.labels, shown, min(others_tied, MOST_TIED)))
+    return hits
 
 
 def _ranked_again(opened: CodeIndex, rows: Sequence[_Row], features: np.ndarray, *, count: int) -> list[_Row]:
@@ -143,8 +155,22 @@ def table(query: str, hits: Sequence[Hit]) -> str:
     for hit in hits:
         labels, path = (printable(text.encode()) for text in (", ".join(hit.labels), hit.id))
         cosine = "-" if hit.cosine is None else f"{hit.cosine:.3f}"
-        rows.append((str(hit.rank), str(hit.distance), *([cosine] if has_cosines else []), labels, path))
-    return f"{head}\n{tables.align(rows, right=(0, 1, 2) if has_cosines else (0, 1))}"
+        rank = f"{hit.rank}=" if hit.tied else str(hit.rank)
+        rows.append((rank, str(hit.distance), *([cosine] if has_cosines else []), labels, path))
+    aligned = tables.align(rows, right=(0, 1, 2) if has_cosines else (0, 1))
+    return "\n".join([head, aligned, *more_tied(hits)])
+
+
+def more_tied(hits: Sequence[Hit]) -> list[str]:
+    """Return a line on pictures that are as near as the last hit of a query, and not among the hits; none if there are none."""
+    if not hits:
+        return []
+    last = hits[-1]
+    others = last.tied + 1 - sum(hit.rank == last.rank for hit in hits)
+    if others <= 0:
+        return []
+    number = f"{others} more" if last.tied < MOST_TIED else f"at least {others} more"
+    return [f"{number} at the same distance as the last, {html_page.bits(last.distance)}"]
 
 
 def thumbnail(picture: str, places: Places) -> np.ndarray | None:
@@ -165,8 +191,10 @@ def decode_small(read: Callable[[], bytes]) -> np.ndarray | None:
         return None
 
 
-def _caption(hit: Hit) -> str:
-    return f"{hit.rank}: {html_page.bits(hit.distance)}{'' if hit.cosine is None else f', cosine {hit.cosine:.2f}'}"
+def caption(hit: Hit) -> str:
+    """Return a hit's rank, with = for ties, distance and cosine, as "1: 3 bits, cosine 0.87"."""
+    cosine = "" if hit.cosine is None else f", cosine {hit.cosine:.2f}"
+    return f"{hit.rank}{'=' if hit.tied else ''}: {html_page.bits(hit.distance)}{cosine}"
 
 
 def page(queries: Sequence[str], hits: Sequence[Sequence[Hit]], places: Places) -> bytes:
@@ -175,7 +203,7 @@ def page(queries: Sequence[str], hits: Sequence[Sequence[Hit]], places: Places) 
     for query, hits_of_query in zip(queries, hits, strict=True):
         row = [html_page.picture(_query_thumbnail(query), name=query, lines=["query"], mark="")]
         for hit in hits_of_query:
-            lines = [_caption(hit), ", ".join(hit.labels)]
+            lines = [caption(hit), ", ".join(hit.labels)]
             row.append(html_page.picture(thumbnail(hit.id, places), name=hit.id, lines=lines, mark=""))
         parts.append(html_page.row(row, heading=query))
     return html_page.document("Nearest pictures", parts)
@@ -186,6 +214,6 @@ def sheet(queries: Sequence[str], hits: Sequence[Sequence[Hit]], places: Places)
     sections = {}
     for number, (query, hits_of_query) in enumerate(zip(queries, hits, strict=True), start=1):
         cells = [(_query_thumbnail(query), "query")]
-        cells += [(thumbnail(hit.id, places), ", ".join((_caption(hit), *hit.labels))) for hit in hits_of_query]
+        cells += [(thumbnail(hit.id, places), ", ".join((caption(hit), *hit.labels))) for hit in hits_of_query]
         sections[f"{number}. {query}"] = cells
     return contact_sheet.draw_sections(sections)

@@ -145,13 +145,14 @@ class Model:
         """Write the model into `DIRECTORY/model/`: `weights.safetensors`, and `model.json`, which describes them.
 
         Args:
-          directory: where `adsq_jax.load` will find it; the folder `model` in it is made, or its two files are replaced.
+          directory: where `adsq_jax.load` will find it, made if it doesn't exist; of a model that is there, both files are
+            replaced.
 
         Raises:
           OSError: it can't be written.
         """
         folder = storage.path(str(directory)) / FOLDER
-        workdir.make_folder(folder)
+        workdir.make_folder(folder, parents=True)
         workdir.write_bytes(folder / _WEIGHTS, self._content)
         workdir.write_json(folder / _DESCRIPTION, self.description)
 

@@ -253,10 +253,10 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder unless it exists; in an object store, writing its first file makes it."""
+def make_folder(path: Path, *, parents: bool = False) -> None:
+    """Make a folder unless it exists, with those above it if asked; in an object store, writing its first file makes it."""
     if not storage.is_remote(path):
-        path.mkdir(exist_ok=True)
+        path.mkdir(exist_ok=True, parents=parents)
 
 
 def _unusable(directory: Path, error: OSError) -> InputError:

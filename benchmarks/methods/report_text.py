@@ -39,8 +39,8 @@ SENTENCES = """1. **Where ADSQ is above** every baseline that was run (every one
    abstract, a survey and related methods; the other methods follow their papers, with deviations named in
    `adsq_jax/methods/`, on the same networks and data.
 4. **What was not measured**: NUS-WIDE and COCO, whose protocols are here but whose pictures were not at hand{missing}. On
-   Fashion-MNIST, digits and stamps three methods ran in an earlier form: CSQ and OrthoHash before their hash centers were
-   separated, and ADSQ before its form by codes.
+   Fashion-MNIST, digits and stamps CSQ and OrthoHash ran before their hash centers were separated, and on digits and stamps
+   ADSQ before its form by codes. From scratch ADSQ has its configs' settings, without trials.
 5. **How to make it again**: `benchmarks/methods/compare.sh` trains, one line a run in `{folder}/SET/runs.jsonl`, and
    `python -m benchmarks.methods.report --write` makes these pages from the lines, no number typed by hand.
 """
@@ -58,7 +58,8 @@ Up to four trials a method, two learning rates by the two choices in its `TUNING
 not on the queries; on emoji a trial is the mean over three such splits ("images held out" has the number of each). The choices
 were written down before a method's runs, with these exceptions. ADSQ got two terms, `neighbours` and `bit_likelihood`, and its
 choices were changed, after runs on stamps and on emoji had been seen (there "before neighbours", among the variants). ADSQ's
-lines of digits, stamps and Fashion-MNIST are of these choices; a repetition takes its configs' settings there, without trials.
+lines of digits and stamps are of these choices; a repetition takes its configs' settings there, without trials, as on
+Fashion-MNIST and CIFAR-10 from scratch.
 For CIFAR-10, Tiny-ImageNet and emoji the second choice was changed once more, to guidance by codes, after some hundred trials
 on held-out images of these sets, and before any run of ADSQ with the queries of CIFAR-10 and Tiny-ImageNet. The first choice
 then got a second view and a LayerNorm, by trials on held-out images of emoji; by then runs with the queries of CIFAR-10 and of

@@ -31,7 +31,8 @@ def test_the_nearest(filled):
     codes = model.encode(paths)
     for query, some in zip(paths[::7], nearest(location, model, paths[::7], k=36), strict=True):
         distances = (codes != model.encode(query)).sum(axis=1)
-        assert [hit.rank for hit in some] == list(range(1, 37))
+        assert [hit.rank for hit in some] == [1 + int((distances < hit.distance).sum()) for hit in some]
+        assert [hit.tied for hit in some] == [int((distances == hit.distance).sum()) - 1 for hit in some]
         assert [hit.distance for hit in some] == sorted(distances.tolist())
         assert {hit.id: hit.distance for hit in some} == dict(zip(paths, distances.tolist(), strict=True))
         assert all(hit.labels == (hit.id.split("/")[-2],) for hit in some)
@@ -78,7 +79,11 @@ def test_the_nearest_are_ranked_again(with_features, k, rerank, radius):
         first = sorted(by_codes[:rerank], key=lambda row: -round(cosines[row], 6))
         assert [hit.id for hit in some] == [f"/{row:02d}" for row in (first + by_codes[rerank:])[:k]]
         assert [hit.distance for hit in some] == [distances[int(hit.id[1:])] for hit in some]
-        assert [hit.rank for hit in some] == list(range(1, len(some) + 1))
+        again = min(rerank, len(by_codes))
+        behind = [distances[row] for row in by_codes[rerank:]]
+        for place_, hit in enumerate(some):
+            same = [place for place, distance in enumerate(behind) if distance == hit.distance]
+            assert (hit.rank, hit.tied) == ((place_ + 1, 0) if place_ < again else (again + same[0] + 1, len(same) - 1))
         for place_, hit in enumerate(some):
             expected = cosines[int(hit.id[1:])] if place_ < min(rerank, len(by_codes)) else None
             assert hit.cosine == (None if expected is None else pytest.approx(expected, abs=1e-4))
@@ -101,8 +106,21 @@ def test_the_table_shows_cosines():
         ["1", "3", "0.988", "cat", "/a.png"],
         ["2", "1", "-", "/b.png"],
     ]
-    assert [hits._caption(hit) for hit in some] == ["1: 3 bits, cosine 0.99", "2: 1 bit"]
+    assert [hits.caption(hit) for hit in some] == ["1: 3 bits, cosine 0.99", "2: 1 bit"]
     assert "cosine" not in hits.table("q", some[1:])
+
+
+def test_ties_are_named():
+    """Equal ranks are marked, and how many more there are at the last distance is said."""
+    some = [Hit(1, 0, "/a.png", ()), Hit(2, 1, "/b.png", (), None, 18), Hit(2, 1, "/c.png", (), None, 18)]
+    lines = hits.table("q", some).splitlines()
+    assert [line.split()[0] for line in lines[2:5]] == ["1", "2=", "2="]
+    assert lines[5:] == ["17 more at the same distance as the last, 1 bit"]
+    assert hits.more_tied(some[:1]) == hits.more_tied([]) == hits.more_tied([hit._replace(tied=1) for hit in some[1:]]) == []
+    assert hits.more_tied([Hit(1, 3, "/a.png", (), None, hits.MOST_TIED)]) == [
+        "at least 100 more at the same distance as the last, 3 bits"
+    ]
+    assert hits.caption(some[1]) == "2=: 1 bit"
 
 
 def test_the_model_of_an_index(filled, colours, tmp_path):

@@ -66,8 +66,8 @@ def test_codes_with_features(model, paths):
 
 def test_it_is_a_model_like_any_other(model, paths, tmp_path):
     """Saved and loaded, it has the same hash and codes; without labels it tells three colours apart."""
-    model.save(tmp_path)
-    loaded = adsq_jax.load(tmp_path)
+    model.save(tmp_path / "new" / "folder")
+    loaded = adsq_jax.load(tmp_path / "new" / "folder")
     assert loaded.sha256 == model.sha256
     found = loaded.encode(paths)
     assert np.array_equal(found, model.encode(paths))
