@@ -25,7 +25,7 @@ from adsq_jax.data.images import BadImage
 from adsq_jax.data.text import printable
 from adsq_jax.devices import compiled_programs, host
 from adsq_jax.errors import InputError, Stopped
-from adsq_jax.index import CodeIndex, Item, Manifest, check_model, create, exists, is_text, open_index, own_model, roots
+from adsq_jax.index import CodeIndex, Item, Manifest, check_model, create, exists, is_text, open_index, roots
 from adsq_jax.inference import hits, untrained
 from adsq_jax.inference import model as model_module
 from adsq_jax.inference.model import Model
@@ -154,10 +154,12 @@ def encode_images(
     threads = host.reading_threads(threads)
     loaded, manifest = _find_model(model, gallery, index, threads=threads, has_bar=on_progress is None)
     with contextlib.ExitStack() as stack:
-        opened = index if isinstance(index, CodeIndex) else stack.enter_context(create(index, manifest))
+        if isinstance(index, CodeIndex):
+            opened = index
+        else:
+            keeps_model = isinstance(model, UntrainedModel) and "://" not in str(index)
+            opened = stack.enter_context(create(index, manifest, model=loaded.files if keeps_model else None))
         check_model(opened, manifest)
-        if isinstance(model, UntrainedModel) and not own_model.is_in(opened):
-            loaded.save(opened.location)
         if gallery.is_on_files:
             roots.record(opened, gallery.prefix)
         report = stack.enter_context(reporting(on_progress, len(gallery), unit="images"))
@@ -185,15 +187,13 @@ def _find_model(
         return loaded, _manifest(loaded, storage.normal(storage.path(str(model))))
     if isinstance(index, CodeIndex) or exists(index):
         with contextlib.nullcontext(index) if isinstance(index, CodeIndex) else open_index(index) as opened:
-            # a kill between making an index and saving its model leaves it empty: it is made again
-            if model is None or own_model.is_in(opened) or opened.count() or opened.manifest.model != opened.location:
-                loaded = hits.load_model(opened, workdir=None)
-                if model is not None and not model.made(loaded):
-                    raise InputError(
-                        f"{opened.location} holds codes of {loaded}, not of {model}; fix: give only the index, whose model "
-                        "then encodes, or a new index"
-                    )
-                return loaded, opened.manifest
+            loaded = hits.load_model(opened, workdir=None)
+            if model is not None and not model.made(loaded):
+                raise InputError(
+                    f"{opened.location} holds codes of {loaded}, not of {model}; fix: give only the index, whose model then "
+                    "encodes, or a new index"
+                )
+            return loaded, opened.manifest
     if model is None:
         raise InputError(f"there is no index at {index} whose model could encode; fix: give a model, or another index")
     if "://" in str(index):

@@ -109,12 +109,8 @@ def search(
         else:
             model = hits.load_model(opened, workdir=model)
         if rerank and opened.manifest.features:
+            hits.check_features(opened)
             packed_codes, features = model.encode_with_features(queries, part="query")
-            if features.shape[1] != opened.manifest.features:
-                raise InputError(
-                    f"{opened.location} has features of {opened.manifest.features} numbers, of another version; fix: encode "
-                    "into a new index, or give --rerank=0"
-                )
         else:
             packed_codes, features = model.encode(queries, part="query", packed=True), None
         return hits.search_codes(opened, packed_codes, features, k=k, radius=radius, where=selected, rerank=rerank)

@@ -241,21 +241,40 @@ def test_a_server_keeps_no_model(pictures, small, milvus, tmp_path):
         encode.encode_images(small(), folder, index=place)
     encode.encode_images(small(), folder, index=tmp_path / "index")
     assert encode.encode_images(tmp_path / "index", folder, index=place) == counts(36, total=36)
-    assert encode.encode_images(None, folder, index=place) == counts(0, 36, total=36)
+    for again in (None, small()):
+        assert encode.encode_images(again, folder, index=place) == counts(0, 36, total=36)
 
 
-def test_killed_before_its_model_was_saved(pictures, tmp_path, small):
-    """An empty index without its model gets it by the same command; one with items can't, and says what to do."""
+@pytest.mark.parametrize("left", ["model", "weights"])
+def test_killed_before_the_index_was_made(pictures, tmp_path, small, left):
+    """The model is written first: the same command completes it, and goes on."""
     folder, _ = pictures
-    base, location = small(bits=24), tmp_path / "index"
-    fitted = base.fit(sorted(str(path) for path in folder.rglob("*.png")))
-    index.create(location, index.Manifest(24, fitted.sha256, str(location))).close()
-    assert encode.encode_images(base, folder, index=location) == counts(36, total=36)
+    fitted = small(bits=24).fit(sorted(str(path) for path in folder.rglob("*.png")))
+    location = tmp_path / "index"
+    fitted.save(location)
+    if left == "weights":
+        (location / "model" / "model.json").unlink()
+    encode.main([f"--images={folder}", f"--index={location}", "--bits=24"])
     assert adsq_jax.load(location).sha256 == fitted.sha256
-    shutil.rmtree(location / "model")
-    for model in (base, None):
+    assert encode.encode_images(None, folder, index=location) == counts(0, 36, total=36)
+
+
+def test_another_model_in_the_folder_of_an_index(pictures, tmp_path, small):
+    """It isn't overwritten, and nothing is encoded; an index whose model is gone says what to do."""
+    folder, run = pictures
+    shutil.copytree(run / "model", tmp_path / "index" / "model")
+    kept = adsq_jax.load(tmp_path / "index").sha256
+    with pytest.raises(InputError, match=r"index holds another model; fix: give another folder for the index, or remove"):
+        encode.encode_images(small(bits=24), folder, index=tmp_path / "index")
+    with pytest.raises(InputError, match="index holds other files"):
+        encode.encode_images(run, folder, index=tmp_path / "index")
+    assert adsq_jax.load(tmp_path / "index").sha256 == kept
+    assert not index.exists(tmp_path / "index")
+    encode.encode_images(small(bits=24), folder, index=tmp_path / "other")
+    shutil.rmtree(tmp_path / "other" / "model")
+    for model in (small(bits=24), None):
         with pytest.raises(InputError, match=r"holds no trained model.*fix: give the run's folder with --workdir"):
-            encode.encode_images(model, folder, index=location)
+            encode.encode_images(model, folder, index=tmp_path / "other")
 
 
 def test_the_home_in_each_flag(pictures, tmp_path, monkeypatch, capsys):

@@ -130,6 +130,8 @@ def without(gallery: Gallery, patterns: Sequence[str]) -> Gallery:
     """
     if not patterns:
         return gallery
+    if not gallery.is_on_files:
+        raise InputError("--exclude goes with files, and records of TFDS have no paths; fix: leave it out")
     ids = [gallery.id(row) for row in range(len(gallery))]
     kept = np.ones(len(ids), bool)
     for pattern in patterns:

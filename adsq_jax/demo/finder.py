@@ -51,6 +51,7 @@ class Finder:
         """
         self.bits = model.bits
         self._width, self._dims = plain.manifest.width, plain.manifest.features  # bytes of a code, and of features
+        hits.check_features(plain)
         self._model, self._decode, self._read = model, decode, read
         # An index is for one thread at a time, and keys of a search are valid until the next refresh.
         self._plain, self._filtered = (plain, threading.Lock()), (filtered, threading.Lock())

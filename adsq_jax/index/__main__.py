@@ -50,12 +50,11 @@ def _info(arguments: Sequence[str]) -> None:
 def _copy(arguments: Sequence[str]) -> None:
     flags = command_line.Flags(arguments, description="Copy an index: adsq index copy FROM TO")
     source, target = flags.parse(positional=("copy FROM", "TO")).positional
-    with index.open_index(source) as opened, index.create(target, opened.manifest) as copy:
-        try:
-            counts = index.copy(opened, copy)
-        except (KeyboardInterrupt, Stopped) as error:
-            print(f"stopped: {target} keeps what was copied; the same command continues", file=sys.stderr)
-            command_line.hard_exit(0 if isinstance(error, Stopped) else 130)
+    try:
+        counts = index.copy(source, target)
+    except (KeyboardInterrupt, Stopped) as error:
+        print(f"stopped: {target} keeps what was copied; the same command continues", file=sys.stderr)
+        command_line.hard_exit(0 if isinstance(error, Stopped) else 130)
     others = f"; {target} has {counts.others:,} other items" if counts.others else ""
     print(f"{counts.added:,} items copied, {counts.unchanged:,} were there already; all are equal{others}")
 
@@ -76,7 +75,7 @@ def _move(arguments: Sequence[str]) -> None:
 
 def _duplicates(arguments: Sequence[str]) -> None:
     flags = command_line.Flags(arguments, description="List near-identical pictures: adsq index duplicates INDEX")
-    flags.integer("radius", "The largest distance of two pictures, in bits.", default=near_duplicates.RADIUS, low=0)
+    flags.integer("radius", f"The largest distance of two pictures, in bits. {near_duplicates.RADIUS} by default.", low=0)
     flags.text("cosine", "The least cosine of their features, where the index has them.", default=str(near_duplicates.COSINE))
     given = flags.parse(positional=("duplicates INDEX",))
     try:

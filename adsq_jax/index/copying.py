@@ -32,7 +32,7 @@ def copy(
 ) -> Copied:
     """Copy the items that the target doesn't have yet, then compare every item's id, labels, hash, code and features.
 
-    A model that the source keeps in its folder is copied to a target in a folder.
+    The model that a source keeps in its folder goes with it to a new index in a folder.
 
     A copy that was interrupted continues when it is called again. Takes about 100 bytes of memory per item.
 
@@ -52,7 +52,11 @@ def copy(
     """
     with contextlib.ExitStack() as stack:
         opened = source if isinstance(source, CodeIndex) else stack.enter_context(open_index(source))
-        copied = target if isinstance(target, CodeIndex) else stack.enter_context(create(target, opened.manifest))
+        if isinstance(target, CodeIndex):
+            copied = target
+        else:
+            model = None if "://" in str(target) else own_model.read(opened)
+            copied = stack.enter_context(create(target, opened.manifest, model=model))
         if opened.location == copied.location:
             raise InputError(f"{opened.location} can't be copied to itself; fix: give another location")
         check_model(copied, opened.manifest)
@@ -61,7 +65,6 @@ def copy(
                 f"{opened.location} has features of {opened.manifest.features} numbers an item, and {copied.location} of "
                 f"{copied.manifest.features}; fix: copy to a new index"
             )
-        own_model.copy(opened, copied)
         report = stack.enter_context(reporting(on_progress, opened.count(), unit="items"))
         return _copy(opened, copied, on_progress=report)
 

@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,10 +66,10 @@ class EmbeddedIndex(CodeIndex):
             return _has_table(Path(location))
 
     @classmethod
-    def create(cls, location: str, manifest: Manifest) -> "EmbeddedIndex":
+    def create(cls, location: str, manifest: Manifest, *, model: Mapping[str, bytes] | None = None) -> "EmbeddedIndex":
         """Open an index for adding; make it if there is none."""
         folder = Path(location)
-        _check_no_other_files(folder)
+        _check_no_other_files(folder, may_have_model=model is not None)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -78,6 +78,7 @@ class EmbeddedIndex(CodeIndex):
         try:
             with _translate_errors(folder):
                 if not _has_table(folder):
+                    own_model.write(folder, model or {})  # before the table: an index is never without its model
                     _connect(folder).create_table(_TABLE, schema=_schema(manifest))  # fails if there is one
             opened = cls.open(location)
         except BaseException:
@@ -148,8 +149,9 @@ class EmbeddedIndex(CodeIndex):
         if not width or not len(wanted):
             return np.zeros((len(wanted), width), np.int8)
         if self._features is None:
+            identity = f"{self._identity} {self._table.version}"  # the table can be newer than its checksums
             self._features = features_file.opened(
-                self._folder, self._identity, shape=(self.count(), width), read=lambda: self._columns("features", width)
+                self._folder, identity, shape=(self.count(), width), read=lambda: self._columns("features", width)
             )
             if len(self._features) != self.count():
                 raise InputError(f"{self._folder} is damaged (features of {len(self._features):,} items); fix: {_RESTORE}")
@@ -390,10 +392,12 @@ def _check_regular_files(folder: Path) -> None:
                 raise InputError(f"{path} is not a regular file; fix: {_RESTORE}")
 
 
-def _check_no_other_files(folder: Path) -> None:
+def _check_no_other_files(folder: Path, *, may_have_model: bool) -> None:
     """Check that a folder holds an index or nothing, or doesn't exist."""
     try:
-        others = [name for name in os.listdir(folder) if not name.startswith(".") and name not in (_FOLDER, own_model.FOLDER)]
+        names = [name for name in os.listdir(folder) if not name.startswith(".")]
+        own = (_FOLDER, own_model.FOLDER) if may_have_model or _FOLDER in names else (_FOLDER,)
+        others = [name for name in names if name not in own]
     except FileNotFoundError:
         others = []
     except OSError as error:

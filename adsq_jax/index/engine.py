@@ -3,7 +3,7 @@
 To add an engine, write a class with the methods of `CodeIndex` beside embedded.py, and return it from `opening._engine`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -89,8 +89,11 @@ class CodeIndex(Protocol):
         """Return whether there is an index, whole or damaged."""
 
     @classmethod
-    def create(cls, location: str, manifest: Manifest) -> "CodeIndex":
-        """Open the index for adding; make it if there is none. `index.create` compares the manifests."""
+    def create(cls, location: str, manifest: Manifest, *, model: Mapping[str, bytes] | None = None) -> "CodeIndex":
+        """Open the index for adding; make it if there is none. `index.create` compares the manifests.
+
+        `model`: the files of a model that a new index keeps; only one in a folder can.
+        """
 
     @classmethod
     def open(cls, location: str) -> "CodeIndex":
@@ -225,8 +228,11 @@ def check_replaced(opened: CodeIndex, manifest: Manifest) -> None:
       InputError: the index was replaced by one of other codes.
     """
     before = opened.manifest
-    if (manifest.bits, manifest.model_sha256) != (before.bits, before.model_sha256):
-        was, now = (f"{m.bits} bits of model {m.model_sha256[:12] or 'from elsewhere'}" for m in (before, manifest))
+    if manifest._replace(model="") != before._replace(model=""):
+        was, now = (
+            f"{m.bits} bits of model {m.model_sha256[:12] or 'from elsewhere'}{' with features' if m.features else ''}"
+            for m in (before, manifest)
+        )
         raise InputError(
             f"{opened.location} was replaced while it was open: it held codes of {was}, and holds codes of {now}; fix: open it "
             "again, with the model that made these codes"

@@ -7,7 +7,9 @@ is first wanted after a write, its name says of which version of the table it is
 import contextlib
 import hashlib
 import os
+import stat
 import tempfile
+import time
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -15,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 _BEGIN, _END = ".features-", ".int8"  # of the file's name, in the index's folder
+_PART, _SECONDS = ".part", 3_600  # the end of a file that is being written, and for how long at most
 _BLOCK = 1 << 24  # bytes
 
 
@@ -49,7 +52,7 @@ def opened(folder: Path, identity: str, *, shape: tuple[int, int], read: Callabl
 def _mapped(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
     """Map a file; return None if it isn't there, isn't a regular file, or has another size."""
     try:
-        if not path.is_file() or path.stat().st_size != shape[0] * shape[1]:
+        if not stat.S_ISREG(path.lstat().st_mode) or path.lstat().st_size != shape[0] * shape[1]:
             return None
         return np.memmap(path, np.int8, mode="r", shape=shape)
     except (OSError, ValueError):
@@ -65,7 +68,7 @@ def _checksum(features: np.ndarray) -> str:
 
 def _write(path: Path, features: np.ndarray) -> None:
     """Write the copy as a whole, and remove those of other versions; who has mapped one keeps it."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_BEGIN)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_BEGIN, suffix=_PART)
     try:
         with os.fdopen(handle, "wb") as file:
             features.tofile(file)
@@ -74,7 +77,10 @@ def _write(path: Path, features: np.ndarray) -> None:
     except BaseException:
         Path(temporary).unlink()
         raise
-    for other in path.parent.glob(f"{_BEGIN}*{_END}"):
-        if other.name != path.name:
-            with contextlib.suppress(OSError):  # another process removes it
+    for other in path.parent.glob(f"{_BEGIN}*"):
+        with contextlib.suppress(OSError):  # another process removes it
+            is_left = (
+                other.name.endswith(_PART) and time.time() - other.stat().st_mtime > _SECONDS
+            )  # by a process that was killed
+            if is_left or (other.name.endswith(_END) and other.name != path.name):
                 other.unlink()

@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,8 +55,9 @@ class MilvusIndex(CodeIndex):
             calls.close()
 
     @classmethod
-    def create(cls, location: str, manifest: Manifest) -> "MilvusIndex":
-        """Open an index for adding; make it if there is none."""
+    def create(cls, location: str, manifest: Manifest, *, model: Mapping[str, bytes] | None = None) -> "MilvusIndex":
+        """Open an index for adding; make it if there is none. A server keeps no model."""
+        assert model is None
         return cls._connect(location, new=manifest)
 
     @classmethod

@@ -13,10 +13,10 @@ from adsq_jax.retrieval import features as compressed
 
 RADIUS = 2  # bits
 COSINE = 0.95
-_PAIRS = 2**24  # compared at a time
+_PAIRS, _COSINES = 2**22, 2**16  # pairs compared at a time, by codes and by features
 
 
-def duplicates(index: str | Path | CodeIndex, *, radius: int = RADIUS, cosine: float = COSINE) -> list[list[str]]:
+def duplicates(index: str | Path | CodeIndex, *, radius: int | None = None, cosine: float = COSINE) -> list[list[str]]:
     """Group pictures whose codes and features are nearly the same.
 
     Two pictures belong to a group if a chain of pictures joins them, each at most `radius` bits from the next, and, where the
@@ -25,7 +25,7 @@ def duplicates(index: str | Path | CodeIndex, *, radius: int = RADIUS, cosine: f
 
     Args:
       index: the location of an index, or an open one.
-      radius: the largest distance of two pictures, in bits, 0 to a quarter of the code's length.
+      radius: the largest distance of two pictures, in bits, 0 to a quarter of the code's length; None: RADIUS, or that quarter.
       cosine: the least cosine of their features, -1 to 1; without features it isn't used.
 
     Returns:
@@ -42,8 +42,9 @@ def duplicates(index: str | Path | CodeIndex, *, radius: int = RADIUS, cosine: f
         return _duplicates(opened, radius=radius, cosine=cosine)
 
 
-def _duplicates(opened: CodeIndex, *, radius: int, cosine: float) -> list[list[str]]:
+def _duplicates(opened: CodeIndex, *, radius: int | None, cosine: float) -> list[list[str]]:
     bits = opened.manifest.bits
+    radius = min(RADIUS, bits // 4) if radius is None else radius
     if not 0 <= radius <= bits // 4:
         raise InputError(f"radius={radius}: expected 0 to {bits // 4}, a quarter of the code's bits")
     if not -1 <= cosine <= 1:
@@ -58,8 +59,13 @@ def _duplicates(opened: CodeIndex, *, radius: int, cosine: float) -> list[list[s
     joined, vectors = [(np.zeros(0, np.int64),) * 2], np.concatenate(features)
     for first, second in near_pairs(np.concatenate(codes), bits=bits, radius=radius):
         if vectors.shape[1]:
-            alike = compressed.paired_cosines(vectors[first], vectors[second]) >= cosine
-            first, second = first[alike], second[alike]
+            parts = range(0, len(first), _COSINES)
+            alike = [
+                compressed.paired_cosines(vectors[first[k : k + _COSINES]], vectors[second[k : k + _COSINES]]) >= cosine
+                for k in parts
+            ]
+            chosen = np.concatenate([np.zeros(0, bool), *alike])
+            first, second = first[chosen], second[chosen]
         joined.append(_spanning(first, second))
     components = _components(*map(np.concatenate, zip(*joined, strict=True)), count=len(ids))
     groups: dict[int, list[str]] = {}

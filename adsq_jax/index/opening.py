@@ -1,5 +1,6 @@
 """Open an index with the engine for its location: a folder (LanceDB and faiss), or the address of a Milvus server."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from adsq_jax import storage
@@ -8,12 +9,13 @@ from adsq_jax.index.engine import CodeIndex, Manifest, check_model
 from adsq_jax.index.filters import is_text
 
 
-def create(location: str | Path, manifest: Manifest) -> CodeIndex:
+def create(location: str | Path, manifest: Manifest, *, model: Mapping[str, bytes] | None = None) -> CodeIndex:
     """Open an index for adding; make it first if there is none.
 
     Args:
       location: a folder, or `http[s]://HOST[:PORT][/COLLECTION][?nlist=N][&nprobe=N]` of a Milvus server: see README.
       manifest: the manifest of the codes that will be added.
+      model: the files of the model, as `Model.files` has them, for a new index in a folder to keep; None: it keeps none.
 
     Returns:
       The open index.
@@ -23,7 +25,7 @@ def create(location: str | Path, manifest: Manifest) -> CodeIndex:
         or `milvus` isn't installed.
     """
     place = _place(location)
-    opened = _engine(place).create(place, manifest)
+    opened = _engine(place).create(place, manifest, model=model)
     try:
         check_model(opened, manifest)
     except InputError:

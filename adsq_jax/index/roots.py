@@ -1,4 +1,4 @@
-"""The folders that an index in a folder was filled from. Only `encode` records them: pictures elsewhere aren't opened.
+"""The folders that an index in a folder was filled from. Only `encode` and `move` record them: no other pictures are opened.
 
 An index on a server records none: its paths may be those of another machine.
 """

@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -93,7 +93,7 @@ def move(index: str | Path | CodeIndex, old: str, new: str) -> int:
     Args:
       index: the location of an index, or an open one.
       old: the folder or picture of before, an absolute path.
-      new: where it is now.
+      new: where it is now; of a picture, its new path, or a folder that ends with /.
 
     Returns:
       The number of items that were moved.
@@ -115,38 +115,37 @@ def move(index: str | Path | CodeIndex, old: str, new: str) -> int:
         ids = list(_below(opened, before))
         if not ids:
             raise InputError(f"nothing in {opened.location} is below {before!r:.200}; fix: see adsq index info")
-        _check_free(opened, ids, before=before, after=after)
-        _record_root(opened, before=before, after=after, is_picture=ids == [before])
-        wanted, moved = set(ids), list[str]()
-        for batch in _batches(opened, wanted):
-            items = [item._replace(id=after + item.id.removeprefix(before)) for item in batch[0]]
-            opened.add(items, batch[1], batch[2])
-            moved += [item.id for item in batch[0]]
-        return opened.delete(moved)
+        is_picture = ids == [before]
+        if is_picture and new.endswith("/"):
+            after = f"{after}/{os.path.basename(before)}"
+        wanted = {name: after + name.removeprefix(before) for name in ids}
+        rows = _rows_to_move(opened, wanted)
+        _record_root(opened, before=before, after=after, is_picture=is_picture)
+        for start in range(0, len(rows), _BATCH):
+            items, codes, features = zip(*rows[start : start + _BATCH], strict=True)
+            opened.add([item._replace(id=wanted[item.id]) for item in items], np.stack(codes), np.stack(features))
+        return opened.delete([item.id for item, _, _ in rows])
 
 
-def _batches(opened: CodeIndex, wanted: set[str]) -> Iterator[tuple[list[Item], np.ndarray, np.ndarray]]:
-    """Yield the items with some ids, with codes and features: all are read before the index is changed."""
-    kept = list[tuple[Item, np.ndarray, np.ndarray]]()
+_Stored = tuple[Item, np.ndarray, np.ndarray]  # with code and features
+
+
+def _rows_to_move(opened: CodeIndex, wanted: Mapping[str, str]) -> list[_Stored]:
+    """Return the items with some ids; check that no new id is another picture's. A move that was cut short has left some."""
+    rows, there, taken = list[_Stored](), dict[str, _Stored](), set(wanted.values())
     for batch in opened.scan():
-        kept += [row for row in zip(*batch, strict=True) if row[0].id in wanted]
-    for start in range(0, len(kept), _BATCH):
-        items, codes, features = zip(*kept[start : start + _BATCH], strict=True)
-        yield list(items), np.stack(codes), np.stack(features)
-
-
-def _check_free(opened: CodeIndex, ids: Sequence[str], *, before: str, after: str) -> None:
-    """Check that no other picture has a place that is wanted; the same one has it where a move was interrupted."""
-    for start in range(0, len(ids), _BATCH):
-        some = ids[start : start + _BATCH]
-        there = opened.find([after + name.removeprefix(before) for name in some])
-        for name, item in opened.find(some).items() if there else ():
-            other = there.get(after + name.removeprefix(before))
-            if other is not None and other != item._replace(id=other.id):
-                raise InputError(
-                    f"{opened.location} has another picture at {other.id!r:.200}; fix: remove it first, or move to "
-                    "another folder"
-                )
+        for row in zip(*batch, strict=True):
+            if row[0].id in wanted:
+                rows.append(row)
+            elif row[0].id in taken:
+                there[row[0].id] = row
+    for item, *numbers in rows:
+        other, *its_numbers = there.get(wanted[item.id], (None,))
+        if other is not None and not (other == item._replace(id=other.id) and all(map(np.array_equal, numbers, its_numbers))):
+            raise InputError(
+                f"{opened.location} has another picture at {other.id!r:.200}; fix: remove it first, or move to another folder"
+            )
+    return rows
 
 
 def _record_root(opened: CodeIndex, *, before: str, after: str, is_picture: bool) -> None:
@@ -164,7 +163,8 @@ def _below(opened: CodeIndex, place: str) -> Iterator[str]:
 
 
 def _is_below(name: str, place: str) -> bool:
-    return name.startswith((place if place.endswith(("/", "#")) else f"{place}/", f"{place}#"))
+    end = "#" if place.startswith("tfds:") else "/"  # /a#2 is no part of /a
+    return name.startswith(place if place.endswith(end) else f"{place}{end}")
 
 
 def _is_place(text: str) -> bool:
@@ -173,9 +173,11 @@ def _is_place(text: str) -> bool:
 
 def _place(text: str) -> str:
     """Return a place as ids begin with it."""
+    if not filters.is_text(text):
+        raise InputError(f"{text!r:.200} isn't UTF-8, and an index holds nothing there; fix: give another place")
     if text.startswith("tfds:"):
         return text
-    return storage.normal(storage.path(text))
+    return text.rstrip("/") if "://" in text else storage.normal(storage.path(text))
 
 
 def _size(folder: str) -> int:

@@ -12,6 +12,7 @@ from adsq_jax.data import contact_sheet, images
 from adsq_jax.data.text import printable
 from adsq_jax.errors import InputError
 from adsq_jax.index import NOTHING, CodeIndex, Filter, Item, own_model
+from adsq_jax.index.engine import check_search
 from adsq_jax.inference import html_page, pictures
 from adsq_jax.inference import model as model_module
 from adsq_jax.inference.model import Model
@@ -22,6 +23,7 @@ from adsq_jax.run import tables
 RERANK = 500  # of the nearest by codes are ranked again by features
 MAX_RERANK = 10_000
 MOST_TIED = 100
+_QUERIES = 64  # whose features are held at a time
 _MANY = 1_000  # hits: ties behind more aren't counted
 SIDE = 160  # pixels of a thumbnail's shorter side
 
@@ -64,6 +66,19 @@ def load_model(opened: CodeIndex, *, workdir: str | Path | None) -> Model:
     return model
 
 
+def check_features(opened: CodeIndex) -> None:
+    """Check that an index has features as a model computes them, or none.
+
+    Raises:
+      InputError: they have another length.
+    """
+    if opened.manifest.features not in (0, compressed.DIMS):
+        raise InputError(
+            f"{opened.location} has features of {opened.manifest.features} numbers, expected {compressed.DIMS}; fix: encode "
+            "into a new index, or give --rerank=0"
+        )
+
+
 def search_codes(
     opened: CodeIndex,
     packed_codes: np.ndarray,
@@ -92,12 +107,13 @@ def search_codes(
     Raises:
       InputError: k, radius or rerank is out of range.
     """
+    packed_codes = check_search(packed_codes, opened.manifest, k=k, radius=radius)
     if isinstance(rerank, bool) or not isinstance(rerank, int | np.integer) or not 0 <= rerank <= MAX_RERANK:
         raise InputError(f"rerank={rerank}: expected a whole number from 0 to {MAX_RERANK:,}")
     if features is None or not opened.manifest.features:
         rerank = 0
     # a few more than k show which ties go on
-    wanted = max(k + MOST_TIED if isinstance(k, int) and 0 < k <= _MANY else k, int(rerank))
+    wanted = max(k + MOST_TIED if k <= _MANY else k, int(rerank))
     found = opened.search(packed_codes, k=wanted, radius=radius, where=where)
     rows = [
         _Row(distances[keys != NOTHING], keys[keys != NOTHING], np.full(int((keys != NOTHING).sum()), np.nan))
@@ -133,15 +149,16 @@ def _hits_of(row: _Row, items: Iterator[Item], *, k: int) -> list[Hit]:
 
 def _ranked_again(opened: CodeIndex, rows: Sequence[_Row], features: np.ndarray, *, count: int) -> list[_Row]:
     """Return the rows with their first `count` by descending cosine; at equal ones the order stays."""
-    keys = [row.keys[:count] for row in rows]
-    stored = opened.features(np.concatenate([np.zeros(0, np.int64), *keys]))
-    starts = np.cumsum([0, *map(len, keys)])
     again = []
-    for row, query, start, end in zip(rows, features, starts, starts[1:], strict=False):
-        cosines = row.cosines.copy()
-        cosines[: end - start] = compressed.cosines(query, stored[start:end])
-        order = np.argsort(-cosines, kind="stable")  # NaN comes last
-        again.append(_Row(row.distances[order], row.keys[order], cosines[order]))
+    for start in range(0, len(rows), _QUERIES):
+        some = rows[start : start + _QUERIES]
+        keys = [row.keys[:count] for row in some]
+        stored = np.split(opened.features(np.concatenate(keys)), np.cumsum(list(map(len, keys)))[:-1])
+        for row, query, numbers in zip(some, features[start : start + _QUERIES], stored, strict=True):
+            cosines = row.cosines.copy()
+            cosines[: len(numbers)] = compressed.cosines(query, numbers)
+            order = np.argsort(-cosines, kind="stable")  # NaN comes last
+            again.append(_Row(row.distances[order], row.keys[order], cosines[order]))
     return again
 
 

@@ -153,8 +153,13 @@ class Model:
         """
         folder = storage.path(str(directory)) / FOLDER
         workdir.make_folder(folder, parents=True)
-        workdir.write_bytes(folder / _WEIGHTS, self._content)
-        workdir.write_json(folder / _DESCRIPTION, self.description)
+        for name, content in self.files.items():
+            workdir.write_bytes(folder / name, content)
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """The files that a saved model has, by name, the description last."""
+        return {_WEIGHTS: self._content, _DESCRIPTION: workdir.json_bytes(self.description)}
 
     def relaxed_codes(self, variables: Any, images: jax.Array, *, part: Part) -> list[jax.Array]:
         """Compute relaxed codes by each network that encodes a part; hash codes are the sign of their sum. Pure, for JAX.

@@ -39,13 +39,16 @@ def fit(features: np.ndarray, *, bits: int, seed: int, sweeps: int = SWEEPS) -> 
       The projection; hash codes are the signs of its values.
 
     Raises:
-      InputError: the code length is above n, there are fewer than two pictures, or all have the same features.
+      InputError: the code length is above n, there are fewer than two pictures, all have the same features, or a feature isn't
+        finite.
 
     Source: Gong and Lazebnik, CVPR 2011, section 2; random directions: this project.
     """
     count, width = features.shape
     if not 1 <= bits <= width:
         raise InputError(f"expected 1 to {width} bits, the number of features, got {bits}; fix: give fewer bits")
+    if not np.isfinite(features).all():
+        raise InputError("the network computes no numbers for a picture; fix: give other weights")
     if count < 2 or (features == features[0]).all():
         raise InputError(f"expected at least two pictures that differ, got {count}; fix: give more pictures")
     mean = features.mean(axis=0, dtype=np.float64)

@@ -224,7 +224,12 @@ def _check_header(file: IO[bytes], *, size: int) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file atomically."""
-    write_bytes(path, (json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n").encode())
+    write_bytes(path, json_bytes(content))
+
+
+def json_bytes(content: Any) -> bytes:
+    """Return the content of a JSON file."""
+    return (json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 def write_array(path: Path, array: np.ndarray) -> None:

@@ -152,6 +152,8 @@ def test_exclusions_that_are_refused(tmp_path):
     for pattern, said in (("*.gif", r"--exclude=\*\.gif matches none of the 1 images"), ("*", "leaves none of the 1 images")):
         with pytest.raises(InputError, match=said):
             gallery.without(given, [pattern])
+    with pytest.raises(InputError, match="--exclude goes with files, and records of TFDS have no paths"):
+        gallery.without(gallery.Gallery(given.source, "tfds:a#", is_folder=False), ["*"])
     several = gallery.without(gallery.read(str(tmp_path / "mine.txt"), directory=""), ["y/*"])
     assert shown(several) == [(f"{tmp_path}/x/1.png", ("0", "1"))]
 

@@ -128,6 +128,21 @@ def digests_of(item, code, *, features=0):
     return copying._digests(engine.Batch([item], code, np.ones((1, features), np.int8)))
 
 
+@pytest.mark.parametrize("odd", [None, "folder", "weights.safetensors", "model.json"])
+def test_the_model_of_an_index(tmp_path, odd):
+    """It goes with a copy in a folder, but for what a link leads to: an index may come from anybody."""
+    files = {"weights.safetensors": b"w" * 99, "model.json": b"{}"}
+    with index.create(tmp_path / "index", index.Manifest(12, "m" * 64), model=files) as opened:
+        opened.add(made(), codes())
+    if odd is not None:
+        path = tmp_path / "index" / "model" / ("" if odd == "folder" else odd)
+        path.rename(tmp_path / "moved")
+        path.symlink_to(tmp_path / "moved")
+    index.copy(tmp_path / "index", tmp_path / "copy")
+    found = {path.name: path.read_bytes() for path in (tmp_path / "copy").glob("model/*")}
+    assert found == (files if odd is None else {})
+
+
 def test_features_are_copied(other, tmp_path):
     """There and back every item has its own; an index without features takes none."""
     features = np.random.default_rng(1).integers(-127, 128, (N, 8)).astype(np.int8)

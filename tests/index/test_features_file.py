@@ -1,13 +1,14 @@
 """The mapped copy of an index's features: made once a version, made again where it is damaged, never trusted over the table."""
 
 import os
+import time
 
 import numpy as np
 import pytest
 
 from adsq_jax import index
 from adsq_jax.errors import InputError
-from adsq_jax.index import Item, Manifest, features_file
+from adsq_jax.index import Item, Manifest, checksums, features_file
 
 SHAPE = (7, 4)
 NUMBERS = np.random.default_rng(0).integers(-127, 128, SHAPE).astype(np.int8)
@@ -65,6 +66,39 @@ def test_a_folder_that_cannot_be_written(opened, tmp_path, monkeypatch):
     monkeypatch.setattr(features_file.tempfile, "mkstemp", refuse)
     assert [opened(), opened()] == [1, 2]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("age", [10, 10_000])
+def test_what_a_killed_process_left(opened, tmp_path, age):
+    """A part of a file goes after an hour."""
+    (tmp_path / ".features-abc.part").write_bytes(b"x")
+    os.utime(tmp_path / ".features-abc.part", (time.time() - age,) * 2)
+    opened()
+    assert (tmp_path / ".features-abc.part").exists() == (age < 3_600)
+
+
+def test_a_link_is_not_followed(opened, tmp_path):
+    """What it leads to isn't read."""
+    opened()
+    (path,) = tmp_path.iterdir()
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    assert opened() == 2
+
+
+def test_a_table_that_is_newer_than_its_checksums(tmp_path, monkeypatch):
+    """As after a write that was cut short: features are those of the table's rows, in their new order."""
+    with index.create(tmp_path / "index", Manifest(8, "m" * 64, features=4)) as made:
+        made.add([Item("/a"), Item("/b"), Item("/c")], np.array([[1], [2], [4]], np.uint8), NUMBERS[:3])
+        assert np.array_equal(made.features([0, 1, 2]), NUMBERS[:3])
+        monkeypatch.setattr(checksums, "write", lambda *given, **more: pytest.fail("cut short"))
+        with pytest.raises(pytest.fail.Exception):
+            made.add([Item("/a")], np.array([[8]], np.uint8), NUMBERS[3:4])
+        monkeypatch.undo()
+    expected = {"/a": NUMBERS[3], "/b": NUMBERS[1], "/c": NUMBERS[2]}
+    with index.open_index(tmp_path / "index") as again:
+        for key, item in enumerate(again.items([0, 1, 2])):
+            assert np.array_equal(again.features([key])[0], expected[item.id])
 
 
 def test_a_table_that_lost_features(tmp_path, monkeypatch):

@@ -62,6 +62,10 @@ def test_groups(tmp_path, with_features, cosine):
 def test_many_equal_codes(tmp_path, monkeypatch):
     """They are compared in parts, and are one group; of nothing there are no groups."""
     monkeypatch.setattr(near_duplicates, "_PAIRS", 1_000)
+    monkeypatch.setattr(near_duplicates, "_COSINES", 70)
+    with index.create(tmp_path / "short", Manifest(4, "m" * 64, features=3)) as opened:
+        opened.add([Item(f"/{row:03d}") for row in range(90)], np.zeros((90, 1), np.uint8), np.ones((90, 3), np.int8))
+        assert index.duplicates(opened) == [[f"/{row:03d}" for row in range(90)]]
     with index.create(tmp_path / "index", Manifest(16, "m" * 64)) as opened:
         assert index.duplicates(opened) == []
         opened.add([Item(f"/{row:03d}") for row in range(300)], np.zeros((300, 2), np.uint8))

@@ -80,9 +80,31 @@ def test_removing_all_is_asked_for(place, capsys):
     assert content(place) == {}
 
 
+def test_a_sign_in_a_name_ends_no_folder(tmp_path):
+    """/a#2 isn't below /a, and tfds:a/b isn't a record of tfds:a."""
+    names = ["/p/a/1", "/p/a#2/1", "tfds:a#1", "tfds:a/b#1", "gs://b/x/1"]
+    with index.create(tmp_path / "index", Manifest(8, "m" * 64)) as opened:
+        opened.add([Item(name) for name in names], np.zeros((5, 1), np.uint8))
+        assert [index.remove(opened, what) for what in ("/p/a", "tfds:a", "gs://b/x/")] == [1, 1, 1]
+        assert sorted(opened.ids()) == ["/p/a#2/1", "tfds:a/b#1"]
+        with pytest.raises(InputError, match="isn't UTF-8, and an index holds nothing there"):
+            index.remove(opened, "/a\udcff")
+
+
+def test_a_place_that_is_taken_without_hashes(tmp_path):
+    """Items without a hash are the same only with equal codes: no other is lost."""
+    with index.create(tmp_path / "index", Manifest(8, "m" * 64)) as opened:
+        opened.add([Item("/a/1"), Item("/b/1"), Item("/c/1")], np.array([[1], [2], [1]], np.uint8))
+        with pytest.raises(InputError, match="has another picture at '/b/1'"):
+            index.move(opened, "/a", "/b")
+        assert index.move(opened, "/a", "/c") == 1
+        assert sorted(opened.ids()) == ["/b/1", "/c/1"]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "moved"),
     [
+        ("/a/cat/1.png", "/b/", {"0": "/b/1.png"}),
         ("/a/cat", "/new/cat", {"0": "/new/cat/1.png", "1": "/new/cat/2.png"}),
         ("/a/cat/", "/b/", {"0": "/b/1.png", "1": "/b/2.png"}),
         ("/a/cat/1.png", "/b/one.png", {"0": "/b/one.png"}),

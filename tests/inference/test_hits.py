@@ -98,6 +98,32 @@ def test_rerank_out_of_range(with_features):
                 hits.search_codes(opened, codes[30:], features[30:], k=1, radius=None, where=None, rerank=rerank)
 
 
+@pytest.mark.parametrize("k", [0, -1, True, 2.5, "3"])
+@pytest.mark.parametrize("rerank", [0, 500])
+def test_k_out_of_range(with_features, k, rerank):
+    """It is refused whether hits are ranked again or not."""
+    place, codes, features = with_features
+    with index.open_index(place) as opened, pytest.raises(InputError, match=r"k=.*: expected a whole number from 1"):
+        hits.search_codes(opened, codes[30:], features[30:], k=k, radius=None, where=None, rerank=rerank)
+
+
+def test_many_queries(with_features, monkeypatch):
+    """Their features are compared in parts, with the same hits."""
+    place, codes, features = with_features
+    given = {"k": 4, "radius": None, "where": None, "rerank": 9}
+    with index.open_index(place) as opened:
+        expected = hits.search_codes(opened, codes, features, **given)
+        monkeypatch.setattr(hits, "_QUERIES", 4)
+        assert hits.search_codes(opened, codes, features, **given) == expected
+        assert hits.search_codes(opened, codes[:0], features[:0], **given) == []
+
+
+def test_features_of_another_length(with_features):
+    """Such an index can only be searched by codes."""
+    with index.open_index(with_features[0]) as opened, pytest.raises(InputError, match="of 16 numbers, expected 160; fix: "):
+        hits.check_features(opened)
+
+
 def test_the_table_shows_cosines():
     """A column for them where there are some, and a mark for hits without; a caption has them too."""
     some = [Hit(1, 3, "/a.png", ("cat",), 0.98765), Hit(2, 1, "/b.png", (), None)]

@@ -82,6 +82,8 @@ def test_few_pictures_are_enough(count):
     [
         (features(), 21, "expected 1 to 20 bits"),
         (features(), 0, "expected 1 to 20 bits"),
+        (np.full((3, 5), np.nan), 4, "computes no numbers"),
+        (np.full((3, 5), np.inf), 4, "computes no numbers"),
         (features(1), 4, "at least two pictures that differ, got 1"),
         (features(0), 4, "at least two pictures that differ, got 0"),
         (np.repeat(features(1), 9, axis=0), 4, "at least two pictures that differ, got 9"),

@@ -21,6 +21,7 @@ EXTENSIONS = (  # of pictures that can be decoded, in lower case
 )
 # fmt: on
 LOOSE_FILES, LINKS = "files beside the class folders", "links to folders, not followed"
+OTHER_FILES, _LONGEST_ENDING = "files of other kinds, not read", 6
 SYSTEM_FOLDERS = "folders of thumbnails or deleted files, passed over"
 # fmt: off
 _SYSTEM = frozenset((  # in lower case: of NAS, Windows, macOS, and desktops
@@ -159,7 +160,7 @@ def _find_on_disk(folder: bytes, *, notes: Counter[str]) -> list[bytes]:
         below = os.path.relpath(path, folder).replace(os.fsencode(os.sep), b"/")
         pictures += names if below == b"." else [below + b"/" + name for name in names]
         notes += Counter({LINKS: links, SYSTEM_FOLDERS: system})
-        notes.update(map(_note_of, set(files) - set(names)))
+        notes.update(map(_ending_of, set(files) - set(names)))
     return pictures
 
 
@@ -174,14 +175,16 @@ def _find_in_store(folder: bytes, *, notes: Counter[str]) -> list[bytes]:
     files = [name for name in found if not any(map(_is_ignored, parts[name]))]
     pictures = [name for name in files if is_picture(name)]
     notes += Counter({SYSTEM_FOLDERS: sum(path.rpartition(b"/")[2].lower() in _SYSTEM for path in passed_over)})
-    notes.update(_note_of(name) for name in files if not is_picture(name))
+    notes.update(_ending_of(name) for name in files if not is_picture(name))
     return pictures
 
 
-def _note_of(name: bytes) -> str:
-    """Return what a file is counted as that isn't read."""
-    extension = printable(os.path.splitext(name)[1].lower())
-    return f"files {extension}, not read" if extension else "files without an ending, not read"
+def _ending_of(name: bytes) -> str:
+    """Return what a file is counted as that isn't read; of some files each one has an ending of its own."""
+    ending = printable(os.path.splitext(name)[1].lower())
+    if not ending:
+        return "files without an ending, not read"
+    return f"files {ending}, not read" if len(ending) <= _LONGEST_ENDING and not ending[1:].isdigit() else OTHER_FILES
 
 
 def is_picture(name: bytes) -> bool:

@@ -103,13 +103,18 @@ def test_what_is_left_out(directory):
     assert folder.read(directory).notes == {}
     for path in ("cat/@eaDir/a.png/x.jpg", "cat/x/#recycle/b.png", "dog/$RECYCLE.BIN/b.png", "cat/__MACOSX/b.png"):
         picture(directory / path)
-    for path in ("cat/notes.txt", "cat/a.HEIC", "cat/x/b.heic", "dog/png"):
+    for path in ("cat/1.2.840.10008", "dog/x.verylongending", "cat/notes.txt", "cat/a.HEIC", "cat/x/b.heic", "dog/png"):
         (directory / path).touch()
     (directory / "README.txt").touch()
     picture(directory / "loose.png")
     source = folder.read(directory)
     assert len(source) == 4
-    odd = {"files .txt, not read": 1, "files .heic, not read": 2, "files without an ending, not read": 1}
+    odd = {
+        "files of other kinds, not read": 2,
+        "files .txt, not read": 1,
+        "files .heic, not read": 2,
+        "files without an ending, not read": 1,
+    }
     system = {"folders of thumbnails or deleted files, passed over": 4}
     assert source.notes == {**odd, **system, "files beside the class folders": 2}
     assert folder.read_all(directory).notes == {**odd, **system, "files .txt, not read": 2}
