@@ -29,6 +29,7 @@ from adsq_jax.demo.__main__ import main
 from adsq_jax.demo.finder import Finder
 from adsq_jax.errors import InputError
 from adsq_jax.index import Item, Manifest
+from adsq_jax.inference.hits import Hit
 from adsq_jax.inference.model import Model
 
 ROOT = Path(__file__).parent.parent
@@ -203,6 +204,14 @@ def test_thumbnails_are_kept_within_bounds(example, monkeypatch):
             finder.thumbnail(name)
         assert reads == [names[1]]
         assert finder.thumbnail("/no/such.png") is None
+
+
+def test_the_lines_below_a_hit():
+    """Rank, marked where it is shared, bits, cosine if there is one; more pictures at the last distance are told above."""
+    some = [Hit(1, 0, "/x/a.png", ("cat",), 1.0), Hit(2, 3, "/x/b.png", (), None, 4)]
+    shown = page.hits(some, seconds=0.1, count=9, thumbnail=lambda name: None)
+    assert [hit["lines"] for hit in shown["hits"]] == [["1 · 0 bits · cosine 1.00", "cat", "a.png"], ["2= · 3 bits", "b.png"]]
+    assert shown["line"].endswith("found in 100.0 ms. 4 more at the same distance as the last, 3 bits.")
 
 
 class OneCode:

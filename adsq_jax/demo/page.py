@@ -44,8 +44,9 @@ def hits(found: Sequence[Hit], *, seconds: float, count: int, thumbnail: Callabl
     """Return a line about the hits, and each with its thumbnail, None where it can't be shown."""
     pictures = []
     for hit in found:
+        cosine = "" if hit.cosine is None else f" · cosine {hit.cosine:.2f}"
         lines = [
-            f"{hit.rank}{'=' if hit.tied else ''} · {html_page.bits(hit.distance)}",
+            f"{hit.rank}{'=' if hit.tied else ''} · {html_page.bits(hit.distance)}{cosine}",
             ", ".join(hit.labels),
             os.path.basename(hit.id),
         ]
