@@ -14,8 +14,8 @@ TITLES = {  # by the name of a config
 UNCOUNTED = ("digits", "stamps")  # many methods lie within each other's intervals
 NOTES = {
     "cifar10_frozen": "CIFAR-10 is a copy in JPEG files, in the official parts.",
-    "cifar10_small": "CIFAR-10 is a copy in JPEG files, in the official parts. Two baselines were run here so far: GreedyHash, the "
-    "best on Fashion-MNIST, and at 24 bits OrthoHash.",
+    "cifar10_small": "CIFAR-10 is a copy in JPEG files, in the official parts. Two baselines were run here so far: GreedyHash, "
+    "the best on Fashion-MNIST, and at 24 bits OrthoHash.",
     "imagenet100_frozen": "100 classes of Tiny-ImageNet, pictures of 64 pixels. The trunk's ImageNet weights have seen these "
     "classes, as in the field's papers.",
     "emoji_frozen": "Pictures of one emoji are alike, and count as independent queries: the intervals are too narrow here. On "
