@@ -24,6 +24,7 @@ emoji() {
 fashion() { # 12 epochs a network, not the config's 30
   python -m benchmarks.methods.compare --jobs="$jobs" --config=configs/fashion_mnist.py --set=train.rounds=4 "$@"
 }
+cifar10() { python -m benchmarks.methods.compare --jobs="$jobs" --config=configs/cifar10_small.py "$@"; }
 
 python -m benchmarks.methods.compare --jobs="$jobs" --config=configs/cifar10_frozen.py --validation=1000
 python -m benchmarks.methods.compare --jobs="$jobs" --config=configs/imagenet100_frozen.py --validation=2600
@@ -41,4 +42,7 @@ stamps --trials=0 --methods=adsq --bits=24 --variants=all
 fashion --validation=1000 --methods=greedyhash,classify,dadh,adsh,orthohash,hashnet --bits=24
 fashion --validation=1000 --methods=greedyhash --bits=12,48
 fashion --trials=0 --methods=adsq
+cifar10 --validation=1000 --methods=greedyhash,orthohash --bits=24
+cifar10 --validation=1000 --methods=greedyhash --bits=12,48
+cifar10 --trials=0 --methods=adsq
 python -m benchmarks.methods.report --write
