@@ -35,7 +35,9 @@ query=${ends[0]} other=${ends[1]}
 rm -f "$folder"/hits.*
 python -m adsq_jax.search --index="$folder/index" --query="$query" --query="$other" --k=10 --out="$folder/hits.html"
 python -m adsq_jax.search --index="$folder/index" --query="$query" --k=10 --radius=2 --out="$folder/hits.png" >/dev/null
-python -m adsq_jax.search --index="$folder/index" --query="$query" --query="$other" --k=100000 --json >"$folder/hits.json"
+# by codes alone, which know the classes
+python -m adsq_jax.search --index="$folder/index" --query="$query" --query="$other" --k=100000 --rerank=0 --json \
+  >"$folder/hits.json"
 
 python -m adsq_jax.report --workdir="$folder/run"
 

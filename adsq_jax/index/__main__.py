@@ -12,6 +12,7 @@ from adsq_jax import command_line, index
 from adsq_jax.data.text import printable
 from adsq_jax.errors import InputError, Stopped, did_you_mean
 from adsq_jax.index import near_duplicates
+from adsq_jax.index.copying import create_for_copy
 from adsq_jax.run import tables
 
 _MOST_LABELS = 20  # that `info` shows
@@ -50,11 +51,12 @@ def _info(arguments: Sequence[str]) -> None:
 def _copy(arguments: Sequence[str]) -> None:
     flags = command_line.Flags(arguments, description="Copy an index: adsq index copy FROM TO")
     source, target = flags.parse(positional=("copy FROM", "TO")).positional
-    try:
-        counts = index.copy(source, target)
-    except (KeyboardInterrupt, Stopped) as error:
-        print(f"stopped: {target} keeps what was copied; the same command continues", file=sys.stderr)
-        command_line.hard_exit(0 if isinstance(error, Stopped) else 130)
+    with index.open_index(source) as opened, create_for_copy(target, opened) as copy:
+        try:
+            counts = index.copy(opened, copy)
+        except (KeyboardInterrupt, Stopped) as error:
+            print(f"stopped: {target} keeps what was copied; the same command continues", file=sys.stderr)
+            command_line.hard_exit(0 if isinstance(error, Stopped) else 130)
     others = f"; {target} has {counts.others:,} other items" if counts.others else ""
     print(f"{counts.added:,} items copied, {counts.unchanged:,} were there already; all are equal{others}")
 

@@ -52,11 +52,7 @@ def copy(
     """
     with contextlib.ExitStack() as stack:
         opened = source if isinstance(source, CodeIndex) else stack.enter_context(open_index(source))
-        if isinstance(target, CodeIndex):
-            copied = target
-        else:
-            model = None if "://" in str(target) else own_model.read(opened)
-            copied = stack.enter_context(create(target, opened.manifest, model=model))
+        copied = target if isinstance(target, CodeIndex) else stack.enter_context(create_for_copy(target, opened))
         if opened.location == copied.location:
             raise InputError(f"{opened.location} can't be copied to itself; fix: give another location")
         check_model(copied, opened.manifest)
@@ -67,6 +63,15 @@ def copy(
             )
         report = stack.enter_context(reporting(on_progress, opened.count(), unit="items"))
         return _copy(opened, copied, on_progress=report)
+
+
+def create_for_copy(target: str | Path, source: CodeIndex) -> CodeIndex:
+    """Open an index to copy another one to; if it is new and in a folder, it gets the model that the other one keeps.
+
+    Raises:
+      InputError: as `create`, or the model can't be read.
+    """
+    return create(target, source.manifest, model=None if "://" in str(target) else own_model.read(source))
 
 
 def _copy(source: CodeIndex, target: CodeIndex, *, on_progress: Callable[[int], Any]) -> Copied:
