@@ -214,7 +214,7 @@ def _sample_features(model: UntrainedModel, gallery: Gallery, *, threads: int, h
     count = min(len(gallery), untrained.SAMPLE)
     rows = np.linspace(0, len(gallery) - 1, count).round().astype(int).tolist()
     blank = model.blank
-    found = [np.zeros((0, blank.features_width), np.float32)]
+    found = list[np.ndarray]()
     with reporting(None if has_bar else lambda done: None, count, unit="images", description="untrained model") as report:
 
         def batches() -> Iterator[np.ndarray]:
@@ -226,7 +226,7 @@ def _sample_features(model: UntrainedModel, gallery: Gallery, *, threads: int, h
         for features in blank.stream_features(batches()):
             found.append(features)
             report(len(features))
-    return np.concatenate(found)
+    return np.concatenate(found) if found else blank.features([])
 
 
 class _LeftOut(NamedTuple):

@@ -8,7 +8,7 @@ import scipy.sparse.csgraph
 
 from adsq_jax.errors import InputError
 from adsq_jax.index.engine import CodeIndex
-from adsq_jax.index.opening import open_index
+from adsq_jax.index.opening import opened as opened_index
 from adsq_jax.retrieval import features as compressed
 
 RADIUS = 2  # bits
@@ -36,9 +36,7 @@ def duplicates(index: str | Path | CodeIndex, *, radius: int | None = None, cosi
 
     Source: parts of codes as in multi-index hashing, Norouzi, Punjani and Fleet, CVPR 2012; groups: this project.
     """
-    if isinstance(index, CodeIndex):
-        return _duplicates(index, radius=radius, cosine=cosine)
-    with open_index(index) as opened:
+    with opened_index(index) as opened:
         return _duplicates(opened, radius=radius, cosine=cosine)
 
 

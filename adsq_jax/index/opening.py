@@ -1,6 +1,7 @@
 """Open an index with the engine for its location: a folder (LanceDB and faiss), or the address of a Milvus server."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from adsq_jax import storage
@@ -25,13 +26,13 @@ def create(location: str | Path, manifest: Manifest, *, model: Mapping[str, byte
         or `milvus` isn't installed.
     """
     place = _place(location)
-    opened = _engine(place).create(place, manifest, model=model)
+    made = _engine(place).create(place, manifest, model=model)
     try:
-        check_model(opened, manifest)
+        check_model(made, manifest)
     except InputError:
-        opened.close()
+        made.close()
         raise
-    return opened
+    return made
 
 
 def exists(location: str | Path) -> bool:
@@ -62,6 +63,16 @@ def open_index(location: str | Path) -> CodeIndex:
     """
     place = _place(location)
     return _engine(place).open(place)
+
+
+@contextlib.contextmanager
+def opened(index: str | Path | CodeIndex) -> Iterator[CodeIndex]:
+    """Open the index at a location, and close it at the end; one that is open already stays open."""
+    if isinstance(index, CodeIndex):
+        yield index
+    else:
+        with open_index(index) as found:
+            yield found
 
 
 def _is_address(location: str) -> bool:

@@ -13,7 +13,7 @@ from adsq_jax import storage
 from adsq_jax.errors import InputError
 from adsq_jax.index import filters, roots
 from adsq_jax.index.engine import CodeIndex, Item
-from adsq_jax.index.opening import open_index
+from adsq_jax.index.opening import opened as opened_index
 
 _BATCH = 5_000  # items that are moved at a time
 
@@ -43,7 +43,7 @@ def info(index: str | Path | CodeIndex) -> Info:
 
     Source: this project.
     """
-    with _opened(index) as opened:
+    with opened_index(index) as opened:
         counts = Counter(label for batch in opened.scan() for item in batch.items for label in item.labels)
         labels = dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
         size = None if "://" in opened.location else _size(opened.location)
@@ -77,7 +77,7 @@ def remove(index: str | Path | CodeIndex, what: str, *, allow_all: bool = False)
 
     Source: this project.
     """
-    with _opened(index) as opened:
+    with opened_index(index) as opened:
         opened.refresh()
         ids = list(_below(opened, _place(what)) if _is_place(what) else opened.ids(where=filters.parse(what)))
         if not ids:
@@ -110,7 +110,7 @@ def move(index: str | Path | CodeIndex, old: str, new: str) -> int:
     before, after = _place(old), _place(new)
     if after == before or _is_below(after, before) or _is_below(before, after):
         raise InputError(f"{old!r:.200} and {new!r:.200} are one in the other; fix: move to another folder")
-    with _opened(index) as opened:
+    with opened_index(index) as opened:
         opened.refresh()
         ids = list(_below(opened, before))
         if not ids:
@@ -187,12 +187,3 @@ def _size(folder: str) -> int:
         with contextlib.suppress(OSError):  # a writer removes files while they are listed
             total += os.lstat(path).st_size
     return total
-
-
-@contextlib.contextmanager
-def _opened(index: str | Path | CodeIndex) -> Iterator[CodeIndex]:
-    if isinstance(index, CodeIndex):
-        yield index
-    else:
-        with open_index(index) as opened:
-            yield opened

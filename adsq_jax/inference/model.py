@@ -199,7 +199,7 @@ class Model:
         """
         if part not in ("query", "database"):
             raise InputError(f"part={part!r}: expected query or database")
-        batches = _batched(map(self.preprocess, _as_list(images), itertools.count()), self.batch_size)
+        batches = self._batches(images)
         packed_codes = np.concatenate([np.zeros((0, -(-self.bits // 8)), np.uint8), *self.stream(batches, part=part)])
         return packed_codes if packed else codes.unpack(packed_codes, bits=self.bits)
 
@@ -249,7 +249,7 @@ class Model:
         Returns:
           Packed codes uint8[n, ceil(bits / 8)], and features int8[n, compressed.DIMS].
         """
-        batches = _batched(map(self.preprocess, _as_list(images), itertools.count()), self.batch_size)
+        batches = self._batches(images)
         nothing = (np.zeros((0, -(-self.bits // 8)), np.uint8), np.zeros((0, compressed.DIMS), np.int8))
         both = zip(*[nothing, *self.stream_with_features(batches, part=part)], strict=True)
         packed_codes, features = map(np.concatenate, both)
@@ -269,8 +269,7 @@ class Model:
 
         Source: this project.
         """
-        batches = _batched(map(self.preprocess, _as_list(images), itertools.count()), self.batch_size)
-        found = list(self.stream_features(batches))
+        found = list(self.stream_features(self._batches(images)))
         return np.concatenate(found) if found else np.zeros((0, self.features_width), np.float32)
 
     def stream_features(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -284,6 +283,9 @@ class Model:
         """
         for (features,) in self._map(_compiled_features(self._img_net, self.networks["database"]), batches):
             yield features
+
+    def _batches(self, images: Any) -> Iterator[np.ndarray]:
+        return _batched(map(self.preprocess, _as_list(images), itertools.count()), self.batch_size)
 
     def _map(self, function: Callable[..., Any], batches: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:
         """Map a compiled function over batches; yield its outputs without padding."""
