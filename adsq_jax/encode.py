@@ -4,36 +4,33 @@
 """
 
 import contextlib
-import hashlib
 import itertools
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from adsq_jax import codes, command_line, storage
 from adsq_jax.data import gallery as galleries
-from adsq_jax.data import images as pictures
 from adsq_jax.data.gallery import Gallery
-from adsq_jax.data.images import BadImage
 from adsq_jax.data.text import printable
 from adsq_jax.devices import compiled_programs, host
 from adsq_jax.errors import InputError, Stopped
 from adsq_jax.index import CodeIndex, Item, Manifest, check_model, create, exists, is_text, open_index, roots
-from adsq_jax.inference import hits, untrained
+from adsq_jax.inference import hits, new_images, untrained
 from adsq_jax.inference import model as model_module
 from adsq_jax.inference.model import Model
+from adsq_jax.inference.new_images import LeftOut
 from adsq_jax.inference.untrained import UntrainedModel
 from adsq_jax.retrieval import features as compressed
 from adsq_jax.run.progress import reporting
 
-_IDS_PER_LOOKUP = 1_000
+_REUSED_TOGETHER = 1_000
 _MAX_REPORTED = 20  # images that were left out, one line each
 
 
@@ -43,14 +40,15 @@ class Counts:
 
     encoded: int  # new or changed
     unchanged: int
+    reused: int  # added with the code of another item whose content is the same, as after a move
     left_out: tuple[str, ...]  # the reason for each image that can't be used
     removed: int  # by `prune`
     total: int  # items in the index now
     passed_over: Mapping[str, int] = field(default_factory=dict)  # what of the folder was not looked at, by kind
 
     def __repr__(self) -> str:
-        numbers = f"encoded={self.encoded}, unchanged={self.unchanged}, left_out={len(self.left_out)}"
-        return f"Counts({numbers}, removed={self.removed}, total={self.total})"
+        numbers = f"encoded={self.encoded}, unchanged={self.unchanged}, reused={self.reused}"
+        return f"Counts({numbers}, left_out={len(self.left_out)}, removed={self.removed}, total={self.total})"
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -88,11 +86,12 @@ def main(arguments: Sequence[str]) -> None:
         print(f"left out: {len(counts.left_out) - _MAX_REPORTED:,} more", file=sys.stderr)
     if counts.passed_over:
         print("also there:", ", ".join(f"{number:,} {kind}" for kind, number in counts.passed_over.items()), file=sys.stderr)
+    reused = f"{counts.reused:,} known from other places, " if counts.reused else ""
     print(
-        f"{counts.encoded:,} images encoded, {counts.unchanged:,} unchanged, {len(counts.left_out):,} left out, "
+        f"{counts.encoded:,} images encoded, {counts.unchanged:,} unchanged, {reused}{len(counts.left_out):,} left out, "
         f"{counts.removed:,} removed, in {time.monotonic() - began:.0f} s; {given.index} holds {counts.total:,}"
     )
-    if counts.left_out and not counts.encoded + counts.unchanged:
+    if counts.left_out and not counts.encoded + counts.unchanged + counts.reused:
         raise InputError(f"none of the {len(counts.left_out):,} images of --images={given.images} can be used: see above")
 
 
@@ -122,6 +121,9 @@ def encode_images(
     on_progress: Callable[[int], Any] | None = None,
 ) -> Counts:
     """Encode new and changed images into an index. Each batch that was added stays, whatever happens later.
+
+    An image whose content the index has under another id, as after a move, gets that item's code and features. The other item
+    stays, until `prune` or `index.remove` removes it.
 
     Args:
       model: a model, or the folder of its run, which the index then names. From `pretrained_model`: a new index fits it to the
@@ -163,12 +165,12 @@ def encode_images(
         if gallery.is_on_files:
             roots.record(opened, gallery.prefix)
         report = stack.enter_context(reporting(on_progress, len(gallery), unit="images"))
-        encoded, unchanged, left_out = _encode(loaded, gallery, opened, threads=threads, on_progress=report)
-        removed, prune = 0, prune and encoded + unchanged > 0  # otherwise the disk may be at fault, not the pictures
+        encoded, unchanged, reused, left_out = _encode(loaded, gallery, opened, threads=threads, on_progress=report)
+        removed, prune = 0, prune and encoded + unchanged + reused > 0  # otherwise the disk may be at fault, not the pictures
         if prune:
             removed = _remove_missing(gallery, opened, unusable={image.id for image in left_out})
         reasons = tuple(image.explain(pruned=prune, can_prune=gallery.is_folder) for image in left_out)
-        return Counts(encoded, unchanged, reasons, removed, opened.count(), gallery.source.notes)
+        return Counts(encoded, unchanged, reused, reasons, removed, opened.count(), gallery.source.notes)
 
 
 def _find_model(
@@ -218,8 +220,8 @@ def _sample_features(model: UntrainedModel, gallery: Gallery, *, threads: int, h
     with reporting(None if has_bar else lambda done: None, count, unit="images", description="untrained model") as report:
 
         def batches() -> Iterator[np.ndarray]:
-            read = _read_ahead(blank, gallery, ((row, None) for row in rows), threads=threads)
-            usable = (result[1] for result in read if isinstance(result, tuple) and not isinstance(result, _LeftOut))
+            read = new_images.read_ahead(blank, gallery, ((row, None) for row in rows), contents=None, threads=threads)
+            usable = (result.pixels for result in read if isinstance(result, new_images.Image))
             while batch := list(itertools.islice(usable, blank.batch_size)):
                 yield np.stack(batch)
 
@@ -229,103 +231,63 @@ def _sample_features(model: UntrainedModel, gallery: Gallery, *, threads: int, h
     return np.concatenate(found) if found else blank.features([])
 
 
-class _LeftOut(NamedTuple):
-    """An image that can't be used."""
-
-    id: str
-    reason: str
-    has_code: bool  # of an earlier content, in the index
-
-    def explain(self, *, pruned: bool, can_prune: bool) -> str:
-        """Return the reason, and what becomes of the image's earlier code."""
-        if not self.has_code:
-            return self.reason
-        if pruned:
-            return f"{self.reason}; its earlier code was removed from the index"
-        return f"{self.reason}; its earlier code stays in the index{', --prune removes it' if can_prune else ''}"
-
-
-_Image = tuple[Item, np.ndarray]  # with the pixels that the network sees, uint8[image_size, image_size, 3]
-
-
 def _encode(
     model: Model, gallery: Gallery, opened: CodeIndex, *, threads: int, on_progress: Callable[[int], Any]
-) -> tuple[int, int, list[_LeftOut]]:
-    """Encode new and changed images; return how many, how many are unchanged, and why the others were left out."""
-    encoded, unchanged, left_out = 0, 0, list[_LeftOut]()
+) -> tuple[int, int, int, list[LeftOut]]:
+    """Encode new and changed images; return how many, how many are unchanged or known, and why the others were left out."""
+    encoded, unchanged, reused, left_out = 0, 0, 0, list[LeftOut]()
     pending = deque[list[Item]]()  # the batches that the network computes: one may be read ahead
+    known = list[Item]()
+    contents = new_images.Contents(opened)
 
-    def new_images() -> Iterator[_Image]:
+    def reuse() -> None:
+        nonlocal reused
+        gone = _reuse(opened, known)
+        reused += len(known) - len(gone)
+        left_out.extend(gone)
+        known.clear()
+
+    def images_to_encode() -> Iterator[new_images.Image]:
         nonlocal unchanged
-        for result in _read_ahead(model, gallery, _stored_items(gallery, opened), threads=threads):
-            if isinstance(result, _LeftOut):
-                left_out.append(result)
-            elif result is None:
-                unchanged += 1
-            else:
+        stored = new_images.stored_items(gallery, opened, contents)
+        for result in new_images.read_ahead(model, gallery, stored, contents=contents, threads=threads):
+            if isinstance(result, new_images.Image):
                 yield result
                 continue
+            if isinstance(result, Item):
+                known.append(result)
+            elif isinstance(result, LeftOut):
+                left_out.append(result)
+            else:
+                unchanged += 1
+            if len(known) == _REUSED_TOGETHER:
+                reuse()
             on_progress(1)
 
     def batches() -> Iterator[np.ndarray]:
-        images = new_images()
+        images = images_to_encode()
         while batch := list(itertools.islice(images, model.batch_size)):
-            pending.append([item for item, _ in batch])
-            yield np.stack([pixels for _, pixels in batch])
+            pending.append([image.item for image in batch])
+            yield np.stack([image.pixels for image in batch])
 
     for packed_codes, features in model.stream_with_features(batches(), part="database"):
         items = pending.popleft()
         opened.add(items, packed_codes, features if opened.manifest.features else None)
         encoded += len(items)
         on_progress(len(items))
-    return encoded, unchanged, left_out
+    reuse()
+    return encoded, unchanged, reused, left_out
 
 
-def _read_ahead(
-    model: Model, gallery: Gallery, wanted: Iterable[tuple[int, Item | None]], *, threads: int
-) -> Iterator[_Image | _LeftOut | None]:
-    """Read images, by row and item, with threads, a batch ahead of the network, in order."""
-    pool, waiting = ThreadPoolExecutor(threads), deque[Future[_Image | _LeftOut | None]]()
-    try:
-        for row, stored in wanted:
-            waiting.append(pool.submit(_read, model, gallery, row, stored))
-            if len(waiting) > model.batch_size:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)  # after Ctrl-C nobody waits for what is being decoded
-
-
-def _stored_items(gallery: Gallery, opened: CodeIndex) -> Iterator[tuple[int, Item | None]]:
-    """Yield the row of each image, with its item if the index has one."""
-    for start in range(0, len(gallery), _IDS_PER_LOOKUP):
-        rows = range(start, min(start + _IDS_PER_LOOKUP, len(gallery)))
-        ids = [gallery.id(row) for row in rows]
-        items = opened.find([name for name in ids if is_text(name)])
-        yield from ((row, items.get(name)) for row, name in zip(rows, ids, strict=True))
-
-
-def _read(model: Model, gallery: Gallery, row: int, stored: Item | None) -> _Image | _LeftOut | None:
-    """Return an image; None if the index has it unchanged; or the reason why it can't be used."""
-    source, name = gallery.source, gallery.id(row)
-
-    def left_out(reason: str) -> _LeftOut:
-        return _LeftOut(name, reason, has_code=stored is not None)
-
-    if not is_text(name):
-        return left_out(f"{source.location(row)} has a name that isn't UTF-8; fix: rename it")
-    try:
-        content = source.content(row)
-        item = Item(name, gallery.labels(row), hashlib.sha256(content).hexdigest())
-        if item == stored:
-            return None
-        pixels = pictures.decode(content, shorter_side=model.resize)  # what was hashed: the file may change meanwhile
-        return item, model.crop(pixels, name=source.location(row))
-    except BadImage as error:
-        return left_out(f"{source.location(row)} {error}")
-    except InputError as error:  # the network expects another size
-        return left_out(str(error))
+def _reuse(opened: CodeIndex, known: Sequence[Item]) -> list[LeftOut]:
+    """Add images with the codes and features of items whose contents are the same; return those whose items are gone."""
+    batch = opened.with_contents([item.sha256 for item in known])
+    rows = {item.sha256: row for row, item in enumerate(batch.items)}
+    found = [item for item in known if item.sha256 in rows]
+    chosen = [rows[item.sha256] for item in found]
+    opened.add(found, batch.codes[chosen], batch.features[chosen] if opened.manifest.features else None)
+    reason = "was in the index under another name, which was removed meanwhile; fix: repeat the command"
+    return [LeftOut(item.id, f"{item.id} {reason}", has_code=False) for item in known if item.sha256 not in rows]
 
 
 def _remove_missing(gallery: Gallery, opened: CodeIndex, *, unusable: Set[str]) -> int:

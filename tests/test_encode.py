@@ -21,13 +21,13 @@ from adsq_jax import encode, index, search
 from adsq_jax.data import images
 from adsq_jax.data.images import BadImage
 from adsq_jax.errors import InputError
-from adsq_jax.inference import hits
+from adsq_jax.inference import hits, new_images
 
 ROOT = Path(__file__).parent.parent
 
 
-def counts(encoded=0, unchanged=0, *, removed=0, total):
-    return encode.Counts(encoded=encoded, unchanged=unchanged, left_out=(), removed=removed, total=total)
+def counts(encoded=0, unchanged=0, *, reused=0, removed=0, total):
+    return encode.Counts(encoded=encoded, unchanged=unchanged, reused=reused, left_out=(), removed=removed, total=total)
 
 
 @pytest.fixture
@@ -67,8 +67,49 @@ def test_only_new_and_changed_pictures_are_encoded(pictures, tmp_path):
     touched.touch()
     shutil.copy(folder / "blue" / "00.png", folder / "red" / "new.png")
     (folder / "green" / "05.png").unlink()
-    assert encode.encode_images(run, folder, index=location) == counts(2, 34, total=37)
+    assert encode.encode_images(run, folder, index=location) == counts(1, 34, reused=1, total=37)
     assert encode.encode_images(run, folder, index=location, prune=True) == counts(0, 36, removed=1, total=36)
+
+
+def test_pictures_that_moved_are_not_encoded_again(pictures, tmp_path, small, monkeypatch):
+    """Another folder's pictures, or other labels, get code and features of the same content; pruned, nothing is left twice."""
+    folder, _ = pictures
+    location, moved = tmp_path / "index", tmp_path / "moved"
+    encode.encode_images(small(bits=24), folder, index=location)
+    with index.open_index(location) as opened:
+        before = {item.sha256: (code.tobytes(), numbers.tobytes()) for item, code, numbers in rows(opened)}
+    folder.rename(moved)
+    (moved / "red").rename(moved / "scarlet")
+    monkeypatch.setattr(images, "decode", lambda *_, **__: pytest.fail("a picture was decoded"))
+    monkeypatch.setattr(new_images, "_IDS_PER_LOOKUP", 7)
+    monkeypatch.setattr(encode, "_REUSED_TOGETHER", 5)
+    assert encode.encode_images(None, moved, index=location) == counts(reused=36, total=72)
+    (moved / "scarlet").rename(moved / "red")
+    assert encode.encode_images(None, moved, index=location, prune=True) == counts(0, 24, reused=12, removed=12, total=72)
+    assert index.remove(location, str(folder)) == 36
+    with index.open_index(location) as opened:
+        after = {item.sha256: (code.tobytes(), numbers.tobytes()) for item, code, numbers in rows(opened)}
+        assert set(opened.ids()) == {str(path) for path in moved.rglob("*.png")}
+        assert opened.count(where=index.parse("label=red")) == 12
+    assert after == before
+    assert len(before) > 20
+
+
+def test_another_process_removes_what_is_reused(pictures, tmp_path, monkeypatch):
+    """The image is named as left out, and the same command encodes it: it isn't lost in silence."""
+    folder, run = pictures
+    encode.encode_images(run, folder / "red", index=tmp_path / "index")
+    shutil.copy(folder / "red" / "00.png", folder / "blue" / "new.png")
+    with monkeypatch.context() as patch:
+        patch.setattr(new_images.Contents, "may_have", lambda self, sha256: True)
+        result = encode.encode_images(run, folder / "blue", index=tmp_path / "index")
+    assert (result.encoded, result.reused, len(result.left_out)) == (0, 1, 12)
+    assert result.left_out[0].startswith(f"{folder}/blue/00.png was in the index under another name")
+    assert encode.encode_images(run, folder / "blue", index=tmp_path / "index") == counts(12, 1, total=25)
+
+
+def rows(opened):
+    return [row for batch in opened.scan() for row in zip(*batch, strict=True)]
 
 
 def test_from_python(colours, tmp_path):
@@ -77,7 +118,7 @@ def test_from_python(colours, tmp_path):
     model, done = adsq_jax.load(run), []
     with index.create(tmp_path / "index", index.Manifest(12, model.sha256)) as opened:
         result = encode.encode_images(model, folder / "red", index=opened, threads=1, on_progress=done.append)
-    assert repr(result) == "Counts(encoded=12, unchanged=0, left_out=0, removed=0, total=12)"
+    assert repr(result) == "Counts(encoded=12, unchanged=0, reused=0, left_out=0, removed=0, total=12)"
     assert sum(done) == 12
     other = index.create(tmp_path / "other", index.Manifest(12, "0" * 64))
     with other, pytest.raises(InputError, match="codes of another model"):
@@ -119,7 +160,7 @@ def test_bad_pictures_are_left_out_by_name(pictures, tmp_path, capsys):
         assert any(name in line and reason in line for line in left_out), (name, left_out)
     shutil.copy(folder / "red" / "04.png", folder / "red" / "00.png")
     again = encode.encode_images(run, folder, index=tmp_path / "index")
-    assert (again.encoded, again.unchanged, len(again.left_out)) == (1, 33, 4)
+    assert (again.encoded, again.reused, again.unchanged, len(again.left_out)) == (0, 1, 33, 4)
     (tmp_path / "bad").mkdir()
     (folder / "red" / "02.png").rename(tmp_path / "bad" / "02.png")
     with pytest.raises(InputError, match="none of the 1 images"):
@@ -185,12 +226,12 @@ def test_without_a_run(pictures, tmp_path, small, capsys):
     location = tmp_path / "index"
     flags = [f"--images={folder}", f"--index={location}"]
     (folder / "red" / "bad.png").write_text("<html>")
-    (folder / "red" / "a.heic").touch()
+    (folder / "red" / "a.jxl").touch()
     shutil.copytree(folder / "blue", folder / "red" / "@eaDir")
     encode.main(flags)
     printed = capsys.readouterr()
     assert "36 images encoded, 0 unchanged, 1 left out" in printed.out
-    assert "also there: 1 folders of thumbnails or deleted files, passed over, 1 files .heic, not read\n" in printed.err
+    assert "also there: 1 folders of thumbnails or deleted files, passed over, 1 files .jxl, not read\n" in printed.err
     model = adsq_jax.load(location)
     assert (model.bits, model.image_size) == (64, 32)
     with index.open_index(location) as opened:
@@ -201,7 +242,7 @@ def test_without_a_run(pictures, tmp_path, small, capsys):
     shutil.copytree(folder / "red", folder / "more")
     for again in (flags, [*flags, "--bits=64"]):
         encode.main(again)
-    assert "12 images encoded, 36 unchanged" in capsys.readouterr().out
+    assert "0 images encoded, 36 unchanged, 12 known from other places, 2 left out" in capsys.readouterr().out
     assert adsq_jax.load(location).sha256 == model.sha256
     location.rename(tmp_path / "moved")
     index.copy(tmp_path / "moved", tmp_path / "copy")
@@ -320,7 +361,8 @@ def test_stopped_it_continues(pictures, tmp_path, number, status):
     assert 0 < added < 36 + 80 * 12
     if number == signal.SIGKILL:  # the other signals leave nothing else behind
         total = 36 + 80 * 12
-        assert encode.encode_images(run, folder, index=tmp_path / "index") == counts(total - added, added, total=total)
+        result = encode.encode_images(run, folder, index=tmp_path / "index")
+        assert (result.encoded + result.reused, result.unchanged, result.total) == (total - added, added, total)
 
 
 # Takes seconds: it opens the first index.
@@ -384,7 +426,7 @@ def test_a_list(colours, tmp_path):
     with pytest.raises(InputError, match="--prune expects a folder in --images"):
         encode.encode_images(run, **given, prune=True)
     (tmp_path / "list.txt").write_text("red/00.png 0 1 0\nblue/01.png 0 0 0\n")
-    assert encode.encode_images(run, **given).encoded == 1  # the picture is the same, but not its labels
+    assert encode.encode_images(run, **given).reused == 1  # the picture is the same, but not its labels
     with index.open_index(tmp_path / "index") as opened:
         assert opened.find([f"{folder}/red/00.png"])[f"{folder}/red/00.png"].labels == ("cold",)
 

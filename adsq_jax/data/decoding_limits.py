@@ -273,6 +273,11 @@ def webp_extra(size: tuple[int, int]) -> Extra:
     return Extra(decoding=16 * size[0] * size[1], later=8 * size[0] * size[1])
 
 
+def avif_extra(size: tuple[int, int]) -> Extra:
+    """Return what an AVIF or a HEIC takes: up to two bytes each for three planes and transparency, and four channels."""
+    return Extra(decoding=12 * size[0] * size[1])
+
+
 def read_tiff(content: bytes) -> Extra:
     """Return what a TIFF's strips or tiles take while it is decoded; nothing for anything else.
 

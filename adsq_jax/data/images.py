@@ -1,6 +1,7 @@
 """From the bytes of a file to pixels: decode every picture that can be shown, raise `BadImage` for all others."""
 
 import contextlib
+import io
 import os
 import struct
 import warnings
@@ -9,16 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import simplejpeg
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
 from adsq_jax import storage
 from adsq_jax.data import decoding_limits as limits
+from adsq_jax.data import picture_formats
 from adsq_jax.data.decoding_limits import MOST_PIXELS, TooCostly
 from adsq_jax.errors import InputError, first_line
 
 _MOST_BYTES = 2**30  # of a file: enough for MOST_PIXELS in four channels of 16 bits
-_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")  # Pillow's formats that start no other program
 _ORIENTATION = 0x0112  # EXIF's tag
 _ORIENTATION_MARKS = (b"Exif\0\0", b"tiff:Orientation")  # the beginning of EXIF, and XMP's name of the same tag
 _TURNS = {
@@ -51,15 +52,15 @@ def decode(content: bytes, *, shorter_side: int) -> np.ndarray:
     if the picture is much larger than `shorter_side`, at a half, a quarter or an eighth of its size.
 
     Args:
-      content: the bytes of a JPEG, PNG, GIF, WebP, BMP, TIFF or PPM file.
+      content: the bytes of a JPEG, PNG, GIF, WebP, AVIF, BMP, TIFF or PPM file, or of HEIC with the extra `heic`.
       shorter_side: the size to resize it to, in pixels, keeping proportions; 0: none.
 
     Returns:
       uint8[h, w, 3].
 
     Raises:
-      BadImage: the picture is damaged, has more than MOST_PIXELS, costs more than `decoding_limits` allows, or has pixels
-        without a defined range.
+      BadImage: the picture is damaged or of another format, has more than MOST_PIXELS, costs more than `decoding_limits`
+        allows, or has pixels without a defined range.
       MemoryError: this process's memory is limited, and is too little.
     """
     if not content:
@@ -203,12 +204,14 @@ def _decode_by_pillow(
         extra = limits.webp_extra(webp)
         take(_memory(webp, "RGBA", extra))
     file = limits.BoundedFile(content)
-    with Image.open(file, formats=_FORMATS) as picture:
+    with _open(file, content) as picture:
         check_size(picture.size, shorter_side=shorter_side)
         _check_kind(picture, size=len(content))
         file.opened()
         if shorter_side and jpeg is not None and _orientation(picture) == 1:
             picture.draft("RGB", (shorter_side, shorter_side))
+        if picture.format in ("AVIF", "HEIF"):
+            extra = limits.avif_extra(picture.size)
         if webp is None:
             take(_memory(picture.size, picture.mode, extra))
         if _codec(picture) == "ppm":
@@ -219,6 +222,16 @@ def _decode_by_pillow(
         if turned is not picture:
             picture.close()  # else memory holds both
         return _to_rgb(turned, is_deep=is_deep)
+
+
+def _open(file: io.BytesIO, content: bytes) -> ImageFile:
+    try:
+        return Image.open(file, formats=picture_formats.names(content))
+    except UnidentifiedImageError as error:
+        reason = picture_formats.why_unread(content)
+        if reason is None:
+            raise
+        raise BadImage(reason) from error
 
 
 def _check_kind(picture: Image.Image, *, size: int) -> None:

@@ -116,7 +116,7 @@ class EmbeddedIndex(CodeIndex):
         with self._writing():
             existing = list(self.find(ids))  # under the lock
             for start in range(0, len(existing), _IDS_PER_QUERY):
-                self._table.delete(_id_in(existing[start : start + _IDS_PER_QUERY]))
+                self._table.delete(_one_of("id", existing[start : start + _IDS_PER_QUERY]))
         return len(existing)
 
     def search(self, packed_codes: np.ndarray, *, k: int, radius: int | None = None, where: Filter | None = None) -> Hits:
@@ -161,9 +161,20 @@ class EmbeddedIndex(CodeIndex):
         """Return the items with these ids, by id."""
         wanted, items = list(dict.fromkeys(ids)), dict[str, Item]()
         for start in range(0, len(wanted), _IDS_PER_QUERY):
-            for batch in self._read(_ITEM, where=_id_in(wanted[start : start + _IDS_PER_QUERY])):
+            for batch in self._read(_ITEM, where=_one_of("id", wanted[start : start + _IDS_PER_QUERY])):
                 items.update({item.id: item for item in _to_items(batch)})
         return items
+
+    def with_contents(self, hashes: Sequence[str]) -> Batch:
+        """Return the items whose contents have these SHA-256."""
+        wanted = list(dict.fromkeys(hashes))
+        parts = (wanted[start : start + _IDS_PER_QUERY] for start in range(0, len(wanted), _IDS_PER_QUERY))
+        return engine.joined((batch for part in parts for batch in self._batches(_one_of("sha256", part))), self.manifest)
+
+    def content_hashes(self) -> Iterator[str]:
+        """Yield the SHA-256 of each item's content."""
+        for batch in self._read(["sha256"]):
+            yield from batch["sha256"].to_pylist()
 
     def ids(self, *, prefix: str = "", where: Filter | None = None) -> Iterator[str]:
         """Yield the ids that begin with `prefix` and pass a filter."""
@@ -175,8 +186,11 @@ class EmbeddedIndex(CodeIndex):
 
     def scan(self) -> Iterator[Batch]:
         """Yield all items with their codes and features."""
+        return self._batches(None)
+
+    def _batches(self, where: str | None) -> Iterator[Batch]:
         width = self.manifest.features
-        for batch in self._read([*_ITEM, "code", *(["features"] if width else [])]):
+        for batch in self._read([*_ITEM, "code", *(["features"] if width else [])], where=where):
             features = _numbers(batch, "features", width) if width else np.zeros((batch.num_rows, 0), np.int8)
             yield Batch(_to_items(batch), _numbers(batch, "code", self.manifest.width), features)
 
@@ -366,8 +380,8 @@ def _to_sql(where: Filter) -> str:
             raise filters.no_filter(where)
 
 
-def _id_in(ids: Sequence[str]) -> str:
-    return f"id in ({', '.join(map(_quote, ids))})"
+def _one_of(column: str, texts: Sequence[str]) -> str:
+    return f"{column} in ({', '.join(map(_quote, texts))})"
 
 
 def _quote(text: str) -> str:

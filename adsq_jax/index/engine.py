@@ -3,7 +3,7 @@
 To add an engine, write a class with the methods of `CodeIndex` beside embedded.py, and return it from `opening._engine`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -68,6 +68,13 @@ class Batch(NamedTuple):
     items: list[Item]  # n
     codes: np.ndarray  # uint8[n, ceil(bits / 8)]
     features: np.ndarray  # int8[n, Manifest.features], compressed; [n, 0] if the index has none
+
+
+def joined(batches: Iterable[Batch], manifest: Manifest) -> Batch:
+    """Return some batches of an index as one."""
+    empty = Batch([], np.zeros((0, manifest.width), np.uint8), np.zeros((0, manifest.features), np.int8))
+    items, codes, features = zip(empty, *batches, strict=True)
+    return Batch([item for some in items for item in some], np.concatenate(codes), np.concatenate(features))
 
 
 class Hits(NamedTuple):
@@ -167,6 +174,12 @@ class CodeIndex(Protocol):
 
     def find(self, ids: Sequence[str]) -> dict[str, Item]:
         """Return the items with these ids, by id; ids that the index doesn't hold are missing."""
+
+    def with_contents(self, hashes: Sequence[str]) -> Batch:
+        """Return the items whose contents have these SHA-256, with their codes and features, in any order."""
+
+    def content_hashes(self) -> Iterator[str]:
+        """Yield the SHA-256 of each item's content, in any order; "" for an item without."""
 
     def ids(self, *, prefix: str = "", where: Filter | None = None) -> Iterator[str]:
         """Yield the ids that begin with `prefix` and, if one is given, pass a filter, in any order."""

@@ -15,7 +15,7 @@ from adsq_jax.errors import InputError
 from adsq_jax.index import engine
 from adsq_jax.index.engine import NOTHING, Batch, CodeIndex, Hits, Item, Manifest
 from adsq_jax.index.filters import Filter
-from adsq_jax.index.milvus_filters import Translator, id_in, id_starts_with, quote
+from adsq_jax.index.milvus_filters import Translator, id_starts_with, one_of, quote
 from adsq_jax.index.milvus_server import Address, Calls, TooLargeError, no_index, understood
 
 _ITEM = ["id", "labels", "sha256"]  # fields
@@ -109,7 +109,7 @@ class MilvusIndex(CodeIndex):
         existing = list(self.find(ids))
         self._see_all = True
         for start in range(0, len(existing), _IDS_PER_CALL):
-            self._calls("delete", filter=id_in(existing[start : start + _IDS_PER_CALL]))
+            self._calls("delete", filter=one_of("id", existing[start : start + _IDS_PER_CALL]))
         return len(existing)
 
     def search(self, packed_codes: np.ndarray, *, k: int, radius: int | None = None, where: Filter | None = None) -> Hits:
@@ -175,7 +175,7 @@ class MilvusIndex(CodeIndex):
         consistency = self._consistency()
 
         def ask(some: Sequence[str]) -> list[dict[str, Any]]:
-            return self._query(id_in(some), fields=["id", "features"], consistency=consistency)
+            return self._query(one_of("id", some), fields=["id", "features"], consistency=consistency)
 
         for start in range(0, len(wanted), _IDS_PER_CALL):
             rows = _ask_in_parts(ask, wanted[start : start + _IDS_PER_CALL])
@@ -189,13 +189,24 @@ class MilvusIndex(CodeIndex):
         wanted, items, consistency = list(dict.fromkeys(ids)), dict[str, Item](), self._consistency()
 
         def ask(some: Sequence[str]) -> list[dict[str, Any]]:
-            return self._query(id_in(some), fields=_ITEM, consistency=consistency)
+            return self._query(one_of("id", some), fields=_ITEM, consistency=consistency)
 
         for start in range(0, len(wanted), _IDS_PER_CALL):
             rows = _ask_in_parts(ask, wanted[start : start + _IDS_PER_CALL])
             with understood(self._calls.address):
                 items.update((row["id"], _to_item(row["id"], row)) for row in rows)
         return items
+
+    def with_contents(self, hashes: Sequence[str]) -> Batch:
+        """Return the items whose contents have these SHA-256."""
+        wanted = list(dict.fromkeys(hashes))
+        parts = (wanted[start : start + _IDS_PER_CALL] for start in range(0, len(wanted), _IDS_PER_CALL))
+        return engine.joined((batch for part in parts for batch in self._batches(one_of("sha256", part))), self.manifest)
+
+    def content_hashes(self) -> Iterator[str]:
+        """Yield the SHA-256 of each item's content."""
+        for rows in self._pages("", fields=["id", "sha256"]):
+            yield from (row["sha256"] for row in rows)
 
     def ids(self, *, prefix: str = "", where: Filter | None = None) -> Iterator[str]:
         """Yield the ids that begin with `prefix` and pass a filter, in order."""
@@ -205,8 +216,11 @@ class MilvusIndex(CodeIndex):
 
     def scan(self) -> Iterator[Batch]:
         """Yield all items with their codes and features."""
+        return self._batches("")
+
+    def _batches(self, expression: str) -> Iterator[Batch]:
         width = self.manifest.features
-        for rows in self._pages("", fields=[*_ITEM, "code", *(["features"] if width else [])]):
+        for rows in self._pages(expression, fields=[*_ITEM, "code", *(["features"] if width else [])]):
             with understood(self._calls.address):
                 packed = b"".join(row["code"][0] for row in rows)
                 items = [_to_item(row["id"], row) for row in rows]

@@ -81,13 +81,13 @@ class Translator:
                 f"be at most {self._max_listed:,}; fix: write more before its first *, or use label="
             )
         if listed is matches:
-            return f"({id_in(matches)})" if matches else _NONE
-        return f"({candidates or _ALL} and not ({id_in(others)}))" if others else candidates or _ALL
+            return f"({one_of('id', matches)})" if matches else _NONE
+        return f"({candidates or _ALL} and not ({one_of('id', others)}))" if others else candidates or _ALL
 
 
-def id_in(ids: Sequence[str]) -> str:
-    """Return the expression for items with one of these ids."""
-    return f"id in [{', '.join(map(quote, ids))}]"
+def one_of(field: str, texts: Sequence[str]) -> str:
+    """Return the expression for items whose field, as "id", has one of these texts."""
+    return f"{field} in [{', '.join(map(quote, texts))}]"
 
 
 def id_starts_with(prefix: str) -> str:

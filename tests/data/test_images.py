@@ -2,20 +2,23 @@
 
 import functools
 import io
+import re
 import struct
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pillow_heif
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import EpsImagePlugin, Image, PngImagePlugin
 
-from adsq_jax.data import images
+from adsq_jax.data import images, picture_formats
 from adsq_jax.data.images import BadImage, decode
 
+pillow_heif.register_heif_opener()  # to write it
 RANDOM = np.random.default_rng(7)
 COLOURS = RANDOM.integers(0, 256, (13, 18, 3), dtype=np.uint8)
 OTHER = RANDOM.integers(0, 256, (13, 18, 3), dtype=np.uint8)
@@ -125,6 +128,8 @@ FILES = {
     "tiff-1-bit": file_of(GREY.convert("1"), "TIFF"),
     "tiff-cmyk": file_of(RGB.convert("CMYK"), "TIFF"),
     "tiff-ycbcr": file_of(RGB.convert("YCbCr"), "TIFF", compression="tiff_deflate"),  # Pillow 12 cannot read its own of another
+    "avif": file_of(RGB, "AVIF"),
+    "avif-of-two": file_of(RGB, "AVIF", save_all=True, append_images=[Image.fromarray(OTHER)]),
     "ppm": file_of(RGB, "PPM"),
     "pgm": file_of(GREY, "PPM"),
     "pbm": file_of(GREY.convert("1"), "PPM"),
@@ -365,10 +370,6 @@ NO_PICTURES = {
     "text": b"not a picture\nof any kind",
     "html": b"<!DOCTYPE html><html><body>404</body></html>",
     "zeros": bytes(1000),
-    "svg": b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"></svg>',
-    "eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n",
-    "pdf": file_of(RGB, "PDF"),
-    "ico": file_of(RGB, "ICO"),
     "zero width": png(0, 5, 8, 2, b""),
     "zero height": png(5, 0, 8, 2, b""),
     "zero bits": png(5, 5, 0, 2, b"\0" * 80),
@@ -384,6 +385,48 @@ def test_no_picture(name):
     assert "restore it" in refused(NO_PICTURES[name])
 
 
+def test_heic(monkeypatch):
+    """HEIC has the pixels that pillow-heif gives; turned as EXIF says; without pillow-heif, the extra is named."""
+    picture = smooth(40, 50)
+    content = file_of(picture, "HEIF", quality=-1, chroma=444)
+    found = decode(content, shorter_side=0)
+    np.testing.assert_array_equal(found, pillow_heif.open_heif(content).to_pillow())
+    assert np.abs(found.astype(int) - np.asarray(picture)).max() <= 4  # of the colours' rounding
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    assert decode(file_of(picture, "HEIF", exif=exif.tobytes()), shorter_side=0).shape == (50, 40, 3)
+    assert "is not a complete picture" in refused(content[:-200])
+    monkeypatch.setattr(picture_formats, "_can_read_heic", lambda: False)
+    assert refused(content) == "is HEIC, which needs pillow-heif; fix: pip install -e '.[heic]', or convert it to JPEG"
+
+
+def test_orientation_of_avif():
+    """An AVIF is turned as EXIF says, which its writer keeps as the container's own turn."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    content = file_of(smooth(40, 50), "AVIF", exif=exif, quality=100, subsampling="4:4:4")
+    expected = np.rot90(np.asarray(smooth(40, 50)), -1).astype(int)
+    assert np.abs(decode(content, shorter_side=0) - expected).max() <= 8
+
+
+UNREAD = {
+    "JPEG XL": b"\xff\x0a" + bytes(50),
+    "JPEG 2000": file_of(RGB, "JPEG2000"),
+    "PDF": file_of(RGB, "PDF"),
+    "PostScript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n",
+    "SVG": b'<svg xmlns="http://www.w3.org/2000/svg"/>',
+    "XML": b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"></svg>',
+    "an icon of Windows": file_of(RGB, "ICO"),
+    "a Photoshop document": b"8BPS\0\1" + bytes(50),
+}
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_a_format_that_is_not_read(name):
+    """The message names the format, and a way to convert it."""
+    assert re.fullmatch(f"is {name}(, .*)?, which isn't read; fix: convert it to PNG.*", refused(UNREAD[name]))
+
+
 def test_empty():
     """A file without a byte is called empty."""
     assert refused(b"") == "is empty; fix: restore it"
@@ -394,7 +437,7 @@ def test_ghostscript_never_runs(monkeypatch):
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("Ghostscript was run"))
     monkeypatch.setattr(EpsImagePlugin.EpsImageFile, "load", lambda *_, **__: pytest.fail("EPS was loaded"))
     Image.init()
-    content = NO_PICTURES["eps"]
+    content = UNREAD["PostScript"]
     Image.open(io.BytesIO(content)).close()  # Pillow alone would open it
     refused(content)
     refused(b"\xc5\xd0\xd3\xc6" + struct.pack("<II", 32, len(content)) + bytes(20) + content)

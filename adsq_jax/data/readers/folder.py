@@ -16,8 +16,9 @@ from adsq_jax.data.text import printable
 from adsq_jax.errors import InputError
 
 # fmt: off
-EXTENSIONS = (  # of pictures that can be decoded, in lower case
-    ".apng", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
+EXTENSIONS = (  # of pictures that can be decoded, HEIC with its extra, in lower case
+    ".apng", ".avif", ".avifs", ".bmp", ".gif", ".heic", ".heics", ".heif", ".heifs", ".hif", ".jfif", ".jpe", ".jpeg", ".jpg",
+    ".mpo", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
 )
 # fmt: on
 LOOSE_FILES, LINKS = "files beside the class folders", "links to folders, not followed"

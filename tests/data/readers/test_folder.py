@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from PIL import Image
 from support import mock_data
 
 from adsq_jax import storage
-from adsq_jax.data import images
+from adsq_jax.data import picture_formats
 from adsq_jax.data.readers import folder
 from adsq_jax.errors import InputError
 
@@ -61,7 +62,9 @@ def test_classes_files_and_pixels(directory):
 def test_extensions_are_those_that_can_be_decoded(tmp_path):
     """The list is Pillow's for the formats that are decoded, but for PFM, whose floats have no agreed range."""
     Image.init()
-    known = {extension for extension, kind in Image.EXTENSION.items() if kind in images._FORMATS}
+    pillow_heif.register_heif_opener()
+    kinds = (*picture_formats.READ, "MPO", "HEIF")
+    known = {extension for extension, kind in Image.EXTENSION.items() if kind in kinds}
     assert set(folder.EXTENSIONS) == known - {".pfm"}
     assert list(folder.EXTENSIONS) == sorted(folder.EXTENSIONS)
 
@@ -103,7 +106,7 @@ def test_what_is_left_out(directory):
     assert folder.read(directory).notes == {}
     for path in ("cat/@eaDir/a.png/x.jpg", "cat/x/#recycle/b.png", "dog/$RECYCLE.BIN/b.png", "cat/__MACOSX/b.png"):
         picture(directory / path)
-    for path in ("cat/1.2.840.10008", "dog/x.verylongending", "cat/notes.txt", "cat/a.HEIC", "cat/x/b.heic", "dog/png"):
+    for path in ("cat/1.2.840.10008", "dog/x.verylongending", "cat/notes.txt", "cat/a.JXL", "cat/x/b.jxl", "dog/png"):
         (directory / path).touch()
     (directory / "README.txt").touch()
     picture(directory / "loose.png")
@@ -112,7 +115,7 @@ def test_what_is_left_out(directory):
     odd = {
         "files of other kinds, not read": 2,
         "files .txt, not read": 1,
-        "files .heic, not read": 2,
+        "files .jxl, not read": 2,
         "files without an ending, not read": 1,
     }
     system = {"folders of thumbnails or deleted files, passed over": 4}
