@@ -14,6 +14,7 @@
 # Takes the active virtual environment; without one, or with --python, makes .venv-test-VERSION.
 set -euo pipefail
 cd "$(dirname "$0")"
+unset PYTHONDONTWRITEBYTECODE # with it, each process that tests start would compile all packages anew
 
 all='' lint='' version=''
 while [[ ${1:-} == --all || ${1:-} == --lint || ${1:-} == --python=* ]]; do

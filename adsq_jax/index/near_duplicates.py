@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import scipy.sparse.csgraph
 
 from adsq_jax.errors import InputError
 from adsq_jax.index.engine import CodeIndex
@@ -106,6 +105,8 @@ def _pairs_among(rows: np.ndarray, codes: np.ndarray, *, radius: int) -> Iterato
 
 def _components(first: np.ndarray, second: np.ndarray, *, count: int) -> np.ndarray:
     """Return a number for each of `count` rows, the same for rows that pairs join, directly or by others, int[count]."""
+    import scipy.sparse.csgraph  # takes a third of a second, and this alone needs it
+
     pairs = scipy.sparse.coo_array((np.ones(len(first), bool), (first, second)), shape=(count, count))
     return np.asarray(scipy.sparse.csgraph.connected_components(pairs, directed=False)[1])
 

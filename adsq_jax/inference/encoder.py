@@ -10,6 +10,7 @@ from adsq_jax.data import pipeline
 from adsq_jax.data.pipeline import Preprocessing, ReadOptions
 from adsq_jax.data.sources import Source
 from adsq_jax.devices.data_parallel import LocalDevices
+from adsq_jax.inference.batches import map_batches, round_up
 from adsq_jax.models.img_net import ImgNet
 
 
@@ -106,37 +107,6 @@ class HeadEncoder:
         inputs = (pipeline.padded(self._lookup(rows[start : start + self.batch_size]), self.batch_size) for start in starts)
         outputs = _without_padding(map_batches(self._codes, variables, inputs, local=self._local), count=len(rows))
         return np.concatenate([np.zeros((0, self._bits), np.float32), *outputs])
-
-
-def round_up(batch_size: int, local: LocalDevices) -> int:
-    """Round a number of images up, so that each device gets the same number."""
-    devices = len(local.devices)
-    return -(-batch_size // devices) * devices
-
-
-def map_batches(
-    function: Callable[..., Any], variables: Any, inputs: Iterable[np.ndarray], *, local: LocalDevices
-) -> Iterator[Any]:
-    """Map a compiled function over batches; one computes while the next is read, in bounded memory.
-
-    Args:
-      function: takes variables and a batch.
-      variables: a tree of arrays.
-      inputs: batches whose first axis all devices can share evenly.
-      local: the devices of this process.
-
-    Yields:
-      The function's output for each batch, in order.
-    """
-    variables = local.replicate(variables)
-    running: Any = None
-    for batch in inputs:
-        following = function(variables, local.shard(batch))
-        if running is not None:
-            yield running
-        running = following
-    if running is not None:
-        yield running
 
 
 def _without_padding(outputs: Iterable[jax.Array], *, count: int) -> Iterator[np.ndarray]:

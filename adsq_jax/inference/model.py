@@ -22,7 +22,7 @@ from adsq_jax.data.preprocessing import Preprocessing
 from adsq_jax.devices.data_parallel import LocalDevices
 from adsq_jax.errors import InputError, first_line, is_out_of_memory, is_without_device
 from adsq_jax.inference import model_files
-from adsq_jax.inference.encoder import map_batches, round_up
+from adsq_jax.inference.batches import map_batches, round_up
 from adsq_jax.inference.model_files import FORMAT, TRUNK
 from adsq_jax.models.img_net import ImgNet
 from adsq_jax.retrieval import features as compressed

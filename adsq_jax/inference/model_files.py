@@ -119,9 +119,9 @@ class Expected:
           InputError: it computes larger arrays for one image than MAX_BYTES_PER_IMAGE.
         """
         images = jax.ShapeDtypeStruct((_BATCH, image_size, image_size, 3), jnp.uint8)
-        variables = jax.eval_shape(partial(img_net.init, train=False), jax.random.key(0), images)
+        key = jax.eval_shape(jax.random.key, 0)
+        trace, (_, variables) = jax.make_jaxpr(partial(img_net.init_with_output, train=False), return_shape=True)(key, images)
         self._variables: dict[str, Any] = {"params": {}, "batch_stats": {}, **variables}
-        trace = jax.make_jaxpr(partial(img_net.apply, train=False))(variables, images)
         self._bytes_per_image = _largest_array(trace.jaxpr)
         if self._bytes_per_image > MAX_BYTES_PER_IMAGE:
             raise InputError(

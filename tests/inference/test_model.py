@@ -257,6 +257,9 @@ def test_in_an_object_store(trained, bucket, tmp_path):
 
 
 def test_importing_the_package_costs_nothing():
-    """`import adsq_jax` loads neither JAX nor Flax; `adsq_jax.load` does."""
-    program = "import sys, adsq_jax; sys.exit('jax' in sys.modules or 'flax' in sys.modules)"
+    """`import adsq_jax` loads neither JAX nor Flax; a search loads nothing that only training needs, or SciPy."""
+    program = (
+        "import sys, adsq_jax; assert not {'jax', 'flax'} & sys.modules.keys();"
+        "import adsq_jax.search; assert not {'grain', 'orbax', 'optax', 'scipy'} & sys.modules.keys()"
+    )
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
