@@ -281,7 +281,7 @@ def _encode(
 
 def _reuse(opened: CodeIndex, known: Sequence[Item]) -> list[LeftOut]:
     """Add images with the codes and features of items whose contents are the same; return those whose items are gone."""
-    batch = opened.with_contents([item.sha256 for item in known])
+    batch = opened.stored(hashes=[item.sha256 for item in known])
     rows = {item.sha256: row for row, item in enumerate(batch.items)}
     found = [item for item in known if item.sha256 in rows]
     chosen = [rows[item.sha256] for item in found]

@@ -165,11 +165,11 @@ class EmbeddedIndex(CodeIndex):
                 items.update({item.id: item for item in _to_items(batch)})
         return items
 
-    def with_contents(self, hashes: Sequence[str]) -> Batch:
-        """Return the items whose contents have these SHA-256."""
-        wanted = list(dict.fromkeys(hashes))
+    def stored(self, *, ids: Sequence[str] = (), hashes: Sequence[str] = ()) -> Batch:
+        """Return the items with these ids, or with contents of these SHA-256, with codes and features."""
+        column, wanted = ("id", list(dict.fromkeys(ids))) if ids else ("sha256", list(dict.fromkeys(hashes)))
         parts = (wanted[start : start + _IDS_PER_QUERY] for start in range(0, len(wanted), _IDS_PER_QUERY))
-        return engine.joined((batch for part in parts for batch in self._batches(_one_of("sha256", part))), self.manifest)
+        return engine.joined((batch for part in parts for batch in self._batches(_one_of(column, part))), self.manifest)
 
     def content_hashes(self) -> Iterator[str]:
         """Yield the SHA-256 of each item's content."""

@@ -175,8 +175,8 @@ class CodeIndex(Protocol):
     def find(self, ids: Sequence[str]) -> dict[str, Item]:
         """Return the items with these ids, by id; ids that the index doesn't hold are missing."""
 
-    def with_contents(self, hashes: Sequence[str]) -> Batch:
-        """Return the items whose contents have these SHA-256, with their codes and features, in any order."""
+    def stored(self, *, ids: Sequence[str] = (), hashes: Sequence[str] = ()) -> Batch:
+        """Return the items with these ids, or with contents of these SHA-256, with codes and features, in any order."""
 
     def content_hashes(self) -> Iterator[str]:
         """Yield the SHA-256 of each item's content, in any order; "" for an item without."""

@@ -197,11 +197,11 @@ class MilvusIndex(CodeIndex):
                 items.update((row["id"], _to_item(row["id"], row)) for row in rows)
         return items
 
-    def with_contents(self, hashes: Sequence[str]) -> Batch:
-        """Return the items whose contents have these SHA-256."""
-        wanted = list(dict.fromkeys(hashes))
+    def stored(self, *, ids: Sequence[str] = (), hashes: Sequence[str] = ()) -> Batch:
+        """Return the items with these ids, or with contents of these SHA-256, with codes and features."""
+        field, wanted = ("id", list(dict.fromkeys(ids))) if ids else ("sha256", list(dict.fromkeys(hashes)))
         parts = (wanted[start : start + _IDS_PER_CALL] for start in range(0, len(wanted), _IDS_PER_CALL))
-        return engine.joined((batch for part in parts for batch in self._batches(one_of("sha256", part))), self.manifest)
+        return engine.joined((batch for part in parts for batch in self._batches(one_of(field, part))), self.manifest)
 
     def content_hashes(self) -> Iterator[str]:
         """Yield the SHA-256 of each item's content."""

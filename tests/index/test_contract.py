@@ -207,8 +207,8 @@ def test_scan(engine):
         assert {item.id: (item, code) for item, code in found} == wanted
 
 
-def test_with_contents(engine):
-    """All items of these contents, each with its own code and features; more than fit into one query; and all hashes."""
+def test_stored(engine):
+    """All items of these ids or contents, each with its own code and features; more than fit into a query; and all hashes."""
     random, hashes = np.random.default_rng(3), [f"{i % 7:064x}" for i in range(20)]
     stored = [item._replace(sha256=text) for item, text in zip(items(20), hashes, strict=True)]
     stored.append(Item("/from elsewhere"))
@@ -216,16 +216,17 @@ def test_with_contents(engine):
     with index.create(engine.location("contents"), Manifest(12, "m" * 64, features=6)) as opened:
         opened.add(stored, database, numbers)
         asked = [f"{2:064x}", *(f"{i:064x}" for i in range(1_000, 3_500)), f"{5:064x}", f"{2:064x}"]
-        found = opened.with_contents(asked)
-        rows = {item.id: row for row, item in enumerate(found.items)}
-        wanted = [row for row in range(20) if row % 7 in (2, 5)]
-        assert sorted(rows) == sorted(stored[row].id for row in wanted)
-        for row in wanted:
-            place = rows[stored[row].id]
-            assert found.items[place] == stored[row]
-            assert np.array_equal(found.codes[place], database[row])
-            assert np.array_equal(found.features[place], numbers[row])
-        nothing = opened.with_contents([])
+        by_contents, of_contents = opened.stored(hashes=asked), [row for row in range(20) if row % 7 in (2, 5)]
+        by_ids = opened.stored(ids=["/none", "/from elsewhere", "/pictures/0003.jpg", "/none"])
+        for found, wanted in ((by_contents, of_contents), (by_ids, [3, 20])):
+            rows = {item.id: row for row, item in enumerate(found.items)}
+            assert sorted(rows) == sorted(stored[row].id for row in wanted)
+            for row in wanted:
+                place = rows[stored[row].id]
+                assert found.items[place] == stored[row]
+                assert np.array_equal(found.codes[place], database[row])
+                assert np.array_equal(found.features[place], numbers[row])
+        nothing = opened.stored()
         assert (nothing.items, nothing.codes.shape, nothing.features.shape) == ([], (0, 2), (0, 6))
         assert sorted(opened.content_hashes()) == sorted([*hashes, ""])
 
