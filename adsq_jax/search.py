@@ -4,11 +4,14 @@
 """
 
 import contextlib
+import datetime
 import json
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -16,8 +19,8 @@ from adsq_jax import command_line, storage
 from adsq_jax.data import gallery
 from adsq_jax.devices import compiled_programs
 from adsq_jax.errors import InputError
-from adsq_jax.index import CodeIndex, Filter, Manifest, check_model, open_index, parse
-from adsq_jax.inference import hits, pictures
+from adsq_jax.index import CodeIndex, Filter, Manifest, check_model, open_index, own_model, parse
+from adsq_jax.inference import hits, html_page, pictures
 from adsq_jax.inference.hits import Hit
 from adsq_jax.inference.model import ImageLike, Model
 from adsq_jax.run import output, workdir
@@ -55,9 +58,12 @@ def main(arguments: Sequence[str]) -> None:
         queries = [picture for query in given.query for picture in _pictures(query)]
         places = pictures.places(opened, folders=given.pictures, remote=given.remote_pictures) if out is not None else None
         results = search(opened, queries, k=given.k, radius=given.radius, rerank=given.rerank, where=where, model=given.workdir)
+        head = _head(opened, given)
     if out is not None and places is not None:
+        nothing = hits.nothing_found(radius=given.radius, where=given.where)
+        draw = hits.sheet if out.suffix == ".png" else partial(hits.page, head=head, nothing=nothing)
         with output.writing(out):
-            workdir.write_bytes(out, (hits.sheet if out.suffix == ".png" else hits.page)(queries, results, places))
+            workdir.write_bytes(out, draw(queries, results, places))
         hidden = pictures.outside({hit.id for found in results for hit in found}, places)
         if hidden:
             print(f"{hidden:,} pictures aren't shown: {places.hint}", file=sys.stderr)
@@ -114,6 +120,22 @@ def search(
         else:
             packed_codes, features = model.encode(queries, part="query", packed=True), None
         return hits.search_codes(opened, packed_codes, features, k=k, radius=radius, where=selected, rerank=rerank)
+
+
+def _head(opened: CodeIndex, given: SimpleNamespace) -> dict[str, str]:
+    """Return what a page says about a search, by name."""
+    manifest = opened.manifest
+    place = "kept in the index" if own_model.is_in(opened) else manifest.model
+    again = f"the nearest {given.rerank:,} by codes are ranked again by the cosine of their features"
+    return {
+        "index": f"{opened.location}, {opened.count():,} pictures, {manifest.bits} bits",
+        "model": f"{given.workdir or place}, sha256 {manifest.model_sha256[:12]}",
+        "k": f"at most {given.k:,} hits for each query",
+        "radius": "any" if given.radius is None else html_page.bits(given.radius),
+        "filter": given.where or "none: all pictures",
+        "order": again if given.rerank and manifest.features else "by codes alone",
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
 
 
 def _pictures(query: str) -> list[str]:

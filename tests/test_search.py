@@ -1,5 +1,6 @@
 """Searching an index for pictures: from Python, and by the command as a table, JSON and pages."""
 
+import datetime
 import json
 import os
 import re
@@ -30,7 +31,29 @@ def test_a_query_and_pages(filled, colours, tmp_path):
     assert lines[1].split() == ["rank", "bits", "labels", "path"]
     assert len(lines) == 2 + 36  # all pictures: no ties are left out
     assert any(line.split()[1:] == ["0", "red", query] for line in lines[2:])
-    assert (tmp_path / "hits.html").read_text().count("data:image/jpeg") == 37
+    page = (tmp_path / "hits.html").read_text()
+    assert page.count("data:image/jpeg") == 37
+    today = datetime.datetime.now(datetime.UTC).date()
+    head = dict(re.findall(r"<tr><td>(\w+)</td><td>(.*?)</td></tr>", page))
+    assert head.pop("date") in (today.isoformat(), (today - datetime.timedelta(days=1)).isoformat())
+    assert head == {
+        "index": f"{location}, 36 pictures, 12 bits",
+        "model": f"{colours[1]}, sha256 {filled[1].sha256[:12]}",
+        "k": "at most 36 hits for each query",
+        "radius": "any",
+        "filter": "none: all pictures",
+        "order": "by codes alone",
+    }
+
+
+def test_a_page_without_hits(filled, colours, tmp_path):
+    """It names the radius and the filter that nothing passed, and what to change."""
+    given = [f"--index={filled[2]}", f"--query={colours[0]}/red/00.png", "--radius=1", "--where=label=<b>"]
+    search.main([*given, f"--out={tmp_path}/hits.html"])
+    page = (tmp_path / "hits.html").read_text()
+    assert "<p>nothing found within radius 1 where label=&lt;b&gt;; fix: give a larger --radius or another --where, or " in page
+    assert "<td>radius</td><td>1 bit</td>" in page
+    assert "<td>filter</td><td>label=&lt;b&gt;</td>" in page
 
 
 def test_many_queries_as_json(filled, colours, tmp_path, capsys):

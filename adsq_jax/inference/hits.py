@@ -1,7 +1,7 @@
 """Find the pictures of an index that are nearest to a query, and show them as a table, a page or a contact sheet."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -214,15 +214,39 @@ def caption(hit: Hit) -> str:
     return f"{hit.rank}{'=' if hit.tied else ''}: {html_page.bits(hit.distance)}{cosine}"
 
 
-def page(queries: Sequence[str], hits: Sequence[Sequence[Hit]], places: Places) -> bytes:
-    """Return a page of HTML, which needs no other file, showing each query (a path) and its hits, if they may be opened."""
-    parts = []
-    for query, hits_of_query in zip(queries, hits, strict=True):
-        row = [html_page.picture(_query_thumbnail(query), name=query, lines=["query"], mark="")]
-        for hit in hits_of_query:
-            lines = [caption(hit), ", ".join(hit.labels)]
-            row.append(html_page.picture(thumbnail(hit.id, places), name=hit.id, lines=lines, mark=""))
-        parts.append(html_page.row(row, heading=query))
+def nothing_found(*, radius: int | None, where: str | None) -> str:
+    """Return a line on a search without hits, within a radius in bits and among what a filter's text selects, if given."""
+    limits = [text for text, given in ((f"within radius {radius}", radius), (f"where {where}", where)) if given is not None]
+    if not limits:
+        return "nothing found: the index is empty; fix: put pictures into it with adsq_jax.encode"
+    ways = [text for text, given in (("a larger --radius", radius), ("another --where", where)) if given is not None]
+    return f"nothing found {' '.join(limits)}; fix: give {' or '.join(ways)}, or leave {'it' if len(ways) == 1 else 'both'} out"
+
+
+def page(
+    queries: Sequence[str], hits: Sequence[Sequence[Hit]], places: Places, *, head: Mapping[str, str], nothing: str
+) -> bytes:
+    """Make a page of HTML, which needs no other file, showing each query and its hits, if they may be opened.
+
+    Args:
+      queries: their paths.
+      hits: those of each query.
+      places: where pictures of hits may lie.
+      head: what is said about the search, by name.
+      nothing: the line for a query without hits.
+
+    Returns:
+      The page, UTF-8.
+    """
+    parts = [html_page.table(list(head.items()))]
+    for query, found in zip(queries, hits, strict=True):
+        shown = [
+            html_page.picture(thumbnail(hit.id, places), name=hit.id, lines=[caption(hit), ", ".join(hit.labels)], mark="")
+            for hit in found
+        ]
+        note = "".join(more_tied(found)) if found else nothing
+        picture = html_page.picture(_query_thumbnail(query), name=query, lines=["query"], mark="")
+        parts.append(html_page.row(picture, shown, heading=query, note=note, large=True))
     return html_page.document("Nearest pictures", parts)
 
 

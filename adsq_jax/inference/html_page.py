@@ -1,35 +1,51 @@
-"""Pages of HTML that need no other file: no script, no font, no link. Every text that is put in is escaped."""
+"""Pages of HTML that need no other file: no script, no font, no style sheet. Every text that is put in is escaped."""
 
 import base64
 import html
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image
 
-_SIDE = 160  # pixels of a small picture's longer side, at most
+_SIDE = 240  # pixels of a small picture's longer side, at most: screens have several for each of the page's
 _TINY = 48  # pictures up to this side are shown in whole pixels, not blurred
 _MARKS = {"": "", "right": "✓", "wrong": "✗"}  # not by colour alone
 _STYLE = """
-:root { color-scheme: light; --line: #d0d4da; --right: #0072b2; --wrong: #d55e00; }
-body { font: 15px/1.45 system-ui, sans-serif; margin: 0 auto; max-width: 1240px; padding: 16px; color: #1c2430; }
-h1 { font-size: 1.5rem; overflow-wrap: anywhere; } h2 { font-size: 1.2rem; margin: 1.8rem 0 .5rem; }
-h3 { font-size: 1rem; margin: 1.1rem 0 .4rem; overflow-wrap: anywhere; }
-table { border-collapse: collapse; } td { padding: 2px 16px 2px 0; vertical-align: top; overflow-wrap: break-word; }
-td:first-child { color: #5a6472; }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(480px, 100%), 1fr)); gap: 0 24px; }
-.row { display: flex; flex-wrap: wrap; gap: 10px; }
-figure { margin: 0; width: 102px; font-size: 12px; overflow-wrap: anywhere; }
-figure .frame { height: 102px; border: 2px solid var(--line); display: grid; place-items: center; position: relative; }
-figure img { width: 98px; height: 98px; object-fit: contain; } figure .gone { color: #5a6472; }
+:root { color-scheme: light dark; --page: #fff; --text: #1c2430; --pale: #5a6472; --line: #d0d4da; --link: #0059a8;
+  --right: #0072b2; --wrong: #c44e00; }
+@media (prefers-color-scheme: dark) {
+  :root { --page: #15191f; --text: #e4e7eb; --pale: #a3adb9; --line: #454d58; --link: #7cbcf5; --right: #3d9fe0;
+    --wrong: #f0803c; }
+}
+body { font: 15px/1.45 system-ui, sans-serif; margin: 0 auto; max-width: 1240px; padding: 16px; overflow-wrap: anywhere;
+  background: var(--page); color: var(--text); }
+h1 { font-size: 1.5rem; margin: .4rem 0 .8rem; } h2 { font-size: 1.25rem; margin: 2.4rem 0 .5rem; }
+h3 { font-size: 1rem; margin: 1.3rem 0 .4rem; } p { max-width: 80ch; margin: .5rem 0; } a { color: var(--link); }
+p.lead { font-size: 1.1rem; margin-bottom: 1rem; }
+nav { display: flex; flex-wrap: wrap; gap: 4px 20px; margin: 1rem 0; }
+table { border-collapse: collapse; } td { padding: 2px 0; vertical-align: top; }
+td:first-child { color: var(--pale); padding-right: 20px; overflow-wrap: normal; }
+.plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(500px, 100%), 1fr)); gap: 0 32px; }
+img.plot { width: 100%; max-width: 560px; box-sizing: border-box; padding: 6px; background: #fff; display: block;
+  border: 1px solid var(--line); border-radius: 6px; }
+.row { display: flex; gap: 14px; --side: 96px; } .row.large { --side: 176px; }
+.query { flex: none; width: var(--side); padding-right: 14px; border-right: 3px solid var(--line); }
+.hits { flex: 1; display: grid; grid-template-columns: repeat(auto-fill, minmax(min(var(--side), 100%), 1fr)); gap: 10px; }
+.hits p { grid-column: 1 / -1; margin: 0; }
+figure { margin: 0; font-size: 12px; min-width: 0; } .large figure { font-size: 13px; }
+figure .frame { aspect-ratio: 1; border: 2px solid var(--line); display: grid; place-items: center; position: relative; }
+figure img { width: 100%; height: 100%; object-fit: contain; position: absolute; } figure .gone { color: var(--pale); }
 img.tiny { image-rendering: pixelated; }
 figure.right .frame { border-color: var(--right); } figure.wrong .frame { border: 2px dashed var(--wrong); }
 figure b { position: absolute; top: 0; right: 0; padding: 0 5px; color: #fff; }
-figure.right b { background: var(--right); } figure.wrong b { background: var(--wrong); }
-figcaption div:first-child { color: #5a6472; } img.plot { max-width: 100%; height: auto; display: block; }
+figure.right b { background: #0072b2; } figure.wrong b { background: #c44e00; }
+figcaption div:first-child { color: var(--pale); }
 @media (max-width: 700px) {
-  body > section div { overflow-x: auto; } body > section img.plot { max-width: none; width: 1100px; }
+  body { padding: 12px; } .row { display: block; } .row.large { --side: 150px; }
+  .query { padding: 0 0 10px; border-right: 0; border-bottom: 3px solid var(--line); width: auto; margin-bottom: 10px; }
+  .query figure { display: flex; gap: 10px; } .query .frame { flex: none; width: var(--side); }
+  .large .query .frame { width: 220px; }
 }
 """
 
@@ -47,13 +63,14 @@ def picture(pixels: np.ndarray | None, *, name: str, lines: Sequence[str], mark:
 
     The caption has the lines that aren't empty and, of the path `name`, what follows the last /; the tooltip has all of it.
     """
-    sign = f"<b>{_MARKS[mark]}</b>" if _MARKS[mark] else ""
+    sign = f'<b title="{mark}">{_MARKS[mark]}</b>' if _MARKS[mark] else ""
+    short = name.rpartition("/")[2]
     if pixels is None:
         image = '<span class="gone">not there</span>'
     else:
         size = "tiny" if max(pixels.shape) <= _TINY else ""
-        image = f'<img class="{size}" alt="" src="{data_uri(pixels, longer_side=_SIDE)}">'
-    caption = "".join(f"<div>{html.escape(line)}</div>" for line in (*lines, name.rpartition("/")[2]) if line)
+        image = f'<img class="{size}" alt="{html.escape(short)}" src="{data_uri(pixels, longer_side=_SIDE)}">'
+    caption = "".join(f"<div>{html.escape(line)}</div>" for line in (*lines, short) if line)
     frame = f'<div class="frame">{image}{sign}</div><figcaption>{caption}</figcaption>'
     return f'<figure class="{mark}" title="{html.escape(name)}">{frame}</figure>'
 
@@ -79,7 +96,7 @@ def bits(distance: int) -> str:
 def plot(png: bytes, *, heading: str, note: str) -> str:
     """Return a plot below its heading and a note, both text."""
     image = f'<img class="plot" alt="{html.escape(heading)}" src="{_inline(png, "png")}">'
-    return f"<section>{section(heading)}\n{paragraph(note)}\n<div>{image}</div></section>"
+    return f"<section><h3>{html.escape(heading)}</h3>\n{paragraph(note)}\n{image}</section>"
 
 
 def plots(parts: Sequence[str]) -> str:
@@ -92,17 +109,39 @@ def paragraph(text: str) -> str:
     return f"<p>{html.escape(text)}</p>" if text else ""
 
 
+def lead(text: str) -> str:
+    """Return a paragraph that is to be read first."""
+    return f'<p class="lead">{html.escape(text)}</p>'
+
+
 def section(heading: str) -> str:
     """Return the heading of a section."""
-    return f"<h2>{html.escape(heading)}</h2>"
+    return f'<h2 id="{_anchor(heading)}">{html.escape(heading)}</h2>'
 
 
-def row(parts: Sequence[str], *, heading: str) -> str:
-    """Return pictures from `picture` side by side, below a heading."""
-    return f'<h3>{html.escape(heading)}</h3>\n<div class="row">{"".join(parts)}</div>'
+def contents(headings: Sequence[str]) -> str:
+    """Return links to sections of the page."""
+    links = (f'<a href="#{_anchor(heading)}">{html.escape(heading)}</a>' for heading in headings)
+    return f'<nav aria-label="Contents">{"".join(links)}</nav>'
 
 
-def table(rows: Sequence[tuple[str, str]]) -> str:
-    """Return a table of names and values, both text."""
-    cells = "".join(f"<tr><td>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>" for name, value in rows)
+def _anchor(heading: str) -> str:
+    return html.escape("-".join(heading.lower().split()))
+
+
+def row(query: str, hits: Sequence[str], *, heading: str, note: str, large: bool = False) -> str:
+    """Return a query and its hits, all from `picture`, below a heading; a note, if any, below the hits."""
+    size = "row large" if large else "row"
+    found = f'<div class="query">{query}</div><div class="hits">{"".join(hits)}{paragraph(note)}</div>'
+    return f'<h3>{html.escape(heading)}</h3>\n<div class="{size}">{found}</div>'
+
+
+def table(rows: Sequence[tuple[str, str]], *, links: Mapping[str, str] | None = None) -> str:
+    """Return a table of names and values, both text; a value whose name is in `links` leads to that address."""
+    cells = ""
+    for name, value in rows:
+        shown = html.escape(value)
+        if links and name in links:
+            shown = f'<a href="{html.escape(links[name])}">{shown}</a>'
+        cells += f"<tr><td>{html.escape(name)}</td><td>{shown}</td></tr>"
     return f"<table>{cells}</table>"

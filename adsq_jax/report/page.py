@@ -134,7 +134,8 @@ def _query_row(query: int, measured: Measured, codes: Codes, *, source: Source |
         right = same if query_labels.ndim == 1 else (query_labels[query] & database_labels[item]).any()
         mark = "right" if right else "wrong"
         figures_.append(_picture("database", item, codes, source=source, line=html_page.bits(distance), mark=mark))
-    return html_page.row(figures_, heading=f"Average precision {measured.average_precision[query]:.3f}")
+    heading = f"Average precision {measured.average_precision[query]:.3f}"
+    return html_page.row(figures_[0], figures_[1:], heading=heading, note="")
 
 
 def _picture(part: str, number: int, codes: Codes, *, source: Source | None, line: str, mark: str) -> str:

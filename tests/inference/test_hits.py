@@ -1,6 +1,7 @@
 """The hits of a search equal those of a scan, and are shown as a table, a page and a sheet."""
 
 import io
+import re
 import shutil
 
 import numpy as np
@@ -199,14 +200,40 @@ def test_page(filled):
     """The page has each query, hit and distance; a name that is HTML is text; a deleted picture has a placeholder."""
     paths = filled[0]
     some = [Hit(1, 0, paths[0], ("red",)), Hit(2, 1, f"/gone/{EVIL}", ("<script>",))]
-    text = hits.page([paths[1]], [some], places_of("/")).decode()
+    text = hits.page([paths[1]], [some], places_of("/"), head={"filter": EVIL}, nothing="").decode()
     assert text.count("data:image/jpeg") == 2
     assert "1: 0 bits" in text
     assert "2: 1 bit<" in text
     assert "not there" in text
     assert "<script" not in text
     assert "<img src=x" not in text
-    assert "&lt;img src=x" in text
+    assert "<td>filter</td><td>&lt;img src=x" in text
+
+
+def test_a_page_says_what_is_tied_and_what_is_missing(filled):
+    """Tied ranks, how many more there are, and why a query has no hits; the query is apart from them."""
+    paths = filled[0]
+    tied = [Hit(1, 2, paths[0], ("red",), None, 5), Hit(1, 2, paths[1], ("red",), None, 5)]
+    text = hits.page(paths[:2], [tied, []], places_of("/"), head={}, nothing="nothing <here>").decode()
+    assert text.count("1=: 2 bits") == 2
+    assert text.count("<p>4 more at the same distance as the last, 2 bits</p>") == 1
+    assert text.count("<p>nothing &lt;here&gt;</p>") == 1
+    apart = re.findall(r'<div class="query"><figure.*?</figure></div><div class="hits">(.*?)</div>\n', text + "\n", re.DOTALL)
+    assert [part.count("<figure") for part in apart] == [2, 0]
+
+
+def test_why_nothing_was_found():
+    """The line names what limited the search, and what to change."""
+    assert hits.nothing_found(radius=3, where=None) == (
+        "nothing found within radius 3; fix: give a larger --radius, or leave it out"
+    )
+    assert hits.nothing_found(radius=None, where="label=cat").endswith(
+        "where label=cat; fix: give another --where, or leave it out"
+    )
+    assert hits.nothing_found(radius=0, where="label=cat") == (
+        "nothing found within radius 0 where label=cat; fix: give a larger --radius or another --where, or leave both out"
+    )
+    assert "the index is empty" in hits.nothing_found(radius=None, where=None)
 
 
 def test_sheet(filled):
