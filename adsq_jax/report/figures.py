@@ -10,20 +10,20 @@ from adsq_jax.errors import InputError
 from adsq_jax.report.measures import Measured
 
 _BLUE, _ORANGE, _GREY = "#0072b2", "#d55e00", "#6b7280"  # distinct with every kind of colour vision
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#8c564b", "#7f7f7f", "#bcbd22")
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#7b3294", "#56b4e9", "#8c6d31")
 _DASHES = ("-", "--", "-.", ":")
 _NOT_TERMS = {"phase", "step", "net", "images_per_second", "input_share", "grad_norm"}
 _LOG_FROM = 20  # counts up to a smaller number are clearer on a linear axis
 
 
-def _figure(*, size: tuple[float, float] = (7.0, 3.6), columns: int = 1) -> tuple[Any, list[Any]]:
-    """Return a figure and its axes, which stand side by side."""
+def _figure(*, height: float = 3.1) -> tuple[Any, Any]:
+    """Return a figure and its axes: each plot is a picture of its own, narrow enough to be read on a phone."""
     try:
         from matplotlib.figure import Figure  # an extra
     except ModuleNotFoundError as error:
         raise InputError("a report needs matplotlib; fix: pip install -e '.[report]'") from error
-    figure = Figure(figsize=size, dpi=110, layout="constrained")
-    return figure, list(figure.subplots(1, columns, squeeze=False)[0])
+    figure = Figure(figsize=(4.8, height), dpi=230, layout="constrained")
+    return figure, figure.subplots()
 
 
 def _png(figure: Any) -> bytes:
@@ -47,32 +47,36 @@ def _count_axis(axes: Any, name: Literal["x", "y"], *, highest: int) -> None:
     getattr(axes, f"{name}axis").set_major_formatter("{x:,.0f}")
 
 
-def losses(metrics: Sequence[dict[str, Any]]) -> bytes | None:
-    """Plot the loss terms by update, LabelNet's and each ImgNet's side by side; None if `metrics` has no such lines."""
+def losses(metrics: Sequence[dict[str, Any]]) -> dict[str, bytes]:
+    """Plot the loss terms by update, a plot each for "LabelNet", "ImgNet f" and "ImgNet g", if `metrics` has their lines."""
     curves: dict[str, dict[str, list[tuple[int, float]]]] = {}  # by network and term
     for line in metrics:
         if line.get("phase") in ("label_net", "img_net"):
             network = "LabelNet" if line["phase"] == "label_net" else f"ImgNet {line['net']}"
             for term in line.keys() - _NOT_TERMS:
                 curves.setdefault(network, {}).setdefault(term, []).append((line["step"], line[term]))
-    if not curves:
-        return None
-    terms = sorted({term for by_term in curves.values() for term in by_term} - {"loss"})
-    looks = {term: (_COLOURS[i % len(_COLOURS)], _DASHES[(i // len(_COLOURS)) % 4], 1.3) for i, term in enumerate(terms)}
+    terms = sorted({term for by_term in curves.values() for term in by_term} - {"loss"})  # with the same looks in every plot
+    looks = {term: (_COLOURS[i % len(_COLOURS)], _DASHES[(i + i // len(_COLOURS)) % 4], 1.5) for i, term in enumerate(terms)}
     looks["loss"] = ("#000000", "-", 2.4)
-    figure, all_axes = _figure(size=(4.6 * len(curves), 4.2), columns=len(curves))
     networks = sorted(curves, key=lambda network: (network != "LabelNet", network))
-    for axes, network in zip(all_axes, networks, strict=True):
-        for term, points in sorted(curves[network].items()):
-            colour, dashes, width = looks[term]
-            marker = "o" if len(points) == 1 else ""  # a line needs two points
-            axes.plot(*zip(*points, strict=True), dashes, marker=marker, color=colour, linewidth=width, label=term)
-        if all(value > 0 for points in curves[network].values() for _, value in points):
-            axes.set_yscale("log")
-        axes.locator_params("x", integer=True)
-        axes.set_title(network)
-        _style(axes, x="update", y="")
-        axes.legend(fontsize=7, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.16))
+    return {network: _loss_terms(curves[network], looks) for network in networks}
+
+
+def _loss_terms(curves: dict[str, list[tuple[int, float]]], looks: dict[str, tuple[str, str, float]]) -> bytes:
+    figure, axes = _figure(height=4.2)
+    for term in sorted(
+        curves, key=lambda term: (term != "loss", -curves[term][-1][1], term)
+    ):  # the legend is in the lines' order
+        colour, dashes, width = looks[term]
+        marker = "o" if len(curves[term]) == 1 else ""  # a line needs two points
+        axes.plot(
+            *zip(*curves[term], strict=True), dashes, marker=marker, color=colour, linewidth=width, label=term.replace("_", " ")
+        )
+    if all(value > 0 for points in curves.values() for _, value in points):
+        axes.set_yscale("log")
+    axes.locator_params("x", integer=True)
+    _style(axes, x="update", y="term times its weight")
+    figure.legend(frameon=False, ncols=2, loc="outside lower center", fontsize=9, handlelength=2.8)
     return _png(figure)
 
 
@@ -81,7 +85,7 @@ def validation(metrics: Sequence[dict[str, Any]]) -> bytes | None:
     points = [(line["step"], line["map"]) for line in metrics if line.get("phase") == "validation"]
     if not points:
         return None
-    figure, (axes,) = _figure()
+    figure, axes = _figure()
     axes.plot(*zip(*points, strict=True), "o-", color=_BLUE)
     _style(axes, x="update of the ImgNets", y="mAP")
     return _png(figure)
@@ -89,7 +93,7 @@ def validation(metrics: Sequence[dict[str, Any]]) -> bytes | None:
 
 def precision_recall(curve: dict[str, Any]) -> bytes:
     """Plot precision over recall, a point for each Hamming radius, from `precision_recall` of a result."""
-    figure, (axes,) = _figure()
+    figure, axes = _figure()
     recall, precision = curve["recall"], curve["precision"]
     axes.plot(recall, precision, "o-", markersize=3, color=_BLUE)
     for radius, marker in ((0, "s"), (2, "D")):
@@ -105,7 +109,7 @@ def precision_recall(curve: dict[str, Any]) -> bytes:
 def precision_at(by_rank: dict[str, float]) -> bytes:
     """Plot the precision of the first N, from `precision_at` of a result, whose ranks are text in any order."""
     points = sorted((int(rank), precision) for rank, precision in by_rank.items())
-    figure, (axes,) = _figure()
+    figure, axes = _figure()
     axes.plot(*zip(*points, strict=True), "o-", markersize=3, color=_BLUE)
     _count_axis(axes, "x", highest=points[-1][0])
     axes.set_ylim(0, 1.04)
@@ -115,7 +119,7 @@ def precision_at(by_rank: dict[str, float]) -> bytes:
 
 def distances(measured: Measured) -> bytes:
     """Plot how far similar and dissimilar pairs are apart, each as a fraction of its kind."""
-    figure, (axes,) = _figure()
+    figure, axes = _figure()
     x = np.arange(len(measured.similar))
     for pairs, shift, colour, name, hatch in (
         (measured.similar, -0.2, _BLUE, "similar", ""),
@@ -130,7 +134,7 @@ def distances(measured: Measured) -> bytes:
 
 def bit_balance(measured: Measured) -> bytes:
     """Plot the fraction of +1 of each bit; a half is best."""
-    figure, (axes,) = _figure()
+    figure, axes = _figure()
     axes.bar(np.arange(len(measured.ones)), measured.ones, color=_BLUE)
     axes.axhline(0.5, color=_GREY, linestyle="--")
     axes.set_ylim(0, 1)
@@ -141,21 +145,21 @@ def bit_balance(measured: Measured) -> bytes:
 
 def correlation(measured: Measured) -> bytes:
     """Plot the correlation between the bits; off the diagonal, 0 is best."""
-    figure, (axes,) = _figure(size=(7.0, 5.4))
+    figure, axes = _figure()
     image = axes.imshow(measured.correlation, cmap="PuOr", vmin=-1, vmax=1, interpolation="nearest")
-    axes.figure.colorbar(image, ax=axes)
+    axes.figure.colorbar(image, ax=axes, label="correlation")
     axes.locator_params(integer=True)
     axes.set(xlabel="bit", ylabel="bit")
     return _png(figure)
 
 
 def usage(measured: Measured) -> bytes:
-    """Plot how many images share each code, the most used code first."""
-    figure, (axes,) = _figure()
+    """Plot how many pictures share each code, the most used code first."""
+    figure, axes = _figure()
     axes.plot(np.arange(1, len(measured.usage) + 1), measured.usage, ".-", drawstyle="steps-mid", color=_BLUE)
     _count_axis(axes, "x", highest=len(measured.usage))
     _count_axis(axes, "y", highest=int(measured.usage[0]))
     if measured.usage[0] < _LOG_FROM:
         axes.set_ylim(0)
-    _style(axes, x="code, most used first", y="images")
+    _style(axes, x="code, most used first", y="pictures with this code")
     return _png(figure)

@@ -15,6 +15,7 @@ class Measured(NamedTuple):
     """The measures of one retrieval."""
 
     average_precision: np.ndarray  # of each query at the run's cutoff, ties averaged, float64[n_query]
+    chance: float  # their mean if the database were in random order
     similar: np.ndarray  # pairs of query and database that share a label, by distance, int64[bits + 1]
     dissimilar: np.ndarray  # the other pairs, int64[bits + 1]
     ones: np.ndarray  # fraction of +1 of each bit over the database, float64[bits]
@@ -22,6 +23,7 @@ class Measured(NamedTuple):
     usage: np.ndarray  # images of each code of the database, most first, int64[codes]
     nearest: np.ndarray  # rows of the nearest items of each query, int64[n_query, top or less]
     distances: np.ndarray  # of these items, in bits, int32[n_query, top or less]
+    tied: np.ndarray  # other items of the database at the same distance as each of these, int64[n_query, top or less]
 
 
 def measure(
@@ -43,8 +45,11 @@ def measure(
     )
     distances, nearest = retrieval.search(query, database, min(top, len(database)), bits=bits, devices=devices)
     ones, correlation = bit_statistics(database, bits=bits)
+    rank = None if cutoff == "all" else int(cutoff)
+    whole = (counts.sum(axis=1, keepdims=True), relevant.sum(axis=1, keepdims=True))  # as if all were at one distance
     return Measured(
-        average_precision=average_precision(counts, relevant, cutoff=None if cutoff == "all" else int(cutoff)),
+        average_precision=average_precision(counts, relevant, cutoff=rank),
+        chance=float(average_precision(*whole, cutoff=rank).mean()),
         similar=relevant.sum(axis=0),
         dissimilar=(counts - relevant).sum(axis=0),
         ones=ones,
@@ -52,6 +57,7 @@ def measure(
         usage=code_usage(database),
         nearest=nearest,
         distances=distances,
+        tied=np.take_along_axis(counts, distances, axis=1) - 1,
     )
 
 
@@ -78,16 +84,18 @@ def code_usage(packed: np.ndarray) -> np.ndarray:
     return np.sort(np.unique(whole, return_counts=True)[1])[::-1]
 
 
-def examples(labels: np.ndarray, *, count: int) -> np.ndarray:
-    """Return rows of up to `count` queries to show, drawn from a fixed seed: one of each class before a second of any.
+def examples(labels: np.ndarray, average_precision: np.ndarray, *, count: int) -> np.ndarray:
+    """Return rows of up to `count` queries to show, by class, and in each by descending average precision, int64[count].
 
-    Labels are class ids [n] or multi-hot [n, c], of which the first class counts.
+    They are drawn from a fixed seed: one of each class before a second of any. Labels are class ids [n] or multi-hot [n, c], of
+    which the first class counts; average precision is float64[n].
     """
     order = np.random.default_rng(0).permutation(len(labels)).tolist()
-    classes = (labels if labels.ndim == 1 else labels.argmax(axis=1)).tolist()
+    classes = labels if labels.ndim == 1 else labels.argmax(axis=1)
     drawn: Counter[int] = Counter()  # of each class, so far
     turn = {}  # of each query among those of its class
     for row in order:
         turn[row] = drawn[classes[row]]
         drawn[classes[row]] += 1
-    return np.array(sorted(order, key=turn.__getitem__)[:count], np.int64)
+    rows = np.array(sorted(order, key=turn.__getitem__)[:count], np.int64)
+    return rows[np.lexsort((rows, -average_precision[rows], classes[rows]))]

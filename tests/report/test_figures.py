@@ -13,6 +13,7 @@ from adsq_jax.report.measures import Measured
 
 MEASURED = Measured(
     average_precision=np.array([0.5]),
+    chance=0.1,
     similar=np.array([3, 1, 0]),
     dissimilar=np.array([0, 2, 6]),
     ones=np.array([0.25, 0.75]),
@@ -20,6 +21,7 @@ MEASURED = Measured(
     usage=np.array([5, 2]),
     nearest=np.zeros((1, 1), int),
     distances=np.zeros((1, 1), int),
+    tied=np.zeros((1, 1), int),
 )
 LINES = [
     {"phase": "label_net", "step": 10, "loss": 2.0, "likelihood": 1.5, "grad_norm": 9.0, "images_per_second": 100.0},
@@ -45,29 +47,43 @@ def opened(png):
 
 
 def test_losses(axes):
-    """Every term of every network by update, and nothing else; networks in order; a logarithm only where all are positive."""
-    assert opened(figures.losses(LINES)).width > 1000
-    assert [ax.get_title() for ax in axes] == ["LabelNet", "ImgNet f", "ImgNet g"]
-    drawn = {ax.get_title(): {line.get_label(): line.get_xydata().tolist() for line in ax.lines} for ax in axes}
+    """A plot a network, f before g, with every term by update and nothing else; a logarithm only where all are positive."""
+    plots = figures.losses([*LINES[3:], *LINES[:3]])
+    assert list(plots) == ["LabelNet", "ImgNet f", "ImgNet g"]
+    for png in plots.values():
+        opened(png)
+    drawn = {
+        name: {line.get_label(): line.get_xydata().tolist() for line in ax.lines} for name, ax in zip(plots, axes, strict=True)
+    }
     assert drawn == {
         "LabelNet": {"loss": [[10, 2], [20, 1]], "likelihood": [[10, 1.5], [20, 0.5]]},
         "ImgNet f": {"loss": [[10, 3]], "guidance": [[10, 0]]},
         "ImgNet g": {"loss": [[10, 4]], "guidance": [[10, 0.5]]},
     }
-    assert {ax.get_title(): ax.get_yscale() for ax in axes} == {"LabelNet": "log", "ImgNet f": "linear", "ImgNet g": "log"}
+    assert [ax.get_yscale() for ax in axes] == ["log", "linear", "log"]
 
 
-def test_one_network_alone(axes):
+def test_one_network_alone():
     """A method without LabelNet and twin has one plot of its terms."""
-    figures.losses([line for line in LINES if line.get("net") == "f"])
-    assert [ax.get_title() for ax in axes] == ["ImgNet f"]
+    assert list(figures.losses([line for line in LINES if line.get("net") == "f"])) == ["ImgNet f"]
+
+
+def test_plots_are_as_wide_as_a_phone_can_show(axes):
+    """Each plot is one panel with names for both axes, less than twice as wide as high, but for the scale of colours."""
+    pngs = [*figures.losses(LINES).values(), figures.validation(LINES)]
+    pngs += [figures.precision_recall({"recall": [0.5], "precision": [1.0]}), figures.precision_at({"1": 0.5})]
+    pngs += [draw(MEASURED) for draw in (figures.distances, figures.bit_balance, figures.usage, figures.correlation)]
+    sizes = [opened(png).size for png in pngs]
+    assert all(height < width < 2 * height for width, height in sizes)
+    panels = [ax for ax in axes if ax.get_label() != "<colorbar>"]
+    assert len(panels) == len(pngs)
+    assert all(ax.get_xlabel() and ax.get_ylabel() for ax in panels)
 
 
 def test_a_single_point_is_visible(axes):
     """A term that was logged once has a marker, since a line needs two points."""
     figures.losses(LINES[:3])
-    assert {ax.get_title(): {line.get_marker() for line in ax.lines} for ax in axes} == {"LabelNet": {""}, "ImgNet f": {"o"}}
-    assert {line.get_linestyle() for ax in axes for line in ax.lines} <= {"-", "--"}
+    assert [{line.get_marker() for line in ax.lines} for ax in axes] == [{""}, {"o"}]
 
 
 def test_terms_differ_from_the_loss(axes):
@@ -79,6 +95,27 @@ def test_terms_differ_from_the_loss(axes):
     assert [name for name, (colour, _) in looks.items() if colour == "#000000"] == ["loss"]
 
 
+def test_a_term_looks_the_same_in_every_plot(axes):
+    """Its colour and dashes don't depend on which other terms a network has; up to eight terms have colours of their own."""
+    names = (
+        "balance",
+        "difference",
+        "guidance",
+        "likelihood",
+        "quantization",
+        "regression",
+        "semantic_likelihood",
+        "similarity",
+    )
+    lines = [{"phase": "label_net", "step": 1, "loss": 9.0, **dict.fromkeys(names, 1.0)}]
+    lines.append({"phase": "img_net", "net": "f", "step": 1, "loss": 9.0, **dict.fromkeys(names[::3], 1.0)})
+    figures.losses(lines)
+    whole, some = ({line.get_label(): (line.get_color(), line.get_linestyle()) for line in ax.lines} for ax in axes)
+    assert some.items() <= whole.items()
+    assert len({colour for colour, _ in whole.values()}) == len(whole) == 9
+    assert "semantic likelihood" in whole
+
+
 def test_validation(axes):
     """mAP by update."""
     opened(figures.validation(LINES))
@@ -87,7 +124,7 @@ def test_validation(axes):
 
 def test_nothing_to_draw():
     """Without lines there are no plots of them."""
-    assert figures.losses(LINES[4:]) is None
+    assert figures.losses(LINES[4:]) == {}
     assert figures.validation(LINES[:4]) is None
 
 

@@ -13,6 +13,7 @@ import pytest
 from support import mock_data
 
 from adsq_jax import report, storage
+from adsq_jax.codes import pack
 from adsq_jax.errors import InputError
 from adsq_jax.report import inputs
 from adsq_jax.report import page as report_page
@@ -31,8 +32,9 @@ def run(colours, tmp_path):
 
 def rows(page):
     """Return the average precision of each query, and mark, name and distance of its hits, in the page's order."""
-    sections = re.findall(r"<h3>Average precision ([\d.]+)</h3>(.*?)(?=<h3>|<h2>|</body>)", page, flags=re.DOTALL)
-    hit = r'<figure class="(\w+)" title="([^"]*)">.*?<figcaption><div>(\d+) bits?</div>'
+    heading = r"<h3>\d+ of \d+ right, average precision ([\d.]+)</h3>"
+    sections = re.findall(rf"{heading}(.*?)(?=<h3>|<h2|</body>)", page, flags=re.DOTALL)
+    hit = r'<figure class="(\w+)" title="([^"]*)">.*?<figcaption><div>(\d+) bits?(?: =)?</div>'
     return [(float(value), re.findall(hit, text, flags=re.DOTALL)) for value, text in sections]
 
 
@@ -48,14 +50,14 @@ def test_a_report(run):
     assert path.read_bytes() == first
     names = {path.name for path in (run / "report").iterdir()}
     assert names == {
-        *("index.html", "loss.png", "precision_recall.png", "precision_at.png", "distances.png", "balance.png"),
-        *("correlation.png", "usage.png"),
+        *("index.html", "loss_label_net.png", "loss_f.png", "loss_g.png", "precision_recall.png", "precision_at.png"),
+        *("distances.png", "balance.png", "correlation.png", "usage.png"),
     }
     page = path.read_text()
-    for name in ("protocol", "queries / training set / database", "mAP@all sum (the result)"):
+    for name in ("protocol", "queries / training set / database", "mAP@all sum (the result)", "mAP@all by chance"):
         assert f"<tr><td>{name}</td><td>" in page
-    assert "held-out training images, and this run has none" in page
-    assert not re.findall(r"""(?:src|href)=["'](?!data:)""", page)
+    assert "held-out training pictures, and this run has none" in page
+    assert not re.findall(r"""src=["'](?!data:)""", page)
     shown = rows(page)
     queries = len(np.load(run / "codes" / "query_rows.npy"))
     assert len(shown) == 2 * min(10, queries)
@@ -68,6 +70,71 @@ def test_a_report(run):
     worst = [value for value, _ in shown[len(shown) // 2 :]]
     assert worst == sorted(worst)
     assert page.count("data:image/jpeg") == sum(1 + len(hits) for _, hits in shown)
+
+
+@pytest.fixture
+def without_plots(monkeypatch):
+    """Pages without plots, which take most of their time."""
+    monkeypatch.setattr(report_page, "_plots", lambda metrics, result, measured: {})
+
+
+@pytest.mark.usefixtures("without_plots")
+def test_what_a_report_says_first(run, monkeypatch):
+    """The data set, how many pictures share a code, the run's own date and folder, and mAP beside chance."""
+    monkeypatch.setattr(report_page.measures, "code_usage", lambda packed: np.array([7, 3, 1]))
+    changed(run, date="2001-02-03")
+    page = report.write(run).read_text()
+    assert "<h1>pictures: adsq, 12 bits</h1>" in page
+    assert page.index("3 codes for 11 pictures; the most used has 7.") < page.index("<table>")
+    assert "<td>date</td><td>2001-02-03</td>" in page
+    value = re.search(r"<td>mAP@all by chance</td><td>(0\.\d{4})</td>", page)[1]
+    ids = inputs.read_codes(run, query_net="sum").labels
+    share = np.mean(ids["query"][:, None] == ids["database"])
+    assert share < float(value) < share + 0.15  # in a small database the order matters
+    assert page.count("fg queries by f and database by g") == 1
+    assert f'<td>run</td><td><a href="..">{run}</a>' in page
+    assert f'<td>run</td><td><a href="{run.as_uri()}">{run}</a>' in report.write(run, out=run.parent / "page").read_text()
+
+
+@pytest.mark.usefixtures("without_plots")
+def test_the_contents_lead_to_the_sections(run):
+    """Each link leads to one heading of the page."""
+    page = report.write(run).read_text()
+    links = re.findall(r'<a href="#([^"]+)">', page)
+    assert links[-2:] == ["examples", "worst-queries"]
+    assert re.findall(r'<h2 id="([^"]+)">', page) == links
+
+
+@pytest.mark.usefixtures("without_plots")
+def test_ties_are_marked(run):
+    """A distance has = where others are as near, also such as aren't shown, and their number is told."""
+    codes = inputs.read_codes(run, query_net="sum")
+    signs = {part: np.ones((len(rows), 12), np.int8) for part, rows in codes.rows.items()}
+    signs["database"][1:3, :1] = -1
+    signs["database"][3:, :2] = -1
+    packed = {part: {"sum": pack(some)} for part, some in signs.items()}
+    codes_folder.write(run / "codes", packed, codes.labels, codes.rows, bits=12, split_sha256="0" * 64)
+    page = report.write(run).read_text()
+    lines = re.findall(r"<figcaption><div>(\d+ bits?(?: =)?)</div>", page)
+    queries = len(lines) // 10
+    assert queries > 0
+    assert lines == ["0 bits", "1 bit =", "1 bit =", *["2 bits ="] * 7] * queries
+    more = len(signs["database"]) - 10
+    assert page.count(f"<p>{more} more at the same distance as the last, 2 bits</p>") == queries
+
+
+@pytest.mark.usefixtures("without_plots")
+def test_an_earlier_report_is_replaced(run):
+    """Plots of an earlier version, and those that this run doesn't have, go; a result without a date is shown."""
+    content = json.loads((run / "result.json").read_text())
+    del content["date"]
+    (run / "result.json").write_text(json.dumps(content))
+    (run / "report").mkdir()
+    for name in ("loss.png", "validation.png", "index.html"):
+        (run / "report" / name).write_text("old")
+    page = report.write(run).read_text()
+    assert [path.name for path in (run / "report").iterdir()] == ["index.html"]
+    assert "<td>date</td><td>unknown</td>" in page
 
 
 def worst_marks(path):
@@ -161,7 +228,7 @@ def test_a_run_names_no_code_that_runs(run, tmp_path, monkeypatch):
         for part in (content, content.get("config", {})):
             part["method"] = "hostile.method"
         (run / name).write_text(json.dumps(content))
-    assert "<h1>hostile.method, 12 bits, own</h1>" in report.write(run).read_text()
+    assert "<h1>pictures: hostile.method, 12 bits</h1>" in report.write(run).read_text()
     assert "hostile" not in sys.modules
 
 
@@ -195,12 +262,6 @@ def test_refused(colours, tmp_path):
             main([f"--workdir={run}", *arguments])
         assert "\n" not in str(error.value)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
-
-
-@pytest.fixture
-def without_plots(monkeypatch):
-    """Pages without plots, which take most of their time."""
-    monkeypatch.setattr(report_page, "_plots", lambda metrics, result, measured: {})
 
 
 def rows_with_pictures(run, *flags):

@@ -20,7 +20,7 @@ def random_signs(*, queries, database, bits, few=False):
 @pytest.mark.parametrize("bits", [1, 12, 16])
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_measure(bits, multi_label):
-    """Pairs by distance, each query's average precision, and the nearest equal those of a loop over the pairs."""
+    """Pairs by distance, each query's average precision, and the nearest with their ties equal those of a loop."""
     query, database = random_signs(queries=6, database=40, bits=bits)
     random = np.random.default_rng(0)
     labels = {"query": random.integers(0, 3, 6), "database": random.integers(0, 3, 40)}
@@ -38,11 +38,30 @@ def test_measure(bits, multi_label):
         order = np.lexsort((np.arange(40), distance[row]))[:10]
         np.testing.assert_array_equal(measured.nearest[row], order)
         np.testing.assert_array_equal(measured.distances[row], distance[row][order])
+        np.testing.assert_array_equal(measured.tied[row], [(distance[row] == distance[row, item]).sum() - 1 for item in order])
         orders = []  # average precision, over orders of ties drawn at random
         for _ in range(2000 if relevant[row].any() else 0):
             hits = relevant[row][np.lexsort((random.random(40), distance[row]))]
             orders.append((np.cumsum(hits) / np.arange(1, 41))[hits].mean())
         np.testing.assert_allclose(measured.average_precision[row], np.mean(orders or [0]), atol=0.015)
+
+
+@pytest.mark.parametrize("cutoff", ["all", "7"])
+def test_chance(cutoff):
+    """It is the mAP of the database in random order, whatever the codes are."""
+    query, database = random_signs(queries=8, database=40, bits=12)
+    random = np.random.default_rng(1)
+    labels = {"query": np.arange(8) % 4, "database": random.integers(0, 3, 40)}  # nothing is relevant to class 3
+    measured = measures.measure(
+        codes.pack(query), codes.pack(database), labels=labels, bits=12, cutoff=cutoff, top=10, devices=ShardedDatabase()
+    )
+    limit, values = 40 if cutoff == "all" else int(cutoff), []
+    for _ in range(4000):
+        hits = (labels["query"][:, None] == labels["database"][random.permutation(40)])[:, :limit]
+        best = np.minimum(limit, (labels["query"][:, None] == labels["database"]).sum(axis=1))
+        precision = np.cumsum(hits, axis=1) / np.arange(1, limit + 1)
+        values.append(((precision * hits).sum(axis=1) / np.maximum(best, 1)).mean())
+    assert measured.chance == pytest.approx(np.mean(values), abs=0.005)
 
 
 @pytest.mark.parametrize("few", [False, True])
@@ -68,8 +87,10 @@ def test_code_usage():
 
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_examples(multi_label):
-    """One query of each class before a second of any; all queries if there are fewer than asked for."""
-    labels = np.repeat(np.arange(4), [50, 1, 5, 44])
+    """One query of each class before a second of any, by class and the best first; all if there are fewer than asked for."""
+    random = np.random.default_rng(0)
+    labels, scores = random.permutation(np.repeat(np.arange(4), [50, 1, 5, 44])), random.random(100)
     given = np.eye(4, dtype=np.uint8)[labels] if multi_label else labels
-    assert sorted(labels[measures.examples(given, count=4)]) == [0, 1, 2, 3]
-    assert sorted(measures.examples(given, count=1000).tolist()) == list(range(100))
+    assert labels[measures.examples(given, scores, count=4)].tolist() == [0, 1, 2, 3]
+    rows = measures.examples(given, scores, count=1000).tolist()
+    assert rows == sorted(range(100), key=lambda row: (labels[row], -scores[row]))
