@@ -23,6 +23,7 @@ def main(arguments: Sequence[str]) -> None:
     given = flags.parse()
     if not given.index:
         raise InputError("expected --index=INDEX, made by adsq_jax.encode")
+    print(f"starting: opens {given.index} and its model", file=sys.stderr, flush=True)
     compiled_programs.keep()
     try:
         demo.serve(
