@@ -157,7 +157,7 @@ def test_only_pictures_below_known_folders_are_opened(example, tmp_path, monkeyp
     monkeypatch.setattr(storage, "_client", lambda scheme: pytest.fail("a store was asked"))
     shown = []
 
-    def look(finder, listener, *, location):
+    def look(finder, listener, *, location, heading):
         shown.append([name for name in names if finder.thumbnail(name) is not None])
         assert len(finder.hits(np.zeros((1, 2), np.uint8), k=3, radius=12, where="")[0]) == 3
         if secret not in shown[-1]:
@@ -168,7 +168,9 @@ def test_only_pictures_below_known_folders_are_opened(example, tmp_path, monkeyp
     for flags in ([], [f"--pictures={folder}"], [f"--pictures={folder}", f"--pictures={tmp_path}"]):
         main([f"--index={tmp_path}/index", "--port=0", *flags])
     assert shown == [[], [inside], [secret, inside]]
-    assert capsys.readouterr().err.startswith(f"no pictures are shown: {tmp_path}/index doesn't say which folders")
+    starting, hint, *_ = capsys.readouterr().err.splitlines()
+    assert starting == f"starting: opens {tmp_path}/index and its model"
+    assert hint.startswith(f"no pictures are shown: {tmp_path}/index doesn't say which folders")
     with index.open_index(tmp_path / "index") as opened:
         index.roots.record(opened, f"{folder}/")
     main([f"--index={tmp_path}/index", "--port=0"])
@@ -207,11 +209,17 @@ def test_thumbnails_are_kept_within_bounds(example, monkeypatch):
 
 
 def test_the_lines_below_a_hit():
-    """Rank, marked where it is shared, bits, cosine if there is one; more pictures at the last distance are told above."""
+    """Rank, marked where it is shared, bits, cosine if there is one; more pictures at the last distance are told above.
+
+    Hits that share a rank have a line on how many they are; one whose ties aren't shown has none.
+    """
     some = [Hit(1, 0, "/x/a.png", ("cat",), 1.0), Hit(2, 3, "/x/b.png", (), None, 4)]
     shown = page.hits(some, seconds=0.1, count=9, thumbnail=lambda name: None)
-    assert [hit["lines"] for hit in shown["hits"]] == [["1 · 0 bits · cosine 1.00", "cat", "a.png"], ["2= · 3 bits", "b.png"]]
+    assert [hit["lines"] for hit in shown["hits"]] == [["1 · 0 bits", "cosine 1.00", "cat", "a.png"], ["2= · 3 bits", "b.png"]]
     assert shown["line"].endswith("found in 100.0 ms. 4 more at the same distance as the last, 3 bits.")
+    assert [hit["tie"] for hit in shown["hits"]] == ["", ""]
+    both = page.hits([*some, some[1]], seconds=0.1, count=9, thumbnail=lambda name: None)["hits"]
+    assert [hit["tie"] for hit in both] == ["", *["2 at the same distance, in no order"] * 2]
 
 
 class OneCode:
@@ -237,6 +245,21 @@ def test_labels_are_shown_within_bounds(tmp_path):
             assert shown["long"] == "x" * 500 + "…"
             assert shown["many"].startswith("y" * 9 + ", ")
             assert all(text.endswith("…") and len(text) < 510 for name, text in shown.items() if name != "few")
+
+
+def test_labels_to_filter_by_are_the_most_frequent(tmp_path, monkeypatch):
+    """They are bounded in number and length; each has a filter that selects it, whatever it is named, or it is left out."""
+    with index.create(str(tmp_path / "index"), Manifest(8, "")) as opened:
+        labels = ['odd "name"', "or", "cat", "x" * 101, """both ' and " """, ""]
+        opened.add([Item(str(n), tuple(labels[: 6 - n])) for n in range(6)], np.zeros((6, 1), np.uint8))
+        finder = Finder(opened, opened, OneCode(), decode=decode, read=read)
+        assert finder.labels(20) == labels[:3]
+        assert finder.labels(2) == labels[:2]
+        for filters in page.start({}, labels[:3], bits=8, heading="")["labels"]:
+            hits, _, _ = finder.hits(np.zeros((1, 1), np.uint8), k=6, radius=8, where=filters["where"])
+            assert {hit.id for hit in hits} == set(map(str, range(6 - labels.index(filters["label"]))))
+        monkeypatch.setattr(demo_finder, "_MAX_IDS", 0)  # of items, whose order isn't known
+        assert finder.labels(20) == []
 
 
 def test_threads_share_an_index_that_changes(tmp_path):
@@ -294,6 +317,10 @@ def start(location, folder, *arguments):
     return process, (match[1], int(match[2]))
 
 
+def starting(example):
+    return f"starting: opens {example.index} and its model"
+
+
 @pytest.fixture(scope="module")
 def served(example, tmp_path_factory):
     """The address of a demo, its process, and the folder of its temporary files."""
@@ -302,7 +329,7 @@ def served(example, tmp_path_factory):
     with process:
         yield Served(address, process, folder)
         process.terminate()
-        assert process.communicate(timeout=60) == ("", "stopped\n")  # whatever was sent, nothing else was printed
+        assert process.communicate(timeout=60) == ("", f"{starting(example)}\nstopped\n")  # nothing else, whatever was sent
 
 
 class Served(NamedTuple):
@@ -356,6 +383,21 @@ def test_it_listens_on_loopback_and_loads_nothing_from_elsewhere(served):
     assert [words[1] for words in listening if words[1].endswith(f":{port:04X}") and words[3] == "0A"] == [
         f"0100007F:{port:04X}"
     ]
+
+
+def test_the_heading_says_what_is_searched(served, example):
+    """It names the index's folder, its pictures, the bits and the model with the run that it came from."""
+    run = Path(example_manifest(example).model).name
+    heading = json.loads(answer(served, "GET", "/start")[1])["heading"]
+    assert heading == f"index · 36 pictures · 12-bit codes · small_cnn trained by adsq in {run}"
+
+
+def test_an_error_names_the_filter(served):
+    """The answer says that an error is about the filter, so that the page shows it there; of others it says nothing."""
+    given = {"code": "0000", "k": 5, "radius": 12}
+    for where, k, about in (("label=", 5, "where"), ("(" * 60, 5, "where"), ("label=x", 0, None)):
+        body = json.dumps({**given, "k": k, "where": where})
+        assert json.loads(answer(served, "POST", "/search", body=body)[1]).get("field") == about
 
 
 def test_other_hosts_and_origins_are_refused(served):
@@ -503,6 +545,7 @@ def test_a_signal_ends_it(example, tmp_path, number, status):
     assert process.returncode == status
     assert out == ""
     assert err.splitlines() == [
+        starting(example),
         f"anyone who can reach port {address[1]} of this machine sees the pictures of the index",
         "stopped",
     ]
@@ -579,6 +622,12 @@ def status(browser):
     return browser.find_elements("css selector", ".status-line")[-1].text
 
 
+def error(browser, place):
+    """Return the error that is shown at a place; no other one is shown."""
+    shown = {line.get_attribute("id"): line.text for line in browser.find_elements("css selector", ".error") if line.text}
+    return shown.get(f"{place}-error", "") if len(shown) == 1 else ""
+
+
 def pick(browser, path):
     """Pick one of the samples as the query."""
     buttons = browser.find_elements("css selector", ".strip button")
@@ -620,8 +669,11 @@ def test_a_picture_that_is_picked_finds_itself(opened, example):
     put(opened, "where", "label=blue")
     wait(opened, lambda: {text.split("\n")[1] for text in pictures(opened, ".grid").values()} == {"blue"})
     put(opened, "where", "label=")
-    wait(opened, lambda: "can't be read at its end: expected label=NAME" in status(opened))
-    assert not pictures(opened, ".grid")
+    wait(opened, lambda: "can't be read at its end: expected label=NAME" in error(opened, "where"))
+    assert pictures(opened, ".grid")  # what was found before
+    put(opened, "where", "label=nothing")
+    wait(opened, lambda: status(opened) == "None of 36 pictures is within the radius and passes the filter.")
+    assert not [line.text for line in opened.find_elements("css selector", ".error") if line.text]
 
 
 @pytest.mark.system
@@ -638,8 +690,9 @@ def test_a_picture_is_given(opened, example, tmp_path):
     }.items():
         large.write_bytes(content)
         give(opened, large)
-        wait(opened, lambda message=message: message in status(opened))
-        assert not pictures(opened, ".grid")
+        wait(opened, lambda message=message: message in error(opened, "drop"))
+        assert pictures(opened, ".grid")  # those of the picture before
+        assert opened.find_element("css selector", ".query span").text == "mine.png"
     padded = example.paths[7].read_bytes()
     large.write_bytes(padded + bytes(page.MAX_BYTES - len(padded)))
     give(opened, large)
@@ -674,7 +727,68 @@ def test_hits_can_be_picked_and_deleted_ones_show_their_path(opened, example):
     wait(opened, lambda: opened.find_element("css selector", ".query span").text == example.paths[9].name)
     buttons = {button.get_attribute("data-id"): button for button in opened.find_elements("css selector", ".grid button")}
     buttons[deleted].click()
-    wait(opened, lambda: f"{deleted} isn't there; fix: give the path of a picture" in status(opened))
+    wait(opened, lambda: f"{deleted} isn't there; fix: give the path of a picture" in error(opened, "other"))
+
+
+@pytest.mark.system
+def test_labels_are_chosen_by_clicks(opened):
+    """In a browser: pictures have any of the chosen labels and pass the filter, too; a second click lets a label go."""
+    pick(opened, next(iter(pictures(opened, ".strip"))))
+    put(opened, "k", "100")
+    wait(opened, lambda: len(pictures(opened, ".grid")) == 36)
+    chips = {chip.text: chip for chip in opened.find_elements("css selector", ".chips button")}
+
+    def shown():
+        return {text.split("\n")[-2] for text in pictures(opened, ".grid").values()}
+
+    every = shown()
+    assert chips.keys() == every
+    chips[SCRIPT].click()
+    wait(opened, lambda: shown() == {SCRIPT})
+    chips["blue"].click()
+    wait(opened, lambda: shown() == {SCRIPT, "blue"})
+    put(opened, "where", "label!=blue")
+    wait(opened, lambda: shown() == {SCRIPT})
+    for label in (SCRIPT, "blue"):
+        chips[label].click()
+    put(opened, "where", " ")
+    wait(opened, lambda: shown() == every)
+
+
+@pytest.mark.system
+def test_ties_are_grouped(opened):
+    """In a browser: hits at one distance are in one group that counts them, and each hit is shown once."""
+    pick(opened, next(iter(pictures(opened, ".strip"))))
+    put(opened, "k", "100")
+    wait(opened, lambda: len(pictures(opened, ".grid")) == 36)
+
+    def rank_in(text):  # of a hit, which begins with its path if its picture is gone
+        return re.search(r"^(\d+=?) · ", text, re.MULTILINE)[1]
+
+    ranks = list(map(rank_in, pictures(opened, ".grid").values()))
+    groups = opened.find_elements("css selector", ".ties")
+    assert len(groups) == len({rank for rank in ranks if rank.endswith("=")}) > 0
+    for group in groups:
+        hits = [rank_in(button.text) for button in group.find_elements("css selector", "button")]
+        assert hits == [hits[0]] * ranks.count(hits[0])
+        assert group.find_element("css selector", "p").text == f"{len(hits)} at the same distance, in no order"
+
+
+@pytest.mark.system
+def test_hits_are_seen_on_a_phone_without_scrolling(opened):
+    """In a browser: on a phone the query and the first hits are on the first screen, and the settings are folded."""
+    phone = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    try:
+        opened.refresh()
+        wait(opened, lambda: pictures(opened, ".strip"))
+        pick(opened, next(iter(pictures(opened, ".strip"))))
+        bottom = "return document.querySelector(arguments[0]).getBoundingClientRect().bottom"
+        assert 0 < opened.execute_script(bottom, ".query img") < opened.execute_script(bottom, ".grid img") < 700
+        assert opened.execute_script("return [scrollY, document.querySelector('details').open]") == [0, False]
+        assert opened.execute_script("return document.documentElement.scrollWidth") == 390
+    finally:
+        opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 @pytest.mark.system

@@ -4,6 +4,7 @@ import itertools
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -18,8 +19,9 @@ from adsq_jax.inference.hits import Hit
 from adsq_jax.inference.model import Model
 
 _LONGER = 320  # pixels of its longer side, at most
-_MAX_IDS = 100_000  # ids that samples are drawn from
+_MAX_IDS = 100_000  # ids that samples are drawn from, and items whose labels are counted
 _MAX_KEPT = 32 * 2**20  # characters of thumbnails that are kept, since many visitors see the same
+_MAX_LABEL = 100  # characters of a label to filter by: twenty of them make a filter that is short enough
 _MAX_LABELS = 500  # characters of a hit's labels: an item may have any number of them
 _SECONDS_KEPT = 60.0  # that a picture which was deleted or replaced is still shown
 
@@ -124,6 +126,19 @@ class Finder:
         drawn = random.Random(0).sample(ids, min(len(ids), 3 * count))  # some files may be gone
         shown = ((name, self.thumbnail(name)) for name in drawn)
         return dict(itertools.islice(((name, source) for name, source in shown if source is not None), count))
+
+    def labels(self, count: int) -> list[str]:
+        """Return up to `count` labels, the most frequent first, that a filter can be written for."""
+        opened, lock = self._plain
+        counts, left = Counter[str](), _MAX_IDS
+        with lock:
+            for batch in opened.scan():
+                counts.update(label for item in batch.items[:left] for label in item.labels if len(label) <= _MAX_LABEL)
+                left -= len(batch.items)
+                if left <= 0:
+                    break
+        ordered = sorted(counts, key=lambda label: (-counts[label], label))
+        return [label for label in ordered if index.filters.of_label(label)][:count]
 
     def thumbnail(self, name: str) -> str | None:
         """Return a picture of the index for `src`; None if it can't be shown."""

@@ -13,7 +13,7 @@ async function ask(path, options) {
   } catch {
     throw new Error("the demo gave no answer; fix: try again, or reload the page");
   }
-  if (!response.ok) throw new Error(answer.error);
+  if (!response.ok) throw Object.assign(new Error(answer.error), {field: answer.field});
   return answer;
 }
 
@@ -25,13 +25,25 @@ function make(tag, properties, ...children) {
   return element;
 }
 
-function showHits(line, hits, isBad) {
+function showHits(line, hits) {
   one(".status-line").textContent = line;
-  one(".status-line").classList.toggle("bad", isBad);
-  one(".grid").replaceChildren(...hits.map(picture));
+  const groups = []; // of hits with the same rank
+  for (const hit of hits) {
+    if (hit.rank === groups.at(-1)?.[0].rank) groups.at(-1).push(hit);
+    else groups.push([hit]);
+  }
+  one(".grid").replaceChildren(...groups.map(group => group.length > 1 ? ties(group) : picture(group[0])));
 }
 
-const showError = error => showHits(error.message, [], true);
+const ties = group => make("div", {className: "ties"}, make("p", {textContent: group[0].tie}),
+  make("div", {className: "tiles"}, ...group.map(picture)));
+
+// Each error stands beside what it is about, one at a time; what was found before stays.
+function showError({message, field}) {
+  for (const line of document.querySelectorAll(".error")) line.textContent = "";
+  one(`#${field || "other"}-error`).textContent = message;
+  if (field === "where") one("details").open = true;
+}
 
 function picture({id, image, lines}) {
   const shown = image ? make("img", {alt: "", src: image}) : make("span", {className: "gone", textContent: `can't be shown:\n${id}`});
@@ -43,9 +55,9 @@ function picture({id, image, lines}) {
 }
 
 function showQuery(query) {
-  code = query ? query.code : null;
-  one(".query").hidden = !query;
-  if (!query) return;
+  code = query.code;
+  one(".query").hidden = false;
+  one(".query p").textContent = `the query's code: ${query.bits.length} bits`;
   one(".query img").src = query.image;
   Object.assign(one(".query span"), {textContent: query.name, title: query.id});
   one(".bits").replaceChildren(...[...query.bits].map(bit => make("i", {className: bit === "1" ? "on" : ""})));
@@ -63,24 +75,38 @@ async function newest(work) {
   }
   if (number !== latest) return;
   one(".found").setAttribute("aria-busy", "false");
+  showError({message: ""});
   change();
 }
 
 const findLike = getQuery => newest(async () => {
-  let query;
-  try {
-    query = await getQuery();
-  } catch (error) {
-    return () => { showQuery(null); showError(error); };
-  }
-  const showFound = await search(query.code).catch(error => () => showError(error));
-  return () => { showQuery(query); showFound(); };
+  const query = await getQuery();
+  // without hits, since those on the page are another query's
+  const showFound = await search(query.code).catch(error => () => { showHits("", []); showError(error); });
+  return () => { showQuery(query); showFound(); scrollTo(0, 0); };
 });
+
+// Pictures must have one of the labels that are chosen, and pass the filter that is written.
+function filter() {
+  const labels = [...document.querySelectorAll(".chips [aria-pressed=true]")].map(chip => chip.dataset.where).join(" or ");
+  const parts = [labels, one("#where input").value].filter(part => part.trim());
+  return parts.length > 1 ? parts.map(part => `(${part})`).join(" and ") : parts.join();
+}
+
+function chip({label, where}) {
+  const button = make("button", {type: "button", textContent: label, title: label, ariaPressed: "false"});
+  button.dataset.where = where;
+  button.addEventListener("click", () => {
+    button.ariaPressed = String(button.ariaPressed !== "true");
+    searchAgain();
+  });
+  return button;
+}
 
 async function search(code) {
   if (code === null) return () => {};
-  const {line, hits} = await post("search", {code, k: limits.k(), radius: limits.radius(), where: one("#where input").value});
-  return () => showHits(line, hits, false);
+  const {line, hits} = await post("search", {code, k: limits.k(), radius: limits.radius(), where: filter()});
+  return () => showHits(line, hits);
 }
 
 const searchAgain = () => newest(() => search(code));
@@ -93,8 +119,12 @@ function searchSoon() {
 function give(file) {
   if (!file) return;
   findLike(async () => {
-    if (file.size > limits.bytes) throw new Error(`${file.name} has more than ${limits.bytes >> 20} MiB; fix: make it smaller`);
-    return ask(`upload?name=${encodeURIComponent(file.name)}`, {method: "POST", body: file});
+    try {
+      if (file.size > limits.bytes) throw new Error(`${file.name} has more than ${limits.bytes >> 20} MiB; fix: make it smaller`);
+      return await ask(`upload?name=${encodeURIComponent(file.name)}`, {method: "POST", body: file});
+    } catch (error) {
+      throw Object.assign(error, {field: "drop"});
+    }
   });
 }
 
@@ -120,7 +150,8 @@ function connect(id, low, high, value) {
 }
 
 async function start() {
-  const {bits, mostHits, mostBytes, samples} = await ask("start");
+  const {heading, bits, mostHits, mostBytes, samples, labels} = await ask("start");
+  document.title = one("h1").textContent = heading;
   limits.bytes = mostBytes;
   connect("k", 1, mostHits, 20);
   connect("radius", 0, bits, bits);
@@ -131,12 +162,10 @@ async function start() {
   // Anywhere on the page: the browser would leave it, and open what misses the box.
   document.addEventListener("dragover", event => event.preventDefault());
   document.addEventListener("drop", event => { event.preventDefault(); give(event.dataTransfer.files[0]); });
-  one("#samples").hidden = false;
-  if (samples.length) one(".strip").replaceChildren(...samples.map(picture));
-  else one("#samples p").textContent = "The index has no picture that can be shown.";
+  one(".chips").replaceChildren(...labels.map(chip));
+  one(".strip").replaceChildren(...samples.map(picture));
+  if (!samples.length) one("#samples").textContent = "The index has no picture that can be shown.";
 }
 
-newest(async () => {
-  await start();
-  return () => {};
-});
+one("details").open = !matchMedia("(max-width: 720px)").matches; // on a phone the hits come first
+start().catch(showError);

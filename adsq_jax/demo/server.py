@@ -19,7 +19,8 @@ from adsq_jax.demo.exchange import Exchange, Gone, field, text, whole
 from adsq_jax.demo.finder import Finder
 from adsq_jax.demo.limits import Lane, Refused, Room
 from adsq_jax.errors import InputError
-from adsq_jax.index import open_index
+from adsq_jax.index import open_index, own_model
+from adsq_jax.index.filters import FilterError
 from adsq_jax.inference import hits
 from adsq_jax.inference import pictures as picture_files
 
@@ -68,7 +69,8 @@ def serve(
             decode=lambda content, sides: worker.decode(content, shorter_sides=sides),
             read=lambda name: picture_files.read(name, places),
         )
-        _serve(finder, listener, location=plain.location)
+        run = str(workdir or ("" if own_model.is_in(plain) else plain.manifest.model))
+        _serve(finder, listener, location=plain.location, heading=page.heading(plain, model, run=run))
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -101,7 +103,7 @@ def _started_worker() -> Iterator[DecodingWorker]:
         yield worker
 
 
-def _serve(finder: Finder, listener: socket.socket, *, location: str) -> None:
+def _serve(finder: Finder, listener: socket.socket, *, location: str, heading: str) -> None:
     try:
         import uvicorn
 
@@ -116,7 +118,7 @@ def _serve(finder: Finder, listener: socket.socket, *, location: str) -> None:
     else:
         print(f"anyone who can reach port {port} of this machine sees the pictures of the index", file=sys.stderr)
         address = socket.gethostname()
-    with contextlib.closing(Application(finder, hosts=hosts)) as application:
+    with contextlib.closing(Application(finder, hosts=hosts, heading=heading)) as application:
         config = uvicorn.Config(
             application,
             http=BoundedProtocol,
@@ -136,16 +138,18 @@ def _serve(finder: Finder, listener: socket.socket, *, location: str) -> None:
 class Application:
     """The ASGI application. It keeps nothing of a visitor: the page itself holds the query and its code."""
 
-    def __init__(self, finder: Finder, *, hosts: set[str] | None):
+    def __init__(self, finder: Finder, *, hosts: set[str] | None, heading: str = ""):
         """Make what is the same for all visitors.
 
         Args:
           finder: answers the questions.
           hosts: the names by which requests may call this machine; None: any.
+          heading: says what is searched.
         """
         self._finder, self._hosts = finder, hosts
         self._pages = page.files()
-        start = page.start(finder.samples(page.SAMPLES), bits=finder.bits)
+        samples, labels = finder.samples(page.SAMPLES), finder.labels(page.LABELS)
+        start = page.start(samples, labels, bits=finder.bits, heading=heading)
         self._pages["/start"] = ("application/json", json.dumps(start).encode())
         self._questions: dict[str, tuple[Callable[..., Awaitable[None]], int]] = {
             "/upload": (self._upload, page.MAX_BYTES),
@@ -172,7 +176,8 @@ class Application:
         except Gone:
             exchange.abort()
         except InputError as error:
-            await exchange.send_json(400, {"error": str(error)})
+            about = {"field": "where"} if isinstance(error, FilterError) else {}  # the page shows it there
+            await exchange.send_json(400, {"error": str(error), **about})
         except Refused as refused:
             if exchange.began:
                 exchange.abort()  # a reader that is too slow

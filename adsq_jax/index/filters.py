@@ -16,6 +16,10 @@ MAX_SECONDS = 10.0  # that an engine looks for the items that a filter selects: 
 _EXPECTED = "expected label=NAME, label!=NAME, path=PATTERN or path!=PATTERN (* stands for any text), joined by and, or, not"
 
 
+class FilterError(InputError):
+    """A filter that can't be read, or that costs too much."""
+
+
 class Label(NamedTuple):
     """Items with a label."""
 
@@ -84,15 +88,15 @@ def parse(text: str) -> Filter:
       The filter.
 
     Raises:
-      InputError: the text isn't a filter, and the message shows where; or it has more than MAX_LENGTH characters, MAX_DEPTH
+      FilterError: the text isn't a filter, and the message shows where; or it has more than MAX_LENGTH characters, MAX_DEPTH
         levels, or MAX_STARS in a path.
 
     Source: this project.
     """
     if len(text) > MAX_LENGTH:
-        raise InputError(f"expected a filter of at most {MAX_LENGTH:,} characters, got {len(text):,}; fix: use a * in a path")
+        raise FilterError(f"expected a filter of at most {MAX_LENGTH:,} characters, got {len(text):,}; fix: use a * in a path")
     if not is_text(text):
-        raise InputError(f"the filter {text!r:.100} isn't UTF-8: {_EXPECTED}")
+        raise FilterError(f"the filter {text!r:.100} isn't UTF-8: {_EXPECTED}")
     parser = _Parser(text)
     parsed = parser.disjunction(0)
     if parser.kind is not None:
@@ -100,14 +104,20 @@ def parse(text: str) -> Filter:
     return parsed
 
 
-def too_slow() -> InputError:
+def of_label(name: str) -> str | None:
+    """Return the text of the filter for a label, as `parse` reads it; None for "" and for a label with both kinds of quotes."""
+    mark = "'" if '"' in name else '"'
+    return f"label={mark}{name}{mark}" if name and mark not in name else None
+
+
+def too_slow() -> FilterError:
     """Return the error for a filter that takes more than MAX_SECONDS."""
-    return InputError(f"the filter takes more than {MAX_SECONDS:g} seconds; fix: use fewer paths with stars, or labels")
+    return FilterError(f"the filter takes more than {MAX_SECONDS:g} seconds; fix: use fewer paths with stars, or labels")
 
 
-def no_filter(where: object) -> InputError:
+def no_filter(where: object) -> FilterError:
     """Return the error for what isn't a filter."""
-    return InputError(f"where={where!r:.100}: expected a filter, as index.parse makes it of text")
+    return FilterError(f"where={where!r:.100}: expected a filter, as index.parse makes it of text")
 
 
 def is_text(name: str) -> bool:
@@ -138,7 +148,7 @@ class _Parser:
         """Raise an error that shows where the text goes wrong."""
         rest = self._text[self._start :].strip()
         where = f"at {rest[:40]!r}" if rest else "at its end"
-        raise InputError(f"the filter {self._text[:100]!r} can't be read {where}: {_EXPECTED}")
+        raise FilterError(f"the filter {self._text[:100]!r} can't be read {where}: {_EXPECTED}")
 
     def _accept(self, kind: str, *values: str) -> bool:
         """Advance if the next token is one of these."""
@@ -167,7 +177,7 @@ class _Parser:
         if not self._accept("sign", "("):
             factor = self._term()
         elif depth == MAX_DEPTH:
-            raise InputError(f"the filter {self._text[:100]!r} has more than {MAX_DEPTH} levels; fix: use fewer parentheses")
+            raise FilterError(f"the filter {self._text[:100]!r} has more than {MAX_DEPTH} levels; fix: use fewer parentheses")
         else:
             factor = self.disjunction(depth + 1)
             if not self._accept("sign", ")"):
@@ -186,7 +196,7 @@ class _Parser:
             self.fail()
         term = kind(value)
         if isinstance(term, IdPattern) and len(term.parts) > MAX_STARS + 1:
-            raise InputError(f"the path {value[:100]!r} has more than {MAX_STARS} stars; fix: use fewer")
+            raise FilterError(f"the path {value[:100]!r} has more than {MAX_STARS} stars; fix: use fewer")
         self._advance()
         return Not(term) if negated else term
 

@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from adsq_jax.errors import InputError
 from adsq_jax.index import filters
 from adsq_jax.index.filters import Filter
 
@@ -36,7 +35,7 @@ class Translator:
         self._deadline = time.monotonic() + filters.MAX_SECONDS
 
     def translate(self, where: Filter) -> str:
-        """Return a filter as an expression; raise `InputError` for a path pattern that would take too long."""
+        """Return a filter as an expression; raise `FilterError` for a path pattern that would take too long."""
         match where:
             case filters.Label(name):
                 return f"array_contains(labels, {quote(name)})"
@@ -65,7 +64,7 @@ class Translator:
         candidates = id_starts_with(prefix)
         count = self._count(candidates)
         if count > self._max_compared:
-            raise InputError(
+            raise filters.FilterError(
                 f"path={path.pattern} is compared with {count:,} paths, expected at most {self._max_compared:,}; fix: write "
                 "more before its first *, or use label="
             )
@@ -76,7 +75,7 @@ class Translator:
             (matches if path.matches(name) else others).append(name)
         listed = min(matches, others, key=len)
         if len(listed) > self._max_listed:
-            raise InputError(
+            raise filters.FilterError(
                 f"path={path.pattern} selects {len(matches):,} items and leaves out {len(others):,}, expected one of them to "
                 f"be at most {self._max_listed:,}; fix: write more before its first *, or use label="
             )

@@ -511,6 +511,9 @@ def http_reader() -> Reader:
         def samples(self, count: int) -> dict[str, str]:
             return {}
 
+        def labels(self, count: int) -> list[str]:
+            return []
+
         def thumbnail(self, name: str) -> None:
             return None
 
