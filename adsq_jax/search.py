@@ -1,6 +1,7 @@
-"""Search an index for the pictures that are nearest to given ones.
+"""Search an index for the pictures that are nearest to given ones, once, or as a server for other programs.
 
 `python -m adsq_jax.search --index=INDEX --query=cat.jpg --k=20 --out=hits.html`
+`python -m adsq_jax.search --index=INDEX --serve`
 """
 
 import contextlib
@@ -18,12 +19,14 @@ import numpy as np
 from adsq_jax import command_line, storage
 from adsq_jax.data import gallery
 from adsq_jax.devices import compiled_programs
-from adsq_jax.errors import InputError
+from adsq_jax.errors import InputError, Stopped
 from adsq_jax.index import CodeIndex, Filter, Manifest, check_model, open_index, own_model, parse
 from adsq_jax.inference import hits, html_page, pictures
 from adsq_jax.inference.hits import Hit
 from adsq_jax.inference.model import ImageLike, Model
 from adsq_jax.run import output, workdir
+
+_HITS = 20  # of a query
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -31,7 +34,7 @@ def main(arguments: Sequence[str]) -> None:
     flags = command_line.Flags(arguments, description=__doc__)
     flags.text("index", "The index that adsq_jax.encode made: its folder, or its address on a Milvus server.")
     flags.texts("query", "A picture or a folder of pictures; may be given several times.")
-    flags.integer("k", "The largest number of hits per query.", default=20, low=1)
+    flags.integer("k", "The largest number of hits per query.", default=_HITS, low=1)
     flags.integer("radius", "The largest distance, in bits; any by default.", low=0)
     flags.integer(
         "rerank",
@@ -46,7 +49,15 @@ def main(arguments: Sequence[str]) -> None:
     flags.texts("pictures", "Show pictures below this folder, not below those that the index was filled from; may be repeated.")
     flags.boolean("remote_pictures", "Show pictures of object stores that the index names, with your credentials.")
     flags.boolean("json", "Print JSON instead of a table.")
+    flags.boolean("serve", "Answer searches of other programs over HTTP (POST /api/search, GET /api/info) until a signal.")
+    flags.text("host", "With --serve: the address to listen on, 127.0.0.1 by default; 0.0.0.0 lets other machines in.")
+    flags.integer("port", "With --serve: the port to listen on, 7860 by default; 0: any free one.", low=0, high=65_535)
     given = flags.parse()
+    if given.serve:
+        _serve(given)
+        return
+    if given.host is not None or given.port is not None:
+        raise InputError("--host and --port go with --serve; fix: add it, or leave them out")
     if not (given.index and given.query and all(given.query)):
         raise InputError("--index=INDEX and --query=PICTURE are both needed")
     if given.out is None and (given.pictures or given.remote_pictures):
@@ -76,11 +87,31 @@ def main(arguments: Sequence[str]) -> None:
         print("\n\n".join(hits.table(query, found) for query, found in zip(queries, results, strict=True)))
 
 
+def _serve(given: SimpleNamespace) -> None:
+    if not given.index:
+        raise InputError("expected --index=INDEX, made by adsq_jax.encode")
+    usual = {"k": _HITS, "rerank": hits.RERANK}
+    others = {name: value for name, value in vars(given).items() if name not in ("index", "workdir", "serve", "host", "port")}
+    odd = sorted(name for name, value in others.items() if value not in (usual.get(name), None, False, []))
+    if odd:
+        raise InputError(f"--serve answers what it is asked later, and --{odd[0]} is for a search now; fix: leave one out")
+    from adsq_jax import demo  # with what only a server needs
+
+    print(f"starting: opens {given.index} and its model", file=sys.stderr, flush=True)
+    compiled_programs.keep()
+    try:
+        place = {name: value for name, value in (("host", given.host), ("port", given.port)) if value is not None}
+        demo.serve(given.index, workdir=given.workdir, has_page=False, **place)
+    except Stopped:
+        print("stopped", file=sys.stderr)
+        command_line.hard_exit(0)
+
+
 def search(
     index: str | Path | CodeIndex,
     queries: ImageLike | Sequence[ImageLike] | np.ndarray,
     *,
-    k: int = 20,
+    k: int = _HITS,
     radius: int | None = None,
     rerank: int = hits.RERANK,
     where: str | Filter | None = None,

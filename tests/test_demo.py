@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.parse
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +23,7 @@ import pytest
 
 import adsq_jax
 from adsq_jax import index, storage
+from adsq_jax import search as adsq_search
 from adsq_jax.data import images
 from adsq_jax.demo import finder as demo_finder
 from adsq_jax.demo import page, server
@@ -157,7 +159,7 @@ def test_only_pictures_below_known_folders_are_opened(example, tmp_path, monkeyp
     monkeypatch.setattr(storage, "_client", lambda scheme: pytest.fail("a store was asked"))
     shown = []
 
-    def look(finder, listener, *, location, heading):
+    def look(finder, listener, **_):
         shown.append([name for name in names if finder.thumbnail(name) is not None])
         assert len(finder.hits(np.zeros((1, 2), np.uint8), k=3, radius=12, where="")[0]) == 3
         if secret not in shown[-1]:
@@ -295,14 +297,10 @@ def test_threads_share_an_index_that_changes(tmp_path):
     assert not wrong
 
 
-def command(*arguments):
-    return [sys.executable, "-m", "adsq_jax.demo", *arguments]
-
-
-def start(location, folder, *arguments):
+def start(location, folder, *arguments, does="shows", module="adsq_jax.demo"):
     """Start a demo on a free port; return its process and its address."""
     process = subprocess.Popen(
-        command(f"--index={location}", "--port=0", *arguments),
+        [sys.executable, "-m", module, f"--index={location}", "--port=0", *arguments],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -310,7 +308,7 @@ def start(location, folder, *arguments):
         env={**os.environ, "TMPDIR": str(folder)},
     )
     line = process.stdout.readline()
-    match = re.match(r"http://(.+):(\d+)/ shows .*; Ctrl-C ends it\n", line)
+    match = re.match(rf"http://(.+):(\d+)/ {does} .*; Ctrl-C ends it\n", line)
     if not match:
         process.kill()
     assert match, line + process.communicate()[1]
@@ -398,6 +396,73 @@ def test_an_error_names_the_filter(served):
     for where, k, about in (("label=", 5, "where"), ("(" * 60, 5, "where"), ("label=x", 0, None)):
         body = json.dumps({**given, "k": k, "where": where})
         assert json.loads(answer(served, "POST", "/search", body=body)[1]).get("field") == about
+
+
+JSON = {"Content-Type": "application/json; charset=utf-8"}
+
+
+def program(served, path, body, *, status=200, headers=None):
+    """Ask as a program does: with bytes of a picture, or with JSON."""
+    headers = headers if isinstance(body, bytes) else JSON
+    got, text, _ = answer(
+        served, "POST", path, body=body if isinstance(body, bytes) else json.dumps(body), headers=headers or {}
+    )
+    assert got == status, text
+    return json.loads(text) if status == 200 else json.loads(text)["error"]
+
+
+def test_a_program_searches(served, example):
+    """A picture, and an item by its id, find what `search.search` finds; the answer says how many items there are."""
+    path = str(example.paths[5])
+    for options in ({}, {"k": 3, "where": "label=green"}, {"radius": 2, "rerank": 0}):
+        expected = [hit._asdict() for hit in adsq_search.search(example.index, path, **options)[0]]
+        address = "/api/search?" + urllib.parse.urlencode(options)
+        for found in (
+            program(served, address, example.paths[5].read_bytes()),
+            program(served, "/api/search", {"id": path, **options}),
+        ):
+            assert [{**hit, "labels": tuple(hit["labels"])} for hit in found["hits"]] == expected
+            assert found["items"] == 36
+            assert 0 <= found["seconds"] < 60
+    info = json.loads(answer(served, "GET", "/api/info")[1])
+    assert (info["items"], info["bits"]) == (36, 12)
+
+
+def test_what_a_program_gives_is_checked(served, example):
+    """No picture, an id that isn't there, a file that the index doesn't hold, JSON that is none or too long: one line each."""
+    picture = example.paths[5].read_bytes()
+    for path, body, status, message in (
+        ("/api/search", b"<html>", 400, "the picture is not a complete picture"),
+        ("/api/search", b"", 400, "the picture is empty"),
+        ("/api/search", picture[:60], 400, "is not a complete picture"),
+        ("/api/search?k=0", picture, 400, "expected k to be a whole number"),
+        ("/api/search?where=label", picture, 400, "the filter 'label'"),
+        ("/api/search", {"id": "/etc/passwd"}, 400, "'/etc/passwd' isn't in the index"),
+        ("/api/search", {"id": ""}, 400, "'' isn't in the index"),
+        ("/api/search", {"id": str(example.paths[5]), "x": "y" * 2**16}, 413, "expected at most 65,536 bytes of JSON"),
+        ("/api/search", [], 400, "expected an object of JSON"),
+        ("/api/none", picture, 404, "fix: GET /api/info, or POST /api/search"),
+    ):
+        assert message in program(served, path, body, status=status)
+    assert answer(served, "GET", "/api/search")[0] == 405
+    assert answer(served, "POST", "/api/search", body=b"{", headers=JSON)[0] == 400
+    evil = {"Origin": "http://evil.example", "Content-Type": "text/plain"}
+    assert answer(served, "POST", "/api/search", body=picture, headers=evil)[0] == 403
+
+
+def test_a_server_of_the_api_alone(example, tmp_path):
+    """`search --serve` has no page and none of the page's questions, and ends by a signal; a taken port is one line."""
+    process, address = start(example.index, tmp_path, "--serve", does="answers searches of", module="adsq_jax.search")
+    served = Served(address, process, tmp_path)
+    with process:
+        assert len(program(served, "/api/search?k=7", example.paths[0].read_bytes())["hits"]) == 7
+        for method, path in (("GET", "/"), ("GET", "/start"), ("POST", "/select"), ("POST", "/upload"), ("GET", "/page.js")):
+            assert answer(served, method, path)[0] == 404
+        with pytest.raises(InputError, match=f"--port={address[1]} can't be listened on"):
+            adsq_search.main([f"--index={example.index}", "--serve", f"--port={address[1]}"])
+        process.terminate()
+        assert process.communicate(timeout=60) == ("", f"{starting(example)}\nstopped\n")
+        assert process.returncode == 0
 
 
 def test_other_hosts_and_origins_are_refused(served):

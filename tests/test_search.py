@@ -110,6 +110,8 @@ def test_bad_flags(filled, colours):
         ({"pictures": "."}, "go with --out=FILE"),
         ({"remote_pictures": "true"}, "go with --out=FILE"),
         ({"pictures": "/nowhere", "out": "hits.html"}, "--pictures=/nowhere isn't there"),
+        ({"serve": "true"}, "--serve answers what it is asked later, and --query is for a search now"),
+        ({"port": "1"}, "--host and --port go with --serve"),
     ]
     for changed, message in cases:
         assert_refused({"index": filled[2], "query": f"{colours[0]}/red/00.png", **changed}, message)

@@ -67,8 +67,18 @@ class Exchange:
 
     def parameter(self, name: str) -> str:
         """Return a parameter of the address; "" if it isn't there."""
-        given = urllib.parse.parse_qs(self._scope["query_string"].decode("latin-1"), errors="replace")
-        return given.get(name, [""])[0]
+        return self.parameters().get(name, "")
+
+    def parameters(self) -> dict[str, str]:
+        """Return the parameters of the address; of several with one name, the first."""
+        text = self._scope["query_string"].decode("latin-1")
+        given = urllib.parse.parse_qs(text, keep_blank_values=True, errors="replace")
+        return {name: values[0] for name, values in given.items()}
+
+    @property
+    def is_json(self) -> bool:
+        """Whether the body says that it is JSON."""
+        return self._header(b"content-type").partition(";")[0].strip().lower() == "application/json"
 
     async def read(self, length: int, *, transfer: Transfer) -> bytes:
         """Return the body, which must have the length that was stated.

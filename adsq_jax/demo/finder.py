@@ -67,13 +67,42 @@ class Finder:
         Raises:
           InputError: it isn't a picture, costs too much to decode, or has a size that the model can't take.
         """
+        pixels, shown = self._decoded(name, content, (self._model.resize, hits.SIDE))
+        return Query(name, _source(shown), self._encode(self._model.crop(pixels, name=name)))
+
+    def code(self, name: str, content: bytes) -> np.ndarray:
+        """Return a picture's code and features, as `Query.code`; raise as `query` does."""
+        (pixels,) = self._decoded(name, content, (self._model.resize,))
+        return self._encode(self._model.crop(pixels, name=name))
+
+    def stored_code(self, name: str) -> np.ndarray:
+        """Return the code and the features that the index holds of an item, as `Query.code`.
+
+        Raises:
+          InputError: it has no such item.
+        """
+        opened, lock = self._plain
+        with lock:
+            opened.refresh()
+            batch = opened.stored(ids=[name])
+        if not batch.items:
+            raise InputError(f"{name!r:.200} isn't in the index; fix: give the id of an item")
+        return np.concatenate([batch.codes, batch.features.view(np.uint8)], axis=1)
+
+    def count(self) -> int:
+        """Return the number of items."""
+        opened, lock = self._plain
+        with lock:
+            opened.refresh()
+            return opened.count()
+
+    def _decoded(self, name: str, content: bytes, sides: Sequence[int]) -> Sequence[np.ndarray]:
         try:
-            pixels, shown = self._decode(content, (self._model.resize, hits.SIDE))
+            return self._decode(content, sides)
         except BadImage as error:
             raise InputError(f"{name} {error}") from error
         except OSError as error:  # no process, for instance where memory lacks
             raise InputError(f"{name} can't be decoded now ({error.strerror}); fix: try again in a minute") from error
-        return Query(name, _source(shown), self._encode(self._model.crop(pixels, name=name)))
 
     def _encode(self, pixels: np.ndarray) -> np.ndarray:
         with self._encoding:
@@ -98,7 +127,9 @@ class Finder:
             raise InputError(f"{name} {error}") from error
         return self.query(name, content)
 
-    def hits(self, given: np.ndarray, *, k: int, radius: int, where: str) -> tuple[list[Hit], float, int]:
+    def hits(
+        self, given: np.ndarray, *, k: int, radius: int, where: str, rerank: int = hits.RERANK
+    ) -> tuple[list[Hit], float, int]:
         """Return the nearest pictures, the seconds of the search, and the number of items in the index.
 
         `given` is a query's code and features, as the page sends them back, uint8[1, m].
@@ -114,7 +145,7 @@ class Finder:
         with lock:
             opened.refresh()
             start = time.perf_counter()
-            (hits_of_query,) = hits.search_codes(opened, code, features, k=k, radius=radius, where=parsed, rerank=hits.RERANK)
+            (hits_of_query,) = hits.search_codes(opened, code, features, k=k, radius=radius, where=parsed, rerank=rerank)
             seconds, count = time.perf_counter() - start, opened.count()
         return [hit._replace(labels=_shortened(hit.labels)) for hit in hits_of_query], seconds, count
 

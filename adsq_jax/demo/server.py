@@ -1,4 +1,4 @@
-"""The server of the page, which refuses all else: other paths, hosts and origins, requests without an end or a bound."""
+"""The server of the page and of the API. It refuses all else: other paths, hosts and origins, requests without end or bound."""
 
 import contextlib
 import ipaddress
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from adsq_jax.data.decoding_worker import DecodingWorker
-from adsq_jax.demo import page
+from adsq_jax.demo import api, page
 from adsq_jax.demo.exchange import Exchange, Gone, field, text, whole
 from adsq_jax.demo.finder import Finder
 from adsq_jax.demo.limits import Lane, Refused, Room
@@ -27,7 +27,7 @@ from adsq_jax.inference import pictures as picture_files
 _MAX_JSON = 2**16  # bytes of a question: the longest filter or id, each character escaped
 _MAX_NAME = 255  # characters of a picture's name
 _ROOM = 64 * 2**20  # bytes of all pictures that come, and of all answers that go
-_BYTES_A_HIT = 2**16  # of an answer: a thumbnail of noise in base64, and a long id
+_BYTES_A_HIT = 2**16  # of an answer: a thumbnail of noise in base64, and a long id; without the thumbnail half of it
 
 
 def serve(
@@ -38,8 +38,9 @@ def serve(
     port: int = 7860,
     pictures: Sequence[str] = (),
     remote_pictures: bool = False,
+    has_page: bool = True,
 ) -> None:
-    """Serve a page on which to search an index of pictures, until a signal or KeyboardInterrupt ends it.
+    """Serve a page on which to search an index of pictures, and an API, until a signal or KeyboardInterrupt ends it.
 
     Args:
       index: the index: its folder, or its address on a Milvus server.
@@ -48,6 +49,7 @@ def serve(
       port: the port to listen on; 0: any free one. A line on the standard output says which.
       pictures: folders below which pictures may be shown; none: those that the index was filled from.
       remote_pictures: whether those may be in object stores, which this user's credentials open.
+      has_page: whether there is the page, and not the API alone (`POST /api/search` and `GET /api/info`: see README).
 
     Raises:
       InputError: there is no such index, its model isn't there, host or port can't be listened on, or uvicorn isn't installed.
@@ -60,7 +62,7 @@ def serve(
     ):
         model = hits.load_model(plain, workdir=workdir)
         places = picture_files.places(plain, folders=pictures, remote=remote_pictures)
-        if not places.folders:
+        if has_page and not places.folders:
             print(f"no pictures are shown: {places.hint}", file=sys.stderr)
         finder = Finder(
             plain,
@@ -70,7 +72,8 @@ def serve(
             read=lambda name: picture_files.read(name, places),
         )
         run = str(workdir or ("" if own_model.is_in(plain) else plain.manifest.model))
-        _serve(finder, listener, location=plain.location, heading=page.heading(plain, model, run=run))
+        heading = page.heading(plain, model, run=run)
+        _serve(finder, listener, location=plain.location, heading=heading, has_page=has_page)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -103,13 +106,13 @@ def _started_worker() -> Iterator[DecodingWorker]:
         yield worker
 
 
-def _serve(finder: Finder, listener: socket.socket, *, location: str, heading: str) -> None:
+def _serve(finder: Finder, listener: socket.socket, *, location: str, heading: str, has_page: bool) -> None:
     try:
         import uvicorn
 
         from adsq_jax.demo.connections import BoundedProtocol
     except ModuleNotFoundError as error:
-        raise InputError(f"the page needs uvicorn ({error.name} is missing); fix: pip install -e '.[demo]'") from error
+        raise InputError(f"this needs uvicorn ({error.name} is missing); fix: pip install -e '.[demo]'") from error
     address, port = listener.getsockname()[:2]
     hosts = None
     if ipaddress.ip_address(address).is_loopback:
@@ -118,7 +121,7 @@ def _serve(finder: Finder, listener: socket.socket, *, location: str, heading: s
     else:
         print(f"anyone who can reach port {port} of this machine sees the pictures of the index", file=sys.stderr)
         address = socket.gethostname()
-    with contextlib.closing(Application(finder, hosts=hosts, heading=heading)) as application:
+    with contextlib.closing(Application(finder, hosts=hosts, heading=heading, has_page=has_page)) as application:
         config = uvicorn.Config(
             application,
             http=BoundedProtocol,
@@ -131,35 +134,47 @@ def _serve(finder: Finder, listener: socket.socket, *, location: str, heading: s
             log_level="critical",  # the application reports its own defects, and nothing of what visitors send
             timeout_graceful_shutdown=1,
         )
-        print(f"http://{f'[{address}]' if ':' in address else address}:{port}/ shows {location}; Ctrl-C ends it", flush=True)
-        uvicorn.Server(config).run(sockets=[listener])
+        does = "shows" if has_page else "answers searches of"
+        line = f"http://{f'[{address}]' if ':' in address else address}:{port}/ {does} {location}; Ctrl-C ends it"
+
+        class Server(uvicorn.Server):
+            async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+                await super().startup(sockets)
+                print(line, flush=True)  # from here on a signal ends it in order
+
+        Server(config).run(sockets=[listener])
 
 
 class Application:
     """The ASGI application. It keeps nothing of a visitor: the page itself holds the query and its code."""
 
-    def __init__(self, finder: Finder, *, hosts: set[str] | None, heading: str = ""):
+    def __init__(self, finder: Finder, *, hosts: set[str] | None, heading: str = "", has_page: bool = True):
         """Make what is the same for all visitors.
 
         Args:
           finder: answers the questions.
           hosts: the names by which requests may call this machine; None: any.
           heading: says what is searched.
+          has_page: whether there is the page, and not the API alone.
         """
-        self._finder, self._hosts = finder, hosts
-        self._pages = page.files()
-        samples, labels = finder.samples(page.SAMPLES), finder.labels(page.LABELS)
-        start = page.start(samples, labels, bits=finder.bits, heading=heading)
-        self._pages["/start"] = ("application/json", json.dumps(start).encode())
-        self._questions: dict[str, tuple[Callable[..., Awaitable[None]], int]] = {
-            "/upload": (self._upload, page.MAX_BYTES),
-            "/select": (self._select, _MAX_JSON),
-            "/search": (self._search, _MAX_JSON),
-        }
+        self._finder, self._hosts, self._heading = finder, hosts, heading
+        self._pages = dict[str, tuple[str, bytes]]()
+        self._questions: dict[str, tuple[Callable[..., Awaitable[None]], int]] = {"/api/search": (self._find, page.MAX_BYTES)}
+        if has_page:
+            self._add_page()
         self._coming, self._going = Room(_ROOM), Room(_ROOM)
         # A filter, a picture that is hard to decode, or a hundred thumbnails keep others of their kind waiting alone.
         self._plain, self._filtered = Lane(threads=1), Lane(threads=1)
         self._encoding, self._drawing = Lane(threads=2), Lane(threads=2)
+
+    def _add_page(self) -> None:
+        finder = self._finder
+        samples, labels = finder.samples(page.SAMPLES), finder.labels(page.LABELS)
+        start = page.start(samples, labels, bits=finder.bits, heading=self._heading)
+        self._pages = {**page.files(), "/start": ("application/json", json.dumps(start).encode())}
+        self._questions["/upload"] = (self._upload, page.MAX_BYTES)
+        self._questions["/select"] = (self._select, _MAX_JSON)
+        self._questions["/search"] = (self._search, _MAX_JSON)
 
     def close(self) -> None:
         """Begin no more work."""
@@ -197,8 +212,12 @@ class Application:
             async with self._going.hold(len(content)) as transfer, transfer.moving():
                 await exchange.send(200, kind, content, transfer=transfer)
             return
+        if path == "/api/info" and method == "GET":
+            count = await exchange.run(self._plain, self._finder.count)
+            await exchange.send_json(200, {"index": self._heading, "items": count, "bits": self._finder.bits})
+            return
         if path not in self._questions:
-            raise Refused(404, "there is no such page")
+            raise Refused(404, "there is no such page; fix: GET /api/info, or POST /api/search")
         if method != "POST":
             raise Refused(405, f"{path} answers to POST alone")
         work, most = self._questions[path]
@@ -232,6 +251,25 @@ class Application:
             content = json.dumps(answer).encode()
             async with transfer.moving():
                 await exchange.send(200, "application/json", content, transfer=transfer)
+
+    async def _find(self, exchange: Exchange, length: int) -> None:
+        """Answer a program: a search by a picture, or by JSON that names an item."""
+        if exchange.is_json:
+            if length > _MAX_JSON:
+                raise Refused(413, f"expected at most {_MAX_JSON:,} bytes of JSON, got {length:,}")
+            name, options = api.about_item(await exchange.read_json(length))
+            code = await exchange.run(self._plain, self._finder.stored_code, name)
+        else:
+            options = api.about_picture(exchange.parameters())
+            async with self._coming.hold(length) as transfer:
+                async with transfer.moving():
+                    content = await exchange.read(length, transfer=transfer)
+                code = await exchange.run(self._encoding, self._finder.code, "the picture", content)
+        lane = self._filtered if options.where.strip() else self._plain
+        found, seconds, count = await exchange.run(lane, self._finder.hits, code, **options._asdict())
+        async with self._going.hold((len(found) + 1) * _BYTES_A_HIT // 2) as transfer, transfer.moving():
+            content = json.dumps(api.answer(found, seconds=seconds, count=count)).encode()
+            await exchange.send(200, "application/json", content, transfer=transfer)
 
 
 def _code(given: Any) -> np.ndarray:

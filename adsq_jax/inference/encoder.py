@@ -1,19 +1,17 @@
 """Encoding: images through an ImgNet in evaluation mode, in the order of their rows, none dropped and none twice."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
 
-from adsq_jax.data.preprocessing import Preprocessing
+from adsq_jax.data import pipeline
+from adsq_jax.data.pipeline import Preprocessing, ReadOptions
 from adsq_jax.data.sources import Source
 from adsq_jax.devices.data_parallel import LocalDevices
 from adsq_jax.inference.batches import map_batches, round_up
 from adsq_jax.models.img_net import ImgNet
-
-if TYPE_CHECKING:
-    from adsq_jax.data.pipeline import ReadOptions
 
 
 class Encoder:
@@ -27,7 +25,7 @@ class Encoder:
         local: LocalDevices,
         batch_size: int,
         preprocessing: Preprocessing,
-        read_options: "ReadOptions",
+        read_options: ReadOptions,
     ):
         """Compile a network for the images of a source.
 
@@ -74,8 +72,6 @@ class Encoder:
     def _outputs(
         self, function: Callable[..., jax.Array], variables: Any, rows: np.ndarray, *, seed: int | None, start: int
     ) -> Iterator[np.ndarray]:
-        from adsq_jax.data import pipeline  # grain takes a second to import, and a search needs none of it
-
         batches = pipeline.in_order(
             self._source,
             rows,
@@ -107,8 +103,6 @@ class HeadEncoder:
 
     def __call__(self, variables: Any, rows: np.ndarray) -> np.ndarray:
         """Return relaxed codes of some rows of the source, float32[n, bits]; arguments as in `Encoder`."""
-        from adsq_jax.data import pipeline  # as above
-
         starts = range(0, len(rows), self.batch_size)
         inputs = (pipeline.padded(self._lookup(rows[start : start + self.batch_size]), self.batch_size) for start in starts)
         outputs = _without_padding(map_batches(self._codes, variables, inputs, local=self._local), count=len(rows))
