@@ -79,6 +79,14 @@ def parse_argument(argument: str, **defaults: Any) -> dict[str, Any]:
     return values
 
 
+# What a run is done with, not what comes of it: these may change when it goes on.
+MAY_CHANGE = (
+    *("host_devices", "parallel", "eval.batch_size", "train.log_every"),
+    *("checkpoint.every_rounds", "checkpoint.every_steps", "checkpoint.keep"),
+    *("data.directory", "data.feature_cache", "data.keep_mib", "data.threads", "data.workers"),
+)
+
+
 def default(*, method: str = "adsq", several_labels: bool = False, allow_import: bool = True) -> ConfigDict:
     """Make the config with all keys at their defaults.
 

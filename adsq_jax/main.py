@@ -52,10 +52,12 @@ def main(arguments: Sequence[str]) -> None:
     limit = startup.limits_problem(_LEAST_ADDRESS_SPACE)
     if limit is not None:
         raise InputError(limit)
-    workdir.check(directory, json.loads(config.to_json()))
+    changed = workdir.check(directory, json.loads(config.to_json()), may_change=config_module.MAY_CHANGE)
     if storage.is_file(directory / "result.json"):
         print(f"The run in {directory} is finished.\n{_finished_table(directory / 'result.json')}")
         return
+    for line in changed:
+        print(f"changed since the run began: {line}", file=sys.stderr)
     host.split_into_devices(batch_size=config.train.batch_size, host_devices=config.host_devices)
     processes.connect(coordinator=given.coordinator, processes=given.processes, process=given.process)
     try:
@@ -80,8 +82,9 @@ def _machine_problem(error: Exception, directory: Path) -> InputError | None:
     """Return what the machine refused or lacks, as one line for the user; None for a defect."""
     if is_out_of_memory(error):
         return InputError(
-            f"training needs more memory than there is ({first_line(error)}); fix: lower --config.train.batch_size, "
-            f"--config.eval.batch_size or --config.data.image_size and give a new --workdir, or {remedy(error)}"
+            f"training needs more memory than there is ({first_line(error)}); fix: lower --config.train.batch_size or "
+            "--config.data.image_size, or set --config.model.dtype=bfloat16, in a new --workdir; if only measuring needs it, "
+            f"lower --config.eval.batch_size and repeat the command; or {remedy(error)}"
         )
     if isinstance(error, OSError) and is_system_error(error):
         place = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else directory
@@ -140,7 +143,9 @@ def train(config: ConfigDict, directory: Path, *, began: float | None = None) ->
     weights = setup.pretrained.report["sha256"] if setup.pretrained else ""
     processes.check_same(split=setup.data.split_sha256, pretrained_weights=weights)
     with contextlib.ExitStack() as claim:
-        processes.run_on_leader(lambda: claim.enter_context(workdir.claim(directory, content)))
+        processes.run_on_leader(
+            lambda: claim.enter_context(workdir.claim(directory, content, may_change=config_module.MAY_CHANGE))
+        )
         _check_shared(directory)
         claim.enter_context(library_log.writing(directory))
         return train_and_evaluate(setup, config, directory, began=began)
@@ -194,9 +199,11 @@ def train_and_evaluate(setup: TrainSetup, config: ConfigDict, directory: Path, *
     )
     trained = time.monotonic()
     processes.run_on_leader(folder.check)
+    model = setup.model(state, query_net=config.eval.query_net)
+    if processes.leads():
+        model.save(directory)  # before it is measured, which may need more memory or time than there is
     with command_line.stoppable(first=partial(_exit_if_one_of_several, directory)):  # nothing is left to save
         measures = measure(setup, state, directory)
-        model = setup.model(state, query_net=config.eval.query_net)
     result = {
         **measures,
         **environment.environment(),
@@ -211,7 +218,6 @@ def train_and_evaluate(setup: TrainSetup, config: ConfigDict, directory: Path, *
     }
     processes.run_on_leader(folder.check)
     if processes.leads():
-        model.save(directory)
         workdir.write_json(directory / "result.json", result)
     return result
 

@@ -13,11 +13,13 @@ import sys
 import termios
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 from support import mock_data
 
+import adsq_jax
 from adsq_jax import evaluate, main, storage
 from adsq_jax.errors import InputError
 
@@ -147,8 +149,11 @@ def test_killed_and_interrupted_it_goes_on_and_ends_the_same(colours, flags, tmp
     status, errors = stop(start(arguments), signal.SIGKILL, logged(8))
     assert status == -signal.SIGKILL
     assert "continuing from step" in errors
-    plain = run(arguments)
+    plain = run([*arguments, "--config.train.log_every=4", "--config.data.threads=1", "--config.checkpoint.keep=1"])
     assert "continuing from step" in plain
+    for line in ("train.log_every is 5 there and 4 here", "data.threads is 0 there and 1 here"):
+        assert f"changed since the run began: {line}\n" in plain
+    assert json.loads((folder / "config.json").read_text())["train"]["log_every"] == 4
     assert "\r" not in plain
     assert "images/s" in plain
     assert "left" in plain
@@ -187,6 +192,19 @@ def test_flags_of_several_processes(arguments, said, tmp_path):
     """What is missing or doesn't fit is one line, before anything is waited for or written."""
     assert said in refusal("--config=configs/digits.py", f"--workdir={tmp_path / 'run'}", *arguments)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_model_is_saved_before_it_is_measured(flags, tmp_path, monkeypatch):
+    """Where measuring needs more memory than there is, the run has its model; the same command then measures it."""
+    arguments = flags(tmp_path / "run", "--config.train.rounds=1")
+    with monkeypatch.context() as patch:
+        patch.setattr(main.evaluation, "evaluate", mock.Mock(side_effect=MemoryError("1 TiB")))
+        assert "lower --config.eval.batch_size and repeat the command" in refusal(*arguments)
+    model = adsq_jax.load(tmp_path / "run")
+    assert not (tmp_path / "run" / "result.json").exists()
+    main.main([*arguments, "--config.eval.batch_size=8"])
+    assert adsq_jax.load(tmp_path / "run").sha256 == model.sha256
+    assert (tmp_path / "run" / "result.json").exists()
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"protocol": 1}', "no JSON"])

@@ -10,6 +10,7 @@ import os
 import re
 import tempfile
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,15 +32,20 @@ _READ_HEADER = {  # of a .npy file, by its version; the third is for records, wh
 }
 
 
-def claim(directory: Path, config: dict[str, Any]) -> contextlib.ExitStack:
+def claim(directory: Path, config: dict[str, Any], *, may_change: Collection[str] = ()) -> contextlib.ExitStack:
     """Reserve a folder for one run until what is returned is closed; make it, and write `config.json` there.
 
     Object stores have no locks: there, two runs of the same config at the same time are not refused.
 
+    Args:
+      directory: the folder.
+      config: the run's config.
+      may_change: keys, with dots, that may have other values than in the folder's `config.json`, which then gets those of now.
+
     Raises:
       InputError: the folder has another config or other files, another process uses it, or it can't be written.
     """
-    check(directory, config)
+    check(directory, config, may_change=may_change)
     with contextlib.ExitStack() as locks:
         try:
             if not storage.is_remote(directory):
@@ -47,9 +53,9 @@ def claim(directory: Path, config: dict[str, Any]) -> contextlib.ExitStack:
                 # The folder's own lock stays if somebody removes `.lock`, which network disks need.
                 _lock(directory / ".lock", os.O_WRONLY | os.O_CREAT, locks)
                 _lock(directory, os.O_RDONLY | os.O_DIRECTORY, locks)
-                check(directory, config)  # another run may have claimed the folder since the first check
+                check(directory, config, may_change=may_change)  # another run may have claimed the folder since then
                 _remove_leftovers(directory)
-            if not storage.is_file(directory / "config.json"):
+            if check(directory, config, may_change=may_change) or not storage.is_file(directory / "config.json"):
                 write_json(directory / "config.json", config)
             if storage.is_remote(directory):
                 check(directory, config)  # without a lock, another run may have written its config at the same time
@@ -107,13 +113,17 @@ def _device_and_inode(path: Path) -> tuple[int, int]:
     return noted.st_dev, noted.st_ino
 
 
-def check(directory: Path, config: dict[str, Any]) -> None:
-    """Raise InputError as `claim` does, unless a folder is new, empty or of the same config; write nothing."""
+def check(directory: Path, config: dict[str, Any], *, may_change: Collection[str] = ()) -> list[str]:
+    """Check that a folder is new, empty or of the same config, as `claim` does; write nothing.
+
+    Returns:
+      A line for each key among `may_change` whose value is another one there.
+    """
     _check_name(directory)
     try:
         names = storage.entries(directory).keys()
     except FileNotFoundError:
-        return
+        return []
     except NotADirectoryError as error:
         raise InputError(f"--workdir={directory} is a file, or below a file; fix: give a folder") from error
     except OSError as error:
@@ -124,20 +134,23 @@ def check(directory: Path, config: dict[str, Any]) -> None:
                 f"--workdir={directory} holds other files and no config.json; fix: give a new or an empty folder; nothing was "
                 "overwritten"
             )
-        return
+        return []
     theirs = _flatten(read_json(directory / "config.json"))
     ours = _flatten(json.loads(json.dumps(config)))
-    different = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+    changed = {
+        key: f"{printable(key, keep='')[:100]} is {theirs.get(key)!r:.100} there and {ours.get(key)!r:.100} here"
+        for key in sorted(ours.keys() | theirs.keys())
+        if ours.get(key) != theirs.get(key)
+    }
+    different = [key for key in changed if key not in may_change]
     if different:
-        listed = ", ".join(
-            f"{printable(key, keep='')[:100]} is {theirs.get(key)!r:.100} there and {ours.get(key)!r:.100} here"
-            for key in different[:3]
-        )
+        listed = ", ".join(changed[key] for key in different[:3])
         more = f", and {len(different) - 3} more" if len(different) > 3 else ""
         raise InputError(
             f"--workdir={directory} belongs to a run of another config ({listed}{more}); fix: give another folder, or the "
             "same config"
         )
+    return list(changed.values())
 
 
 def _check_name(directory: Path) -> None:

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,22 @@ def test_other_config(tmp_path, function):
     assert "data.name is 'digits' there and 'cifar10' here" in text
     assert "mean" not in text
     assert (tmp_path / "config.json").read_bytes() == content
+
+
+@both
+def test_keys_that_may_change(tmp_path, function):
+    """They are told, and the newest values kept, but not if another key differs; a key that is new counts as changed."""
+    workdir.claim(tmp_path, CONFIG).close()
+    other = {**CONFIG, "threads": 3, "data": {**CONFIG["data"], "name": "cifar10"}}
+    may_change = ("data.name", "threads")
+    assert "bits is 24 there and 48 here" in error_of(partial(function, may_change=may_change), tmp_path, {**other, "bits": 48})
+    assert workdir.check(tmp_path, other, may_change=may_change) == [
+        "data.name is 'digits' there and 'cifar10' here",
+        "threads is None there and 3 here",
+    ]
+    assert json.loads((tmp_path / "config.json").read_text()) == json.loads(json.dumps(CONFIG))
+    workdir.claim(tmp_path, other, may_change=may_change).close()
+    assert workdir.check(tmp_path, other) == []
 
 
 @both
