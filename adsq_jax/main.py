@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> None:
         raise InputError(limit)
     changed = workdir.check(directory, json.loads(config.to_json()), may_change=config_module.MAY_CHANGE)
     if storage.is_file(directory / "result.json"):
-        print(f"The run in {directory} is finished.\n{_finished_table(directory / 'result.json')}")
+        print(f"The run in {directory} is finished.\n{_finished_text(directory)}")
         return
     for line in changed:
         print(f"changed since the run began: {line}", file=sys.stderr)
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str]) -> None:
             raise
         raise problem from error
     if processes.leads():
-        print(tables.result_table(result))
+        print(_text(result, directory))
     processes.disconnect()
 
 
@@ -92,9 +92,18 @@ def _machine_problem(error: Exception, directory: Path) -> InputError | None:
     return None
 
 
-def _finished_table(path: Path) -> str:
+def _text(result: dict[str, Any], directory: Path) -> str:
+    """Return a result's table, with what its rows mean where there are two networks, and what to do next."""
+    several = len(result["map_by_query_net"]) > 1
+    return "\n".join(
+        [tables.result_table(result), *([tables.QUERY_NETS] if several else []), tables.next_steps(str(directory))]
+    )
+
+
+def _finished_text(directory: Path) -> str:
+    path = directory / "result.json"
     try:
-        return tables.result_table(workdir.read_json(path))
+        return _text(workdir.read_json(path), directory)
     except InputError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError) as error:

@@ -45,10 +45,6 @@ _PLOTS = {  # section: file: heading, and what to see in the plot
 _BEFORE = ("loss.png",)  # of earlier versions
 _LOSS = "Each loss term times its weight: they add up to the loss. Each point is a mean over the updates since the last."
 _NO_VALIDATION = "No mAP over time: it is measured on held-out training pictures, and this run has none (data.validation)."
-_QUERY_NETS = (
-    "ff, gg, fg, sum: which networks encode. ff is queries and database by f, gg both by g, fg queries by f and database by g, "
-    "sum both by the sum of f's and g's outputs."
-)
 _CHANCE = (
     "Chance is the mAP of the database in random order, the mean over all orders: it follows from how many pictures have a "
     "label of each query."
@@ -156,7 +152,7 @@ def _about(result: dict[str, Any], measured: Measured, *, directory: Path, folde
     return [
         html_page.lead(usage),
         html_page.table([*first, *rows, chance, seconds, ("run", str(directory))], links=links),
-        html_page.paragraph(_QUERY_NETS if len(result["map_by_query_net"]) > 1 else ""),
+        html_page.paragraph(tables.QUERY_NETS if len(result["map_by_query_net"]) > 1 else ""),
         html_page.paragraph(_CHANCE),
     ]
 

@@ -1,11 +1,17 @@
 """Tables of results as text."""
 
+import shlex
 from collections.abc import Collection, Sequence
 from typing import Any
 
 from adsq_jax import codes
 from adsq_jax.errors import printable
 from adsq_jax.retrieval import measures
+
+QUERY_NETS = (
+    "ff, gg, fg, sum: which networks encode. ff is queries and database by f, gg both by g, fg queries by f and database by g, "
+    "sum both by the sum of f's and g's outputs."
+)
 
 
 def align(rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> str:
@@ -33,6 +39,18 @@ def align(rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> str:
 def result_table(result: dict[str, Any]) -> str:
     """Return a run's result, what `result.json` holds, as aligned lines of text."""
     return align(result_rows(result))
+
+
+def next_steps(workdir: str) -> str:
+    """Return the commands that a finished run is for."""
+    folder = shlex.quote(workdir)
+    return align(
+        [
+            ("look at it", f"python -m adsq_jax.report --workdir={folder}"),
+            ("encode pictures", f"python -m adsq_jax.encode --workdir={folder} --images=PICTURES --index=INDEX"),
+            ("search them", "python -m adsq_jax.search --index=INDEX --query=PICTURE"),
+        ]
+    )
 
 
 def result_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
