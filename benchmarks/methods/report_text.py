@@ -14,8 +14,8 @@ TITLES = {  # by the name of a config
 UNCOUNTED = ("digits", "stamps")  # many methods lie within each other's intervals
 NOTES = {
     "cifar10_frozen": "CIFAR-10 is a copy in JPEG files, in the official parts.",
-    "cifar10_small": "CIFAR-10 is a copy in JPEG files, in the official parts. Two baselines were run here so far: GreedyHash, "
-    "the best on Fashion-MNIST, and at 24 bits OrthoHash.",
+    "cifar10_small": "CIFAR-10 is a copy in JPEG files, in the official parts. Baselines that are among the best on "
+    "other data were run, most at 24 bits alone.",
     "imagenet100_frozen": "100 classes of Tiny-ImageNet, pictures of 64 pixels. The trunk's ImageNet weights have seen these "
     "classes, as in the field's papers.",
     "emoji_frozen": "Pictures of one emoji are alike, and count as independent queries: the intervals are too narrow here. On "
@@ -41,8 +41,7 @@ SENTENCES = """1. **Where ADSQ is above** every baseline that was run (every one
    `adsq_jax/methods/`, on the same networks and data.
 4. **What was not measured**: NUS-WIDE and COCO, whose protocols are here but whose pictures were not at hand{missing}. On
    Fashion-MNIST, digits and stamps CSQ and OrthoHash ran before their hash centers were separated, and on digits and stamps
-   ADSQ before its form by codes. From scratch ADSQ has its configs' settings, without trials, and CIFAR-10 has two baselines
-   alone: above all of them says little yet.
+   ADSQ before its form by codes. From scratch ADSQ has its configs' settings, without trials, and not every baseline was run.
 5. **How to make it again**: `benchmarks/methods/compare.sh` trains, one line a run in `{folder}/SET/runs.jsonl`, and
    `python -m benchmarks.methods.report --write` makes these pages from the lines, no number typed by hand.
 """

@@ -30,6 +30,9 @@ _SYSTEM = frozenset((  # in lower case: of NAS, Windows, macOS, and desktops
     b"system volume information", b"__macosx", b".trashes", b".trash", b".thumbnails",
 ))
 # fmt: on
+_PARTS = frozenset(  # in lower case: names of parts of a data set
+    ("train", "training", "val", "valid", "validation", "test", "testing", "query", "gallery", "database")
+)
 _EXTENSIONS = frozenset(map(os.fsencode, EXTENSIONS))
 _LAYOUT = "expected DIRECTORY/CLASS/PICTURE, one folder per class"
 
@@ -51,6 +54,9 @@ def read(directory: Path) -> FileSource:
     Returns:
       All pictures: classes sorted by name, pictures by path; `notes` counts what was left out.
 
+    Raises:
+      InputError: there are fewer than two classes, a class has no picture, or the folders are parts such as train and test.
+
     Source: this project; the layout is torchvision's ImageFolder's.
     """
     folders, loose = _class_folders(directory)
@@ -61,11 +67,30 @@ def read(directory: Path) -> FileSource:
             f"{printable(directory)} holds {held}: {_LAYOUT}, and at least two; fix: sort the pictures into folders, or give "
             "another folder with --config.data.directory"
         )
+    _check_classes(directory, folders)
     fix = f"add pictures ({' '.join(EXTENSIONS)}) to each class, or remove the folder"
     pictures = find_pictures(directory, folders, fix=fix)
     labels = Labels.from_ids(pictures.folders, classes=len(folders))
     classes = [printable(name) for name in folders]
     return FileSource(directory, labels, classes=classes, names=Names(pictures.names), notes={**pictures.notes, **loose})
+
+
+def _check_classes(directory: Path, folders: Sequence[bytes]) -> None:
+    """Check that the folders aren't parts of a data set with the classes below them.
+
+    Raises:
+      InputError: all have names of parts, and at least two folders below are in each.
+    """
+    names = [os.fsdecode(folder) for folder in folders]
+    if not all(name.lower() in _PARTS for name in names):
+        return
+    below = [{name for name, is_folder in storage.entries(directory / part).items() if is_folder} for part in names]
+    shared = sorted(set.intersection(*below))
+    if len(shared) > 1:
+        raise InputError(
+            f"{printable(directory)} holds {printable(', '.join(names))}, each with {printable(', '.join(shared[:2]))}: parts, "
+            f"not classes; {_LAYOUT}; fix: give one part, as {printable(directory / names[0])}, or a list (configs/lists.py)"
+        )
 
 
 def read_all(directory: Path) -> FileSource:

@@ -123,6 +123,21 @@ def test_what_is_left_out(directory):
     assert folder.read_all(directory).notes == {**odd, **system, "files .txt, not read": 2}
 
 
+def test_parts_are_not_classes(tmp_path):
+    """train, val and test with the same classes in each are refused; with other folders below, or beside others, they stay."""
+    for part in ("Train", "val", "test"):
+        for name in ("cat", "dog"):
+            picture(tmp_path / "parts" / part / name / "a.png")
+        picture(tmp_path / "classes" / part / f"{part}-1" / "a.png")
+        picture(tmp_path / "classes" / part / "shared" / "a.png")
+    with pytest.raises(InputError, match=r"holds Train, test, val, each with cat, dog: parts, .*fix: give one part, as"):
+        folder.read(tmp_path / "parts")
+    assert folder.read(tmp_path / "classes").classes == ("Train", "test", "val")
+    assert folder.read(tmp_path / "parts" / "Train").classes == ("cat", "dog")
+    picture(tmp_path / "parts" / "others" / "a.png")
+    assert len(folder.read(tmp_path / "parts").classes) == 4
+
+
 def test_links(directory, tmp_path_factory):
     """A class folder and a picture may be links; a link to a folder below a class isn't followed, and is counted."""
     elsewhere = tmp_path_factory.mktemp("elsewhere")
