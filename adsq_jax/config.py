@@ -131,7 +131,9 @@ def default(*, method: str = "adsq", several_labels: bool = False, allow_import:
 def _data() -> ConfigDict:
     config = ConfigDict()
     config.name = "digits"  # the data set, one of data/datasets.py
-    config.reader = "files"  # the data set's own files; "lists": list files and images; "tfds": TFDS
+    # the data set's own files; "lists": list files and images; "tfds": TFDS; "split_folders", with data.name="folder":
+    # DIRECTORY/PART/CLASS/, where train is the training set and database (with gallery), and test, query or val the queries
+    config.reader = "files"
     config.directory = ""  # the folder of its files; with "lists", of the images; with "tfds", TFDS's data_dir
     config.lists = ""  # with "lists": the folder of query.txt (or test.txt), train.txt and database.txt; "": data.directory
     config.tfds_name = ""  # with data.name="tfds": the classification set of TFDS

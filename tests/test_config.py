@@ -209,7 +209,7 @@ def test_every_tuple_has_a_rule(key, value):
         ("data.protocol", "cifar100", "one of cifar10, cifar10-1"),
         ("data.name", "imagenet", "one of digits"),
         ("data.erase", 1.5, "0 to 1"),
-        ("data.reader", "zip", "one of files, lists, tfds"),
+        ("data.reader", "zip", "one of files, lists, split_folders, tfds"),
         ("data.on_bad_image", "ignore", "one of error, skip"),
         ("data.most_bad", 1.1, "0 to 1"),
         ("data.query_share", 0.0, "above 0 and below 1"),
@@ -377,7 +377,10 @@ def test_protocol_of_another_data_set(name, protocol):
     error_of(config, f"config.data.protocol='{protocol}'", f"'{name}'")
 
 
-@pytest.mark.parametrize(("name", "reader"), [("digits", "tfds"), ("nuswide", "tfds"), ("lists", "files"), ("tfds", "lists")])
+@pytest.mark.parametrize(
+    ("name", "reader"),
+    [("digits", "tfds"), ("nuswide", "tfds"), ("lists", "files"), ("tfds", "lists"), ("lists", "split_folders")],
+)
 def test_reader_of_another_data_set(name, reader):
     """A reader of other data sets is refused, and the error names those of this one."""
     config = config_module.default()

@@ -1,10 +1,11 @@
-"""Published benchmarks by name, for Python: `load`."""
+"""Data sets with a split of their own by name, for Python: `load`."""
 
 from pathlib import Path
 
 from adsq_jax.data import arrays, datasets
 from adsq_jax.data.datasets import PROTOCOLS_OF, READERS_OF, Dataset, Settings
 from adsq_jax.data.preprocessing import Preprocessing
+from adsq_jax.data.readers import folder
 from adsq_jax.errors import InputError
 
 
@@ -17,10 +18,11 @@ def load(
     seed: int = 0,
     preprocessing: Preprocessing | None = None,
 ) -> Dataset:
-    """Open a published benchmark, split by its protocol.
+    """Open a published benchmark, split by its protocol, or your own pictures, split by folders.
 
     Args:
-      name: "digits", "fashion_mnist", "cifar10", "nuswide", "imagenet100", "coco" or "mirflickr25k".
+      name: "digits", "fashion_mnist", "cifar10", "nuswide", "imagenet100", "coco" or "mirflickr25k"; or "folder", with
+        `reader="split_folders"`, for DIRECTORY/train/CLASS/ and DIRECTORY/test/CLASS/, as `folder.read_split` takes them.
       directory: the folder of its files; digits come with scikit-learn and need none.
       protocol: how to split it; None for the first of `datasets.PROTOCOLS_OF[name]`, which has the benchmark's name.
       reader: the form of its files, one of `datasets.READERS_OF[name]`, "files" (as published), "lists", "tfds"; None: first.
@@ -33,7 +35,8 @@ def load(
     Raises:
       InputError: an argument is invalid; the message says why.
     """
-    if name not in PROTOCOLS_OF or datasets.OWN in PROTOCOLS_OF[name]:
+    is_split = name == "folder" and reader == folder.SPLIT_FOLDERS
+    if name not in PROTOCOLS_OF or (datasets.OWN in PROTOCOLS_OF[name] and not is_split):
         known = ", ".join(name for name, protocols in PROTOCOLS_OF.items() if datasets.OWN not in protocols)
         raise InputError(f"{name!r} is not a benchmark: expected one of {known}")
     for given, known_names, key in ((protocol, PROTOCOLS_OF[name], "protocol"), (reader, READERS_OF[name], "reader")):

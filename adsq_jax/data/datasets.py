@@ -19,7 +19,7 @@ from adsq_jax.data.sources import ArraySource, CachedSource, Source
 from adsq_jax.data.splits import Split
 from adsq_jax.errors import InputError
 
-READERS_OF = {  # each data set, and the forms that can be read: its published files, list files with images, TFDS
+READERS_OF = {  # each data set, and the forms that can be read: its files, list files with images, TFDS, a split in folders
     "digits": ("files",),
     "fashion_mnist": ("files", "lists", "tfds"),
     "cifar10": ("files", "lists", "tfds"),
@@ -27,7 +27,7 @@ READERS_OF = {  # each data set, and the forms that can be read: its published f
     "imagenet100": ("files", "lists", "tfds"),
     "coco": ("files", "lists", "tfds"),
     "mirflickr25k": ("files", "lists"),
-    "folder": ("files",),
+    "folder": ("files", folder.SPLIT_FOLDERS),
     "lists": ("lists",),
     "tfds": ("tfds",),
 }
@@ -178,6 +178,8 @@ def open_prepared(settings: Settings) -> Source:
 def _open_files(settings: Settings, directory: Path) -> Source:
     if settings.reader == "lists":
         return lists.read(directory, lists=storage.path(settings.lists or settings.directory))
+    if settings.reader == folder.SPLIT_FOLDERS:
+        return folder.read_split(directory)
     files: dict[str, Callable[[], Source]] = {
         "digits": digits.read,
         "fashion_mnist": lambda: fashion_mnist.read(directory),

@@ -268,6 +268,18 @@ def test_folder(tmp_path):
     assert found["query"].tolist() == [0, 0, 1, 1, 1]
 
 
+def test_a_split_in_folders(tmp_path):
+    """The reader's parts are the split, by the config's keys and from Python; shares and seed change nothing."""
+    for k, part in enumerate(["train", "train", "test", "val"]):
+        picture(tmp_path / part / "cat" / f"{k}.png", k)
+    opened = {"name": "folder", "reader": "split_folders", "directory": tmp_path}
+    for dataset in (load(**opened, protocol="own", query_share=0.9, split_seed=5), data.load(**opened)):
+        rows = {part: sorted(names) for part, names in names_in(dataset).items()}
+        train = ["train/cat/0.png", "train/cat/1.png"]
+        assert rows == {"query": ["test/cat/2.png"], "train": train, "database": train}
+        assert (dataset.protocol, dataset.map_at) == ("own", "all")
+
+
 # Images that can't be used
 
 

@@ -1,9 +1,10 @@
-"""The user's own pictures, one folder per class: DIRECTORY/CLASS/ and everything below it."""
+"""The user's own pictures, one folder per class: DIRECTORY/CLASS/ and everything below it, or that in folders of a split."""
 
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -30,11 +31,14 @@ _SYSTEM = frozenset((  # in lower case: of NAS, Windows, macOS, and desktops
     b"system volume information", b"__macosx", b".trashes", b".trash", b".thumbnails",
 ))
 # fmt: on
-_PARTS = frozenset(  # in lower case: names of parts of a data set
-    ("train", "training", "val", "valid", "validation", "test", "testing", "query", "gallery", "database")
-)
 _EXTENSIONS = frozenset(map(os.fsencode, EXTENSIONS))
 _LAYOUT = "expected DIRECTORY/CLASS/PICTURE, one folder per class"
+_FIX = f"add pictures ({' '.join(EXTENSIONS)}) to each class, or remove the folder"
+SPLIT_FOLDERS = "split_folders"  # the name of `read_split` among the readers
+NOT_IN_SPLIT = "folders that are not in the split, not read"
+_TRAIN, _DATABASE = (b"train", b"training"), (b"gallery", b"database")  # names of a split's folders, in lower case
+_QUERY = ((b"test", b"testing"), (b"query",), (b"val", b"valid", b"validation"))  # the first of these that there are
+_SPLIT = frozenset((*_TRAIN, *_DATABASE, *(name for names in _QUERY for name in names)))
 
 
 class Pictures(NamedTuple):
@@ -54,9 +58,6 @@ def read(directory: Path) -> FileSource:
     Returns:
       All pictures: classes sorted by name, pictures by path; `notes` counts what was left out.
 
-    Raises:
-      InputError: there are fewer than two classes, a class has no picture, or the folders are parts such as train and test.
-
     Source: this project; the layout is torchvision's ImageFolder's.
     """
     folders, loose = _class_folders(directory)
@@ -67,30 +68,78 @@ def read(directory: Path) -> FileSource:
             f"{printable(directory)} holds {held}: {_LAYOUT}, and at least two; fix: sort the pictures into folders, or give "
             "another folder with --config.data.directory"
         )
-    _check_classes(directory, folders)
-    fix = f"add pictures ({' '.join(EXTENSIONS)}) to each class, or remove the folder"
-    pictures = find_pictures(directory, folders, fix=fix)
+    _refuse_split(directory, folders)
+    pictures = find_pictures(directory, folders, fix=_FIX)
     labels = Labels.from_ids(pictures.folders, classes=len(folders))
     classes = [printable(name) for name in folders]
     return FileSource(directory, labels, classes=classes, names=Names(pictures.names), notes={**pictures.notes, **loose})
 
 
-def _check_classes(directory: Path, folders: Sequence[bytes]) -> None:
-    """Check that the folders aren't parts of a data set with the classes below them.
+def _refuse_split(directory: Path, folders: Sequence[bytes]) -> None:
+    """Refuse class folders that are rather the parts of a split: by their names, and two of them hold the same folders."""
+    if not all(name.lower() in _SPLIT for name in folders):
+        return
+    below = [set(_class_folders(directory / os.fsdecode(name))[0]) for name in folders]
+    for one, two in combinations(below, 2):
+        if len(one & two) > 1 or (one and one == two):
+            names = ", ".join(map(printable, folders))
+            raise InputError(
+                f"{printable(directory)} holds the folders {names}, and the same folders in them, so they are no classes but a "
+                f"split; fix: --config.data.reader={SPLIT_FOLDERS}"
+            )
+
+
+def read_split(directory: Path) -> FileSource:
+    """Read DIRECTORY/PART/CLASS/ and everything below it, where the parts' names say how the pictures are split.
+
+    Queries are test (or testing), or else query, or else val (valid, validation). The training set is train (or training), and
+    the database is train with gallery and database, if there are any. Capital letters don't matter.
+
+    Returns:
+      The pictures of train, of gallery and database, and of the queries, each sorted by class and by path; `parts` has the rows
+      of each; `notes` also counts the folders that aren't used.
 
     Raises:
-      InputError: all have names of parts, and at least two folders below are in each.
+      InputError: there are no such folders, a class has no picture, or one of the queries isn't in the database.
     """
-    names = [os.fsdecode(folder) for folder in folders]
-    if not all(name.lower() in _PARTS for name in names):
-        return
-    below = [{name for name, is_folder in storage.entries(directory / part).items() if is_folder} for part in names]
-    shared = sorted(set.intersection(*below))
-    if len(shared) > 1:
+    folders, notes = _class_folders(directory)
+    train, database, *queries = ([name for name in folders if name.lower() in names] for names in (_TRAIN, _DATABASE, *_QUERY))
+    query = next(filter(None, queries), [])
+    if not train or not query:
         raise InputError(
-            f"{printable(directory)} holds {printable(', '.join(names))}, each with {printable(', '.join(shared[:2]))}: parts, "
-            f"not classes; {_LAYOUT}; fix: give one part, as {printable(directory / names[0])}, or a list (configs/lists.py)"
+            f"expected the folders train and test, query or val in {printable(directory)}, got "
+            f"{', '.join(map(printable, folders)) or 'none'}; fix: rename them, or give another folder with "
+            "--config.data.directory"
         )
+    parts = [*train, *database, *query]
+    inside: list[tuple[bytes, bytes]] = []  # part and class
+    for part in parts:
+        below, loose = _class_folders(directory / os.fsdecode(part))
+        if not below:
+            path = printable(directory / os.fsdecode(part))
+            raise InputError(f"{path} holds no class folder; fix: sort its pictures into {path}/CLASS/, or remove it")
+        inside += [(part, name) for name in below]
+        notes += loose
+    found = {name for part, name in inside if part not in query}
+    unknown = sorted({name for part, name in inside if part in query} - found)
+    if unknown:
+        raise InputError(
+            f"{printable(directory)} has queries of class {printable(unknown[0])}, and no such folder in "
+            f"{', '.join(map(printable, train + database))}, so nothing can be found for them; fix: add pictures of "
+            "it, or remove it from the queries"
+        )
+    classes = sorted(found)
+    pictures = find_pictures(directory, [part + b"/" + name for part, name in inside], fix=_FIX)
+    labels = Labels.from_ids(np.array([classes.index(name) for _, name in inside])[pictures.folders], classes=len(classes))
+    rows = {
+        part: np.flatnonzero(np.array([name in names for name, _ in inside])[pictures.folders])
+        for part, names in (("query", query), ("train", train), ("database", train + database))
+    }
+    notes += Counter({NOT_IN_SPLIT: len(folders) - len(parts)})
+    shown = [printable(name) for name in classes]
+    return FileSource(
+        directory, labels, classes=shown, names=Names(pictures.names), parts=rows, notes={**pictures.notes, **notes}
+    )
 
 
 def read_all(directory: Path) -> FileSource:

@@ -123,21 +123,6 @@ def test_what_is_left_out(directory):
     assert folder.read_all(directory).notes == {**odd, **system, "files .txt, not read": 2}
 
 
-def test_parts_are_not_classes(tmp_path):
-    """train, val and test with the same classes in each are refused; with other folders below, or beside others, they stay."""
-    for part in ("Train", "val", "test"):
-        for name in ("cat", "dog"):
-            picture(tmp_path / "parts" / part / name / "a.png")
-        picture(tmp_path / "classes" / part / f"{part}-1" / "a.png")
-        picture(tmp_path / "classes" / part / "shared" / "a.png")
-    with pytest.raises(InputError, match=r"holds Train, test, val, each with cat, dog: parts, .*fix: give one part, as"):
-        folder.read(tmp_path / "parts")
-    assert folder.read(tmp_path / "classes").classes == ("Train", "test", "val")
-    assert folder.read(tmp_path / "parts" / "Train").classes == ("cat", "dog")
-    picture(tmp_path / "parts" / "others" / "a.png")
-    assert len(folder.read(tmp_path / "parts").classes) == 4
-
-
 def test_links(directory, tmp_path_factory):
     """A class folder and a picture may be links; a link to a folder below a class isn't followed, and is counted."""
     elsewhere = tmp_path_factory.mktemp("elsewhere")
@@ -215,6 +200,85 @@ def test_one_class(tmp_path):
     text = error_of(tmp_path)
     assert f"{tmp_path} holds one class folder, cat: expected" in text
     assert "at least two" in text
+
+
+# A split
+
+
+def split(directory, **parts):
+    """Writes the classes of each part, one picture each."""
+    for part, classes in parts.items():
+        for name in classes:
+            picture(directory / part / name / "a.png")
+    return directory
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"train": ["cat", "dog"], "val": ["cat", "dog"], "test": ["cat", "dog", "emu"]},
+        {"Training": ["cat", "dog", "emu"], "testing": ["dog", "cat"], "gallery": ["x"]},
+        {"train": ["cat"], "valid": ["cat"]},
+    ],
+)
+def test_class_folders_that_are_a_split(tmp_path, parts):
+    """Parts with the same classes are no classes: one line says which reader takes them."""
+    text = error_of(split(tmp_path, **parts))
+    assert f"holds the folders {', '.join(sorted(parts))}, and the same folders in them" in text
+    assert "fix: --config.data.reader=split_folders" in text
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"train": ["cat", "dog"], "bus": ["cat", "dog"]},
+        {"train": ["cat", "old"], "test": ["dog", "old"]},
+        {"query": ["."], "database": ["."]},
+    ],
+)
+def test_class_folders_that_are_no_split(tmp_path, parts):
+    """Another name, folders that differ, or none in them: the folders are classes as before."""
+    assert folder.read(split(tmp_path, **parts)).classes == tuple(sorted(parts))
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_split_in_folders(tmp_path, request, stored):
+    """Each part's pictures have the classes of their folders; gallery is in the database, and val isn't read beside test."""
+    parts = {"Train": ["cat", "dog"], "gallery": ["dog", "emu"], "query": ["cat"], "test": ["dog", "emu"], "val": ["cat"]}
+    split(tmp_path, **parts)
+    (tmp_path / "test" / "list.txt").touch()
+    directory = mock_data.upload(tmp_path, f"{request.getfixturevalue('bucket')}/p") if stored else tmp_path
+    source = folder.read_split(directory)
+    names = ["Train/cat/a.png", "Train/dog/a.png", "gallery/dog/a.png", "gallery/emu/a.png", "test/dog/a.png", "test/emu/a.png"]
+    assert names_of(source) == names
+    assert source.classes == ("cat", "dog", "emu")
+    assert source.labels.ids(np.arange(6)).tolist() == [0, 1, 1, 2, 1, 2]
+    rows = {part: rows.tolist() for part, rows in source.parts.items()}
+    assert rows == {"query": [4, 5], "train": [0, 1], "database": [0, 1, 2, 3]}
+    assert source.notes == {"files beside the class folders": 1, "folders that are not in the split, not read": 2}
+
+
+@pytest.mark.parametrize(("parts", "query"), [(("query", "val"), "query"), (("Validation",), "Validation")])
+def test_queries_without_test(tmp_path, parts, query):
+    """Without test, query has the queries, else val."""
+    source = folder.read_split(split(tmp_path, training=["cat"], **{part: ["cat"] for part in parts}))
+    assert [source.name(row) for row in source.parts["query"]] == [f"{query}/cat/a.png"]
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"cat": ["x"], "train": ["x"]}, r"expected the folders train and test, query or val in .*, got cat, train; fix: "),
+        ({"test": ["x"]}, "got test; fix: "),
+        ({"train": ["x"], "test": ["."]}, r"test holds no class folder; fix: sort its pictures into .*test/CLASS/"),
+        ({"train": ["x"], "test": ["x", "y"]}, "has queries of class y, and no such folder in train, so nothing"),
+    ],
+)
+def test_faults_of_a_split_in_folders(tmp_path, parts, said):
+    """A part that is missing, one without classes, and queries for which nothing can be found: one line each."""
+    with pytest.raises(InputError, match=said) as caught:
+        folder.read_split(split(tmp_path, **parts))
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_class_without_a_picture(directory):
