@@ -45,7 +45,7 @@ def from_arrays(
         - a list of PIL images;
         - a list of arrays, each uint8[h, w, 3], uint8[h, w, 1] or uint8[h, w].
       labels: one of
-        - class ids, int[n] from 0;
+        - class ids, int[n] from 0, or int[n, 1] if a value is above 1;
         - multi-hot labels, [n, c] in {0, 1};
         - a list of n class names;
         - a list of n lists of class names, for any number of labels per image.
@@ -138,9 +138,14 @@ def _labels_from_numbers(array: np.ndarray, classes: list[str] | None) -> tuple[
     shape = list(array.shape)
     if array.ndim not in (1, 2) or array.dtype.kind not in "biuf" or not array.size:
         raise InputError(f"labels: expected class ids int[n], 0 and 1 [n, c], or class names, got {array.dtype}{shape}")
+    if array.shape[1:] == (1,) and (array > 1).any():  # no multi-hot labels
+        array = array[:, 0]
     if array.ndim == 2:
         if array.shape[1] == 1:
-            raise InputError(f"labels of shape {shape} may be ids or a single class; fix: give labels[:, 0] for class ids")
+            raise InputError(
+                f"labels of shape {shape} without a value above 1 may be class ids or a single class; fix: give ids as [n], "
+                "labels[:, 0], and multi-hot labels as [n, c] with a column per class"
+            )
         odd = array[(array != 0) & (array != 1)]
         if len(odd):
             raise InputError(f"labels of shape {shape} must be 0 or 1, got {odd[0]}; fix: give class ids as int[n]")

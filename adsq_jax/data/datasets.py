@@ -304,11 +304,15 @@ def part_labels(dataset: Dataset, part: str) -> np.ndarray:
 
 
 def retrieval_labels(dataset: Dataset) -> dict[str, np.ndarray]:
-    """Return labels of `query` and `database`: class ids int64[n] if each image has exactly one, else uint8[n, c]."""
+    """Return labels of `query` and `database`: class ids int64[n] if each image has exactly one, else uint8[n, c].
+
+    Of a single class they are bool[n, 1], since numbers [n, 1] might be ids.
+    """
     ids = {part: dataset.source.labels.ids(getattr(dataset.split, part)) for part in ("query", "database")}
     if all(array is not None for array in ids.values()):
         return {part: np.asarray(array) for part, array in ids.items()}
-    return {part: part_labels(dataset, part) for part in ids}
+    dtype = np.uint8 if dataset.source.labels.classes > 1 else bool
+    return {part: part_labels(dataset, part).astype(dtype, copy=False) for part in ids}
 
 
 def facts(dataset: Dataset) -> dict[str, Any]:

@@ -107,7 +107,8 @@ def prepare_labels(
 
     Args:
       query_labels: class ids [n_query], whole numbers from 0 to 2**31 - 1; strings [n_query]; or multi-hot [n_query, c] in
-        {0, 1}.
+        {0, 1}. A column [n_query, 1] of numbers is ids if a value of the two sides is above 1 or the other side is ids, and
+        refused otherwise; of bool it is multi-hot.
       database_labels: the same form, [n_database] or [n_database, c].
       n_query: the number of query codes.
       n_database: the number of database codes.
@@ -124,6 +125,7 @@ def prepare_labels(
             raise InputError(
                 f"{name} have {len(array)} rows for {n_codes} codes; fix: give one row per code, in the order of the codes"
             )
+    sides = _columns_to_ids(sides)
     query, database = sides.values()
     if query.shape[1:] != database.shape[1:]:
         raise InputError(
@@ -132,7 +134,25 @@ def prepare_labels(
         )
     for name, array in sides.items():
         _check_labels(array, name)
+        if _is_column(array):
+            raise InputError(
+                f"{name} have shape [n, 1] and values 0 and 1, which may be class ids or one class of multi-hot labels; fix: "
+                "give ids as [n], labels[:, 0], and multi-hot labels as [n, c] with a column per class, or as bool if c is 1"
+            )
     return Labels(query), Labels(database)
+
+
+def _columns_to_ids(sides: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return columns [n, 1] as ids [n] if they can be nothing else: a value is above 1, or the other side is ids."""
+    columns = {name: array for name, array in sides.items() if _is_column(array)}
+    has_ids = any(array.ndim == 1 for array in sides.values())
+    if not has_ids and not any((rows > 1).any() for array in columns.values() for rows in _blocks(array)):
+        return sides
+    return sides | {name: array[:, 0] for name, array in columns.items()}
+
+
+def _is_column(array: np.ndarray) -> bool:
+    return array.shape[1:] == (1,) and array.dtype != bool
 
 
 def _to_array(values: ArrayLike, name: str) -> np.ndarray:

@@ -102,7 +102,7 @@ class Run:
         if len(queries) != len(query_codes):
             raise InputError(f"{len(query_codes)} query images have {len(queries)} labels: expected one per image")
         single = (queries.sum(axis=1) == 1).all() and (labels.sum(axis=1) == 1).all()
-        ids = (queries.argmax(axis=1), labels.argmax(axis=1)) if single else (queries, labels)
+        ids = (queries.argmax(axis=1), labels.argmax(axis=1)) if single else (queries != 0, labels != 0)
         return retrieval.measure(query_codes, codes, query_labels=ids[0], database_labels=ids[1], cutoffs=cutoffs)
 
     def _multi_hot(self, labels: Any) -> np.ndarray:

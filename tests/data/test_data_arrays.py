@@ -103,6 +103,7 @@ def test_a_file_that_is_damaged_later(paths):
         (jnp.asarray(IDS), ("0", "1", "2")),
         (IDS.astype(np.uint8), ("0", "1", "2")),
         (IDS.tolist(), ("0", "1", "2")),
+        (IDS[:, None], ("0", "1", "2")),
         (HOT, ("0", "1", "2")),
         (HOT.astype(bool), ("0", "1", "2")),
         (HOT.astype(np.float32), ("0", "1", "2")),
@@ -213,7 +214,13 @@ def test_images_that_are_refused(images, text):
 @pytest.mark.parametrize(
     ("labels", "text"),
     [
-        (IDS[:, None], "fix: give labels[:, 0] for class ids"),
+        (
+            IDS[:, None] % 2,
+            "labels of shape [12, 1] without a value above 1 may be class ids or a single class; fix: give ids",
+        ),
+        (IDS[:, None] > 1, "labels of shape [12, 1] without a value above 1"),
+        (IDS[:, None] - 1, "labels of shape [12, 1] without a value above 1"),
+        (IDS[:, None].astype(np.float32), "expected integers as class ids, got float32"),
         (IDS[:5], "5 labels of 12 images"),
         (IDS - 1, "got -1 to 1"),
         (IDS * 10**6, "fix: numpy.unique"),

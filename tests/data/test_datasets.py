@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from support import mock_data
 
-from adsq_jax import data, storage
+from adsq_jax import data, retrieval, storage
 from adsq_jax.data import datasets, protocols, splits
 from adsq_jax.data.datasets import Settings
 from adsq_jax.data.images import BadImage
@@ -187,6 +187,17 @@ def test_retrieval_labels_of_several(listed, k):
         expected = [dataset.source[int(row)]["label"].tolist() for row in getattr(dataset.split, part)]
         assert found[part].tolist() == expected
         assert found[part].dtype == np.uint8
+
+
+def test_retrieval_labels_of_a_single_class():
+    """Beside images without a label, they are one column of bool, which `retrieval` takes: numbers might be ids."""
+    images = np.zeros((10, 4, 4, 3), np.uint8)
+    dataset = data.from_arrays(images, [["cat"] if k > 1 else [] for k in range(10)], query=[0, 1, 2])
+    found = datasets.retrieval_labels(dataset)
+    assert [found["query"].tolist(), found["query"].dtype] == [[[False], [False], [True]], bool]
+    codes = np.where(np.arange(7)[:, None] > [1, 3], 1, -1)
+    measures = retrieval.measure(codes[:3], codes, query_labels=found["query"], database_labels=found["database"])
+    assert measures.map == pytest.approx(1 / 3)
 
 
 def test_retrieval_labels_do_not_ask_other_images(listed):

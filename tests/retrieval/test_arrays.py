@@ -281,8 +281,12 @@ BAD_LABELS = {
     "ids against multi-hot": ((IDS, MULTI_HOT), "both must be class ids"),
     "multi-hot against ids": ((MULTI_HOT, IDS), "both must be class ids"),
     "other columns": ((MULTI_HOT, MULTI_HOT[:, :2]), "both must be class ids"),
-    "ids as a column": ((IDS, IDS[:, None]), "both must be class ids"),
-    "ids as columns on both sides": ((IDS[:, None], IDS[:, None]), "hold values other than 0 and 1"),
+    "ids as a column against multi-hot": ((IDS[:, None], MULTI_HOT), "both must be class ids"),
+    "columns of 0 and 1": ((IDS[:, None] % 2, IDS[:, None] % 2), r"query labels have shape \[n, 1\] and values 0 and 1, which"),
+    "a column of 0 and 1 against bool": ((IDS[:, None] > 0, 1.0 * (IDS[:, None] > 0)), r"database labels have shape \[n, 1\]"),
+    "bool columns against ids": ((IDS[:, None] > 0, IDS), "both must be class ids"),
+    "a column of -1 and 1": ((2 * (IDS[:, None] % 2) - 1, IDS[:, None] % 2), "hold values other than 0 and 1"),
+    "a column with a negative id": ((IDS[:, None] - 1, IDS[:, None]), r"query labels \[n\] hold values that are not class ids"),
     "a negative id": ((IDS, np.array([0, -1, 2])), r"database labels \[n\] hold values that are not class ids"),
     "a negative small id": ((np.array([0, -1, 2], np.int8), IDS), r"query labels \[n\] hold values that are not class ids"),
     "a fractional id": ((np.array([0, 1.5, 2]), IDS), r"query labels \[n\] hold"),
@@ -310,6 +314,20 @@ BAD_LABELS = {
     "bytes of text": ((IDS, np.array([b"a", b"b", b"a"])), "expected database labels as numbers, got dtype |S1"),
     "complex numbers": ((MULTI_HOT.astype(complex), MULTI_HOT), "expected query labels as numbers, got dtype complex128"),
 }
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float32])
+def test_ids_as_columns(dtype):
+    """[n, 1] is ids if a value of either side is above 1, or the other side is ids; of bool it is one class."""
+    column, below = IDS[:, None].astype(dtype), (IDS[:, None] % 2).astype(dtype)
+    for given_labels in ((column, column), (column, below), (below, column), (IDS, column), (below, IDS % 2)):
+        sides = arrays.prepare_labels(*given_labels, n_query=3, n_database=3)
+        for side, given_side in zip(sides, given_labels, strict=True):
+            assert side.ids
+            np.testing.assert_array_equal(side.words(0, 3), [given_side.reshape(-1)])
+    for side in arrays.prepare_labels(below != 0, below != 0, n_query=3, n_database=3):
+        assert not side.ids
+        np.testing.assert_array_equal(side.words(0, 3), [[1, 0, 1]])
 
 
 @pytest.mark.parametrize(("given_labels", "message"), BAD_LABELS.values(), ids=BAD_LABELS.keys())
