@@ -40,6 +40,7 @@ PROTOCOLS = {
     "tiny_imagenet100": Protocol(5_000, 13_000, 50_000, True, "1000", "lists"),  # this project's: 100 classes of Tiny-ImageNet
 }
 OWN = "own"  # the protocol for the user's own pictures: its sizes are shares of the images
+_CLASSES_NAMED = 20  # in an error
 _NOT_PUBLISHED = "the data set isn't the published one; fix: for your own images use configs/folder.py or configs/lists.py"
 
 
@@ -160,14 +161,14 @@ def by_share(source: Source, *, seed: int, query_share: float, train_share: floa
     """
     random = np.random.default_rng(seed)
     free = _is_unique(source)
+    if source.labels.single:
+        _check_classes(source, free)
     query, train = [], []
     for k in np.argsort(source.labels.per_class(), kind="stable"):
         members = source.labels.members(int(k))
         count = int(free[members].sum())
-        if count < 2 and not source.labels.single:  # its images were drawn for rarer classes
+        if count < 2:  # its images were drawn for rarer classes
             continue
-        if count < 2:
-            raise InputError(f"class {source.classes[k]} has {count} image to draw from: expected two or more; fix: add some")
         queries = max(1, min(round(query_share * count), count - 1))
         sizes = (queries, max(1, round(train_share * (count - queries))))
         q, t = _draw_class(source, int(k), sizes=sizes, random=random, allowed=free)
@@ -177,6 +178,19 @@ def by_share(source: Source, *, seed: int, query_share: float, train_share: floa
     if not query:
         raise InputError("no class has two images to draw from; fix: give images with labels")
     return _split(np.concatenate(query), np.concatenate(train), size=len(source), with_train=True)
+
+
+def _check_classes(source: Source, free: np.ndarray) -> None:
+    """Check that each class has two images to draw from, among the rows bool[n]; name all that don't."""
+    counts = source.labels.per_class(np.flatnonzero(free))
+    small = np.flatnonzero(counts < 2)
+    if len(small):
+        listed = ", ".join(f"{source.classes[k]} ({counts[k]})" for k in small[:_CLASSES_NAMED])
+        more = f" and {len(small) - _CLASSES_NAMED:,} more" if len(small) > _CLASSES_NAMED else ""
+        raise InputError(
+            f"expected two or more images to draw from in each class, got fewer in {len(small):,} of {len(counts):,}: {listed}"
+            f"{more}; fix: add images of these classes, or remove the classes"
+        )
 
 
 def _draw_class(

@@ -448,7 +448,16 @@ def test_own_with_the_whole_rest():
 def test_own_class_too_small(count):
     """A class that can't give a query and a training image is named."""
     text = error_of(draw, of_counts(9, count), "own")
-    assert f"class c1 has {count} image to draw from: expected two or more" in text
+    assert f"expected two or more images to draw from in each class, got fewer in 1 of 2: c1 ({count}); fix: add" in text
+
+
+def test_own_classes_too_small():
+    """All such classes are named in one error, with their images of a name of their own, but no more than twenty."""
+    text = error_of(draw, of_counts(1, 5, 0, 2, 1), "own")
+    assert "got fewer in 3 of 5: c0 (1), c2 (0), c4 (1); fix: " in text
+    assert "of 3: c0 (0), c1 (1);" in error_of(draw, Blind(np.eye(3)[[0, 0, 1, 1, 1, 2, 2]], names="aabbcde"), "own")
+    for small, more in ((20, "c19 (1); fix: "), (23, "c19 (1) and 3 more; fix: ")):
+        assert more in error_of(draw, of_counts(*[1] * small, 9), "own")
 
 
 @pytest.mark.parametrize("left", [0, 1])
