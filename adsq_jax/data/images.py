@@ -249,6 +249,15 @@ def _codec(picture: Image.Image) -> str:
     return picture.tile[0][0] if isinstance(picture, ImageFile) and picture.tile else ""
 
 
+def has_16_bits(content: bytes) -> bool:
+    """Return whether the bytes of a picture that can be decoded are a PNG or TIFF of 16 bits, in grey or in each colour."""
+    try:
+        with Image.open(limits.BoundedFile(content), formats=("PNG", "TIFF")) as picture:
+            return isinstance(picture, ImageFile) and any(";16" in str(tile[3]) for tile in picture.tile)
+    except UnidentifiedImageError:  # another format
+        return False
+
+
 def _is_deep(picture: Image.Image) -> bool:
     """Return whether pixels are grey of 16 bits."""
     return picture.mode.startswith("I;16") or (picture.format == "PPM" and picture.mode == "I")  # Pillow scales PGM so

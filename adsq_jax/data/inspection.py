@@ -9,13 +9,15 @@ import numpy as np
 
 from adsq_jax.data import splits
 from adsq_jax.data.datasets import Dataset, Settings, used_rows
-from adsq_jax.data.images import BadImage
+from adsq_jax.data.images import BadImage, has_16_bits
 from adsq_jax.data.sources import Source
 from adsq_jax.data.splits import Split
 from adsq_jax.run import tables
 
 _DIGEST = 16  # bytes of an image's hash
 _AT_ONCE = 256  # images handed to the threads together: bounds memory, and lets Ctrl-C through
+_DARK = 4_096 >> 8  # of 16 bits the upper 8 are read
+_DARK_NOTE = "pictures of 16 bits with values below 4,096 alone, read as nearly black"
 _CLASSES_SHOWN, _LONGEST_NAME = 30, 30
 
 
@@ -25,6 +27,7 @@ class Images(NamedTuple):
     rows: np.ndarray  # int64[n], ascending
     digests: np.ndarray  # hashes of the stored bytes, uint8[n, 16]; zeros if nothing could be read
     bad: dict[int, str]  # the reason, by row
+    dark: int = 0  # those of 16 bits of which at most 12 are used
 
 
 def read_images(
@@ -35,34 +38,36 @@ def read_images(
     `on_progress` is called with the number of images read since its last call.
     """
 
-    def read(row: int) -> tuple[bytes, str | None]:
+    def read(row: int) -> tuple[bytes, str | None, bool]:
         try:
             digest = hashlib.blake2b(source.content(row), digest_size=_DIGEST).digest()
         except BadImage as error:
-            return bytes(_DIGEST), f"{source.location(row)} {error}"
+            return bytes(_DIGEST), f"{source.location(row)} {error}", False
         try:
-            source.image(row, shorter_side=shorter_side)
+            brightest = int(source.image(row, shorter_side=shorter_side).max())
+            is_dark = brightest < _DARK and has_16_bits(source.content(row))
         except BadImage as error:
-            return digest, str(error)
-        return digest, None
+            return digest, str(error), False
+        return digest, None, is_dark
 
     missing = set(source.missing(rows).tolist())  # in seconds for a million, which would take minutes one by one
-    digests, bad = [], {}
+    digests, bad, dark = [], {}, 0
     with ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(rows), _AT_ONCE):
             block = rows[start : start + _AT_ONCE].tolist()
             results = pool.map(read, [row for row in block if row not in missing])
             for row in block:
+                wrong: str | None
                 if row in missing:
-                    result: tuple[bytes, str | None] = bytes(_DIGEST), f"{source.location(row)} is missing; fix: restore it"
+                    digest, wrong, is_dark = bytes(_DIGEST), f"{source.location(row)} is missing; fix: restore it", False
                 else:
-                    result = next(results)
-                digest, wrong = result
+                    digest, wrong, is_dark = next(results)
+                dark += is_dark
                 digests.append(digest)
                 if wrong is not None:
                     bad[row] = wrong
             on_progress(len(block))
-    return Images(rows, np.frombuffer(b"".join(digests), np.uint8).reshape(-1, _DIGEST), bad)
+    return Images(rows, np.frombuffer(b"".join(digests), np.uint8).reshape(-1, _DIGEST), bad, dark)
 
 
 def manifest_of(dataset: Dataset, settings: Settings, images: Images | None) -> dict[str, Any]:
@@ -94,7 +99,7 @@ def manifest_of(dataset: Dataset, settings: Settings, images: Images | None) -> 
         "names": source.names is not None,
         "counts": {name: {part: int(n[k]) for part, n in counts.items()} for k, name in enumerate(source.classes)},
         "labels": _label_statistics(dataset),
-        "notes": source.notes,
+        "notes": {**source.notes, **({_DARK_NOTE: images.dark} if images is not None and images.dark else {})},
         "bad_images": [{"row": row, "name": source.name(row), "why": why} for row, why in sorted(bad.items())],
         "images_sha256": None if images is None else hashlib.sha256(images.digests.tobytes()).hexdigest(),
         "same_bytes": None if images is None else _same_bytes(images, split),

@@ -3,6 +3,9 @@
 import hashlib
 import io
 import json
+import re
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -69,6 +72,29 @@ def png(value):
     content = io.BytesIO()
     Image.new("RGB", (6, 4), (value, 9, 9)).save(content, "PNG")
     return content.getvalue()
+
+
+def test_dark_pictures_of_16_bits(tmp_path):
+    """PNG and TIFF of 16 bits are counted if 12 bits would do, grey or in colour; brighter ones and dark 8 bits are not."""
+    grey = np.array([[0, 4_095], [17, 300]], np.uint16)
+    images = {"a.png": grey, "b.tif": grey, "c.png": grey + 1, "d.png": (grey >> 8).astype(np.uint8)}
+    for name, image in images.items():
+        Image.fromarray(image).save(tmp_path / name)
+    for name in ("e.gif", "f.webp", "g.pgm"):
+        Image.new("L", (2, 2), 3).save(tmp_path / name)
+    header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)  # one pixel of three colours of 16 bits
+    data = zlib.compress(bytes([0, 15, 255, 2, 1, 0, 0]))
+    chunks = [
+        struct.pack(">I", len(c)) + k + c + struct.pack(">I", zlib.crc32(k + c))
+        for k, c in ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
+    ]
+    (tmp_path / "h.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    source = file_source(tmp_path, dict.fromkeys([*images, "e.gif", "f.webp", "g.pgm", "h.png"]))
+    dataset = divided(source, Split(np.arange(2), np.arange(2, 8), np.arange(2, 8)))
+    note = "pictures of 16 bits with values below 4,096 alone, read as nearly black"
+    content = manifest_of(dataset)
+    assert json.loads(json.dumps(content))["notes"] == {note: 3}
+    assert re.search(rf"{note} +3\n", inspection.table(content))
 
 
 # Counts
