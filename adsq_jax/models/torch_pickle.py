@@ -20,7 +20,9 @@ BFLOAT16 = "bfloat16"  # a dtype that NumPy doesn't have
 DAMAGED = "restore it, or download it again"  # ends messages on damaged files
 _MAX_DIMENSIONS = 32
 _MAX_KEY = 1000  # characters
-_WEIGHTS_KEYS = ("state_dict", "model", "model_state", "state_dict_ema", "params")  # of training checkpoints
+_WEIGHTS_KEYS = ("state_dict", "model", "model_state", "model_state_dict", "net", "network", "params")  # of checkpoints
+_AVERAGE_KEY = "state_dict_ema"  # the weights' moving average, which stands beside them
+_PREFIXES = ("module.", "model.", "_orig_mod.", "backbone.", "encoder.", "encoder_q.")  # of modules that wrap a network
 
 # The names that a pickle of a state dict has; they are compared as text and never looked up.
 _ORDERED_DICT = "collections OrderedDict"
@@ -238,19 +240,40 @@ def _set_items(target: dict[Any, Any], items: list[Any]) -> None:
 
 
 def state_dict(value: Any) -> dict[str, Tensor]:
-    """Return the tensors of a pickle's value: a state dict, or a training checkpoint that holds one."""
+    """Return the tensors of a pickle's value: a state dict, or a training checkpoint that holds one.
+
+    The prefixes of wrapping modules that all names have are removed. Raise InputError if there are no tensors, or if two keys
+    have some, other than the weights' moving average.
+    """
     if type(value) is not dict:
         raise InputError("has no state_dict: expected names with tensors, torch.save(model.state_dict(), PATH)")
-    for candidate in (*(value.get(key) for key in _WEIGHTS_KEYS), value):
-        if type(candidate) is dict:
-            tensors = {name: item for name, item in candidate.items() if type(name) is str and type(item) is Tensor}
-            if tensors:
-                prefix = "module." if all(name.startswith("module.") for name in tensors) else ""
-                return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    found = {key: tensors for key in _WEIGHTS_KEYS if (tensors := _tensors(value.get(key)))}
+    if len(found) > 1:
+        raise InputError(
+            f"has weights below {' and '.join(found)}: expected them below one key; load it with torch and save those that you "
+            f"want, torch.save(checkpoint[{min(found)!r}], PATH)"
+        )
+    for tensors in (*found.values(), _tensors(value.get(_AVERAGE_KEY)), _tensors(value)):
+        if tensors:
+            return _without_prefixes(tensors)
     keys = ", ".join(printable(str(key)) for key in list(value)[:5]) or "none"
     raise InputError(
-        f"has no tensors (its keys: {keys}): expected names with tensors, at the top or below {', '.join(_WEIGHTS_KEYS)}"
+        f"has no tensors (its keys: {keys}): expected names with tensors, at the top or below "
+        f"{', '.join((*_WEIGHTS_KEYS, _AVERAGE_KEY))}"
     )
+
+
+def _tensors(value: Any) -> dict[str, Tensor]:
+    items = value.items() if type(value) is dict else ()
+    return {name: item for name, item in items if type(name) is str and type(item) is Tensor}
+
+
+def _without_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors without the prefixes that all names have, however many there are one after the other."""
+    for prefix in _PREFIXES:
+        if all(name.startswith(prefix) for name in tensors):
+            return _without_prefixes({name.removeprefix(prefix): tensor for name, tensor in tensors.items()})
+    return tensors
 
 
 def expect(value: Any, kind: type) -> Any:

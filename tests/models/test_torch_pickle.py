@@ -4,6 +4,7 @@ import builtins
 import collections
 import contextlib
 import copyreg
+import io
 import os
 import pickle
 import struct
@@ -28,7 +29,9 @@ def test_whole_model(name):
 
 
 @both
-@pytest.mark.parametrize("key", ["state_dict", "model", "model_state", "state_dict_ema", "params"])
+@pytest.mark.parametrize(
+    "key", ["state_dict", "model", "model_state", "model_state_dict", "net", "network", "state_dict_ema", "params"]
+)
 def test_where_checkpoints_keep_weights(write_file, form, key):
     """Weights are read from below each usual key, even with another tensor beside it."""
     found = weight_files.read(write_file(form({"best": tensor(), "epoch": 1, key: {"a": tensor(), "b": "text"}}))).arrays
@@ -41,13 +44,44 @@ def test_first_of_two_keys(write_file):
     assert list(weight_files.read(write_file(content)).arrays) == ["a"]
 
 
-def test_prefix(write_file):
-    """The prefix `module.` is removed once, and only if all names have it."""
-    assert list(weight_files.read(write_file(zipped({"module.a": tensor(), "module.module.b": tensor()}))).arrays) == [
-        "a",
-        "module.b",
-    ]
-    assert list(weight_files.read(write_file(zipped({"module.a": tensor(), "b": tensor()}))).arrays) == ["module.a", "b"]
+@both
+@pytest.mark.parametrize("order", [1, -1])
+def test_weights_below_two_keys(write_file, form, order):
+    """Two keys that both have tensors are refused in one line that names both; a key without tensors doesn't count."""
+    keys = ["model", "net"][::order]
+    text = error_of(write_file(form({"epoch": 1, **{key: {"a": tensor()} for key in keys}})))
+    assert "has weights below model and net" in text
+    assert "torch.save(checkpoint['model'], PATH)" in text
+    assert list(weight_files.read(write_file(form({keys[0]: {"a": tensor()}, keys[1]: {"lr": 1}}))).arrays) == ["a"]
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["module.", "model.", "_orig_mod.", "backbone.", "encoder.", "module.encoder_q.", "module._orig_mod.model.", "module." * 9],
+)
+def test_prefixes(write_file, prefix):
+    """Prefixes of wrapping modules are removed, several too, and only those that all names have."""
+    names = ["fc.weight", "model.b", "encoder.c"]
+    given = {prefix + name: tensor() for name in names}
+    assert list(weight_files.read(write_file(zipped(given))).arrays) == names
+    assert list(weight_files.read(write_file(zipped({**given, "d": tensor()}))).arrays) == [*given, "d"]
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("key", [None, "model_state_dict", "net"])
+@pytest.mark.parametrize("wraps", [(), ("module",), ("_orig_mod", "module"), ("encoder", "backbone", "model")])
+def test_wrapped_modules_of_pytorch(write_file, key, wraps):
+    """What PyTorch saves of a network inside others, in a checkpoint or alone, gives the arrays of the network alone."""
+    import torch
+
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+    expected = {name: value.numpy() for name, value in network.state_dict().items()}
+    for name in wraps:
+        network = torch.nn.ModuleDict({name: network})
+    saved, optimizer = io.BytesIO(), torch.optim.SGD(network.parameters(), lr=0.1)
+    state = network.state_dict()
+    torch.save(state if key is None else {"epoch": 3, key: state, "optimizer": optimizer.state_dict()}, saved)
+    assert_same(weight_files.read(write_file(saved.getvalue())).arrays, expected)
 
 
 @both
