@@ -165,7 +165,15 @@ def encode_images(
         if gallery.is_on_files:
             roots.record(opened, gallery.prefix)
         report = stack.enter_context(reporting(on_progress, len(gallery), unit="images"))
-        encoded, unchanged, reused, left_out = _encode(loaded, gallery, opened, threads=threads, on_progress=report)
+        contents = new_images.Contents(opened)
+        encoded, unchanged, reused, left_out, lost = _encode(
+            loaded, gallery, opened, contents=contents, threads=threads, on_progress=report
+        )
+        if lost:  # this run, or another process, has replaced what they were to get their codes from
+            again, _, _, left_out, _ = _encode(
+                loaded, gallery, opened, contents=None, threads=threads, on_progress=lambda done: None
+            )
+            encoded += again
         removed, prune = 0, prune and encoded + unchanged + reused > 0  # otherwise the disk may be at fault, not the pictures
         if prune:
             removed = _remove_missing(gallery, opened, unusable={image.id for image in left_out})
@@ -232,19 +240,29 @@ def _sample_features(model: UntrainedModel, gallery: Gallery, *, threads: int, h
 
 
 def _encode(
-    model: Model, gallery: Gallery, opened: CodeIndex, *, threads: int, on_progress: Callable[[int], Any]
-) -> tuple[int, int, int, list[LeftOut]]:
-    """Encode new and changed images; return how many, how many are unchanged or known, and why the others were left out."""
+    model: Model,
+    gallery: Gallery,
+    opened: CodeIndex,
+    *,
+    contents: new_images.Contents | None,
+    threads: int,
+    on_progress: Callable[[int], Any],
+) -> tuple[int, int, int, list[LeftOut], int]:
+    """Encode new and changed images.
+
+    Returns:
+      How many were encoded, are unchanged, were reused; why others were left out; and how many are lost: the index had their
+      contents, and no longer has.
+    """
+    lost = 0
     encoded, unchanged, reused, left_out = 0, 0, 0, list[LeftOut]()
     pending = deque[list[Item]]()  # the batches that the network computes: one may be read ahead
     known = list[Item]()
-    contents = new_images.Contents(opened)
 
     def reuse() -> None:
-        nonlocal reused
-        gone = _reuse(opened, known)
-        reused += len(known) - len(gone)
-        left_out.extend(gone)
+        nonlocal reused, lost
+        found = _reuse(opened, known)
+        reused, lost = reused + found, lost + len(known) - found
         known.clear()
 
     def images_to_encode() -> Iterator[new_images.Image]:
@@ -276,18 +294,17 @@ def _encode(
         encoded += len(items)
         on_progress(len(items))
     reuse()
-    return encoded, unchanged, reused, left_out
+    return encoded, unchanged, reused, left_out, lost
 
 
-def _reuse(opened: CodeIndex, known: Sequence[Item]) -> list[LeftOut]:
-    """Add images with the codes and features of items whose contents are the same; return those whose items are gone."""
+def _reuse(opened: CodeIndex, known: Sequence[Item]) -> int:
+    """Add images with the codes and features of items whose contents are the same; return how many have such an item."""
     batch = opened.stored(hashes=[item.sha256 for item in known])
     rows = {item.sha256: row for row, item in enumerate(batch.items)}
     found = [item for item in known if item.sha256 in rows]
     chosen = [rows[item.sha256] for item in found]
     opened.add(found, batch.codes[chosen], batch.features[chosen] if opened.manifest.features else None)
-    reason = "was in the index under another name, which was removed meanwhile; fix: repeat the command"
-    return [LeftOut(item.id, f"{item.id} {reason}", has_code=False) for item in known if item.sha256 not in rows]
+    return len(found)
 
 
 def _remove_missing(gallery: Gallery, opened: CodeIndex, *, unusable: Set[str]) -> int:

@@ -96,16 +96,31 @@ def test_pictures_that_moved_are_not_encoded_again(pictures, tmp_path, small, mo
 
 
 def test_another_process_removes_what_is_reused(pictures, tmp_path, monkeypatch):
-    """The image is named as left out, and the same command encodes it: it isn't lost in silence."""
+    """The images are encoded then: none is lost."""
     folder, run = pictures
     encode.encode_images(run, folder / "red", index=tmp_path / "index")
     shutil.copy(folder / "red" / "00.png", folder / "blue" / "new.png")
     with monkeypatch.context() as patch:
         patch.setattr(new_images.Contents, "may_have", lambda self, sha256: True)
         result = encode.encode_images(run, folder / "blue", index=tmp_path / "index")
-    assert (result.encoded, result.reused, len(result.left_out)) == (0, 1, 12)
-    assert result.left_out[0].startswith(f"{folder}/blue/00.png was in the index under another name")
-    assert encode.encode_images(run, folder / "blue", index=tmp_path / "index") == counts(12, 1, total=25)
+    assert result == counts(12, reused=1, total=25)
+    assert encode.encode_images(run, folder / "blue", index=tmp_path / "index") == counts(0, 13, total=25)
+
+
+def test_an_edited_picture_and_its_copy(pictures, tmp_path):
+    """A picture that was edited, and its earlier content under a new name, are both there, with their own codes; and pruned."""
+    folder, run = pictures
+    encode.encode_images(run, folder, index=tmp_path / "index")
+    shutil.copy(folder / "red" / "00.png", folder / "red" / "00_orig.png")
+    Image.fromarray(np.full((18, 24, 3), 77, np.uint8)).save(folder / "red" / "00.png")
+    result = encode.encode_images(run, folder, index=tmp_path / "index", prune=True)
+    assert (result.encoded + result.reused, result.left_out, result.removed, result.total) == (2, (), 0, 37)
+    with index.open_index(tmp_path / "index") as opened:
+        found = {item.id: code for batch in opened.scan() for item, code in zip(batch.items, batch.codes, strict=True)}
+    assert len(found) == 37
+    for name in ("00.png", "00_orig.png"):
+        path = str(folder / "red" / name)
+        assert np.array_equal(found[path], adsq_jax.load(run).encode(path, packed=True)[0])
 
 
 def rows(opened):

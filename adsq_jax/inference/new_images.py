@@ -80,13 +80,13 @@ def read_ahead(
         pool.shutdown(wait=False, cancel_futures=True)  # after Ctrl-C nobody waits for what is being decoded
 
 
-def stored_items(gallery: Gallery, opened: CodeIndex, contents: Contents) -> Iterator[tuple[int, Item | None]]:
+def stored_items(gallery: Gallery, opened: CodeIndex, contents: Contents | None) -> Iterator[tuple[int, Item | None]]:
     """Yield the row of each image, with its item if the index has one."""
     for start in range(0, len(gallery), _IDS_PER_LOOKUP):
         rows = range(start, min(start + _IDS_PER_LOOKUP, len(gallery)))
         ids = [gallery.id(row) for row in rows]
         items = opened.find([name for name in ids if is_text(name)])
-        if len(items) < len(ids):
+        if contents is not None and len(items) < len(ids):
             contents.read()
         yield from ((row, items.get(name)) for row, name in zip(rows, ids, strict=True))
 
