@@ -92,7 +92,9 @@ def _serve(given: SimpleNamespace) -> None:
         raise InputError("expected --index=INDEX, made by adsq_jax.encode")
     usual = {"k": _HITS, "rerank": hits.RERANK}
     others = {name: value for name, value in vars(given).items() if name not in ("index", "workdir", "serve", "host", "port")}
-    odd = sorted(name for name, value in others.items() if value not in (usual.get(name), None, False, []))
+    odd = sorted(
+        name for name, value in others.items() if not (value is None or value is False or value in (usual.get(name), []))
+    )
     if odd:
         raise InputError(f"--serve answers what it is asked later, and --{odd[0]} is for a search now; fix: leave one out")
     from adsq_jax import demo  # with what only a server needs

@@ -115,6 +115,8 @@ def test_bad_flags(filled, colours):
     ]
     for changed, message in cases:
         assert_refused({"index": filled[2], "query": f"{colours[0]}/red/00.png", **changed}, message)
+    for name in ("radius", "rerank"):  # 0 isn't their absence
+        assert_refused({"index": filled[2], "serve": "true", name: "0"}, f"--{name} is for a search now")
 
 
 def assert_refused(given, message):

@@ -395,7 +395,8 @@ def test_heic(monkeypatch):
     exif = Image.Exif()
     exif[ORIENTATION] = 6
     assert decode(file_of(picture, "HEIF", exif=exif.tobytes()), shorter_side=0).shape == (50, 40, 3)
-    assert "is not a complete picture" in refused(content[:-200])
+    for end in (-200, 100):
+        assert "is not a complete picture" in refused(content[:end])
     monkeypatch.setattr(picture_formats, "_can_read_heic", lambda: False)
     assert refused(content) == "is HEIC, which needs pillow-heif; fix: pip install -e '.[heic]', or convert it to JPEG"
 
