@@ -165,15 +165,7 @@ def encode_images(
         if gallery.is_on_files:
             roots.record(opened, gallery.prefix)
         report = stack.enter_context(reporting(on_progress, len(gallery), unit="images"))
-        contents = new_images.Contents(opened)
-        encoded, unchanged, reused, left_out, lost = _encode(
-            loaded, gallery, opened, contents=contents, threads=threads, on_progress=report
-        )
-        if lost:  # this run, or another process, has replaced what they were to get their codes from
-            again, _, _, left_out, _ = _encode(
-                loaded, gallery, opened, contents=None, threads=threads, on_progress=lambda done: None
-            )
-            encoded += again
+        encoded, unchanged, reused, left_out = _encode(loaded, gallery, opened, threads=threads, on_progress=report)
         removed, prune = 0, prune and encoded + unchanged + reused > 0  # otherwise the disk may be at fault, not the pictures
         if prune:
             removed = _remove_missing(gallery, opened, unusable={image.id for image in left_out})
@@ -240,6 +232,22 @@ def _sample_features(model: UntrainedModel, gallery: Gallery, *, threads: int, h
 
 
 def _encode(
+    model: Model, gallery: Gallery, opened: CodeIndex, *, threads: int, on_progress: Callable[[int], Any]
+) -> tuple[int, int, int, list[LeftOut]]:
+    """Encode new and changed images; return how many, how many are unchanged or known, and why the others were left out."""
+    contents = new_images.Contents(opened)
+    encoded, unchanged, reused, left_out, lost = _encode_once(
+        model, gallery, opened, contents=contents, threads=threads, on_progress=on_progress
+    )
+    if lost:  # this run, or another process, has replaced what they were to get their codes from
+        again, _, _, left_out, _ = _encode_once(
+            model, gallery, opened, contents=None, threads=threads, on_progress=lambda done: None
+        )
+        encoded += again
+    return encoded, unchanged, reused, left_out
+
+
+def _encode_once(
     model: Model,
     gallery: Gallery,
     opened: CodeIndex,
@@ -248,14 +256,8 @@ def _encode(
     threads: int,
     on_progress: Callable[[int], Any],
 ) -> tuple[int, int, int, list[LeftOut], int]:
-    """Encode new and changed images.
-
-    Returns:
-      How many were encoded, are unchanged, were reused; why others were left out; and how many are lost: the index had their
-      contents, and no longer has.
-    """
-    lost = 0
-    encoded, unchanged, reused, left_out = 0, 0, 0, list[LeftOut]()
+    """Return what `_encode` does, and how many images are lost: the index had their contents, and no longer has."""
+    encoded, unchanged, reused, lost, left_out = 0, 0, 0, 0, list[LeftOut]()
     pending = deque[list[Item]]()  # the batches that the network computes: one may be read ahead
     known = list[Item]()
 
@@ -293,7 +295,8 @@ def _encode(
         opened.add(items, packed_codes, features if opened.manifest.features else None)
         encoded += len(items)
         on_progress(len(items))
-    reuse()
+    if known:
+        reuse()
     return encoded, unchanged, reused, left_out, lost
 
 

@@ -16,10 +16,10 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from adsq_jax import command_line, storage
+from adsq_jax import command_line, demo, storage
 from adsq_jax.data import gallery
 from adsq_jax.devices import compiled_programs
-from adsq_jax.errors import InputError, Stopped
+from adsq_jax.errors import InputError
 from adsq_jax.index import CodeIndex, Filter, Manifest, check_model, open_index, own_model, parse
 from adsq_jax.inference import hits, html_page, pictures
 from adsq_jax.inference.hits import Hit
@@ -97,16 +97,8 @@ def _serve(given: SimpleNamespace) -> None:
     )
     if odd:
         raise InputError(f"--serve answers what it is asked later, and --{odd[0]} is for a search now; fix: leave one out")
-    from adsq_jax import demo  # with what only a server needs
-
-    print(f"starting: opens {given.index} and its model", file=sys.stderr, flush=True)
-    compiled_programs.keep()
-    try:
-        place = {name: value for name, value in (("host", given.host), ("port", given.port)) if value is not None}
-        demo.serve(given.index, workdir=given.workdir, has_page=False, **place)
-    except Stopped:
-        print("stopped", file=sys.stderr)
-        command_line.hard_exit(0)
+    place = {name: value for name, value in (("host", given.host), ("port", given.port)) if value is not None}
+    demo.serve_until_stopped(given.index, workdir=given.workdir, has_page=False, **place)
 
 
 def search(

@@ -3,12 +3,10 @@
 `python -m adsq_jax.demo --index=INDEX`
 """
 
-import sys
 from collections.abc import Sequence
 
 from adsq_jax import command_line, demo
-from adsq_jax.devices import compiled_programs
-from adsq_jax.errors import InputError, Stopped
+from adsq_jax.errors import InputError
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -23,20 +21,14 @@ def main(arguments: Sequence[str]) -> None:
     given = flags.parse()
     if not given.index:
         raise InputError("expected --index=INDEX, made by adsq_jax.encode")
-    print(f"starting: opens {given.index} and its model", file=sys.stderr, flush=True)
-    compiled_programs.keep()
-    try:
-        demo.serve(
-            given.index,
-            workdir=given.workdir,
-            host=given.host,
-            port=given.port,
-            pictures=given.pictures,
-            remote_pictures=given.remote_pictures,
-        )
-    except Stopped:
-        print("stopped", file=sys.stderr)
-        command_line.hard_exit(0)
+    demo.serve_until_stopped(
+        given.index,
+        workdir=given.workdir,
+        host=given.host,
+        port=given.port,
+        pictures=given.pictures,
+        remote_pictures=given.remote_pictures,
+    )
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def claim(directory: Path, config: dict[str, Any], *, may_change: Collection[str
     Raises:
       InputError: the folder has another config or other files, another process uses it, or it can't be written.
     """
-    check(directory, config, may_change=may_change)
+    changed = check(directory, config, may_change=may_change)
     with contextlib.ExitStack() as locks:
         try:
             if not storage.is_remote(directory):
@@ -53,9 +53,9 @@ def claim(directory: Path, config: dict[str, Any], *, may_change: Collection[str
                 # The folder's own lock stays if somebody removes `.lock`, which network disks need.
                 _lock(directory / ".lock", os.O_WRONLY | os.O_CREAT, locks)
                 _lock(directory, os.O_RDONLY | os.O_DIRECTORY, locks)
-                check(directory, config, may_change=may_change)  # another run may have claimed the folder since then
+                changed = check(directory, config, may_change=may_change)  # another run may have claimed it since then
                 _remove_leftovers(directory)
-            if check(directory, config, may_change=may_change) or not storage.is_file(directory / "config.json"):
+            if changed or not storage.is_file(directory / "config.json"):
                 write_json(directory / "config.json", config)
             if storage.is_remote(directory):
                 check(directory, config)  # without a lock, another run may have written its config at the same time
