@@ -82,8 +82,14 @@ def parse_argument(argument: str, **defaults: Any) -> dict[str, Any]:
 # What a run is done with, not what comes of it: these may change when it goes on.
 MAY_CHANGE = (
     *("host_devices", "parallel", "eval.batch_size", "train.log_every"),
-    *("checkpoint.every_rounds", "checkpoint.every_steps", "checkpoint.keep"),
+    *("checkpoint.every_rounds", "checkpoint.every_steps", "checkpoint.keep", "checkpoint.keep_finished"),
     *("data.directory", "data.feature_cache", "data.keep_mib", "data.threads", "data.workers"),
+)
+
+# Keys that came after runs were stored: those runs have their defaults, and a hash of a config is as if they weren't there.
+ADDED = (
+    *("optim.extension", "optim.extension_scale", "train.stop_after_rounds_without_gain", "checkpoint.keep_finished"),
+    *("data.bit_depth", "data.small_classes", "data.strip_prefix"),
 )
 
 
@@ -153,6 +159,9 @@ def _data() -> ConfigDict:
     config.erase = 0.0  # augmentation: largest side of a black square on half of the images, as a fraction of image_size
     config.feature_views = 0  # frozen backbone: augmented views of each training image; 0: the central crop alone
     config.feature_cache = ""  # frozen backbone: a folder for its features, which runs can share; "": in the run's folder
+    config.bit_depth = 0  # bits that 16-bit pictures use, 9 to 16; 0: all 16
+    config.small_classes = "error"  # protocol "own", for classes too small to split: "database": no queries of them
+    config.strip_prefix = ""  # with "lists": what image paths begin with that is left out, as /home/someone/
     config.keep_mib = 1024  # memory for decoded training images, MiB per process; others are decoded each time
     config.threads = 0  # threads that read and decode, in each process; 0: one more than cores
     config.workers = 0  # processes that read and decode; 0: the training process itself, best on few cores and short rounds
@@ -205,6 +214,8 @@ def _optim() -> ConfigDict:
     config.warmup = 0.05  # the fraction of updates in which the rate rises from 0
     config.weight_decay = 0.05  # decoupled, of kernels only
     config.clip_norm = 1.0  # largest norm of a gradient; 0: no limit
+    config.extension = "restart"  # the schedule of rounds added to a finished run: anew; or "constant": one rate
+    config.extension_scale = 1.0  # factor on learning_rate in rounds added to a finished run
     config.trunk_lr_scale = 1.0  # factor on the backbone's learning rate; 0: frozen, its features are computed once
     return config
 
@@ -214,6 +225,7 @@ def _train() -> ConfigDict:
     config.rounds = 10  # a round trains f, trains g, and runs the B-step
     config.epochs_per_round = 3  # passes over the training set, for each ImgNet
     config.batch_size = 128  # on all devices together
+    config.stop_after_rounds_without_gain = 0  # with data.validation: end after so many rounds without a better one; 0: never
     config.log_every = 20  # updates between two lines of metrics
     return config
 
@@ -222,6 +234,7 @@ def _checkpoint() -> ConfigDict:
     config = ConfigDict()
     config.every_rounds = 1  # rounds between two checkpoints
     config.every_steps = 0  # updates between two checkpoints within a round; 0: none within a round
+    config.keep_finished = 1  # how many of the newest stay when the run has finished
     config.keep = 2  # how many of the newest stay; with data.validation the best one stays as well
     return config
 
@@ -234,10 +247,26 @@ def _eval() -> ConfigDict:
 
 
 def data_settings(config: ConfigDict) -> datasets.Settings:
-    """Return the part of a config's `data` that `datasets` takes."""
-    return datasets.Settings(**{field: config.data[field] for field in datasets.Settings._fields})
+    """Return the part of a config's `data` that `datasets` takes; an older run's config may lack keys that were added since."""
+    known = {f"data.{key}": value for key, value in config.data.items()}
+    known = added_defaults() | known
+    return datasets.Settings(**{field: known[f"data.{field}"] for field in datasets.Settings._fields})
 
 
 def sha256(config: ConfigDict) -> str:
-    """Return a hash of all values, 64 hexadecimal digits; runs with the same hash have the same config."""
-    return hashlib.sha256(json.dumps(json.loads(config.to_json()), sort_keys=True).encode()).hexdigest()
+    """Return a hash of all values, 64 hexadecimal digits; runs with the same hash have the same config.
+
+    Keys that came later are left out where they have their defaults, so that the hashes of older runs stay true.
+    """
+    values, defaults = json.loads(config.to_json()), json.loads(default().to_json())
+    for key in ADDED:
+        section, name = key.split(".")
+        if values.get(section, {}).get(name) == defaults[section][name]:
+            del values[section][name]
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def added_defaults() -> dict[str, Any]:
+    """Return the value of each key of ADDED that a config without it has, by its dotted name."""
+    defaults = default()
+    return {key: defaults[section][name] for key in ADDED for section, name in [key.split(".")]}

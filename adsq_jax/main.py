@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> None:
     limit = startup.limits_problem(_LEAST_ADDRESS_SPACE)
     if limit is not None:
         raise InputError(limit)
-    changed = workdir.check(directory, json.loads(config.to_json()), may_change=config_module.MAY_CHANGE)
+    changed = workdir.check(directory, json.loads(config.to_json()), **_may_differ())
     if storage.is_file(directory / "result.json"):
         print(f"The run in {directory} is finished.\n{_finished_text(directory)}")
         return
@@ -76,6 +76,11 @@ def main(arguments: Sequence[str]) -> None:
     if processes.leads():
         print(_text(result, directory))
     processes.disconnect()
+
+
+def _may_differ() -> dict[str, Any]:
+    """Return what `workdir` needs to know about keys that may differ from those of an earlier sitting."""
+    return {"may_change": config_module.MAY_CHANGE, "added": config_module.added_defaults()}
 
 
 def _machine_problem(error: Exception, directory: Path) -> InputError | None:
@@ -152,9 +157,7 @@ def train(config: ConfigDict, directory: Path, *, began: float | None = None) ->
     weights = setup.pretrained.report["sha256"] if setup.pretrained else ""
     processes.check_same(split=setup.data.split_sha256, pretrained_weights=weights)
     with contextlib.ExitStack() as claim:
-        processes.run_on_leader(
-            lambda: claim.enter_context(workdir.claim(directory, content, may_change=config_module.MAY_CHANGE))
-        )
+        processes.run_on_leader(lambda: claim.enter_context(workdir.claim(directory, content, **_may_differ())))
         _check_shared(directory)
         claim.enter_context(library_log.writing(directory))
         return train_and_evaluate(setup, config, directory, began=began)

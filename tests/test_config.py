@@ -2,8 +2,10 @@
 
 import configparser
 import dataclasses
+import hashlib
 import importlib.util
 import inspect
+import json
 import math
 import sys
 from pathlib import Path
@@ -22,6 +24,7 @@ from adsq_jax.models import backbones
 from adsq_jax.models.img_net import ImgNet
 from adsq_jax.models.label_net import LabelNet
 from adsq_jax.models.layers import Layers
+from adsq_jax.run import workdir
 from adsq_jax.training import LabelNetSettings, fit, optimizer, setup
 
 FILES = sorted((Path(__file__).parents[1] / "configs").glob("[!_]*.py"), key=lambda path: path.stem)
@@ -41,6 +44,7 @@ FREE = {
     "data.manifest",
     "data.tfds_name",
     "data.feature_cache",
+    "data.strip_prefix",
     "model.pretrained",
 }  # paths and names that the user chooses
 ARGUMENTS = ["", "bits=48", "bits=12"]
@@ -589,7 +593,8 @@ def test_the_defaults_of_python_and_of_configs_are_the_same():
     assert dataclasses.asdict(LabelNetSettings()) == config.label_net.to_dict()
     assert methods.adsq.settings == config.objective.to_dict()
     taken = {name: parameter.default for name, parameter in inspect.signature(optimizer.build).parameters.items()}
-    assert {**taken, "arguments": {}} == {**config.optim.to_dict(), "total_steps": inspect.Parameter.empty}
+    not_knobs = {"total_steps": inspect.Parameter.empty, "finished_steps": ()}
+    assert {**taken, "arguments": {}} == {**config.optim.to_dict(), **not_knobs}
     for function in (setup, fit):
         known = inspect.signature(function).parameters
         for name in ("rounds", "epochs_per_round"):
@@ -597,3 +602,21 @@ def test_the_defaults_of_python_and_of_configs_are_the_same():
     known = inspect.signature(setup).parameters
     assert known["batch_size"].default == config.train.batch_size
     assert known["eval_batch_size"].default == config.eval.batch_size
+
+
+def test_keys_that_came_later_leave_an_older_runs_hash_and_config_as_they_were(tmp_path):
+    config = config_module.default()
+    older = json.loads(config.to_json())
+    for key in config_module.ADDED:
+        section, name = key.split(".")
+        del older[section][name]
+    digest = hashlib.sha256(json.dumps(older, sort_keys=True).encode()).hexdigest()
+    assert config_module.sha256(config) == config_module.sha256(ConfigDict(older)) == digest
+    config.optim.extension_scale = 0.5
+    assert config_module.sha256(config) != digest
+    workdir.write_json(tmp_path / "config.json", older)
+    added = config_module.added_defaults()
+    assert workdir.check(tmp_path, json.loads(config_module.default().to_json()), added=added) == []
+    with pytest.raises(InputError, match=r"optim\.extension_scale is 1\.0 there and 0\.5 here"):
+        workdir.check(tmp_path, json.loads(config.to_json()), added=added)
+    assert config_module.data_settings(ConfigDict(older)) == config_module.data_settings(config_module.default())

@@ -10,7 +10,7 @@ import os
 import re
 import tempfile
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,7 +32,9 @@ _READ_HEADER = {  # of a .npy file, by its version; the third is for records, wh
 }
 
 
-def claim(directory: Path, config: dict[str, Any], *, may_change: Collection[str] = ()) -> contextlib.ExitStack:
+def claim(
+    directory: Path, config: dict[str, Any], *, may_change: Collection[str] = (), added: Mapping[str, Any] | None = None
+) -> contextlib.ExitStack:
     """Reserve a folder for one run until what is returned is closed; make it, and write `config.json` there.
 
     Object stores have no locks: there, two runs of the same config at the same time are not refused.
@@ -41,11 +43,12 @@ def claim(directory: Path, config: dict[str, Any], *, may_change: Collection[str
       directory: the folder.
       config: the run's config.
       may_change: keys, with dots, that may have other values than in the folder's `config.json`, which then gets those of now.
+      added: the values of keys that an older `config.json` may lack; None: it lacks none.
 
     Raises:
       InputError: the folder has another config or other files, another process uses it, or it can't be written.
     """
-    changed = check(directory, config, may_change=may_change)
+    changed = check(directory, config, may_change=may_change, added=added)
     with contextlib.ExitStack() as locks:
         try:
             if not storage.is_remote(directory):
@@ -53,12 +56,15 @@ def claim(directory: Path, config: dict[str, Any], *, may_change: Collection[str
                 # The folder's own lock stays if somebody removes `.lock`, which network disks need.
                 _lock(directory / ".lock", os.O_WRONLY | os.O_CREAT, locks)
                 _lock(directory, os.O_RDONLY | os.O_DIRECTORY, locks)
-                changed = check(directory, config, may_change=may_change)  # another run may have claimed it since then
+                # another run may have claimed it since then
+                changed = check(directory, config, may_change=may_change, added=added)
                 _remove_leftovers(directory)
             if changed or not storage.is_file(directory / "config.json"):
                 write_json(directory / "config.json", config)
             if storage.is_remote(directory):
-                check(directory, config)  # without a lock, another run may have written its config at the same time
+                check(
+                    directory, config, added=added
+                )  # without a lock, another run may have written its config at the same time
         except BlockingIOError as error:
             raise InputError(f"--workdir={directory} is in use by another run; fix: wait, or give another folder") from error
         except OSError as error:
@@ -113,7 +119,9 @@ def _device_and_inode(path: Path) -> tuple[int, int]:
     return noted.st_dev, noted.st_ino
 
 
-def check(directory: Path, config: dict[str, Any], *, may_change: Collection[str] = ()) -> list[str]:
+def check(
+    directory: Path, config: dict[str, Any], *, may_change: Collection[str] = (), added: Mapping[str, Any] | None = None
+) -> list[str]:
     """Check that a folder is new, empty or of the same config, as `claim` does; write nothing.
 
     Returns:
@@ -135,7 +143,7 @@ def check(directory: Path, config: dict[str, Any], *, may_change: Collection[str
                 "overwritten"
             )
         return []
-    theirs = _flatten(read_json(directory / "config.json"))
+    theirs = {**(added or {}), **_flatten(read_json(directory / "config.json"))}
     ours = _flatten(json.loads(json.dumps(config)))
     changed = {
         key: f"{printable(key, keep='')[:100]} is {theirs.get(key)!r:.100} there and {ours.get(key)!r:.100} here"

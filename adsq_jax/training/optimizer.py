@@ -1,7 +1,8 @@
 """The optimiser by its name in optax, with clipping, weight decay, a schedule, and the trunk's learning rate."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import optax
 
 from adsq_jax.errors import InputError
 
+EXTENSIONS = ("restart", "constant")  # of rounds that are added to a finished run
 SCHEDULES = ("constant", "cosine")
 MOST_STEPS = 2**31 - 1  # JAX counts them in 32 bits
 # Functions of optax whose updates are linear in the learning rate.
@@ -23,6 +25,9 @@ def build(
     learning_rate: float = 3e-3,
     schedule: str = "cosine",
     warmup: float = 0.05,
+    finished_steps: Sequence[int] = (),
+    extension: str = "restart",
+    extension_scale: float = 1.0,
     weight_decay: float = 0.05,
     clip_norm: float = 1.0,
     trunk_lr_scale: float = 1.0,
@@ -38,6 +43,11 @@ def build(
       learning_rate: the peak learning rate.
       schedule: one of SCHEDULES, after a linear warm-up.
       warmup: the share of the updates in which the rate rises from 0, in [0, 1].
+      finished_steps: where the run had finished before it was extended, in updates, ascending; its schedule is that of the
+        first of them, and `total_steps` is where it ends now.
+      extension: the rate in each extension: "restart": warm-up and schedule begin again, over the extension's updates;
+        "constant": it stays at the peak.
+      extension_scale: a factor on the peak in extensions, above 0.
       weight_decay: decoupled weight decay, multiplied by the learning rate.
       clip_norm: the greatest norm of the gradient; 0: no limit.
       trunk_lr_scale: a factor on the learning rate of `backbone`, above 0.
@@ -47,20 +57,28 @@ def build(
 
     Raises:
       InputError: there are more than MOST_STEPS updates.
-      ValueError: there is no such optimiser, argument or schedule.
+      ValueError: there is no such optimiser, argument, schedule or extension.
 
     Source: optax; decoupled decay from Loshchilov and Hutter, ICLR 2019.
     """
     if total_steps > MOST_STEPS:
         raise InputError(f"{total_steps:,} steps of training: expected at most {MOST_STEPS:,}; fix: fewer rounds or epochs")
-    warmup_steps = round(warmup * total_steps)
+    if extension not in EXTENSIONS:
+        raise ValueError(f"no extension named {extension!r}: choose one of {', '.join(EXTENSIONS)}")
+    ends = [*finished_steps, total_steps]
+    rates = [_schedule(schedule, learning_rate, round(warmup * ends[0]), ends[0])]
+    for begin, end in pairwise(ends):
+        peak, steps = learning_rate * extension_scale, end - begin
+        again = _schedule(schedule, peak, round(warmup * steps), steps)
+        rates.append(again if extension == "restart" else optax.constant_schedule(peak))
+    rate = optax.join_schedules(rates, ends[:-1]) if finished_steps else rates[0]
     parts = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
     parts += [
         _base(name, arguments or {}),
         # The optimiser's own step is already negative, and so must the decay be.
         optax.add_decayed_weights(-weight_decay, mask=lambda params: jax.tree.map(lambda x: x.ndim > 1, params)),
         optax.masked(optax.scale(trunk_lr_scale), _trunk_mask),
-        optax.scale_by_schedule(_schedule(schedule, learning_rate, warmup_steps, total_steps)),
+        optax.scale_by_schedule(rate),
     ]
     return optax.chain(*parts)
 

@@ -148,6 +148,22 @@ def test_cosine_schedule_falls_to_zero_at_the_last_step(warmup_steps):
     np.testing.assert_allclose(found, rises + falls, atol=1e-8)
 
 
+def test_an_extension_begins_the_schedule_again():
+    """Two extensions of a run: the first stretch as without them, then warm-up and cosine anew, at half of the peak."""
+    found = learning_rates(
+        18, schedule="cosine", warmup=0.25, total_steps=17, finished_steps=(8, 12), extension="restart", extension_scale=0.5
+    )
+    first = learning_rates(8, schedule="cosine", warmup=0.25, total_steps=8)
+    second, third = ([x / 2 for x in learning_rates(n, schedule="cosine", warmup=0.25, total_steps=n)] for n in (4, 5))
+    np.testing.assert_allclose(found, [*first, *second, *third, 0.0], atol=1e-8)
+
+
+def test_a_constant_extension_stays_at_its_peak():
+    """No warm-up and no fall: the peak times its scale, from the first added update on."""
+    found = learning_rates(9, schedule="cosine", total_steps=9, finished_steps=(5,), extension="constant", extension_scale=0.1)
+    np.testing.assert_allclose(found, [*learning_rates(5, schedule="cosine", total_steps=5), *[0.01] * 4], atol=1e-8)
+
+
 def test_a_run_of_warm_up_alone_has_a_cosine_schedule_too():
     """A warm-up over all updates rises to the end."""
     found = learning_rates(3, schedule="cosine", warmup=1.0, total_steps=3)
@@ -174,6 +190,7 @@ def test_the_trunks_scale_is_for_the_backbone_alone(name):
         ("lion", {"arguments": {"weight_decay": 0.1}}, "takes no weight_decay"),
         ("adam", {"arguments": {"learning_rate": 0.1}}, "takes no learning_rate"),
         ("adam", {"schedule": "linear"}, "no schedule named 'linear': choose one of constant, cosine"),
+        ("adam", {"extension": "cosine"}, "no extension named 'cosine': choose one of restart, constant"),
     ],
 )
 def test_unknown_names_are_refused(name, changes, message):
