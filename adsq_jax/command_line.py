@@ -8,7 +8,7 @@ import signal
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, SimpleNamespace
 from typing import NoReturn
@@ -31,6 +31,7 @@ from adsq_jax.errors import (
 from adsq_jax.run import terminal
 
 _UNINTERRUPTIBLE = {"_xla_gc_callback", "__del__"}  # functions whose exceptions Python swallows
+_AFTER_COLON = ("bits", "method", "protocol", "name")  # arguments of the files in configs/
 _LONGEST = 2_000  # characters of a message: a damaged file can hold a line of any length
 
 
@@ -123,6 +124,26 @@ def _find_config(argument: str, flag: str) -> str:
             if (folder / path).is_file():
                 return f"{flag}{folder / path}{colon}{rest}"
     return argument
+
+
+def with_values(arguments: Sequence[str], values: Mapping[str, str]) -> list[str]:
+    """Return a command's arguments with other values of its config.
+
+    What a file of configs/ takes after the colon, as bits and method, goes there; other keys follow as `--config.KEY=VALUE`.
+
+    Raises:
+      InputError: the config is not given as `--config=FILE.py`.
+    """
+    flag = "--config="
+    found = [argument for argument in arguments if argument.startswith(flag)]
+    if len(found) != 1:
+        raise InputError("expected one --config=FILE.py, with the = sign")
+    path, _, rest = found[0].partition(":")
+    pairs = dict(pair.split("=", 1) for pair in rest.split(",") if "=" in pair)
+    pairs |= {key: value for key, value in values.items() if key in _AFTER_COLON}
+    colon = f":{','.join(f'{key}={value}' for key, value in pairs.items())}" if pairs else ""
+    others = [argument for argument in arguments if argument != found[0]]
+    return [path + colon, *others, *(f"--config.{key}={value}" for key, value in values.items() if key not in _AFTER_COLON)]
 
 
 def _config_error(error: Exception) -> str:

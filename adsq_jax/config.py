@@ -86,6 +86,8 @@ MAY_CHANGE = (
     *("data.directory", "data.feature_cache", "data.keep_mib", "data.threads", "data.workers"),
 )
 
+# What rounds that are added to a finished run may change besides.
+MAY_CHANGE_WITH_ROUNDS = ("train.rounds", "optim.extension", "optim.extension_scale", "train.stop_after_rounds_without_gain")
 # Keys that came after runs were stored: those runs have their defaults, and a hash of a config is as if they weren't there.
 ADDED = (
     *("optim.extension", "optim.extension_scale", "train.stop_after_rounds_without_gain", "checkpoint.keep_finished"),

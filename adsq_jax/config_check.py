@@ -107,6 +107,9 @@ def check(config: ConfigDict) -> None:
         if config.method in methods.METHODS or not key.startswith("baseline."):
             _check_value(config, key, value, kinds=_kinds(defaults[key]) if key in defaults else (bool, int, float))
     _check_data(config)
+    if config.train.stop_after_rounds_without_gain and not config.data.validation:
+        expected = "expected 0, since no images are held out"
+        raise _wrong(config, "train.stop_after_rounds_without_gain", expected, fix="--config.data.validation=N")
     _check_weights(config)
     _check_networks(config)
     _check_model(config)

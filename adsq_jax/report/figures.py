@@ -163,3 +163,50 @@ def usage(measured: Measured) -> bytes:
         axes.set_ylim(0)
     _style(axes, x="code, most used first", y="pictures with this code")
     return _png(figure)
+
+
+def sweep(means: Sequence[dict[str, Any]], *, map_at: int | str) -> bytes:
+    """Plot mAP over the first key with numbers, a line for each combination of the others, bars for the deviation over seeds.
+
+    Args:
+      means: from `training.sweep.means`, at least one.
+      map_at: the rank of the mAP, or "all".
+    """
+    keys = list(means[0]["values"])
+    x = next((key for key in keys if all(_is_number(one["values"][key]) for one in means)), None)
+    lines: dict[str, list[dict[str, Any]]] = {}
+    for one in means:
+        label = ", ".join(f"{key}={value}" for key, value in one["values"].items() if key != x)
+        lines.setdefault(label if x is not None else "", []).append(one)
+    figure, axes = _figure(height=3.1 + 0.22 * ((len(lines) + 1) // 2))
+    for number, (label, points) in enumerate(lines.items()):
+        places = [float(one["values"][x]) for one in points] if x is not None else list(range(len(points)))
+        points = [point for _, point in sorted(zip(places, points, strict=True), key=lambda pair: pair[0])]
+        style = {"color": _COLOURS[number % len(_COLOURS)], "linestyle": _DASHES[number % 4] if x is not None else ""}
+        errors = [one["deviation"] for one in points] if any(one["deviation"] for one in points) else None
+        axes.errorbar(
+            sorted(places),
+            [one["map"] for one in points],
+            yerr=errors,
+            marker="o",
+            markersize=4,
+            capsize=3,
+            label=label,
+            **style,
+        )
+    if x is None:
+        axes.set_xticks(range(len(means)), ["\n".join(map(str, one["values"].values())) for one in means])
+    else:
+        axes.set_xticks(sorted({float(one["values"][x]) for one in means}))
+        axes.xaxis.set_major_formatter("{x:g}")
+    if any(lines):
+        figure.legend(frameon=False, ncols=2, loc="outside lower center", fontsize=9)
+    _style(axes, x=x or ", ".join(keys), y=f"mAP@{map_at}")
+    return _png(figure)
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return bool(np.isfinite(float(value)))
+    except (TypeError, ValueError):
+        return False

@@ -53,7 +53,7 @@ class Checkpoints:
             self._temporary = tempfile.TemporaryDirectory(prefix="adsq_jax_checkpoints_")
         local = directory if self._temporary is None else Path(self._temporary.name)
         self._orbax_directory = local if storage.is_remote(local) else local.resolve()
-        # orbax would delete old checkpoints before the new one's manifest is written; `_delete_old` does it after.
+        # orbax would delete old checkpoints before the new one's manifest is written; `delete_old` does it after.
         options = ocp.CheckpointManagerOptions(max_to_keep=None, enable_async_checkpointing=False, cleanup_tmp_directories=True)
         self._manager = ocp.CheckpointManager(self._orbax_directory, options=options)
         self._run = workdir.Identity(directory.parent)
@@ -97,7 +97,7 @@ class Checkpoints:
                 f"checkpoint {step} can't be written in {self._directory} ({reason(error)}); fix: {remedy(error)}, then run "
                 "the same command again; earlier checkpoints are kept"
             ) from error
-        self._delete_old()
+        self.delete_old(keep=self._keep)
 
     def restore(self, template: Any) -> tuple[Any, dict[str, Any]] | None:
         """Return state and info of the newest intact checkpoint, or None; newer, damaged ones move to `damaged_checkpoints`.
@@ -127,9 +127,14 @@ class Checkpoints:
                 logging.warning("checkpoint %d is damaged: %s", step, first_line(error))
                 self._move_to_damaged(step)
                 continue
-            self._delete_old()  # a kill may have come before it
+            self.delete_old(keep=self._keep)  # a kill may have come before it
             return state, manifest["info"]
         return None
+
+    def best(self) -> tuple[int, float] | None:
+        """Return step and score of the best checkpoint on held-out images; None where none was scored."""
+        measured = {step: value for step in self.steps() if (value := self._measured(step)) is not None}
+        return max(measured.items(), key=lambda item: (item[1], -item[0]), default=None)
 
     def close(self) -> None:
         """Finish pending writes and remove temporary files."""
@@ -137,15 +142,14 @@ class Checkpoints:
         if self._temporary is not None:
             self._temporary.cleanup()
 
-    def _delete_old(self) -> None:
+    def delete_old(self, *, keep: int) -> None:
+        """Delete all checkpoints but the newest ones, and the best one."""
         if processes.leads():
-            steps = self.steps()
-            measured = {step: value for step in steps if (value := self._measured(step)) is not None}
-            best = max(measured, key=lambda step: (measured[step], step), default=-1)
-            if best >= 0:
-                workdir.write_json(self._directory / _BEST, {"step": best, "measured": measured[best]})
-            for step in steps[: -self._keep]:
-                if step != best:
+            steps, best = self.steps(), self.best()
+            if best is not None:
+                workdir.write_json(self._directory / _BEST, {"step": best[0], "measured": best[1]})
+            for step in steps[:-keep]:
+                if best is None or step != best[0]:
                     try:
                         _delete(self._directory / str(step))
                     except OSError as error:  # a network disk keeps what another program has open

@@ -2,21 +2,17 @@
 
 import contextlib
 import json
-import shutil
-import sys
-import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from absl import logging
-from tqdm.auto import tqdm
 
 from adsq_jax import storage
-from adsq_jax.run import terminal, workdir
+from adsq_jax.run import workdir
+from adsq_jax.run.metrics_display import MetricsDisplay
 
-_LINE_SECONDS = 10.0  # between two plain lines, at least
 _EVENTS_SECONDS = 30.0  # between two writes of TensorBoard's files to the disk, at least
 _STORE_SECONDS = 10.0  # between two writes of a file to an object store, at least
 
@@ -24,8 +20,8 @@ _STORE_SECONDS = 10.0  # between two writes of a file to an object store, at lea
 class MetricsLog:
     """Writes the metrics of a run to its folder, and shows them on standard error."""
 
-    def __init__(self, directory: Path, *, start: int | None, total: int):
-        """Open the files of a run with `total` steps.
+    def __init__(self, directory: Path, *, start: int | None):
+        """Open the files of a run.
 
         Lines of `metrics.jsonl` after `start`, the step that the run resumes from, are dropped, since the run repeats them.
         None means a new run: all lines are dropped.
@@ -38,20 +34,15 @@ class MetricsLog:
         events = directory / "tensorboard"
         self._label_net_events = _Events(events / "label_net", hide_from=0 if start is None else None)
         self._events = _Events(events / "img_nets", hide_from=0 if start is None else start + 1)
-        self._total, self._start, self._began, self._shown = total, start or 0, time.monotonic(), 0.0
-        self._bar, self._lines_below = None, []
-        if sys.stderr.isatty() or tqdm.__module__ == "tqdm.auto":  # a class of that module is the bar of a notebook
-            options = {"file": terminal.bar_stream(), "dynamic_ncols": True}
-            self._bar = tqdm(total=total, initial=self._start, unit="step", **options)
-            # the loss terms stand below the bar; on 80 columns they need two lines
-            self._lines_below = [tqdm(bar_format="{desc}", position=line, leave=False, **options) for line in (1, 2)]
+        self._display = MetricsDisplay()
+
+    def phase(self, name: str, *, total: int, start: int = 0) -> None:
+        """Begin to show a phase of `total` steps, `start` of which are done."""
+        self._display.phase(name, total=total, start=start)
 
     def say(self, text: str) -> None:
         """Show a line of text."""
-        if self._bar is not None:
-            self._bar.write(terminal.clean(text), file=terminal.bar_stream())
-        else:
-            print(text, file=sys.stderr, flush=True)
+        self._display.say(text)
 
     def record(self, phase: str, step: int, values: dict[str, Any], *, labels: dict[str, Any]) -> None:
         """Write one line of metrics, without showing it.
@@ -67,31 +58,15 @@ class MetricsLog:
             events.add(f"{group}/{name}", value, step)
         events.flush_now_and_then()
 
-    def show(self, step: int, values: dict[str, float], *, label: str, images_per_second: float) -> None:
-        """Show how far training is: the step, the metrics, the speed, and the time left."""
-        metrics, speed = terminal.clean(format_metrics(values)), f"{images_per_second:.0f} images/s"
-        if self._bar is not None:
-            self._bar.set_description_str(label, refresh=False)
-            self._bar.set_postfix_str(speed, refresh=False)
-            self._bar.update(step - self._bar.n)
-            self._bar.refresh()
-            lines = textwrap.wrap(metrics, max(20, shutil.get_terminal_size().columns - 1))
-            for bar, line in zip(self._lines_below, [*lines, "", ""], strict=False):
-                bar.set_description_str(line)
-            return
-        now = time.monotonic()
-        if now - self._shown < _LINE_SECONDS and step < self._total:
-            return
-        self._shown = now
-        left = int((now - self._began) / max(step - self._start, 1) * (self._total - step))
-        self.say(f"{label} step {step}/{self._total} {metrics} | {speed} | {left // 60}:{left % 60:02d} left")
+    def show(self, step: int, values: dict[str, float], *, label: str, images_per_second: float | None = None) -> None:
+        """Show how far the phase is: the step, the metrics, the speed, and the time left."""
+        self._display.show(step, values, label=label, images_per_second=images_per_second)
 
     def close(self) -> None:
         """Write pending lines, and close files and bars."""
         with contextlib.ExitStack() as closing:  # all of them, though a full disk makes one fail
-            for part in (self._bar, *reversed(self._lines_below), self._events, self._label_net_events, self._file):
-                if part is not None:
-                    closing.callback(part.close)
+            for part in (self._display, self._events, self._label_net_events, self._file):
+                closing.callback(part.close)
 
 
 class SilentLog(MetricsLog):
@@ -100,7 +75,7 @@ class SilentLog(MetricsLog):
     def _ignore(self, *arguments: Any, **options: Any) -> None:
         pass
 
-    __init__ = say = record = show = close = _ignore
+    __init__ = phase = say = record = show = close = _ignore
 
 
 class CallbackLog(SilentLog):
@@ -115,11 +90,6 @@ class CallbackLog(SilentLog):
     def record(self, phase: str, step: int, values: dict[str, Any], *, labels: dict[str, Any]) -> None:
         """Call the function; arguments as in `MetricsLog.record`."""
         self._on_progress({"phase": phase, "step": step, **labels, **values})
-
-
-def format_metrics(values: dict[str, float]) -> str:
-    """Format metrics for messages: `balance 0.01 loss 0.3`."""
-    return " ".join(f"{name} {value:.4g}" for name, value in values.items())
 
 
 class _Events:

@@ -161,6 +161,18 @@ def check(
     return list(changed.values())
 
 
+def check_sweep(directory: Path) -> None:
+    """Make a folder for several runs; raise InputError if it is a run's own, or can't be used."""
+    _check_name(directory)
+    try:
+        make_folder(directory, parents=True)
+        names = {} if storage.is_remote(directory) else storage.entries(directory)
+    except OSError as error:
+        raise _unusable(directory, error) from error
+    if "config.json" in names:
+        raise InputError(f"--workdir={directory} is the folder of one run; fix: give --sweep another folder, for many")
+
+
 def _check_name(directory: Path) -> None:
     """Raise InputError if libraries that save there can't be given the folder's name."""
     if storage.is_remote(directory):

@@ -18,6 +18,7 @@ from adsq_jax.training.rounds import (
     update_codes,
 )
 from adsq_jax.training.setup import LabelNetSettings, TrainSetup, setup
+from adsq_jax.training.starting_weights import StartingWeights, read_start
 from adsq_jax.training.state import ImgNetState, LabelNetState, Targets, TrainState
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "LabelNetState",
     "NotFinite",
     "Run",
+    "StartingWeights",
     "Targets",
     "TrainSetup",
     "TrainState",
@@ -33,6 +35,7 @@ __all__ = [
     "fit",
     "init",
     "optimizer",
+    "read_start",
     "refresh_bank",
     "setup",
     "step",

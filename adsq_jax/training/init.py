@@ -35,6 +35,8 @@ def init(setup: TrainSetup, *, seed: int | None = None) -> TrainState:
     if setup.pretrained is not None:
         given = {kind: {"backbone": tree} for kind, tree in setup.pretrained.variables.items()}
     is_frozen = setup.trained_net.backbone is None
+    if setup.start is not None and is_frozen:
+        given = setup.start.shared_trunk()
     trunk = (given or _random_trunk(setup, keys[1])) if is_frozen else None
     inputs = jnp.zeros(setup.input_shape, jnp.float32 if is_frozen else jnp.uint8)
     net_init = jax.jit(partial(setup.trained_net.init, train=False))
@@ -44,6 +46,8 @@ def init(setup: TrainSetup, *, seed: int | None = None) -> TrainState:
         variables = {"batch_stats": {}, **net_init(key, inputs)}
         if not is_frozen:
             variables = {kind: {**tree, **given.get(kind, {})} for kind, tree in variables.items()}
+        if setup.start is not None:
+            variables, _ = setup.start.replace(name, variables, with_trunk=not is_frozen)
         if setup.method.parameters is not None:
             own = setup.method.parameters(jax.random.fold_in(key, 1), setup.bits, setup.sets.sets.shape[1])
             variables["params"] = {**variables["params"], "method": own}

@@ -4,7 +4,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from adsq_jax.devices import processes
 from adsq_jax.devices.data_parallel import DataParallel, TrainDevices
 from adsq_jax.errors import InputError, Stopped
 from adsq_jax.models.network import format_report
+from adsq_jax.run import history
 from adsq_jax.run.checkpoint import Checkpoints
 from adsq_jax.run.metrics_log import MetricsLog, SilentLog
 from adsq_jax.training import optimizer as optimizers
@@ -25,13 +26,27 @@ from adsq_jax.training import rounds
 from adsq_jax.training.init import init
 from adsq_jax.training.metrics_buffer import NotFinite
 from adsq_jax.training.setup import LabelNetSettings, TrainSetup, setup
+from adsq_jax.training.starting_weights import StartingWeights, network_options, read_start
 from adsq_jax.training.state import TrainState
+from adsq_jax.training.validation import Validation
 
-Validate = Callable[[TrainSetup, TrainState], float]
 
-
-def setup_from_config(config: ConfigDict, data: Dataset, *, devices: TrainDevices) -> TrainSetup:
+def setup_from_config(
+    config: ConfigDict,
+    data: Dataset,
+    *,
+    devices: TrainDevices,
+    finished_rounds: Sequence[int] = (),
+    start: StartingWeights | None = None,
+) -> TrainSetup:
     """Build the setup that a checked config describes.
+
+    Args:
+      config: from a file of configs/.
+      data: what its `data` names.
+      devices: where to train.
+      finished_rounds: after how many rounds the run had finished before rounds were added.
+      start: weights of another run to start from.
 
     Raises:
       InputError: the config doesn't fit the data or the devices.
@@ -43,15 +58,13 @@ def setup_from_config(config: ConfigDict, data: Dataset, *, devices: TrainDevice
         bits=config.bits,
         width=model.width,
         features=model.features,
-        pretrained=model.pretrained,
-        mean=model.mean,
-        deviation=model.deviation,
+        **network_options(start, pretrained=model.pretrained, mean=model.mean, deviation=model.deviation),
         image_size=config.data.image_size,
         batch_norm=model.batch_norm,
         dropout=model.dropout,
         dtype=model.dtype,
     )
-    batches = len(data.split.train) // config.train.batch_size
+    updates = config.train.epochs_per_round * (len(data.split.train) // config.train.batch_size)  # of a network, in a round
     return setup(
         data,
         method_from_config(config),
@@ -63,7 +76,9 @@ def setup_from_config(config: ConfigDict, data: Dataset, *, devices: TrainDevice
         batch_size=config.train.batch_size,
         optimizer=optimizers.build(
             optim.name,
-            total_steps=config.train.rounds * config.train.epochs_per_round * batches,
+            **optimizers.steps(updates, rounds=config.train.rounds, finished_rounds=finished_rounds),
+            extension=optim.extension,
+            extension_scale=optim.extension_scale,
             arguments=optim.arguments.to_dict(),
             learning_rate=optim.learning_rate,
             schedule=optim.schedule,
@@ -75,6 +90,8 @@ def setup_from_config(config: ConfigDict, data: Dataset, *, devices: TrainDevice
         label_net=_label_net_settings(config),
         frozen_trunk=frozen,
         feature_views=config.data.feature_views,
+        finished_rounds=finished_rounds,
+        start=start,
         devices=devices,
         shard_parameters=config.shard_parameters,
         eval_batch_size=config.eval.batch_size,
@@ -99,9 +116,20 @@ def _label_net_settings(config: ConfigDict) -> LabelNetSettings | None:
     return LabelNetSettings(**settings, weights=weights)
 
 
-def load_setup(config: ConfigDict, settings: datasets.Settings, devices: list[Any]) -> TrainSetup:
-    """Load the data of a checked config, and build its setup for some devices."""
-    return setup_from_config(config, datasets.load(settings), devices=DataParallel(config.parallel, devices=devices))
+def load_setup(
+    config: ConfigDict,
+    settings: datasets.Settings,
+    devices: list[Any],
+    *,
+    finished_rounds: Sequence[int] = (),
+    from_run: str | Path | None = None,
+) -> TrainSetup:
+    """Load the data of a checked config, and the run to start from, and build the config's setup for some devices."""
+    start = None
+    if from_run is not None:
+        start = read_start(from_run, backbone=config.model.backbone, width=config.model.width)
+    parallel = DataParallel(config.parallel, devices=devices)
+    return setup_from_config(config, datasets.load(settings), devices=parallel, finished_rounds=finished_rounds, start=start)
 
 
 def feature_directory(config: ConfigDict, directory: Path) -> Path:
@@ -116,7 +144,13 @@ class Saving:
     every_rounds: int = 1
     every_steps: int = 0
     keep: int = 2
+    keep_finished: int = 1
     log_every: int = 20
+
+
+def saving_from_config(config: ConfigDict) -> Saving:
+    """Return how often a run of a config saves and logs."""
+    return Saving(**config.checkpoint.to_dict(), log_every=config.train.log_every)
 
 
 def train(
@@ -127,7 +161,7 @@ def train(
     saving: Saving,
     origin: dict[str, Any],
     began: float,
-    validate: Validate | None,
+    validation: Validation | None = None,
     log: MetricsLog | None = None,
 ) -> tuple[TrainSetup, TrainState, float]:
     """Train to the end, from the last checkpoint if there is one. Every process of a run calls it.
@@ -139,7 +173,7 @@ def train(
       saving: how often to save and to log.
       origin: the config, data and weights that checkpoints come from, JSON-serialisable; saved with each.
       began: `time.monotonic()` when this process started.
-      validate: scores a state on held-out images; the best checkpoint is kept. None: no images are held out.
+      validation: scores states on held-out images; the best checkpoint is kept. None: no images are held out.
       log: where metrics go; None: into the folder, and to the terminal.
 
     Returns:
@@ -155,18 +189,19 @@ def train(
     before = 0.0
     if restored is not None:
         state, info = restored
-        weights = "random weights" if setup.pretrained is None else setup.pretrained.report["source"]
-        before = _check_origin(info, origin, directory, weights=weights)
+        if validation is not None:
+            validation.resume(checkpoints.best(), step=int(state.step))
+        before = _check_origin(info, origin, directory, weights=_weights_of(setup))
     if not processes.leads():
         log = SilentLog()
     if log is None:
-        log = MetricsLog(directory, start=None if restored is None else int(state.step), total=setup.total_steps)
+        log = MetricsLog(directory, start=None if restored is None else int(state.step))
     log.say(f"running on {setup.devices.describe()}")
-    if setup.pretrained is not None:
-        log.say(format_report(setup.pretrained.report))
+    for line in _beginnings(setup):
+        log.say(line)
 
     def save(setup: TrainSetup, state: TrainState) -> None:
-        measured = None if validate is None else validate(setup, state)
+        measured = None if validation is None else validation.score(setup, state)
         if measured is not None:
             log.record("validation", int(state.step), {"map": measured}, labels={})
             log.say(f"validation, step {int(state.step)}: mAP {measured:.4f}")
@@ -183,7 +218,8 @@ def train(
             else:
                 state = rounds.train_label_net(setup, state, log=log, log_every=saving.log_every, stop=stop)
                 save(setup, state)
-            state = _train_rounds(setup, state, saving=saving, log=log, stop=stop, save=save)
+            state = _train_rounds(setup, state, saving=saving, log=log, stop=stop, save=save, validation=validation)
+            checkpoints.delete_old(keep=saving.keep_finished)
     except NotFinite as error:
         steps = checkpoints.steps()
         good = f"the last good checkpoint, step {steps[-1]}, is kept" if steps else "there is no checkpoint yet"
@@ -191,7 +227,28 @@ def train(
             f"{error}; {good}; fix: lower the learning rate (--config.optim.learning_rate, --config.label_net.learning_rate) "
             "or the term's weight, and give a new --workdir"
         ) from error
-    return setup, state, before + time.monotonic() - began
+    seconds, done = before + time.monotonic() - began, int(state.step) // setup.steps_per_round
+    processes.run_on_leader(lambda: history.add(directory, rounds=done, planned=setup.rounds, seconds=seconds))
+    return setup, state, seconds
+
+
+def _weights_of(setup: TrainSetup) -> str:
+    """Return where the weights that a run begins with are from."""
+    if setup.start is not None:
+        return f"those of {setup.start.source}"
+    return "random weights" if setup.pretrained is None else str(setup.pretrained.report["source"])
+
+
+def _beginnings(setup: TrainSetup) -> list[str]:
+    """Return what a run says about its weights and about rounds that were added."""
+    lines = [] if setup.pretrained is None else [format_report(setup.pretrained.report)]
+    start = setup.start_report
+    if start is not None:
+        new = f"; new: {', '.join(start['new'])}" if start["new"] else ""
+        lines.append(f"weights of {start['source']}: {', '.join(start['taken'])}{new}")
+    if setup.finished_rounds:
+        lines.append(f"finished after {setup.finished_rounds[-1]} rounds before; going on to {setup.rounds}")
+    return lines
 
 
 @contextlib.contextmanager
@@ -216,11 +273,17 @@ def _train_rounds(
     log: MetricsLog,
     stop: Callable[[], bool],
     save: Callable[[TrainSetup, TrainState], None],
+    validation: Validation | None,
 ) -> TrainState:
-    """Train the remaining rounds. Save when it is time, and before stopping."""
+    """Train the remaining rounds, until there is no gain any more. Save when it is time, and before stopping."""
+    if int(state.step) < setup.total_steps:
+        log.phase("training", total=setup.total_steps, start=int(state.step))
     for number in range(setup.rounds):
         if int(state.step) >= (number + 1) * setup.steps_per_round:
             continue
+        if validation is not None and validation.exhausted(setup, state):
+            log.say(f"no gain in {validation.patience} rounds: training ends after round {number}")
+            break
         finished = False
         while not finished:
             state, finished = rounds.train_round(
@@ -243,6 +306,8 @@ def _train_rounds(
 def origin(setup: TrainSetup, config: dict[str, Any]) -> dict[str, Any]:
     """Return what a checkpoint's numbers come from: the config as JSON can hold it, data and weights."""
     weights = None if setup.pretrained is None else setup.pretrained.report["sha256"]
+    if setup.start is not None:
+        weights = setup.start.sha256
     return {"config": config, "data": datasets.facts(setup.data), "pretrained_sha256": weights}
 
 

@@ -83,6 +83,11 @@ def build(
     return optax.chain(*parts)
 
 
+def steps(updates: int, *, rounds: int, finished_rounds: Sequence[int]) -> dict[str, Any]:
+    """Return `total_steps` and `finished_steps` of `build`, for so many updates of a network in a round."""
+    return {"total_steps": rounds * updates, "finished_steps": [n * updates for n in finished_rounds]}
+
+
 def _base(name: str, arguments: Mapping[str, float]) -> optax.GradientTransformation:
     if name not in NAMES:
         raise ValueError(f"no optimiser named {name!r}: choose one of {', '.join(NAMES)}")

@@ -22,7 +22,7 @@ from adsq_jax.devices import processes
 from adsq_jax.errors import InputError, Stopped
 from adsq_jax.inference.encoder import HeadEncoder
 from adsq_jax.methods import separation
-from adsq_jax.run.metrics_log import MetricsLog, SilentLog, format_metrics
+from adsq_jax.run.metrics_log import MetricsLog, SilentLog
 from adsq_jax.training import frozen_features
 from adsq_jax.training.guidance import guidance, label_net_outputs
 from adsq_jax.training.init import global_rows, to_local_rows
@@ -88,6 +88,7 @@ def _train_label_net(
     setup: TrainSetup, label_net: LabelNetState, *, log: MetricsLog, log_every: int, stop: Callable[[], bool]
 ) -> LabelNetState:
     buffer, steps = MetricsBuffer(log_every), setup.label_net_settings.steps
+    log.phase("LabelNet", total=steps)
     label_net = jax.tree.map(jnp.array, label_net)  # a copy, whose memory the steps reuse: the caller's state stays usable
     for step in range(1, steps + 1):
         if stop():
@@ -96,8 +97,7 @@ def _train_label_net(
         means = buffer.add(step, metrics, last=step == steps, where="LabelNet")
         if means is not None:
             log.record("label_net", step, means, labels={})
-            if step == steps or step % 100 < log_every:
-                log.say(f"LabelNet step {step}/{steps} {format_metrics(means)}")
+            log.show(step, means, label="LabelNet")
     return label_net
 
 
@@ -136,7 +136,7 @@ def _targets(setup: TrainSetup, state: TrainState, *, net: str) -> Targets:
         "row_weights": np.full(setup.size, 1 / setup.size, np.float32),
         "sets": setup.sets.sets,
         "similar_sets": setup.similar_sets,
-        "progress": np.float32(min(1.0, int(state.step) // setup.steps_per_round / setup.rounds)),
+        "progress": np.float32(setup.progress(int(state.step))),
     }
     unplaced = Targets(bank=others[0] if others else None, codes=state.codes, guidance=guidance(setup, state), **arrays)
     return setup.devices.to_devices(unplaced, TARGET_SPECS)

@@ -26,6 +26,7 @@ from adsq_jax.models.label_net import LabelNet
 from adsq_jax.models.network import Network, Pretrained, with_axis
 from adsq_jax.training import optimizer as optimizers
 from adsq_jax.training.frozen_features import Features
+from adsq_jax.training.starting_weights import StartingWeights
 from adsq_jax.training.state import ImgNetState, Targets, TrainState
 from adsq_jax.training.step import img_net_gradients, img_net_update, label_net_step
 
@@ -88,6 +89,8 @@ class TrainSetup:
     sets: objective.LabelSets
     similar_sets: np.ndarray  # bool[m, m]
     statistics: objective.PairStatistics
+    finished_rounds: tuple[int, ...] = ()  # after which the run had finished before rounds were added to it, ascending
+    start: StartingWeights | None = None  # another run's; None: those of `pretrained`, or random ones
     features: Features | None = None  # of a frozen trunk, once they are computed
     head_encoder: HeadEncoder | None = None  # encodes from these features
 
@@ -131,6 +134,16 @@ class TrainSetup:
     def total_steps(self) -> int:
         """Updates of all ImgNets in all rounds."""
         return self.rounds * self.steps_per_round
+
+    @property
+    def start_report(self) -> dict[str, Any] | None:
+        """What of another run's weights the run starts from, for `result.json`; None: it starts from none."""
+        frozen = self.trained_net.backbone is None
+        return None if self.start is None else self.start.report(self.net_shapes, frozen_trunk=frozen)
+
+    def progress(self, step: int) -> float:
+        """Return the share of the rounds that are done at a step, in [0, 1]; 1 in rounds that were added to a finished run."""
+        return min(1.0, step // self.steps_per_round / (*self.finished_rounds, self.rounds)[0])
 
     @property
     def encoder(self) -> Encoder | HeadEncoder:
@@ -283,6 +296,8 @@ def setup(
     feature_views: int = 0,
     devices: TrainDevices | Sequence[jax.Device] | None = None,
     shard_parameters: bool = False,
+    finished_rounds: Sequence[int] = (),
+    start: StartingWeights | None = None,
     eval_batch_size: int = 512,
     threads: int = 0,
     workers: int = 0,
@@ -305,6 +320,9 @@ def setup(
       devices: None: one device, without a mesh. A list of JAX devices: data-parallel by shard_map. Or a
         `adsq_jax.devices.DataParallel`.
       shard_parameters: whether each device keeps a part of parameters and optimiser state between steps.
+      finished_rounds: after how many rounds the run had finished before others were added, ascending; `rounds` counts all.
+      start: weights of another run that both ImgNets start from, from `adsq_jax.training.read_start`; None: random ones, or the
+        pretrained weights of the network.
       eval_batch_size: images encoded at a time.
       threads: threads for reading and decoding images; 0: one per core, and one that waits for the disk.
       workers: processes for reading and decoding; 0: this one.
@@ -327,12 +345,7 @@ def setup(
     sets = objective.label_sets(train_labels)
     img_net = with_axis(network.img_net, head=method.head, axis_name=devices.axis_name)
     settings = label_net or LabelNetSettings(weights={**LABEL_NET_WEIGHTS, **(method.label_net_weights or {})})
-    read_options = ReadOptions(
-        threads=reading_threads(threads), workers=workers, process=devices.process, processes=devices.processes
-    )
-    if optimizer is None:
-        updates = rounds * epochs_per_round * (len(train_labels) // batch_size)
-        optimizer = optimizers.build(total_steps=updates)
+    updates = epochs_per_round * (len(train_labels) // batch_size)  # of a network, in a round
     return TrainSetup(
         data=data,
         method=method,
@@ -350,9 +363,11 @@ def setup(
         feature_views=feature_views,
         eval_batch_size=eval_batch_size,
         shard_parameters=shard_parameters,
+        finished_rounds=tuple(finished_rounds),
+        start=start,
         devices=devices,
-        read_options=read_options,
-        optimizer=optimizer,
+        read_options=_read_options(devices, threads=threads, workers=workers),
+        optimizer=optimizer or optimizers.build(**optimizers.steps(updates, rounds=rounds, finished_rounds=finished_rounds)),
         sets=sets,
         similar_sets=np.asarray(objective.similarity(jnp.asarray(sets.sets), jnp.asarray(sets.sets))),
         statistics=objective.pair_statistics(sets),
@@ -374,6 +389,10 @@ def _check_views(method: Method, *, frozen_trunk: bool, feature_views: int, name
             f"data.feature_views={feature_views}: expected at least 2, since {name} compares two views of each image; fix: "
             "--config.data.feature_views=4, or feature_views=4"
         )
+
+
+def _read_options(devices: TrainDevices, *, threads: int, workers: int) -> ReadOptions:
+    return ReadOptions(threads=reading_threads(threads), workers=workers, process=devices.process, processes=devices.processes)
 
 
 def _devices(devices: TrainDevices | Sequence[jax.Device] | None) -> TrainDevices:

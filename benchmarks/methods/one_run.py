@@ -115,7 +115,6 @@ def two_networks(config: ConfigDict, pair: conditions.Pair, folder: Path, *, beg
             saving=loop.Saving(**seeded.checkpoint.to_dict(), log_every=seeded.train.log_every),
             origin=loop.origin(setup, json.loads(seeded.to_json())),
             began=began,
-            validate=None,
         )
         encoders[net] = partial(setup.encoder, state.variables["f"])
     measured = evaluation.evaluate(

@@ -40,7 +40,7 @@ def scalars_of(directory):
 
 def record_run(directory, *, start, steps, net="f"):
     """Record img_net metrics of some steps."""
-    log = MetricsLog(directory, start=start, total=100)
+    log = MetricsLog(directory, start=start)
     for step in steps:
         log.record("img_net", step, {"likelihood": step / 2, "total": 1.0}, labels={"net": net})
     log.close()
@@ -75,7 +75,7 @@ def terminal():
 
 def test_lines_are_json(tmp_path):
     """Each line is an object with phase, step, labels and values, in order, and is on disk at once."""
-    log = MetricsLog(tmp_path, start=0, total=10)
+    log = MetricsLog(tmp_path, start=0)
     log.record("label_net", 20, {"regression": 0.25}, labels={})
     log.record("img_net", 3, {"likelihood": 0.5, "total": 1e-9}, labels={"net": "g"})
     assert lines_of(tmp_path) == [
@@ -133,7 +133,7 @@ def test_resume_at_the_first_checkpoint(tmp_path):
 
 def test_tensorboard(tmp_path):
     """Each value is an event whose tag has phase, labels and name, with its step."""
-    log = MetricsLog(tmp_path, start=0, total=10)
+    log = MetricsLog(tmp_path, start=0)
     log.record("label_net", 20, {"regression": 0.25}, labels={})
     log.record("img_net", 3, {"likelihood": 0.5, "total": 2}, labels={"net": "g"})
     log.close()
@@ -154,28 +154,44 @@ def test_tensorboard_on_resume(tmp_path, start, purged):
 
 def test_plain_lines(tmp_path, capsys, clock):
     """Without a terminal there is a plain line every ten seconds, with each metric, the speed and the time left."""
-    log = MetricsLog(tmp_path, start=40, total=100)
+    log = MetricsLog(tmp_path, start=40)
+    log.phase("training", total=100, start=40)
     for step, seconds in [(50, 0), (51, 4), (52, 9.9), (60, 10), (61, 15), (70, 30)]:
         clock[0] = 1000 + 100 + seconds
         log.show(step, {"likelihood": 0.51234567, "total": 2.0}, label="round 1/2 f", images_per_second=1234.5)
     log.close()
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(" step ")[1].split()[0] for line in lines] == ["50/100", "60/100", "70/100"]
-    assert lines[0] == "round 1/2 f step 50/100 likelihood 0.5123 total 2 | 1234 images/s | 8:20 left"  # 10 s a step, 50 steps
+    assert lines[0] == "round 1/2 f    step  50/100 likelihood 0.512     total 2         | 1234 images/s | ? left"
+    assert [line.rpartition("| ")[2] for line in lines[1:]] == ["0:40 left", "0:45 left"]  # 10 steps in 10 s, 20 in 30
+    assert len({line.index("|") for line in lines}) == 1
+
+
+def test_the_time_left_is_from_the_pace_of_the_last_minute(tmp_path, capsys, clock):
+    """What comes before the first steps doesn't count, as compiling doesn't, and neither do steps that are long past."""
+    log = MetricsLog(tmp_path, start=0)
+    log.phase("training", total=10_000)
+    for step, seconds in [(20, 1000), (40, 1010), (60, 1020), (560, 1070), (1060, 1120)]:
+        clock[0] = 1000 + seconds
+        log.show(step, {"total": 2.0}, label="f", images_per_second=1.0)
+    log.close()
+    left = [line.rpartition("| ")[2].removesuffix(" left") for line in capsys.readouterr().err.splitlines()]
+    assert left == ["?", "1:23:00", "1:22:50", "18:09", "14:54"]  # the last by 10 steps a second
 
 
 def test_plain_line_at_the_end(tmp_path, capsys, clock):
     """The last step is log, however soon it comes, with no time left."""
-    log = MetricsLog(tmp_path, start=0, total=10)
+    log = MetricsLog(tmp_path, start=0)
+    log.phase("training", total=10)
     for step in (9, 10):
         log.show(step, {"total": 2.0}, label="g", images_per_second=1.0)
     log.close()
-    assert capsys.readouterr().err.splitlines()[-1] == "g step 10/10 total 2 | 1 images/s | 0:00 left"
+    assert capsys.readouterr().err.splitlines()[-1] == "g              step 10/10 total 2         | 1 images/s | 0:00 left"
 
 
 def test_say_without_a_terminal(tmp_path, capsys):
     """`say` prints the line as it is on standard error, and nothing on standard output."""
-    log = MetricsLog(tmp_path, start=0, total=10)
+    log = MetricsLog(tmp_path, start=0)
     log.say("goes on from step 3")
     log.close()
     printed = capsys.readouterr()
@@ -185,14 +201,15 @@ def test_say_without_a_terminal(tmp_path, capsys):
 def test_bar_on_a_terminal(tmp_path):
     """A terminal shows a bar with label, step, total, each metric and the speed; lines stand unbroken above it."""
     with terminal() as read:
-        log = MetricsLog(tmp_path, start=40, total=100)
+        log = MetricsLog(tmp_path, start=40)
         log.say("goes on from step 40")
+        log.phase("training", total=100, start=40)
         log.show(75, {"likelihood": 0.51234567}, label="round 1/2 f", images_per_second=1234.5)
         log.close()
         text = read()
     text = re.sub(r"\x1b\[\w", "", text)  # cursor moves between the bar and the lines below it
-    assert re.search(r"[\r\n]goes on from step 40\r\n", text)
-    assert "40/100" in text.split("\r")[1]  # a resumed run's bar begins where the run does
+    assert text.startswith("goes on from step 40\r\n")
+    assert "training:  40%" in text  # a resumed run's bar begins where the run does
     bar = re.findall(r"round 1/2 f:  75%[^\r]*", text)[-1]
     assert "75/100" in bar
     assert "1234 images/s" in bar
@@ -202,16 +219,17 @@ def test_bar_on_a_terminal(tmp_path):
 def test_no_bar_in_a_file(tmp_path):
     """A log file has no bar and no control characters."""
     with redirect_stderr(io.StringIO()) as stream:
-        log = MetricsLog(tmp_path, start=0, total=100)
+        log = MetricsLog(tmp_path, start=0)
+        log.phase("training", total=100)
         log.show(75, {"likelihood": 0.5}, label="f", images_per_second=10.0)
         log.close()
-    assert re.fullmatch(r"f step 75/100 [ -~]*\n", stream.getvalue())
+    assert re.fullmatch(r"f +step  75/100 [ -~]*\n", stream.getvalue())
 
 
 def test_metrics_in_a_store(bucket, clock):
     """An object store gets new lines every ten seconds, as long as others follow, and at the end; in a resumed run too."""
     directory = storage.path(f"{bucket}/run")
-    log = MetricsLog(directory, start=None, total=100)
+    log = MetricsLog(directory, start=None)
     assert lines_of(directory) == []
     for step, seconds in [(1, 1), (2, 9), (3, 10), (4, 11)]:
         clock[0] = 1000 + seconds
@@ -229,7 +247,7 @@ def test_tensorboard_in_a_store(bucket, tmp_path):
     """A store gets the same events as a disk, in folders of the same names."""
     folder = storage.path(f"{bucket}/run")
     for directory in (folder, tmp_path):
-        log = MetricsLog(directory, start=3, total=10)
+        log = MetricsLog(directory, start=3)
         log.record("label_net", 20, {"regression": 0.25}, labels={})
         log.record("img_net", 4, {"likelihood": 0.5, "total": 2}, labels={"net": "g"})
         log.close()
@@ -253,7 +271,7 @@ def test_a_store_that_fails_for_a_while(bucket, clock, monkeypatch):
     def fail(path, content):
         raise OSError(5, "Unable to reach it", str(path))
 
-    log = MetricsLog(directory, start=None, total=100)
+    log = MetricsLog(directory, start=None)
     monkeypatch.setattr(storage, "write", fail)
     clock[0] += 20
     log.record("img_net", 1, {"total": 1.0}, labels={})
@@ -298,7 +316,7 @@ def test_a_line_that_is_none_costs_only_itself(tmp_path, junk):
 
 def test_a_disk_that_is_full(tmp_path, monkeypatch):
     """If TensorBoard's files can't be written the run is told at once; all files are closed, and nobody waits for a thread."""
-    log = MetricsLog(tmp_path, start=None, total=100)
+    log = MetricsLog(tmp_path, start=None)
 
     def full():
         raise OSError(28, "No space left on device")
@@ -316,7 +334,7 @@ def test_a_disk_that_is_full(tmp_path, monkeypatch):
 def test_names_in_a_bar_are_cleaned(tmp_path):
     """A line above the bar, and a metric's name from somebody's method, can't move the cursor."""
     with terminal() as read:
-        log = MetricsLog(tmp_path, start=0, total=10)
+        log = MetricsLog(tmp_path, start=0)
         log.say("from \x1b[2J\x9b")
         log.show(5, {"\x1b]0;x\x07": 1.0}, label="f", images_per_second=1.0)
         log.close()

@@ -12,7 +12,6 @@ import numpy as np
 from adsq_jax import config as config_module
 from adsq_jax import main
 from adsq_jax.devices.data_parallel import DataParallel
-from adsq_jax.run import workdir
 from adsq_jax.training import loop, rounds
 from support import mock_data
 
@@ -22,16 +21,16 @@ _MOST_SETUPS = 8
 _setups = {}  # by config, data and devices: tests that train the same trace and compile it once
 
 
-def make_setup(config, data=None, *, devices=1, **kwargs):
+def make_setup(config, data=None, *, devices=1, finished_rounds=(), **kwargs):
     """The setup of a config on mock data, on so many devices; the same arguments share what is compiled."""
     if data is not None or config.model.pretrained:  # files may have changed
-        setup = _new_setup(config, data, devices=devices, **kwargs)
+        setup = _new_setup(config, data, devices=devices, finished_rounds=finished_rounds, **kwargs)
     else:
-        key = (config.to_json(), devices, tuple(kwargs.items()))
+        key = (config.to_json(), devices, finished_rounds, tuple(kwargs.items()))
         if key not in _setups:
             if len(_setups) == _MOST_SETUPS:
                 del _setups[next(iter(_setups))]
-            _setups[key] = _new_setup(config, data, devices=devices, **kwargs)
+            _setups[key] = _new_setup(config, data, devices=devices, finished_rounds=finished_rounds, **kwargs)
             for name in _COMPILED if _setups[key].label_net is not None else _COMPILED - {"label_net_step"}:
                 getattr(_setups[key], name)
         setup = copy.copy(_setups[key])  # a test may change it
@@ -40,10 +39,11 @@ def make_setup(config, data=None, *, devices=1, **kwargs):
     return setup
 
 
-def _new_setup(config, data, *, devices, **kwargs):
+def _new_setup(config, data, *, devices, finished_rounds, **kwargs):
     data = mock_data.dataset(image_size=config.data.image_size, **kwargs) if data is None else data
     data = data._replace(preprocessing=config_module.data_settings(config).preprocessing)
-    return loop.setup_from_config(config, data, devices=DataParallel(config.parallel, devices=jax.devices()[:devices]))
+    parallel = DataParallel(config.parallel, devices=jax.devices()[:devices])
+    return loop.setup_from_config(config, data, devices=parallel, finished_rounds=finished_rounds)
 
 
 def train(setup, *, directory):
@@ -53,17 +53,16 @@ def train(setup, *, directory):
         setup,
         directory=directory,
         features=loop.feature_directory(config, directory),
-        saving=loop.Saving(**config.checkpoint.to_dict(), log_every=config.train.log_every),
+        saving=loop.saving_from_config(config),
         origin=loop.origin(setup, json.loads(config.to_json())),
         began=time.monotonic(),
-        validate=None,
     )[:2]
 
 
 def run(setup, directory):
     """Train and measure in a folder as the command does; the result."""
     config = _CONFIGS[setup]
-    workdir.claim(directory, json.loads(config.to_json())).close()
+    main._claim(config, directory, json.loads(config.to_json())).close()
     return main.train_and_evaluate(setup, config, directory, began=time.monotonic())
 
 

@@ -533,12 +533,13 @@ def test_a_frozen_trunk_alone(tmp_path):
 
 # Compiles a config of its own.
 def test_checkpoints_by_round(tmp_path):
-    """checkpoint.every_rounds and checkpoint.keep: which steps stay on the disk."""
+    """checkpoint.every_rounds, keep and keep_finished: which steps stay on the disk."""
     config = mock_data.small_config()
     config.train.rounds, config.checkpoint.every_rounds, config.checkpoint.keep = 5, 2, 3
-    train(make_setup(config), directory=tmp_path)
-    steps = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit())
-    assert steps == [16, 32, 40]
+    for keep_finished, expected in [(3, [16, 32, 40]), (1, [40])]:
+        config.checkpoint.keep_finished = keep_finished
+        train(make_setup(config), directory=tmp_path)  # the second time there is nothing left to train
+        assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()) == expected
 
 
 @pytest.mark.parametrize(
@@ -594,7 +595,7 @@ def test_parts_of_parameters_on_each_device_give_the_same_codes(tmp_path):
 def test_checkpoints_within_a_round(whole, tmp_path):
     """checkpoint.every_steps=3: a checkpoint at each multiple of it as well as after each round; nothing else changes."""
     config = mock_data.small_config()
-    config.checkpoint.every_steps, config.checkpoint.keep = 3, 100
+    config.checkpoint.every_steps, config.checkpoint.keep, config.checkpoint.keep_finished = 3, 100, 100
     _, state = train(make_setup(config), directory=tmp_path)
     assert same(state, whole[1])
     steps = sorted(int(path.name) for path in (tmp_path / "checkpoints").glob("[0-9]*"))

@@ -1,0 +1,101 @@
+"""A run that starts from another one's weights: which layers are taken, with which options, and what is refused."""
+
+import dataclasses
+
+import pytest
+from support import mock_data
+from support.runs import make_setup, run, same
+
+from adsq_jax.devices.data_parallel import TrainDevices
+from adsq_jax.errors import InputError
+from adsq_jax.inference.model import load
+from adsq_jax.training import init, loop, read_start
+
+
+@pytest.fixture(scope="module")
+def twin(tmp_path_factory):
+    """The folder of a run of small_cnn with two networks, 12 bits."""
+    folder = tmp_path_factory.mktemp("twin")
+    run(make_setup(mock_data.small_config()), folder)
+    return folder
+
+
+def started(config, folder):
+    """The setup and the first state of a config that starts from a run."""
+    start = read_start(folder, backbone=config.model.backbone, width=config.model.width)
+    setup = loop.setup_from_config(config, mock_data.dataset(), devices=TrainDevices(), start=start)
+    return setup, init(setup)
+
+
+def test_the_same_config_starts_from_both_networks(twin):
+    """All layers are taken: the first state encodes as the finished run does, with new optimisers and another order."""
+    setup, state = started(mock_data.small_config(), twin)
+    theirs = load(twin).variables
+    for name in ("f", "g"):
+        assert same(state.img_nets[name].params, theirs[name]["params"])
+        assert same(state.img_nets[name].batch_stats, theirs[name]["batch_stats"])
+    assert setup.start_report["taken"] == ["backbone", "hash", "semantic"]
+    assert setup.start_report["new"] == []
+    assert setup.start_report["sha256"] == load(twin / "model").sha256
+
+
+def test_another_code_length_has_a_new_hash_layer(twin):
+    """24 bits and another method of one network: backbone and semantic layer of f are taken, the hash layer is drawn."""
+    config = mock_data.small_config(bits=24, method="dpsh")
+    setup, state = started(config, twin)
+    theirs, ours = load(twin).variables["f"]["params"], state.img_nets["f"].params
+    assert same(ours["backbone"], theirs["backbone"])
+    assert same(ours["semantic"], theirs["semantic"])
+    assert ours["hash"]["kernel"].shape == (16, 24)
+    assert setup.start_report["new"] == ["hash"]
+
+
+def test_one_network_starts_both(tmp_path):
+    """A run of a method without a twin: f and g begin alike, and the images' mean is that of the run."""
+    config = mock_data.small_config(method="dpsh")
+    config.model.mean, config.model.deviation = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
+    run(make_setup(config), tmp_path)
+    setup, state = started(mock_data.small_config(), tmp_path)
+    f, g = (state.img_nets[name].params for name in ("f", "g"))
+    assert same(f["backbone"], g["backbone"])
+    assert setup.img_net.mean == (0.1, 0.2, 0.3)
+    assert setup.img_net.deviation == (0.5, 0.6, 0.7)
+
+
+def test_a_frozen_backbone_is_one(twin, tmp_path):
+    """Two trained backbones can't both be the frozen one; the frozen one of a run is taken, also to train it."""
+    frozen = mock_data.small_config()
+    frozen.optim.trunk_lr_scale = 0.0
+    with pytest.raises(InputError, match=r"two backbones, .*fix: train it, as with --config\.optim\.trunk_lr_scale=0\.1"):
+        started(frozen, twin)
+    run(make_setup(frozen), tmp_path)
+    theirs = load(tmp_path).variables["trunk"]["params"]["backbone"]
+    _, state = started(frozen, tmp_path)
+    assert same(state.trunk["params"]["backbone"], theirs)
+    _, state = started(mock_data.small_config(), tmp_path)
+    for name in ("f", "g"):
+        assert same(state.img_nets[name].params["backbone"], theirs)
+
+
+def test_what_does_not_fit_is_one_line(twin, tmp_path):
+    """Another backbone or width, pretrained weights besides, and a folder without a model."""
+    config = mock_data.small_config()
+    config.model.width = 8
+    with pytest.raises(InputError, match=r"width 4, got small_cnn of width 8; fix: .*--config\.model\.width=4"):
+        started(config, twin)
+    config = mock_data.small_config()
+    config.model.pretrained = "weights.npz"
+    with pytest.raises(InputError, match="weights of one origin"):
+        started(config, twin)
+    with pytest.raises(InputError, match="holds no trained model"):
+        read_start(tmp_path, backbone="small_cnn")
+
+
+def test_the_start_is_part_of_the_result_and_of_checkpoints(twin, tmp_path):
+    """result.json names the start; a run that began with it doesn't go on without it."""
+    config = mock_data.small_config()
+    start = read_start(twin, backbone="small_cnn", width=4)
+    setup = dataclasses.replace(make_setup(config), start=start)
+    begun = loop.origin(setup, {})
+    assert begun["pretrained_sha256"] == load(twin).sha256
+    assert loop.origin(make_setup(config), {})["pretrained_sha256"] is None
