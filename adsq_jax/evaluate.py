@@ -15,13 +15,14 @@ from adsq_jax import command_line, retrieval, storage
 from adsq_jax.devices import ShardedDatabase, host
 from adsq_jax.errors import InputError
 from adsq_jax.inference import evaluation
-from adsq_jax.run import codes_folder, environment, output, tables, workdir
+from adsq_jax.run import array_files, codes_folder, environment, output, tables, workdir
 from adsq_jax.run.progress import reporting
 
 _FILES = {
-    "query_codes": ".npy of codes [n, K]: float, -1 and +1, 0 and 1; or packed, with --bits.",
+    "query_codes": "Codes [n, K]: float, -1 and +1, 0 and 1; or packed, with --bits. A .npy, .npz, .mat, .h5, .csv or .txt; in "
+    "a file of several arrays, FILE.mat:NAME.",
     "database_codes": "The same of the database.",
-    "query_labels": ".npy of class ids [n], strings [n], or multi-hot [n, c].",
+    "query_labels": "Class ids [n], strings [n], or multi-hot [n, c], in a file of any of these kinds.",
     "database_labels": "The same of the database.",
 }
 
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str]) -> None:
     if "" in (given.workdir, given.out, *files.values()):
         raise InputError("a path is empty; fix: give --name=PATH")
     if (given.workdir is None) == (not files) or (files and len(files) < len(_FILES)):
-        raise InputError(f"expected --workdir=DIR, or all of {', '.join(f'--{name}=FILE.npy' for name in _FILES)}")
+        raise InputError(f"expected --workdir=DIR, or all of {', '.join(f'--{name}=FILE' for name in _FILES)}")
     if given.workdir is not None and given.bits is not None:
         raise InputError("--bits goes with --query_codes; fix: leave it out, a run has its own")
     cutoffs = () if given.map_at is None else [cutoff.strip() for cutoff in given.map_at.split(",")]
@@ -75,10 +76,11 @@ def evaluate_files(
     devices: ShardedDatabase | None = None,
     on_progress: Callable[[int], Any] | None = None,
 ) -> dict[str, Any]:
-    """Measure how the codes in .npy files retrieve. Files on a disk are mapped, not loaded.
+    """Measure how the codes in files retrieve. A .npy on a disk is mapped, other files are loaded.
 
     Args:
-      query_codes: a file of codes, as `retrieval.measure` takes them.
+      query_codes: a file of codes, as `retrieval.measure` takes them, which `adsq_jax.data.read_array` can read: .npy, .npz,
+        .mat, .h5, .csv or .txt; in a file of several arrays one is named, `codes.mat:B`.
       database_codes: a file of the same form.
       query_labels: a file of labels, as `retrieval.measure` takes them.
       database_labels: a file of the same form.
@@ -98,7 +100,10 @@ def evaluate_files(
     """
     began, devices = time.monotonic(), devices or ShardedDatabase()
     paths = dict(zip(_FILES, map(str, (query_codes, database_codes, query_labels, database_labels)), strict=True))
-    arrays: dict[str, Any] = {name: workdir.read_array(storage.path(path), description=name) for name, path in paths.items()}
+    arrays: dict[str, Any] = {
+        name: array_files.read(path, description=name, dimensions=(2,) if name.endswith("codes") else (1, 2))
+        for name, path in paths.items()
+    }
     pairs = math.prod(arrays["query_codes"].shape[:1] + arrays["database_codes"].shape[:1])
     with reporting(on_progress, pairs * (1 + legacy), unit="pairs", description="measuring") as progress:
         measures = retrieval.measure(

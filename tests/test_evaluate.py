@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import scipy.io
 from support import mock_data
 
 from adsq_jax import evaluate, retrieval, storage
@@ -126,6 +127,28 @@ def test_codes_of_every_form_give_the_same(folder, run):
     assert len(lines) == len(tables[0].splitlines()) + 2
 
 
+def test_files_of_every_kind_give_the_same(folder, run):
+    """Text, archives and MATLAB's files, arrays by name, from the command and from Python: one table."""
+    expected = run(*FILES)
+    arrays = {name: np.load(folder / f"{name}.npy") for name in ("Q", "D", "QL", "DL")}
+    np.savez(folder / "all.npz", **arrays)
+    columns = {name: array[:, None] if array.ndim == 1 else array for name, array in arrays.items()}
+    scipy.io.savemat(folder / "all.mat", columns)
+    for name, array in arrays.items():
+        np.savetxt(folder / f"{name}.csv", array, fmt="%d" if name.endswith("L") else "%.9g", delimiter=",")
+    for place in ("all.npz:{}", "all.mat:{}", "{}.csv"):
+        flags = [flag.replace(f"{name}.npy", place.format(name)) for flag, name in zip(FILES, arrays, strict=True)]
+        assert run(*flags) == expected
+    figures = evaluate.evaluate_files(
+        folder / "all.mat:Q",
+        folder / "all.npz:D",
+        query_labels=folder / "QL.csv",
+        database_labels=folder / "all.mat:DL",
+        on_progress=lambda pairs: None,
+    )
+    assert f"{figures['metrics']['all']['map']:.4f}" in expected
+
+
 def bad_files(folder):
     """Files that are wrong, by name."""
     good = np.load(folder / "Q.npy")
@@ -141,7 +164,12 @@ def bad_files(folder):
     (folder / "cut.npy").write_bytes((folder / "Q.npy").read_bytes()[:-100])
     (folder / "head.npy").write_bytes((folder / "Q.npy").read_bytes()[:40])
     (folder / "text.npy").write_text("1 0 1\n")
-    np.savez(folder / "several.npz", good)
+    np.savez(folder / "several.npz", good, good)
+    np.save(folder / "QT.npy", good.T)
+    np.save(folder / "LT.npy", np.eye(4, dtype=int)[:, np.load(folder / "QL.npy")])
+    (folder / "row.csv").write_text(",".join("1" * 30))
+    (folder / "header.csv").write_text("label\n" + "1\n" * 30)
+    (folder / "names.json").write_text("[1]")
     (folder / "link").symlink_to("nowhere")
 
 
@@ -165,7 +193,13 @@ BAD = {
     "a truncated file": (["--query_codes=cut.npy"], "can't be read as query_codes"),
     "a truncated header": (["--query_codes=head.npy"], "can't be read as query_codes"),
     "text": (["--query_codes=text.npy"], "can't be read as query_codes"),
-    "an archive": (["--query_codes=several.npz"], "can't be read as query_codes"),
+    "an archive of several": (["--query_codes=several.npz"], "2 arrays, arr_0 [30, 20], arr_1 [30, 20]; fix: name one"),
+    "a name that isn't there": (["--query_codes=several.npz:B"], "no array 'B'"),
+    "text with a header": (["--query_labels=header.csv"], "line 1 holds 'label', which isn't a number"),
+    "another kind of file": (["--query_labels=names.json"], "expected a name that ends with .npy, .npz"),
+    "transposed codes": (["--query_codes=QT.npy"], "query labels [30]: the codes must be transposed"),
+    "transposed labels": (["--query_labels=row.csv"], "query labels [1, 30]: the labels must be transposed"),
+    "all transposed": (["--query_labels=LT.npy", "--query_codes=QT.npy"], "query labels [4, 30]: both must be transposed"),
     "no file": (["--query_codes=absent.npy"], "can't be read as query_codes"),
     "a folder": (["--query_codes=."], "can't be read as query_codes"),
     "a cutoff of 0": (["--map_at=0"], "expected 'all' or a rank"),

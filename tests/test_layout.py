@@ -36,6 +36,7 @@ EXTRAS = {  # what an extra installs, and the only files that import it
     "grpc": {"index/milvus_server.py"},
     "uvicorn": {"demo/connections.py", "demo/server.py"},
     "matplotlib": {"report/figures.py"},
+    "h5py": {"run/hdf5_files.py"},
 }
 LONGEST_FUNCTION = 60
 

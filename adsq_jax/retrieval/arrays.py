@@ -137,9 +137,51 @@ def prepare_labels(
         if _is_column(array):
             raise InputError(
                 f"{name} have shape [n, 1] and values 0 and 1, which may be class ids or one class of multi-hot labels; fix: "
-                "give ids as [n], labels[:, 0], and multi-hot labels as [n, c] with a column per class, or as bool if c is 1"
+                "give ids as [n], labels[:, 0], or add 1 to both sides, and multi-hot labels as [n, c] with a column a class, "
+                "or as bool if c is 1"
             )
     return Labels(query), Labels(database)
+
+
+def check_orientation(
+    query_codes: ArrayLike, database_codes: ArrayLike, *, query_labels: ArrayLike, database_labels: ArrayLike
+) -> None:
+    """Refuse codes or labels with one column per item, as MATLAB users have them; the other checks find what else is wrong.
+
+    Args:
+      query_codes: as `prepare_codes` takes them.
+      database_codes: the same form.
+      query_labels: as `prepare_labels` takes them.
+      database_labels: the same form.
+
+    Raises:
+      InputError: codes and labels aren't equally many, but are if one or both are transposed.
+    """
+    for side, codes_given, labels_given in (
+        ("query", query_codes, query_labels),
+        ("database", database_codes, database_labels),
+    ):
+        of_codes, of_labels = _shape(codes_given), _shape(labels_given)
+        if len(of_codes) != 2 or len(of_labels) not in (1, 2) or of_codes[0] == of_labels[0]:
+            continue
+        fits = {  # once it is transposed
+            "the codes": of_codes[1] == of_labels[0],
+            "the labels": of_labels[1:] == of_codes[:1],
+            "both": of_labels[1:] == of_codes[1:],
+        }
+        if any(fits.values()):
+            raise InputError(
+                f"{side} codes have shape {list(of_codes)} and {side} labels {list(of_labels)}: "
+                f"{' or '.join(name for name, fit in fits.items() if fit)} must be transposed; fix: give codes as [n, K] "
+                "(codes.T, in MATLAB codes') and labels as [n] or [n, c]; nothing is transposed without your word"
+            )
+
+
+def _shape(values: Any) -> tuple[int, ...]:
+    try:
+        return tuple(np.shape(values))
+    except ValueError:  # rows of different lengths
+        return ()
 
 
 def _columns_to_ids(sides: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

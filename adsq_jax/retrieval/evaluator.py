@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from adsq_jax.errors import InputError
 from adsq_jax.retrieval import hamming, legacy, metrics
-from adsq_jax.retrieval.arrays import prepare_codes, prepare_labels
+from adsq_jax.retrieval.arrays import check_orientation, prepare_codes, prepare_labels
 from adsq_jax.retrieval.blocks import LIMITS, SINGLE_DEVICE, Limits, SingleDevice
 from adsq_jax.retrieval.measures import CutoffMeasures, Measures, PrecisionRecall
 
@@ -56,6 +56,7 @@ def measure(
     Source: `retrieval/metrics.py` and `retrieval/legacy.py` name the source of each figure.
     """
     ranks = check_cutoffs(cutoffs)
+    check_orientation(query_codes, database_codes, query_labels=query_labels, database_labels=database_labels)
     query, database = prepare_codes(query_codes, database_codes, bits=bits)
     labels = prepare_labels(query_labels, database_labels, n_query=len(query), n_database=len(database))
     blocks = [

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from adsq_jax.retrieval import blocks
-from adsq_jax.retrieval.arrays import Codes, Labels, prepare_codes, prepare_labels
+from adsq_jax.retrieval.arrays import Codes, Labels, check_orientation, prepare_codes, prepare_labels
 from adsq_jax.retrieval.blocks import LIMITS, SINGLE_DEVICE, Limits, SingleDevice
 
 KERNELS = ("popcount", "matmul")  # XOR and population count; matrix products of +1 and -1
@@ -45,6 +45,7 @@ def distance_histograms(
 
     Source: this project.
     """
+    check_orientation(query_codes, database_codes, query_labels=query_labels, database_labels=database_labels)
     query, database = prepare_codes(query_codes, database_codes, bits=bits)
     labels = prepare_labels(query_labels, database_labels, n_query=len(query), n_database=len(database))
     parts = histograms_by_block(query, database, labels, devices=devices, limits=limits)

@@ -229,7 +229,7 @@ def read_array(path: Path, *, description: str) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             with path.open("rb") if content is None else io.BytesIO(content) as file:
-                _check_header(file, size=storage.size(path) if content is None else len(content))
+                read_header(file, size=storage.size(path) if content is None else len(content))
             if content is None:
                 return np.lib.format.open_memmap(path, mode="r")
             array = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
@@ -241,18 +241,33 @@ def read_array(path: Path, *, description: str) -> np.ndarray:
     return array
 
 
-def _check_header(file: IO[bytes], *, size: int) -> None:
-    """Check the header of a .npy file of `size` bytes: NumPy allocates what it says, and divides by the size of its numbers."""
+def read_header(file: IO[bytes], *, size: int) -> tuple[tuple[int, ...], np.dtype]:
+    """Read the header of a .npy file, checked, as NumPy allocates what it says, and divides by the size of its numbers.
+
+    Args:
+      file: the file, at its beginning.
+      size: bytes of the whole file.
+
+    Returns:
+      Shape and dtype of the array, which isn't larger than the file.
+
+    Raises:
+      ValueError: the header is damaged or lies; for some damage NumPy raises whatever Python's tokenizer does.
+    """
     version = np.lib.format.read_magic(file)
     if version not in _READ_HEADER:
         raise ValueError(f"its version is {version}")
-    shape, _, dtype = _READ_HEADER[version](file)
+    try:
+        shape, _, dtype = _READ_HEADER[version](file)
+    except MemoryError as error:  # Python's parser says so of parentheses that are too deep
+        raise ValueError("its header is nested too deep") from error
     if dtype.hasobject:
         raise ValueError("Object arrays cannot be loaded")
     if not dtype.itemsize or min(shape, default=0) < 0:
         raise ValueError(f"its header says {dtype}{list(shape)}"[:200])
     if math.prod(shape) * dtype.itemsize > size - file.tell():
         raise ValueError(f"its header says {dtype}{list(shape)}"[:150] + ", more than the file holds")
+    return shape, dtype
 
 
 def write_json(path: Path, content: Any) -> None:

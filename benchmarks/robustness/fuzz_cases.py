@@ -203,6 +203,69 @@ def npy(random: random.Random) -> bytes:
     return b"\x93NUMPY" + version + length + text + random.randbytes(random.choice((0, 3, 12, 100)))
 
 
+def npz(random: random.Random) -> bytes:
+    """Return an archive of one or two .npy files whose headers claim anything, damaged or not."""
+    import zipfile
+
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", random.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))) as archive:
+        for name in random.sample(("codes.npy", "b.npy", "c", "../d.npy", "\x1b.npy"), random.choice((1, 2))):
+            archive.writestr(name, npy(random))
+    return damaged(random, file.getvalue()) if random.random() < 0.3 else file.getvalue()
+
+
+def mat(random: random.Random) -> bytes:
+    """Return a file of MATLAB, version 5, as SciPy writes it, damaged before or after what is in it is compressed."""
+    import zlib
+
+    import numpy as np
+    import scipy.io
+
+    values = {
+        "codes": np.ones((3, 4), random.choice(("f8", "f4", "i1", "u2", "i8", "?"))),
+        "labels": random.choice((np.arange(3)[:, None], "text", {"a": 1}, np.array([1, "a"], object), 1j * np.ones((2, 2)))),
+        "K": 4,
+    }
+    some = {name: values[name] for name in random.sample(list(values), random.choice((1, 2, 3)))}
+    file = io.BytesIO()
+    scipy.io.savemat(file, some)
+    content = file.getvalue()
+    kind = random.random()
+    if kind < 0.5:  # as MATLAB itself does it: each array by itself
+        body = content[128:] if random.random() < 0.1 else damaged(random, content[128:])
+        packed = zlib.compress(body)
+        content = content[:128] + (15).to_bytes(4, "little") + len(packed).to_bytes(4, "little") + packed
+    return content if 0.4 < kind < 0.55 else damaged(random, content)
+
+
+def number_text(random: random.Random) -> bytes:
+    """Return rows of numbers as text, with lines that are none, damaged or not."""
+    width, sign = random.choice((1, 2, 16)), random.choice((b" ", b",", b";", b"\t", b", "))
+    numbers = (
+        b"1",
+        b"-1",
+        b"0",
+        b"0.5",
+        b"-1e-3",
+        b"1e400",
+        b"nan",
+        b"inf",
+        b"9" * 30,
+        b"0x1",
+        b"1_0",
+        b"1,5",
+        b"",
+        b"\xd9\xa3",
+    )
+    few = numbers[: random.choice((3, 5, len(numbers)))]
+    rows = [sign.join(random.choice(few) for _ in range(width)) for _ in range(random.choice((1, 3, 30)))]
+    if random.random() < 0.3:
+        rows.insert(random.randrange(len(rows) + 1), random.choice((b"# a", b"label", b"", b"0,1,2,3", b"%% a", b'"1"')))
+    content = random.choice((b"\n", b"\r\n", b"\r")).join(rows)
+    start = random.choice((b"", b"", b"", b"\xef\xbb\xbf", b"\xff\xfe"))
+    return start + (damaged(random, content) if random.random() < 0.3 else content)
+
+
 # fmt: off
 _OPCODES = (
     b"N", b"\x88", b"\x89", b")", b"]", b"}", b"(", b"t", b"e", b"u", b"a", b"s", b"b", b"R", b"Q", b"0", b"2", b"\x85",

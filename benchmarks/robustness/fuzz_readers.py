@@ -21,7 +21,10 @@ from benchmarks.robustness.fuzz_cases import (
     filter_text,
     json_of,
     list_text,
+    mat,
     npy,
+    npz,
+    number_text,
     safetensors_file,
     torch_file,
 )
@@ -108,18 +111,66 @@ def npy_reader() -> Reader:
 
 def npz_reader() -> Reader:
     """Weights in an archive of NumPy."""
-    import zipfile
-
     from adsq_jax.models import weight_files
 
-    def make(random: random.Random) -> bytes:
-        file = io.BytesIO()
-        with zipfile.ZipFile(file, "w", random.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))) as archive:
-            for name in random.sample(("a.npy", "b.npy", "c", "../d.npy", "\x1b.npy"), random.choice((1, 2))):
-                archive.writestr(name, npy(random))
-        return damaged(random, file.getvalue()) if random.random() < 0.3 else file.getvalue()
+    return Reader(npz, _file("weights.npz", lambda path: weight_files.read(str(path))))
 
-    return Reader(make, _file("weights.npz", lambda path: weight_files.read(str(path))))
+
+def _read_arrays(name: str) -> Use:
+    """Return what reads the arrays of a file of that name as `adsq evaluate` does, without a name and by names."""
+    from adsq_jax.run import array_files
+
+    def read(path: Path) -> Any:
+        from adsq_jax.errors import InputError
+
+        found, refused = [], None
+        for place in (f"{path}:codes", f"{path}:labels", f"{path}:group/labels", str(path)):
+            try:
+                found.append(array_files.read(place, description="codes").copy())
+            except InputError as error:
+                refused = error
+                if "\n" in str(error):
+                    raise
+        if refused is not None and not found:
+            raise refused
+        return found
+
+    return _file(name, read)
+
+
+def array_npz_reader() -> Reader:
+    """Codes and labels in an archive of NumPy."""
+    return Reader(npz, _read_arrays("codes.npz"))
+
+
+def mat_reader() -> Reader:
+    """Codes and labels in MATLAB's files of version 5, compressed or not; the damage may be inside of what is compressed."""
+    return Reader(mat, _read_arrays("codes.mat"))
+
+
+def text_reader() -> Reader:
+    """Codes and labels in text."""
+    return Reader(number_text, _read_arrays("codes.csv"))
+
+
+def hdf5_reader() -> Reader:
+    """Codes and labels in HDF5, as h5py and as MATLAB write it."""
+    import numpy as np
+
+    contents = []
+    with contextlib.suppress(ModuleNotFoundError):
+        import h5py
+
+        for options in ({}, {"chunks": (2, 4), "compression": "gzip"}, {"chunks": (4, 4), "fletcher32": True}):
+            file = io.BytesIO()
+            with h5py.File(file, "w", userblock_size=512 * (len(contents) % 2)) as opened:
+                opened.create_dataset("codes", data=np.ones((6, 8), np.float32), **options)
+                opened.create_dataset("group/labels", data=np.arange(6.0)[:, None])
+                opened["codes"].attrs["MATLAB_class"] = np.bytes_("single")
+                opened["link"] = h5py.ExternalLink("/etc/passwd", "/x")
+                opened["soft"] = h5py.SoftLink("/soft")
+            contents.append(file.getvalue())
+    return Reader(damaged_of(contents or [b"\x89HDF\r\n\x1a\n"]), _read_arrays("codes.h5"))
 
 
 def torch_reader() -> Reader:
@@ -551,6 +602,10 @@ READERS: dict[str, Callable[[], Reader]] = {
     "list": list_reader,
     "npy": npy_reader,
     "npz": npz_reader,
+    "array_npz": array_npz_reader,
+    "mat": mat_reader,
+    "hdf5": hdf5_reader,
+    "text": text_reader,
     "torch": torch_reader,
     "safetensors": safetensors_reader,
     "model": model_reader,

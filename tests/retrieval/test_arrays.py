@@ -338,6 +338,36 @@ def test_bad_labels_are_refused(given_labels, message):
     assert "\n" not in str(raised.value)
 
 
+ORIENTATIONS = {  # shapes of codes and labels, and what must be transposed
+    "as they should be": ((30, 8), (30,), None),
+    "as many codes as bits": ((8, 8), (8, 3), None),
+    "another number": ((30, 8), (29,), None),
+    "codes": ((8, 30), (30,), "the codes"),
+    "codes of multi-hot labels": ((8, 30), (30, 3), "the codes"),
+    "labels": ((30, 8), (3, 30), "the labels"),
+    "labels in a row": ((30, 8), (1, 30), "the labels"),
+    "codes and labels": ((8, 30), (3, 30), "both"),
+    "one of them": ((8, 30), (30, 8), "the codes or the labels"),
+    "neither matrix nor ids": ((30,), (4, 4, 4), None),
+}
+
+
+@pytest.mark.parametrize(("of_codes", "of_labels", "transposed"), ORIENTATIONS.values(), ids=ORIENTATIONS.keys())
+def test_what_is_transposed_is_said(of_codes, of_labels, transposed):
+    """On either side, with one line; what doesn't fit either way is left to the other checks."""
+    good = {"query_codes": np.ones((30, 8)), "database_codes": np.ones((5, 8))}
+    good |= {"query_labels": np.ones(30, int), "database_labels": [1, 2, 3, 4, 5]}
+    for side in ("query", "database"):
+        given_arrays = {**good, f"{side}_codes": np.ones(of_codes), f"{side}_labels": np.ones(of_labels)}
+        if transposed is None:
+            arrays.check_orientation(**given_arrays)
+            continue
+        with pytest.raises(InputError, match=f": {transposed} must be transposed") as raised:
+            arrays.check_orientation(**given_arrays)
+        assert f"{side} codes have shape {list(of_codes)}" in str(raised.value)
+        assert "\n" not in str(raised.value)
+
+
 def last_set_to(array, value):
     array = np.array(array)
     array.reshape(-1)[-1] = value
