@@ -37,7 +37,8 @@ def read(place: str | Path, *, description: str = "an array", dimensions: Collec
 
     Returns:
       The array, read-only: of a .npy on a disk mapped, of others at most 2 GiB in memory. Text with one number on each line is
-      [n]; text of whole numbers is int64, other text float64. Arrays of MATLAB have the class and shape that they have there.
+      [n], or [n, 1] where that has too few dimensions; text of whole numbers is int64, other text float64. MATLAB's arrays have
+      the class and shape that they have there.
 
     Raises:
       InputError: the file is missing, damaged, of another format or too large, or it is unclear which array is meant.
@@ -56,7 +57,11 @@ def read(place: str | Path, *, description: str = "an array", dimensions: Collec
         content = _read_bytes(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # NumPy's, on headers of Python 2
-            array = _read_text(content) if suffix in TEXTS else _read_named(content, path, name, dimensions)
+            if suffix in TEXTS:
+                array = _read_text(content)
+                array = array[:, 0] if array.shape[1] == 1 and 1 in dimensions else array
+            else:
+                array = _read_named(content, path, name, dimensions)
     except InputError as error:
         raise InputError(f"{path} can't be read as {description}: {error}") from error
     except MemoryError:
@@ -146,7 +151,7 @@ def _load_npy(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
 
 
 def _read_text(content: bytes) -> np.ndarray:
-    """Return the numbers of a text; anything but rows of equally many numbers is an error, which names the line."""
+    """Return a text's numbers, [rows, columns]; anything but rows of equally many numbers is an error, which names the line."""
     content = _COMMENT.sub(b"", content.removeprefix(b"\xef\xbb\xbf"))  # lines keep their numbers
     first = re.search(rb"\S[^\r\n]*", content)
     if first is None:
@@ -166,7 +171,7 @@ def _read_text(content: bytes) -> np.ndarray:
         if np.abs(array).max() >= 2**53:
             raise InputError("it holds whole numbers of more than 53 bits: expected codes or labels; fix: save those as .npy")
         array = array.astype(np.int64)
-    return array[:, 0] if array.shape[1] == 1 else array
+    return array
 
 
 def _check_no_counting(array: np.ndarray) -> None:
