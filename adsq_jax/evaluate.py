@@ -130,8 +130,9 @@ def evaluate_run(
       on_progress: called with the number of pairs done since the last call; None shows a progress bar.
 
     Returns:
-      `Measures.to_dict()` of the result's query net, with `map`, `map_at`, `map_by_query_net`, `query_net`, the run's protocol,
-      method and seed, and the versions, machine and seconds of this evaluation.
+      `Measures.to_dict()` of the result's query net, with `map`, `map_by_class`, `map_mean_of_classes`, `map_at`,
+      `map_by_query_net`, `query_net`, the run's protocol, method, seed and, if it has them, `class_names`, and the versions,
+      machine and seconds of this evaluation.
 
     Raises:
       InputError: the folder holds no finished run, or its files are damaged.
@@ -175,12 +176,21 @@ def _read_result(directory: Path) -> dict[str, Any]:
     names = ("query_net", "map_at", "protocol", "split_sha256", "seed", "method", "config_sha256", "n_train")
     try:
         known = {name: result[name] for name in names}
+        if "class_names" in result:  # runs of before have none
+            known["class_names"] = _texts(result["class_names"])
         json.dumps(known, allow_nan=False)
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(directory) from error
     if not isinstance(known["map_at"], str) or not isinstance(known["query_net"], str):
         raise _damaged(directory)
     return known
+
+
+def _texts(names: Any) -> list[str]:
+    """Return a list of texts from a file; raise TypeError if it is anything else."""
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise TypeError("expected a list of texts")
+    return names
 
 
 def _damaged(directory: Path) -> InputError:

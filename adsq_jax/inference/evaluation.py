@@ -84,7 +84,8 @@ def measure_query_nets(
       on_progress: called with the number of pairs done since the last call.
 
     Returns:
-      `map`, `map_at`, `map_by_query_net`, `query_net`, and the dictionary of its `Measures`.
+      `map`, `map_by_class`, `map_mean_of_classes`, `map_at`, `map_by_query_net`, `query_net`, and the dictionary of its
+      `Measures`.
     """
     by_net = {
         name: retrieval.measure(
@@ -100,9 +101,12 @@ def measure_query_nets(
         )
         for name, (query, database) in available_query_nets(packed).items()
     }
+    result = by_net[query_net].at(map_at)
     return {
         **by_net[query_net].to_dict(),
-        "map": by_net[query_net].map,
+        "map": result.map,
+        "map_by_class": dict(result.map_by_class),
+        "map_mean_of_classes": result.map_mean_of_classes,
         "map_at": map_at,
         "map_by_query_net": {name: measures.map for name, measures in by_net.items()},
         "query_net": query_net,
@@ -131,7 +135,8 @@ def evaluate(
       devices: the devices that measure.
 
     Returns:
-      What `measure_query_nets` returns, with the sizes and the hash of the split.
+      What `measure_query_nets` returns, with `class_names`, to which the keys of `map_by_class` are indices, and with the sizes
+      and the hash of the split.
     """
     packed = encode_parts(encoder, variables, dataset)
     labels = retrieval_labels(dataset)
@@ -148,4 +153,4 @@ def evaluate(
         with_legacy=False,
         devices=devices,
     )
-    return {**measures, **facts(dataset)}
+    return {**measures, "class_names": list(dataset.source.classes), **facts(dataset)}

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from adsq_jax import codes, retrieval
+from adsq_jax.retrieval.arrays import Labels
 from adsq_jax.retrieval.blocks import SingleDevice
 from adsq_jax.retrieval.hamming import distance_histograms
 from adsq_jax.retrieval.metrics import average_precision
@@ -59,6 +60,18 @@ def measure(
         distances=distances,
         tied=np.take_along_axis(counts, distances, axis=1) - 1,
     )
+
+
+def by_class(labels: np.ndarray, average_precision: np.ndarray) -> list[tuple[int, int, float]]:
+    """Return each class that a query has, the number of its queries and their mAP, the lowest first.
+
+    Args:
+      labels: of the queries, class ids [n] or multi-hot [n, c].
+      average_precision: of each query, float64[n].
+    """
+    queries = Labels(labels)
+    means, counts = queries.means_by_class(average_precision), queries.count_by_class()
+    return sorted(((int(name), counts[name], mean) for name, mean in means.items()), key=lambda row: (row[2], row[0]))
 
 
 def bit_statistics(packed: np.ndarray, *, bits: int, rows: int = 1 << 16) -> tuple[np.ndarray, np.ndarray]:

@@ -54,6 +54,8 @@ _EXAMPLES = (
     "it has none. = after a distance: other pictures are as near, and nothing says which of them comes first. The queries are "
     "of as many classes as there is room for, in the order of classes, then of average precision."
 )
+_CLASSES = "mAP of the queries of each class, the lowest first. A large class that is found well hides small ones in the mean."
+_MOST_CLASSES = 100  # rows of the table of classes
 _WORST = "The queries of the lowest average precision, the lowest first."
 
 
@@ -169,6 +171,7 @@ def _page(
         if "validation.png" in captions:
             note = _LOSS if "validation.png" in plots else f"{_LOSS} {_NO_VALIDATION}"
             sections[heading].insert(0, html_page.paragraph(note))
+    sections["mAP by class"] = _classes(measured, codes, source=source)
     examples = measures.examples(codes.labels["query"], measured.average_precision, count=_QUERIES)
     worst = np.argsort(measured.average_precision, kind="stable")[:_QUERIES]
     for heading, note, queries in (("Examples", _EXAMPLES, examples), ("Worst queries", _WORST, worst)):
@@ -178,6 +181,18 @@ def _page(
     for heading, content in sections.items():
         parts += [html_page.section(heading), *content]
     return html_page.document(title, parts)
+
+
+def _classes(measured: Measured, codes: Codes, *, source: Source | None) -> list[str]:
+    """Return the table of the classes that the queries have, the lowest mAP first, and what it is."""
+    found = measures.by_class(codes.labels["query"], measured.average_precision)
+    mean = f"{_CLASSES} Mean of {len(found):,} classes: {np.mean([value for *_, value in found]) if found else 0:.4f}."
+    shown = f" The lowest {_MOST_CLASSES} are shown." if len(found) > _MOST_CLASSES else ""
+    rows = [
+        (str(k) if source is None else source.classes[k], f"{value:.4f} ({count:,} {'query' if count == 1 else 'queries'})")
+        for k, count, value in found[:_MOST_CLASSES]
+    ]
+    return [html_page.paragraph(mean + shown), html_page.table(rows)]
 
 
 def _query_row(query: int, measured: Measured, codes: Codes, *, source: Source | None) -> str:

@@ -1,6 +1,6 @@
 """Hash codes and labels in any common form: checked once, then read as 32-bit words, some rows at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from adsq_jax.codes import MAX_BITS
 from adsq_jax.errors import InputError
 
 ROWS = 1 << 18  # rows checked or converted at a time, to limit memory
+_MULTI_HOT_ROWS = 1 << 14  # rows of labels that are floats at a time
 _NO_LABEL = -1  # an id that no query has
 
 
@@ -43,9 +44,9 @@ class Codes:
 class Labels:
     """Checked labels of the queries or of the database."""
 
-    def __init__(self, array: np.ndarray):
-        """Wrap labels that `prepare_labels` has checked: class ids [n] or multi-hot [n, c]."""
-        self._array, self.ids = array, array.ndim == 1
+    def __init__(self, array: np.ndarray, *, names: Sequence[str] | None = None):
+        """Wrap labels that `prepare_labels` has checked: class ids [n] or multi-hot [n, c]; `names` of the ids, or None."""
+        self._array, self.ids, self._names = array, array.ndim == 1, names
 
     def __len__(self) -> int:
         return len(self._array)
@@ -65,6 +66,36 @@ class Labels:
         if self.ids:
             return 1
         return max(1, *(int((rows != 0).sum(axis=1).max()) for rows in _blocks(self._array)))
+
+    def means_by_class(self, values: np.ndarray) -> dict[str, float]:
+        """Return the mean of the values of the rows that have each class.
+
+        Args:
+          values: float64[n], one for each row.
+
+        Returns:
+          The means by the class's name, id or column, as text, in the order of ids or columns; one without a row is missing.
+        """
+        counts = self.count_by_class()
+        sums = self._sum_by_class(values)
+        return {name: total / counts[name] for name, total in sums.items() if name in counts}
+
+    def count_by_class(self) -> dict[str, int]:
+        """Return the number of rows that have each class, as `means_by_class` names and orders them."""
+        return {name: round(count) for name, count in self._sum_by_class(np.ones(len(self))).items() if count}
+
+    def _sum_by_class(self, values: np.ndarray) -> dict[str, float]:
+        if self.ids:
+            classes, inverse = np.unique(np.asarray(self._array), return_inverse=True)
+            sums: np.ndarray = np.bincount(inverse, weights=values)
+        else:
+            classes = np.arange(self._array.shape[1])
+            sums = np.zeros(len(classes))
+            for start in range(0, len(self), _MULTI_HOT_ROWS):
+                rows = np.asarray(self._array[start : start + _MULTI_HOT_ROWS]) != 0
+                sums += values[start : start + _MULTI_HOT_ROWS] @ rows.astype(np.float64)
+        names = [str(int(k)) if self._names is None else self._names[int(k)] for k in classes]
+        return dict(zip(names, sums.tolist(), strict=True))
 
 
 def prepare_codes(query_codes: ArrayLike, database_codes: ArrayLike, *, bits: int | None) -> tuple[Codes, Codes]:
@@ -116,7 +147,7 @@ def prepare_labels(
     Raises:
       InputError: the labels have none of these forms, differ in form, or are not as many as the codes.
     """
-    sides = _strings_to_ids({"query labels": query_labels, "database labels": database_labels})
+    sides, names = _strings_to_ids({"query labels": query_labels, "database labels": database_labels})
     for (name, array), n_codes in zip(sides.items(), (n_query, n_database), strict=True):
         _check_numeric(array, name)
         if array.ndim not in (1, 2) or (array.ndim == 2 and array.shape[1] == 0):
@@ -140,7 +171,7 @@ def prepare_labels(
                 "give ids as [n], labels[:, 0], or add 1 to both sides, and multi-hot labels as [n, c] with a column a class, "
                 "or as bool if c is 1"
             )
-    return Labels(query), Labels(database)
+    return Labels(query, names=names), Labels(database, names=names)
 
 
 def check_orientation(
@@ -212,8 +243,8 @@ def _to_matrix(values: ArrayLike, name: str) -> np.ndarray:
     return array
 
 
-def _strings_to_ids(sides: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Return labels as arrays; strings become ids, the same on both sides."""
+def _strings_to_ids(sides: dict[str, Any]) -> tuple[dict[str, np.ndarray], list[str] | None]:
+    """Return labels as arrays, and the names of ids; strings become ids, the same on both sides, other labels have no names."""
     arrays = {name: _to_array(values, name) for name, values in sides.items()}
     strings: dict[str, list[str]] = {}
     for name, array in arrays.items():
@@ -232,7 +263,8 @@ def _strings_to_ids(sides: dict[str, Any]) -> dict[str, np.ndarray]:
                 f"{next(iter(strings))} are strings and {name} are not; fix: give both as strings, or both as numbers"
             )
     ids: dict[str, int] = {}
-    return arrays | {name: np.array([ids.setdefault(text, len(ids)) for text in texts]) for name, texts in strings.items()}
+    numbers = {name: np.array([ids.setdefault(text, len(ids)) for text in texts]) for name, texts in strings.items()}
+    return arrays | numbers, list(ids) if strings else None
 
 
 def _check_numeric(array: np.ndarray, name: str) -> None:

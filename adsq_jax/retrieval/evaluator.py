@@ -75,9 +75,13 @@ def measure(
             cutoff: {"map_legacy_deephash": float(precision[i].mean()), "map_legacy_hashnet": _mean(precision[i][hit[i]])}
             for i, cutoff in enumerate(ranks)
         }
+    classes = {cutoff: labels[0].means_by_class(figures["map", cutoff]) for cutoff in ranks}
     balls = {name: figures["balls", name] for name in ("precision", "recall")}
     return Measures(
-        by_cutoff={cutoff: _at_cutoff(figures, cutoff, published=published.get(cutoff, {})) for cutoff in ranks},
+        by_cutoff={
+            cutoff: _at_cutoff(figures, cutoff, by_class=classes[cutoff], published=published.get(cutoff, {}))
+            for cutoff in ranks
+        },
         precision_radius2=float(balls["precision"][:, min(_RADIUS, query.bits)].mean()),
         empty_balls=float(figures["balls", "empty"].mean()),
         precision_at=_by_rank(figures, "precision_at"),
@@ -143,11 +147,18 @@ def _figures_by_query(histograms: np.ndarray, *, ranks: dict[str, int | None], n
     return figures
 
 
-def _at_cutoff(figures: _Figures, cutoff: str, *, published: dict[str, float | None]) -> CutoffMeasures:
+def _at_cutoff(
+    figures: _Figures, cutoff: str, *, by_class: dict[str, float], published: dict[str, float | None]
+) -> CutoffMeasures:
     names = ("map", "map_best", "map_worst", "ndcg", "acg")
     means: dict[str, Any] = {name: float(figures[name, cutoff].mean()) for name in names if (name, cutoff) in figures}
     answerable = _mean(figures["map", cutoff][figures["answerable", "all"]])
-    return CutoffMeasures(**means | published, map_answerable=answerable)
+    return CutoffMeasures(
+        **means | published,
+        map_answerable=answerable,
+        map_by_class=by_class,
+        map_mean_of_classes=_mean(np.array(list(by_class.values()))),
+    )
 
 
 def _by_rank(figures: _Figures, name: str) -> dict[int, float]:

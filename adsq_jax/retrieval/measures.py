@@ -12,6 +12,7 @@ TITLES = {  # of the figures at a cutoff, in the order of tables
     "map_best": "mAP, best order of ties",
     "map_worst": "mAP, worst order of ties",
     "map_answerable": "mAP, queries with a relevant item",
+    "map_mean_of_classes": "mAP, mean of classes",
     "map_legacy_deephash": "mAP as DeepHash-pytorch",
     "map_legacy_hashnet": "mAP as HashNet",
     "ndcg": "NDCG",
@@ -31,6 +32,9 @@ class CutoffMeasures:
       ndcg: NDCG in [0, 1], gain 2^shared labels - 1; None unless the labels are multi-hot.
       acg: the mean number of labels that an item within R shares with the query; None unless the labels are multi-hot.
       map_answerable: `map` over the queries that have a relevant item; None if there is no such query.
+      map_by_class: `map` over the queries that have each class, by its name, id or column as text; a class without a query is
+        missing. A large class that is found well hides small ones in `map`.
+      map_mean_of_classes: the mean of `map_by_class`, each class counted once; None if no query has a label.
       map_legacy_deephash: mAP as DeepHash-pytorch computes it, tied items in database order; None unless `with_legacy`.
       map_legacy_hashnet: the same over the queries with a hit within R, as HashNet; None if there is none, or unless
         `with_legacy`.
@@ -42,11 +46,13 @@ class CutoffMeasures:
     ndcg: float | None = None
     acg: float | None = None
     map_answerable: float | None
+    map_by_class: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    map_mean_of_classes: float | None = None
     map_legacy_deephash: float | None = None
     map_legacy_hashnet: float | None = None
 
-    def to_dict(self) -> dict[str, float | None]:
-        """Return the figures that were measured, by name."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures that were measured, by name; `map_by_class` is a dictionary."""
         unmeasured = set()
         if self.ndcg is None:
             unmeasured |= {"ndcg", "acg"}
@@ -170,6 +176,10 @@ def table_rows(figures: Mapping[str, Any]) -> list[tuple[str, Sequence[str]]]:
     for name, title in TITLES.items():
         if any(name in measured for measured in by_cutoff.values()):
             rows.append((title, [_text(measured[name]) for measured in by_cutoff.values()]))
+        if name == "map_mean_of_classes" and by_cutoff and all(measured.get("map_by_class") for measured in by_cutoff.values()):
+            lowest = [lowest_class(measured["map_by_class"], figures.get("class_names")) for measured in by_cutoff.values()]
+            rows.append(("mAP, lowest class", [_text(value) for value, _ in lowest]))
+            rows.append(("the lowest class", [class_name for _, class_name in lowest]))
     ranks = [str(rank) for rank in _TABLE_RANKS if str(rank) in figures["precision_at"]]
     for name in ("precision", "recall"):
         rows.append((f"{name} @" + " ".join(ranks), [_text(figures[f"{name}_at"][rank]) for rank in ranks]))
@@ -179,6 +189,18 @@ def table_rows(figures: Mapping[str, Any]) -> list[tuple[str, Sequence[str]]]:
         ("queries with nothing in radius 2", [_text(figures["empty_balls"])]),
         ("queries without a relevant item", [f"{figures['n_queries_without_relevant']:,}"]),
     ]
+
+
+def lowest_class(map_by_class: Mapping[str, float], names: Sequence[str] | None) -> tuple[float, str]:
+    """Return the lowest mAP of a class, and what to call the class, at most 30 characters.
+
+    Args:
+      map_by_class: at least one; of equal ones the first counts.
+      names: of the classes whose keys are ids; None if keys are all that is known.
+    """
+    key = min(map_by_class, key=map_by_class.__getitem__)
+    name = names[int(key)] if names and key.isdecimal() and int(key) < len(names) else key
+    return map_by_class[key], name if len(name) <= 30 else f"{name[:27]}..."
 
 
 def _text(value: float | None) -> str:

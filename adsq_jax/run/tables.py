@@ -64,11 +64,21 @@ def result_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
             for name in codes.QUERY_NETS
             if (value := result["map_by_query_net"].get(name)) is not None
         ],
+        *_class_rows(result),
         ("seconds", f"{result['seconds']:.0f} on {result['machine']}"),
     ]
     if result["validation"]:
         rows.insert(1, ("held out for tuning", f"{result['validation']:,} training images: not the protocol's queries"))
     return rows
+
+
+def _class_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the mean of the classes and the lowest one; nothing for a result of before there were these figures."""
+    if not result.get("map_by_class"):
+        return []
+    lowest, name = measures.lowest_class(result["map_by_class"], result.get("class_names"))
+    mean = f"mAP@{result['map_at']} {result['query_net']}, mean of {len(result['map_by_class']):,} classes"
+    return [(mean, f"{result['map_mean_of_classes']:.4f}, lowest {lowest:.4f} ({name})")]
 
 
 def measures_table(figures: dict[str, Any]) -> str:

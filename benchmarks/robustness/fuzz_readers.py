@@ -282,6 +282,7 @@ _RESULT = {
     **{"map_at": "all", "query_net": "sum", "map_by_query_net": {"sum": 0.5, "ff": 0.4}, "seconds": 1.0, "machine": "cpu"},
     **{"validation": 0, "method": "adsq", "config_sha256": "0" * 64, "precision_at": {"1": 0.5, "5": 0.4}},
     "precision_recall": {"recall": [0.5, 1.0], "precision": [0.5, 0.4]},
+    **{"map_by_class": {"0": 0.5, "1": 0.25}, "map_mean_of_classes": 0.375, "class_names": ["a", "b"]},
 }
 
 

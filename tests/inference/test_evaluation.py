@@ -66,6 +66,10 @@ def test_each_query_net_sets_its_own_codes_against_the_database(tmp_path):
         )
         assert result["map_by_query_net"][name] == found.map
     assert result["map"] == result["map_by_query_net"]["fg"] == result["metrics"]["all"]["map"]
+    assert result["map_by_class"] == result["metrics"]["all"]["map_by_class"]
+    assert result["map_mean_of_classes"] == np.mean(list(result["map_by_class"].values()))
+    assert result["class_names"] == list(data.source.classes)
+    assert [int(name) for name in result["map_by_class"]] == sorted(np.unique(labels["query"].argmax(axis=1)))
     assert result["database_holds_train"]
     assert result["n_query_in_database"] == 0
 

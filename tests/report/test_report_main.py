@@ -97,6 +97,25 @@ def test_what_a_report_says_first(run, monkeypatch):
 
 
 @pytest.mark.usefixtures("without_plots")
+def test_the_classes_of_a_report(run, monkeypatch):
+    """Each class by its folder's name, the lowest first, as in result.json; a run of before there were classes has them too."""
+    result = json.loads((run / "result.json").read_text())
+    by_name = {result["class_names"][int(k)]: value for k, value in result["map_by_class"].items()}
+    pages = [report.write(run).read_text()]
+    before = {key: value for key, value in result.items() if key not in ("map_by_class", "map_mean_of_classes", "class_names")}
+    (run / "result.json").write_text(json.dumps(before))
+    pages.append(report.write(run).read_text())
+    assert ["mean of" in page[: page.index("<h2")] for page in pages] == [True, False]
+    for page in pages:
+        section = page[page.index('<h2 id="map-by-class">') : page.index('<h2 id="examples">')]
+        found = re.findall(r"<tr><td>(\w+)</td><td>([\d.]+) \(\d+ quer(?:y|ies)\)</td></tr>", section)
+        assert found == [(name, f"{by_name[name]:.4f}") for name in sorted(by_name, key=by_name.get)]
+        assert f"Mean of {len(by_name)} classes: {result['map_mean_of_classes']:.4f}." in section
+    monkeypatch.setattr(report_page, "_MOST_CLASSES", 1)
+    assert "The lowest 1 are shown." in report.write(run).read_text()
+
+
+@pytest.mark.usefixtures("without_plots")
 def test_the_contents_lead_to_the_sections(run):
     """Each link leads to one heading of the page."""
     page = report.write(run).read_text()

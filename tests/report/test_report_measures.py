@@ -46,6 +46,14 @@ def test_measure(bits, multi_label):
         np.testing.assert_allclose(measured.average_precision[row], np.mean(orders or [0]), atol=0.015)
 
 
+def test_classes_from_the_lowest():
+    """Each class that a query has, with the number of its queries; of ids and of several labels."""
+    precision = np.array([0.5, 1.0, 0.25, 0.0])
+    assert measures.by_class(np.array([7, 7, 2, 9]), precision) == [(9, 1, 0.0), (2, 1, 0.25), (7, 2, 0.75)]
+    labels = np.array([[1, 0, 1], [0, 0, 1], [1, 0, 0], [0, 0, 0]])
+    assert measures.by_class(labels, precision) == [(0, 2, 0.375), (2, 2, 0.75)]
+
+
 @pytest.mark.parametrize("cutoff", ["all", "7"])
 def test_chance(cutoff):
     """It is the mAP of the database in random order, whatever the codes are."""

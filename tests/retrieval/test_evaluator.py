@@ -9,7 +9,9 @@ import pytest
 
 from adsq_jax.devices.sharded_database import ShardedDatabase
 from adsq_jax.errors import InputError
-from adsq_jax.retrieval import POINTS, Limits, SingleDevice, check_cutoffs, measure
+from adsq_jax.retrieval import POINTS, Limits, SingleDevice, arrays, check_cutoffs, measure
+from adsq_jax.retrieval.arrays import Labels
+from adsq_jax.retrieval.measures import table_rows
 
 LABELS = pathlib.Path(__file__).parent / "data" / "nuswide_21_labels.npz"
 
@@ -17,7 +19,8 @@ LABELS = pathlib.Path(__file__).parent / "data" / "nuswide_21_labels.npz"
 class Ranked:
     """One query's ranked list; tied items are averaged rank by rank."""
 
-    def __init__(self, distances, grades):
+    def __init__(self, distances, grades, labels):
+        self.classes = [k for k, has in enumerate(labels) if has]  # of the query
         order = np.argsort(distances, kind="stable")
         self.distances, self.grades = distances[order], grades[order]
         self.relevant = self.grades > 0
@@ -70,7 +73,8 @@ class Ranked:
 def ranked_lists(query, database, query_labels, database_labels):
     """Each query's list, from signs and multi-hot labels."""
     distances = (query.shape[1] - query.astype(int) @ database.T.astype(int)) // 2
-    return [Ranked(*pair) for pair in zip(distances, query_labels.astype(int) @ database_labels.T.astype(int), strict=True)]
+    grades = query_labels.astype(int) @ database_labels.T.astype(int)
+    return [Ranked(*one) for one in zip(distances, grades, query_labels, strict=True)]
 
 
 def expected_figures(lists, *, bits, cutoffs, graded):
@@ -89,9 +93,15 @@ def expected_figures(lists, *, bits, cutoffs, graded):
             "map_best": mean(one.average_precision_in_order(cutoff, last=False) for one in lists),
             "map_worst": mean(one.average_precision_in_order(cutoff, last=True) for one in lists),
             "map_answerable": mean(p if one.relevant.any() else None for p, one in zip(precisions, lists, strict=True)),
+            "map_by_class": {},
             "map_legacy_deephash": mean(one.legacy(cutoff) or 0.0 for one in lists),
             "map_legacy_hashnet": mean(one.legacy(cutoff) for one in lists),
         }
+        for k in sorted({k for one in lists for k in one.classes}):
+            figures[str(name)]["map_by_class"][str(k)] = mean(
+                p for p, one in zip(precisions, lists, strict=True) if k in one.classes
+            )
+        figures[str(name)]["map_mean_of_classes"] = mean(figures[str(name)]["map_by_class"].values())
         if graded:
             figures[str(name)]["ndcg"] = mean(one.discounted_gain(cutoff) for one in lists)
             figures[str(name)]["acg"] = mean(one.cumulative_gain(cutoff) for one in lists)
@@ -186,6 +196,40 @@ def test_every_figure_with_class_ids():
     check(found, expected)
 
 
+def test_small_classes_that_a_large_one_hides():
+    """Names of classes stay names; a class counts once, however many queries it has; lists of text give the same."""
+    codes = np.array([[1, 1, 1]] * 8 + [[-1, -1, -1], [1, -1, 1]])
+    names = np.array(["cat"] * 8 + ["dog", "ox"])
+    database = np.array([[1, 1, 1]] * 3 + [[1, 1, -1], [-1, 1, -1]])
+    for labels in ((names, np.array(["cat"] * 3 + ["dog", "ox"])), (names.tolist(), ["cat"] * 3 + ["dog", "ox"])):
+        measures = run_measures((codes, database), labels)
+        by_class = measures.at("all").map_by_class
+        # dog's query is at distance 1 of ox, 2 of dog, 3 of the cats; ox's at 1 of the cats, then 3 of ox, 2 of dog
+        assert by_class == pytest.approx({"cat": 1.0, "dog": 1 / 2, "ox": 1 / 5})
+        assert list(by_class) == ["cat", "dog", "ox"]
+        assert measures.map == pytest.approx((8 + 1 / 2 + 1 / 5) / 10)
+        assert measures.at("all").map_mean_of_classes == pytest.approx((1 + 1 / 2 + 1 / 5) / 3)
+        assert ("the lowest class", ["ox"]) in table_rows(measures.to_dict())
+
+
+def test_classes_of_ids_and_blocks(monkeypatch):
+    """Ids with gaps, of any size and dtype; multi-hot labels in blocks of rows: loops over the queries."""
+    monkeypatch.setattr(arrays, "_MULTI_HOT_ROWS", 4)
+    random = np.random.default_rng(0)
+    values = random.random(50)
+    ids = random.choice([3, 2**31 - 1, 0, 70], 50)
+    for dtype in (np.int64, np.uint32, np.float64):
+        means = Labels(ids.astype(dtype)).means_by_class(values)
+        assert means == pytest.approx({str(k): np.mean([v for v, i in zip(values, ids, strict=True) if i == k]) for k in ids})
+        assert list(means) == ["0", "3", "70", "2147483647"]
+    hot = random.random((50, 6)) < 0.3
+    hot[:, 2] = False
+    expected = {str(k): np.mean([v for v, row in zip(values, hot, strict=True) if row[k]]) for k in (0, 1, 3, 4, 5)}
+    assert Labels(hot).means_by_class(values) == pytest.approx(expected)
+    assert Labels(hot).count_by_class() == {str(k): hot[:, k].sum() for k in (0, 1, 3, 4, 5)}
+    assert Labels(np.zeros((50, 3))).means_by_class(values) == {}
+
+
 def test_balls_of_radius_2_by_hand():
     """Three queries: half of the ball is relevant, an empty ball (precision 0), and half again."""
     query = np.array([[-1] * 8, [1] * 8, [1, 1, 1, 1, -1, -1, -1, -1]])
@@ -212,6 +256,8 @@ def test_a_mean_over_no_query_is_none():
         "map_best": 0.0,
         "map_worst": 0.0,
         "map_answerable": None,
+        "map_by_class": {"0": 0.0},
+        "map_mean_of_classes": 0.0,
         "map_legacy_deephash": 0.0,
         "map_legacy_hashnet": None,
     }
@@ -225,7 +271,7 @@ def test_the_dictionary_is_plain_json():
         found = run(codes, labels, cutoffs=[3, "all"], with_legacy=with_legacy)
         assert json.loads(json.dumps(found, allow_nan=False)) == found
         assert list(found["metrics"]) == ["3", "all"]
-        keys = {"map", "map_best", "map_worst", "map_answerable", "ndcg", "acg"}
+        keys = {"map", "map_best", "map_worst", "map_answerable", "map_by_class", "map_mean_of_classes", "ndcg", "acg"}
         assert set(found["metrics"]["3"]) == keys | ({"map_legacy_deephash", "map_legacy_hashnet"} if with_legacy else set())
 
 
@@ -268,6 +314,7 @@ def test_measures_as_text_and_in_a_notebook():
     assert all(f"mAP@{cutoff} {measures.at(cutoff).map:.4f}" in text for cutoff in (7, "all"))
     table = measures._repr_html_()
     for figures in measures.to_dict()["metrics"].values():
+        assert f">{min(figures.pop('map_by_class').values()):.4f}<" in table
         assert all(f">{value:.4f}<" in table for value in figures.values())
     none = run_measures(codes, (np.zeros(9, int), np.ones(130, int)))
     assert ">none<" in none._repr_html_()

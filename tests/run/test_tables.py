@@ -49,6 +49,17 @@ def test_the_table_of_a_result():
     assert "200 training images" in tables.result_table(RESULT | {"validation": 200}).splitlines()[1]
 
 
+def test_the_classes_in_the_table_of_a_result():
+    """Their mean, and the lowest by its name; a result of before there were classes has no such row."""
+    assert "classes" not in tables.result_table(RESULT)
+    classes = {"map_by_class": {"0": 0.5, "3": 0.25}, "map_mean_of_classes": 0.375}
+    text = tables.result_table(RESULT | classes)
+    assert "mAP@5000 sum, mean of 2 classes" in text
+    assert "0.3750, lowest 0.2500 (3)" in text
+    assert "0.3750, lowest 0.2500 (d)" in tables.result_table(RESULT | classes | {"class_names": list("abcd")})
+    assert "classes" not in tables.result_table(RESULT | {"map_by_class": {}, "map_mean_of_classes": None})
+
+
 def test_the_table_of_measures_shows_each_figure():
     """Every figure by cutoff stands in the table, to four digits, and none of a mean over nothing."""
     random = np.random.default_rng(0)
@@ -57,9 +68,13 @@ def test_the_table_of_measures_shows_each_figure():
         codes[:20], codes[20:], query_labels=labels[:20], database_labels=labels[20:], cutoffs=["all", "7"], with_legacy=True
     ).to_dict()
     found["metrics"]["7"]["map_answerable"] = None
-    text = tables.measures_table(found)
+    text = tables.measures_table({**found, "class_names": ["an ant", "b", "c" * 99]})
     assert "none" in text
+    lowest = [min(figures["map_by_class"], key=figures["map_by_class"].get) for figures in found["metrics"].values()]
+    shown = [["an ant", "b", "c" * 27 + "..."][int(key)] for key in lowest]
+    assert [line.split()[3:] for line in text.splitlines() if line.startswith("the lowest class")] == [" ".join(shown).split()]
     for figures in found["metrics"].values():
+        assert f"{min(figures.pop('map_by_class').values()):.4f}" in text
         assert all(f"{value:.4f}" in text for value in figures.values() if value is not None)
     for name in ("precision_at", "recall_at"):
         assert all(f"{found[name][rank]:.4f}" in text for rank in ("1", "10", "100"))
