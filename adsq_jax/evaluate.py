@@ -36,11 +36,16 @@ def main(arguments: Sequence[str]) -> None:
     flags.text("map_at", "Cutoffs, for instance 5000,all; by default all, and the run's cutoff.")
     flags.integer("bits", "The code length of packed codes, uint8[n, ceil(bits / 8)], little bit order.", low=1, high=256)
     flags.boolean("legacy", "Add mAP as published code computes it: ties in database order, slower.")
+    flags.boolean(
+        "leave_self_out", "The queries are the database: leave each out of its own ranking. --database_* may be left out."
+    )
     flags.text("out", "Where to write all figures as JSON; by default DIR/evaluation.json with --workdir.")
     given = flags.parse()
     files = {name: path for name in _FILES if (path := getattr(given, name)) is not None}
     if "" in (given.workdir, given.out, *files.values()):
         raise InputError("a path is empty; fix: give --name=PATH")
+    if given.leave_self_out:
+        files = _with_queries_as_database(files)
     if (given.workdir is None) == (not files) or (files and len(files) < len(_FILES)):
         raise InputError(f"expected --workdir=DIR, or all of {', '.join(f'--{name}=FILE' for name in _FILES)}")
     if given.workdir is not None and given.bits is not None:
@@ -56,12 +61,25 @@ def main(arguments: Sequence[str]) -> None:
     if given.workdir is not None:
         figures = evaluate_run(given.workdir, map_at=cutoffs, legacy=given.legacy)
     else:
-        figures = evaluate_files(**files, bits=given.bits, map_at=cutoffs or ["all"], legacy=given.legacy)
+        figures = evaluate_files(
+            **files,
+            bits=given.bits,
+            map_at=cutoffs or ["all"],
+            legacy=given.legacy,
+            leave_self_out=given.leave_self_out,
+        )
     print(tables.measures_table(figures))
     if out is not None:
         with output.writing(out):
             workdir.write_json(out, figures)
         print(f"written to {out}")
+
+
+def _with_queries_as_database(files: dict[str, str]) -> dict[str, str]:
+    """Return the files of --leave_self_out, those of the database added where none is given."""
+    if not {"query_codes", "query_labels"} <= files.keys():
+        raise InputError("--leave_self_out goes with --query_codes=FILE and --query_labels=FILE; fix: give both")
+    return {f"database_{kind}": files[f"query_{kind}"] for kind in ("codes", "labels")} | files
 
 
 def evaluate_files(
@@ -73,6 +91,7 @@ def evaluate_files(
     bits: int | None = None,
     map_at: Sequence[int | str] = ("all",),
     legacy: bool = False,
+    leave_self_out: bool = False,
     devices: ShardedDatabase | None = None,
     on_progress: Callable[[int], Any] | None = None,
 ) -> dict[str, Any]:
@@ -87,14 +106,15 @@ def evaluate_files(
       bits: K of packed codes; None if the codes are not packed.
       map_at: cutoffs, "all" or ranks.
       legacy: whether to add the figures of published code, which takes a slower pass.
+      leave_self_out: whether the queries are the database, and each is left out of its own ranking.
       devices: the devices; None for all.
       on_progress: called with the number of pairs done since the last call; None shows a progress bar.
 
     Returns:
-      `Measures.to_dict()`, with `files`, and the versions, machine and seconds of this evaluation.
+      `Measures.to_dict()`, with `files`, `leave_self_out`, and the versions, machine and seconds of this evaluation.
 
     Raises:
-      InputError: a file can't be read, or its array has the wrong form.
+      InputError: a file can't be read, its array has the wrong form, or queries and database differ with `leave_self_out`.
 
     Source: this project.
     """
@@ -107,9 +127,15 @@ def evaluate_files(
     pairs = math.prod(arrays["query_codes"].shape[:1] + arrays["database_codes"].shape[:1])
     with reporting(on_progress, pairs * (1 + legacy), unit="pairs", description="measuring") as progress:
         measures = retrieval.measure(
-            **arrays, bits=bits, cutoffs=map_at, with_legacy=legacy, devices=devices, on_progress=progress
+            **arrays,
+            bits=bits,
+            cutoffs=map_at,
+            with_legacy=legacy,
+            leave_self_out=leave_self_out,
+            devices=devices,
+            on_progress=progress,
         )
-    return {**measures.to_dict(), "files": paths, **_circumstances(devices, began)}
+    return {**measures.to_dict(), "files": paths, "leave_self_out": leave_self_out, **_circumstances(devices, began)}
 
 
 def evaluate_run(

@@ -237,9 +237,28 @@ def test_bad_input_ends_with_exit_status_2(folder):
     assert "200 rows for 30 codes" in done.stderr
 
 
+def test_queries_that_are_the_database(folder, run):
+    """Named once or twice, from the command and from Python: the figures of retrieval.measure; the JSON says so."""
+    text = run(*FILES[::2], "--leave_self_out", "--out=r.json")
+    assert (
+        text.splitlines()[:-1]
+        == run(*FILES[::2], *(f"--database{flag[7:]}" for flag in FILES[::2]), "--leave_self_out").splitlines()
+    )
+    figures = json.loads((folder / "r.json").read_text())
+    (codes, _), labels = data()[0].values(), data()[1]["query"]
+    expected = retrieval.measure(codes, codes, query_labels=labels, database_labels=labels, leave_self_out=True)
+    assert figures["metrics"] == expected.to_dict()["metrics"]
+    assert (figures["n_query"], figures["n_database"], figures["leave_self_out"]) == (30, 29, True)
+    with pytest.raises(InputError, match="the query codes aren't the database codes"):
+        run(*FILES, "--leave_self_out")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--leave_self_out"], "goes with --query_codes=FILE and --query_labels=FILE"),
+        (["--leave_self_out", "--workdir=."], "goes with --query_codes=FILE and --query_labels=FILE"),
+        (["--leave_self_out", "--workdir=.", *FILES], "expected --workdir=DIR, or all of"),
         ([], "expected --workdir=DIR, or all of"),
         (FILES[:3], "expected --workdir=DIR, or all of"),
         (["--workdir=."], "holds no finished run"),

@@ -40,6 +40,10 @@ class Codes:
             rows = np.packbits(ones, axis=1, bitorder="little")
         return _to_words(rows)
 
+    def equals(self, other: "Codes") -> bool:
+        """Return whether both hold the same numbers, signs and magnitudes."""
+        return self._form == other._form and _are_equal(self._array, other._array)
+
 
 class Labels:
     """Checked labels of the queries or of the database."""
@@ -61,11 +65,18 @@ class Labels:
         rows = np.asarray(self._array[start:stop])
         return rows.astype(np.int32)[None] if self.ids else _to_words(np.packbits(rows != 0, axis=1, bitorder="little"))
 
+    def equals(self, other: "Labels") -> bool:
+        """Return whether both hold the same labels in the same order."""
+        return _are_equal(self._array, other._array)
+
     def max_per_row(self) -> int:
         """Return the largest number of labels in a row, at least 1."""
-        if self.ids:
-            return 1
-        return max(1, *(int((rows != 0).sum(axis=1).max()) for rows in _blocks(self._array)))
+        return max(1, *(int(self.per_row(start, start + ROWS).max()) for start in range(0, len(self), ROWS)))
+
+    def per_row(self, start: int, stop: int) -> np.ndarray:
+        """Return the number of labels of rows start to stop, int64[stop - start]."""
+        rows = np.asarray(self._array[start:stop])
+        return np.ones(len(rows), np.int64) if self.ids else (rows != 0).sum(axis=1)
 
     def means_by_class(self, values: np.ndarray) -> dict[str, float]:
         """Return the mean of the values of the rows that have each class.
@@ -174,6 +185,27 @@ def prepare_labels(
     return Labels(query, names=names), Labels(database, names=names)
 
 
+def check_same(query: Codes, database: Codes, labels: tuple[Labels, Labels]) -> None:
+    """Check that queries and database are the same items in the same order.
+
+    Args:
+      query: the codes of the queries.
+      database: the codes of the database.
+      labels: the labels of queries and database.
+
+    Raises:
+      InputError: a code or a label differs, or there is a single item.
+    """
+    for what, same in {"codes": query.equals(database), "labels": labels[0].equals(labels[1])}.items():
+        if not same:
+            raise InputError(
+                f"the query {what} aren't the database {what}: to leave each query out of its own ranking, expected the same "
+                "array twice; fix: give the same file or array for both, or rank all items"
+            )
+    if len(query) < 2:
+        raise InputError("without itself a query has nothing to rank: expected at least 2 codes, got 1")
+
+
 def check_orientation(
     query_codes: ArrayLike, database_codes: ArrayLike, *, query_labels: ArrayLike, database_labels: ArrayLike
 ) -> None:
@@ -274,6 +306,12 @@ def _check_numeric(array: np.ndarray, name: str) -> None:
 
 def _is_float(array: np.ndarray) -> bool:
     return bool(jnp.issubdtype(array.dtype, jnp.floating))  # JAX's bfloat16 too, which NumPy's own test misses
+
+
+def _are_equal(one: np.ndarray, other: np.ndarray) -> bool:
+    if one is other:
+        return True
+    return one.shape == other.shape and all((a == b).all() for a, b in zip(_blocks(one), _blocks(other), strict=True))
 
 
 def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from adsq_jax.errors import InputError
 from adsq_jax.retrieval import hamming, legacy, metrics
-from adsq_jax.retrieval.arrays import check_orientation, prepare_codes, prepare_labels
+from adsq_jax.retrieval.arrays import Codes, Labels, check_orientation, check_same, prepare_codes, prepare_labels
 from adsq_jax.retrieval.blocks import LIMITS, SINGLE_DEVICE, Limits, SingleDevice
 from adsq_jax.retrieval.measures import CutoffMeasures, Measures, PrecisionRecall
 
@@ -27,6 +27,7 @@ def measure(
     bits: int | None = None,
     cutoffs: Sequence[int | str] = ("all",),
     with_legacy: bool = False,
+    leave_self_out: bool = False,
     devices: SingleDevice = SINGLE_DEVICE,
     limits: Limits = LIMITS,
     on_progress: Callable[[int], None] = lambda pairs: None,
@@ -42,16 +43,19 @@ def measure(
       bits: K of packed codes, 1 to 256; None if the codes are not packed.
       cutoffs: ranks R, or "all" for the whole database.
       with_legacy: whether to add the figures of published code, which takes a slower pass.
+      leave_self_out: whether the queries are the database, and each is left out of its own ranking; others of its code stay.
       devices: one device, or `adsq_jax.devices.ShardedDatabase()` for all.
       limits: for tests and small memory: the most that is held at a time; it changes no result.
       on_progress: called with the number of pairs of query and item done since the last call; in all n_query x
         n_database, or twice that `with_legacy`.
 
     Returns:
-      The figures: `measures.map` at the first cutoff, `measures.at(5000)` at another, `measures.to_dict()` for JSON.
+      The figures: `measures.map` at the first cutoff, `measures.at(5000)` at another, `measures.to_dict()` for JSON. With
+      `leave_self_out`, `n_database` is one less than the codes.
 
     Raises:
-      InputError: the codes, labels or cutoffs have the wrong form or don't fit each other.
+      InputError: the codes, labels or cutoffs have the wrong form or don't fit each other; or, with `leave_self_out`, queries
+        and database differ.
 
     Source: `retrieval/metrics.py` and `retrieval/legacy.py` name the source of each figure.
     """
@@ -59,22 +63,27 @@ def measure(
     check_orientation(query_codes, database_codes, query_labels=query_labels, database_labels=database_labels)
     query, database = prepare_codes(query_codes, database_codes, bits=bits)
     labels = prepare_labels(query_labels, database_labels, n_query=len(query), n_database=len(database))
+    n_database = len(database)
+    if leave_self_out:
+        check_same(query, database, labels)
+        n_database -= 1
     blocks = [
-        _figures_by_query(histograms, ranks=ranks, n_database=len(database), graded=not labels[0].ids)
-        for _, histograms in hamming.histograms_by_block(
+        _figures_by_query(
+            _without_self(histograms, part, labels[0]) if leave_self_out else histograms,
+            ranks=ranks,
+            n_database=n_database,
+            graded=not labels[0].ids,
+        )
+        for part, histograms in hamming.histograms_by_block(
             query, database, labels, devices=devices, limits=limits, on_progress=on_progress
         )
     ]
     figures = {key: np.concatenate([block[key] for block in blocks]) for key in blocks[0]}
     published: dict[str, dict[str, float | None]] = {}
     if with_legacy:
-        precision, hit = legacy.average_precision(
-            query, database, labels, cutoffs=list(ranks.values()), limits=limits, on_progress=on_progress
+        published = _published(
+            query, database, labels, ranks=ranks, leave_self_out=leave_self_out, limits=limits, on_progress=on_progress
         )
-        published = {
-            cutoff: {"map_legacy_deephash": float(precision[i].mean()), "map_legacy_hashnet": _mean(precision[i][hit[i]])}
-            for i, cutoff in enumerate(ranks)
-        }
     classes = {cutoff: labels[0].means_by_class(figures["map", cutoff]) for cutoff in ranks}
     balls = {name: figures["balls", name] for name in ("precision", "recall")}
     return Measures(
@@ -91,7 +100,7 @@ def measure(
         ),
         n_queries_without_relevant=int((~figures["answerable", "all"]).sum()),
         n_query=len(query),
-        n_database=len(database),
+        n_database=n_database,
         bits=query.bits,
     )
 
@@ -119,6 +128,39 @@ def _rank(cutoff: int | str) -> int | None:
     if not re.fullmatch("[1-9][0-9]{0,17}", str(cutoff)):
         raise InputError(f"cutoff {cutoff!r}: expected 'all' or a rank of at least 1")
     return int(cutoff)
+
+
+def _without_self(histograms: np.ndarray, part: slice, labels: Labels) -> np.ndarray:
+    """Return int64[queries, bits + 1, grades] without each query itself: it is at distance 0, and shares all of its labels."""
+    others = histograms.copy()
+    others[np.arange(len(others)), 0, labels.per_row(part.start, part.stop)] -= 1
+    return others
+
+
+def _published(
+    query: Codes,
+    database: Codes,
+    labels: tuple[Labels, Labels],
+    *,
+    ranks: dict[str, int | None],
+    leave_self_out: bool,
+    limits: Limits,
+    on_progress: Callable[[int], None],
+) -> dict[str, dict[str, float | None]]:
+    """Return the figures of published code within each cutoff."""
+    precision, hit = legacy.average_precision(
+        query,
+        database,
+        labels,
+        cutoffs=list(ranks.values()),
+        leave_self_out=leave_self_out,
+        limits=limits,
+        on_progress=on_progress,
+    )
+    return {
+        cutoff: {"map_legacy_deephash": float(precision[i].mean()), "map_legacy_hashnet": _mean(precision[i][hit[i]])}
+        for i, cutoff in enumerate(ranks)
+    }
 
 
 def _figures_by_query(histograms: np.ndarray, *, ranks: dict[str, int | None], n_database: int, graded: bool) -> _Figures:

@@ -18,6 +18,7 @@ def average_precision(
     labels: tuple[Labels, Labels],
     *,
     cutoffs: Sequence[int | None],
+    leave_self_out: bool = False,
     limits: Limits = LIMITS,
     on_progress: Callable[[int], None] = lambda pairs: None,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -28,6 +29,7 @@ def average_precision(
       database: the codes of the database.
       labels: the labels of queries and database.
       cutoffs: ranks R, None for the whole database.
+      leave_self_out: whether query i is item i of the database, and left out of its own ranking.
       limits: the most that is held at a time; `pairs` and `rows` count here.
       on_progress: called with the number of pairs done since the last call.
 
@@ -46,7 +48,8 @@ def average_precision(
         words = query.words(start, stop), labels[0].words(start, stop)
         distances, relevant = _compare(words, database, labels[1], rows_at_once=limits.rows)
         for i in range(stop - start):
-            ranked = relevant[i, np.argsort(distances[i], kind="stable")]
+            order = np.argsort(distances[i], kind="stable")
+            ranked = relevant[i, order[order != start + i] if leave_self_out else order]
             for j, cutoff in enumerate(cutoffs):
                 ranks = np.flatnonzero(ranked[:cutoff]) + 1
                 has_hit[j, start + i] = len(ranks) > 0

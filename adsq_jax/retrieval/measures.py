@@ -82,7 +82,7 @@ class Measures:
       precision_recall: precision and recall by Hamming radius.
       n_queries_without_relevant: queries without a relevant item in the database.
       n_query: the number of queries.
-      n_database: the number of items.
+      n_database: the number of items of a ranking.
       bits: the code length.
     """
 

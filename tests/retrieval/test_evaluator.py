@@ -196,6 +196,61 @@ def test_every_figure_with_class_ids():
     check(found, expected)
 
 
+@pytest.mark.parametrize("size", [{}, {"bits": 3}, {"bits": 2, "n_query": 2}, {"chance": 1.0}, {"chance": 0.0}], ids=str)
+def test_queries_that_are_the_database(size, monkeypatch):
+    """Each query's list without its own row, where many codes are equal: every figure; both kernels, blocks, four devices."""
+    (codes, _), (labels, _) = problem(**{"n_query": 60, **size})
+    lists = ranked_lists(codes, codes, labels, labels)
+    for i, row in enumerate(labels.astype(int) @ labels.T.astype(int)):
+        others = np.arange(len(codes)) != i
+        lists[i] = Ranked((codes[others] != codes[i]).sum(axis=1), row[others], labels[i])
+    cutoffs, bits = (1, 7, 1000, "all"), codes.shape[1]
+    expected = expected_figures(lists, bits=bits, cutoffs=cutoffs, graded=True)
+    more = {"cutoffs": cutoffs, "with_legacy": True, "leave_self_out": True}
+    check(run((codes, codes), (labels, labels), **more), expected)
+    check(run((codes, codes.astype(np.float32)), (labels, labels.astype(int)), **more), expected)
+    packed = np.packbits(codes > 0, axis=1, bitorder="little")
+    check(run((packed, packed.copy()), (labels, labels), bits=bits, **more), expected)
+    limits = Limits(queries=7, items=8, block=4, pairs=130)
+    check(run((codes, codes), (labels, labels), devices=ShardedDatabase(jax.devices()), limits=limits, **more), expected)
+    monkeypatch.setattr(SingleDevice, "platform", "gpu")  # the kernel of accelerators
+    check(run((codes, codes), (labels, labels), limits=limits, **more), expected)
+
+
+def test_class_ids_of_queries_that_are_the_database():
+    """Ids and names; a query that is alone in its class has no relevant item."""
+    codes, _ = problem(n_query=40, bits=4)
+    ids = np.append(np.arange(39) % 3, 7)
+    lists = []
+    for i in range(40):
+        others = np.arange(40) != i
+        grades = (ids[others] == ids[i]).astype(int)
+        lists.append(Ranked((codes[0][others] != codes[0][i]).sum(axis=1), grades, np.arange(8) == ids[i]))
+    expected = expected_figures(lists, bits=4, cutoffs=("all",), graded=False)
+    assert expected["n_queries_without_relevant"] == 1
+    check(run((codes[0], codes[0]), (ids, ids.tolist()), with_legacy=True, leave_self_out=True), expected)
+    names = [f"n{k}" for k in ids]
+    found = run((codes[0], codes[0]), (names, names), leave_self_out=True)["metrics"]["all"]
+    assert found["map_by_class"]["n7"] == 0.0
+
+
+def test_queries_that_are_not_the_database():
+    """Another order, number, magnitude, form or label, or a single code: one line."""
+    (codes, _), (labels, _) = problem()
+    relaxed = codes * 0.5
+    for other, other_labels, message in (
+        (codes[::-1], labels, "query codes aren't the database codes"),
+        (codes[:8], labels[:8], "query codes aren't"),
+        (relaxed, labels, "query codes aren't"),
+        (codes, labels[::-1], "query labels aren't the database labels"),
+    ):
+        with pytest.raises(InputError, match=message) as raised:
+            run((codes, other), (labels, other_labels), leave_self_out=True)
+        assert "\n" not in str(raised.value)
+    with pytest.raises(InputError, match="expected at least 2 codes"):
+        run((codes[:1], codes[:1]), (labels[:1], labels[:1]), leave_self_out=True)
+
+
 def test_small_classes_that_a_large_one_hides():
     """Names of classes stay names; a class counts once, however many queries it has; lists of text give the same."""
     codes = np.array([[1, 1, 1]] * 8 + [[-1, -1, -1], [1, -1, 1]])
