@@ -1,8 +1,12 @@
-"""An exported encoder gives the model's codes without this package, on every platform and for any number of images."""
+"""An exported encoder gives the model's codes without this package, on every platform and for any number of images.
+
+As ONNX, it gives them in ONNX Runtime.
+"""
 
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,17 +15,18 @@ from pathlib import Path
 import jax
 import jax.export
 import numpy as np
+import onnxruntime
 import pytest
 import skimage.data
 from PIL import Image
 from support import mock_data
 
 import adsq_jax
-from adsq_jax import export
+from adsq_jax import codes, export
 from adsq_jax.data.preprocessing import Preprocessing
 from adsq_jax.devices import DataParallel
 from adsq_jax.errors import InputError
-from adsq_jax.export import artifact
+from adsq_jax.export import artifact, onnx_model
 from adsq_jax.export.__main__ import main
 from adsq_jax.training.init import init
 from adsq_jax.training.loop import setup_from_config
@@ -197,6 +202,9 @@ def test_refusals_overwrite_nothing(encoder, colours, tmp_path):
     cases += [({"--out": tmp_path / "file/below"}, "can't be written"), ({"--out": "s3://a/b"}, "is in an object store")]
     cases += [
         ({"--workdir": ""}, "expected --workdir=DIR and --out=FOLDER"),
+        ({"--part": "query"}, "--part=query needs --out=FILE.onnx"),
+        ({"--out": tmp_path / "encoder.tflite"}, r"got \.tflite; fix: export into \.onnx"),
+        ({"--out": tmp_path / "encoder.ONNX"}, r"expected a folder, or a file \.onnx .* got \.ONNX"),
         ({"--workdir": "/nowhere"}, "holds no trained model"),
     ]
     for flags, message in cases:
@@ -214,4 +222,102 @@ def test_without_flatbuffers(colours, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "flatbuffers", None)
     with pytest.raises(InputError, match=r"pip install -e '\.\[export\]'"):
         export.export(colours[1], tmp_path / "encoder")
+    assert not list(tmp_path.iterdir())
+
+
+def session(content):
+    return onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+
+
+@pytest.fixture(scope="module")
+def onnx_file(colours, tmp_path_factory):
+    """The encoder as the command exports it to ONNX."""
+    out = tmp_path_factory.mktemp("onnx") / "encoder.onnx"
+    done = ran(*command(colours[1], out), cwd=ROOT)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(rf"{out}: [\d.]+ MiB; takes images, gives relaxed_codes and codes\n", done.stdout)
+    return out
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_model_as_onnx(tmp_path, kind):
+    """Relaxed codes are those of the networks in float32, and the codes their signs, packed as the model packs them."""
+    model = untrained(tmp_path / "run", **KINDS[kind])
+    pixels = np.random.default_rng(0).integers(0, 256, (70, 8, 8, 3), np.uint8)
+    for part in ("query", "database"):
+        relaxed, packed = session(onnx_model.to_onnx(model, part=part)).run(["relaxed_codes", "codes"], {"images": pixels})
+        assert (relaxed.dtype, packed.dtype) == (np.float32, np.uint8)
+        assert np.array_equal(packed, codes.pack(codes.binarize(relaxed)))
+        if kind == "bfloat16":
+            assert np.unpackbits(packed ^ model.encode(pixels, part=part, packed=True)).mean() < 0.02
+            continue
+        wanted = np.asarray(sum(model.relaxed_codes(model.variables, pixels, part=part)))
+        np.testing.assert_allclose(relaxed, wanted, atol=1e-5)
+        clear = np.abs(wanted) > 1e-4
+        assert clear.mean() > 0.9
+        assert np.array_equal(codes.unpack(packed, bits=12)[clear], model.encode(pixels, part=part)[clear])
+
+
+def test_one_file_for_each_of_two_networks(tmp_path):
+    """Where queries and database are encoded by f and g, the part must be named; a model of one network needs none."""
+    untrained(tmp_path / "run", **KINDS["f and g"])
+    with pytest.raises(InputError, match="queries are encoded by network f and the database by g; fix: export two files"):
+        export.export_onnx(tmp_path / "run", tmp_path / "encoder.onnx")
+    assert os.listdir(tmp_path) == ["run"]
+    for part, net in (("query", "f"), ("database", "g")):
+        path = export.export_onnx(tmp_path / "run", tmp_path / f"{part}.onnx", part=part)
+        assert session(path).get_modelmeta().custom_metadata_map["networks"] == net
+
+
+def test_metadata_of_an_onnx_file(onnx_file, colours):
+    """It says for which pictures the file is, and by which model; the same model gives the same bytes."""
+    model = adsq_jax.load(colours[1])
+    opened = session(onnx_file)
+    said = opened.get_modelmeta().custom_metadata_map
+    assert (said["bits"], said["image_size"], said["resize"], said["networks"]) == ("12", "8", "10", "sum")
+    assert (said["bit_order"], said["model_sha256"], said["method"]) == (codes.BIT_ORDER, model.sha256, "adsq")
+    assert said["preprocessing"] == artifact.PREPROCESSING
+    [images], outputs = opened.get_inputs(), opened.get_outputs()
+    assert (images.name, images.type, images.shape) == ("images", "tensor(uint8)", ["n", 8, 8, 3])
+    assert [(x.name, x.type, x.shape) for x in outputs] == [
+        ("relaxed_codes", "tensor(float)", ["n", 12]),
+        ("codes", "tensor(uint8)", ["n", 2]),
+    ]
+    assert onnx_model.to_onnx(model, part=None) == onnx_file.read_bytes()
+
+
+def test_readme_loads_an_onnx_file(onnx_file, colours, monkeypatch):
+    """README's lines give the codes of the model for pictures that it has prepared."""
+    [block] = re.findall(r"```python\n([^`]*onnxruntime[^`]*)```", (ROOT / "README.md").read_text())
+    model = adsq_jax.load(colours[1])
+    paths = sorted(colours[0].rglob("*.png"))
+    names = {"images": np.stack([model.preprocess(path, number) for number, path in enumerate(paths)])}
+    monkeypatch.chdir(onnx_file.parent)
+    exec(block, names)
+    assert np.array_equal(names["codes"], model.encode(paths, packed=True))
+    assert names["relaxed_codes"].shape == (len(paths), 12)
+
+
+def test_refusals_of_an_onnx_file(onnx_file, colours, tmp_path):
+    """What is there stays as it was, and nothing is left of an export that fails; each is one line and status 2."""
+    (tmp_path / "there.onnx").write_text("mine")
+    (tmp_path / "folder.onnx").mkdir()
+    cases = [({"--out": tmp_path / name}, "is there already") for name in ("there.onnx", "folder.onnx")]
+    cases += [
+        ({"--out": tmp_path / "nowhere/new.onnx"}, "expected a file in an existing folder"),
+        ({"--workdir": tmp_path}, "holds no trained model"),
+        ({"--part": "base"}, "--part=base: expected query or database"),
+    ]
+    mock_data.assert_refused("adsq_jax.export.__main__", cases, {"--workdir": colours[1], "--out": tmp_path / "new.onnx"})
+    with pytest.raises(InputError, match=r"expected a name that ends with \.onnx"):
+        export.export_onnx(colours[1], tmp_path / "new.tflite")
+    assert sorted(os.listdir(tmp_path)) == ["folder.onnx", "there.onnx"]
+    assert (tmp_path / "there.onnx").read_text() == "mine"
+
+
+def test_without_onnx(colours, tmp_path, monkeypatch):
+    """One line says what to install."""
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(InputError, match=r"pip install -e '\.\[onnx\]'"):
+        export.export_onnx(colours[1], tmp_path / "encoder.onnx")
     assert not list(tmp_path.iterdir())

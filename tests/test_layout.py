@@ -37,6 +37,7 @@ EXTRAS = {  # what an extra installs, and the only files that import it
     "uvicorn": {"demo/connections.py", "demo/server.py"},
     "matplotlib": {"report/figures.py"},
     "h5py": {"run/hdf5_files.py"},
+    "onnx": {"export/onnx_graph.py"},
 }
 LONGEST_FUNCTION = 60
 

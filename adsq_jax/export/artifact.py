@@ -20,7 +20,8 @@ from adsq_jax.run import output
 from adsq_jax.run.workdir import write_bytes, write_json
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-_PREPROCESSING = (
+_FILES = (".bin", ".h5", ".keras", ".mlmodel", ".mlpackage", ".onnx", ".ort", ".pb", ".pt", ".pth", ".safetensors", ".tflite")
+PREPROCESSING = (
     "EXIF orientation applied; RGB, transparent on white, grey in three equal channels, the upper 8 of 16 bits, an "
     "animation's first frame; if resize is not 0: the shorter side resized to it in proportion, the longer one rounded, "
     "bilinear with antialiasing (Pillow's BILINEAR, reducing_gap=3.0; JPEG read at a half, a quarter or an eighth of its size "
@@ -91,8 +92,15 @@ def export(workdir: str | Path, out: str | Path) -> Path:
       different networks encode them.
 
     Raises:
-      InputError: `workdir` holds no trained model, `out` can't be written or holds files, or flatbuffers isn't installed.
+      InputError: `workdir` holds no trained model, `out` can't be written, holds files or is named like a file of another
+        format, or flatbuffers isn't installed.
     """
+    suffix = storage.path(str(out)).suffix
+    if suffix.lower() in _FILES:
+        raise InputError(
+            f"--out={out}: expected a folder, or a file .onnx (in Python: export_onnx), got {suffix}; fix: export into .onnx, "
+            "convert that, and compare the relaxed codes"
+        )
     if importlib.util.find_spec("flatbuffers") is None:
         raise InputError("an export needs flatbuffers; fix: pip install -e '.[export]'")
     folder = output.check_folder(storage.path(str(out))).resolve()
@@ -149,7 +157,7 @@ def _manifest(model: Model, files: dict[str, Any]) -> dict[str, Any]:
         "bit_order": codes.BIT_ORDER,
         "image_size": model.image_size,
         "resize": model.resize,
-        "preprocessing": _PREPROCESSING,
+        "preprocessing": PREPROCESSING,
         "method": model.description["method"],
         "model_sha256": model.sha256,
         "platforms": PLATFORMS,
