@@ -60,7 +60,7 @@ _RULES: dict[str, _Rule] = {  # by a regular expression for keys; a value must p
     r"data\.reader": _one_of(_READERS),
     r"data\.protocol": _one_of((*protocols.PROTOCOLS, protocols.OWN)),
     r"data\.bit_depth": _Rule(lambda value: value == 0 or 9 <= value <= 16, "0, or 9 to 16"),
-    r"data\.small_classes": _one_of(("error", "database")),
+    r"data\.small_classes": _one_of(protocols.SMALL_CLASSES),
     r"data\.query_share": _Rule(lambda value: 0 < value < 1, "above 0 and below 1"),
     r"data\.train_share": _Rule(lambda value: 0 < value <= 1, "above 0, up to 1"),
     r"data\.on_bad_image": _one_of(datasets.BAD_IMAGE),

@@ -3,9 +3,10 @@
     python -m adsq_jax.data --config=configs/folder.py --config.data.directory=DIRECTORY --out=runs/my_data
     python -m adsq_jax.main --config=configs/folder.py:bits=48 --config.data.directory=DIRECTORY --workdir=runs/my_run
 
-A tenth of each class become queries, the rest is database and training set (data.query_share, data.train_share). Pictures in
-DIRECTORY/train/CLASS/ and DIRECTORY/test/CLASS/ are split so by --config.data.reader=split_folders. The small network takes
-64x64 pixels and trains on a CPU. The result depends on the pictures.
+A tenth of each class become queries, the rest is database and training set (data.query_share, data.train_share). A class of one
+picture is an error, or has no query with --config.data.small_classes=database. Pictures in DIRECTORY/train/CLASS/ and
+DIRECTORY/test/CLASS/ are split so by --config.data.reader=split_folders. The small network takes 64x64 pixels and trains on a
+CPU. The result depends on the pictures.
 """
 
 from adsq_jax.config import from_argument

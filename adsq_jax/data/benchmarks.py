@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from adsq_jax.data import arrays, datasets
+from adsq_jax.data import arrays, datasets, protocols
 from adsq_jax.data.datasets import PROTOCOLS_OF, READERS_OF, Dataset, Settings
 from adsq_jax.data.preprocessing import Preprocessing
-from adsq_jax.data.readers import folder
 from adsq_jax.errors import InputError
+
+_NAMES = (*(name for name, names in PROTOCOLS_OF.items() if datasets.OWN not in names), "folder")
 
 
 def load(
@@ -17,17 +18,21 @@ def load(
     reader: str | None = None,
     seed: int = 0,
     preprocessing: Preprocessing | None = None,
+    small_classes: str = "error",
 ) -> Dataset:
-    """Open a published benchmark, split by its protocol, or your own pictures, split by folders.
+    """Open a published benchmark, split by its protocol, or your own pictures.
 
     Args:
-      name: "digits", "fashion_mnist", "cifar10", "nuswide", "imagenet100", "coco" or "mirflickr25k"; or "folder", with
-        `reader="split_folders"`, for DIRECTORY/train/CLASS/ and DIRECTORY/test/CLASS/, as `folder.read_split` takes them.
+      name: "digits", "fashion_mnist", "cifar10", "nuswide", "imagenet100", "coco" or "mirflickr25k"; or "folder", for
+        DIRECTORY/CLASS/, of which a tenth of each class becomes queries, or, with `reader="split_folders"`, for
+        DIRECTORY/train/CLASS/ and DIRECTORY/test/CLASS/, as `folder.read_split` takes them.
       directory: the folder of its files; digits come with scikit-learn and need none.
       protocol: how to split it; None for the first of `datasets.PROTOCOLS_OF[name]`, which has the benchmark's name.
       reader: the form of its files, one of `datasets.READERS_OF[name]`, "files" (as published), "lists", "tfds"; None: first.
       seed: the seed for drawing queries and training images, from 0.
       preprocessing: how to resize, crop and augment; None: as in `from_arrays`.
+      small_classes: for "folder", what becomes of classes of fewer than two pictures: "error" refuses them, "database" puts
+        their pictures into database and training set, without queries; `Dataset.classes_without_queries` names them.
 
     Returns:
       The data set.
@@ -35,11 +40,13 @@ def load(
     Raises:
       InputError: an argument is invalid; the message says why.
     """
-    is_split = name == "folder" and reader == folder.SPLIT_FOLDERS
-    if name not in PROTOCOLS_OF or (datasets.OWN in PROTOCOLS_OF[name] and not is_split):
-        known = ", ".join(name for name, protocols in PROTOCOLS_OF.items() if datasets.OWN not in protocols)
-        raise InputError(f"{name!r} is not a benchmark: expected one of {known}")
-    for given, known_names, key in ((protocol, PROTOCOLS_OF[name], "protocol"), (reader, READERS_OF[name], "reader")):
+    if name not in _NAMES:
+        raise InputError(f"{name!r} is not a benchmark: expected one of {', '.join(_NAMES)}")
+    for given, known_names, key in (
+        (protocol, PROTOCOLS_OF[name], "protocol"),
+        (reader, READERS_OF[name], "reader"),
+        (small_classes, protocols.SMALL_CLASSES, "small_classes"),
+    ):
         if given is not None and given not in known_names:
             raise InputError(f"{key}={given!r}: expected, for {name}, {' or '.join(known_names)}")
     if preprocessing is not None:
@@ -55,6 +62,7 @@ def load(
         validation=0,
         query_share=0.1,
         train_share=1.0,
+        small_classes=small_classes,
         allow_overlap=False,
         on_bad_image="error",
         most_bad=0.0,

@@ -59,6 +59,7 @@ class Settings(NamedTuple):
     validation: int
     query_share: float
     train_share: float
+    small_classes: str
     allow_overlap: bool
     on_bad_image: str
     most_bad: float
@@ -88,6 +89,7 @@ class Dataset(NamedTuple):
     validation: int = 0  # training images held out for tuning; 0: the protocol's own queries and database
     allow_overlap: bool = False
     n_skipped: int = 0  # unreadable images left out of the split
+    classes_without_queries: tuple[str, ...] = ()  # those too small to split, with the numbers of their images
 
     def __repr__(self) -> str:
         query, train, database = (f"{len(rows):,}" for rows in self.split)
@@ -217,14 +219,23 @@ def _open_tfds(settings: Settings) -> Source:
 def draw(settings: Settings) -> Dataset:
     """Open a data set and split it, without a check for unreadable images."""
     source = open_source(settings)
+    name, small_classes = settings.protocol, settings.small_classes
     split, map_at = protocols.draw(
-        source, settings.protocol, seed=settings.split_seed, query_share=settings.query_share, train_share=settings.train_share
+        source,
+        name,
+        seed=settings.split_seed,
+        query_share=settings.query_share,
+        train_share=settings.train_share,
+        small_classes=small_classes,
     )
+    classes_without_queries, never_query = protocols.without_queries(source, name, small_classes=small_classes)
     splits.check_disjoint(split, source.names, allow_overlap=settings.allow_overlap)
     if settings.validation:
-        split = splits.hold_out(split, validation=settings.validation, seed=settings.split_seed)
-    dataset = make_dataset(source, split, protocol=settings.protocol, map_at=map_at, preprocessing=settings.preprocessing)
-    return dataset._replace(validation=settings.validation, allow_overlap=settings.allow_overlap)
+        split = splits.hold_out(split, validation=settings.validation, seed=settings.split_seed, keep=never_query)
+    dataset = make_dataset(source, split, protocol=name, map_at=map_at, preprocessing=settings.preprocessing)
+    return dataset._replace(
+        validation=settings.validation, allow_overlap=settings.allow_overlap, classes_without_queries=classes_without_queries
+    )
 
 
 def make_dataset(source: Source, split: Split, *, protocol: str, map_at: str, preprocessing: Preprocessing) -> Dataset:
@@ -262,6 +273,17 @@ def load(settings: Settings) -> Dataset:
         return dataset
     cached = CachedSource(dataset.source, dataset.split.train, most_bytes=settings.keep_mib * 2**20)
     return dataset._replace(source=cached)
+
+
+def notes(dataset: Dataset) -> list[str]:
+    """Return what somebody should know of how a data set was split, a sentence each."""
+    small = dataset.classes_without_queries
+    if not small:
+        return []
+    listed = (
+        f"{len(small):,} of {dataset.source.labels.classes:,} classes are too small to split: {protocols.first_classes(small)}"
+    )
+    return [f"{listed}; their images are in database and training set, and none is a query"]
 
 
 def check_present(dataset: Dataset) -> None:
@@ -327,5 +349,6 @@ def facts(dataset: Dataset) -> dict[str, Any]:
         "n_query_in_database": overlaps["query in database"],
         "allow_overlap": dataset.allow_overlap,
         "n_skipped": dataset.n_skipped,
+        "n_classes_without_queries": len(dataset.classes_without_queries),
         "database_holds_train": bool(np.isin(split.train, split.database).any()),
     }

@@ -18,6 +18,7 @@ _DIGEST = 16  # bytes of an image's hash
 _AT_ONCE = 256  # images handed to the threads together: bounds memory, and lets Ctrl-C through
 _DARK = 4_096 >> 8  # of 16 bits the upper 8 are read
 _DARK_NOTE = "pictures of 16 bits with values below 4,096 alone, read as nearly black"
+_SMALL_NOTE = "classes too small to split, without queries"
 _CLASSES_SHOWN, _LONGEST_NAME = 30, 30
 
 
@@ -99,11 +100,20 @@ def manifest_of(dataset: Dataset, settings: Settings, images: Images | None) -> 
         "names": source.names is not None,
         "counts": {name: {part: int(n[k]) for part, n in counts.items()} for k, name in enumerate(source.classes)},
         "labels": _label_statistics(dataset),
-        "notes": {**source.notes, **({_DARK_NOTE: images.dark} if images is not None and images.dark else {})},
+        "notes": _notes(dataset, images),
         "bad_images": [{"row": row, "name": source.name(row), "why": why} for row, why in sorted(bad.items())],
         "images_sha256": None if images is None else hashlib.sha256(images.digests.tobytes()).hexdigest(),
         "same_bytes": None if images is None else _same_bytes(images, split),
     }
+
+
+def _notes(dataset: Dataset, images: Images | None) -> dict[str, int]:
+    """Return counts of what somebody should look at, by their names."""
+    counts = {
+        _SMALL_NOTE: len(dataset.classes_without_queries),
+        _DARK_NOTE: 0 if images is None else images.dark,
+    }
+    return {**dataset.source.notes, **{name: count for name, count in counts.items() if count}}
 
 
 def _label_statistics(dataset: Dataset) -> dict[str, Any]:

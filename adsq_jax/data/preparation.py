@@ -1,6 +1,7 @@
 """Check a data set and every image of its split, and write the manifest of the split or compare it with one."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ def prepare(settings: Settings, *, out: Path | None, verify: Path | None, read_i
     if out is not None:
         known = _check_out(out, settings)  # before the work
     dataset = datasets.draw(settings)
+    for line in datasets.notes(dataset):
+        print(line, file=sys.stderr)
     images = None
     if read_images:
         images = _read_images(dataset, settings, threads=threads)

@@ -3,7 +3,7 @@
 A draw raises an `InputError` if the images don't fit the protocol.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -40,6 +40,7 @@ PROTOCOLS = {
     "tiny_imagenet100": Protocol(5_000, 13_000, 50_000, True, "1000", "lists"),  # this project's: 100 classes of Tiny-ImageNet
 }
 OWN = "own"  # the protocol for the user's own pictures: its sizes are shares of the images
+SMALL_CLASSES = ("error", "database")  # with OWN, what to do with classes that can't give a query and a training image
 _CLASSES_NAMED = 20  # in an error
 _NOT_PUBLISHED = "the data set isn't the published one; fix: for your own images use configs/folder.py or configs/lists.py"
 
@@ -125,7 +126,9 @@ DRAWS: dict[str, Callable[..., Split]] = {
 }
 
 
-def draw(source: Source, name: str, *, seed: int, query_share: float, train_share: float) -> tuple[Split, str]:
+def draw(
+    source: Source, name: str, *, seed: int, query_share: float, train_share: float, small_classes: str = "error"
+) -> tuple[Split, str]:
     """Divide a source by a protocol; list files take precedence over any draw.
 
     Args:
@@ -134,6 +137,8 @@ def draw(source: Source, name: str, *, seed: int, query_share: float, train_shar
       seed: the seed for the draw.
       query_share: with OWN, the share of each class that becomes queries, above 0, below 1.
       train_share: with OWN, the share of the rest to train on, above 0, at most 1.
+      small_classes: with OWN, one of SMALL_CLASSES, for classes of fewer than two images to draw from: "error" refuses them,
+        "database" puts all their images into database and training set.
 
     Returns:
       The split, and the protocol's cutoff of mAP: "all" or a number.
@@ -145,25 +150,32 @@ def draw(source: Source, name: str, *, seed: int, query_share: float, train_shar
     if name == OWN:
         if listed:
             return from_lists(source, None, seed=seed), "all"
-        return by_share(source, seed=seed, query_share=query_share, train_share=train_share), "all"
+        split = by_share(source, seed=seed, query_share=query_share, train_share=train_share, small_classes=small_classes)
+        return split, "all"
     protocol = PROTOCOLS[name]
     split = DRAWS["lists" if listed else protocol.draw](source, protocol, seed=seed)
     check_sizes(split, protocol)
     return split, protocol.map_at
 
 
-def by_share(source: Source, *, seed: int, query_share: float, train_share: float) -> Split:
+def by_share(source: Source, *, seed: int, query_share: float, train_share: float, small_classes: str = "error") -> Split:
     """Draw a share of each class as queries, and a share of the rest to train on; all but the queries is the database.
 
-    An image with several labels counts for the rarest of them. Each class of at least two images gives one of each.
+    An image with several labels counts for the rarest of them. Each class of at least two images gives one of each. With
+    `small_classes="database"` the images of smaller classes are in database and training set; the others are divided as if
+    these classes weren't there.
 
     Source: this project.
     """
     random = np.random.default_rng(seed)
     free = _is_unique(source)
-    if source.labels.single:
-        _check_classes(source, free)
     query, train = [], []
+    if small_classes == "database":
+        kept = _rows_too_small(source)
+        free[kept] = False
+        train.append(kept)
+    elif source.labels.single:
+        _check_classes(source)
     for k in np.argsort(source.labels.per_class(), kind="stable"):
         members = source.labels.members(int(k))
         count = int(free[members].sum())
@@ -180,16 +192,49 @@ def by_share(source: Source, *, seed: int, query_share: float, train_share: floa
     return _split(np.concatenate(query), np.concatenate(train), size=len(source), with_train=True)
 
 
-def _check_classes(source: Source, free: np.ndarray) -> None:
-    """Check that each class has two images to draw from, among the rows bool[n]; name all that don't."""
-    counts = source.labels.per_class(np.flatnonzero(free))
-    small = np.flatnonzero(counts < 2)
+def without_queries(source: Source, name: str, *, small_classes: str) -> tuple[tuple[str, ...], np.ndarray]:
+    """Return what `draw` keeps out of the queries since its class is too small, for the same arguments.
+
+    Returns:
+      The classes, each as "NAME (IMAGES TO DRAW FROM)"; and the rows of their images, int64[m], ascending.
+    """
+    if name != OWN or small_classes != "database" or _is_listed(source):
+        return (), np.zeros(0, np.int64)
+    counts = _drawable(source)
+    return tuple(f"{source.classes[k]} ({counts[k]})" for k in _too_small(source)), _rows_too_small(source)
+
+
+def first_classes(classes: Sequence[str]) -> str:
+    """Return the names of some classes, the first twenty, in a row."""
+    more = f" and {len(classes) - _CLASSES_NAMED:,} more" if len(classes) > _CLASSES_NAMED else ""
+    return ", ".join(classes[:_CLASSES_NAMED]) + more
+
+
+def _drawable(source: Source) -> np.ndarray:
+    """Count the images of each class that can be drawn, int64[c]: those of a name that no other image has."""
+    return source.labels.per_class(np.flatnonzero(_is_unique(source)))
+
+
+def _too_small(source: Source) -> np.ndarray:
+    """Return the classes that can't give a query and a training image, int64[m]."""
+    return np.flatnonzero(_drawable(source) < 2)
+
+
+def _rows_too_small(source: Source) -> np.ndarray:
+    """Return the rows of all images of these classes, int64[m], ascending."""
+    rows = [source.labels.members(int(k)) for k in _too_small(source)]
+    return np.unique(np.concatenate([np.zeros(0, np.int64), *rows]))
+
+
+def _check_classes(source: Source) -> None:
+    """Check that each class has two images to draw from; name all that don't."""
+    counts, small = _drawable(source), _too_small(source)
     if len(small):
-        listed = ", ".join(f"{source.classes[k]} ({counts[k]})" for k in small[:_CLASSES_NAMED])
-        more = f" and {len(small) - _CLASSES_NAMED:,} more" if len(small) > _CLASSES_NAMED else ""
+        listed = first_classes([f"{source.classes[k]} ({counts[k]})" for k in small])
         raise InputError(
             f"expected two or more images to draw from in each class, got fewer in {len(small):,} of {len(counts):,}: {listed}"
-            f"{more}; fix: add images of these classes, or remove the classes"
+            "; fix: add images of these classes, remove the classes, or keep their images in database and training set without "
+            "queries of them by --config.data.small_classes=database"
         )
 
 

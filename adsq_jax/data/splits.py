@@ -38,7 +38,7 @@ def check_disjoint(split: Split, names: Names | None, *, allow_overlap: bool) ->
         )
 
 
-def hold_out(split: Split, *, validation: int, seed: int) -> Split:
+def hold_out(split: Split, *, validation: int, seed: int, keep: np.ndarray | None = None) -> Split:
     """Make a split for tuning from the training set, without the protocol's queries and its other database images.
 
     The database holds training images in the same proportion as the protocol's, because the settings that are best for finding
@@ -49,6 +49,7 @@ def hold_out(split: Split, *, validation: int, seed: int) -> Split:
       validation: the number of training images to hold out. Half become queries and half go to the database; all become queries
         if the protocol's database is the training set itself.
       seed: the seed for the draw.
+      keep: rows of images that aren't held out, int[m]; None: any may be.
 
     Returns:
       The split; its training set is what remains.
@@ -58,12 +59,15 @@ def hold_out(split: Split, *, validation: int, seed: int) -> Split:
 
     Source: this project.
     """
-    if not 2 <= validation < len(split.train):
-        raise InputError(
-            f"data.validation={validation}: expected 2 to {len(split.train) - 1}, so that some of the {len(split.train)} "
-            "training images remain, or 0 for the protocol's own queries"
-        )
     order = np.random.default_rng(seed).permutation(split.train)
+    stays = np.isin(order, [] if keep is None else keep)
+    most = min(len(order) - 1, int((~stays).sum()))
+    if not 2 <= validation <= most:
+        raise InputError(
+            f"data.validation={validation}: expected 2 to {most}, so that some of the {len(order)} training images remain, or "
+            "0 for the protocol's own queries"
+        )
+    order = np.concatenate([order[~stays], order[stays]])  # the first are held out
     remaining = order[validation:]
     train_share = np.isin(split.database, split.train).sum() / max(len(split.database), 1)  # of the protocol's database
     if train_share == 1:

@@ -240,8 +240,10 @@ def _weights_of(setup: TrainSetup) -> str:
 
 
 def _beginnings(setup: TrainSetup) -> list[str]:
-    """Return what a run says about its weights and about rounds that were added."""
-    lines = [] if setup.pretrained is None else [format_report(setup.pretrained.report)]
+    """Return what a run says about its data, its weights and rounds that were added."""
+    lines = list(datasets.notes(setup.data))
+    if setup.pretrained is not None:
+        lines.append(format_report(setup.pretrained.report))
     start = setup.start_report
     if start is not None:
         new = f"; new: {', '.join(start['new'])}" if start["new"] else ""

@@ -359,7 +359,9 @@ def test_load():
     ("name", "changes", "text"),
     [
         ("mnist", {}, "'mnist' is not a benchmark: expected one of digits, fashion_mnist"),
-        ("folder", {}, "'folder' is not a benchmark"),
+        ("tfds", {}, "'tfds' is not a benchmark"),
+        ("folder", {}, "config.data.directory is empty"),
+        ("folder", {"small_classes": "query"}, "small_classes='query': expected, for folder, error or database"),
         ("cifar10", {}, "config.data.directory is empty"),
         ("cifar10", {"protocol": "digits"}, "protocol='digits': expected, for cifar10, cifar10 or cifar10-1 or cifar10-2"),
         ("digits", {"reader": "tfds"}, "reader='tfds': expected, for digits, files"),

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import namedtuple
@@ -271,6 +272,16 @@ def test_what_would_be_lost_or_become_data_is_refused_before_the_work(pictures, 
     before = files(tmp_path / "known")
     assert "were not read now" in refused(*flags_of(pictures, "--noread_images", f"--out={tmp_path / 'known'}"))
     assert files(tmp_path / "known") == before
+
+
+def test_small_classes(pictures, tmp_path, capsys):
+    """A class of one picture is an error that names the key; with it, the check tells the class and counts it."""
+    picture(pictures / "fox" / "00.png", 3)
+    flags = flags_of(pictures, f"--out={tmp_path / 'out'}")
+    assert "fox (1); fix: " in refused(*flags)
+    printed = accepted(*flags, "--config.data.small_classes=database")
+    assert re.search("classes too small to split, without queries +1\n", printed)
+    assert "1 of 3 classes are too small to split: fox (1); their images are" in capsys.readouterr().err
 
 
 def test_the_home(pictures, tmp_path, monkeypatch):

@@ -279,6 +279,28 @@ def test_folder(tmp_path):
     assert found["query"].tolist() == [0, 0, 1, 1, 1]
 
 
+def test_small_classes_in_the_database(tmp_path):
+    """Classes of one picture are refused by name, or kept without queries and told; from Python as by the config's keys."""
+    for k in range(12):
+        picture(tmp_path / ("one" if k < 1 else "two" if k < 2 else "cat") / f"{k:02}.png", 10 * k)
+    opened = {"name": "folder", "directory": tmp_path, "protocol": "own"}
+    text = error_of(load, **opened)
+    assert "one (1), two (1)" in text
+    assert "--config.data.small_classes=database" in text
+    assert error_of(data.load, "folder", directory=tmp_path) == text
+    dataset = load(**opened, small_classes="database", validation=4)
+    (note,) = datasets.notes(dataset)
+    assert note.startswith("2 of 3 classes are too small to split: one (1), two (1); ")
+    assert datasets.facts(dataset)["n_classes_without_queries"] == 2
+    small = {"one/00.png", "two/01.png"}
+    for found in (dataset, data.load(**{**opened, "small_classes": "database"})):
+        names = names_in(found)
+        assert not small & names["query"]
+        assert small <= names["train"] & names["database"]
+        assert found.classes_without_queries == ("one (1)", "two (1)")
+    assert datasets.notes(load(name="digits")) == []
+
+
 def test_a_split_in_folders(tmp_path):
     """The reader's parts are the split, by the config's keys and from Python; shares and seed change nothing."""
     for k, part in enumerate(["train", "train", "test", "val"]):
@@ -460,6 +482,7 @@ def test_described(listed, validation):
         "n_query_in_database": 0,
         "allow_overlap": False,
         "n_skipped": 0,
+        "n_classes_without_queries": 0,
         "database_holds_train": True,
     }
     json.dumps(datasets.facts(dataset))

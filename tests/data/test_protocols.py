@@ -56,8 +56,8 @@ def by_class(source, *protocol, seed=0):
     return protocols.by_class(source, Protocol(*protocol, "all", "by_class"), seed=seed)
 
 
-def draw(source, name, *, seed=0, query_share=0.1, train_share=1.0):
-    return protocols.draw(source, name, seed=seed, query_share=query_share, train_share=train_share)
+def draw(source, name, *, seed=0, query_share=0.1, train_share=1.0, **more):
+    return protocols.draw(source, name, seed=seed, query_share=query_share, train_share=train_share, **more)
 
 
 def parts_of(split):
@@ -460,6 +460,57 @@ def test_own_classes_too_small():
         assert more in error_of(draw, of_counts(*[1] * small, 9), "own")
 
 
+def test_the_error_names_the_way_out():
+    """The error of too small classes names the key that keeps them."""
+    assert "--config.data.small_classes=database" in error_of(draw, of_counts(9, 1), "own")
+
+
+@given(st.lists(st.integers(0, 12), min_size=1, max_size=6), st.integers(0, 2**32 - 1), st.floats(0.01, 0.9))
+def test_own_small_classes_in_the_database(counts, seed, share):
+    """Images of small classes are in database and training set alone; all others are divided as if those weren't there."""
+    counts = [5, *counts]
+    random = np.random.default_rng(seed)
+    ids = random.permutation(np.repeat(np.arange(len(counts)), counts))
+    source = Blind(Labels.from_ids(ids, classes=len(counts)))
+    split, _ = draw(source, "own", seed=seed, query_share=share, train_share=0.7, small_classes="database")
+    classes, rows = protocols.without_queries(source, "own", small_classes="database")
+    small = [k for k, count in enumerate(counts) if count < 2]
+    assert list(classes) == [f"c{k} ({counts[k]})" for k in small]
+    assert rows.tolist() == np.flatnonzero(np.isin(ids, small)).tolist()
+    others, large = np.flatnonzero(~np.isin(ids, small)), np.flatnonzero(np.array(counts) >= 2)
+    alone = Blind(Labels.from_ids(np.searchsorted(large, ids[others]), classes=len(large)))
+    wanted, _ = draw(alone, "own", seed=seed, query_share=share, train_share=0.7)
+    assert split.query.tolist() == others[wanted.query].tolist()
+    assert split.train.tolist() == sorted([*others[wanted.train], *rows])
+    assert split.database.tolist() == sorted([*others[wanted.database], *rows])
+
+
+def test_own_small_classes_of_several_labels():
+    """Of images with several labels, those of a class of a single image are no queries; those of a name twice are neither."""
+    labels = np.zeros((24, 3), np.uint8)
+    labels[:20, 0], labels[7, 1], labels[20:22, 2], labels[22:, 0] = 1, 1, 1, 1
+    names = [*map(str, range(20)), "x", "x", "y", "z"]
+    source = Blind(labels, names=names)
+    assert protocols.without_queries(source, "own", small_classes="database")[0] == ("c1 (1)", "c2 (0)")
+    for seed in range(8):
+        split, _ = draw(source, "own", seed=seed, query_share=0.9, small_classes="database")
+        assert not {7, 20, 21} & set(split.query)
+        assert {7, 20, 21} <= set(split.train) & set(split.database)
+        splits.check_disjoint(split, source.names, allow_overlap=False)
+
+
+def test_small_classes_alone():
+    """Without a class that gives a query there is no split."""
+    assert "no class has two images" in error_of(draw, of_counts(1, 1), "own", small_classes="database")
+
+
+def test_small_classes_of_lists_and_of_a_protocol():
+    """Lists and published protocols divide by themselves: no class is kept out of the queries."""
+    for source, name in ((listed(), "own"), (of_counts(5, 1), "digits")):
+        classes, rows = protocols.without_queries(source, name, small_classes="database")
+        assert (classes, len(rows)) == ((), 0)
+
+
 @pytest.mark.parametrize("left", [0, 1])
 def test_own_class_whose_images_show_rarer_ones(left):
     """A class of several-label images that all, or all but one, count with a rarer class needs no queries of its own."""
@@ -592,6 +643,16 @@ def test_hold_out_of_a_database_that_is_the_training_set():
     split = Split(np.array([0]), np.arange(1, 101), np.arange(1, 101))
     query, train, database = parts_of(splits.hold_out(split, validation=40, seed=0))
     assert (len(query), train | query, database) == (40, set(range(1, 101)), train)
+
+
+def test_hold_out_keeps_rows():
+    """Rows that stay are never held out, and remain training images, whatever the seed; too many to hold out are refused."""
+    split = Split(np.array([0]), np.arange(1, 21), np.arange(1, 21))
+    keep = np.array([3, 5, 8])
+    for seed in range(10):
+        held = splits.hold_out(split, validation=17, seed=seed, keep=keep)
+        assert (len(held.query), held.train.tolist(), held.database.tolist()) == (17, keep.tolist(), keep.tolist())
+    assert "expected 2 to 17" in error_of(splits.hold_out, split, validation=18, seed=0, keep=keep)
 
 
 def test_hold_out_depends_on_the_seed():
