@@ -13,6 +13,7 @@ from adsq_jax import codes, methods
 from adsq_jax import config as config_module
 from adsq_jax.codes import MAX_BITS
 from adsq_jax.data import datasets, protocols
+from adsq_jax.data.images import BIT_DEPTHS
 from adsq_jax.data.preprocessing import MAX_SIDE
 from adsq_jax.devices import data_parallel
 from adsq_jax.errors import InputError, did_you_mean
@@ -59,7 +60,7 @@ _RULES: dict[str, _Rule] = {  # by a regular expression for keys; a value must p
     r"data\.name": _one_of(datasets.PROTOCOLS_OF),
     r"data\.reader": _one_of(_READERS),
     r"data\.protocol": _one_of((*protocols.PROTOCOLS, protocols.OWN)),
-    r"data\.bit_depth": _Rule(lambda value: value == 0 or 9 <= value <= 16, "0, or 9 to 16"),
+    r"data\.bit_depth": _Rule(lambda value: value in BIT_DEPTHS, "0, or 9 to 16"),
     r"data\.small_classes": _one_of(protocols.SMALL_CLASSES),
     r"data\.query_share": _Rule(lambda value: 0 < value < 1, "above 0 and below 1"),
     r"data\.train_share": _Rule(lambda value: 0 < value <= 1, "above 0, up to 1"),

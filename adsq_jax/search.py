@@ -68,13 +68,14 @@ def main(arguments: Sequence[str]) -> None:
     with open_index(given.index) as opened:
         queries = [picture for query in given.query for picture in _pictures(query)]
         places = pictures.places(opened, folders=given.pictures, remote=given.remote_pictures) if out is not None else None
-        results = search(opened, queries, k=given.k, radius=given.radius, rerank=given.rerank, where=where, model=given.workdir)
+        model = hits.load_model(opened, workdir=given.workdir)
+        results = search(opened, queries, k=given.k, radius=given.radius, rerank=given.rerank, where=where, model=model)
         head = _head(opened, given)
     if out is not None and places is not None:
         nothing = hits.nothing_found(radius=given.radius, where=given.where)
         draw = hits.sheet if out.suffix == ".png" else partial(hits.page, head=head, nothing=nothing)
         with output.writing(out):
-            workdir.write_bytes(out, draw(queries, results, places))
+            workdir.write_bytes(out, draw(queries, results, places, bit_depth=model.bit_depth))
         hidden = pictures.outside({hit.id for found in results for hit in found}, places)
         if hidden:
             print(f"{hidden:,} pictures aren't shown: {places.hint}", file=sys.stderr)

@@ -120,6 +120,19 @@ def test_the_example_alone(encoder, colours, tmp_path):
     assert len({line[0] for line in lines}) > 1
 
 
+def test_the_example_of_a_bit_depth(encoder, colours, tmp_path):
+    """Where the manifest has a bit depth, the example takes the upper 8 of so many bits."""
+    folder = shutil.copytree(encoder, tmp_path / "encoder")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["bit_depth"] == 0
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "bit_depth": 12}))
+    values = np.random.default_rng(0).integers(0, 4_096, (30, 20), dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    done = ran(sys.executable, "-c", ALONE, folder / "example.py", tmp_path / "a.png", cwd=tmp_path)
+    (wanted,) = adsq_jax.load(colours[1]).encode([Image.fromarray(values << 4)], packed=True)
+    assert done.stdout.split()[0] == wanted.tobytes().hex(), done.stderr
+
+
 def test_the_example_on_larger_pictures(tmp_path):
     """The example gives the same codes where it reads a JPEG at a fraction of its size and crops it, to 64 pixels a side."""
     folder = tmp_path / "run"

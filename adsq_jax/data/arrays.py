@@ -63,7 +63,8 @@ def from_arrays(
       InputError: an argument is invalid; the message says why.
     """
     known, names = make_labels(labels, classes=classes)
-    source = _make_source(images, known, names)
+    bit_depth = preprocessing.bit_depth if isinstance(preprocessing, Preprocessing) else 0
+    source = _make_source(images, known, names, bit_depth=bit_depth)
     chosen = choose_preprocessing(source, preprocessing)
     split = _make_split(len(source), query=query, train=train, database=database)
     for overlap, count in splits.overlaps(split, source.names).items():
@@ -168,7 +169,7 @@ def _labels_from_numbers(array: np.ndarray, classes: list[str] | None) -> tuple[
     return Labels.from_ids(array, classes=count), [str(k) for k in range(count)] if classes is None else classes
 
 
-def _make_source(given: Any, labels: Labels, classes: Sequence[str]) -> Source:
+def _make_source(given: Any, labels: Labels, classes: Sequence[str], *, bit_depth: int) -> Source:
     """Make a source of images in any of the forms that `from_arrays` takes."""
     if isinstance(given, str | bytes | os.PathLike | Image.Image):
         raise InputError(f"images: expected an array or a list, got one {type(given).__name__}; fix: give several, [...]")
@@ -186,7 +187,7 @@ def _make_source(given: Any, labels: Labels, classes: Sequence[str]) -> Source:
     _check_length(len(items), labels)
     if all(isinstance(item, str | os.PathLike) for item in items):
         return FileSource(Path(), labels, classes=classes, names=_check_paths(items))
-    pictures = [_pixels(item, name=f"images[{number}]") for number, item in enumerate(items)]
+    pictures = [_pixels(item, name=f"images[{number}]", bit_depth=bit_depth) for number, item in enumerate(items)]
     if len({picture.shape for picture in pictures}) == 1 and not any(isinstance(item, Image.Image) for item in items):
         return ArraySource(np.stack(pictures), labels, classes=classes)
     return PictureSource(pictures, labels, classes=classes)
@@ -205,11 +206,11 @@ def _check_paths(paths: Sequence[str | os.PathLike]) -> Names:
     return Names(os.fsencode(storage.expand_home(os.fspath(path))) for path in paths)
 
 
-def _pixels(item: Any, *, name: str) -> np.ndarray:
+def _pixels(item: Any, *, name: str, bit_depth: int) -> np.ndarray:
     """Return one picture, uint8[h, w, 1 or 3]."""
     if isinstance(item, Image.Image):
         try:
-            return images.from_picture(item, shorter_side=0)
+            return images.from_picture(item, shorter_side=0, bit_depth=bit_depth)
         except BadImage as error:
             raise InputError(f"{name} {error}") from error
     if isinstance(item, str | bytes | os.PathLike) or not hasattr(item, "__array__"):

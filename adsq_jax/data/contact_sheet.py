@@ -29,7 +29,7 @@ def _cell(dataset: Dataset, row: int) -> tuple[np.ndarray | None, str]:
     source = dataset.source
     names = ", ".join(source.classes[k] for k in np.flatnonzero(source.labels[row])) or "(no label)"
     try:
-        return source.image(row, shorter_side=0), names
+        return source.image(row, shorter_side=0, bit_depth=dataset.preprocessing.bit_depth), names
     except BadImage:
         return None, names
 

@@ -70,6 +70,7 @@ class Settings(NamedTuple):
     crop_padding: int
     flip: bool
     erase: float
+    bit_depth: int
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -277,12 +278,11 @@ def load(settings: Settings) -> Dataset:
 
 def notes(dataset: Dataset) -> list[str]:
     """Return what somebody should know of how a data set was split, a sentence each."""
-    small = dataset.classes_without_queries
+    small, count = dataset.classes_without_queries, dataset.source.labels.classes
     if not small:
         return []
-    listed = (
-        f"{len(small):,} of {dataset.source.labels.classes:,} classes are too small to split: {protocols.first_classes(small)}"
-    )
+    are = "is" if len(small) == 1 else "are"
+    listed = f"{len(small):,} of {count:,} classes {are} too small to split: {protocols.first_classes(small)}"
     return [f"{listed}; their images are in database and training set, and none is a query"]
 
 

@@ -34,7 +34,9 @@ _CLOCK = 6 * SECONDS  # seconds by the clock, for a machine that does other work
 _START = 60  # seconds by the clock until a new process must be ready
 _LONGEST = 500  # characters of a reason
 _READY = b"ready\n"
-_REQUEST = struct.Struct("<BQ")  # the number of sizes, and of bytes; sizes (uint32 each) and bytes follow
+_REQUEST = struct.Struct(
+    "<BBQ"
+)  # the number of sizes, the bit depth, and the number of bytes; sizes (uint32 each) and bytes follow
 _REPLY = struct.Struct("<BI")  # its kind, and the length of its text, which follows, and then the pixels
 _PIXELS, _BAD, _LAST = range(3)  # kinds of replies: pixels; why there are none; that, and the process is of no more use
 _PROGRAM = (  # with the module search path of this process, whatever folder it runs in
@@ -76,12 +78,13 @@ class DecodingWorker:
             process.end()
             self._idle.put(process)  # whoever waits for one gets it, and the error
 
-    def decode(self, content: bytes, *, shorter_sides: Sequence[int]) -> list[np.ndarray]:
+    def decode(self, content: bytes, *, shorter_sides: Sequence[int], bit_depth: int = 0) -> list[np.ndarray]:
         """Decode a picture as `images.decode` does, once for each size.
 
         Args:
           content: the bytes of a file.
           shorter_sides: the sizes to resize it to, in pixels, keeping proportions; 0: none.
+          bit_depth: as in `images.decode`.
 
         Returns:
           uint8[h, w, 3] for each size.
@@ -94,7 +97,7 @@ class DecodingWorker:
         images.check_bytes(len(content))
         process = self._idle.get()
         try:
-            return process.decode(content, shorter_sides)
+            return process.decode(content, shorter_sides, bit_depth)
         finally:
             process.end_if_closed()
             self._idle.put(process)
@@ -130,21 +133,23 @@ class _Process:
             raise OSError(errno.ECHILD, f"the process that decodes pictures doesn't start (status {process.returncode})")
         return process
 
-    def decode(self, content: bytes, sides: Sequence[int]) -> list[np.ndarray]:
+    def decode(self, content: bytes, sides: Sequence[int], bit_depth: int) -> list[np.ndarray]:
         """Have a picture decoded; if that ends the process, the next picture gets a new one."""
         with self._in_use:
-            answer = self._ask(self.start(), content, sides)
+            answer = self._ask(self.start(), content, sides, bit_depth)
         if isinstance(answer, str):
             raise BadImage(answer)
         return answer
 
-    def _ask(self, process: "subprocess.Popen[bytes]", content: bytes, sides: Sequence[int]) -> str | list[np.ndarray]:
+    def _ask(
+        self, process: "subprocess.Popen[bytes]", content: bytes, sides: Sequence[int], bit_depth: int
+    ) -> str | list[np.ndarray]:
         """Return the pixels, or why there are none."""
         kind = _LAST
         try:
             with _killing(process, after=_CLOCK * max(1, len(sides))):
                 stream = _pipe(process.stdin)
-                stream.write(_REQUEST.pack(len(sides), len(content)) + struct.pack(f"<{len(sides)}I", *sides))
+                stream.write(_REQUEST.pack(len(sides), bit_depth, len(content)) + struct.pack(f"<{len(sides)}I", *sides))
                 stream.write(content)
                 stream.flush()
                 kind, answer = _read_reply(cast(BufferedReader, process.stdout), len(sides))
@@ -246,20 +251,20 @@ def serve() -> None:
         replies.write(_READY)
         replies.flush()
         while True:
-            count, length = _REQUEST.unpack(_exactly(requests, _REQUEST.size))
+            count, bit_depth, length = _REQUEST.unpack(_exactly(requests, _REQUEST.size))
             sides = struct.unpack(f"<{count}I", _exactly(requests, 4 * count))
             if begin is not None:
                 _limit_memory(begin + MEMORY + length)
-            _answer(replies, _exactly(requests, length), sides)
+            _answer(replies, _exactly(requests, length), sides, bit_depth)
 
 
-def _answer(replies: IO[bytes], content: bytes, sides: Sequence[int]) -> None:
+def _answer(replies: IO[bytes], content: bytes, sides: Sequence[int], bit_depth: int) -> None:
     arrays = []
     kind = _LAST
     try:
         for side in sides:
             signal.setitimer(signal.ITIMER_PROF, SECONDS)  # SIGPROF ends the process in the midst of any library
-            arrays.append(np.ascontiguousarray(images.decode(content, shorter_side=side)))
+            arrays.append(np.ascontiguousarray(images.decode(content, shorter_side=side, bit_depth=bit_depth)))
         kind, text = _PIXELS, json.dumps([array.shape[:2] for array in arrays])
     except BadImage as error:
         kind, text = _BAD, str(error)

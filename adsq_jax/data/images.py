@@ -32,6 +32,8 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _STRIP = 2**22  # pixels converted at a time
+_DARK = 4_096 >> 8  # of 16 bits the upper 8 are read
+BIT_DEPTHS = (0, *range(9, 17))  # bits that pictures of 16 bits may use; 0: all
 _EIGHT_BITS = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
 
 # The C library gives back at once what is larger than 32 MiB; of Pillow's usual 16, each thread would keep a picture's worth.
@@ -44,23 +46,25 @@ class BadImage(InputError):
     """An image that is missing or can't be shown. The text continues after the image's name: `is empty; fix: restore it`."""
 
 
-def decode(content: bytes, *, shorter_side: int) -> np.ndarray:
+def decode(content: bytes, *, shorter_side: int, bit_depth: int = 0) -> np.ndarray:
     """Decode a picture, and resize it.
 
-    Grey, palette and CMYK pictures become RGB; the upper 8 of 16 bits are used; transparent pixels are laid on white; only the
-    first frame of an animation is read; EXIF's orientation is applied. JPEG is decoded by libjpeg-turbo with its exact methods;
-    if the picture is much larger than `shorter_side`, at a half, a quarter or an eighth of its size.
+    Grey, palette and CMYK pictures become RGB; the upper 8 of 16 bits are used, or of `bit_depth`; transparent pixels are laid
+    on white; only the first frame of an animation is read; EXIF's orientation is applied. JPEG is decoded by libjpeg-turbo with
+    its exact methods; if the picture is much larger than `shorter_side`, at a half, a quarter or an eighth of its size.
 
     Args:
       content: the bytes of a JPEG, PNG, GIF, WebP, AVIF, BMP, TIFF or PPM file, or of HEIC with the extra `heic`.
       shorter_side: the size to resize it to, in pixels, keeping proportions; 0: none.
+      bit_depth: one of BIT_DEPTHS: the bits that grey PNG and TIFF of 16 bits use, of which the upper 8 are taken: 12 means
+        values up to 4,095; 0: all 16. TIFF of 12 bits a value and PGM say it themselves.
 
     Returns:
       uint8[h, w, 3].
 
     Raises:
-      BadImage: the picture is damaged or of another format, has more than MOST_PIXELS, costs more than `decoding_limits`
-        allows, or has pixels without a defined range.
+      BadImage: the picture is damaged or of another format, has a value of more than `bit_depth` bits, has more than
+        MOST_PIXELS, costs more than `decoding_limits` allows, or has pixels without a defined range.
       MemoryError: this process's memory is limited, and is too little.
     """
     if not content:
@@ -68,7 +72,7 @@ def decode(content: bytes, *, shorter_side: int) -> np.ndarray:
     alone = False  # whether no other thread decodes meanwhile
     while True:
         try:
-            return _decode(content, shorter_side=shorter_side, alone=alone)
+            return _decode(content, shorter_side=shorter_side, bit_depth=bit_depth, alone=alone)
         except BadImage:
             raise
         except TooCostly as error:
@@ -86,7 +90,7 @@ def decode(content: bytes, *, shorter_side: int) -> np.ndarray:
         alone = True
 
 
-def from_picture(picture: Image.Image, *, shorter_side: int) -> np.ndarray:
+def from_picture(picture: Image.Image, *, shorter_side: int, bit_depth: int = 0) -> np.ndarray:
     """Convert a PIL image as `decode` does; a large JPEG's pixels differ slightly, since it isn't read at a reduced size.
 
     Raises:
@@ -96,9 +100,9 @@ def from_picture(picture: Image.Image, *, shorter_side: int) -> np.ndarray:
         check_size(picture.size, shorter_side=shorter_side)
         _check_kind(picture, size=0)
         with limits.SHARED.take(_memory(picture.size, picture.mode, limits.Extra()), alone=False):
-            is_deep = _is_deep(picture)
+            depth = _depth(picture, bit_depth)
             picture.load()
-            return resize(_to_rgb(_turn(picture), is_deep=is_deep), shorter_side=shorter_side)
+            return resize(_to_rgb(_turn(picture), depth=depth), shorter_side=shorter_side)
     except (BadImage, MemoryError):
         raise
     except TooCostly as error:
@@ -155,7 +159,7 @@ def _too_large() -> str:
     return f"has more than {MOST_PIXELS:,} pixels, or would have once it is resized; fix: make it smaller"
 
 
-def _decode(content: bytes, *, shorter_side: int, alone: bool) -> np.ndarray:
+def _decode(content: bytes, *, shorter_side: int, bit_depth: int, alone: bool) -> np.ndarray:
     """Decode and resize a picture; raise anything if it is damaged. Alone, it has the memory of all threads."""
     jpeg = limits.read_jpeg(content)
     if jpeg is not None:
@@ -168,6 +172,7 @@ def _decode(content: bytes, *, shorter_side: int, alone: bool) -> np.ndarray:
             content,
             jpeg,
             shorter_side=shorter_side,
+            bit_depth=bit_depth,
             take=lambda size: held.enter_context(limits.SHARED.take(size, alone=alone)),
         )
         return resize(pixels, shorter_side=shorter_side)
@@ -192,7 +197,7 @@ def _decode_plain_jpeg(content: bytes, jpeg: limits.Jpeg, *, shorter_side: int, 
 
 
 def _decode_by_pillow(
-    content: bytes, jpeg: limits.Jpeg | None, *, shorter_side: int, take: Callable[[int], None]
+    content: bytes, jpeg: limits.Jpeg | None, *, shorter_side: int, bit_depth: int, take: Callable[[int], None]
 ) -> np.ndarray:
     """Decode a picture, uint8[h, w, 3]; `take` waits for a number of bytes."""
     extra = limits.read_tiff(content)
@@ -216,12 +221,12 @@ def _decode_by_pillow(
             take(_memory(picture.size, picture.mode, extra))
         if _codec(picture) == "ppm":
             return _decode_ppm(picture, content)
-        is_deep = _is_deep(picture)
+        depth = _depth(picture, bit_depth)
         picture.load()
         turned = _turn(picture)
         if turned is not picture:
             picture.close()  # else memory holds both
-        return _to_rgb(turned, is_deep=is_deep)
+        return _to_rgb(turned, depth=depth)
 
 
 def _open(file: io.BytesIO, content: bytes) -> ImageFile:
@@ -253,9 +258,30 @@ def has_16_bits(content: bytes) -> bool:
     """Return whether the bytes of a picture that can be decoded are a PNG or TIFF of 16 bits, in grey or in each colour."""
     try:
         with Image.open(limits.BoundedFile(content), formats=("PNG", "TIFF")) as picture:
-            return isinstance(picture, ImageFile) and any(";16" in str(tile[3]) for tile in picture.tile)
+            return _is_stored_as(";16", picture)
     except UnidentifiedImageError:  # another format
         return False
+
+
+def is_dark(content: bytes, pixels: np.ndarray) -> bool:
+    """Return whether a PNG or TIFF of 16 bits uses at most 12 of them, and so was decoded to nearly black, uint8[h, w, 3]."""
+    return int(pixels.max()) < _DARK and has_16_bits(content)
+
+
+def _is_stored_as(kind: str, picture: Image.Image) -> bool:
+    """Return whether Pillow's name for how pixels are stored, of a picture that isn't decoded yet, contains a text."""
+    return isinstance(picture, ImageFile) and any(kind in str(tile[3]) for tile in picture.tile)
+
+
+def _depth(picture: Image.Image, bit_depth: int) -> int:
+    """Return the bits that the grey values of a picture that isn't decoded yet use; 0 if it is one of 8 bits, or Pillow's."""
+    if not _is_deep(picture):
+        if bit_depth not in (0, 16) and _is_stored_as(";16", picture):  # of which Pillow reads the upper 8
+            raise BadImage(f"has 16 bits in each colour, and bit_depth={bit_depth} is for grey; fix: convert it to 8 bits")
+        return 0
+    if _is_stored_as("I;12", picture):
+        return 12
+    return 16 if picture.mode == "I" else bit_depth or 16
 
 
 def _is_deep(picture: Image.Image) -> bool:
@@ -305,22 +331,28 @@ def _turn(picture: Image.Image) -> Image.Image:
     return picture if turn is None else picture.transpose(turn)
 
 
-def _to_rgb(picture: Image.Image, *, is_deep: bool) -> np.ndarray:
-    """Convert a decoded picture, uint8[h, w, 3]: in strips, since some conversions take several copies."""
+def _to_rgb(picture: Image.Image, *, depth: int) -> np.ndarray:
+    """Convert a decoded picture, uint8[h, w, 3]: in strips, since some conversions take several copies; `depth` by `_depth`."""
     width, height = picture.size
     rows = max(1, _STRIP // width)
     if rows >= height:
-        return _strip_to_rgb(picture, is_deep=is_deep)
+        return _strip_to_rgb(picture, depth=depth)
     pixels = np.empty((height, width, 3), np.uint8)
     for top in range(0, height, rows):
         bottom = min(height, top + rows)
-        pixels[top:bottom] = _strip_to_rgb(picture.crop((0, top, width, bottom)), is_deep=is_deep)
+        pixels[top:bottom] = _strip_to_rgb(picture.crop((0, top, width, bottom)), depth=depth)
     return pixels
 
 
-def _strip_to_rgb(picture: Image.Image, *, is_deep: bool) -> np.ndarray:
-    if is_deep:
-        return np.repeat((np.asarray(picture) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+def _strip_to_rgb(picture: Image.Image, *, depth: int) -> np.ndarray:
+    if depth:
+        values = np.asarray(picture)
+        if depth < 16 and values.max() >= 1 << depth:
+            raise BadImage(
+                f"has the value {values.max():,}, and bit_depth={depth} means at most {(1 << depth) - 1:,}; fix: set bit_depth "
+                "to the bits that the pictures use"
+            )
+        return np.repeat((values >> (depth - 8)).astype(np.uint8)[..., None], 3, axis=2)
     if "transparency" in picture.info or picture.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)

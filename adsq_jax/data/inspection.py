@@ -9,15 +9,14 @@ import numpy as np
 
 from adsq_jax.data import splits
 from adsq_jax.data.datasets import Dataset, Settings, used_rows
-from adsq_jax.data.images import BadImage, has_16_bits
+from adsq_jax.data.images import BadImage, is_dark
 from adsq_jax.data.sources import Source
 from adsq_jax.data.splits import Split
 from adsq_jax.run import tables
 
 _DIGEST = 16  # bytes of an image's hash
 _AT_ONCE = 256  # images handed to the threads together: bounds memory, and lets Ctrl-C through
-_DARK = 4_096 >> 8  # of 16 bits the upper 8 are read
-_DARK_NOTE = "pictures of 16 bits with values below 4,096 alone, read as nearly black"
+_DARK_NOTE = "pictures of 16 bits with values below 4,096 alone, read as nearly black without data.bit_depth=12"
 _SMALL_NOTE = "classes too small to split, without queries"
 _CLASSES_SHOWN, _LONGEST_NAME = 30, 30
 
@@ -28,11 +27,11 @@ class Images(NamedTuple):
     rows: np.ndarray  # int64[n], ascending
     digests: np.ndarray  # hashes of the stored bytes, uint8[n, 16]; zeros if nothing could be read
     bad: dict[int, str]  # the reason, by row
-    dark: int = 0  # those of 16 bits of which at most 12 are used
+    dark: int = 0  # those of 16 bits of which at most 12 are used, if no bit depth was given
 
 
 def read_images(
-    source: Source, rows: np.ndarray, *, shorter_side: int, threads: int, on_progress: Callable[[int], None]
+    source: Source, rows: np.ndarray, *, shorter_side: int, bit_depth: int = 0, threads: int, on_progress: Callable[[int], None]
 ) -> Images:
     """Read and decode images, rows int[n] in ascending order, as training would; bad images raise nothing.
 
@@ -45,11 +44,10 @@ def read_images(
         except BadImage as error:
             return bytes(_DIGEST), f"{source.location(row)} {error}", False
         try:
-            brightest = int(source.image(row, shorter_side=shorter_side).max())
-            is_dark = brightest < _DARK and has_16_bits(source.content(row))
+            pixels = source.image(row, shorter_side=shorter_side, bit_depth=bit_depth)
+            return digest, None, not bit_depth and is_dark(source.content(row), pixels)
         except BadImage as error:
             return digest, str(error), False
-        return digest, None, is_dark
 
     missing = set(source.missing(rows).tolist())  # in seconds for a million, which would take minutes one by one
     digests, bad, dark = [], {}, 0
@@ -60,10 +58,10 @@ def read_images(
             for row in block:
                 wrong: str | None
                 if row in missing:
-                    digest, wrong, is_dark = bytes(_DIGEST), f"{source.location(row)} is missing; fix: restore it", False
+                    digest, wrong, has_few_bits = bytes(_DIGEST), f"{source.location(row)} is missing; fix: restore it", False
                 else:
-                    digest, wrong, is_dark = next(results)
-                dark += is_dark
+                    digest, wrong, has_few_bits = next(results)
+                dark += has_few_bits
                 digests.append(digest)
                 if wrong is not None:
                     bad[row] = wrong

@@ -90,7 +90,12 @@ def _read_images(dataset: Dataset, settings: Settings, *, threads: int) -> inspe
         datasets.check_present(dataset)
     with progress_bar(len(rows), unit="images", description="reading images") as bar:
         return inspection.read_images(
-            dataset.source, rows, shorter_side=settings.resize, threads=threads, on_progress=bar.update
+            dataset.source,
+            rows,
+            shorter_side=settings.resize,
+            bit_depth=settings.bit_depth,
+            threads=threads,
+            on_progress=bar.update,
         )
 
 

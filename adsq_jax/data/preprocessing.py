@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from adsq_jax.data.images import BIT_DEPTHS
 from adsq_jax.data.sources import Source
 from adsq_jax.errors import InputError
 
@@ -22,6 +23,8 @@ class Preprocessing(NamedTuple):
       crop_padding: training: the width of a black border, in pixels, that is added before the random crop.
       flip: training: whether to mirror half of the images, left to right.
       erase: training: the largest side of the black square on half of the images, as a fraction of `image_size`, 0 to 1.
+      bit_depth: the bits that grey PNG and TIFF of 16 bits use, 9 to 16, of which the upper 8 are taken: 12 for values up to
+        4,095, as from many cameras; 0: all 16.
 
     Source: crop and flip as in He et al., CVPR 2016; squares as in DeVries and Taylor, arXiv 1708.04552.
     """
@@ -31,6 +34,7 @@ class Preprocessing(NamedTuple):
     crop_padding: int = 0
     flip: bool = False
     erase: float = 0.0
+    bit_depth: int = 0
 
     def check(self) -> None:
         """Check the ranges.
@@ -46,6 +50,8 @@ class Preprocessing(NamedTuple):
             raise InputError(
                 f"preprocessing.resize={self.resize} is less than image_size={self.image_size}; fix: resize=image_size or more"
             )
+        if type(self.bit_depth) is not int or self.bit_depth not in BIT_DEPTHS:
+            raise InputError(f"preprocessing.bit_depth={self.bit_depth!r}: expected 0, or a whole number from 9 to 16")
         if not 0 <= self.erase <= 1:
             raise InputError(f"preprocessing.erase={self.erase}: expected 0 to 1")
 
@@ -56,7 +62,8 @@ def resized(source: Source, row: int, preprocessing: Preprocessing) -> np.ndarra
     Raises:
       InputError: the image can't be read, or it isn't resized and has another size than the network expects.
     """
-    image, side = source.image(row, shorter_side=preprocessing.resize), preprocessing.image_size
+    side = preprocessing.image_size
+    image = source.image(row, shorter_side=preprocessing.resize, bit_depth=preprocessing.bit_depth)
     if not preprocessing.resize and image.shape[:2] != (side, side):
         raise InputError(
             f"{source.location(row)} is {image.shape[0]}x{image.shape[1]}, the network expects {side}x{side}; fix: "

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from absl import logging
 
 from adsq_jax import storage
 from adsq_jax.data import images
@@ -126,12 +127,13 @@ class Source(ABC):
         """
 
     @abstractmethod
-    def image(self, index: int, *, shorter_side: int) -> np.ndarray:
+    def image(self, index: int, *, shorter_side: int, bit_depth: int = 0) -> np.ndarray:
         """Return an image as pixels, uint8[h, w, 3], which the caller must not change.
 
         Args:
           index: the image's row.
           shorter_side: the size to resize it to, in pixels; 0: none.
+          bit_depth: the bits that stored pictures of 16 bits use, as in `images.decode`; 0: all.
 
         Raises:
           BadImage: the image is missing or damaged; the message names it.
@@ -170,7 +172,7 @@ class ArraySource(Source):
         """Return the pixels."""
         return self.pixels[index].tobytes()
 
-    def image(self, index: int, *, shorter_side: int) -> np.ndarray:
+    def image(self, index: int, *, shorter_side: int, bit_depth: int = 0) -> np.ndarray:
         """Return the pixels, resized; a grey channel is repeated three times, without a copy."""
         return _in_colour(self.pixels[index], shorter_side=shorter_side)
 
@@ -188,7 +190,7 @@ class PictureSource(Source):
         pixels = self._pictures[index]
         return b"%d %d %d " % pixels.shape + pixels.tobytes()
 
-    def image(self, index: int, *, shorter_side: int) -> np.ndarray:
+    def image(self, index: int, *, shorter_side: int, bit_depth: int = 0) -> np.ndarray:
         """Return the pixels, resized."""
         return _in_colour(self._pictures[index], shorter_side=shorter_side)
 
@@ -200,12 +202,22 @@ def _in_colour(pixels: np.ndarray, *, shorter_side: int) -> np.ndarray:
 class EncodedSource(Source):
     """Images stored as files or records of JPEG, PNG and the like, decoded when they are asked for."""
 
-    def image(self, index: int, *, shorter_side: int) -> np.ndarray:
+    def image(self, index: int, *, shorter_side: int, bit_depth: int = 0) -> np.ndarray:
         """Decode an image."""
         try:
-            return images.decode(self.content(index), shorter_side=shorter_side)
+            content = self.content(index)
+            pixels = images.decode(content, shorter_side=shorter_side, bit_depth=bit_depth)
         except BadImage as error:
             raise BadImage(f"{self.location(index)} {error}") from error
+        if not bit_depth and images.is_dark(content, pixels):
+            logging.log_first_n(
+                logging.WARNING,
+                "%s has 16 bits and values below 4,096 alone, and is read as nearly black; fix: if that is so of all pictures, "
+                "give the bits that they use, --config.data.bit_depth=12",
+                1,
+                self.location(index),
+            )
+        return pixels
 
 
 class FileSource(EncodedSource):
@@ -308,9 +320,9 @@ class WrappedSource(Source):
         """Return the other source's bytes."""
         return self._source.content(self._row(index))
 
-    def image(self, index: int, *, shorter_side: int) -> np.ndarray:
+    def image(self, index: int, *, shorter_side: int, bit_depth: int = 0) -> np.ndarray:
         """Return the other source's pixels."""
-        return self._source.image(self._row(index), shorter_side=shorter_side)
+        return self._source.image(self._row(index), shorter_side=shorter_side, bit_depth=bit_depth)
 
     def location(self, index: int) -> str:
         """Return the other source's location."""
@@ -368,19 +380,19 @@ class CachedSource(WrappedSource):
         self._source, self._most_bytes = source, most_bytes
         self._cacheable = np.zeros(len(source), bool)
         self._cacheable[rows] = True
-        self._cache: dict[tuple[int, int], np.ndarray] = {}
+        self._cache: dict[tuple[int, int, int], np.ndarray] = {}
         self.cached_bytes = 0
 
     def missing(self, rows: np.ndarray) -> np.ndarray:
         """Return the rows whose images the other source misses."""
         return self._source.missing(rows)
 
-    def image(self, index: int, *, shorter_side: int) -> np.ndarray:
+    def image(self, index: int, *, shorter_side: int, bit_depth: int = 0) -> np.ndarray:
         """Return the cached pixels, or read and cache them."""
-        key = (int(index), shorter_side)
+        key = (int(index), shorter_side, bit_depth)
         image = self._cache.get(key)
         if image is None:
-            image = self._source.image(index, shorter_side=shorter_side)
+            image = self._source.image(index, shorter_side=shorter_side, bit_depth=bit_depth)
             if self._cacheable[index] and self.cached_bytes + image.nbytes <= self._most_bytes:
                 self._cache[key] = image
                 self.cached_bytes += image.nbytes  # threads may exceed the limit by an image each, which isn't worth a lock

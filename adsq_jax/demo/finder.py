@@ -175,7 +175,7 @@ class Finder:
         """Return a picture of the index for `src`; None if it can't be shown."""
         source = self._thumbnails.get(name)
         if source is None:
-            pixels = hits.decode_small(lambda: self._read(name))
+            pixels = hits.decode_small(lambda: self._read(name), bit_depth=self._model.bit_depth)
             if pixels is None:
                 return None
             source = _source(pixels)

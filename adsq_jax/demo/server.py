@@ -68,7 +68,7 @@ def serve(
             plain,
             filtered,
             model,
-            decode=lambda content, sides: worker.decode(content, shorter_sides=sides),
+            decode=lambda content, sides: worker.decode(content, shorter_sides=sides, bit_depth=model.bit_depth),
             read=lambda name: picture_files.read(name, places),
         )
         run = str(workdir or ("" if own_model.is_in(plain) else plain.manifest.model))

@@ -22,11 +22,11 @@ from adsq_jax.run.workdir import write_bytes, write_json
 PLATFORMS = ("cpu", "cuda", "tpu")
 _FILES = (".bin", ".h5", ".keras", ".mlmodel", ".mlpackage", ".onnx", ".ort", ".pb", ".pt", ".pth", ".safetensors", ".tflite")
 PREPROCESSING = (
-    "EXIF orientation applied; RGB, transparent on white, grey in three equal channels, the upper 8 of 16 bits, an "
-    "animation's first frame; if resize is not 0: the shorter side resized to it in proportion, the longer one rounded, "
-    "bilinear with antialiasing (Pillow's BILINEAR, reducing_gap=3.0; JPEG read at a half, a quarter or an eighth of its size "
-    "while that is large enough); the centre cut out, image_size pixels a side, offsets (length - image_size) // 2; uint8, "
-    "[batch, image_size, image_size, 3]"
+    "EXIF orientation applied; RGB, transparent on white, grey in three equal channels, the upper 8 of 16 bits (of bit_depth "
+    "bits, if that isn't 0 and the picture is a grey PNG or TIFF), an animation's first frame; if resize is not 0: the "
+    "shorter side resized to it in proportion, the longer one rounded, bilinear with antialiasing (Pillow's BILINEAR, "
+    "reducing_gap=3.0; JPEG read at a half, a quarter or an eighth of its size while that is large enough); the centre cut "
+    "out, image_size pixels a side, offsets (length - image_size) // 2; uint8, [batch, image_size, image_size, 3]"
 )
 _EXAMPLE = '''"""Codes of pictures by the encoder beside this file: python example.py PICTURE...
 
@@ -63,7 +63,7 @@ def pixels(path):
         picture.draft("RGB", (shorter, shorter))
     picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I;16"):
-        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+        picture = Image.fromarray((np.asarray(picture) >> (manifest["bit_depth"] or 16) - 8).astype(np.uint8))
     if "A" in picture.getbands() or "transparency" in picture.info:
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
     picture = picture.convert("RGB")
@@ -157,6 +157,7 @@ def _manifest(model: Model, files: dict[str, Any]) -> dict[str, Any]:
         "bit_order": codes.BIT_ORDER,
         "image_size": model.image_size,
         "resize": model.resize,
+        "bit_depth": model.bit_depth,
         "preprocessing": PREPROCESSING,
         "method": model.description["method"],
         "model_sha256": model.sha256,

@@ -190,20 +190,20 @@ def more_tied(hits: Sequence[Hit]) -> list[str]:
     return [f"{number} at the same distance as the last, {html_page.bits(last.distance)}"]
 
 
-def thumbnail(picture: str, places: Places) -> np.ndarray | None:
+def thumbnail(picture: str, places: Places, *, bit_depth: int = 0) -> np.ndarray | None:
     """Return an item's picture, small, uint8[h, w, 3]; None if it is at none of the places, was deleted or is not a picture."""
-    return decode_small(lambda: pictures.read(picture, places))
+    return decode_small(lambda: pictures.read(picture, places), bit_depth=bit_depth)
 
 
-def _query_thumbnail(query: str) -> np.ndarray | None:
+def _query_thumbnail(query: str, *, bit_depth: int) -> np.ndarray | None:
     """Return a query's picture, small: its path is from the command line, not from data."""
-    return decode_small(lambda: images.read(storage.path(query)))
+    return decode_small(lambda: images.read(storage.path(query)), bit_depth=bit_depth)
 
 
-def decode_small(read: Callable[[], bytes]) -> np.ndarray | None:
+def decode_small(read: Callable[[], bytes], *, bit_depth: int = 0) -> np.ndarray | None:
     """Return the picture that `read` gives, small, uint8[h, w, 3]; None if it raises an error, or gives no picture."""
     try:
-        return images.decode(read(), shorter_side=SIDE)
+        return images.decode(read(), shorter_side=SIDE, bit_depth=bit_depth)
     except (OSError, ValueError):  # among them BadImage and InputError; a record of TFDS has no file
         return None
 
@@ -224,7 +224,13 @@ def nothing_found(*, radius: int | None, where: str | None) -> str:
 
 
 def page(
-    queries: Sequence[str], hits: Sequence[Sequence[Hit]], places: Places, *, head: Mapping[str, str], nothing: str
+    queries: Sequence[str],
+    hits: Sequence[Sequence[Hit]],
+    places: Places,
+    *,
+    head: Mapping[str, str],
+    nothing: str,
+    bit_depth: int = 0,
 ) -> bytes:
     """Make a page of HTML, which needs no other file, showing each query and its hits, if they may be opened.
 
@@ -234,6 +240,7 @@ def page(
       places: where pictures of hits may lie.
       head: what is said about the search, by name.
       nothing: the line for a query without hits.
+      bit_depth: the model's, for pictures of 16 bits.
 
     Returns:
       The page, UTF-8.
@@ -241,20 +248,26 @@ def page(
     parts = [html_page.table(list(head.items()))]
     for query, found in zip(queries, hits, strict=True):
         shown = [
-            html_page.picture(thumbnail(hit.id, places), name=hit.id, lines=[caption(hit), ", ".join(hit.labels)], mark="")
+            html_page.picture(
+                thumbnail(hit.id, places, bit_depth=bit_depth),
+                name=hit.id,
+                lines=[caption(hit), ", ".join(hit.labels)],
+                mark="",
+            )
             for hit in found
         ]
         note = "".join(more_tied(found)) if found else nothing
-        picture = html_page.picture(_query_thumbnail(query), name=query, lines=["query"], mark="")
+        picture = html_page.picture(_query_thumbnail(query, bit_depth=bit_depth), name=query, lines=["query"], mark="")
         parts.append(html_page.row(picture, shown, heading=query, note=note, large=True))
     return html_page.document("Nearest pictures", parts)
 
 
-def sheet(queries: Sequence[str], hits: Sequence[Sequence[Hit]], places: Places) -> bytes:
-    """Return a PNG file showing each query (a path) and its hits, if they may be opened."""
+def sheet(queries: Sequence[str], hits: Sequence[Sequence[Hit]], places: Places, *, bit_depth: int = 0) -> bytes:
+    """Return a PNG file showing each query (a path) and its hits, if they may be opened; `bit_depth` is the model's."""
     sections = {}
     for number, (query, hits_of_query) in enumerate(zip(queries, hits, strict=True), start=1):
-        cells = [(_query_thumbnail(query), "query")]
-        cells += [(thumbnail(hit.id, places), ", ".join((caption(hit), *hit.labels))) for hit in hits_of_query]
+        cells = [(_query_thumbnail(query, bit_depth=bit_depth), "query")]
+        for hit in hits_of_query:
+            cells.append((thumbnail(hit.id, places, bit_depth=bit_depth), ", ".join((caption(hit), *hit.labels))))
         sections[f"{number}. {query}"] = cells
     return contact_sheet.draw_sections(sections)

@@ -51,6 +51,7 @@ class Model:
         self.bits: int = description["bits"]
         self.image_size: int = description["view"]["image_size"]  # pixels per side of the network's input
         self.resize: int = description["view"]["resize"]  # pixels of the shorter side before the centre crop; 0: no resizing
+        self.bit_depth: int = description["view"].get("bit_depth", 0)  # bits that pictures of 16 bits use; 0: all
         self.variables, self._local = variables, LocalDevices()  # of all networks, for `relaxed_codes`
         self.batch_size: int = round_up(description["batch_size"], self._local)
         self.networks = dict(zip(("query", "database"), QUERY_NETS[description["query_net"]], strict=True))  # f, g or sum
@@ -116,7 +117,7 @@ class Model:
             "method": method,
             "batch_size": batch_size,
             "dtype": dtype,
-            "view": {"resize": preprocessing.resize, "image_size": preprocessing.image_size},
+            "view": model_files.view_fields(preprocessing),
             "network": model_files.network_fields(network),
         }
         return cls(description, trees)
@@ -342,7 +343,7 @@ class Model:
         """
         name = str(image) if isinstance(image, str | Path) else f"image {number}"
         try:
-            pixels = _pixels(image, shorter_side=self.resize)
+            pixels = _pixels(image, shorter_side=self.resize, bit_depth=self.bit_depth)
         except BadImage as error:
             raise InputError(f"{name} {error}") from error
         return self.crop(pixels, name=name)
@@ -429,13 +430,13 @@ def _as_list(images: Any) -> Sequence[Any]:
         ) from error
 
 
-def _pixels(image: ImageLike, *, shorter_side: int) -> np.ndarray:
+def _pixels(image: ImageLike, *, shorter_side: int, bit_depth: int) -> np.ndarray:
     if isinstance(image, str | Path):
         if "\0" in str(image):
             raise BadImage("has a null in its name: give the path of a picture")
-        return pictures.decode(pictures.read(storage.path(str(image))), shorter_side=shorter_side)
+        return pictures.decode(pictures.read(storage.path(str(image))), shorter_side=shorter_side, bit_depth=bit_depth)
     if isinstance(image, Image.Image):
-        return pictures.from_picture(image, shorter_side=shorter_side)
+        return pictures.from_picture(image, shorter_side=shorter_side, bit_depth=bit_depth)
     if isinstance(image, bytes):
         raise BadImage("is bytes: expected a path, a PIL image or an array; PIL.Image.open(io.BytesIO(...)) makes one of them")
     array = _array(image)

@@ -41,7 +41,8 @@ def check_description(description: Any) -> None:
       InputError: a field is missing, unknown, of another type, or out of its range.
     """
     _check_fields("model.json", description, _FIELDS | _HASHES)
-    _check_fields("view", description["view"], {"resize", "image_size"})
+    has_depth = isinstance(description["view"], dict) and "bit_depth" in description["view"]
+    _check_fields("view", description["view"], {"resize", "image_size"} | ({"bit_depth"} if has_depth else set()))
     _check_network(description["network"])
     if not _is_whole(description["format"], low=FORMAT, high=FORMAT) or description["bit_order"] != codes.BIT_ORDER:
         raise InputError(f"its format is not {FORMAT}")
@@ -58,10 +59,18 @@ def check_description(description: Any) -> None:
             raise _wrong(name, description[name], "64 hexadecimal digits")
     for name, value in description["view"].items():
         if not _is_whole(value, low=0):  # True is an int, too
-            raise _wrong(name, value, "a whole number of pixels")
+            raise _wrong(name, value, "a whole number")
+        if name == "bit_depth" and not value:  # one description for each view, since a hash identifies a model
+            raise _wrong(name, value, "9 to 16, or no such field")
     Preprocessing(**description["view"]).check()
     network.check_arguments(**network_arguments(description["network"]))
     backbones.check_side(description["network"]["backbone"], description["view"]["image_size"])
+
+
+def view_fields(preprocessing: Preprocessing) -> dict[str, int]:
+    """Return the field `view` of a `model.json`: a model without `bit_depth` has 0, as all models of before."""
+    depth = {"bit_depth": preprocessing.bit_depth} if preprocessing.bit_depth else {}
+    return {"resize": preprocessing.resize, "image_size": preprocessing.image_size, **depth}
 
 
 def _check_network(fields: Any) -> None:

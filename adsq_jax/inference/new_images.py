@@ -107,7 +107,8 @@ def _read(model: Model, gallery: Gallery, row: int, *, stored: Item | None, cont
             return None
         if contents is not None and ((stored and stored.sha256 == item.sha256) or contents.may_have(item.sha256)):
             return item
-        pixels = pictures.decode(content, shorter_side=model.resize)  # what was hashed: the file may change meanwhile
+        # what was hashed: the file may change meanwhile
+        pixels = pictures.decode(content, shorter_side=model.resize, bit_depth=model.bit_depth)
         return Image(item, model.crop(pixels, name=source.location(row)))
     except BadImage as error:
         return left_out(f"{source.location(row)} {error}")

@@ -66,7 +66,8 @@ class UntrainedModel:
     def made(self, model: Model) -> bool:
         """Return whether a model has this trunk, code length and image size, so that it can be one that `fit` returned."""
         whole, mine = (
-            (of.bits, of.image_size, of.resize, jax.tree.structure(of.variables.get(TRUNK))) for of in (model, self.blank)
+            (of.bits, of.image_size, of.resize, of.bit_depth, jax.tree.structure(of.variables.get(TRUNK)))
+            for of in (model, self.blank)
         )
         return whole == mine and all(
             np.array_equal(a, b)

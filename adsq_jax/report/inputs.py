@@ -102,19 +102,19 @@ def read_codes(directory: Path, *, query_net: str) -> Codes:
 class Images(WrappedSource):
     """The images of a run, without those whose files are at no known place: a link in a data set may lead anywhere."""
 
-    def __init__(self, source: Source, places: Places):
-        """Wrap a source."""
+    def __init__(self, source: Source, places: Places, *, bit_depth: int):
+        """Wrap a source; `bit_depth` is the run's."""
         super().__init__(source.labels, classes=source.classes, names=source.names, parts=source.parts, notes=source.notes)
-        self._source, self.places = source, places
+        self._source, self.places, self._bit_depth = source, places, bit_depth
         self.hidden = set[int]()  # rows of images that were asked for and not opened
 
-    def image(self, index: int, *, shorter_side: int) -> np.ndarray:
-        """Return an image's pixels."""
+    def image(self, index: int, *, shorter_side: int, bit_depth: int = 0) -> np.ndarray:
+        """Return an image's pixels, by the run's bit depth where none is given."""
         path = self._source.path(index)
         if path is not None and self.places.find(os.fsdecode(path)) is None:
             self.hidden.add(index)
             raise BadImage(f"{self.location(index)} isn't shown: {self.places.hint}")
-        return self._source.image(index, shorter_side=shorter_side)
+        return self._source.image(index, shorter_side=shorter_side, bit_depth=bit_depth or self._bit_depth)
 
 
 def open_images(result: dict[str, Any], codes: Codes, *, folders: Sequence[str], remote: bool) -> tuple[Images | None, str]:
@@ -136,7 +136,7 @@ def open_images(result: dict[str, Any], codes: Codes, *, folders: Sequence[str],
     try:
         settings = config_module.data_settings(ConfigDict(result["config"]))
         places = _places(settings, named, remote=remote)
-        source = Images(datasets.open_prepared(settings), places)
+        source = Images(datasets.open_prepared(settings), places, bit_depth=settings.bit_depth)
         for part, labels in codes.labels.items():
             rows = codes.rows[part]
             same = source.labels.ids(rows) if labels.ndim == 1 else source.labels[rows]

@@ -18,10 +18,12 @@ import numpy as np
 
 from adsq_jax import codes
 from adsq_jax.data import pipeline
+from adsq_jax.data.preprocessing import Preprocessing
 from adsq_jax.devices import processes
 from adsq_jax.errors import InputError, Stopped
 from adsq_jax.inference.encoder import HeadEncoder
 from adsq_jax.methods import separation
+from adsq_jax.models.img_net import ImgNet
 from adsq_jax.run.metrics_log import MetricsLog, SilentLog
 from adsq_jax.training import frozen_features
 from adsq_jax.training.guidance import guidance, label_net_outputs
@@ -233,13 +235,12 @@ def compute_features(setup: TrainSetup, state: TrainState, *, directory: Path, s
     """
     if state.trunk is None:
         return setup
-    net, preprocessing = setup.img_net, setup.data.preprocessing
     features = frozen_features.compute(
         setup.image_encoder,
         state.trunk,
         setup.data,
         views=setup.feature_views,
-        identity=[repr(net.backbone), net.mean, net.deviation, preprocessing],
+        identity=feature_identity(setup.img_net, setup.data.preprocessing),
         directory=directory,
         stop=stop,
     )
@@ -247,6 +248,13 @@ def compute_features(setup: TrainSetup, state: TrainState, *, directory: Path, s
         setup.trained_net, features.of_rows, local=setup.devices.local, batch_size=setup.image_encoder.batch_size
     )
     return replace(setup, features=features, head_encoder=encoder)
+
+
+def feature_identity(img_net: ImgNet, preprocessing: Preprocessing) -> list[Any]:
+    """Return what a frozen trunk's features depend on beside its weights and the pictures, for JSON."""
+    *others, bit_depth = preprocessing
+    view = [*others, bit_depth] if bit_depth else others  # of before there was a bit depth, so that its features are found
+    return [repr(img_net.backbone), img_net.mean, img_net.deviation, view]
 
 
 def refresh_bank(setup: TrainSetup, state: TrainState, *, net: str) -> TrainState:

@@ -24,10 +24,10 @@ class Picture(ArraySource):
 
     bad = ()
 
-    def image(self, index, *, shorter_side):
+    def image(self, index, *, shorter_side, bit_depth=0):
         if index in self.bad:
             raise BadImage("is missing")
-        return super().image(index, shorter_side=shorter_side)
+        return super().image(index, shorter_side=shorter_side, bit_depth=bit_depth)
 
 
 def colour(row):

@@ -311,6 +311,7 @@ def test_the_same_path_in_two_parts(paths):
         (Preprocessing(0, 8), "images are 6x6"),
         (Preprocessing(4, 6), "preprocessing.resize=4 is less than image_size=6"),
         (Preprocessing(0, 0), "preprocessing.image_size=0"),
+        (Preprocessing(6, 6, bit_depth=8), "preprocessing.bit_depth=8: expected 0, or a whole number from 9 to 16"),
         (Preprocessing(-1, 6), "preprocessing.resize=-1"),
         (Preprocessing(6.5, 6), "preprocessing.resize=6.5"),
         (Preprocessing(0, 6, crop_padding=-2), "preprocessing.crop_padding=-2"),
@@ -345,6 +346,17 @@ def test_batches_that_are_refused(changes):
     dataset = data.from_arrays(COLOUR, IDS)
     with pytest.raises(InputError, match="expected"):
         data.batches(dataset, **{"batch_size": 3, "seed": 0, **changes})
+
+
+def test_pictures_of_12_bits(tmp_path):
+    """PIL images and paths are decoded by the bit depth of the preprocessing."""
+    values = np.array([[0, 4_095], [1_000, 16]], np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    view = Preprocessing(resize=2, image_size=2, bit_depth=12)
+    for given in (Image.fromarray(values), tmp_path / "a.tif"):
+        dataset = data.from_arrays([given, given], [0, 1], preprocessing=view)
+        (batch,) = data.batches(dataset, batch_size=2, seed=0)
+        assert batch["inputs"][0, ..., 0].tolist() == (values >> 4).tolist()
 
 
 def test_load():

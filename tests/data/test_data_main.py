@@ -281,7 +281,7 @@ def test_small_classes(pictures, tmp_path, capsys):
     assert "fox (1); fix: " in refused(*flags)
     printed = accepted(*flags, "--config.data.small_classes=database")
     assert re.search("classes too small to split, without queries +1\n", printed)
-    assert "1 of 3 classes are too small to split: fox (1); their images are" in capsys.readouterr().err
+    assert "1 of 3 classes is too small to split: fox (1); their images are" in capsys.readouterr().err
 
 
 def test_the_home(pictures, tmp_path, monkeypatch):

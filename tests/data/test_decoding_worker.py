@@ -1,5 +1,6 @@
 """Decoding in processes of their own: the same pixels, limits of memory and time, and no process is left."""
 
+import io
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from support import hostile_pictures as hostile
 
 from adsq_jax.data import decoding_worker
@@ -58,6 +60,11 @@ def test_same_pixels(worker):
         np.testing.assert_array_equal(array, decode(PICTURE, shorter_side=side))
         array[0] = 1
     assert worker.decode(PICTURE, shorter_sides=[]) == []
+    deep = io.BytesIO()
+    Image.fromarray(np.array([[4_095, 16]], np.uint16)).save(deep, "PNG")
+    for depth, wanted in ((0, [15, 0]), (12, [255, 1])):
+        (pixels,) = worker.decode(deep.getvalue(), shorter_sides=[0], bit_depth=depth)
+        assert pixels[0, :, 0].tolist() == wanted
 
 
 @pytest.mark.parametrize(
@@ -134,7 +141,7 @@ def test_a_decoder_that_crashes(line, starting_with):
 def crash(line):
     """Python of a function that decodes as usual, but for a file of the content `crash`."""
     call = "(_ for _ in ()).throw(KeyError())" if line.startswith("raise") else line
-    return f"lambda content, shorter_side: {call} if content == b'crash' else real(content, shorter_side=shorter_side)"
+    return f"lambda content, **options: {call} if content == b'crash' else real(content, **options)"
 
 
 @pytest.mark.parametrize(

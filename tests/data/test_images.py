@@ -270,6 +270,63 @@ def test_sixteen_bits_resized():
         np.testing.assert_array_equal(decode(deep, shorter_side=4), decode(content, shorter_side=4))
 
 
+@pytest.mark.parametrize("depth", range(9, 17))
+def test_fewer_bits(depth):
+    """Of grey pictures that use fewer bits, the upper 8 of those are taken; a value of more bits is refused in one line."""
+    largest = 2**depth - 1
+    values = np.random.default_rng(depth).integers(0, largest + 1, (6, 9), dtype=np.uint16)
+    values[0, :2] = 0, largest
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    expected = np.array([[value * 256 // 2**depth for value in row] for row in values.tolist()])
+    kinds = (png(9, 6, 16, 0, rows), tiff(values, order=">"), tiff(values, order="<"))
+    pictures = [images.from_picture(Image.fromarray(values), shorter_side=0, bit_depth=depth)]
+    for found in (*pictures, *(decode(content, shorter_side=0, bit_depth=depth) for content in kinds)):
+        np.testing.assert_array_equal(found, np.dstack([expected] * 3))
+    if depth > 9:
+        for content in kinds:
+            with pytest.raises(BadImage) as caught:
+                decode(content, shorter_side=0, bit_depth=depth - 1)
+            said = f"has the value {largest:,}, and bit_depth={depth - 1} means at most {largest // 2:,}; fix: set bit_depth "
+            assert str(caught.value).startswith(said)
+
+
+def test_fewer_bits_in_strips(monkeypatch):
+    """A value of more bits is found wherever it is in a large picture."""
+    monkeypatch.setattr(images, "_STRIP", 20)
+    values = np.full((30, 9), 4_095, np.uint16)
+    assert (decode(tiff(values, order="<"), shorter_side=0, bit_depth=12) == 255).all()
+    values[29, 8] = 4_096
+    with pytest.raises(BadImage, match="has the value 4,096"):
+        decode(tiff(values, order="<"), shorter_side=0, bit_depth=12)
+
+
+def test_a_bit_depth_changes_no_other_picture():
+    """Pictures of 8 bits, and those that state their range themselves, are as ever; 16 bits in colour are refused."""
+    pgm = b"P5 2 1 4095\n" + struct.pack(">HH", 4_095, 2_048)
+    for content in (file_of(RGB, "PNG"), file_of(RGB, "JPEG"), file_of(GREY, "TIFF"), pgm):
+        np.testing.assert_array_equal(
+            decode(content, shorter_side=0, bit_depth=12), decode(content, shorter_side=0, bit_depth=0)
+        )
+    content = png(1, 1, 16, 2, bytes([0, 1, 2, 3, 4, 5, 6]))
+    with pytest.raises(BadImage, match="has 16 bits in each colour, and bit_depth=12 is for grey; fix: "):
+        decode(content, shorter_side=0, bit_depth=12)
+    assert decode(content, shorter_side=0, bit_depth=16).tolist() == [[[1, 3, 5]]]
+
+
+def test_twelve_bits_a_value():
+    """A TIFF that stores 12 bits a value says so itself: its upper 8 are used, whatever depth other pictures have."""
+    values = np.array([[0xFFF, 0x123], [0x456, 0x000]])
+    packed = b"".join(bytes([a >> 4, (a & 15) << 4 | b >> 8, b & 255]) for a, b in values.tolist())
+    content = bytearray(tiff(np.zeros((2, 2), np.uint8), order="<"))
+    at = content.index(struct.pack("<HHII", 258, 4, 1, 8))
+    content = content[:8] + packed + content[12:at] + struct.pack("<HHII", 258, 4, 1, 12) + content[at + 12 :]
+    content[4:8] = struct.pack("<I", 8 + len(packed))
+    content = bytes(content).replace(struct.pack("<HHII", 279, 4, 1, 4), struct.pack("<HHII", 279, 4, 1, len(packed)))
+    for depth in (0, 10, 12, 14):
+        found = decode(content, shorter_side=0, bit_depth=depth)
+        np.testing.assert_array_equal(found, np.dstack([values >> 4] * 3))
+
+
 def test_sixteen_bits_of_colour():
     """The upper 8 of 16 bits per colour in a PNG are used."""
     values = np.random.default_rng(4).integers(0, 2**16, (6, 9, 3), dtype=np.uint16)

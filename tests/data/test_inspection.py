@@ -91,10 +91,14 @@ def test_dark_pictures_of_16_bits(tmp_path):
     (tmp_path / "h.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
     source = file_source(tmp_path, dict.fromkeys([*images, "e.gif", "f.webp", "g.pgm", "h.png"]))
     dataset = divided(source, Split(np.arange(2), np.arange(2, 8), np.arange(2, 8)))
-    note = "pictures of 16 bits with values below 4,096 alone, read as nearly black"
+    note = "pictures of 16 bits with values below 4,096 alone, read as nearly black without data.bit_depth=12"
     content = manifest_of(dataset)
     assert json.loads(json.dumps(content))["notes"] == {note: 3}
     assert re.search(rf"{note} +3\n", inspection.table(content))
+    images = inspection.read_images(
+        source, np.array([0, 1, 3]), shorter_side=0, bit_depth=12, threads=1, on_progress=lambda count: None
+    )
+    assert (images.dark, images.bad) == (0, {})
 
 
 # Counts

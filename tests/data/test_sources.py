@@ -7,6 +7,7 @@ import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
+import absl.logging
 import numpy as np
 import pytest
 from hypothesis import given
@@ -172,6 +173,35 @@ def test_file_source(folder, shorter_side):
         assert source[i]["label"].tolist() == [int(k == i) for k in range(4)]
 
 
+def test_a_bit_depth_reaches_the_decoder(folder):
+    """A source of files, a part of it and a cache over it decode by the depth asked for; a value that exceeds it is named."""
+    values = np.array([[0, 4_095], [1_000, 17]], np.uint16)
+    for name in ("dark.png", "dark too.png"):
+        Image.fromarray(values).save(folder / name)
+    source = files(folder, ["dark.png", "dark too.png"])
+    part = Subset(source, np.array([1]), labels=one_class_each(1), classes=counted(1), parts={})
+    for each in (source, part, CachedSource(source, np.arange(2), most_bytes=10_000)):
+        for depth in (0, 12, 14, 12):
+            expected = np.dstack([values >> (depth or 16) - 8] * 3)
+            np.testing.assert_array_equal(each.image(0, shorter_side=0, bit_depth=depth), expected)
+    with pytest.raises(BadImage, match=r"dark\.png has the value 4,095, and bit_depth=10 means at most 1,023; fix: "):
+        source.image(0, shorter_side=0, bit_depth=10)
+
+
+def test_dark_pictures_are_told_once(folder, caplog):
+    """The first picture that comes out nearly black for want of a bit depth is named with the key, and no other one."""
+    for name in ("a.png", "b.png"):
+        Image.fromarray(np.full((2, 2), 4_095, np.uint16)).save(folder / name)
+    Image.new("L", (2, 2), 3).save(folder / "dark in 8 bits.png")
+    source = files(folder, ["dark in 8 bits.png", "a.png", "b.png"])
+    absl.logging._log_counter_per_token.clear()
+    for index, depth in ((0, 0), (1, 12), (1, 0), (2, 0)):
+        source.image(index, shorter_side=0, bit_depth=depth)
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert message.startswith(f"{folder}/a.png has 16 bits")
+    assert "--config.data.bit_depth=12" in message
+
+
 def refusal(source, index=0):
     """The text with which an image is refused; its content must be as well."""
     with pytest.raises(BadImage) as caught:
@@ -326,7 +356,7 @@ class Counting(Source):
     def content(self, index):
         return bytes([index])
 
-    def image(self, index, *, shorter_side):
+    def image(self, index, *, shorter_side, bit_depth=0):
         self.decoded.append((index, shorter_side))
         return np.full((4, shorter_side or 4, 3), index, np.uint8)
 

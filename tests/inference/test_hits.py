@@ -191,6 +191,8 @@ def test_thumbnail(filled, tmp_path):
     """A picture is read small; a deleted file, a file that is no picture, a folder, and what is no path are None."""
     places = places_of("/")
     assert hits.thumbnail(filled[0][0], places).shape == (160, 213, 3)
+    Image.fromarray(np.full((9, 9), 4_095, np.uint16)).save(tmp_path / "deep.png")
+    assert [int(hits.thumbnail(str(tmp_path / "deep.png"), places, bit_depth=depth).max()) for depth in (0, 12)] == [15, 255]
     (tmp_path / "text.png").write_text("no picture")
     for gone in (str(tmp_path / "text.png"), str(tmp_path), "/gone.png", "tfds:cifar10#3", "", "a\0b", "ftp://host/x.png"):
         assert hits.thumbnail(gone, places) is None

@@ -9,12 +9,14 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
+from PIL import Image
 
 import adsq_jax
+from adsq_jax.data import gallery
 from adsq_jax.data.preprocessing import Preprocessing
 from adsq_jax.errors import InputError
 from adsq_jax.inference import model as model_module
-from adsq_jax.inference import model_files
+from adsq_jax.inference import model_files, new_images
 from adsq_jax.models import network
 from adsq_jax.models.layers import Layers
 
@@ -31,7 +33,7 @@ def trained(colours):
 def write(folder, description, arrays):
     """Write a model whose hashes are right, whatever it holds."""
     content = safetensors.numpy.save(arrays)
-    (folder / "model").mkdir(exist_ok=True)
+    (folder / "model").mkdir(exist_ok=True, parents=True)
     (folder / "model" / "weights.safetensors").write_bytes(content)
     description = {**description, "weights_sha256": hashlib.sha256(content).hexdigest()}
     description["sha256"] = model_module._identity(description)
@@ -59,6 +61,7 @@ FIELDS = {  # a field, and values that no trained model has
     "view": (None, [], {}, {"resize": 0}),
     "view.resize": (-5, 72.5, 9_000, 1, True, None, "72", float("nan"), 10**30, [72]),
     "view.image_size": (0, -8, 8.5, 73, 9_000, True, None, "8", 10**30),
+    "view.bit_depth": (0, 8, 17, 12.0, True, "12", None),
     "view.crop": (4,),
     "network": (None, [], {}, "small_cnn"),
     "network.backbone": ("", "resnet", None, [], {}, "vit_b16", "alexnet"),
@@ -109,6 +112,28 @@ def test_heads(trained, tmp_path, head):
     (found,), (wanted,) = (x.relaxed_codes(x.variables, images, part="query") for x in (loaded, model))
     assert np.array_equal(found, wanted)
     np.testing.assert_allclose(wanted, built.img_net.apply(variables, images, train=False)[1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_bit_depth_travels(trained, tmp_path):
+    """A saved model reads pictures of 12 bits as it was trained on them, in every way; one without the field has depth 0."""
+    description, arrays = trained
+    write(tmp_path / "plain", description, arrays)
+    write(tmp_path / "deep", {**description, "view": {**description["view"], "bit_depth": 12}}, arrays)
+    plain, deep = adsq_jax.load(tmp_path / "plain"), adsq_jax.load(tmp_path / "deep")
+    assert (plain.bit_depth, deep.bit_depth) == (0, 12)
+    assert plain.sha256 != deep.sha256
+    values = np.random.default_rng(0).integers(0, 4_096, (80, 80), dtype=np.uint16)
+    (tmp_path / "pictures").mkdir()
+    path = tmp_path / "pictures" / "a.png"
+    Image.fromarray(values).save(path)
+    wanted = plain.preprocess(Image.fromarray(values << 4), 0)
+    found = [deep.preprocess(path, 0), deep.preprocess(Image.fromarray(values), 0)]
+    opened = gallery.read(str(tmp_path / "pictures"), directory="")
+    (image,) = new_images.read_ahead(deep, opened, [(0, None)], contents=None, threads=1)
+    for pixels in (*found, image.pixels):
+        assert np.array_equal(pixels, wanted)
+    assert model_files.view_fields(Preprocessing(9, 8, flip=True)) == {"resize": 9, "image_size": 8}
+    assert model_files.view_fields(Preprocessing(9, 8, bit_depth=12)) == {"resize": 9, "image_size": 8, "bit_depth": 12}
 
 
 @pytest.mark.parametrize("head", ["tanh", "linear", "sigmoid", None, 1, [], {}])

@@ -20,8 +20,9 @@ from adsq_jax.data.labels import Labels
 from adsq_jax.data.preprocessing import Preprocessing
 from adsq_jax.data.sources import ArraySource, FileSource, Names
 from adsq_jax.errors import InputError, Stopped
+from adsq_jax.models import network
 from adsq_jax.run import workdir
-from adsq_jax.training import compute_features, frozen_features, init
+from adsq_jax.training import compute_features, frozen_features, init, rounds
 
 WIDTH, BATCH = 5, 9
 TRUNK = {"params": {"backbone": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}}, "batch_stats": {}}
@@ -59,6 +60,15 @@ def array_source(*, changed=None, n=100):
     if changed is not None:
         pixels[changed, 3, 3, 2] ^= 1
     return ArraySource(pixels, Labels.from_ids(np.arange(n) % 5, classes=5), classes=list("abcde"))
+
+
+def test_the_bit_depth_is_part_of_the_identity():
+    """Features of another bit depth are others; without one, the identity is that of before there was a bit depth."""
+    net = network.build("small_cnn", bits=8, width=2).img_net
+    before, view = Preprocessing(9, 8, 1, True, 0.5), [9, 8, 1, True, 0.5]
+    assert rounds.feature_identity(net, before)[-1] == view
+    found = {json.dumps(rounds.feature_identity(net, before._replace(bit_depth=depth))) for depth in (0, 10, 12, 16)}
+    assert len(found) == 4
 
 
 def compute(encoder, directory, *, dataset=None, trunk=TRUNK, views=2, identity="net", stop=lambda: False, **more):
