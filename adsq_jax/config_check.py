@@ -154,6 +154,10 @@ def _check_data(config: ConfigDict) -> None:
         raise _wrong(config, "data.protocol", f"data.name={data.name!r} can be split by {' or '.join(names)}")
     if data.resize and data.resize < data.image_size:
         raise _wrong(config, "data.resize", f"expected 0, or at least data.image_size={data.image_size}, the size of crops")
+    if data.strip_prefix and data.reader != "lists":
+        raise _wrong(
+            config, "data.strip_prefix", "expected the reader of lists", fix="--config.data.reader=lists, or remove it"
+        )
     for key in ("feature_views", "feature_cache"):
         if data[key] and config.optim.trunk_lr_scale:
             raise _wrong(config, f"data.{key}", "expected a frozen backbone", fix="--config.optim.trunk_lr_scale=0")

@@ -216,6 +216,7 @@ def test_every_tuple_has_a_rule(key, value):
         ("data.reader", "zip", "one of files, lists, split_folders, tfds"),
         ("data.on_bad_image", "ignore", "one of error, skip"),
         ("data.most_bad", 1.1, "0 to 1"),
+        ("data.strip_prefix", "/home/someone/", "the reader of lists; fix: --config.data.reader=lists, or remove it"),
         ("data.query_share", 0.0, "above 0 and below 1"),
         ("data.query_share", 1.0, "above 0 and below 1"),
         ("data.train_share", 0.0, "above 0, up to 1"),

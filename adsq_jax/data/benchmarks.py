@@ -7,7 +7,7 @@ from adsq_jax.data.datasets import PROTOCOLS_OF, READERS_OF, Dataset, Settings
 from adsq_jax.data.preprocessing import Preprocessing
 from adsq_jax.errors import InputError
 
-_NAMES = (*(name for name, names in PROTOCOLS_OF.items() if datasets.OWN not in names), "folder")
+_NAMES = (*(name for name, names in PROTOCOLS_OF.items() if datasets.OWN not in names), "folder", "lists")
 
 
 def load(
@@ -19,13 +19,15 @@ def load(
     seed: int = 0,
     preprocessing: Preprocessing | None = None,
     small_classes: str = "error",
+    lists: str | Path = "",
+    strip_prefix: str = "",
 ) -> Dataset:
     """Open a published benchmark, split by its protocol, or your own pictures.
 
     Args:
       name: "digits", "fashion_mnist", "cifar10", "nuswide", "imagenet100", "coco" or "mirflickr25k"; or "folder", for
         DIRECTORY/CLASS/, of which a tenth of each class becomes queries, or, with `reader="split_folders"`, for
-        DIRECTORY/train/CLASS/ and DIRECTORY/test/CLASS/, as `folder.read_split` takes them.
+        DIRECTORY/train/CLASS/ and DIRECTORY/test/CLASS/, as `folder.read_split` takes them; or "lists", for list files.
       directory: the folder of its files; digits come with scikit-learn and need none.
       protocol: how to split it; None for the first of `datasets.PROTOCOLS_OF[name]`, which has the benchmark's name.
       reader: the form of its files, one of `datasets.READERS_OF[name]`, "files" (as published), "lists", "tfds"; None: first.
@@ -33,6 +35,8 @@ def load(
       preprocessing: how to resize, crop and augment; None: as in `from_arrays`.
       small_classes: for "folder", what becomes of classes of fewer than two pictures: "error" refuses them, "database" puts
         their pictures into database and training set, without queries; `Dataset.classes_without_queries` names them.
+      lists: with list files, the folder of query.txt (or test.txt), train.txt and database.txt; "": `directory`.
+      strip_prefix: with list files, the folder that all their paths begin with, and that is left out; "": none.
 
     Returns:
       The data set.
@@ -49,13 +53,17 @@ def load(
     ):
         if given is not None and given not in known_names:
             raise InputError(f"{key}={given!r}: expected, for {name}, {' or '.join(known_names)}")
+    form = reader or READERS_OF[name][0]
+    if (lists or strip_prefix) and form != "lists":
+        raise InputError(f"lists and strip_prefix go with list files; fix: reader='lists', or leave them out of {form!r}")
     if preprocessing is not None:
         preprocessing.check()
     settings = Settings(
         name=name,
-        reader=reader or READERS_OF[name][0],
+        reader=form,
         directory=str(directory),
-        lists="",
+        lists=str(lists),
+        strip_prefix=strip_prefix,
         tfds_name="",
         protocol=protocol or PROTOCOLS_OF[name][0],
         split_seed=seed,

@@ -53,6 +53,7 @@ class Settings(NamedTuple):
     reader: str
     directory: str
     lists: str
+    strip_prefix: str
     tfds_name: str
     protocol: str
     split_seed: int
@@ -180,7 +181,8 @@ def open_prepared(settings: Settings) -> Source:
 
 def _open_files(settings: Settings, directory: Path) -> Source:
     if settings.reader == "lists":
-        return lists.read(directory, lists=storage.path(settings.lists or settings.directory))
+        folder_of_lists = storage.path(settings.lists or settings.directory)
+        return lists.read(directory, lists=folder_of_lists, strip_prefix=settings.strip_prefix)
     if settings.reader == folder.SPLIT_FOLDERS:
         return folder.read_split(directory)
     files: dict[str, Callable[[], Source]] = {

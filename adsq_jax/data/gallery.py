@@ -49,8 +49,8 @@ def read(images: str, *, directory: str) -> Gallery:
 
     Args:
       images: a folder, whose pictures at any depth have the first folder below it as their label; a picture; a list file (a
-        path a line, alone or with a 0 or 1 for each class, whose names are in classes.txt beside it); or `tfds:NAME`,
-        `tfds:NAME@SPLIT`.
+        path a line, alone or with labels in the forms of `lists.read`, whose classes classes.txt beside it may name); or
+        `tfds:NAME`, `tfds:NAME@SPLIT`.
       directory: where the paths of a list begin, "" for the list's folder; or TFDS's data_dir, "" for its default.
 
     Returns:

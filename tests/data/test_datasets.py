@@ -223,6 +223,18 @@ def test_lists(listed):
     assert dataset.source.cached_bytes == len(TRAIN) * 6 * 4 * 3
 
 
+def test_lists_with_a_prefix(listed):
+    """Lists of absolute paths from another machine are read with data.strip_prefix, in Python, too; no other reader has it."""
+    for path in Path(listed["lists"]).iterdir():
+        path.write_text("".join(f"/home/someone/{line}\n" for line in path.read_text().splitlines()))
+    assert "--config.data.strip_prefix=/home/someone/p/" in error_of(load, **listed)
+    dataset = load(**listed, strip_prefix="/home/someone/")
+    assert names_in(dataset)["query"] == named(*QUERY)
+    by_name = data.load("lists", directory=listed["directory"], lists=listed["lists"], strip_prefix="/home/someone")
+    assert by_name.split_sha256 == dataset.split_sha256
+    assert "go with list files" in error_of(data.load, "digits", strip_prefix="/home/")
+
+
 def test_no_room_to_keep(listed):
     """With keep_mib=0 nothing is kept, and the pixels are the same."""
     dataset, kept = load(**listed, keep_mib=0), load(**listed)

@@ -1,4 +1,4 @@
-"""List files as in HashNet and DeepHash-pytorch: one image per line, its path, then a 0 or 1 for each class."""
+"""List files as in HashNet and DeepHash-pytorch: an image per line, its path, then a 0 or 1 for each class; or ids or names."""
 
 import os
 import re
@@ -9,12 +9,15 @@ import numpy as np
 
 from adsq_jax import storage
 from adsq_jax.data.labels import Labels
+from adsq_jax.data.readers import list_forms, list_labels
 from adsq_jax.data.readers.folder import is_picture
+from adsq_jax.data.readers.list_forms import HOT, IDS, Parsed
 from adsq_jax.data.sources import FileSource, Names
 from adsq_jax.data.text import quote
 from adsq_jax.errors import InputError
 
 FILES = {"query": ("query.txt", "test.txt"), "train": ("train.txt",), "database": ("database.txt",)}  # of each part
+_ABSOLUTE = re.compile(rb"/|[A-Za-z]:/")
 _BLOCK = 2_097_152  # labels parsed together
 _CONTROL = re.compile(rb"[\x00-\x09\x0b-\x1f\x7f]")
 _OUTSIDE = re.compile(rb"(?m)^/|^[A-Za-z]:|(?:^|/)\.\.(?:/|$)")
@@ -22,42 +25,51 @@ _NO_FILE = re.compile(rb"(?m)(?:^|/)\.?$|^[A-Za-z]:")  # of paths in their short
 _REDUNDANT = re.compile(rb"(?m)(?:(?<=/)|^)(?:\./|/)+")  # a/./b and a//b are a/b
 
 
-def read(directory: Path, *, lists: Path) -> FileSource:
+def read(directory: Path, *, lists: Path, strip_prefix: str = "") -> FileSource:
     """Read the lists of queries, training set and database.
 
-    An image that is in several lists is one row. Backslashes in paths are read as /, and paths may contain spaces; a BOM and
-    Windows line ends are accepted. `classes.txt`, if there is one, names the classes, one per line.
+    A line is a path, then a 0 or 1 for each class, or one class id; or `path,name,name`, `path,ID`, `path,0,1`. All three lists
+    have one form. An image that is in several lists is one row. Backslashes in paths are read as /, and paths may contain
+    spaces; a BOM and Windows line ends are accepted. `classes.txt`, if there is one, names the classes, one per line, in the
+    order of the labels; else the classes of ids and names are those that occur, sorted.
 
     Args:
-      directory: the folder at which the paths of the lists begin.
+      directory: the folder at which the paths of the lists begin, which they may name.
       lists: the folder of query.txt (or test.txt), train.txt and database.txt.
+      strip_prefix: the folder that all paths of the lists begin with, and that is left out; "": none.
 
     Returns:
       All images, those of the database first, in the order of the lists; `parts` has the rows of `query`, `train`, `database`.
+
+    Raises:
+      InputError: a list is missing, a line has none of the forms, or its path leads out of the folder; or labels differ.
     """
+    files = {part: _find_list(lists, part) for part in ("database", "train", "query")}
+    parsed = {part: _parse(path) for part, path in files.items()}
+    hint = "" if strip_prefix else _prefix_hint([paths for _, paths, *_ in parsed.values()])
+    for part, path in files.items():
+        paths = _below(parsed[part].paths, directory, path=path, strip_prefix=strip_prefix)
+        parsed[part] = parsed[part]._replace(paths=_clean(paths, path=path, hint=hint))
+    stored, classes = list_labels.join(parsed, files=files, names=_read_class_names(lists))
+    if len(classes) < 2:
+        raise InputError(f"{files['database']} has images of one class, {classes[0]!r:.80}: {list_forms.EXPECTED}")
     rows: dict[bytes, int] = {}
-    packed = np.zeros((0, 0), np.uint8)
+    kept = stored["database"][:0]
     parts: dict[str, np.ndarray] = {}
-    classes = 0
-    for part in ("database", "train", "query"):
-        path = _find_list(lists, part)
-        names, labels, count = parse(path)
-        if parts and count != classes:
-            raise InputError(
-                f"{path} has {count} labels per line and database.txt {classes}; fix: give lists of the same classes"
-            )
-        classes = count
+    for part, path in files.items():
+        names = parsed[part].paths
         parts[part] = np.fromiter((rows.setdefault(name, len(rows)) for name in names), np.int64, len(names))
-        packed = _append(packed, labels, parts[part], size=len(rows), path=path, names=names)
-    labels_of_all = Labels.from_packed(packed, classes=classes)
-    return FileSource(directory, labels_of_all, classes=_class_names(lists, classes), names=Names(rows), parts=parts)
+        kept = _append(kept, stored[part], parts[part], size=len(rows), path=path, names=names)
+    return FileSource(directory, list_labels.wrap(kept, len(classes)), classes=classes, names=Names(rows), parts=parts)
 
 
 def read_one(path: Path, *, directory: Path) -> FileSource:
-    """Read one list, whatever its name; the paths in it begin at `directory`, and classes.txt beside it names the classes."""
-    names, packed, classes = parse(path)
-    labels = Labels.from_packed(packed, classes=classes)
-    return FileSource(directory, labels, classes=_class_names(path.parent, classes), names=Names(names))
+    """Read one list, whatever its name, in the forms of `read`; classes.txt beside it names the classes."""
+    parsed = _parse(path)
+    parsed = parsed._replace(paths=_clean(_below(parsed.paths, directory, path=path), path=path))
+    stored, classes = list_labels.join({"list": parsed}, files={"list": path}, names=_read_class_names(path.parent))
+    labels = list_labels.wrap(stored["list"], len(classes))
+    return FileSource(directory, labels, classes=classes, names=Names(parsed.paths))
 
 
 def is_plain(path: Path) -> bool:
@@ -103,14 +115,12 @@ def _append(
     return np.concatenate([packed.reshape(-1, labels.shape[1]), labels[~known]])[:size]
 
 
-def _class_names(lists: Path, count: int) -> list[str]:
-    path = lists / "classes.txt"
+def _read_class_names(folder: Path) -> tuple[Path, list[str]] | None:
+    """Return the path and the names of classes.txt, one a line; None if there is none."""
+    path = folder / "classes.txt"
     if not storage.is_file(path):
-        return [str(k) for k in range(count)]
-    names = [name.strip() for name in read_text(path).decode(errors="replace").splitlines() if name.strip()]
-    if len(names) != count:
-        raise InputError(f"{path} has {len(names)} names, and the lists have {count} classes; fix: give one name per line")
-    return names
+        return None
+    return path, [name.strip() for name in read_text(path).decode(errors="replace").splitlines() if name.strip()]
 
 
 def read_text(path: Path) -> bytes:
@@ -124,15 +134,28 @@ def read_text(path: Path) -> bytes:
     return text.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n").rstrip()
 
 
-def parse(path: Path) -> tuple[list[bytes], np.ndarray, int]:
-    """Parse one list file.
+def parse(path: Path) -> Parsed:
+    """Parse one list of any form, whose paths are below a folder."""
+    parsed = _parse(path)
+    return parsed._replace(paths=_clean(parsed.paths, path=path))
 
-    Returns:
-      The images' paths; their labels as bits, uint8[n, ceil(c / 8)], first class highest; c.
-    """
+
+def _parse(path: Path) -> Parsed:
+    """Parse one list; its paths are as they are written."""
     text = read_text(path)
     if not text:
-        raise InputError(f"{path} is empty: expected one image per line, its path, then a 0 or 1 for each class")
+        raise InputError(f"{path} is empty: {list_forms.EXPECTED}")
+    form, by_commas = list_forms.form_of(text.partition(b"\n")[0], path=path)
+    if form == HOT:
+        return _parse_hot(b"\n".join(map(list_forms.to_spaces, text.split(b"\n"))) if by_commas else text, path=path)
+    lines = text.split(b"\n")
+    return (
+        list_forms.parse_ids(lines, path=path, by_commas=by_commas) if form == IDS else list_forms.parse_names(lines, path=path)
+    )
+
+
+def _parse_hot(text: bytes, *, path: Path) -> Parsed:
+    """Parse lines of a path and a 0 or 1 for each class."""
     classes = len(_parse_line(text.partition(b"\n")[0], path=path, number=1, classes=None)[1])
     lines = text.split(b"\n")
     packed = np.zeros((len(lines), -(-classes // 8)), np.uint8)
@@ -148,9 +171,39 @@ def parse(path: Path) -> tuple[list[bytes], np.ndarray, int]:
             paths[row], values[row] = _parse_line(block[row], path=path, number=start + row + 1, classes=classes)
         packed[start : start + at_once] = np.packbits(values, axis=1)
         names += paths
-    names = clean_paths(names, path=path)
+    return Parsed(HOT, names, packed, classes)
+
+
+def _below(names: list[bytes], directory: Path, *, path: Path, strip_prefix: str = "") -> list[bytes]:
+    """Return paths without the folder that they all begin with, or, where there is none, without the images' folder."""
+    if not strip_prefix:
+        root = os.fsencode(storage.normal(directory)).rstrip(b"/") + b"/"
+        return [name.removeprefix(root) for name in names]
+    prefix = os.fsencode(strip_prefix).replace(b"\\", b"/").rstrip(b"/") + b"/"
+    below = [name.replace(b"\\", b"/") for name in names]
+    for number, name in enumerate(below, start=1):
+        if not name.startswith(prefix):
+            raise InputError(
+                f"{path}, line {number}: {quote(names[number - 1])} doesn't begin with {quote(prefix)}; fix: give another "
+                "--config.data.strip_prefix, or leave it out"
+            )
+    return [name[len(prefix) :] for name in below]
+
+
+def _prefix_hint(names: list[list[bytes]]) -> str:
+    """Return advice for lists whose paths are all absolute: to leave out the folder that they share; "" for others."""
+    short = [name.replace(b"\\", b"/") for each in names for name in each]
+    if not all(map(_ABSOLUTE.match, short)):
+        return ""
+    shared = os.path.commonpath([os.path.dirname(name) for name in (min(short), max(short))]).rstrip(b"/") + b"/"
+    return f"; fix: if the images' folder holds what follows {quote(shared)}, --config.data.strip_prefix={os.fsdecode(shared)}"
+
+
+def _clean(names: list[bytes], *, path: Path, hint: str = "") -> list[bytes]:
+    """Return the paths of a list in their shortest form, each once, if they stay below the images' folder."""
+    names = clean_paths(names, path=path, hint=hint)
     _check_unique(names, path=path)
-    return names, packed, classes
+    return names
 
 
 def _parse_block(buffer: np.ndarray, ends: np.ndarray, lines: list[bytes], *, classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -174,7 +227,7 @@ def _parse_line(line: bytes, *, path: Path, number: int, classes: int | None) ->
     count = trailing if classes is None else classes
     wrong = f"{path}, line {number}: {quote(line)} ends in {trailing} labels of 0 or 1"
     if count < 2:
-        raise InputError(f"{wrong}: expected a path, then a 0 or 1 for each of two or more classes")
+        raise InputError(f"{wrong}: {list_forms.EXPECTED}")
     if trailing != count or len(tokens) <= count:
         bad = [token for token in tokens[-count:] if token not in (b"0", b"1")]
         odd = f", and {quote(bad[-1])} among them" if bad and len(tokens) > count else ""
@@ -182,11 +235,16 @@ def _parse_line(line: bytes, *, path: Path, number: int, classes: int | None) ->
     return line.strip().rsplit(None, count)[0], np.array([token == b"1" for token in tokens[-count:]], np.uint8)
 
 
-def clean_paths(names: list[bytes], *, path: Path) -> list[bytes]:
-    """Return the paths of a list in their shortest form, with / between folders, if they stay below the images' folder."""
+def clean_paths(names: list[bytes], *, path: Path, hint: str = "") -> list[bytes]:
+    """Return the paths of a list in their shortest form, with / between folders, if they stay below the images' folder.
+
+    `hint` is advice on those that don't, "" for the usual one.
+    """
     joined = b"\n".join(names).replace(b"\\", b"/")
     short = _REDUNDANT.sub(b"", joined)
-    outside = "leads out of the images' folder; fix: give paths below it, without .. and without a / at the beginning"
+    outside = (
+        f"leads out of the images' folder{hint or '; fix: give paths below it, without .. and without a / at the beginning'}"
+    )
     for pattern, text, wrong in (
         (_CONTROL, joined, "has a control character in its path; fix: rename it"),
         (_OUTSIDE, joined, outside),

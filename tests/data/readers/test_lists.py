@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adsq_jax.data import protocols, splits
-from adsq_jax.data.readers import lists
+from adsq_jax.data.readers import list_labels, lists
 from adsq_jax.errors import InputError
 
 PUBLISHED = Path(__file__).parents[1] / "nuswide_21"
@@ -50,7 +50,8 @@ def parsed(tmp_path, text):
     """Names, labels uint8[n, c] and c of one list."""
     path = tmp_path / "list.txt"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    names, packed, classes = lists.parse(path)
+    form, names, packed, classes = lists.parse(path)
+    assert form == "a 0 or 1 for each class"
     assert packed.shape == (len(names), -(-classes // 8))
     return [name.decode() for name in names], np.unpackbits(packed, axis=1, count=classes).tolist()
 
@@ -227,6 +228,177 @@ def test_forms(tmp_path, form):
     assert parsed(tmp_path, FORMS[form]) == ([name for name, _ in LINES], [values for _, values in LINES])
 
 
+C = ("cat", "dog", "owl")
+PICTURES = {"a/1.jpg": 0, "b c/2.jpg": 1, "3.png": 2, "a/4.jpg": 2, "b c/5.jpg": 1, "6.jpg": 0}
+
+
+def hot(k):
+    return " ".join("1" if k == other else "0" for other in range(3))
+
+
+READ_AS = {  # lines as people have them, and the names of the classes that are read
+    "a 0 or 1 a class": (lambda p, k: f"{p} {hot(k)}", "012"),
+    "ids": (lambda p, k: f"{p} {k}", "012"),
+    "ids from 1": (lambda p, k: f"{p} {k + 1}", "123"),
+    "ids with gaps": (lambda p, k: f"{p}\t{(7, 2_000, 10**12)[k]}", ("7", "2000", str(10**12))),
+    "ids by commas": (lambda p, k: f"{p},{k}", "012"),
+    "names by commas": (lambda p, k: f"{p}, {C[k]}", C),
+    "names in quotes": (lambda p, k: f'"{p}","{C[k]}"', C),
+    "tabs": (lambda p, k: f"{p}\t{hot(k)}".replace(" 1", "\t1"), "012"),
+    "commas": (lambda p, k: f"{p},{hot(k).replace(' ', ',')}", "012"),
+    "commas and spaces": (lambda p, k: f"{p}, {hot(k).replace(' ', ', ')} ", "012"),
+    "commas and quotes": (lambda p, k: f'"{p}",{hot(k).replace(" ", ",")}', "012"),
+    "the folder before": (lambda p, k: f"ROOT/{p} {hot(k)}", "012"),
+    "./": (lambda p, k: f"./{p} {k}", "012"),
+    "backslashes": (lambda p, k: p.replace("/", "\\") + f",{C[k]}", C),
+    "Windows": (lambda p, k: f"{p} {k}\r", "012"),
+    "spaces after": (lambda p, k: f"{p} {k}  ", "012"),
+}
+
+
+@pytest.mark.parametrize("form", READ_AS)
+def test_forms_of_labels(tmp_path, form):
+    """Each form gives the same images with the same classes, under the names that it has for them."""
+    line, classes = READ_AS[form]
+    text = "\n".join(line(p, k) for p, k in PICTURES.items()).replace("ROOT", str(tmp_path / "images"))
+    # one image of class 0 in the queries, whose ids alone would be ambiguous
+    query = line("q.jpg", 0).replace("ROOT", str(tmp_path / "images"))
+    write(tmp_path, database=text, train=text + "\n", query=query)
+    source = lists.read(tmp_path / "images", lists=tmp_path)
+    assert source.classes == tuple(classes)
+    assert names_of(source) == [*PICTURES, "q.jpg"]
+    assert source.labels[:].tolist() == np.eye(3, dtype=int)[[*PICTURES.values(), 0]].tolist()
+    one = lists.read_one(tmp_path / "database.txt", directory=tmp_path / "images")
+    assert (names_of(one), one.classes) == ([*PICTURES], tuple(classes))
+
+
+def test_several_names(tmp_path):
+    """Several names a line are several labels; an image that is in two lists has the same ones, in any order."""
+    write(tmp_path, database="a.jpg,owl\nb.jpg,dog,cat\n", train="b.jpg,cat,dog\n", query='"q,1.jpg",owl,"cat, big"\n')
+    source = lists.read(tmp_path, lists=tmp_path)
+    assert source.classes == ("cat", "cat, big", "dog", "owl")
+    assert (names_of(source), source.labels[:].tolist()) == (
+        ["a.jpg", "b.jpg", "q,1.jpg"],
+        [[0, 0, 0, 1], [1, 0, 1, 0], [0, 1, 0, 1]],
+    )
+    write(tmp_path, train="b.jpg,cat,owl\n", database="a.jpg,owl\nb.jpg,dog,cat\n", query="q.jpg,owl\n")
+    assert "train.txt, line 1: 'b.jpg' has other labels" in error_of(lists.read, tmp_path, lists=tmp_path)
+
+
+REFUSED_AS = {  # the first lines of a list, and what the error says
+    "blank": ("\na.jpg 0 1 0", "line 1: '' is blank; fix: remove the line"),
+    "comment": ("# list\na.jpg 0 1 0", "line 1: '# list' is a comment; fix: remove the line"),
+    "heading": ("path c0 c1 c2\na.jpg 0 1 0", "fix: write it so, or remove a heading"),
+    "heading by commas": ("file,c0,c1\na.jpg,0,1", "line 1: 'file,c0,c1' is a heading, not a picture; fix: remove the line"),
+    "heading of ids": ("image,label\na.jpg,2", "is a heading"),
+    "label first": ("2 a.jpg", "fix: put the path first"),
+    "labels first": ("0 1 0 a.jpg", "fix: put the path first"),
+    "name": ("a b.jpg dog", "fix: put a comma before a class name, 'a b.jpg,dog'"),
+    "-1": ("a.jpg 1 -1 -1", "'-1' among its labels"),
+    "-1 before the 1": ("a.jpg -1 -1 1", "'-1' among its labels"),
+    "fractions": ("a.jpg 0.0 1.0", "'0.0' among its labels"),
+    "a count": ("a.jpg 0 2 1", "'2' among its labels"),
+    "brackets": ("a.jpg [0 1 0]", "without brackets"),
+    "brackets and commas": ("a.jpg,[0,1,0]", "without brackets"),
+    "JSON": ('{"a.jpg": 3}', "without brackets"),
+    "-1 by commas": ("a.jpg,-1,1", "has a number among class names; fix: "),
+    "a box and a name": ("a.jpg,10,20,50,60,dog", "has a number among class names"),
+    "several ids": ("a.jpg,3,7", "has a number among class names"),
+    "an empty name": ("a.jpg,dog,", "lacks a path, or a class name"),
+    "no name later": ("a.jpg,dog\nb.jpg", "line 2: 'b.jpg' lacks a path, or a class name"),
+    "quotes that don't pair": ('a.jpg,dog\n"b.jpg,cat', "line 2: "),
+    "a name among ids": ("a.jpg 3\nb.jpg dog", "line 2: 'b.jpg dog' isn't a path and one class id"),
+    "two ids": ("a.jpg 3\nb.jpg 3 4", "line 2: 'b.jpg 3 4' isn't a path and one class id"),
+    "a negative id": ("a.jpg 3\nb.jpg -1", "line 2: 'b.jpg -1' isn't a path and one class id"),
+    "a huge id": ("a.jpg 3\nb.jpg " + "9" * 19, "isn't a path and one class id"),
+    "ids of 0 and 1": ("a.jpg 0\nb.jpg 1", "may be a class id, or say whether an image is of a single class; fix: "),
+    "ids of 0 and 1 by commas": ("a.jpg,0\nb.jpg,1", "may be a class id"),
+    "twice": ("a.jpg,dog\nb.jpg,cat\na.jpg,dog", "line 3: 'a.jpg' is in line 1 already"),
+    "above": ("../a.jpg,dog\nb.jpg,cat", "line 1: '../a.jpg' leads out"),
+}
+
+
+@pytest.mark.parametrize("form", REFUSED_AS)
+def test_forms_that_are_refused(tmp_path, form):
+    """A list of another form, or one that may mean two things, is refused in one line that says how to convert it."""
+    text, says = REFUSED_AS[form]
+    write(tmp_path, **dict.fromkeys(SMALL, text + "\n"))
+    for found in (
+        error_of(lists.read, tmp_path / "images", lists=tmp_path),
+        error_of(lists.read_one, tmp_path / "database.txt", directory=tmp_path / "images"),
+    ):
+        assert str(tmp_path / "database.txt") in found
+        assert says in found
+        assert "fix: " in found
+
+
+def test_ids_of_0_and_1_with_their_names(tmp_path):
+    """Where classes.txt names two classes, 0 and 1 are their ids; with other numbers of names it is refused."""
+    write(tmp_path, **dict.fromkeys(SMALL, "a.jpg 0\nb.jpg 1\n"))
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    source = lists.read(tmp_path, lists=tmp_path)
+    assert (source.classes, source.labels[:].tolist()) == (("cat", "dog"), [[1, 0], [0, 1]])
+    (tmp_path / "classes.txt").write_text("cat\n")
+    found = error_of(lists.read, tmp_path, lists=tmp_path)
+    assert "has 1 names, and the lists have class ids from 0 to 1" in found
+
+
+def test_names_that_classes_txt_lacks(tmp_path):
+    """The order of classes.txt is the classes'; a name that it lacks is told with its line."""
+    write(tmp_path, **dict.fromkeys(SMALL, "a.jpg,dog\nb.jpg,cat\n"))
+    (tmp_path / "classes.txt").write_text("dog\ncat\nowl\n")
+    assert lists.read(tmp_path, lists=tmp_path).labels[:].tolist() == [[1, 0, 0], [0, 1, 0]]
+    (tmp_path / "classes.txt").write_text("dog\nCat\nowl\n")
+    assert "database.txt, line 2: 'cat' isn't a class of" in error_of(lists.read, tmp_path, lists=tmp_path)
+
+
+def test_lists_of_several_forms(tmp_path):
+    """Lists that belong together have one form."""
+    write(tmp_path, train="b/d.jpg 2\na.jpg 1\n")
+    found = error_of(lists.read, tmp_path, lists=tmp_path)
+    assert "train.txt has class ids and database.txt a 0 or 1 for each class; fix: " in found
+
+
+def test_many_names_are_bounded(tmp_path, monkeypatch):
+    """Class names that would take too much memory are refused before it is taken."""
+    monkeypatch.setattr(list_labels, "_MOST_BYTES", 100)
+    text = "".join(f"{k}.jpg,name {k},name {k + 1}\n" for k in range(30))
+    write(tmp_path, **dict.fromkeys(SMALL, text))
+    assert "31 class names take too much memory" in error_of(lists.read, tmp_path, lists=tmp_path)
+
+
+@pytest.mark.parametrize("before", ["/home/someone/coco/", "C:\\data\\coco\\", "old/place/"])
+@pytest.mark.parametrize("end", ["", "/"])
+def test_a_prefix_is_stripped(tmp_path, before, end):
+    """What all paths begin with is left out; without it, absolute paths are refused with the flag that works."""
+    texts = {part: re.sub("(?m)^", lambda _: before, text.rstrip()) for part, text in SMALL.items()}
+    write(tmp_path, **texts)
+    source = lists.read(tmp_path, lists=tmp_path, strip_prefix=before.rstrip("/\\") + end)
+    assert names_of(source) == ["a.jpg", "b/c.jpg", "b/d.jpg", "q.jpg"]
+    if before == "old/place/":
+        assert names_of(lists.read(tmp_path, lists=tmp_path))[0] == "old/place/a.jpg"
+        return
+    text = error_of(lists.read, tmp_path, lists=tmp_path)
+    assert "database.txt, line 1: " in text
+    prefix = re.search("--config.data.strip_prefix=(.*)$", text)[1]
+    assert prefix == before.replace("\\", "/")
+    assert names_of(lists.read(tmp_path, lists=tmp_path, strip_prefix=prefix)) == names_of(source)
+
+
+@pytest.mark.parametrize("prefix", ["/home/some", "/home/someone/x", "home/someone", "/"])
+def test_a_prefix_of_another_folder(tmp_path, prefix):
+    """A prefix that a line doesn't begin with, folder by folder, is told with the line; nothing leads out of the folder."""
+    write(tmp_path, database="/home/someone/a.jpg 1 0 0\n", train="/home/someone/a.jpg 1 0 0\n", query="b.jpg 1 0 0\n")
+    text = error_of(lists.read, tmp_path, lists=tmp_path, strip_prefix=prefix)
+    if prefix == "/":
+        assert "query.txt, line 1: 'b.jpg' doesn't begin with '/'" in text
+    else:
+        assert f"database.txt, line 1: '/home/someone/a.jpg' doesn't begin with '{prefix}/'; fix: " in text
+    write(tmp_path, **dict.fromkeys(SMALL, "/home/someone/../../a.jpg 1 0 0\nb /c.jpg 0 1 1"))
+    for stripped in ("/home/someone", "/home/someone/..", "/home"):
+        error_of(lists.read, tmp_path, lists=tmp_path, strip_prefix=stripped)
+
+
 def test_backslashes(tmp_path):
     """Windows paths are the same images, also where another list has the other kind."""
     write(tmp_path, database="b\\c.jpg 0 1 1\nb\\d e\\f.jpg 0 0 1\n", train="b/c.jpg 0 1 1\n", query="b\\q.jpg 1 0 0\n")
@@ -269,12 +441,14 @@ def test_any_text(tmp_path_factory, text, first):
     path = tmp_path_factory.getbasetemp() / "any.txt"
     path.write_text(first + text, newline="")
     try:
-        names, packed, classes = lists.parse(path)
+        names, classes = lists.parse(path).paths, len(lists.read_one(path, directory=path.parent).classes)
     except InputError as error:
         said = str(error)
     else:
-        assert len(names) == len(set(names)) == len(packed)
-        assert classes >= 2
+        assert (
+            len(names) == len(set(names)) == (first + text).rstrip().replace("\r\n", "\n").replace("\r", "\n").count("\n") + 1
+        )
+        assert classes >= 1
         assert all(name and name == name.strip() and b"\n" not in name and b"\\" not in name for name in names)
         assert all(b".." not in name.split(b"/") and not name.startswith(b"/") for name in names)
         return
@@ -351,11 +525,11 @@ def test_long_line(tmp_path):
 
 @pytest.mark.parametrize("labels", ["", " 0", " 2", " 1"])
 def test_too_few_classes(tmp_path, labels):
-    """A first line with fewer than two labels is refused: there is nothing to tell apart."""
-    (tmp_path / "list.txt").write_text(f"a.jpg{labels}\nb.jpg{labels}\n")
-    text = error_of(lists.parse, tmp_path / "list.txt")
-    assert "line 1: " in text
-    assert "two or more classes" in text
+    """Lists of one class are refused: there is nothing to tell apart; a 0 or 1 alone may be ids or one class."""
+    write(tmp_path, **dict.fromkeys(SMALL, f"a.jpg{labels}\nb.jpg{labels}\n"))
+    text = error_of(lists.read, tmp_path, lists=tmp_path)
+    assert str(tmp_path / "database.txt") in text
+    assert ("may be a class id" if labels in (" 0", " 1") else "two or more classes") in text
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b" \t\r\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf\r\n"])
@@ -458,7 +632,7 @@ def test_speed(tmp_path, form):
     lines = [f"images/{k:06d}_picture.jpg{separator}{separator.join(map(str, row))}" for k, row in enumerate(labels)]
     (tmp_path / "list.txt").write_text("\n".join(lines))
     begun = time.process_time()
-    names, packed, _ = lists.parse(tmp_path / "list.txt")
+    _, names, packed, _ = lists.parse(tmp_path / "list.txt")
     assert time.process_time() - begun < 3
     assert len(names) == 100_000
     np.testing.assert_array_equal(packed, np.packbits(np.array(labels, np.uint8), axis=1))
