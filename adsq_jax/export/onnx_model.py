@@ -100,6 +100,7 @@ def _metadata(model: Model, *, part: Part) -> dict[str, str]:
         "bit_order": codes.BIT_ORDER,
         "image_size": model.image_size,
         "resize": model.resize,
+        "bit_depth": model.bit_depth,
         "preprocessing": artifact.PREPROCESSING,
         "method": model.description["method"],
         "networks": model.networks[part],
