@@ -84,8 +84,8 @@ def measure_query_nets(
       on_progress: called with the number of pairs done since the last call.
 
     Returns:
-      `map`, `map_by_class`, `map_mean_of_classes`, `map_at`, `map_by_query_net`, `query_net`, and the dictionary of its
-      `Measures`.
+      `map`, `map_by_chance`, `map_by_class`, `map_mean_of_classes`, `map_at`, `map_by_query_net`, `query_net`, and the
+      dictionary of its `Measures`.
     """
     by_net = {
         name: retrieval.measure(
@@ -105,6 +105,7 @@ def measure_query_nets(
     return {
         **by_net[query_net].to_dict(),
         "map": result.map,
+        "map_by_chance": result.map_by_chance,
         "map_by_class": dict(result.map_by_class),
         "map_mean_of_classes": result.map_mean_of_classes,
         "map_at": map_at,

@@ -143,8 +143,7 @@ def _about(result: dict[str, Any], measured: Measured, *, directory: Path, folde
     images, most = int(measured.usage.sum()), int(measured.usage[0])
     codes = f"{len(measured.usage):,} code{'' if len(measured.usage) == 1 else 's'}"
     usage = f"{codes} for {images:,} pictures; the most used has {most:,}. Pictures with the same code can't be told apart."
-    *rows, seconds = tables.result_rows(result)
-    chance = (f"mAP@{result['map_at']} by chance", f"{measured.chance:.4f}")
+    rows = tables.result_rows({**result, "map_by_chance": measured.chance})
     links = {}
     if not storage.is_remote(directory):
         run, here = directory.absolute(), folder.absolute()
@@ -153,7 +152,7 @@ def _about(result: dict[str, Any], measured: Measured, *, directory: Path, folde
     first = [("data set", ", ".join(filter(None, (name, place)))), ("date", str(result.get("date") or "unknown"))]
     return [
         html_page.lead(usage),
-        html_page.table([*first, *rows, chance, seconds, ("run", str(directory))], links=links),
+        html_page.table([*first, *rows, ("run", str(directory))], links=links),
         html_page.paragraph(tables.QUERY_NETS if len(result["map_by_query_net"]) > 1 else ""),
         html_page.paragraph(_CHANCE),
     ]

@@ -176,9 +176,11 @@ def _figures_by_query(histograms: np.ndarray, *, ranks: dict[str, int | None], n
     }
     occupied = counts.any(axis=0)  # other distances add nothing below
     histograms, counts, relevant = histograms[:, occupied], counts[:, occupied], relevant[:, occupied]
+    at_one_distance = counts.sum(axis=1, keepdims=True), relevant.sum(axis=1, keepdims=True)  # as items in random order
     for cutoff, rank in ranks.items():
         for name, ties in (("map", "expected"), ("map_best", "best"), ("map_worst", "worst")):
             figures[name, cutoff] = metrics.average_precision(counts, relevant, cutoff=rank, ties=ties)
+        figures["map_by_chance", cutoff] = metrics.average_precision(*at_one_distance, cutoff=rank)
         if graded:
             figures["ndcg", cutoff] = metrics.discounted_gain(histograms, cutoff=rank)
             figures["acg", cutoff] = metrics.cumulative_gain(histograms, cutoff=rank)
@@ -192,7 +194,7 @@ def _figures_by_query(histograms: np.ndarray, *, ranks: dict[str, int | None], n
 def _at_cutoff(
     figures: _Figures, cutoff: str, *, by_class: dict[str, float], published: dict[str, float | None]
 ) -> CutoffMeasures:
-    names = ("map", "map_best", "map_worst", "ndcg", "acg")
+    names = ("map", "map_by_chance", "map_best", "map_worst", "ndcg", "acg")
     means: dict[str, Any] = {name: float(figures[name, cutoff].mean()) for name in names if (name, cutoff) in figures}
     answerable = _mean(figures["map", cutoff][figures["answerable", "all"]])
     return CutoffMeasures(

@@ -9,6 +9,7 @@ from adsq_jax.errors import InputError
 
 TITLES = {  # of the figures at a cutoff, in the order of tables
     "map": "mAP (ties averaged)",
+    "map_by_chance": "mAP by chance",
     "map_best": "mAP, best order of ties",
     "map_worst": "mAP, worst order of ties",
     "map_answerable": "mAP, queries with a relevant item",
@@ -27,6 +28,7 @@ class CutoffMeasures:
 
     Attributes:
       map: mean average precision in [0, 1], averaged over all orders of tied items; a query without a relevant item counts 0.
+      map_by_chance: what `map` would be if the database were in random order.
       map_best: the same with relevant items first among tied items.
       map_worst: the same with relevant items last among tied items.
       ndcg: NDCG in [0, 1], gain 2^shared labels - 1; None unless the labels are multi-hot.
@@ -41,6 +43,7 @@ class CutoffMeasures:
     """
 
     map: float
+    map_by_chance: float
     map_best: float
     map_worst: float
     ndcg: float | None = None

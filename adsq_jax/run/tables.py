@@ -64,12 +64,27 @@ def result_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
             for name in codes.QUERY_NETS
             if (value := result["map_by_query_net"].get(name)) is not None
         ],
+        *_chance_row(result),
         *_class_rows(result),
+        *_best_row(result),
         ("seconds", f"{result['seconds']:.0f} on {result['machine']}"),
     ]
     if result["validation"]:
         rows.insert(1, ("held out for tuning", f"{result['validation']:,} training images: not the protocol's queries"))
     return rows
+
+
+def _chance_row(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what mAP would be in random order; nothing for a result of before there was this figure."""
+    if "map_by_chance" not in result:
+        return []
+    return [(f"mAP@{result['map_at']} by chance", f"{result['map_by_chance']:.4f}")]
+
+
+def _best_row(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the best score on held-out images; nothing without one."""
+    best = result.get("best")
+    return [("best, kept in best/", f"{best['map']:.4f} after round {best['round']:.3g}")] if best else []
 
 
 def _class_rows(result: dict[str, Any]) -> list[tuple[str, str]]:

@@ -90,6 +90,9 @@ def expected_figures(lists, *, bits, cutoffs, graded):
         precisions = [one.average_precision(cutoff) for one in lists]
         figures[str(name)] = {
             "map": mean(precisions),
+            "map_by_chance": mean(
+                Ranked(np.zeros_like(one.distances), one.grades, []).average_precision(cutoff) for one in lists
+            ),
             "map_best": mean(one.average_precision_in_order(cutoff, last=False) for one in lists),
             "map_worst": mean(one.average_precision_in_order(cutoff, last=True) for one in lists),
             "map_answerable": mean(p if one.relevant.any() else None for p, one in zip(precisions, lists, strict=True)),
@@ -308,6 +311,7 @@ def test_a_mean_over_no_query_is_none():
     found = run(codes, (np.zeros(9, int), np.ones(130, int)), with_legacy=True)
     assert found["metrics"]["all"] == {
         "map": 0.0,
+        "map_by_chance": 0.0,
         "map_best": 0.0,
         "map_worst": 0.0,
         "map_answerable": None,
@@ -326,7 +330,8 @@ def test_the_dictionary_is_plain_json():
         found = run(codes, labels, cutoffs=[3, "all"], with_legacy=with_legacy)
         assert json.loads(json.dumps(found, allow_nan=False)) == found
         assert list(found["metrics"]) == ["3", "all"]
-        keys = {"map", "map_best", "map_worst", "map_answerable", "map_by_class", "map_mean_of_classes", "ndcg", "acg"}
+        keys = {"map", "map_by_chance", "map_best", "map_worst", "map_answerable", "ndcg", "acg"}
+        keys |= {"map_by_class", "map_mean_of_classes"}
         assert set(found["metrics"]["3"]) == keys | ({"map_legacy_deephash", "map_legacy_hashnet"} if with_legacy else set())
 
 
