@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-MAX_BITS = 256
+MAX_BITS = 256  # of codes that are learned, and stored in an index
+MAX_MEASURED_BITS = 1_024  # of codes from anywhere that `retrieval` measures and searches
 BIT_ORDER = "little; 1 is +1; padding is 0"  # of packed codes, for manifests
 QUERY_NETS = {"ff": ("f", "f"), "gg": ("g", "g"), "fg": ("f", "g"), "sum": ("sum", "sum")}  # name: query, database
 
@@ -88,7 +89,7 @@ def unpack(packed_codes: np.ndarray, *, bits: int) -> np.ndarray:
 
     Args:
       packed_codes: uint8[n, ceil(bits / 8)].
-      bits: the code length, 1 to 256.
+      bits: the code length, at least 1.
 
     Returns:
       int8[n, bits] in {-1, +1}.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from adsq_jax import command_line, retrieval, storage
+from adsq_jax.codes import MAX_MEASURED_BITS
 from adsq_jax.devices import ShardedDatabase, host
 from adsq_jax.errors import InputError
 from adsq_jax.inference import evaluation
@@ -34,7 +35,8 @@ def main(arguments: Sequence[str]) -> None:
     for name, explanation in _FILES.items():
         flags.text(name, explanation)
     flags.text("map_at", "Cutoffs, for instance 5000,all; by default all, and the run's cutoff.")
-    flags.integer("bits", "The code length of packed codes, uint8[n, ceil(bits / 8)], little bit order.", low=1, high=256)
+    explanation = "The code length of packed codes, uint8[n, ceil(bits / 8)], little bit order."
+    flags.integer("bits", explanation, low=1, high=MAX_MEASURED_BITS)
     flags.boolean("legacy", "Add mAP as published code computes it: ties in database order, slower.")
     flags.boolean(
         "leave_self_out", "The queries are the database: leave each out of its own ranking. --database_* may be left out."

@@ -187,7 +187,7 @@ BAD = {
     "a scalar": (["--query_codes=scalar.npy"], "expected query codes as a matrix"),
     "bits that do not fit": (["--bits=20"], "packed, uint8[n, 3] for 20 bits"),
     "bits beyond": (["--bits=20", "--query_codes=packed.npy", "--database_codes=packed.npy"], "beyond bit 20"),
-    "no bits at all": (["--bits=0"], "0 is not an integer in the range [1, 256]"),
+    "no bits at all": (["--bits=0"], "0 is not an integer in the range [1, 1024]"),
     "a negative label": (["--query_labels=negative.npy"], "not class ids"),
     "labels of another size": (["--query_labels=DL.npy"], "200 rows for 30 codes"),
     "objects": (["--query_labels=objects.npy"], "can't be read as query_labels"),

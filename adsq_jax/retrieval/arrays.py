@@ -1,5 +1,6 @@
 """Hash codes and labels in any common form: checked once, then read as 32-bit words, some rows at a time."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -8,10 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from adsq_jax import codes
-from adsq_jax.codes import MAX_BITS
+from adsq_jax.codes import MAX_MEASURED_BITS
 from adsq_jax.errors import InputError
 
 ROWS = 1 << 18  # rows checked or converted at a time, to limit memory
+_NUMBERS = 1 << 26  # in these rows: fewer where they are wide
 _MULTI_HOT_ROWS = 1 << 14  # rows of labels that are floats at a time
 _NO_LABEL = -1  # an id that no query has
 
@@ -35,10 +37,14 @@ class Codes:
     def words(self, start: int, stop: int) -> np.ndarray:
         """Return codes start to stop as uint32[ceil(bits / 32), stop - start], zero-padded."""
         rows = np.asarray(self._array[start:stop])
-        if self._form != "packed":
-            ones = codes.sign_bits(rows) if self._form == "signed" else rows != 0
-            rows = np.packbits(ones, axis=1, bitorder="little")
-        return _to_words(rows)
+        if self._form == "packed":
+            return _to_words(rows)
+        packed, at = np.empty((len(rows), -(-self.bits // 8)), np.uint8), 0
+        for some in _blocks(rows):
+            ones = codes.sign_bits(some) if self._form == "signed" else some != 0
+            packed[at : at + len(some)] = np.packbits(ones, axis=1, bitorder="little")
+            at += len(some)
+        return _to_words(packed)
 
     def equals(self, other: "Codes") -> bool:
         """Return whether both hold the same numbers, signs and magnitudes."""
@@ -116,7 +122,7 @@ def prepare_codes(query_codes: ArrayLike, database_codes: ArrayLike, *, bits: in
       query_codes: float (relaxed codes: the sign counts, 0 is +1), {-1, +1} or {0, 1} of any dtype, [n_query, K]; or packed,
         uint8[n_query, ceil(K / 8)], little bit order, 1 = +1, zero-padded. NumPy (mapped files too), JAX or lists.
       database_codes: the same form, [n_database, ...].
-      bits: K of packed codes, 1 to 256; None if the codes are not packed.
+      bits: K of packed codes, 1 to 1,024; None if the codes are not packed.
 
     Raises:
       InputError: the codes have none of these forms, differ in form, or don't fit `bits`.
@@ -130,12 +136,12 @@ def prepare_codes(query_codes: ArrayLike, database_codes: ArrayLike, *, bits: in
             raise InputError(
                 f"expected codes [n, K] of one K, got query codes of {bits} bits and database codes of {database.shape[1]}"
             )
-        if bits > MAX_BITS:
-            raise InputError(f"expected codes of at most {MAX_BITS} bits, got {bits}")
+        if bits > MAX_MEASURED_BITS:
+            raise InputError(f"expected codes of at most {MAX_MEASURED_BITS:,} bits, got {bits:,}")
         form = _detect_form(sides)
     else:
-        if not isinstance(bits, int | np.integer) or not 1 <= bits <= MAX_BITS:
-            raise InputError(f"bits={bits}: expected the length of packed codes, a whole number from 1 to {MAX_BITS}")
+        if not isinstance(bits, int | np.integer) or not 1 <= bits <= MAX_MEASURED_BITS:
+            raise InputError(f"bits={bits}: expected the length of packed codes, a whole number from 1 to {MAX_MEASURED_BITS}")
         for name, array in sides.items():
             _check_packed(array, name, bits=bits)
         form = "packed"
@@ -315,7 +321,8 @@ def _are_equal(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
-    return (np.asarray(array[start : start + ROWS]) for start in range(0, len(array), ROWS))
+    rows = min(ROWS, max(1, _NUMBERS // max(1, math.prod(array.shape[1:]))))
+    return (np.asarray(array[start : start + rows]) for start in range(0, len(array), rows))
 
 
 def _check_packed(array: np.ndarray, name: str, *, bits: int) -> None:

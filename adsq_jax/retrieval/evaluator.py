@@ -40,7 +40,7 @@ def measure(
       database_codes: the same form, [n_database, ...].
       query_labels: class ids [n_query] from 0 to 2**31 - 1, one string per query [n_query], or multi-hot [n_query, c].
       database_labels: the same form. Items that share a label with the query are relevant.
-      bits: K of packed codes, 1 to 256; None if the codes are not packed.
+      bits: K of packed codes, 1 to 1,024; None if the codes are not packed.
       cutoffs: ranks R, or "all" for the whole database.
       with_legacy: whether to add the figures of published code, which takes a slower pass.
       leave_self_out: whether the queries are the database, and each is left out of its own ranking; others of its code stay.

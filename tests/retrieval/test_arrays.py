@@ -78,7 +78,7 @@ WAYS = {**SIGNED, **BINARY, **PACKED}
 @pytest.mark.parametrize("way", WAYS)
 def test_codes_of_every_form_give_the_same_words(way):
     """Words of both sides equal a loop over bits, for lengths around those of bytes and words; 0.0 counts as +1."""
-    for bits in (1, 7, 8, 31, 32, 33, 64, 100, 255, 256):
+    for bits in (1, 7, 8, 31, 32, 33, 64, 100, 255, 256, 257, 1024):
         ones = random_ones(n=6, bits=bits, seed=bits)
         ones[0], ones[1] = False, True  # of both signs whatever the length
         others = random_ones(n=4, bits=bits, seed=bits + 1)
@@ -118,7 +118,7 @@ def test_codes_of_one_sign_go_with_signs_of_the_other_side():
 
 
 @settings(max_examples=25)
-@given(st.integers(1, 256), st.integers(1, 9), st.integers(0, 2**32 - 1))
+@given(st.integers(1, 1024), st.integers(1, 9), st.integers(0, 2**32 - 1))
 def test_words_hold_every_bit_of_any_length(bits, n, seed):
     """Reading the words bit by bit returns the codes, from signs and from bytes; padding is zero."""
     ones = random_ones(n=n, bits=bits, seed=seed)
@@ -228,10 +228,10 @@ BAD_CODES = {
     "zeros and ones against signs": ((SIGNS > 0, SIGNS, None), r"query codes are in \{0, 1\}"),
     "signs against zeros and ones": ((SIGNS, (SIGNS > 0).astype(np.float32), None), r"database codes are in \{0, 1\}"),
     "relaxed against zeros and ones": ((0.3 * SIGNS, (SIGNS > 0).astype(int), None), r"database codes are in \{0, 1\}"),
-    "257 bits": ((np.full((1, 257), -1), np.full((1, 257), -1), None), "at most 256 bits, got 257"),
+    "1,025 bits": ((np.full((1, 1025), -1), np.full((1, 1025), -1), None), "at most 1,024 bits, got 1,025"),
     "0 packed bits": ((np.zeros((1, 1), np.uint8),) * 2 + (0,), "bits=0"),
     "fewer than 0 packed bits": ((np.zeros((1, 1), np.uint8),) * 2 + (-8,), "bits=-8"),
-    "257 packed bits": ((np.zeros((1, 33), np.uint8),) * 2 + (257,), "bits=257"),
+    "1,025 packed bits": ((np.zeros((1, 129), np.uint8), np.zeros((1, 129), np.uint8), 1025), "bits=1025"),
     "packed too narrow": (
         (np.zeros((1, 2), np.uint8),) * 2 + (17,),
         r"query codes packed, uint8\[n, 3\] for 17 bits, got uint8\[1, 2\]",

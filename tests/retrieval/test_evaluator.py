@@ -167,6 +167,8 @@ SIZES = {
     "1 bit": {"bits": 1},
     "2 bits": {"bits": 2, "n_database": 60},
     "1 query, 1 item": {"n_query": 1, "n_database": 1, "bits": 20, "chance": 0.5},
+    "512 bits": {"bits": 512},
+    "1,024 bits": {"bits": 1024},
     "48 bits, 33 classes": {"bits": 48, "classes": 33, "chance": 0.05},
     "many labels shared": {"chance": 0.8},
     "all relevant": {"chance": 1.0},

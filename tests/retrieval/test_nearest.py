@@ -36,6 +36,8 @@ SIZES = {
     "8 bits": (8, 20, 57),
     "33 bits": (33, 4, 40),
     "256 bits": (256, 3, 20),
+    "512 bits": (512, 3, 20),
+    "1,024 bits": (1024, 3, 20),
 }
 
 
@@ -90,7 +92,7 @@ def test_packed_codes_give_the_same():
     check(nearest.search(*packed, 15, bits=21), sorted_by_distance(query, database, 15))
 
 
-@pytest.mark.parametrize("bits", [8, 64, 128, 256])
+@pytest.mark.parametrize("bits", [8, 64, 128, 256, 512, 1024])
 def test_distances_equal_those_of_faiss(bits):
     """Equal distances; of tied items faiss may return others, so ours are checked against their codes."""
     query, database = signs(30, bits, seed=0), signs(2000, bits, seed=1)
