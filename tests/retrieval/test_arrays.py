@@ -117,6 +117,17 @@ def test_codes_of_one_sign_go_with_signs_of_the_other_side():
         np.testing.assert_array_equal(side.words(0, 2), [[7, 7]])
 
 
+@pytest.mark.parametrize("form", ["signs", "zeros and ones"])
+def test_wide_codes_are_converted_some_rows_at_a_time(form, monkeypatch):
+    """Two rows at a time, the last block of one: the same words."""
+    monkeypatch.setattr(arrays, "_NUMBERS", 2_500)
+    ones = random_ones(n=7, bits=1024, seed=0)
+    given_codes = np.where(ones, 1, -1) if form == "signs" else ones
+    query, _ = arrays.prepare_codes(given_codes, given_codes, bits=None)
+    assert [len(rows) for rows in arrays._blocks(ones)] == [2, 2, 2, 1]
+    np.testing.assert_array_equal(query.words(0, 7), words_bit_by_bit(ones))
+
+
 @settings(max_examples=25)
 @given(st.integers(1, 1024), st.integers(1, 9), st.integers(0, 2**32 - 1))
 def test_words_hold_every_bit_of_any_length(bits, n, seed):

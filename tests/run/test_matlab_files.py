@@ -27,6 +27,11 @@ def element(kind, data):
     return kind.to_bytes(4, "little") + len(data).to_bytes(4, "little") + data + bytes(-len(data) % 8)
 
 
+def compressed(data):
+    """An element of compressed bytes, which alone isn't padded."""
+    return element(15, data)[: 8 + len(data)]
+
+
 def matrix(kind, shape, name, numbers, *, flags=0):
     """A matrix made by hand from the format's description; `numbers` is an element."""
     about = element(6, bytes([kind, flags, 0, 0, 0, 0, 0, 0])) + element(5, np.array(shape, "<i4").tobytes())
@@ -66,6 +71,7 @@ def test_small_whole_numbers_in_fewer_bytes():
     np.testing.assert_array_equal(load(content)["B"], numbers)
     np.testing.assert_array_equal(scipy.io.loadmat(io.BytesIO(content))["B"], numbers)
     assert load(content)["B"].dtype == np.float64
+    np.testing.assert_array_equal(load(file_of(compressed(zlib.compress(content[128:]))))["B"], numbers)
     short = content.replace(element(1, b"B"), (1 | 1 << 16).to_bytes(4, "little") + b"B\0\0\0")
     short = short[:132] + (int.from_bytes(short[132:136], "little") - 8).to_bytes(4, "little") + short[136:]
     np.testing.assert_array_equal(load(short)["B"], numbers)
@@ -104,14 +110,22 @@ DAMAGED = {
     "more after the numbers": file_of(matrix(6, (2, 3), "B", BYTES + BYTES)),
     "numbers that the class can't have": file_of(matrix(9, (2, 3), "B", element(1, bytes([255] * 6)))),
     "logical values of 2": file_of(matrix(9, (2, 3), "B", element(2, bytes([2] * 6)), flags=2)),
-    "compressed and cut short": file_of(element(15, PACKED[:-6])),
-    "compressed, with another checksum": file_of(element(15, PACKED[:-1] + b"?")),
-    "compressed, more than it says": file_of(element(15, zlib.compress(matrix(6, (2, 3), "B", BYTES) + bytes(8)))),
-    "compressed, far more than it says": file_of(element(15, zlib.compress(bytes(1 << 24)))),
+    "compressed and cut short": file_of(compressed(PACKED[:-12])),
+    "compressed, without its checksum": file_of(compressed(PACKED[:-4])),
+    "compressed, with another checksum": file_of(compressed(PACKED[:-1] + b"?")),
+    "compressed, more than it says": file_of(compressed(zlib.compress(matrix(6, (2, 3), "B", BYTES) + bytes(8)))),
+    "compressed, far more than it says": file_of(compressed(zlib.compress(bytes(1 << 24)))),
     "compressed, two GiB and more": file_of(
-        element(15, zlib.compress(matrix(6, (2, 3), "B", BYTES)[:4] + b"\xff" * 4 + matrix(6, (2, 3), "B", BYTES)[8:]))
+        compressed(zlib.compress(matrix(6, (2, 3), "B", BYTES)[:4] + b"\xff" * 4 + matrix(6, (2, 3), "B", BYTES)[8:]))
     ),
 }
+
+
+def test_an_array_of_more_than_two_gib_is_not_unpacked():
+    """The size that it states is enough."""
+    [array] = matlab_files.arrays(DAMAGED["compressed, two GiB and more"])
+    with pytest.raises(InputError, match="bytes, expected at most"):
+        array.load()
 
 
 @pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED.keys())
