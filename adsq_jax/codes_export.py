@@ -4,7 +4,8 @@
 holds one, and FILE.csv stands for FILE_codes.csv, FILE_labels.csv and so on.
 """
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,8 @@ def main(arguments: Sequence[str]) -> None:
     written = export_codes(given.positional[0], given.out, query_net=given.query_net)
     for name, (file, shape) in written.items():
         print(f"{file}: {name} {list(shape)}")
+    if command := _evaluation({name: file for name, (file, _) in written.items()}):
+        print(f"measure them: {command}")
 
 
 def export_codes(
@@ -55,6 +58,20 @@ def export_codes(
     return {name: (files[name], array.shape) for name, array in arrays.items()}
 
 
+def _evaluation(files: Mapping[str, Path]) -> str:
+    """Return the command that measures codes in files; of an index each item against the others, "" if it has no labels."""
+    places = {
+        name: shlex.quote(f"{file}:{name}" if file.suffix in array_output.TOGETHER else str(file))
+        for name, file in files.items()
+    }
+    if "query_codes" in places:
+        names = ("query_codes", "query_labels", "database_codes", "database_labels")
+        return " ".join(["adsq evaluate", *(f"--{name}={places[name]}" for name in names)])
+    if "labels" in places:
+        return f"adsq evaluate --query_codes={places['codes']} --query_labels={places['labels']} --leave_self_out"
+    return ""
+
+
 def read_codes(place: str | Path, *, query_net: str | None = None) -> dict[str, np.ndarray]:
     """Read the codes of a run or of an index.
 
@@ -64,8 +81,9 @@ def read_codes(place: str | Path, *, query_net: str | None = None) -> dict[str, 
 
     Returns:
       Of a run `query_codes` and `database_codes`, int8[n, bits] in {-1, +1}, with `query_labels` and `database_labels`, class
-      ids [n] or multi-hot [n, c]. Of an index `codes` and `ids`, strings [n] in their order as text; and, if there are labels,
-      `labels` with `label_names`, strings [c]: ids int64[n] of the names if each item has one label, else multi-hot bool[n, c].
+      ids [n] or multi-hot [n, c], and `label_names`, strings [c], unless the run is from before results had them. Of an index
+      `codes` and `ids`, strings [n] in their order as text; and, if there are labels, `labels` with `label_names`, strings [c]:
+      ids int64[n] of the names if each item has one label, else multi-hot bool[n, c].
 
     Raises:
       InputError: there is neither, it is damaged or empty, the run has no such codes, or an extra is missing.
@@ -91,9 +109,10 @@ def read_codes(place: str | Path, *, query_net: str | None = None) -> dict[str, 
 
 def _of_run(directory: Path, query_net: str | None) -> dict[str, np.ndarray]:
     packed, labels, bits = codes_folder.read(directory / "codes")
-    if query_net is None:
-        result = workdir.read_json(directory / "result.json")
-        query_net = result.get("query_net") if isinstance(result, dict) else None
+    result = workdir.read_json(directory / "result.json")
+    if not isinstance(result, dict):
+        raise InputError(f"{directory / 'result.json'} is not the result of a run; fix: restore it, or train again")
+    query_net = query_net or result.get("query_net")
     nets = evaluation.available_query_nets(packed)
     if query_net not in nets:
         raise InputError(
@@ -106,6 +125,9 @@ def _of_run(directory: Path, query_net: str | None) -> dict[str, np.ndarray]:
         except ValueError as error:
             raise InputError(f"{directory / 'codes'} is damaged ({error})") from error
         arrays[f"{part}_labels"] = np.asarray(labels[part])
+    names = result.get("class_names")
+    if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
+        arrays["label_names"] = np.array(names)
     return arrays
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -64,12 +65,15 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["ids", "two classes", "several labels", "one class"])
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_what_was_written_evaluates_as_the_run(suffix, kind, tmp_path):
+def test_what_was_written_evaluates_as_the_run(suffix, kind, tmp_path, capsys):
     """Each format, each kind of labels, from the files alone: the same mAP, counts and bits."""
     write_run(tmp_path, make_labels(kind))
     codes_export.main([str(tmp_path), f"--out={tmp_path}/x{suffix}"])
     places = {name: f"{tmp_path}/x_{name}{suffix}" if suffix in APART else f"{tmp_path}/x{suffix}:{name}" for name in NAMES}
     ours = evaluate.evaluate_files(**places, on_progress=lambda pairs: None)
+    last = capsys.readouterr().out.splitlines()[-1]
+    flags = dict(flag[2:].split("=") for flag in shlex.split(last.removeprefix("measure them: adsq evaluate ")))
+    assert flags == places
     run = evaluate.evaluate_run(tmp_path, on_progress=lambda pairs: None)
     for figure in ("map", "map_best", "map_worst", "map_answerable"):
         assert ours["metrics"]["all"][figure] == run["metrics"]["all"][figure]
@@ -89,6 +93,20 @@ def test_codes_of_every_query_net(query_net, tmp_path):
     np.testing.assert_array_equal(arrays["database_codes"], signs[database][20:])
     np.testing.assert_array_equal(arrays["database_labels"], labels[20:])
     assert arrays["query_codes"].dtype == np.int8
+
+
+def test_names_of_classes(folder):
+    """Those of the result, if it has them and they are texts; MATLAB gets cells, text a line for each."""
+    known = workdir.read_json(folder / "run" / "result.json")
+    for names in ([1, 2], "abcd", [], None):
+        workdir.write_json(folder / "run" / "result.json", {**known, "class_names": names})
+        assert "label_names" not in codes_export.read_codes("run")
+    workdir.write_json(folder / "run" / "result.json", {**known, "class_names": ["ä", "b c", "d,e", "f"]})
+    for suffix in (".mat", ".csv", ".txt"):
+        codes_export.export_codes("run", f"x{suffix}")
+    assert [name[0] for name in scipy.io.loadmat("x.mat")["label_names"][:, 0]] == ["ä", "b c", "d,e", "f"]
+    assert Path("x_label_names.csv").read_text() == 'ä\nb c\n"d,e"\nf\n'
+    assert Path("x_label_names.txt").read_text() == "ä\nb c\nd,e\nf\n"
 
 
 def test_other_programs_read_them(folder, capsys):
@@ -124,8 +142,8 @@ def write_index(folder, name, items):
     return dict(zip((item.id for item in items), codes.unpack(packed, bits=BITS), strict=True))
 
 
-def test_an_index(tmp_path, monkeypatch):
-    """Items by id, with the ids of their labels' names; text, MATLAB and NumPy agree, and the labels evaluate."""
+def test_an_index(tmp_path, monkeypatch, capsys):
+    """Items by id, with the ids of their labels' names; text, MATLAB and NumPy agree, and evaluate as the command says."""
     monkeypatch.chdir(tmp_path)
     expected = write_index(tmp_path, "index", ITEMS)
     arrays = codes_export.read_codes("index")
@@ -133,8 +151,10 @@ def test_an_index(tmp_path, monkeypatch):
     np.testing.assert_array_equal(arrays["codes"], [expected[name] for name in sorted(expected)])
     assert arrays["label_names"][arrays["labels"]].tolist() == ["ant", "cat", "cat"]
     for suffix in SUFFIXES:
-        written = codes_export.export_codes("index", f"x{suffix}")
-        assert written["codes"][1] == (3, BITS)
+        codes_export.main(["index", f"--out=x{suffix}"])
+        *_, last = capsys.readouterr().out.splitlines()
+        evaluate.main(shlex.split(last.removeprefix("measure them: adsq evaluate ")))
+        assert "3 / 2, 12" in capsys.readouterr().out
         place = "x{0}:{1}" if suffix in (".npz", ".mat") else "x_{1}{0}"
         given = {f"{side}_{kind}": place.format(suffix, kind) for kind in ("codes", "labels") for side in ("query", "database")}
         assert evaluate.evaluate_files(**given, on_progress=lambda pairs: None)["n_query"] == 3
@@ -145,7 +165,7 @@ def test_an_index(tmp_path, monkeypatch):
         assert archive["ids"].tolist() == sorted(expected)
 
 
-def test_an_index_with_several_labels_an_item_or_none(tmp_path):
+def test_an_index_with_several_labels_an_item_or_none(tmp_path, capsys):
     """Multi-hot columns in the order of the names; without any label there are no labels."""
     write_index(tmp_path, "several", [index.Item("/a", ("x", "y")), index.Item("/b"), index.Item("/c", ("y",))])
     arrays = codes_export.read_codes(tmp_path / "several")
@@ -153,6 +173,8 @@ def test_an_index_with_several_labels_an_item_or_none(tmp_path):
     assert arrays["labels"].tolist() == [[True, True], [False, False], [False, True]]
     write_index(tmp_path, "none", [index.Item("/a"), index.Item("/b")])
     assert set(codes_export.read_codes(str(tmp_path / "none"))) == {"codes", "ids"}
+    codes_export.main([str(tmp_path / "none"), f"--out={tmp_path}/x.npz"])
+    assert capsys.readouterr().out.splitlines()[1:] == [f"{tmp_path}/x.npz: ids [2]"]
 
 
 def test_a_run_in_a_store(folder, bucket):
@@ -174,6 +196,9 @@ def spoil(folder):
     (folder / "unfinished" / "codes").mkdir(parents=True)
     for path in (folder / "run" / "codes").iterdir():
         (folder / "unfinished" / "codes" / path.name).write_bytes(path.read_bytes())
+    (folder / "listed").mkdir()
+    write_run(folder / "listed", make_labels("ids"))
+    (folder / "listed" / "result.json").write_text("[]")
     (folder / "damaged" / "codes").mkdir(parents=True)
     (folder / "damaged" / "codes" / "manifest.json").write_text("{}")
     write_index(folder, "an_index", ITEMS)
@@ -191,6 +216,7 @@ BAD = {
     "neither run nor index": (["empty", "--out=x.npz"], "neither a finished run nor an index"),
     "no folder": (["absent", "--out=x.npz"], "neither a finished run nor an index"),
     "a run that isn't finished": (["unfinished", "--out=x.npz"], "result.json"),
+    "a damaged result": (["listed", "--out=x.npz"], "is not the result of a run"),
     "a damaged run": (["damaged", "--out=x.npz"], "not a manifest of codes"),
     "an unknown query net": (["run", "--query_net=x", "--out=x.npz"], "expected one of ff, gg, fg, sum"),
     "a query net of an index": (["an_index", "--query_net=ff", "--out=x.npz"], "goes with a run"),
@@ -245,6 +271,6 @@ def test_the_command_by_itself(folder):
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).parents[1])}
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
-    assert len(done.stdout.splitlines()) == 4
+    assert len(done.stdout.splitlines()) == 5
     again = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
     assert (again.returncode, again.stdout, again.stderr.count("\n")) == (2, "", 1)
