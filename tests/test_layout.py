@@ -9,6 +9,7 @@ TREES = {path.relative_to(PACKAGE): ast.parse(path.read_text()) for path in sort
 FLOORS = (  # from the ground up: a part imports itself and what stands before it
     "errors",
     "codes",
+    "label_columns",
     "storage",
     "methods",
     "models",
@@ -25,7 +26,7 @@ FLOORS = (  # from the ground up: a part imports itself and what stands before i
     "commands",
 )
 COMMANDS = {"main", "evaluate", "codes_export", "encode", "search", "report", "demo", "export", "__init__"}
-PURE = ("codes", "methods", "models", "retrieval")  # know of no flags, configs, files or devices
+PURE = ("codes", "label_columns", "methods", "models", "retrieval")  # know of no flags, configs, files or devices
 OUTSIDE = {"absl", "ml_collections", "pathlib", "os", "orbax", "tensorflow_datasets", "grain"}
 DEVICES = {"devices", "local_devices", "device_count", "local_device_count", "process_index", "process_count", "device_put"}
 EXTRAS = {  # what an extra installs, and the only files that import it

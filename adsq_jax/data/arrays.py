@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from adsq_jax import storage
+from adsq_jax import label_columns, storage
 from adsq_jax.data import datasets, images, splits
 from adsq_jax.data.datasets import Dataset
 from adsq_jax.data.images import BadImage
@@ -46,7 +46,7 @@ def from_arrays(
         - a list of arrays, each uint8[h, w, 3], uint8[h, w, 1] or uint8[h, w].
       labels: one of
         - class ids, int[n] from 0, or int[n, 1] if a value is above 1;
-        - multi-hot labels, [n, c] in {0, 1};
+        - multi-hot labels, [n, c] in {0, 1}, as bool if c is 1;
         - a list of n class names;
         - a list of n lists of class names, for any number of labels per image.
       query: the queries: indices int[m], a mask bool[n] or a slice; None for no queries.
@@ -139,17 +139,12 @@ def _labels_from_numbers(array: np.ndarray, classes: list[str] | None) -> tuple[
     shape = list(array.shape)
     if array.ndim not in (1, 2) or array.dtype.kind not in "biuf" or not array.size:
         raise InputError(f"labels: expected class ids int[n], 0 and 1 [n, c], or class names, got {array.dtype}{shape}")
-    if array.shape[1:] == (1,) and (array > 1).any():  # no multi-hot labels
-        array = array[:, 0]
+    array = label_columns.to_ids({"labels": array})["labels"]
     if array.ndim == 2:
-        if array.shape[1] == 1:
-            raise InputError(
-                f"labels of shape {shape} without a value above 1 may be class ids or a single class; fix: give ids as [n], "
-                "labels[:, 0], and multi-hot labels as [n, c] with a column per class"
-            )
         odd = array[(array != 0) & (array != 1)]
         if len(odd):
             raise InputError(f"labels of shape {shape} must be 0 or 1, got {odd[0]}; fix: give class ids as int[n]")
+        label_columns.check(array, name="labels")
         if classes is not None and len(classes) != array.shape[1]:
             raise InputError(
                 f"labels have {array.shape[1]} columns for {len(classes)} classes; fix: give a name for each column"

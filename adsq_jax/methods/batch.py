@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from adsq_jax import codes
+from adsq_jax import codes, label_columns
 from adsq_jax.errors import InputError, nearest_name
 from adsq_jax.methods import objective
 from adsq_jax.methods.method import LossInputs
@@ -34,7 +34,8 @@ def loss_inputs(
 
     Args:
       relaxed_codes: u, float[batch, bits].
-      labels: class ids int[batch], multi-hot [batch, c] in {0, 1}, or a list of class names.
+      labels: class ids int[batch], or int[batch, 1] if a value is above 1; multi-hot [batch, c] in {0, 1}, as bool if c is 1;
+        or a list of class names.
       bank: relaxed codes of the same images that the batch is compared with, such as another network's, float[batch, bits];
         None: `relaxed_codes`, as constants.
       bank_codes: hash codes of the same images, [batch, bits] in {-1, +1}; None: the signs of `relaxed_codes`.
@@ -138,15 +139,19 @@ def _multi_hot(labels: Any, *, n: int, classes: int | Sequence[str] | None) -> A
         )
     if not traced and labels.ndim == 1 and labels.dtype.kind in "OTU":
         labels, classes = _name_ids(list(given), names=classes)
+    if not traced:
+        labels = label_columns.to_ids({"labels": labels})["labels"]
     count = len(classes) if isinstance(classes, Sequence) else classes
     if labels.ndim == 1:
         return _one_hot(labels, count=count)
     if count not in (None, labels.shape[1]):
         raise InputError(f"expected multi-hot labels of {count} classes, got {labels.shape[1]} columns; fix: change classes")
     if traced:
+        label_columns.check(labels, name="traced labels")
         return labels
     if labels.dtype.kind not in "biuf" or not np.isin(labels, (0, 1)).all():
         raise InputError("expected multi-hot labels of 0 and 1, got other values; fix: set 1 in an image's classes, else 0")
+    label_columns.check(labels, name="labels")
     return labels.astype(np.uint8)
 
 

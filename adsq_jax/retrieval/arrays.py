@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from adsq_jax import codes
+from adsq_jax import codes, label_columns
 from adsq_jax.codes import MAX_MEASURED_BITS
 from adsq_jax.errors import InputError
 
@@ -173,7 +173,7 @@ def prepare_labels(
             raise InputError(
                 f"{name} have {len(array)} rows for {n_codes} codes; fix: give one row per code, in the order of the codes"
             )
-    sides = _columns_to_ids(sides)
+    sides = label_columns.to_ids(sides)
     query, database = sides.values()
     if query.shape[1:] != database.shape[1:]:
         raise InputError(
@@ -182,12 +182,7 @@ def prepare_labels(
         )
     for name, array in sides.items():
         _check_labels(array, name)
-        if _is_column(array):
-            raise InputError(
-                f"{name} have shape [n, 1] and values 0 and 1, which may be class ids or one class of multi-hot labels; fix: "
-                "give ids as [n], labels[:, 0], or add 1 to both sides, and multi-hot labels as [n, c] with a column a class, "
-                "or as bool if c is 1"
-            )
+        label_columns.check(array, name=name)
     return Labels(query, names=names), Labels(database, names=names)
 
 
@@ -251,19 +246,6 @@ def _shape(values: Any) -> tuple[int, ...]:
         return tuple(np.shape(values))
     except ValueError:  # rows of different lengths
         return ()
-
-
-def _columns_to_ids(sides: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return columns [n, 1] as ids [n] if they can be nothing else: a value is above 1, or the other side is ids."""
-    columns = {name: array for name, array in sides.items() if _is_column(array)}
-    has_ids = any(array.ndim == 1 for array in sides.values())
-    if not has_ids and not any((rows > 1).any() for array in columns.values() for rows in _blocks(array)):
-        return sides
-    return sides | {name: array[:, 0] for name, array in columns.items()}
-
-
-def _is_column(array: np.ndarray) -> bool:
-    return array.shape[1:] == (1,) and array.dtype != bool
 
 
 def _to_array(values: ArrayLike, name: str) -> np.ndarray:

@@ -216,10 +216,9 @@ def test_images_that_are_refused(images, text):
     [
         (
             IDS[:, None] % 2,
-            "labels of shape [12, 1] without a value above 1 may be class ids or a single class; fix: give ids",
+            "labels have shape [n, 1] and values 0 and 1, which may be class ids or one class of multi-hot labels; fix: give",
         ),
-        (IDS[:, None] > 1, "labels of shape [12, 1] without a value above 1"),
-        (IDS[:, None] - 1, "labels of shape [12, 1] without a value above 1"),
+        (IDS[:, None] - 1, "labels of shape [12, 1] must be 0 or 1, got -1"),
         (IDS[:, None].astype(np.float32), "expected integers as class ids, got float32"),
         (IDS[:5], "5 labels of 12 images"),
         (IDS - 1, "got -1 to 1"),
@@ -346,6 +345,13 @@ def test_batches_that_are_refused(changes):
     dataset = data.from_arrays(COLOUR, IDS)
     with pytest.raises(InputError, match="expected"):
         data.batches(dataset, **{"batch_size": 3, "seed": 0, **changes})
+
+
+def test_one_class():
+    """Labels of shape [n, 1] are a single class, which an image has or not, if they are bool."""
+    dataset = data.from_arrays(COLOUR, IDS[:, None] > 1)
+    assert dataset.source.classes == ("0",)
+    assert dataset.source.labels[:].tolist() == (IDS[:, None] > 1).tolist()
 
 
 def test_pictures_of_12_bits(tmp_path):

@@ -204,11 +204,23 @@ def test_classes_beyond_those_of_the_batch():
 
 def test_traced_labels_of_one_kind_of_pairs():
     """They can't raise an error, but no number becomes NaN; concrete ones raise it."""
-    u, same = Batch("single").u, np.ones((N, 1), np.uint8)
+    u, same = Batch("single").u, np.ones((N, 1), bool)
     found = jax.jit(lambda labels: methods.dpsh.loss(loss_inputs(u, labels)))(same)
     assert all(np.isfinite(value) for value in found.values())
     with pytest.raises(InputError, match="got no dissimilar pairs"):
         loss_inputs(u, same)
+
+
+def test_labels_of_one_column():
+    """A column with a value above 1 is ids, in any integer dtype; a column of bool is one class; a traced one is refused."""
+    u = Batch("single").u
+    for dtype in (int, np.uint8, np.int32):
+        np.testing.assert_array_equal(loss_inputs(u, IDS[:, None].astype(dtype)).labels, LABELS["single"])
+    for one in (IDS[:, None] > 1, jnp.asarray(IDS[:, None] > 1)):
+        np.testing.assert_array_equal(loss_inputs(u, one).labels, IDS[:, None] > 1)
+    np.testing.assert_array_equal(jax.jit(lambda hot: loss_inputs(u, hot).labels)(IDS[:, None] > 1), IDS[:, None] > 1)
+    with pytest.raises(InputError, match=r"traced labels have shape \[n, 1\]"):
+        jax.jit(lambda ids: loss_inputs(u, ids).labels)(IDS[:, None])
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float16, jnp.bfloat16])
@@ -230,6 +242,9 @@ BAD = {
     "negative ids": (U, IDS - 1, {}, "expected class ids from 0, got -1 to 2"),
     "ids beyond classes": (U, IDS, {"classes": 3}, "expected class ids from 0 to 2, got 0 to 3"),
     "not multi-hot": (U, LABELS["single"] * 2, {}, "expected multi-hot labels of 0 and 1"),
+    "a column of 0 and 1": (U, IDS[:, None] % 2, {}, r"labels have shape \[n, 1\] and values 0 and 1, which may be class ids"),
+    "a column with a negative id": (U, IDS[:, None] - 1, {}, "expected class ids from 0, got -1 to 2"),
+    "a column of fractions": (U, IDS[:, None] * 0.75, {}, "expected class ids as integers, got float64"),
     "columns": (U, LABELS["single"], {"classes": 3}, "expected multi-hot labels of 3 classes, got 4 columns"),
     "mixed names": (U, ["a", 1] + ["b"] * 5, {}, "expected a class name for each image"),
     "name": (U, ["cat", "dgo"] + ["dog"] * 5, {"classes": ["cat", "dog"]}, "got 'dgo'; fix: write 'dog'"),
