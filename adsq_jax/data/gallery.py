@@ -135,7 +135,7 @@ def without(gallery: Gallery, patterns: Sequence[str]) -> Gallery:
     ids = [gallery.id(row) for row in range(len(gallery))]
     kept = np.ones(len(ids), bool)
     for pattern in patterns:
-        matches = re.compile(fnmatch.translate(pattern)).match
+        matches = re.compile(fnmatch.translate(storage.expand_home(pattern))).match
         found = np.array([bool(matches(name) or matches(name.removeprefix(gallery.prefix))) for name in ids])
         if not found.any():
             raise InputError(f"--exclude={pattern} matches none of the {len(ids):,} images; fix: leave it out, or correct it")

@@ -482,9 +482,10 @@ def load(directory: str | Path, *, best: bool = False) -> Model:
             folder, is_there = folder.parent, True
         too_large = is_there and storage.size(folder / _DESCRIPTION) > model_files.MAX_DESCRIPTION
     except OSError as error:
-        raise InputError(f"{directory} can't be read ({error.strerror}); fix: give the folder of a run") from error
+        raise InputError(f"{folder.parent} can't be read ({error.strerror}); fix: give the folder of a run") from error
     if not is_there:
-        raise InputError(f"{directory} holds no trained model; fix: finish the run with adsq_jax.main, or give another folder")
+        fix = "fix: finish the run with adsq_jax.main, or give another folder"
+        raise InputError(f"{folder.parent} holds no trained model; {fix}")
     if too_large:
         raise _incomplete(folder, f"{_DESCRIPTION} has more than {model_files.MAX_DESCRIPTION:,} bytes")
     description = workdir.read_json(folder / _DESCRIPTION)

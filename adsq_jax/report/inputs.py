@@ -156,10 +156,11 @@ def _places(settings: Settings, named: Places | None, *, remote: bool) -> Places
             raise InputError(f"the folder of the data is {place!r:.100}: expected a path")
         if "://" in place and not (remote or (named is not None and named.holds(place))):
             raise InputError(f"the data are at {place}, which only the run names; fix: if you trust it, --remote_pictures")
-    if named is None or "://" in settings.directory:
+    directory = storage.expand_home(settings.directory)
+    if named is None or "://" in directory:
         hint = "only those below the data set's folder are; fix: give that and other folders, each with --pictures=FOLDER"
-        folders = [*(named.folders if named else ()), *filter(None, [settings.directory])]
+        folders = [*(named.folders if named else ()), *filter(None, [directory])]
         return pictures.allow(folders, hint=hint)
-    if settings.reader != "tfds" and not named.holds(settings.directory):
-        raise InputError(f"the data are in {settings.directory}; fix: --pictures={settings.directory}, or leave it out")
+    if settings.reader != "tfds" and not named.holds(directory):
+        raise InputError(f"the data are in {directory}; fix: --pictures={directory}, or leave it out")
     return named

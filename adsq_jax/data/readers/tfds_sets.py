@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from adsq_jax import storage
 from adsq_jax.data.images import BadImage
 from adsq_jax.data.labels import Labels
 from adsq_jax.data.readers.imagenet100 import synsets as synsets_of_imagenet100
@@ -77,7 +78,7 @@ def read(name: str, directory: str, *, splits: Sequence[str] | None) -> Source:
     """
     if not _NAME.fullmatch(name):
         raise InputError(f"{name[:80]!r} is not the name of a TFDS data set: expected set, set/config or set/config:1.0.0")
-    data_dir = os.path.expanduser(directory or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets"))
+    data_dir = storage.expand_home(directory or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets"))
     check_prepared(Path(data_dir) / re.split("[/:]", name)[0])
     try:
         builder = tfds.builder(name, data_dir=data_dir)
