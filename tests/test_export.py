@@ -22,7 +22,7 @@ from PIL import Image
 from support import mock_data
 
 import adsq_jax
-from adsq_jax import codes, export
+from adsq_jax import codes, export, storage
 from adsq_jax.data.preprocessing import Preprocessing
 from adsq_jax.devices import DataParallel
 from adsq_jax.errors import InputError
@@ -309,6 +309,16 @@ def test_readme_loads_an_onnx_file(onnx_file, colours, monkeypatch):
     exec(block, names)
     assert np.array_equal(names["codes"], model.encode(paths, packed=True))
     assert names["relaxed_codes"].shape == (len(paths), 12)
+
+
+def test_an_onnx_file_in_an_object_store(tmp_path, bucket):
+    """It is written there, from a model that is there, and not written again."""
+    model = untrained(tmp_path / "run")
+    place = f"{bucket}/encoder.onnx"
+    export.export_onnx(mock_data.upload(tmp_path / "run", f"{bucket}/run"), place)
+    assert storage.read(storage.path(place)) == onnx_model.to_onnx(model, part=None)
+    with pytest.raises(InputError, match="is there already"):
+        export.export_onnx(tmp_path / "run", place)
 
 
 def test_refusals_of_an_onnx_file(onnx_file, colours, tmp_path):
