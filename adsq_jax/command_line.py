@@ -2,6 +2,8 @@
 
 import contextlib
 import errno
+import functools
+import itertools
 import os
 import re
 import signal
@@ -11,21 +13,23 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, SimpleNamespace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from adsq_jax import storage
 from adsq_jax.devices import processes
 from adsq_jax.errors import (
     InputError,
     Stopped,
+    did_you_mean,
     first_line,
     is_out_of_memory,
     is_system_error,
     is_without_device,
     last_line,
+    nearest_key,
     remedy,
 )
 from adsq_jax.run import terminal
@@ -47,6 +51,8 @@ class Flags:
         """
         self._arguments, self._description = ["adsq", *arguments], description or ""
         self._values = flags.FlagValues()
+        self._config = ""  # the name of the flag that is a config
+        self._describe_keys: Callable[[ConfigDict | None], str] | None = None
         self.boolean("help", "Show this help and exit.")
 
     def text(self, name: str, explanation: str, *, default: str | None = None) -> None:
@@ -65,8 +71,15 @@ class Flags:
         """Define `--name` and `--noname`."""
         flags.DEFINE_bool(name, default, explanation, flag_values=self._values)
 
-    def config(self, name: str, explanation: str) -> None:
-        """Define `--name=FILE.py:ARGUMENT` and `--name.KEY=VALUE`; `configs/NAME.py` finds the project's from anywhere."""
+    def config(self, name: str, explanation: str, *, describe_keys: Callable[[ConfigDict | None], str] | None = None) -> None:
+        """Define `--name=FILE.py:ARGUMENT` and `--name.KEY=VALUE`; `configs/NAME.py` finds the project's from anywhere.
+
+        Args:
+          name: of the flag.
+          explanation: for the help.
+          describe_keys: returns what the help says of the keys of the given config, None where none is given.
+        """
+        self._config, self._describe_keys = name, describe_keys
         self._arguments = [_find_config(argument, f"--{name}=") for argument in self._arguments]
         sys.modules.pop(f"{name}_config", None)  # else ml_collections loads this file over that of an earlier call
         config_flags.DEFINE_config_file(name, help_string=explanation, flag_values=self._values, sys_argv=self._arguments)
@@ -90,13 +103,17 @@ class Flags:
             given = {name: self._values[name].value for name in names}
             for value in given.values():
                 getattr(value, "keys", None)  # a config file that isn't there raises only now
+        except flags.UnrecognizedFlagError as error:
+            raise InputError(self._unknown_flag(error)) from error
         except flags.Error as error:
             # The text ends with the traceback of a config file that raised: its last line says what is wrong.
             raise InputError(f"{last_line(error).removeprefix('adsq_jax.errors.InputError: ')} (see --help)") from error
         except Exception as error:  # a config file, or an override of what it lacks, may raise anything
-            raise InputError(_config_error(error)) from error
+            raise InputError(self._unknown_key() or _config_error(error)) from error
         if given.pop("help"):
             print(self._help(names))
+            if self._describe_keys is not None:
+                print(f"\n{self._describe_keys(given[self._config] or None)}")
             sys.exit(0)
         if len(rest) - 1 != len(positional):
             expected = f"expected {' '.join(positional)}" if positional else f"{rest[1]!r} is not a flag; fix: --name=value"
@@ -111,6 +128,58 @@ class Flags:
             lines.append(f"  --{name}")
             lines += textwrap.wrap(f"{flag.help}{default}", 100, initial_indent=" " * 6, subsequent_indent=" " * 6)
         return "\n".join(lines)
+
+    def _unknown_flag(self, error: flags.UnrecognizedFlagError) -> str:
+        flag, _, key = error.flagname.partition(".")
+        if self._config and key and flag.removeprefix("no") == self._config:  # absl knows no keys before there is a config
+            return f"--{error.flagname} changes a key of --{self._config}=FILE.py; fix: give the file, too"
+        names = [name for name in self._values if name not in ("flagfile", "undefok")]
+        return f"--{error.flagname} is not a flag{did_you_mean(error.flagname, names)}; fix: --help lists all flags"
+
+    def _unknown_key(self) -> str | None:
+        """Return one line on the first key among the arguments that the config lacks; None if there is none, or no config."""
+        config, name = ConfigDict(), self._config
+        with contextlib.suppress(Exception):  # a file that fails is reported elsewhere
+            for argument, following in itertools.pairwise([*self._arguments, ""]):
+                flag, equals, value = argument.partition("=")
+                if flag in (f"-{name}", f"--{name}"):
+                    config = self._values[name].parser.parse(value if equals else following)
+        keys = _keys(config) if isinstance(config, ConfigDict) else []
+        for argument in self._arguments if keys else ():
+            key = re.match(rf"--?(?:no)?{name}\.([\w.]+)(?:=|$)", argument)
+            if key is not None and not _is_key(key[1], config):
+                hint = _key_hint(key[1], keys, config, flag=f"--{name}")
+                return f"{name} has no key {key[1]!r}{hint}; fix: --help lists all keys"
+        return None
+
+
+def _keys(config: ConfigDict, prefix: str = "") -> list[str]:
+    """Return the dotted key of each value, and of each section that is empty."""
+    keys = []
+    for key, value in config.items():
+        keys += _keys(value, f"{prefix}{key}.") if isinstance(value, ConfigDict) and value else [f"{prefix}{key}"]
+    return keys
+
+
+def _is_key(key: str, config: ConfigDict) -> bool:
+    """Return whether a config has a value or a section of a dotted key."""
+    section: Any = config
+    for name in key.split("."):
+        if not isinstance(section, ConfigDict) or name not in section:
+            return False
+        section = section[name]
+    return True
+
+
+def _key_hint(key: str, keys: list[str], config: ConfigDict, *, flag: str) -> str:
+    """Return what to give instead of an unknown key, in brackets; "" if nothing is near."""
+    parent, _, name = key.rpartition(".")
+    if parent in keys and isinstance(
+        functools.reduce(lambda section, part: section[part], parent.split("."), config), ConfigDict
+    ):
+        return f" (give {flag}.{parent}=\"{{'{name}': VALUE}}\")"
+    near = nearest_key(key, keys)
+    return "" if near is None else f" (did you mean {near!r}?)"
 
 
 def _find_config(argument: str, flag: str) -> str:
@@ -151,11 +220,6 @@ def _config_error(error: Exception) -> str:
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name in ("<module>", "get_config")]
     if frames and frames[-1].filename != sys.argv[0]:
         return f"{frames[-1].filename}, line {frames[-1].lineno}: {type(error).__name__}: {last_line(error)}"
-    key = re.match(r"[\"'\\]+(\w+)", str(error))  # ml_collections quotes the key, and adds a guess at what was meant
-    if isinstance(error, AttributeError | KeyError) and key:
-        near = re.search(r'Did you mean "(\w+)"', str(error))
-        hint = f" (did you mean {near[1]!r}?)" if near else ""
-        return f"config has no key {key[1]!r}{hint}; adsq_jax/config.py lists all keys"
     return f"{type(error).__name__}: {last_line(error)}"
 
 

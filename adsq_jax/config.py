@@ -1,8 +1,11 @@
 """The config of a run: every key with its default, and how a file in configs/ makes one from its argument."""
 
 import hashlib
+import inspect
 import json
-from collections.abc import Mapping
+import sys
+import textwrap
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -10,6 +13,10 @@ from ml_collections import ConfigDict
 from adsq_jax import methods
 from adsq_jax.data import datasets
 from adsq_jax.errors import InputError
+from adsq_jax.run import source_comments
+
+_WIDTH = 118  # columns of the help text
+_WIDEST_VALUE = 20  # columns of a value in it, beside which a comment can begin
 
 
 def from_argument(
@@ -272,3 +279,74 @@ def added_defaults() -> dict[str, Any]:
     """Return the value of each key of ADDED that a config without it has, by its dotted name."""
     defaults = default()
     return {key: defaults[section][name] for key in ADDED for section, name in [key.split(".")]}
+
+
+def help_text(config: ConfigDict | None = None, *, sections: Collection[str] | None = None) -> str:
+    """Return a list of the keys, one a line, each with its value and the comment behind it in this file or in its method's.
+
+    Args:
+      config: whose values to show; None: those of `default()`.
+      sections: "data" and so on, "" for the keys without a section; None: all.
+
+    Returns:
+      Lines of at most 118 columns; a longer comment continues below itself.
+    """
+    of = "their defaults (--config=FILE.py --help: those of a file)" if config is None else "their values by --config"
+    lines = [f"Config keys, set by --config.KEY=VALUE, with {of}:"]
+    config = default() if config is None else config
+    comments = _comments(config)
+    order = {key: place for place, key in enumerate(comments)}
+    names = sorted(
+        (name for name, tree in config.items() if isinstance(tree, ConfigDict)), key=lambda x: order.get(x, len(order))
+    )
+    for section in ("", *names):
+        rows = list(_rows(config[section] if section else config, comments, f"{section}." if section else ""))
+        rows.sort(key=lambda row: order.get(row[0].removesuffix(".*"), len(order)))
+        if not rows or (sections is not None and section not in sections):
+            continue
+        left = max(len(key) for key, _, _ in rows) + 2
+        column = left + min(_WIDEST_VALUE, max(len(value) for _, value, _ in rows)) + 2
+        lines.append("")
+        for key, value, comment in rows:
+            start = f"  {key:<{left}}{value}"
+            lines += textwrap.wrap(
+                f"{start:<{column}}  {comment}" if comment else start,
+                _WIDTH,
+                subsequent_indent=" " * (column + 2),
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+    return "\n".join(lines)
+
+
+def _rows(tree: ConfigDict, comments: Mapping[str, str], prefix: str) -> Iterator[tuple[str, str, str]]:
+    """Yield key, value and comment of a section; of a section without a name only what lies in no other."""
+    if comments.get(prefix.removesuffix(".")):
+        yield f"{prefix}*", "", comments[prefix.removesuffix(".")]
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        if not isinstance(value, ConfigDict):
+            yield key, str(value) if value != "" else '""', comments.get(key, "")
+        elif not value:
+            yield key, "{}", comments.get(key, "")
+        elif prefix:
+            yield from _rows(value, comments, f"{key}.")
+
+
+def _comments(config: ConfigDict) -> dict[str, str]:
+    """Return the comment of each key that has one; of none where this package was installed without its source."""
+    makers = {"data": _data, "model": _model, "eval": _eval, "label_net": _label_net, "optim": _optim, "train": _train}
+    makers["checkpoint"] = _checkpoint
+    method = config.get("method", "adsq")
+    try:
+        found = source_comments.of_assignments(inspect.getsource(default), name="config")
+        for section, function in makers.items():
+            of_section = source_comments.of_assignments(inspect.getsource(function), name="config")
+            found |= {f"{section}.{key}": comment for key, comment in of_section.items()}
+        # a module of one's own is imported already, since the config has its settings
+        module = inspect.getsource(methods.find(method, allow_import=method in sys.modules).module)
+    except (OSError, InputError):
+        return {}
+    section = "objective" if method == "adsq" else "baseline"
+    of_method = source_comments.of_dict(module, name="SETTINGS")
+    return found | {f"{section}.{key}".removesuffix("."): comment for key, comment in of_method.items()}

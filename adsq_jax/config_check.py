@@ -16,7 +16,7 @@ from adsq_jax.data import datasets, protocols
 from adsq_jax.data.images import BIT_DEPTHS
 from adsq_jax.data.preprocessing import MAX_SIDE
 from adsq_jax.devices import data_parallel
-from adsq_jax.errors import InputError, did_you_mean
+from adsq_jax.errors import InputError, did_you_mean, nearest_key
 from adsq_jax.methods.adsq import HEADS
 from adsq_jax.models import backbones, layers, pretrained
 from adsq_jax.training import optimizer
@@ -129,11 +129,10 @@ def _default_of_method(config: ConfigDict) -> ConfigDict:
 
 
 def _unknown_key(key: str, defaults: Iterable[str]) -> InputError:
-    section, _, name = key.rpartition(".")
-    siblings = [other.rpartition(".")[2] for other in defaults if other.rpartition(".")[0] == section]
+    near = nearest_key(key, defaults)
     return InputError(
-        f"config.{key} is not a config key{did_you_mean(name, siblings) or did_you_mean(key, defaults)}; fix: remove it; "
-        "adsq_jax/config.py lists all keys, and --config=FILE.py:method=NAME gives those of a method"
+        f"config.{key} is not a config key{'' if near is None else f' (did you mean {near!r}?)'}; fix: remove it; "
+        "adsq_jax.main --help lists all keys, and with --config=FILE.py:method=NAME those of a method"
     )
 
 

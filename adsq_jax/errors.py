@@ -142,3 +142,18 @@ def did_you_mean(name: object, names: Iterable[str]) -> str:
     """Return ` (did you mean 'NAME'?)` with the known name nearest to an unknown one, or "" if none is near."""
     near = nearest_name(name, names)
     return "" if near is None else f" (did you mean {near!r}?)"
+
+
+def nearest_key(key: str, keys: Iterable[str]) -> str | None:
+    """Return the known dotted key nearest to an unknown one, or None if none is near.
+
+    Args:
+      key: as `train.round`.
+      keys: as `train.rounds`. A near name in the same section comes first, then the same name in another, then any near key.
+    """
+    section, _, name = key.rpartition(".")
+    names = {other: other.rpartition(".")[2] for other in keys}
+    siblings = {names[other]: other for other in names if other.rpartition(".")[0] == section}
+    elsewhere = [other for other in names if names[other] == name]
+    near = nearest_name(name, siblings)
+    return siblings[near] if near is not None else nearest_name(key, elsewhere or names) or next(iter(elsewhere), None)

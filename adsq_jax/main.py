@@ -83,7 +83,11 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _define(flags: command_line.Flags) -> None:
-    flags.config("config", "A file of configs/, with its argument after a colon: configs/digits.py:bits=48.")
+    flags.config(
+        "config",
+        "A file of configs/, with its argument after a colon: configs/digits.py:bits=48.",
+        describe_keys=config_module.help_text,
+    )
     flags.text("workdir", "The run's folder; the same command continues what is there.")
     flags.text("from", "A finished run, or a folder with its model: both ImgNets start from its weights.")
     flags.text("sweep", "One run for each combination of values, in folders of --workdir: 'bits=12,24;seed=0,1'.")

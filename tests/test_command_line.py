@@ -41,7 +41,7 @@ from adsq_jax.errors import InputError
 def get_config(argument=""):
     if argument not in ("", "12"):
         raise InputError(f"config argument {argument!r} is unknown: give 12")
-    return ConfigDict({"bits": int(argument or 24), "rate": 0.5, "data": {"name": "digits"}})
+    return ConfigDict({"bits": int(argument or 24), "rate": 0.5, "data": {"name": "digits"}, "more": {}})
 """
 
 
@@ -122,7 +122,9 @@ def test_good_input(run, call, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--confg=x"], ["confg", "--help"]),
+        (["--confg=x"], ["--confg is not a flag (did you mean 'config'?)", "--help"]),
+        (["--wrkdir"], ["--wrkdir is not a flag; fix: --help"]),
+        (["--config.bits=12"], ["--config.bits changes a key of --config=FILE.py; fix: give the file, too"]),
         (["stray"], ["'stray' is not a flag", "--name=value"]),
         (["--config=DIR/config.py", "bits=12"], ["'bits=12' is not a flag"]),
         (["--config=DIR/none.py"], ["DIR/none.py"]),
@@ -130,8 +132,16 @@ def test_good_input(run, call, capsys):
         (["--config=DIR"], ["DIR"]),
         (["--config=DIR/config.py:13"], ["config argument '13' is unknown: give 12"]),
         (["--config=DIR/config.py", "--config.bit=12"], ["config has no key 'bit' (did you mean 'bits'?);"]),
-        (["--config=DIR/config.py", "--config.data.nam=x"], ["config has no key 'nam' (did you mean 'name'?);"]),
-        (["--config=DIR/config.py", "--config.date.name=x"], ["config has no key 'date'"]),
+        (["--config=DIR/config.py", "--config.data.nam=x"], ["config has no key 'data.nam' (did you mean 'data.name'?);"]),
+        (["--config=DIR/config.py", "--config.date.name=x"], ["no key 'date.name' (did you mean 'data.name'?); fix: --help"]),
+        (
+            ["--config", "DIR/config.py", "--config.data.nam", "x"],
+            ["config has no key 'data.nam' (did you mean 'data.name'?);"],
+        ),
+        (["--config=DIR/config.py", "--noconfig.data.zzz"], ["config has no key 'data.zzz'; fix: --help"]),
+        (["--config=DIR/config.py", "--config.name=x"], ["config has no key 'name' (did you mean 'data.name'?);"]),
+        (["--config=DIR/config.py", "--config.rate.high=1"], ["config has no key 'rate.high' (did you mean 'rate'?);"]),
+        (["--config=DIR/config.py", "--config.more.x=1"], ["no key 'more.x' (give --config.more=\"{'x': VALUE}\")"]),
         (["--config=DIR/config.py", "--config.bits=many"], ["bits", "many"]),
         (["--config=DIR/config.py", "--config.bits=1.5"], ["bits", "1.5"]),
         (["--config=DIR/config.py", "--config.rate=fast"], ["rate", "fast"]),
@@ -189,6 +199,24 @@ def test_help(call, capsys):
     assert (caught.value.code, err) == (0, "")
     assert out.startswith("Divide 100.\n")
     assert "  --config\n      A config file.\n" in out
+
+
+def test_help_of_keys(tmp_path, capsys):
+    """After the flags of `train` stand all keys with their defaults, or with the values of the file that is given."""
+    (tmp_path / "own.py").write_text(
+        "from adsq_jax import config\n\ndef get_config(argument=''):\n    return config.from_argument(argument)\n"
+    )
+    outs = []
+    for given in ([], [f"--config={tmp_path}/own.py:bits=48,method=dpsh", "--config.train.rounds=3"]):
+        with pytest.raises(SystemExit) as caught:
+            adsq.main(["train", "--help", *given])
+        assert caught.value.code == 0
+        outs.append(capsys.readouterr().out.partition("Config keys")[2])
+    assert "\n  bits              24         length of a hash code" in outs[0]
+    assert "\n  train.rounds                          10   a round" in outs[0]
+    assert "\n  bits              48         length of a hash code" in outs[1]
+    assert "\n  train.rounds                          3    a round" in outs[1]
+    assert "\n  baseline.eta " in outs[1]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import json
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -296,7 +297,8 @@ def test_nothing_to_minimise(part):
     ("key", "hint"),
     [
         ("optim.momentum", "; fix: remove it"),
-        ("optim.learning_rat", "(did you mean 'learning_rate'?)"),
+        ("optim.learning_rat", "(did you mean 'optim.learning_rate'?)"),
+        ("train.learning_rate", "(did you mean 'optim.learning_rate'?)"),
         ("bit", "(did you mean 'bits'?)"),
         ("optm.learning_rate", "(did you mean 'optim.learning_rate'?)"),
     ],
@@ -307,6 +309,32 @@ def test_unknown_key(key, hint):
     config.optm = ConfigDict()
     config.update_from_flattened_dict({key: 0.9})
     error_of(config, f"config.{key} is not a config key", hint)
+
+
+def test_help_has_every_key_and_comment():
+    """The help has each key once with its default, and the comments of config.py and methods/adsq.py, read by a search."""
+    text = config_module.help_text()
+    assert max(map(len, text.splitlines())) <= 120
+    lines = {line.split()[0]: " ".join(line.split()[1:]) for line in text.splitlines()[1:] if re.match(r"  [\w.*]+ ", line)}
+    assert lines.keys() - {"label_net.weights.*"} == LEAVES.keys() | {"optim.arguments"}
+    for key, value in LEAVES.items():
+        assert lines[key].startswith(str(value) or '""'), key
+    whole = " ".join(text.split())
+    for path, assignment in (("config.py", r"    config\.[\w.]+ = .*?"), ("methods/adsq.py", r"        \"\w+\": [\d.]+,")):
+        source = (Path(config_module.__file__).parent / path).read_text()
+        source = source[source.find("\ndef default(") :] if path == "config.py" else source.partition("BY_NEIGHBOURS")[0]
+        comments = re.findall(rf"^{assignment}  # (.+)$", source, re.MULTILINE)
+        assert len(comments) > 5
+        assert [comment for comment in comments if comment not in whole] == []
+
+
+@pytest.mark.parametrize("method", sorted(set(methods.METHODS) - {"adsq"}))
+def test_help_of_a_method(method):
+    """The help on a method's config has its settings, with the comment of its file."""
+    text = config_module.help_text(config_module.default(method=method), sections=["baseline"])
+    assert set(re.findall(r"^  baseline\.(\w+) ", text, re.MULTILINE)) == methods.METHODS[method].settings.keys()
+    [comment] = re.findall(r"^SETTINGS.*#\s(.+)", inspect.getsource(methods.METHODS[method].module), re.MULTILINE)
+    assert comment in " ".join(text.split())
 
 
 @pytest.mark.parametrize(

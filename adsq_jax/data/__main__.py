@@ -1,6 +1,7 @@
 """Check a data set, and write the manifest of its split: `python -m adsq_jax.data --config=configs/digits.py --out=DIR`."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from ml_collections import ConfigDict
 
@@ -14,7 +15,8 @@ from adsq_jax.errors import InputError
 def main(arguments: Sequence[str]) -> None:
     """Read the flags, check the data set, and write or compare its manifest."""
     flags = command_line.Flags(arguments, description=__doc__)
-    flags.config("config", "A file of configs/, as for adsq_jax.main.")
+    describe = partial(config_module.help_text, sections=["data"])
+    flags.config("config", "A file of configs/, as for adsq_jax.main.", describe_keys=describe)
     flags.text("out", "A folder for manifest.json and contact_sheet.png; a manifest of another split is not overwritten.")
     flags.text("verify", "A manifest.json to compare the split with; nothing is written.")
     flags.boolean("read_images", "Read and decode every image; --noread_images only looks for missing files.", default=True)

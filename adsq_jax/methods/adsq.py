@@ -24,10 +24,10 @@ SETTINGS: dict[str, Any] = {  # config.objective starts from these
     "cosine_scale": 10.0,  # s: the logits of the guidance are s cos(a, a')
     "code_scale": 10.0,  # the logit of two equal hash codes in the guidance by codes
     "weights": {
-        "likelihood": 1.0,
-        "neighbours": 0.0,
-        "code_guidance": 0.0,
-        "guidance": 0.3,  # eta
+        "likelihood": 1.0,  # of pairs of images
+        "neighbours": 0.0,  # a softmax over the other network's bank
+        "code_guidance": 0.0,  # a softmax over LabelNet's hash codes
+        "guidance": 0.3,  # eta, by LabelNet's semantic features
         "difference": 1.0,  # mu, in the loss and in the B-step
         "quantization": 0.1,  # lambda, in the loss and in the B-step
         "bit_likelihood": 0.0,  # kappa, in the loss and in the B-step
