@@ -146,6 +146,7 @@ class Saving:
     keep: int = 2
     keep_finished: int = 1
     log_every: int = 20
+    keep_finished: int = 1
 
 
 def saving_from_config(config: ConfigDict) -> Saving:
