@@ -11,7 +11,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,7 +28,8 @@ from adsq_jax.errors import InputError, Stopped, first_line, is_out_of_memory, i
 from adsq_jax.inference import evaluation
 from adsq_jax.inference.model import BEST
 from adsq_jax.report import figures
-from adsq_jax.run import environment, history, library_log, startup, tables, terminal, workdir
+from adsq_jax.run import environment, experiment_trackers, history, library_log, startup, tables, terminal, workdir
+from adsq_jax.run.experiment_trackers import Trackers
 from adsq_jax.training import loop
 from adsq_jax.training import sweep as trainings
 from adsq_jax.training.setup import TrainSetup
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str]) -> None:
     if not isinstance(given.config, ConfigDict) or not given.workdir:
         raise InputError("--config=FILE.py and --workdir=DIR are both needed, and the file must be there")
     config, directory = given.config, storage.path(given.workdir)
+    experiment_trackers.check(given.log)
     if given.sweep is not None:
         _sweep_command(arguments, given, directory)
         return
@@ -65,7 +67,7 @@ def main(arguments: Sequence[str]) -> None:
     host.split_into_devices(batch_size=config.train.batch_size, host_devices=config.host_devices)
     processes.connect(coordinator=given.coordinator, processes=given.processes, process=given.process)
     try:
-        result = train(config, directory, from_run=getattr(given, "from"), began=began)
+        result = train(config, directory, from_run=getattr(given, "from"), log_to=given.log, began=began)
     except (Stopped, KeyboardInterrupt) as error:
         _report_stopped(directory)
         if isinstance(error, KeyboardInterrupt):
@@ -89,6 +91,7 @@ def _define(flags: command_line.Flags) -> None:
         describe_keys=config_module.help_text,
     )
     flags.text("workdir", "The run's folder; the same command continues what is there.")
+    flags.texts("log", "wandb or mlflow: send the metrics there, too; may be given twice. In the extras of these names.")
     flags.text("from", "A finished run, or a folder with its model: both ImgNets start from its weights.")
     flags.text("sweep", "One run for each combination of values, in folders of --workdir: 'bits=12,24;seed=0,1'.")
     flags.text("coordinator", "HOST:PORT of process 0, for several processes; not needed on Cloud TPU, Slurm and MPI.")
@@ -165,7 +168,12 @@ def _check_processes(given: SimpleNamespace) -> None:
 
 
 def train(
-    config: ConfigDict, directory: Path, *, from_run: str | Path | None = None, began: float | None = None
+    config: ConfigDict,
+    directory: Path,
+    *,
+    from_run: str | Path | None = None,
+    log_to: Collection[str] = (),
+    began: float | None = None,
 ) -> dict[str, Any]:
     """Train a config in a folder, evaluate, and write the codes, the model and `result.json`.
 
@@ -177,6 +185,7 @@ def train(
       directory: the run's folder; made if it isn't there.
       from_run: the folder of a finished run, or a `model/`: both ImgNets start from its weights. None: from random ones, or
         from `model.pretrained`.
+      log_to: "wandb", "mlflow" or both: experiment trackers that get the metrics, too.
       began: `time.monotonic()` when the work began, for the result's seconds; None: now.
 
     Returns:
@@ -209,7 +218,8 @@ def train(
         processes.run_on_leader(lambda: claim.enter_context(_claim(config, directory, content)))
         _check_shared(directory)
         claim.enter_context(library_log.writing(directory))
-        return train_and_evaluate(setup, config, directory, began=began)
+        trackers = processes.run_on_leader(lambda: claim.enter_context(experiment_trackers.start(log_to, directory, content)))
+        return train_and_evaluate(setup, config, directory, trackers=trackers, began=began)
 
 
 def _claim(config: ConfigDict, directory: Path, content: dict[str, Any]) -> contextlib.ExitStack:
@@ -225,6 +235,7 @@ def sweep(
     directory: Path,
     *,
     from_run: str | Path | None = None,
+    log_to: Collection[str] = (),
 ) -> list[dict[str, Any]]:
     """Train one run for each combination of some values, in folders of `directory`; call it again to continue.
 
@@ -236,6 +247,7 @@ def sweep(
       values: by key, for instance {"bits": [12, 24], "seed": [0, 1]}.
       directory: the folder for all of them.
       from_run: as in `train`, for all runs.
+      log_to: as in `train`.
 
     Returns:
       For each run its values, its folder's name, and the mAP and other facts of its result, or the error that ended it.
@@ -256,7 +268,7 @@ def sweep(
         workdir.check(folder, json.loads(config.to_json()), **_may_differ(config, folder))
         if _is_finished(config, folder):
             return dict(workdir.read_json(folder / "result.json"))
-        result = train(config, folder, from_run=from_run)
+        result = train(config, folder, from_run=from_run, log_to=log_to)
         compiled_programs.forget()  # the next run compiles its own
         return result
 
@@ -275,7 +287,8 @@ def _sweep_command(arguments: Sequence[str], given: SimpleNamespace, directory: 
     values = trainings.parse(given.sweep)
     host.split_into_devices(batch_size=given.config.train.batch_size, host_devices=given.config.host_devices)
     try:
-        rows = sweep(lambda **of: _config_of(arguments, of), values, directory, from_run=getattr(given, "from"))
+        start = getattr(given, "from")
+        rows = sweep(lambda **of: _config_of(arguments, of), values, directory, from_run=start, log_to=given.log)
     except (Stopped, KeyboardInterrupt) as error:
         _report_stopped(directory)
         sys.exit(0 if error.args and error.args[0] == signal.SIGTERM else 130)
@@ -312,10 +325,12 @@ def _check_shared(directory: Path) -> None:
     processes.run_on_all(wait_for_token)
 
 
-def train_and_evaluate(setup: TrainSetup, config: ConfigDict, directory: Path, *, began: float) -> dict[str, Any]:
+def train_and_evaluate(
+    setup: TrainSetup, config: ConfigDict, directory: Path, *, trackers: Trackers | None = None, began: float
+) -> dict[str, Any]:
     """Like `train`, for a setup that is already built and a folder that is already claimed."""
     folder = workdir.Identity(directory)
-    setup, state, seconds = _train(setup, config, directory, began=began)
+    setup, state, seconds = _train(setup, config, directory, trackers=trackers, began=began)
     trained = time.monotonic()
     processes.run_on_leader(folder.check)
     _save_model(config, directory, setup, state)  # before it is measured, which may need more memory or time than there is
@@ -340,6 +355,8 @@ def train_and_evaluate(setup: TrainSetup, config: ConfigDict, directory: Path, *
         result["best"] = _best(setup, directory)
         result["history"] = history.add(directory, rounds=done, planned=setup.rounds, seconds=taken, mean_ap=result["map"])
         workdir.write_json(directory / "result.json", result)
+    if trackers is not None:
+        trackers.set_result(result)
     return result
 
 
@@ -356,7 +373,9 @@ def _measure(config: ConfigDict, setup: TrainSetup, state: TrainState, codes_dir
     )
 
 
-def _train(setup: TrainSetup, config: ConfigDict, directory: Path, *, began: float) -> tuple[TrainSetup, TrainState, float]:
+def _train(
+    setup: TrainSetup, config: ConfigDict, directory: Path, *, trackers: Trackers | None, began: float
+) -> tuple[TrainSetup, TrainState, float]:
     """Train to the end, score states on held-out images if there are some, and keep the best one's model."""
     validation = Validation(
         lambda *states: float(_measure(config, *states)["map"]),
@@ -371,6 +390,7 @@ def _train(setup: TrainSetup, config: ConfigDict, directory: Path, *, began: flo
         origin=loop.origin(setup, json.loads(config.to_json())),
         began=began,
         validation=validation if config.data.validation else None,
+        trackers=trackers,
     )
 
 

@@ -39,6 +39,8 @@ EXTRAS = {  # what an extra installs, and the only files that import it
     "matplotlib": {"report/figures.py"},
     "h5py": {"run/hdf5_files.py"},
     "onnx": {"export/onnx_graph.py"},
+    "wandb": {"run/experiment_trackers.py"},
+    "mlflow": {"run/experiment_trackers.py"},
 }
 LONGEST_FUNCTION = 60
 

@@ -227,6 +227,32 @@ def test_the_model_is_saved_before_it_is_measured(flags, tmp_path, monkeypatch):
     assert (tmp_path / "run" / "result.json").exists()
 
 
+# Trains once, which traces everything.
+def test_a_tracker_gets_the_metrics_and_its_failure_changes_nothing(colours, flags, tmp_path, monkeypatch, capsys):
+    """With --log, a stand-in for wandb gets the lines of metrics.jsonl until it fails: one warning, and the same codes."""
+    sent = []
+
+    def log(values):
+        if len(sent) == 3:
+            raise OSError("no network")
+        sent.append(values)
+
+    tracker = mock.Mock(id="r1", project="p", entity=None, url="https://x", offline=False, summary={}, log=log)
+    monkeypatch.setitem(sys.modules, "wandb", mock.Mock(init=mock.Mock(return_value=tracker), Settings=dict))
+    main.main([*flags(tmp_path / "run"), "--log=wandb"])
+    errors = capsys.readouterr().err
+    assert errors.count("wandb: https://x\n") == 1
+    assert errors.count("warning: --log=wandb: no network; the run goes on") == 1
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [values["label_net/loss"] for values in sent if "label_net/loss" in values] == [
+        line["loss"] for line in lines[:3] if line["phase"] == "label_net"
+    ]
+    assert (len(sent), len(lines) > 3) == (3, True)
+    assert_same_codes(tmp_path / "run", colours[1])
+    assert tracker.summary["result/map"] == json.loads((tmp_path / "run" / "result.json").read_text())["map"]
+    tracker.finish.assert_called_once_with(exit_code=0)
+
+
 @pytest.mark.parametrize("content", ["[]", "{}", '{"protocol": 1}', "no JSON"])
 def test_a_result_that_is_none(content, tmp_path):
     """A finished run's result.json that is damaged is one line."""
@@ -241,6 +267,7 @@ def test_a_result_that_is_none(content, tmp_path):
         (("--config.bits=0",), "config.bits=0: expected 1 to 256"),
         (("--config.bits=300",), "config.bits=300: expected 1 to 256"),
         (("--config.no_such=1",), "no_such"),
+        (("--log=wandbb",), "--log=wandbb: expected wandb or mlflow (did you mean 'wandb'?)"),
         (("--config.optim.learning_rate=fast",), "could not convert string to float"),
         (("--config.data.name=cifar10", "--config.data.protocol=cifar10", f"--config.data.directory={ROOT}/configs"),
          "https://www.cs.toronto.edu"),

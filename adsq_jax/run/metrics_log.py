@@ -52,10 +52,9 @@ class MetricsLog:
         line = {"phase": phase, "step": step, **labels, **values}
         self._file.write((json.dumps(line, allow_nan=False) + "\n").encode())
         self._file.flush()
-        group = "/".join([phase, *[label for label in labels.values() if isinstance(label, str)]])
         events = self._label_net_events if phase == "label_net" else self._events
         for name, value in values.items():
-            events.add(f"{group}/{name}", value, step)
+            events.add(f"{group(phase, labels)}/{name}", value, step)
         events.flush_now_and_then()
 
     def show(self, step: int, values: dict[str, float], *, label: str, images_per_second: float | None = None) -> None:
@@ -90,6 +89,11 @@ class CallbackLog(SilentLog):
     def record(self, phase: str, step: int, values: dict[str, Any], *, labels: dict[str, Any]) -> None:
         """Call the function; arguments as in `MetricsLog.record`."""
         self._on_progress({"phase": phase, "step": step, **labels, **values})
+
+
+def group(phase: str, labels: dict[str, Any]) -> str:
+    """Return what the names of a record's metrics begin with where they are plotted: `img_net/f`."""
+    return "/".join([phase, *[label for label in labels.values() if isinstance(label, str)]])
 
 
 class _Events:

@@ -20,6 +20,7 @@ from adsq_jax.errors import InputError, Stopped
 from adsq_jax.models.network import format_report
 from adsq_jax.run import history
 from adsq_jax.run.checkpoint import Checkpoints
+from adsq_jax.run.experiment_trackers import Trackers
 from adsq_jax.run.metrics_log import MetricsLog, SilentLog
 from adsq_jax.training import optimizer as optimizers
 from adsq_jax.training import rounds
@@ -146,7 +147,6 @@ class Saving:
     keep: int = 2
     keep_finished: int = 1
     log_every: int = 20
-    keep_finished: int = 1
 
 
 def saving_from_config(config: ConfigDict) -> Saving:
@@ -164,6 +164,7 @@ def train(
     began: float,
     validation: Validation | None = None,
     log: MetricsLog | None = None,
+    trackers: Trackers | None = None,
 ) -> tuple[TrainSetup, TrainState, float]:
     """Train to the end, from the last checkpoint if there is one. Every process of a run calls it.
 
@@ -176,6 +177,7 @@ def train(
       began: `time.monotonic()` when this process started.
       validation: scores states on held-out images; the best checkpoint is kept. None: no images are held out.
       log: where metrics go; None: into the folder, and to the terminal.
+      trackers: get all metrics, too; None in all processes but the first.
 
     Returns:
       The setup, with the features of a frozen trunk; the final state; and its seconds, including earlier interrupted runs.
@@ -193,11 +195,7 @@ def train(
         if validation is not None:
             validation.resume(checkpoints.best(), step=int(state.step))
         before = _check_origin(info, origin, directory, weights=_weights_of(setup))
-    if not processes.leads():
-        log = SilentLog()
-    if log is None:
-        log = MetricsLog(directory, start=None if restored is None else int(state.step))
-    log.say(f"running on {setup.devices.describe()}")
+    log = _open_log(log, directory, start=None if restored is None else int(state.step), trackers=trackers)
     for line in _beginnings(setup):
         log.say(line)
 
@@ -233,6 +231,14 @@ def train(
     return setup, state, seconds
 
 
+def _open_log(log: MetricsLog | None, directory: Path, *, start: int | None, trackers: Trackers | None) -> MetricsLog:
+    """Return where a run's metrics go: only process 0 writes them, and trackers follow what it writes."""
+    if not processes.leads():
+        log = SilentLog()
+    log = log or MetricsLog(directory, start=start)
+    return log if trackers is None else trackers.following(log)
+
+
 def _weights_of(setup: TrainSetup) -> str:
     """Return where the weights that a run begins with are from."""
     if setup.start is not None:
@@ -241,8 +247,8 @@ def _weights_of(setup: TrainSetup) -> str:
 
 
 def _beginnings(setup: TrainSetup) -> list[str]:
-    """Return what a run says about its data, its weights and rounds that were added."""
-    lines = list(datasets.notes(setup.data))
+    """Return what a run says about its devices, its data, its weights and rounds that were added."""
+    lines = [f"running on {setup.devices.describe()}", *datasets.notes(setup.data)]
     if setup.pretrained is not None:
         lines.append(format_report(setup.pretrained.report))
     start = setup.start_report
