@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import simplejpeg
+from absl import logging
 from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
@@ -266,6 +267,18 @@ def has_16_bits(content: bytes) -> bool:
 def is_dark(content: bytes, pixels: np.ndarray) -> bool:
     """Return whether a PNG or TIFF of 16 bits uses at most 12 of them, and so was decoded to nearly black, uint8[h, w, 3]."""
     return int(pixels.max()) < _DARK and has_16_bits(content)
+
+
+def warn_if_dark(content: bytes, pixels: np.ndarray, *, name: str) -> None:
+    """Name the first picture for which `is_dark` is true on standard error; further ones are as quiet as others."""
+    if is_dark(content, pixels):
+        logging.log_first_n(
+            logging.WARNING,
+            "%s has 16 bits and values below 4,096 alone, and is read as nearly black; fix: if that is so of all pictures, "
+            "train with the bits that they use, --config.data.bit_depth=12",
+            1,
+            name,
+        )
 
 
 def _is_stored_as(kind: str, picture: Image.Image) -> bool:

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from absl import logging
 
 from adsq_jax import storage
 from adsq_jax.data import images
@@ -209,14 +208,8 @@ class EncodedSource(Source):
             pixels = images.decode(content, shorter_side=shorter_side, bit_depth=bit_depth)
         except BadImage as error:
             raise BadImage(f"{self.location(index)} {error}") from error
-        if not bit_depth and images.is_dark(content, pixels):
-            logging.log_first_n(
-                logging.WARNING,
-                "%s has 16 bits and values below 4,096 alone, and is read as nearly black; fix: if that is so of all pictures, "
-                "give the bits that they use, --config.data.bit_depth=12",
-                1,
-                self.location(index),
-            )
+        if not bit_depth:
+            images.warn_if_dark(content, pixels, name=self.location(index))
         return pixels
 
 

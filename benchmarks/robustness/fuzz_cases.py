@@ -160,7 +160,9 @@ def list_text(random: random.Random) -> bytes:
     classes, sign = random.choice((1, 2, 3, 21, 300)), random.choice((b" ", b"\t", b"  ", b","))
     names = [random.choice(TEXTS).encode(errors="surrogatepass") or b"a/b.png" for _ in range(random.choice((1, 3, 40)))]
     names = [b"%b%d.png" % (name, number) if random.random() < 0.8 else name for number, name in enumerate(names)]
-    rows = [sign.join([name, *(random.choice((b"0", b"1")) for _ in range(classes))]) for name in names]
+    words = random.choice(((b"0", b"1"), (b"0", b"1"), (b"0", b"7", b"999"), (b"cat", b'"a, b"', b"\xff", b"-1", b"")))
+    count = classes if len(words) == 2 else random.choice((1, 1, 3))
+    rows = [sign.join([name, *(random.choice(words) for _ in range(count))]) for name in names]
     content = random.choice((b"\n", b"\r\n", b"\r")).join(rows)
     start = random.choice((b"", b"", b"", b"\xef\xbb\xbf", b"\xff\xfe"))
     return start + (damaged(random, content) if random.random() < 0.6 else content)

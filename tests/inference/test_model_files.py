@@ -5,6 +5,7 @@ import hashlib
 import json
 import time
 
+import absl.logging
 import jax
 import numpy as np
 import pytest
@@ -114,7 +115,7 @@ def test_heads(trained, tmp_path, head):
     np.testing.assert_allclose(wanted, built.img_net.apply(variables, images, train=False)[1], rtol=1e-4, atol=1e-5)
 
 
-def test_a_bit_depth_travels(trained, tmp_path):
+def test_a_bit_depth_travels(trained, tmp_path, caplog):
     """A saved model reads pictures of 12 bits as it was trained on them, in every way; one without the field has depth 0."""
     description, arrays = trained
     write(tmp_path / "plain", description, arrays)
@@ -132,6 +133,11 @@ def test_a_bit_depth_travels(trained, tmp_path):
     (image,) = new_images.read_ahead(deep, opened, [(0, None)], contents=None, threads=1)
     for pixels in (*found, image.pixels):
         assert np.array_equal(pixels, wanted)
+    assert not caplog.records
+    absl.logging._log_counter_per_token.clear()
+    list(new_images.read_ahead(plain, opened, [(0, None)] * 2, contents=None, threads=1))
+    (record,) = caplog.records
+    assert f"{path} has 16 bits and values below 4,096 alone" in record.getMessage()
     assert model_files.view_fields(Preprocessing(9, 8, flip=True)) == {"resize": 9, "image_size": 8}
     assert model_files.view_fields(Preprocessing(9, 8, bit_depth=12)) == {"resize": 9, "image_size": 8, "bit_depth": 12}
 
