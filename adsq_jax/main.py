@@ -260,7 +260,7 @@ def sweep(
     configs = {trainings.folder_name(of): make_config(**of) for of in runs}
     for config in configs.values():
         config_check.check(config)
-        if not config.optim.trunk_lr_scale and not config.data.feature_cache:
+        if not (config.optim.trunk_lr_scale or config.data.feature_cache or storage.is_remote(directory)):
             config.data.feature_cache = str(directory / "features")
 
     def train_one(of: Mapping[str, Any], folder: Path) -> dict[str, Any]:

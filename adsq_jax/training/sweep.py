@@ -82,12 +82,19 @@ def train_each(
         row: dict[str, Any] = {"values": dict(values), "folder": name}
         try:
             result = train(values, directory / name)
-            rows.append({**row, **{key: result[key] for key in _FACTS}})
+            rows.append({**row, **_facts(result, directory / name)})
         except InputError as error:
             say(f"{name} failed: {error}")
             rows.append({**row, "error": str(error)})
         workdir.write_json(directory / FILE, {"runs": rows, "planned": len(runs)})
     return rows
+
+
+def _facts(result: Any, folder: Path) -> dict[str, Any]:
+    try:
+        return {"map": float(result["map"]), **{key: result[key] for key in _FACTS if key != "map"}}
+    except (LookupError, TypeError, ValueError) as error:
+        raise InputError(f"{folder / 'result.json'} is not a result of a run; fix: restore it, or remove {folder}") from error
 
 
 def means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -56,6 +56,15 @@ def test_a_run_that_fails_stops_no_other(tmp_path):
     assert failed == "bits=24,seed=2 failed: diverged"
 
 
+@pytest.mark.parametrize("content", [{}, [], None, {"map": "x"}, {"map": 0.5}])
+def test_a_damaged_result_is_an_error_of_its_run(content, tmp_path):
+    """It is named, nothing is averaged with it, and the other run counts."""
+    answers = iter([content, result(0.5)])
+    rows = sweep.train_each([{"seed": 0}, {"seed": 1}], lambda of, folder: next(answers), tmp_path, say=lambda _: None)
+    assert "seed=0/result.json is not a result of a run" in rows[0]["error"]
+    assert [one["maps"] for one in sweep.means(rows)] == [[0.5]]
+
+
 def test_the_folder_of_a_run_is_refused(tmp_path):
     """A sweep writes no folders into a run's."""
     (tmp_path / "config.json").write_text("{}")
