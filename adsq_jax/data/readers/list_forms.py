@@ -19,6 +19,9 @@ _ID = re.compile(rb"[0-9]{1,18}")
 _NUMBER = re.compile(rb"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
+_PARTS = {"train", "training", "test", "query", "val", "valid", "validation", "database", "gallery"}
+
+
 class Parsed(NamedTuple):
     """The lines of a list: a path and labels each."""
 
@@ -121,10 +124,15 @@ def parse_names(lines: list[bytes], *, path: Path) -> Parsed:
             raise _wrong(path, row, line, "is a heading, not a picture", "remove the line")
         if not (name and given and all(given)):
             raise _wrong(path, row, line, "lacks a path, or a class name after a comma", _COMMAS)
-        if any(map(_NUMBER.fullmatch, given)):
-            raise _wrong(path, row, line, "has a number among class names", _COMMAS)
+        if any(_NUMBER.fullmatch(text) or text.lower() in (b"true", b"false") for text in given):
+            raise _wrong(path, row, line, "has a number, true or false among class names", _COMMAS)
+        if any(map(is_picture, given)):
+            raise _wrong(path, row, line, "has a picture among class names", "put the path first, path,name")
         paths.append(name)
         labels.append(tuple(text.decode(errors="backslashreplace") for text in given))
+    if all(len(names) > 1 and names[-1].lower() in _PARTS for names in labels):
+        problem = f"has a part of the data, {labels[0][-1]!r}, for a class, as all lines have"
+        raise _wrong(path, 0, lines[0], problem, "remove that column, and make a list of each part")
     return Parsed(NAMES, paths, labels)
 
 

@@ -281,6 +281,10 @@ def test_several_names(tmp_path):
         ["a.jpg", "b.jpg", "q,1.jpg"],
         [[0, 0, 0, 1], [1, 0, 1, 0], [0, 1, 0, 1]],
     )
+    write(
+        tmp_path, **dict.fromkeys(SMALL, "a.jpg,person,train\nb.jpg,person\nc.jpg,train\n")
+    )  # a train is one of COCO's classes
+    assert lists.read(tmp_path, lists=tmp_path).labels[:].tolist() == [[1, 1], [1, 0], [0, 1]]
     write(tmp_path, train="b.jpg,cat,owl\n", database="a.jpg,owl\nb.jpg,dog,cat\n", query="q.jpg,owl\n")
     assert "train.txt, line 1: 'b.jpg' has other labels" in error_of(lists.read, tmp_path, lists=tmp_path)
 
@@ -301,9 +305,16 @@ REFUSED_AS = {  # the first lines of a list, and what the error says
     "brackets": ("a.jpg [0 1 0]", "without brackets"),
     "brackets and commas": ("a.jpg,[0,1,0]", "without brackets"),
     "JSON": ('{"a.jpg": 3}', "without brackets"),
-    "-1 by commas": ("a.jpg,-1,1", "has a number among class names; fix: "),
-    "a box and a name": ("a.jpg,10,20,50,60,dog", "has a number among class names"),
-    "several ids": ("a.jpg,3,7", "has a number among class names"),
+    "-1 by commas": ("a.jpg,-1,1", "has a number, true or false among class names; fix: "),
+    "a box and a name": ("a.jpg,10,20,50,60,dog", "has a number, true or false among class names"),
+    "several ids": ("a.jpg,3,7", "has a number, true or false among class names"),
+    "true and false": ("a.jpg,True,False", "has a number, true or false among class names"),
+    "name first": ("dog,a.jpg\ncat,b.jpg", "has a picture among class names; fix: put the path first"),
+    "a row number first": ("0,a.jpg,dog\n1,b.jpg,cat", "has a picture among class names; fix: put the path first"),
+    "a column of parts": (
+        "a.jpg,dog,train\nb.jpg,train,Test",
+        "line 1: 'a.jpg,dog,train' has a part of the data, 'train', for a class",
+    ),
     "an empty name": ("a.jpg,dog,", "lacks a path, or a class name"),
     "no name later": ("a.jpg,dog\nb.jpg", "line 2: 'b.jpg' lacks a path, or a class name"),
     "quotes that don't pair": ('a.jpg,dog\n"b.jpg,cat', "line 2: "),
