@@ -5,7 +5,8 @@
 
 Download from https://cocodataset.org/#download to data/coco, unpacked: train2014.zip, val2014.zip,
 annotations_trainval2014.zip; those of 2017 have the same images and split. HashNet's lists have the queries in the database:
-protocol=coco-lists with --config.data.reader=lists --config.data.lists=LISTS --config.data.allow_overlap=True.
+protocol=coco-lists with --config.data.reader=lists --config.data.lists=LISTS --config.data.allow_overlap=True;
+their absolute paths need --config.data.strip_prefix=FOLDER, which the error that refuses them names.
 Papers start from ImageNet weights: --config.model.pretrained=FILE, for instance torchvision's resnet50. Not measured yet.
 """
 
