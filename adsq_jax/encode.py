@@ -22,7 +22,7 @@ from adsq_jax.data.text import printable
 from adsq_jax.devices import compiled_programs, host
 from adsq_jax.errors import InputError, Stopped
 from adsq_jax.index import CodeIndex, Item, Manifest, check_model, create, exists, is_text, open_index, roots
-from adsq_jax.inference import hits, new_images, untrained
+from adsq_jax.inference import hits, hub, new_images, untrained
 from adsq_jax.inference import model as model_module
 from adsq_jax.inference.model import Model
 from adsq_jax.inference.new_images import LeftOut
@@ -196,7 +196,8 @@ def _find_model(
         return model, _manifest(model, "")
     if isinstance(model, str | Path):
         loaded = model_module.load(model)
-        return loaded, _manifest(loaded, storage.normal(storage.path(str(model))))
+        place = str(model) if hub.is_address(model) else storage.normal(storage.path(str(model)))
+        return loaded, _manifest(loaded, place)
     if isinstance(index, CodeIndex) or exists(index):
         with contextlib.nullcontext(index) if isinstance(index, CodeIndex) else open_index(index) as opened:
             loaded = hits.load_model(opened, workdir=None)

@@ -39,6 +39,7 @@ EXTRAS = {  # what an extra installs, and the only files that import it
     "matplotlib": {"report/figures.py"},
     "h5py": {"run/hdf5_files.py"},
     "onnx": {"export/onnx_graph.py"},
+    "huggingface_hub": {"inference/hub.py"},
     "wandb": {"run/experiment_trackers.py"},
     "mlflow": {"run/experiment_trackers.py"},
 }

@@ -13,7 +13,7 @@ from adsq_jax.data.text import printable
 from adsq_jax.errors import InputError
 from adsq_jax.index import NOTHING, CodeIndex, Filter, Item, own_model
 from adsq_jax.index.engine import check_search
-from adsq_jax.inference import html_page, pictures
+from adsq_jax.inference import html_page, hub, pictures
 from adsq_jax.inference import model as model_module
 from adsq_jax.inference.model import Model
 from adsq_jax.inference.pictures import Places
@@ -50,10 +50,11 @@ def load_model(opened: CodeIndex, *, workdir: str | Path | None) -> Model:
         workdir = opened.location
     if workdir is None and not manifest.model:
         raise InputError(f"{opened.location} doesn't say where its model is; fix: give the run's folder with --workdir")
-    if workdir is None and storage.is_remote(manifest.model):  # opened with this user's credentials
-        raise InputError(
-            f"{opened.location} says that its model is in an object store; fix: if you trust it, --workdir={manifest.model}"
-        )
+    # which would be opened with this user's credentials, or asked for in the network
+    is_on_hub = hub.is_address(manifest.model)
+    if workdir is None and (is_on_hub or storage.is_remote(manifest.model)):
+        place = "on the Hugging Face Hub" if is_on_hub else "in an object store"
+        raise InputError(f"{opened.location} says that its model is {place}; fix: if you trust it, --workdir={manifest.model}")
     try:
         model = model_module.load(manifest.model if workdir is None else workdir)
     except InputError as error:

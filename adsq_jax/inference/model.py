@@ -22,7 +22,7 @@ from adsq_jax.data.images import BadImage
 from adsq_jax.data.preprocessing import Preprocessing
 from adsq_jax.devices.data_parallel import LocalDevices
 from adsq_jax.errors import InputError, first_line, is_out_of_memory, is_without_device
-from adsq_jax.inference import model_files
+from adsq_jax.inference import hub, model_files
 from adsq_jax.inference.batches import map_batches, round_up
 from adsq_jax.inference.model_files import FORMAT, TRUNK
 from adsq_jax.models.img_net import ImgNet
@@ -56,6 +56,7 @@ class Model:
         self.batch_size: int = round_up(description["batch_size"], self._local)
         self.networks = dict(zip(("query", "database"), QUERY_NETS[description["query_net"]], strict=True))  # f, g or sum
         self._img_net = model_files.build(description)
+        self._run: str | Path | None = None  # the folder that it was loaded from
 
     def __repr__(self) -> str:
         net = self._description["network"]["backbone"]
@@ -173,6 +174,38 @@ class Model:
         other = copy.copy(self)
         other.batch_size = round_up(batch_size, self._local)
         return other
+
+    def push_to_hub(
+        self,
+        name: str,
+        *,
+        run: str | Path | None = None,
+        private: bool | None = None,
+        revision: str | None = None,
+        replace_card: bool = False,
+        token: str | None = None,
+    ) -> str:
+        """Upload the model to the Hugging Face Hub, with a model card; `adsq_jax.load("hf://user/name")` loads it from there.
+
+        Args:
+          name: the repository, `user/name`; made if it isn't there. Other files in it stay.
+          run: the run's folder, whose `result.json` the card tells in short, without its paths; None: the one that the model
+            was loaded from. Without a result the card has no measures.
+          private: whether a new repository is private; None: as the account has it.
+          revision: a branch that is there; None: main.
+          replace_card: whether to replace a README.md that is there; otherwise it stays as it is.
+          token: one that may write; None: that of `hf auth login`, or of the environment variable HF_TOKEN.
+
+        Returns:
+          The address of the commit.
+
+        Raises:
+          InputError: the name or the run's folder is not as expected, huggingface_hub isn't installed, or the Hub refuses.
+        """
+        result = hub.read_result(self._run if run is None else run, bits=self.bits, must_exist=run is not None)
+        card = hub.model_card(self.description, name=name.removeprefix("hf://"), result=result)
+        files = {f"{FOLDER}/{file}": content for file, content in self.files.items()}
+        return hub.push(name, files, card=card, private=private, revision=revision, replace_card=replace_card, token=token)
 
     @property
     def files(self) -> dict[str, bytes]:
@@ -465,16 +498,20 @@ def load(directory: str | Path, *, best: bool = False) -> Model:
 
     Args:
       directory: the run's folder, which `adsq_jax.main` was given as `--workdir`, or the `model/` in it; on a disk, or in an
-        object store.
+        object store. Or `hf://user/name`, or `hf://user/name@revision`, of the Hugging Face Hub, which `Model.push_to_hub`
+        made.
       best: take the model that was best on held-out images, which a run with `data.validation` keeps, and not the last one.
 
     Returns:
       The model.
 
     Raises:
-      InputError: the folder holds no finished run, or its model is damaged.
+      InputError: the folder holds no finished run, or its model is damaged; or the Hub can't be reached.
       MemoryError, RuntimeError: the machine, and not the model, is at fault.
     """
+    if hub.is_address(directory):
+        address = str(directory)
+        directory = hub.fetch(address, description=f"{FOLDER}/{_DESCRIPTION}", weights=f"{FOLDER}/{_WEIGHTS}")
     folder = (best_folder(directory) if best else storage.path(str(directory))) / FOLDER
     try:
         is_there = storage.is_file(folder / _DESCRIPTION)
@@ -524,6 +561,7 @@ def _load(folder: Path, description: Any) -> Model:
     expected.check(arrays, nets=nets)
     model = Model(description, _tree(arrays))
     model.batch_size = round_up(min(description["batch_size"], expected.batch_size), model._local)
+    model._run = folder.parent
     return model
 
 
