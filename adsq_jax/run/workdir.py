@@ -155,8 +155,8 @@ def check(
         listed = ", ".join(changed[key] for key in different[:3])
         more = f", and {len(different) - 3} more" if len(different) > 3 else ""
         raise InputError(
-            f"--workdir={directory} belongs to a run of another config ({listed}{more}); fix: give another folder, or the "
-            "same config"
+            f"--workdir={directory} belongs to a run of another config ({listed}{more}); fix: give the same "
+            "config, or another folder, where training can start from this run's weights by --from or from_run"
         )
     return list(changed.values())
 

@@ -1,15 +1,21 @@
 """A run that starts from another one's weights: which layers are taken, with which options, and what is refused."""
 
 import dataclasses
+import functools
 
+import jax
+import numpy as np
 import pytest
 from support import mock_data
 from support.runs import make_setup, run, same
 
+from adsq_jax import models
 from adsq_jax.devices.data_parallel import TrainDevices
 from adsq_jax.errors import InputError
 from adsq_jax.inference.model import load
-from adsq_jax.training import init, loop, read_start
+from adsq_jax.models import backbones
+from adsq_jax.models.img_net import HEADS
+from adsq_jax.training import StartingWeights, init, loop, read_start
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +54,35 @@ def test_another_code_length_has_a_new_hash_layer(twin):
     assert same(ours["semantic"], theirs["semantic"])
     assert ours["hash"]["kernel"].shape == (16, 24)
     assert setup.start_report["new"] == ["hash"]
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        *((name, "tanh") for name in backbones.NAMES if name[-5:] not in ("lite1", "lite2")),
+        *(("small_cnn", head) for head in HEADS[1:]),
+    ],
+)
+def test_every_backbone_is_taken_by_another_code_length(name, head):
+    """Shapes alone: from 12 to 24 bits backbone and semantic layer are taken; the layers of the hash codes are new."""
+
+    def variables(bits):
+        net = models.build(name, bits=bits, head=head).img_net
+        images = jax.ShapeDtypeStruct((1, 224, 224, 3), np.uint8)
+        init = functools.partial(net.init, train=False)
+        return {"batch_stats": {}, **jax.eval_shape(init, jax.random.key(0), images)}
+
+    start = StartingWeights("run", "0" * 64, {"backbone": name}, {"f": jax.tree.map(zeros, variables(12))})
+    for bits, new in ((12, set()), (24, {"hash", "hash_norm"})):
+        wanted = variables(bits)
+        taken, names = start.replace("g", wanted, with_trunk=True)
+        assert jax.tree.map(np.shape, taken) == jax.tree.map(np.shape, wanted)
+        assert set(names) == set(wanted["params"]) - new
+
+
+def zeros(x):
+    """An array of a shape that takes no memory."""
+    return np.broadcast_to(np.zeros((), x.dtype), x.shape)
 
 
 def test_one_network_starts_both(tmp_path):
