@@ -11,7 +11,8 @@ from adsq_jax.run import startup as _startup
 
 if TYPE_CHECKING:
     from adsq_jax import data, devices, index, inference, methods, models, retrieval, training
-    from adsq_jax.inference.model import Model, load
+    from adsq_jax.inference.loading import load
+    from adsq_jax.inference.model import Model
     from adsq_jax.inference.untrained import UntrainedModel, pretrained_model
     from adsq_jax.retrieval.measures import Measures
     from adsq_jax.training.fit import Run, fit
@@ -40,7 +41,7 @@ _NAMES = {  # JAX takes seconds to import: each name is loaded when it is first 
     "Run": "training.fit",
     "UntrainedModel": "inference.untrained",
     "fit": "training.fit",
-    "load": "inference.model",
+    "load": "inference.loading",
     "pretrained_model": "inference.untrained",
 }
 

@@ -14,7 +14,7 @@ from adsq_jax.errors import InputError, did_you_mean
 COMMANDS = {
     "train": ("adsq_jax.main", "Train a config to the end and measure the codes."),
     "evaluate": ("adsq_jax.evaluate", "Measure how codes retrieve: a run's, or anyone's."),
-    "codes": ("adsq_jax.codes_export", "Write the codes and labels of a run or an index for other programs."),
+    "codes": ("adsq_jax.export.codes", "Write the codes and labels of a run or an index for other programs."),
     "encode": ("adsq_jax.encode", "Encode pictures into an index."),
     "search": ("adsq_jax.search", "Find the nearest pictures in an index."),
     "index": ("adsq_jax.index.__main__", "Look into an index, copy it, remove or move items, find duplicates."),

@@ -22,8 +22,7 @@ from adsq_jax.data.text import printable
 from adsq_jax.devices import compiled_programs, host
 from adsq_jax.errors import InputError, Stopped
 from adsq_jax.index import CodeIndex, Item, Manifest, check_model, create, exists, is_text, open_index, roots
-from adsq_jax.inference import hits, hub, new_images, untrained
-from adsq_jax.inference import model as model_module
+from adsq_jax.inference import hits, hub, loading, new_images, untrained
 from adsq_jax.inference.model import Model
 from adsq_jax.inference.new_images import LeftOut
 from adsq_jax.inference.untrained import UntrainedModel
@@ -105,7 +104,7 @@ def _model(given: Any) -> str | UntrainedModel | None:
     if given.workdir is not None:
         if given.model is not None or given.bits is not None:
             raise InputError("--model and --bits make an untrained model, and --workdir has a trained one; fix: leave one out")
-        return str(model_module.best_folder(given.workdir) if given.best else given.workdir)
+        return str(loading.best_folder(given.workdir) if given.best else given.workdir)
     if given.best:
         raise InputError("--best chooses a model of a run; fix: give the run's folder as --workdir, or leave it out")
     if given.model is None and given.bits is None and exists(given.index):
@@ -195,7 +194,7 @@ def _find_model(
     if isinstance(model, Model):
         return model, _manifest(model, "")
     if isinstance(model, str | Path):
-        loaded = model_module.load(model)
+        loaded = loading.load(model)
         place = str(model) if hub.is_address(model) else storage.normal(storage.path(str(model)))
         return loaded, _manifest(loaded, place)
     if isinstance(index, CodeIndex) or exists(index):

@@ -26,7 +26,7 @@ from adsq_jax.devices import compiled_programs, data_parallel, host, processes
 from adsq_jax.devices.sharded_database import ShardedDatabase
 from adsq_jax.errors import InputError, Stopped, first_line, is_out_of_memory, is_system_error, remedy
 from adsq_jax.inference import evaluation
-from adsq_jax.inference.model import BEST
+from adsq_jax.inference.loading import BEST
 from adsq_jax.report import figures
 from adsq_jax.run import environment, experiment_trackers, history, library_log, startup, tables, terminal, workdir
 from adsq_jax.run.experiment_trackers import Trackers

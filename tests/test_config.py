@@ -317,6 +317,8 @@ def test_help_has_every_key_and_comment():
     assert max(map(len, text.splitlines())) <= 120
     lines = {line.split()[0]: " ".join(line.split()[1:]) for line in text.splitlines()[1:] if re.match(r"  [\w.*]+ ", line)}
     assert lines.keys() - {"label_net.weights.*"} == LEAVES.keys() | {"optim.arguments"}
+    order = [key for key in lines if key in ("method", "bits", "data.name", "data.reader", "optim.name", "optim.arguments")]
+    assert order == ["method", "bits", "data.name", "data.reader", "optim.name", "optim.arguments"]  # of the source
     for key, value in LEAVES.items():
         assert lines[key].startswith(str(value) or '""'), key
     whole = " ".join(text.split())

@@ -25,7 +25,7 @@ FLOORS = (  # from the ground up: a part imports itself and what stands before i
     "command_line",
     "commands",
 )
-COMMANDS = {"main", "evaluate", "codes_export", "encode", "search", "report", "demo", "export", "__init__"}
+COMMANDS = {"main", "evaluate", "encode", "search", "report", "demo", "export", "__init__"}
 PURE = ("codes", "label_columns", "methods", "models", "retrieval")  # know of no flags, configs, files or devices
 OUTSIDE = {"absl", "ml_collections", "pathlib", "os", "orbax", "tensorflow_datasets", "grain"}
 DEVICES = {"devices", "local_devices", "device_count", "local_device_count", "process_index", "process_count", "device_put"}

@@ -14,7 +14,7 @@ import numpy as np
 
 from adsq_jax import __version__, codes, storage
 from adsq_jax.errors import InputError
-from adsq_jax.inference import model as model_module
+from adsq_jax.inference import loading
 from adsq_jax.inference.model import Model, Part
 from adsq_jax.run import output
 from adsq_jax.run.workdir import write_bytes, write_json
@@ -104,7 +104,7 @@ def export(workdir: str | Path, out: str | Path) -> Path:
     if importlib.util.find_spec("flatbuffers") is None:
         raise InputError("an export needs flatbuffers; fix: pip install -e '.[export]'")
     folder = output.check_folder(storage.path(str(out))).resolve()
-    model = model_module.load(workdir)
+    model = loading.load(workdir)
     with output.writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:

@@ -13,7 +13,7 @@ import numpy as np
 from adsq_jax import __version__, codes, storage
 from adsq_jax.errors import InputError
 from adsq_jax.export import artifact
-from adsq_jax.inference import model as model_module
+from adsq_jax.inference import loading
 from adsq_jax.inference.model import Model, Part
 from adsq_jax.run import output
 from adsq_jax.run.workdir import write_bytes
@@ -50,7 +50,7 @@ def export_onnx(workdir: str | Path, out: str | Path, *, part: Part | None = Non
     if part not in (None, "query", "database"):
         raise InputError(f"--part={part!s:.100}: expected query or database")
     path = output.check_new_file(storage.path(str(out)), suffixes=(SUFFIX,))
-    model = model_module.load(workdir)
+    model = loading.load(workdir)
     content = to_onnx(model, part=part)
     with output.writing(path), storage.translate_errors(path):
         write_bytes(path, content)

@@ -4,7 +4,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from adsq_jax.inference.model import Model, load
+from adsq_jax.inference.loading import load
+from adsq_jax.inference.model import Model
 
 __all__ = ["Model", "encode", "load"]
 

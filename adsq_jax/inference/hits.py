@@ -13,8 +13,7 @@ from adsq_jax.data.text import printable
 from adsq_jax.errors import InputError
 from adsq_jax.index import NOTHING, CodeIndex, Filter, Item, own_model
 from adsq_jax.index.engine import check_search
-from adsq_jax.inference import html_page, hub, pictures
-from adsq_jax.inference import model as model_module
+from adsq_jax.inference import html_page, hub, loading, pictures
 from adsq_jax.inference.model import Model
 from adsq_jax.inference.pictures import Places
 from adsq_jax.retrieval import features as compressed
@@ -56,7 +55,7 @@ def load_model(opened: CodeIndex, *, workdir: str | Path | None) -> Model:
         place = "on the Hugging Face Hub" if is_on_hub else "in an object store"
         raise InputError(f"{opened.location} says that its model is {place}; fix: if you trust it, --workdir={manifest.model}")
     try:
-        model = model_module.load(manifest.model if workdir is None else workdir)
+        model = loading.load(manifest.model if workdir is None else workdir)
     except InputError as error:
         if workdir is not None:
             raise

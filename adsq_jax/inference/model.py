@@ -4,7 +4,6 @@ import copy
 import functools
 import hashlib
 import itertools
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -21,7 +20,7 @@ from adsq_jax.data import images as pictures
 from adsq_jax.data.images import BadImage
 from adsq_jax.data.preprocessing import Preprocessing
 from adsq_jax.devices.data_parallel import LocalDevices
-from adsq_jax.errors import InputError, first_line, is_out_of_memory, is_without_device
+from adsq_jax.errors import InputError
 from adsq_jax.inference import hub, model_files
 from adsq_jax.inference.batches import map_batches, round_up
 from adsq_jax.inference.model_files import FORMAT, TRUNK
@@ -31,8 +30,7 @@ from adsq_jax.retrieval.measures import html_table
 from adsq_jax.run import workdir
 
 FOLDER = "model"  # in a run's folder
-BEST = "best"  # the folder in a run's folder that has the best one's
-_DESCRIPTION, _WEIGHTS = "model.json", "weights.safetensors"
+DESCRIPTION, WEIGHTS = "model.json", "weights.safetensors"
 Part = Literal["query", "database"]
 ImageLike = str | Path | Image.Image | np.ndarray
 
@@ -138,7 +136,7 @@ class Model:
         if "sha256" in self._description:
             return self._description
         whole = {**self._description, "weights_sha256": hashlib.sha256(self._content).hexdigest()}
-        return {**whole, "sha256": _identity(whole)}
+        return {**whole, "sha256": model_files.identity(whole)}
 
     @property
     def sha256(self) -> str:
@@ -210,7 +208,7 @@ class Model:
     @property
     def files(self) -> dict[str, bytes]:
         """The files that a saved model has, by name, the description last."""
-        return {_WEIGHTS: self._content, _DESCRIPTION: workdir.json_bytes(self.description)}
+        return {WEIGHTS: self._content, DESCRIPTION: workdir.json_bytes(self.description)}
 
     def relaxed_codes(self, variables: Any, images: jax.Array, *, part: Part) -> list[jax.Array]:
         """Compute relaxed codes by each network that encodes a part; hash codes are the sign of their sum. Pure, for JAX.
@@ -226,7 +224,7 @@ class Model:
         return list(self._compiled(part)(variables, images))
 
     def _compiled(self, part: Part) -> Callable[..., Any]:
-        return _compiled_relaxed_codes(self._img_net, _networks(self.networks[part]))
+        return _compiled_relaxed_codes(self._img_net, networks_of(self.networks[part]))
 
     def encode(
         self, images: ImageLike | Sequence[ImageLike] | np.ndarray, *, part: Part = "database", packed: bool = False
@@ -287,8 +285,8 @@ class Model:
         Yields:
           Packed codes uint8[n, ceil(bits / 8)], and features int8[n, compressed.DIMS], of each batch, in order.
         """
-        networks = _networks(self.networks[part])
-        trunk = _networks(self.networks["database"])[0]  # the same for both parts, so that they can be compared
+        networks = networks_of(self.networks[part])
+        trunk = networks_of(self.networks["database"])[0]  # the same for both parts, so that they can be compared
         for features, *relaxed in self._map(_compiled_both(self._img_net, networks, trunk), batches):
             yield self._packed(relaxed), compressed.compress(features)
 
@@ -403,7 +401,8 @@ class Model:
         return cut if cut.shape == pixels.shape else cut.copy()  # a view would keep the whole picture while it waits
 
 
-def _networks(name: str) -> tuple[str, ...]:
+def networks_of(name: str) -> tuple[str, ...]:
+    """Return the networks behind a name of a model's `networks`: both of "sum", and itself of "f" and "g"."""
     return ("f", "g") if name == "sum" else (name,)
 
 
@@ -414,7 +413,7 @@ def _compiled_relaxed_codes(img_net: ImgNet, networks: tuple[str, ...]) -> Calla
 
 @functools.lru_cache(maxsize=16)
 def _compiled_features(img_net: ImgNet, name: str) -> Callable[..., Any]:
-    return jax.jit(partial(_features, img_net, _networks(name)[0]))
+    return jax.jit(partial(_features, img_net, networks_of(name)[0]))
 
 
 def _features(img_net: Any, network: str, variables: dict[str, Any], images: jax.Array) -> list[jax.Array]:
@@ -491,93 +490,3 @@ def _array(image: Any) -> np.ndarray:
 def _batched(images: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
     while batch := list(itertools.islice(images, size)):
         yield np.stack(batch)
-
-
-def load(directory: str | Path, *, best: bool = False) -> Model:
-    """Load the trained model of a run.
-
-    Args:
-      directory: the run's folder, which `adsq_jax.main` was given as `--workdir`, or the `model/` in it; on a disk, or in an
-        object store. Or `hf://user/name`, or `hf://user/name@revision`, of the Hugging Face Hub, which `Model.push_to_hub`
-        made.
-      best: take the model that was best on held-out images, which a run with `data.validation` keeps, and not the last one.
-
-    Returns:
-      The model.
-
-    Raises:
-      InputError: the folder holds no finished run, or its model is damaged; or the Hub can't be reached.
-      MemoryError, RuntimeError: the machine, and not the model, is at fault.
-    """
-    if hub.is_address(directory):
-        address = str(directory)
-        directory = hub.fetch(address, description=f"{FOLDER}/{_DESCRIPTION}", weights=f"{FOLDER}/{_WEIGHTS}")
-    folder = (best_folder(directory) if best else storage.path(str(directory))) / FOLDER
-    try:
-        is_there = storage.is_file(folder / _DESCRIPTION)
-        if not is_there and storage.is_file(folder.parent / _DESCRIPTION):
-            folder, is_there = folder.parent, True
-        too_large = is_there and storage.size(folder / _DESCRIPTION) > model_files.MAX_DESCRIPTION
-    except OSError as error:
-        raise InputError(f"{folder.parent} can't be read ({error.strerror}); fix: give the folder of a run") from error
-    if not is_there:
-        fix = "fix: finish the run with adsq_jax.main, or give another folder"
-        raise InputError(f"{folder.parent} holds no trained model; {fix}")
-    if too_large:
-        raise _incomplete(folder, f"{_DESCRIPTION} has more than {model_files.MAX_DESCRIPTION:,} bytes")
-    description = workdir.read_json(folder / _DESCRIPTION)
-    try:
-        return _load(folder, description)
-    except Exception as error:  # a file that was changed makes safetensors and flax raise almost anything
-        if is_out_of_memory(error) or is_without_device(error):
-            raise
-        raise _incomplete(folder, first_line(error).partition("; fix:")[0]) from error
-
-
-def best_folder(directory: str | Path) -> Path:
-    """Return the folder, in a run's, of the model that was best on held-out images; raise InputError if there is none."""
-    folder = storage.path(str(directory)) / BEST
-    if not storage.is_file(folder / FOLDER / _DESCRIPTION):
-        raise InputError(f"{directory} holds no best model; fix: train with --config.data.validation=N, or take the last model")
-    return folder
-
-
-def _incomplete(folder: Path, reason: str) -> InputError:
-    return InputError(f"{folder} is not a complete model ({reason}); fix: restore it, or train again")
-
-
-def _load(folder: Path, description: Any) -> Model:
-    """Make a model of the content of its `model.json`, and its weights; both are checked before they cost anything."""
-    model_files.check_description(description)
-    if description["sha256"] != _identity(description):
-        raise InputError(f"{_DESCRIPTION} was changed")
-    expected = model_files.Expected(model_files.build(description), image_size=description["view"]["image_size"])
-    expected.check_size(storage.size(folder / _WEIGHTS))
-    content = storage.read(folder / _WEIGHTS)
-    if hashlib.sha256(content).hexdigest() != description["weights_sha256"]:
-        raise InputError(f"{_WEIGHTS} was changed")
-    arrays = safetensors.numpy.load(content)
-    nets = {net for part in QUERY_NETS[description["query_net"]] for net in _networks(part)}
-    expected.check(arrays, nets=nets)
-    model = Model(description, _tree(arrays))
-    model.batch_size = round_up(min(description["batch_size"], expected.batch_size), model._local)
-    model._run = folder.parent
-    return model
-
-
-def _identity(description: dict[str, Any]) -> str:
-    """Hash what decides the codes."""
-    deciding = {key: value for key, value in description.items() if key not in ("sha256", "batch_size", "method")}
-    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
-
-
-def _tree(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Build the tree whose paths are the names of the arrays."""
-    tree: dict[str, Any] = {}
-    for name, array in arrays.items():
-        *above, leaf = name.split("/")
-        below = tree
-        for key in above:
-            below = below.setdefault(key, {})
-        below[leaf] = array
-    return {name: {"params": {}, "batch_stats": {}, **variables} for name, variables in tree.items()}

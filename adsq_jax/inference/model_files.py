@@ -1,5 +1,7 @@
 """Check what a model's folder holds, field by field and array by array, before anything large is read or computed."""
 
+import hashlib
+import json
 import math
 from collections.abc import Collection, Mapping
 from functools import partial
@@ -109,6 +111,12 @@ def _is_whole(value: Any, *, low: int, high: float = math.inf) -> bool:
 
 def _wrong(name: str, value: Any, expected: str) -> InputError:
     return InputError(f"{name} is {value!r:.100}, expected {expected}")
+
+
+def identity(description: Mapping[str, Any]) -> str:
+    """Hash what decides the codes."""
+    deciding = {key: value for key, value in description.items() if key not in ("sha256", "batch_size", "method")}
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
 
 
 def build(description: Mapping[str, Any]) -> ImgNet:

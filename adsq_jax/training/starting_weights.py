@@ -9,8 +9,7 @@ import jax
 import numpy as np
 
 from adsq_jax.errors import InputError
-from adsq_jax.inference import model as models
-from adsq_jax.inference import model_files
+from adsq_jax.inference import loading, model_files
 
 Tree = Any  # a pytree of arrays
 
@@ -108,7 +107,7 @@ def read_start(directory: str | Path, *, backbone: str, width: int = 0) -> Start
 
     Source: this project.
     """
-    model = models.load(directory)
+    model = loading.load(directory)
     network = model_files.network_arguments(model.description["network"])
     if (network["backbone"], network["width"]) != (backbone, width):
         raise InputError(

@@ -225,7 +225,7 @@ def model_reader() -> Reader:
     """A model's description, with its hash set right."""
     import safetensors.numpy
 
-    from adsq_jax.inference import model as models
+    from adsq_jax.inference import loading, model_files
 
     description, arrays = _small_model()
     weights = safetensors.numpy.save(arrays)
@@ -234,12 +234,12 @@ def model_reader() -> Reader:
         content = changed(random, description)
         if isinstance(content, dict) and random.random() < 0.9:
             with contextlib.suppress(RecursionError):
-                content["sha256"] = models._identity(content)
+                content["sha256"] = model_files.identity(content)
         return as_text(content)
 
     def read(path: Path) -> Any:
         (path.parent / "weights.safetensors").write_bytes(weights)
-        return models.load(path.parents[1])
+        return loading.load(path.parents[1])
 
     return Reader(make, _file("model/model.json", read))
 
@@ -251,7 +251,7 @@ def model_weights_reader() -> Reader:
     import numpy as np
     import safetensors.numpy
 
-    from adsq_jax.inference import model as models
+    from adsq_jax.inference import loading, model_files
 
     description, arrays = _small_model()
 
@@ -270,9 +270,9 @@ def model_weights_reader() -> Reader:
 
     def read(path: Path) -> Any:
         about = {**description, "weights_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-        about["sha256"] = models._identity(about)
+        about["sha256"] = model_files.identity(about)
         (path.parent / "model.json").write_text(json.dumps(about))
-        return models.load(path.parents[1])
+        return loading.load(path.parents[1])
 
     return Reader(make, _file("model/weights.safetensors", read))
 

@@ -20,7 +20,7 @@ from adsq_jax import storage
 from adsq_jax.data import gallery
 from adsq_jax.devices import host
 from adsq_jax.encode import encode_images
-from adsq_jax.inference import model
+from adsq_jax.inference import loading
 from adsq_jax.run import environment
 
 
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--out", type=storage.path, default=Path("benchmarks/results/index/encode.json"))
     given = parser.parse_args()
     host.use_all_cores()
-    loaded = model.load(given.workdir)
+    loaded = loading.load(given.workdir)
     images = gallery.read(given.images, directory="")
     pixels = np.stack([loaded.preprocess(images.id(row), row) for row in range(len(images))])
     seconds: dict[str, list[float]] = {"encode": [], "network": []}

@@ -56,7 +56,7 @@ def test_every_query_net(trained, tmp_path, query_net):
     folder, dataset = trained
     shutil.copytree(folder, tmp_path / "run")
     description = json.loads((tmp_path / "run" / "model" / "model.json").read_text()) | {"query_net": query_net}
-    description["sha256"] = adsq_jax.inference.model._identity(description)
+    description["sha256"] = adsq_jax.inference.model_files.identity(description)
     (tmp_path / "run" / "model" / "model.json").write_text(json.dumps(description))
     model = adsq_jax.load(tmp_path / "run")
     for part, net in zip(("query", "database"), codes.QUERY_NETS[query_net], strict=True):
@@ -197,7 +197,7 @@ def test_a_description_that_was_changed(trained, tmp_path, resigned):
     path = tmp_path / "model" / "model.json"
     for key, changed in damages(json.loads(path.read_text())):
         if resigned and isinstance(changed, dict):
-            changed = {**changed, "sha256": adsq_jax.inference.model._identity(changed)}
+            changed = {**changed, "sha256": adsq_jax.inference.model_files.identity(changed)}
         path.write_text(json.dumps(changed))
         if resigned and key == "sha256":
             continue  # which is right again

@@ -16,8 +16,8 @@ import adsq_jax
 from adsq_jax.data import gallery
 from adsq_jax.data.preprocessing import Preprocessing
 from adsq_jax.errors import InputError
-from adsq_jax.inference import model as model_module
 from adsq_jax.inference import model_files, new_images
+from adsq_jax.inference.model import Model
 from adsq_jax.models import network
 from adsq_jax.models.layers import Layers
 
@@ -37,7 +37,7 @@ def write(folder, description, arrays):
     (folder / "model").mkdir(exist_ok=True, parents=True)
     (folder / "model" / "weights.safetensors").write_bytes(content)
     description = {**description, "weights_sha256": hashlib.sha256(content).hexdigest()}
-    description["sha256"] = model_module._identity(description)
+    description["sha256"] = model_files.identity(description)
     (folder / "model" / "model.json").write_text(json.dumps(description))
 
 
@@ -101,7 +101,7 @@ def test_heads(trained, tmp_path, head):
     variables = jax.tree.map(lambda x: random.uniform(size=x.shape).astype(np.float32), shapes)
     view = Preprocessing(resize=0, image_size=8)
     fields = {**built.arguments, "features": 4, "mean": [0.5] * 3, "deviation": [0.5] * 3, "head": head}
-    model = model_module.Model.from_networks(
+    model = Model.from_networks(
         {"f": variables}, network=fields, bits=8, dtype="float32", preprocessing=view, query_net="ff", batch_size=4, method="x"
     )
     model.save(tmp_path)

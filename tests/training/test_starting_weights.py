@@ -12,7 +12,7 @@ from support.runs import make_setup, run, same
 from adsq_jax import models
 from adsq_jax.devices.data_parallel import TrainDevices
 from adsq_jax.errors import InputError
-from adsq_jax.inference.model import load
+from adsq_jax.inference.loading import load
 from adsq_jax.models import backbones
 from adsq_jax.models.img_net import HEADS
 from adsq_jax.training import StartingWeights, init, loop, read_start

@@ -14,8 +14,9 @@ import scipy.io
 from support import mock_data
 from support.engines import embedded
 
-from adsq_jax import codes, codes_export, evaluate, index, storage
+from adsq_jax import codes, evaluate, index, storage
 from adsq_jax.errors import InputError
+from adsq_jax.export import codes as codes_files
 from adsq_jax.run import codes_folder, workdir
 
 BITS = 12
@@ -68,7 +69,7 @@ def folder(tmp_path, monkeypatch):
 def test_what_was_written_evaluates_as_the_run(suffix, kind, tmp_path, capsys):
     """Each format, each kind of labels, from the files alone: the same mAP, counts and bits."""
     write_run(tmp_path, make_labels(kind))
-    codes_export.main([str(tmp_path), f"--out={tmp_path}/x{suffix}"])
+    codes_files.main([str(tmp_path), f"--out={tmp_path}/x{suffix}"])
     places = {name: f"{tmp_path}/x_{name}{suffix}" if suffix in APART else f"{tmp_path}/x{suffix}:{name}" for name in NAMES}
     ours = evaluate.evaluate_files(**places, on_progress=lambda pairs: None)
     last = capsys.readouterr().out.splitlines()[-1]
@@ -86,7 +87,7 @@ def test_codes_of_every_query_net(query_net, tmp_path):
     """From Python: the signs and labels that the run was made of, of the result's networks or of those asked for."""
     labels = make_labels("several labels")
     signs = write_run(tmp_path, labels)
-    arrays = codes_export.read_codes(tmp_path, query_net=query_net)
+    arrays = codes_files.read_codes(tmp_path, query_net=query_net)
     assert set(arrays) == set(NAMES)
     query, database = codes.QUERY_NETS[query_net or "fg"]
     np.testing.assert_array_equal(arrays["query_codes"], signs[query][:20])
@@ -100,10 +101,10 @@ def test_names_of_classes(folder):
     known = workdir.read_json(folder / "run" / "result.json")
     for names in ([1, 2], "abcd", [], None):
         workdir.write_json(folder / "run" / "result.json", {**known, "class_names": names})
-        assert "label_names" not in codes_export.read_codes("run")
+        assert "label_names" not in codes_files.read_codes("run")
     workdir.write_json(folder / "run" / "result.json", {**known, "class_names": ["ä", "b c", "d,e", "f"]})
     for suffix in (".mat", ".csv", ".txt"):
-        codes_export.export_codes("run", f"x{suffix}")
+        codes_files.export_codes("run", f"x{suffix}")
     assert [name[0] for name in scipy.io.loadmat("x.mat")["label_names"][:, 0]] == ["ä", "b c", "d,e", "f"]
     assert Path("x_label_names.csv").read_text() == 'ä\nb c\n"d,e"\nf\n'
     assert Path("x_label_names.txt").read_text() == "ä\nb c\nd,e\nf\n"
@@ -111,9 +112,9 @@ def test_names_of_classes(folder):
 
 def test_other_programs_read_them(folder, capsys):
     """NumPy, SciPy and Python's csv see codes of -1 and +1, and the command says where."""
-    expected = codes_export.read_codes("run")
+    expected = codes_files.read_codes("run")
     for suffix in SUFFIXES:
-        codes_export.main(["run", f"--out=x{suffix}"])
+        codes_files.main(["run", f"--out=x{suffix}"])
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == ["x_query_codes.npy: query_codes [20, 12]", "x_query_labels.npy: query_labels [20]"]
     with np.load("x.npz") as archive:
@@ -146,12 +147,12 @@ def test_an_index(tmp_path, monkeypatch, capsys):
     """Items by id, with the ids of their labels' names; text, MATLAB and NumPy agree, and evaluate as the command says."""
     monkeypatch.chdir(tmp_path)
     expected = write_index(tmp_path, "index", ITEMS)
-    arrays = codes_export.read_codes("index")
+    arrays = codes_files.read_codes("index")
     assert arrays["ids"].tolist() == sorted(expected)
     np.testing.assert_array_equal(arrays["codes"], [expected[name] for name in sorted(expected)])
     assert arrays["label_names"][arrays["labels"]].tolist() == ["ant", "cat", "cat"]
     for suffix in SUFFIXES:
-        codes_export.main(["index", f"--out=x{suffix}"])
+        codes_files.main(["index", f"--out=x{suffix}"])
         *_, last = capsys.readouterr().out.splitlines()
         evaluate.main(shlex.split(last.removeprefix("measure them: adsq evaluate ")))
         assert "3 / 2, 12" in capsys.readouterr().out
@@ -168,25 +169,25 @@ def test_an_index(tmp_path, monkeypatch, capsys):
 def test_an_index_with_several_labels_an_item_or_none(tmp_path, capsys):
     """Multi-hot columns in the order of the names; without any label there are no labels."""
     write_index(tmp_path, "several", [index.Item("/a", ("x", "y")), index.Item("/b"), index.Item("/c", ("y",))])
-    arrays = codes_export.read_codes(tmp_path / "several")
+    arrays = codes_files.read_codes(tmp_path / "several")
     assert arrays["label_names"].tolist() == ["x", "y"]
     assert arrays["labels"].tolist() == [[True, True], [False, False], [False, True]]
     write_index(tmp_path, "none", [index.Item("/a"), index.Item("/b")])
-    assert set(codes_export.read_codes(str(tmp_path / "none"))) == {"codes", "ids"}
-    codes_export.main([str(tmp_path / "none"), f"--out={tmp_path}/x.npz"])
+    assert set(codes_files.read_codes(str(tmp_path / "none"))) == {"codes", "ids"}
+    codes_files.main([str(tmp_path / "none"), f"--out={tmp_path}/x.npz"])
     assert capsys.readouterr().out.splitlines()[1:] == [f"{tmp_path}/x.npz: ids [2]"]
 
 
 def test_a_run_in_a_store(folder, bucket):
     """Codes are read from an object store, and written to one, where nothing is overwritten."""
     address = mock_data.upload(folder / "run", f"{bucket}/run")
-    codes_export.export_codes(address, f"{bucket}/x.npz")
+    codes_files.export_codes(address, f"{bucket}/x.npz")
     with np.load(io.BytesIO(storage.read(storage.path(f"{bucket}/x.npz")))) as archive:
-        np.testing.assert_array_equal(archive["query_codes"], codes_export.read_codes("run")["query_codes"])
+        np.testing.assert_array_equal(archive["query_codes"], codes_files.read_codes("run")["query_codes"])
     with pytest.raises(InputError, match="nothing was overwritten"):
-        codes_export.export_codes(address, f"{bucket}/x.npz")
+        codes_files.export_codes(address, f"{bucket}/x.npz")
     with pytest.raises(InputError, match="neither a finished run nor an index"):
-        codes_export.read_codes(f"{bucket}/nothing")
+        codes_files.read_codes(f"{bucket}/nothing")
 
 
 def spoil(folder):
@@ -233,7 +234,7 @@ def test_bad_input_is_one_line(arguments, message, folder):
     spoil(folder)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     with pytest.raises(InputError, match=re.escape(message)) as raised:
-        codes_export.main(arguments)
+        codes_files.main(arguments)
     assert "\n" not in str(raised.value)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
@@ -251,7 +252,7 @@ def test_what_fails_half_way_leaves_nothing(folder, monkeypatch):
 
     monkeypatch.setattr(workdir, "write_bytes", failing)
     with pytest.raises(InputError, match="No space left"):
-        codes_export.export_codes("run", "x.csv")
+        codes_files.export_codes("run", "x.csv")
     assert len(written) == 3
     assert not list(folder.glob("*.csv"))
 
@@ -261,14 +262,14 @@ def test_arrays_that_a_format_cannot_hold(folder, monkeypatch):
     monkeypatch.setattr("adsq_jax.run.array_output.MAX_BYTES", 100)
     for suffix in SUFFIXES[1:]:
         with pytest.raises(InputError, match=r"too many for a .*; fix: give --out=FILE\.npy"):
-            codes_export.export_codes("run", f"x{suffix}")
-    codes_export.export_codes("run", "x.npy")
+            codes_files.export_codes("run", f"x{suffix}")
+    codes_files.export_codes("run", "x.npy")
 
 
 def test_the_command_by_itself(folder):
     """`adsq codes` ends with status 0, and with 2 and one line where the file is there."""
     command = [sys.executable, "-m", "adsq_jax", "codes", "run", "--out=x.csv"]
-    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
     assert len(done.stdout.splitlines()) == 5
