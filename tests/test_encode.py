@@ -387,7 +387,7 @@ def test_an_interrupt_waits_for_no_picture(colours, tmp_path, monkeypatch):
     release, begun = threading.Event(), []
     first = min(folder.rglob("*.png")).read_bytes()  # not the first to be decoded, which is either thread's
 
-    def slow(content, *, shorter_side):
+    def slow(content, **options):
         begun.append(content)
         if content == first:
             raise BadImage("is bad; fix: nothing")
