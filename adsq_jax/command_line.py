@@ -126,7 +126,8 @@ class Flags:
             flag = self._values[name]
             default = "" if flag.default in (None, False, []) else f" Default: {flag.default}."
             lines.append(f"  --{name}")
-            lines += textwrap.wrap(f"{flag.help}{default}", 100, initial_indent=" " * 6, subsequent_indent=" " * 6)
+            text = flag.help.partition(";\n")[0]  # absl adds to a flag that may be given several times
+            lines += textwrap.wrap(f"{text}{default}", 100, initial_indent=" " * 6, subsequent_indent=" " * 6)
         return "\n".join(lines)
 
     def _unknown_flag(self, error: flags.UnrecognizedFlagError) -> str:

@@ -351,6 +351,7 @@ def test_help_of_every_command(capsys, command):
     assert (caught.value.code, err) == (0, "")
     assert out.split("\n")[0].endswith((".", ":", ","))
     assert "\n  --help\n      Show this help and exit." in out
+    assert ";     repeat" not in out  # what absl adds to flags that may be given several times
 
 
 def test_adsq(tmp_path, capsys):
