@@ -30,12 +30,14 @@ from adsq_jax.inference.loading import BEST
 from adsq_jax.report import figures
 from adsq_jax.run import environment, experiment_trackers, history, library_log, startup, tables, terminal, workdir
 from adsq_jax.run.experiment_trackers import Trackers
+from adsq_jax.run.history import Finished
 from adsq_jax.training import loop
 from adsq_jax.training import sweep as trainings
 from adsq_jax.training.setup import TrainSetup
 from adsq_jax.training.state import TrainState
 from adsq_jax.training.validation import Validation
 
+_ROUNDS = "train.rounds"  # where a folder's config.json has the number of rounds
 _LEAST_ADDRESS_SPACE = 5 << 29  # bytes; a run of the smallest network on two cores takes 2.7 GB
 
 
@@ -48,18 +50,19 @@ def main(arguments: Sequence[str]) -> None:
     terminal.outlive_reader()
     if not isinstance(given.config, ConfigDict) or not given.workdir:
         raise InputError("--config=FILE.py and --workdir=DIR are both needed, and the file must be there")
-    config, directory = given.config, storage.path(given.workdir)
-    experiment_trackers.check(given.log)
-    if given.sweep is not None:
-        _sweep_command(arguments, given, directory)
-        return
+    config, directory, from_run = given.config, storage.path(given.workdir), getattr(given, "from")
     config_check.check(config)
     _check_processes(given)
+    experiment_trackers.check(given.log)
     limit = startup.limits_problem(_LEAST_ADDRESS_SPACE)
     if limit is not None:
         raise InputError(limit)
+    if given.sweep is not None:
+        _sweep_command(arguments, given, directory)
+        return
     changed = workdir.check(directory, json.loads(config.to_json()), **_may_differ(config, directory))
     if _is_finished(config, directory):
+        _check_start(config, directory, from_run)
         print(f"The run in {directory} is finished.\n{_finished_text(directory)}")
         return
     for line in changed:
@@ -67,7 +70,7 @@ def main(arguments: Sequence[str]) -> None:
     host.split_into_devices(batch_size=config.train.batch_size, host_devices=config.host_devices)
     processes.connect(coordinator=given.coordinator, processes=given.processes, process=given.process)
     try:
-        result = train(config, directory, from_run=getattr(given, "from"), log_to=given.log, began=began)
+        result = train(config, directory, from_run=from_run, log_to=given.log, began=began)
     except (Stopped, KeyboardInterrupt) as error:
         _report_stopped(directory)
         if isinstance(error, KeyboardInterrupt):
@@ -100,16 +103,31 @@ def _define(flags: command_line.Flags) -> None:
 
 
 def _may_differ(config: ConfigDict, directory: Path) -> dict[str, Any]:
-    """Return what `workdir` needs to know about keys that may differ from those of an earlier sitting."""
+    """Return what `workdir` needs to know about keys that may differ from those of an earlier call."""
     may_change = [*config_module.MAY_CHANGE]
-    if _finished_rounds(config, directory):
+    before = history.planned_before(directory, key=_ROUNDS)
+    if before is not None and _finished(config, directory).rounds and before < config.train.rounds:
         may_change += config_module.MAY_CHANGE_WITH_ROUNDS
     return {"may_change": may_change, "added": config_module.added_defaults()}
 
 
-def _finished_rounds(config: ConfigDict, directory: Path) -> tuple[int, ...]:
-    """Return after how many rounds the run had finished before rounds were added; raise InputError if none can be added."""
-    return history.finished_rounds(directory, planned=config.train.rounds, key="train.rounds")
+def _finished(config: ConfigDict, directory: Path) -> Finished:
+    """Return what the run had finished before rounds were added; raise InputError if none can be added."""
+    return history.finished(directory, planned=config.train.rounds, key=_ROUNDS)
+
+
+def _check_start(config: ConfigDict, directory: Path, from_run: str | Path | None) -> None:
+    """Raise InputError if a finished run didn't start from the run that is given now."""
+    if from_run is None:
+        return
+    given = loop.read_start(from_run, backbone=config.model.backbone, width=config.model.width)
+    result = workdir.read_json(directory / "result.json")
+    start = result.get("from") if isinstance(result, dict) else None
+    if not isinstance(start, dict) or start.get("sha256") != given.sha256:
+        raise InputError(
+            f"the run in {directory} has finished, and didn't start from {from_run}; fix: leave out --from, or give another "
+            "--workdir"
+        )
 
 
 def _is_finished(config: ConfigDict, directory: Path) -> bool:
@@ -201,32 +219,36 @@ def train(
     if processes.count() > 1:
         print(f"{processes.name()}: running on {ShardedDatabase().describe()}", file=sys.stderr, flush=True)
     processes.check_same(config=config_module.sha256(config), code=environment.code_sha256())
-    finished_rounds = _finished_rounds(config, directory)
-    processes.check_same(finished_rounds=str(finished_rounds))
+    finished = _finished(config, directory)
+    processes.check_same(finished_rounds=str(finished))
     setup = processes.run_on_all(
         lambda: loop.load_setup(
             config,
             config_module.data_settings(config),
             data_parallel.devices_for_batch(config.train.batch_size),
-            finished_rounds=finished_rounds,
+            finished=finished,
             from_run=from_run,
         )
     )
     weights = loop.origin(setup, content)["pretrained_sha256"] or ""
     processes.check_same(split=setup.data.split_sha256, weights_at_the_start=weights)
     with contextlib.ExitStack() as claim:
-        processes.run_on_leader(lambda: claim.enter_context(_claim(config, directory, content)))
+        processes.run_on_leader(lambda: claim.enter_context(_claim(config, directory, content, finished=finished)))
         _check_shared(directory)
         claim.enter_context(library_log.writing(directory))
         trackers = processes.run_on_leader(lambda: claim.enter_context(experiment_trackers.start(log_to, directory, content)))
         return train_and_evaluate(setup, config, directory, trackers=trackers, began=began)
 
 
-def _claim(config: ConfigDict, directory: Path, content: dict[str, Any]) -> contextlib.ExitStack:
+def _claim(config: ConfigDict, directory: Path, content: dict[str, Any], *, finished: Finished) -> contextlib.ExitStack:
     may_differ = _may_differ(config, directory)
     workdir.check(directory, content, **may_differ)
-    history.keep(directory, planned=config.train.rounds, key="train.rounds")  # before config.json has the new number
-    return workdir.claim(directory, content, **may_differ)
+    history.keep(directory, planned=config.train.rounds, key=_ROUNDS)  # before config.json has the new number
+    with contextlib.ExitStack() as claim:
+        claim.enter_context(workdir.claim(directory, content, **may_differ))
+        if _finished(config, directory) != finished:
+            raise InputError(f"--workdir={directory} was extended by another run meanwhile; fix: run the same command again")
+        return claim.pop_all()
 
 
 def sweep(
@@ -257,44 +279,52 @@ def sweep(
       Stopped: SIGINT or SIGTERM ended training early; the state is saved.
     """
     runs = trainings.combinations(values)
-    configs = {trainings.folder_name(of): make_config(**of) for of in runs}
+    configs = {trainings.folder_name(of): make_config(**of).copy_and_resolve_references() for of in runs}
+    trainings.check_different({name: config_module.sha256(config) for name, config in configs.items()}, count=len(runs))
     for config in configs.values():
         config_check.check(config)
         if not (config.optim.trunk_lr_scale or config.data.feature_cache or storage.is_remote(directory)):
             config.data.feature_cache = str(directory / "features")
 
-    def train_one(of: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    def train_one(of: Mapping[str, Any], folder: Path) -> Any:
         config = configs[trainings.folder_name(of)]
         workdir.check(folder, json.loads(config.to_json()), **_may_differ(config, folder))
         if _is_finished(config, folder):
-            return dict(workdir.read_json(folder / "result.json"))
-        result = train(config, folder, from_run=from_run, log_to=log_to)
-        compiled_programs.forget()  # the next run compiles its own
-        return result
+            _check_start(config, folder, from_run)
+            return workdir.read_json(folder / "result.json")
+        try:
+            return train(config, folder, from_run=from_run, log_to=log_to)
+        except (OSError, MemoryError, RuntimeError) as error:
+            problem = _machine_problem(error, folder)
+            if problem is None:
+                raise
+            raise problem from error
+        finally:
+            compiled_programs.forget()  # the next run compiles its own
 
     rows = trainings.train_each(runs, train_one, directory, say=lambda text: print(text, file=sys.stderr, flush=True))
     found = trainings.means(rows)
     if found and importlib.util.find_spec("matplotlib"):
-        map_at = next(row["map_at"] for row in rows if "error" not in row)
-        workdir.write_bytes(directory / "sweep.png", figures.sweep(found, map_at=map_at))
+        workdir.write_bytes(directory / "sweep.png", figures.sweep(found))
     return rows
 
 
 def _sweep_command(arguments: Sequence[str], given: SimpleNamespace, directory: Path) -> None:
     """Train the runs of --sweep, and print their table."""
-    if given.coordinator is not None:
-        raise InputError("--sweep trains in one process; fix: leave out --coordinator, or start each run by itself")
     values = trainings.parse(given.sweep)
     host.split_into_devices(batch_size=given.config.train.batch_size, host_devices=given.config.host_devices)
+    processes.connect(coordinator=given.coordinator, processes=given.processes, process=given.process)
+    if processes.count() > 1:
+        raise InputError("--sweep trains in one process; fix: start one, or each run by itself in all of them")
     try:
         start = getattr(given, "from")
         rows = sweep(lambda **of: _config_of(arguments, of), values, directory, from_run=start, log_to=given.log)
     except (Stopped, KeyboardInterrupt) as error:
         _report_stopped(directory)
         sys.exit(0 if error.args and error.args[0] == signal.SIGTERM else 130)
-    plot = directory / "sweep.png"
-    shown = f"\nplot: {plot}" if storage.is_file(plot) else "\nplot: none; for one, pip install -e '.[report]'"
-    print(trainings.table(rows) + shown)
+    has_plot = trainings.means(rows) and importlib.util.find_spec("matplotlib")
+    shown = str(directory / "sweep.png") if has_plot else "none; for one, finish a run, and pip install -e '.[report]'"
+    print(f"{trainings.table(rows)}\nplot: {shown}")
     if any("error" in row for row in rows):
         raise InputError(f"{sum('error' in row for row in rows)} of {len(rows)} runs failed: see above")
 
@@ -330,7 +360,17 @@ def train_and_evaluate(
 ) -> dict[str, Any]:
     """Like `train`, for a setup that is already built and a folder that is already claimed."""
     folder = workdir.Identity(directory)
-    setup, state, seconds = _train(setup, config, directory, trackers=trackers, began=began)
+    validation = _validation(config, directory, folder) if config.data.validation else None
+    setup, state, seconds = loop.train(
+        setup,
+        directory=directory,
+        features=loop.feature_directory(config, directory),
+        saving=loop.saving_from_config(config),
+        origin=loop.origin(setup, json.loads(config.to_json())),
+        began=began,
+        validation=validation,
+        trackers=trackers,
+    )
     trained = time.monotonic()
     processes.run_on_leader(folder.check)
     _save_model(config, directory, setup, state)  # before it is measured, which may need more memory or time than there is
@@ -342,6 +382,7 @@ def train_and_evaluate(
         "method": config.method,
         "pretrained": None if setup.pretrained is None else setup.pretrained.report,
         "from": setup.start_report,
+        "best": _best(setup, validation),
         "seed": config.seed,
         "config": json.loads(config.to_json()),
         "config_sha256": config_module.sha256(config),
@@ -352,8 +393,7 @@ def train_and_evaluate(
     processes.run_on_leader(folder.check)
     if processes.leads():
         done, taken = int(state.step) // setup.steps_per_round, result["seconds"]
-        result["best"] = _best(setup, directory)
-        result["history"] = history.add(directory, rounds=done, planned=setup.rounds, seconds=taken, mean_ap=result["map"])
+        result["history"] = loop.add_to_history(setup, directory, rounds=done, seconds=taken, mean_ap=result["map"])
         workdir.write_json(directory / "result.json", result)
     if trackers is not None:
         trackers.set_result(result)
@@ -373,24 +413,18 @@ def _measure(config: ConfigDict, setup: TrainSetup, state: TrainState, codes_dir
     )
 
 
-def _train(
-    setup: TrainSetup, config: ConfigDict, directory: Path, *, trackers: Trackers | None, began: float
-) -> tuple[TrainSetup, TrainState, float]:
-    """Train to the end, score states on held-out images if there are some, and keep the best one's model."""
-    validation = Validation(
-        lambda *states: float(_measure(config, *states)["map"]),
-        on_best=partial(_save_model, config, directory / BEST),
+def _validation(config: ConfigDict, directory: Path, folder: workdir.Identity) -> Validation:
+    """Score states on the held-out images, and keep the best one's model in the run's folder, unless that was moved."""
+
+    def save(setup: TrainSetup, state: TrainState) -> None:
+        processes.run_on_leader(folder.check)
+        _save_model(config, directory / BEST, setup, state)
+
+    return Validation(
+        lambda setup, state: float(_measure(config, setup, state)["map"]),
+        save=save,
+        directory=directory / BEST,
         patience=config.train.stop_after_rounds_without_gain,
-    )
-    return loop.train(
-        setup,
-        directory=directory,
-        features=loop.feature_directory(config, directory),
-        saving=loop.saving_from_config(config),
-        origin=loop.origin(setup, json.loads(config.to_json())),
-        began=began,
-        validation=validation if config.data.validation else None,
-        trackers=trackers,
     )
 
 
@@ -400,13 +434,12 @@ def _save_model(config: ConfigDict, directory: Path, setup: TrainSetup, state: T
         model.save(directory)
 
 
-def _best(setup: TrainSetup, directory: Path) -> dict[str, Any] | None:
-    """Return round and mAP of the state that was best on held-out images; None where none were."""
-    path = directory / "checkpoints" / "best.json"
-    if not storage.is_file(path):
+def _best(setup: TrainSetup, validation: Validation | None) -> dict[str, Any] | None:
+    """Return round and mAP of the model that is kept as the best on held-out images; None where there is none."""
+    if validation is None or validation.best is None:
         return None
-    best = workdir.read_json(path)
-    return {"round": best["step"] / setup.steps_per_round, "map": best["measured"]}
+    step, measured = validation.best
+    return {"round": step / setup.steps_per_round, "map": measured}
 
 
 def _report_stopped(directory: Path) -> None:

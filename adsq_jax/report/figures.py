@@ -165,15 +165,15 @@ def usage(measured: Measured) -> bytes:
     return _png(figure)
 
 
-def sweep(means: Sequence[dict[str, Any]], *, map_at: int | str) -> bytes:
+def sweep(means: Sequence[dict[str, Any]]) -> bytes:
     """Plot mAP over the first key with numbers, a line for each combination of the others, bars for the deviation over seeds.
 
     Args:
       means: from `training.sweep.means`, at least one.
-      map_at: the rank of the mAP, or "all".
     """
     keys = list(means[0]["values"])
     x = next((key for key in keys if all(_is_number(one["values"][key]) for one in means)), None)
+    ranks = {str(one["map_at"]) for one in means}
     lines: dict[str, list[dict[str, Any]]] = {}
     for one in means:
         label = ", ".join(f"{key}={value}" for key, value in one["values"].items() if key != x)
@@ -201,7 +201,7 @@ def sweep(means: Sequence[dict[str, Any]], *, map_at: int | str) -> bytes:
         axes.xaxis.set_major_formatter("{x:g}")
     if any(lines):
         figure.legend(frameon=False, ncols=2, loc="outside lower center", fontsize=9)
-    _style(axes, x=x or ", ".join(keys), y=f"mAP@{map_at}")
+    _style(axes, x=x or ", ".join(keys), y=f"mAP@{ranks.pop()}" if len(ranks) == 1 else "mAP")
     return _png(figure)
 
 

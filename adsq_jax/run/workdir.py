@@ -21,7 +21,7 @@ from adsq_jax.errors import InputError, first_line, printable
 
 # A temporary file of `write_bytes`, and the folders of a run that may have some.
 _TEMPORARY = re.compile(r"\..+\.(json|jsonl|npy|safetensors)\.[a-z0-9_]{8}")
-_FOLDERS = ("codes", "model", "checkpoints")
+_FOLDERS = ("codes", "model", "checkpoints", "best", "best/model")
 _NO_FOLDER_LOCKS = {errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.EOPNOTSUPP}  # network disks lock what is open for writing
 # The longest name that Linux takes, less what orbax adds below the folder of a run: checkpoints, a step, its temporary files.
 _LONGEST_NAME = 4_096 - 512

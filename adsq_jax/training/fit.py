@@ -206,7 +206,7 @@ def fit(
         raise InputError("frozen_trunk=True needs workdir=FOLDER, where the trunk's features are stored")
     _check_numbers(rounds=rounds, epochs_per_round=epochs_per_round, batch_size=batch, learning_rate=learning_rate, seed=seed)
     folder = None if workdir is None else storage.path(str(workdir))
-    finished = () if folder is None else history.finished_rounds(folder, planned=rounds, key=_ROUNDS)
+    finished = () if folder is None else history.finished(folder, planned=rounds, key=_ROUNDS).rounds
     start = None if from_run is None else read_start(from_run, backbone=backbone)
     numbers: dict[str, Any] = {"seed": seed, "rounds": rounds, "epochs_per_round": epochs_per_round, "batch_size": batch}
     run_setup = setup(
@@ -227,7 +227,7 @@ def fit(
     if folder is None:
         progress = _BarLog() if on_progress is None else CallbackLog(on_progress)
         return _fit_in_memory(run_setup, began=began, log=progress)
-    numbers |= {"bits": bits, "learning_rate": learning_rate, "preprocessing": list(dataset.preprocessing)}
+    numbers |= {"bits": bits, "learning_rate": learning_rate, "preprocessing": training_rounds.view(dataset.preprocessing)}
     names = {"method": repr(method), "backbone": backbone, "pretrained": pretrained, "label_net": repr(label_net)}
     settings = {**numbers, **names, "frozen_trunk": frozen_trunk}
     log = None if on_progress is None else CallbackLog(on_progress)

@@ -4,7 +4,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from adsq_jax.models.network import format_report
 from adsq_jax.run import history
 from adsq_jax.run.checkpoint import Checkpoints
 from adsq_jax.run.experiment_trackers import Trackers
+from adsq_jax.run.history import Finished
 from adsq_jax.run.metrics_log import MetricsLog, SilentLog
 from adsq_jax.training import optimizer as optimizers
 from adsq_jax.training import rounds
@@ -37,7 +38,7 @@ def setup_from_config(
     data: Dataset,
     *,
     devices: TrainDevices,
-    finished_rounds: Sequence[int] = (),
+    finished: Finished | None = None,
     start: StartingWeights | None = None,
 ) -> TrainSetup:
     """Build the setup that a checked config describes.
@@ -46,7 +47,7 @@ def setup_from_config(
       config: from a file of configs/.
       data: what its `data` names.
       devices: where to train.
-      finished_rounds: after how many rounds the run had finished before rounds were added.
+      finished: what the run had finished before rounds were added; None: nothing.
       start: weights of another run to start from.
 
     Raises:
@@ -65,6 +66,9 @@ def setup_from_config(
         dropout=model.dropout,
         dtype=model.dtype,
     )
+    finished = finished or Finished()
+    newest = [(optim.extension, optim.extension_scale)] if finished.rounds else []
+    extensions = [*finished.extensions, *newest]
     updates = config.train.epochs_per_round * (len(data.split.train) // config.train.batch_size)  # of a network, in a round
     return setup(
         data,
@@ -77,9 +81,7 @@ def setup_from_config(
         batch_size=config.train.batch_size,
         optimizer=optimizers.build(
             optim.name,
-            **optimizers.steps(updates, rounds=config.train.rounds, finished_rounds=finished_rounds),
-            extension=optim.extension,
-            extension_scale=optim.extension_scale,
+            **optimizers.steps(updates, rounds=config.train.rounds, finished_rounds=finished.rounds, extensions=extensions),
             arguments=optim.arguments.to_dict(),
             learning_rate=optim.learning_rate,
             schedule=optim.schedule,
@@ -91,7 +93,8 @@ def setup_from_config(
         label_net=_label_net_settings(config),
         frozen_trunk=frozen,
         feature_views=config.data.feature_views,
-        finished_rounds=finished_rounds,
+        finished_rounds=finished.rounds,
+        extensions=extensions,
         start=start,
         devices=devices,
         shard_parameters=config.shard_parameters,
@@ -122,7 +125,7 @@ def load_setup(
     settings: datasets.Settings,
     devices: list[Any],
     *,
-    finished_rounds: Sequence[int] = (),
+    finished: Finished | None = None,
     from_run: str | Path | None = None,
 ) -> TrainSetup:
     """Load the data of a checked config, and the run to start from, and build the config's setup for some devices."""
@@ -130,7 +133,7 @@ def load_setup(
     if from_run is not None:
         start = read_start(from_run, backbone=config.model.backbone, width=config.model.width)
     parallel = DataParallel(config.parallel, devices=devices)
-    return setup_from_config(config, datasets.load(settings), devices=parallel, finished_rounds=finished_rounds, start=start)
+    return setup_from_config(config, datasets.load(settings), devices=parallel, finished=finished, start=start)
 
 
 def feature_directory(config: ConfigDict, directory: Path) -> Path:
@@ -190,10 +193,15 @@ def train(
     state = init(setup)
     restored = checkpoints.restore(setup.devices.to_host(state, setup.specs))
     before = 0.0
+    if restored is None and setup.finished_rounds:
+        raise InputError(
+            f"{directory} has no checkpoint of the {setup.finished_rounds[-1]} rounds that had finished: it can't go on; fix: "
+            f"restore its checkpoints, or start from its weights, by --from={directory} and another --workdir"
+        )
     if restored is not None:
         state, info = restored
         if validation is not None:
-            validation.resume(checkpoints.best(), step=int(state.step))
+            validation.resume(step=int(state.step))
         before = _check_origin(info, origin, directory, weights=_weights_of(setup))
     log = _open_log(log, directory, start=None if restored is None else int(state.step), trackers=trackers)
     for line in _beginnings(setup):
@@ -227,8 +235,16 @@ def train(
             "or the term's weight, and give a new --workdir"
         ) from error
     seconds, done = before + time.monotonic() - began, int(state.step) // setup.steps_per_round
-    processes.run_on_leader(lambda: history.add(directory, rounds=done, planned=setup.rounds, seconds=seconds))
+    processes.run_on_leader(lambda: add_to_history(setup, directory, rounds=done, seconds=seconds))
     return setup, state, seconds
+
+
+def add_to_history(
+    setup: TrainSetup, directory: Path, *, rounds: int, seconds: float, mean_ap: float | None = None
+) -> list[dict[str, Any]]:
+    """Write down that a run has finished, and return its history, as `history.add` does."""
+    extension = setup.extensions[-1] if setup.extensions else None
+    return history.add(directory, rounds=rounds, planned=setup.rounds, seconds=seconds, extension=extension, mean_ap=mean_ap)
 
 
 def _open_log(log: MetricsLog | None, directory: Path, *, start: int | None, trackers: Trackers | None) -> MetricsLog:
@@ -256,7 +272,8 @@ def _beginnings(setup: TrainSetup) -> list[str]:
         new = f"; new: {', '.join(start['new'])}" if start["new"] else ""
         lines.append(f"weights of {start['source']}: {', '.join(start['taken'])}{new}")
     if setup.finished_rounds:
-        lines.append(f"finished after {setup.finished_rounds[-1]} rounds before; going on to {setup.rounds}")
+        rounds = setup.finished_rounds[-1]
+        lines.append(f"this run had finished after round {rounds}; it goes on to round {setup.rounds}")
     return lines
 
 
@@ -305,7 +322,8 @@ def _train_rounds(
                 stop=stop,
             )
             stopping = stop()
-            if not finished or stopping or number + 1 == setup.rounds or (number + 1) % saving.every_rounds == 0:
+            patient = validation is not None and validation.patience > 0  # then each round is scored
+            if not finished or stopping or patient or number + 1 == setup.rounds or (number + 1) % saving.every_rounds == 0:
                 save(setup, state)
             if stopping:
                 raise Stopped
@@ -339,7 +357,7 @@ def _check_origin(info: dict[str, Any], now: dict[str, Any], directory: Path, *,
     if weights_then != now["pretrained_sha256"]:
         raise InputError(
             f"the checkpoint in {directory} began with other weights than those given now ({weights}); fix: restore their "
-            "file, or give a new --workdir"
+            "file, give --from=RUN as before, or a new --workdir"
         )
     return seconds
 

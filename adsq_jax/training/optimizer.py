@@ -26,8 +26,7 @@ def build(
     schedule: str = "cosine",
     warmup: float = 0.05,
     finished_steps: Sequence[int] = (),
-    extension: str = "restart",
-    extension_scale: float = 1.0,
+    extensions: Sequence[tuple[str, float]] = (),
     weight_decay: float = 0.05,
     clip_norm: float = 1.0,
     trunk_lr_scale: float = 1.0,
@@ -45,9 +44,8 @@ def build(
       warmup: the share of the updates in which the rate rises from 0, in [0, 1].
       finished_steps: where the run had finished before it was extended, in updates, ascending; its schedule is that of the
         first of them, and `total_steps` is where it ends now.
-      extension: the rate in each extension: "restart": warm-up and schedule begin again, over the extension's updates;
-        "constant": it stays at the peak.
-      extension_scale: a factor on the peak in extensions, above 0.
+      extensions: for each of these extensions one of EXTENSIONS and a factor on the peak, above 0. "restart": warm-up and
+        schedule begin again, over the extension's updates; "constant": the rate stays at the peak. (): ("restart", 1.0).
       weight_decay: decoupled weight decay, multiplied by the learning rate.
       clip_norm: the greatest norm of the gradient; 0: no limit.
       trunk_lr_scale: a factor on the learning rate of `backbone`, above 0.
@@ -63,13 +61,14 @@ def build(
     """
     if total_steps > MOST_STEPS:
         raise InputError(f"{total_steps:,} steps of training: expected at most {MOST_STEPS:,}; fix: fewer rounds or epochs")
-    if extension not in EXTENSIONS:
-        raise ValueError(f"no extension named {extension!r}: choose one of {', '.join(EXTENSIONS)}")
+    extensions = extensions or [("restart", 1.0)] * len(finished_steps)
     ends = [*finished_steps, total_steps]
     rates = [_schedule(schedule, learning_rate, round(warmup * ends[0]), ends[0])]
-    for begin, end in pairwise(ends):
-        peak, steps = learning_rate * extension_scale, end - begin
-        again = _schedule(schedule, peak, round(warmup * steps), steps)
+    for (begin, end), (extension, scale) in zip(pairwise(ends), extensions, strict=True):
+        if extension not in EXTENSIONS:
+            raise ValueError(f"no extension named {extension!r}: choose one of {', '.join(EXTENSIONS)}")
+        peak, updates = learning_rate * scale, end - begin
+        again = _schedule(schedule, peak, round(warmup * updates), updates)
         rates.append(again if extension == "restart" else optax.constant_schedule(peak))
     rate = optax.join_schedules(rates, ends[:-1]) if finished_steps else rates[0]
     parts = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
@@ -83,9 +82,12 @@ def build(
     return optax.chain(*parts)
 
 
-def steps(updates: int, *, rounds: int, finished_rounds: Sequence[int]) -> dict[str, Any]:
-    """Return `total_steps` and `finished_steps` of `build`, for so many updates of a network in a round."""
-    return {"total_steps": rounds * updates, "finished_steps": [n * updates for n in finished_rounds]}
+def steps(
+    updates: int, *, rounds: int, finished_rounds: Sequence[int], extensions: Sequence[tuple[str, float]] = ()
+) -> dict[str, Any]:
+    """Return `total_steps`, `finished_steps` and `extensions` of `build`, for so many updates of a network in a round."""
+    ends = [n * updates for n in finished_rounds]
+    return {"total_steps": rounds * updates, "finished_steps": ends, "extensions": extensions}
 
 
 def _base(name: str, arguments: Mapping[str, float]) -> optax.GradientTransformation:

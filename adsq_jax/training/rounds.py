@@ -252,9 +252,13 @@ def compute_features(setup: TrainSetup, state: TrainState, *, directory: Path, s
 
 def feature_identity(img_net: ImgNet, preprocessing: Preprocessing) -> list[Any]:
     """Return what a frozen trunk's features depend on beside its weights and the pictures, for JSON."""
+    return [repr(img_net.backbone), img_net.mean, img_net.deviation, view(preprocessing)]
+
+
+def view(preprocessing: Preprocessing) -> list[Any]:
+    """Return how images are read, for JSON; without a bit depth as before there was one, so that older runs fit."""
     *others, bit_depth = preprocessing
-    view = [*others, bit_depth] if bit_depth else others  # of before there was a bit depth, so that its features are found
-    return [repr(img_net.backbone), img_net.mean, img_net.deviation, view]
+    return [*others, bit_depth] if bit_depth else others
 
 
 def refresh_bank(setup: TrainSetup, state: TrainState, *, net: str) -> TrainState:

@@ -90,6 +90,7 @@ class TrainSetup:
     similar_sets: np.ndarray  # bool[m, m]
     statistics: objective.PairStatistics
     finished_rounds: tuple[int, ...] = ()  # after which the run had finished before rounds were added to it, ascending
+    extensions: tuple[tuple[str, float], ...] = ()  # for each of these the optimiser's schedule and its scale afterwards
     start: StartingWeights | None = None  # another run's; None: those of `pretrained`, or random ones
     features: Features | None = None  # of a frozen trunk, once they are computed
     head_encoder: HeadEncoder | None = None  # encodes from these features
@@ -297,6 +298,7 @@ def setup(
     devices: TrainDevices | Sequence[jax.Device] | None = None,
     shard_parameters: bool = False,
     finished_rounds: Sequence[int] = (),
+    extensions: Sequence[tuple[str, float]] = (),
     start: StartingWeights | None = None,
     eval_batch_size: int = 512,
     threads: int = 0,
@@ -321,6 +323,7 @@ def setup(
         `adsq_jax.devices.DataParallel`.
       shard_parameters: whether each device keeps a part of parameters and optimiser state between steps.
       finished_rounds: after how many rounds the run had finished before others were added, ascending; `rounds` counts all.
+      extensions: for each of these the schedule and the scale of the learning rate afterwards, as `optimizer.build` takes them.
       start: weights of another run that both ImgNets start from, from `adsq_jax.training.read_start`; None: random ones, or the
         pretrained weights of the network.
       eval_batch_size: images encoded at a time.
@@ -336,9 +339,7 @@ def setup(
     Source: this project.
     """
     name, method = method_name or _name_of(method), methods.as_method(method)
-    if not isinstance(network, Network):
-        raise InputError(f"network is a {type(network).__name__}: expected what adsq_jax.models.build returns")
-    _check_views(method, frozen_trunk=frozen_trunk, feature_views=feature_views, name=name)
+    _check_network(network, method, frozen_trunk=frozen_trunk, feature_views=feature_views, name=name)
     devices = _devices(devices)
     train_labels = part_labels(data, "train")  # [n, c]
     _check_data(data, n_train=len(train_labels), batch_size=batch_size, devices=devices)
@@ -346,6 +347,7 @@ def setup(
     img_net = with_axis(network.img_net, head=method.head, axis_name=devices.axis_name)
     settings = label_net or LabelNetSettings(weights={**LABEL_NET_WEIGHTS, **(method.label_net_weights or {})})
     updates = epochs_per_round * (len(train_labels) // batch_size)  # of a network, in a round
+    steps = optimizers.steps(updates, rounds=rounds, finished_rounds=finished_rounds, extensions=extensions)
     return TrainSetup(
         data=data,
         method=method,
@@ -364,10 +366,11 @@ def setup(
         eval_batch_size=eval_batch_size,
         shard_parameters=shard_parameters,
         finished_rounds=tuple(finished_rounds),
+        extensions=tuple(extensions or [("restart", 1.0)] * len(finished_rounds)),
         start=start,
         devices=devices,
         read_options=_read_options(devices, threads=threads, workers=workers),
-        optimizer=optimizer or optimizers.build(**optimizers.steps(updates, rounds=rounds, finished_rounds=finished_rounds)),
+        optimizer=optimizer or optimizers.build(**steps),
         sets=sets,
         similar_sets=np.asarray(objective.similarity(jnp.asarray(sets.sets), jnp.asarray(sets.sets))),
         statistics=objective.pair_statistics(sets),
@@ -383,7 +386,9 @@ def _check_data(data: Dataset, *, n_train: int, batch_size: int, devices: TrainD
     pipeline.resized(data.source, int(data.split.train[0]), data.preprocessing)  # finds out now whether images fit
 
 
-def _check_views(method: Method, *, frozen_trunk: bool, feature_views: int, name: str) -> None:
+def _check_network(network: Any, method: Method, *, frozen_trunk: bool, feature_views: int, name: str) -> None:
+    if not isinstance(network, Network):
+        raise InputError(f"network is a {type(network).__name__}: expected what adsq_jax.models.build returns")
     if method.second_view and frozen_trunk and feature_views < 2:
         raise InputError(
             f"data.feature_views={feature_views}: expected at least 2, since {name} compares two views of each image; fix: "

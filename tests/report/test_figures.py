@@ -125,13 +125,13 @@ def test_validation(axes):
 def test_a_sweep(axes):
     """mAP by code length in order of the length, a line for each method; without numbers, a point for each combination."""
     means = [
-        {"values": {"method": method, "bits": bits}, "map": value, "deviation": 0.01}
+        {"values": {"method": method, "bits": bits}, "map": value, "map_at": "all", "deviation": 0.01}
         for method, bits, value in [("adsq", "24", 0.6), ("adsq", "12", 0.5), ("dpsh", "12", 0.4), ("dpsh", "24", 0.3)]
     ]
-    opened(figures.sweep(means, map_at="all"))
+    opened(figures.sweep(means))
     lines = {bars.get_label(): bars.lines[0].get_xydata().tolist() for bars in axes[0].containers}
     assert lines == {"method=adsq": [[12, 0.5], [24, 0.6]], "method=dpsh": [[12, 0.4], [24, 0.3]]}
-    opened(figures.sweep([{"values": {"method": "adsq"}, "map": 0.5, "deviation": 0.0}], map_at=5))
+    opened(figures.sweep([{"values": {"method": "adsq"}, "map": 0.5, "map_at": 5, "deviation": 0.0}]))
     assert axes[1].get_ylabel() == "mAP@5"
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from adsq_jax import config as config_module
 from adsq_jax import main
 from adsq_jax.devices.data_parallel import DataParallel
+from adsq_jax.run import history
 from adsq_jax.training import loop, rounds
 from support import mock_data
 
@@ -43,7 +44,7 @@ def _new_setup(config, data, *, devices, finished_rounds, **kwargs):
     data = mock_data.dataset(image_size=config.data.image_size, **kwargs) if data is None else data
     data = data._replace(preprocessing=config_module.data_settings(config).preprocessing)
     parallel = DataParallel(config.parallel, devices=jax.devices()[:devices])
-    return loop.setup_from_config(config, data, devices=parallel, finished_rounds=finished_rounds)
+    return loop.setup_from_config(config, data, devices=parallel, finished=history.Finished(finished_rounds))
 
 
 def train(setup, *, directory):
@@ -62,7 +63,8 @@ def train(setup, *, directory):
 def run(setup, directory):
     """Train and measure in a folder as the command does; the result."""
     config = _CONFIGS[setup]
-    main._claim(config, directory, json.loads(config.to_json())).close()
+    finished = main._finished(config, directory)
+    main._claim(config, directory, json.loads(config.to_json()), finished=finished).close()
     return main.train_and_evaluate(setup, config, directory, began=time.monotonic())
 
 

@@ -10,9 +10,10 @@ from support.runs import make_setup, run, same, stop_at_batch, train
 
 import adsq_jax as aj
 from adsq_jax import main
+from adsq_jax.devices.data_parallel import TrainDevices
 from adsq_jax.errors import InputError, Stopped
 from adsq_jax.run import history, workdir
-from adsq_jax.training import LabelNetSettings
+from adsq_jax.training import LabelNetSettings, loop
 
 
 @pytest.fixture(scope="module")
@@ -77,18 +78,70 @@ def test_the_command_extends_a_finished_run_alone(finished, tmp_path):
     assert main._is_finished(config, tmp_path)
     config.train.rounds, config.optim.extension_scale = 4, 0.5
     assert not main._is_finished(config, tmp_path)
-    main._claim(config, tmp_path, json.loads(config.to_json())).close()
+    claim(config, tmp_path)
     assert workdir.read_json(tmp_path / "config.json")["train"]["rounds"] == 4
     config.train.rounds = 3
-    with pytest.raises(InputError, match=r"a run of 4 rounds, got train\.rounds=3"):
-        main._claim(config, tmp_path, {})
+    with pytest.raises(InputError, match=r"a run of 4 rounds that has not finished, got train\.rounds=3"):
+        claim(config, tmp_path)
     config.train.rounds, config.seed = 5, 1
     with pytest.raises(InputError, match="has not finished"):
-        main._claim(config, tmp_path, json.loads(config.to_json()))
-    history.add(tmp_path, rounds=4, planned=4, seconds=0.0)
+        claim(config, tmp_path)
+    config.train.rounds, config.seed, config.optim.extension_scale = 4, 0, 0.1
+    with pytest.raises(InputError, match=r"extension_scale is 0\.5 there and 0\.1 here"):  # the extension has begun
+        claim(config, tmp_path)
+    history.add(tmp_path, rounds=4, planned=4, seconds=0.0, extension=("restart", 0.5))
+    config.train.rounds, config.seed = 5, 1
     with pytest.raises(InputError, match="seed is 0 there and 1 here"):
-        main._claim(config, tmp_path, json.loads(config.to_json()))
+        claim(config, tmp_path)
     assert workdir.read_json(tmp_path / "config.json")["train"]["rounds"] == 4
+
+
+def claim(config, directory):
+    """What the command does before it trains."""
+    main._claim(config, directory, json.loads(config.to_json()), finished=main._finished(config, directory)).close()
+
+
+def test_each_extension_keeps_its_own_schedule(finished, tmp_path):
+    """A second extension trains with its own scale, and builds the first one's schedule with that one's."""
+    shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
+    history.add(tmp_path, rounds=4, planned=4, seconds=0.0, extension=("constant", 0.25))
+    config = mock_data.small_config()
+    config.train.rounds, config.optim.extension_scale, config.optim.weight_decay = 6, 0.5, 0.0
+    workdir.write_json(tmp_path / "config.json", {"train": {"rounds": 4}})
+    found = main._finished(config, tmp_path)
+    assert found == history.Finished((2, 4), (("constant", 0.25),))
+    setup = loop.setup_from_config(config, mock_data.dataset(), devices=TrainDevices(), finished=found)
+    assert setup.extensions == (("constant", 0.25), ("restart", 0.5))
+
+
+def test_without_its_checkpoints_a_run_is_not_extended(finished, tmp_path):
+    """It isn't trained again from the start without a word; its metrics stay."""
+    shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "checkpoints")
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    with pytest.raises(InputError, match="no checkpoint of the 2 rounds that had finished"):
+        train(four_rounds(), directory=tmp_path)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_finished_run_did_not_start_from_another(finished):
+    """--from of a run that it didn't start from is refused, though there is nothing to train."""
+    config = mock_data.small_config()
+    main._check_start(config, finished[0], None)
+    with pytest.raises(InputError, match="didn't start from"):
+        main._check_start(config, finished[0], finished[0])
+
+
+def test_early_stopping_scores_each_round(tmp_path):
+    """With checkpoints every five rounds the rounds before them count too, and the last state is saved."""
+    config = mock_data.small_config()
+    config.data.validation, config.train.stop_after_rounds_without_gain, config.checkpoint.every_rounds = 1, 2, 5
+    config.train.rounds, config.optim.learning_rate = 5, 1e-12
+    result = run(make_setup(config), tmp_path)
+    (entry,) = result["history"]
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["phase"] == "validation"] == [8 * n for n in range(entry["rounds"] + 1)]
+    assert (tmp_path / "checkpoints" / str(8 * entry["rounds"])).is_dir()
 
 
 def test_early_stopping_in_a_run(tmp_path):
@@ -99,7 +152,7 @@ def test_early_stopping_in_a_run(tmp_path):
     result = run(make_setup(config), tmp_path)
     (entry,) = result["history"]
     assert entry["rounds"] < entry["planned"] == 5
-    assert result["best"]["map"] == max(result["best"]["map"], result["map"])
+    assert result["best"]["map"] >= result["map"]
     images = mock_data.dataset().source.pixels[:8]
     assert aj.load(tmp_path, best=True).encode(images).shape == (8, 12)
 

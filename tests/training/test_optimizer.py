@@ -149,18 +149,27 @@ def test_cosine_schedule_falls_to_zero_at_the_last_step(warmup_steps):
 
 
 def test_an_extension_begins_the_schedule_again():
-    """Two extensions of a run: the first stretch as without them, then warm-up and cosine anew, at half of the peak."""
+    """Two extensions of a run: the first stretch as without them, then warm-up and cosine anew, each with its scale."""
+    extensions = [("restart", 0.5), ("restart", 0.1)]
     found = learning_rates(
-        18, schedule="cosine", warmup=0.25, total_steps=17, finished_steps=(8, 12), extension="restart", extension_scale=0.5
+        18,
+        schedule="cosine",
+        warmup=0.25,
+        total_steps=17,
+        finished_steps=(8, 12),
+        extensions=extensions,
     )
     first = learning_rates(8, schedule="cosine", warmup=0.25, total_steps=8)
-    second, third = ([x / 2 for x in learning_rates(n, schedule="cosine", warmup=0.25, total_steps=n)] for n in (4, 5))
+    second, third = (
+        [x * scale for x in learning_rates(n, schedule="cosine", warmup=0.25, total_steps=n)]
+        for n, scale in ((4, 0.5), (5, 0.1))
+    )
     np.testing.assert_allclose(found, [*first, *second, *third, 0.0], atol=1e-8)
 
 
 def test_a_constant_extension_stays_at_its_peak():
     """No warm-up and no fall: the peak times its scale, from the first added update on."""
-    found = learning_rates(9, schedule="cosine", total_steps=9, finished_steps=(5,), extension="constant", extension_scale=0.1)
+    found = learning_rates(9, schedule="cosine", total_steps=9, finished_steps=(5,), extensions=[("constant", 0.1)])
     np.testing.assert_allclose(found, [*learning_rates(5, schedule="cosine", total_steps=5), *[0.01] * 4], atol=1e-8)
 
 
@@ -190,7 +199,11 @@ def test_the_trunks_scale_is_for_the_backbone_alone(name):
         ("lion", {"arguments": {"weight_decay": 0.1}}, "takes no weight_decay"),
         ("adam", {"arguments": {"learning_rate": 0.1}}, "takes no learning_rate"),
         ("adam", {"schedule": "linear"}, "no schedule named 'linear': choose one of constant, cosine"),
-        ("adam", {"extension": "cosine"}, "no extension named 'cosine': choose one of restart, constant"),
+        (
+            "adam",
+            {"finished_steps": (5,), "extensions": [("cosine", 1.0)]},
+            "no extension named 'cosine': choose one of restart, constant",
+        ),
     ],
 )
 def test_unknown_names_are_refused(name, changes, message):
