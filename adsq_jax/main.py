@@ -313,9 +313,11 @@ def _sweep_command(arguments: Sequence[str], given: SimpleNamespace, directory: 
     """Train the runs of --sweep, and print their table."""
     values = trainings.parse(given.sweep)
     host.split_into_devices(batch_size=given.config.train.batch_size, host_devices=given.config.host_devices)
-    processes.connect(coordinator=given.coordinator, processes=given.processes, process=given.process)
+    if given.coordinator is not None:
+        raise InputError("--sweep trains in one process; fix: leave out --coordinator, or start each run by itself")
+    processes.connect(coordinator=None, processes=None, process=None)  # finds those that Slurm or MPI have started
     if processes.count() > 1:
-        raise InputError("--sweep trains in one process; fix: start one, or each run by itself in all of them")
+        raise InputError("--sweep trains in one process; fix: start only one, or each run by itself")
     try:
         start = getattr(given, "from")
         rows = sweep(lambda **of: _config_of(arguments, of), values, directory, from_run=start, log_to=given.log)

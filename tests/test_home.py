@@ -15,6 +15,7 @@ from adsq_jax.data import datasets
 from adsq_jax.data.__main__ import main as data_main
 from adsq_jax.demo.__main__ import main as demo_main
 from adsq_jax.errors import InputError
+from adsq_jax.export import codes as codes_files
 from adsq_jax.export.__main__ import main as export_main
 from adsq_jax.index.__main__ import main as index_main
 from adsq_jax.inference import pictures as picture_files
@@ -26,6 +27,7 @@ from adsq_jax.training import loop
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
 PACKAGE = Path(adsq_jax.__file__).parent
 MAINS = {
+    "codes": codes_files.main,
     "data": data_main,
     "demo": demo_main,
     "encode": encode.main,
@@ -36,7 +38,18 @@ MAINS = {
     "report": report_main,
     "search": search.main,
 }
-NO_PATHS = {"evaluate --map_at", "index --cosine", "main --coordinator", "search --where", "search --host", "demo --host"}
+NO_PATHS = {
+    "main --log",
+    "main --sweep",
+    "export --part",
+    "codes --query_net",
+    "evaluate --map_at",
+    "index --cosine",
+    "main --coordinator",
+    "search --where",
+    "search --host",
+    "demo --host",
+}
 FILES = ("query_codes", "database_codes", "query_labels", "database_labels")
 REFUSED = [  # what each command says of a path that is in the home, and isn't what it should be
     ("main", ["--config=~/missing.py", "--workdir=~/x"], "{home}/missing.py"),
@@ -53,6 +66,13 @@ REFUSED = [  # what each command says of a path that is in the home, and isn't w
         ("evaluate", [f"--{other}=~/{'missing' if other == name else other}.npy" for other in FILES], "{home}/missing.npy")
         for name in FILES
     ),
+    (
+        "main",
+        ["--config=~/folder.py", "--workdir=~/x", "--from=~/missing", "--config.data.directory=~/pictures"],
+        "{home}/missing",
+    ),
+    ("codes", ["~/missing", "--out=~/x.npz"], "{home}/missing"),
+    ("codes", ["~/run", "--out=~/here.npz"], "{home}/here.npz"),
     ("export", ["--workdir=~/missing", "--out=~/x"], "{home}/missing"),
     ("export", ["--workdir=~/run", "--out=~/notes.txt"], "{home}/notes.txt"),
     ("report", ["--workdir=~/missing"], "{home}/missing"),
@@ -81,7 +101,7 @@ def home(tmp_path, monkeypatch, filled, colours):
     shutil.copytree(colours[0], home / "pictures")
     (home / "run").symlink_to(colours[1])
     shutil.copytree(filled[2], home / "index")
-    for name in ("notes.txt", "old.html"):
+    for name in ("notes.txt", "old.html", "here.npz"):
         (home / name).write_text("not what it should be")
     (home / "list.txt").write_text("red/00.png\nblue/00.png\n")
     for name in FILES:

@@ -211,7 +211,7 @@ def test_a_sweep(tmp_path, capsys):
     before = files(tmp_path / "bits=12")
     main.main([*flags, "--sweep=bits=12,16"])
     assert files(tmp_path / "bits=12") == before
-    assert [row["values"]["bits"] for row in json.loads((tmp_path / "sweep.json").read_text())["runs"]] == ["12", "16"]
+    assert [row["values"]["bits"] for row in json.loads((tmp_path / "sweep.json").read_text())["runs"]] == ["12", "16", "24"]
 
 
 def test_the_model_is_saved_before_it_is_measured(flags, tmp_path, monkeypatch):
@@ -277,7 +277,7 @@ def test_a_result_that_is_none(content, tmp_path):
         (("--from=no_such_run",), "no_such_run holds no trained model"),
         (("--config.train.stop_after_rounds_without_gain=2",), "no images are held out; fix: --config.data.validation=N"),
         (("--sweep=bits",), "expected KEY=VALUE,VALUE, each once"),
-        (("--sweep=bits=12;no.such=3",), "no_such"),
+        (("--sweep=bits=12;no.such=3",), "config has no key 'no.such'"),
         (("--sweep=seed=-1,2",), "config.seed=-1"),
         (("--sweep=seed=1,2", "--coordinator=a:1", "--processes=1", "--process=0"), "leave out --coordinator"),
         (("--config.model.backbone=alexnet", "--config.model.width=0"), "alexnet takes images of 63x63 pixels and more"),

@@ -300,20 +300,20 @@ def test_a_checkpoint_without_its_manifest_was_not_finished(open_checkpoints, tm
     """A checkpoint killed before its manifest is ignored; the previous one is still there, though only one is kept."""
     save(open_checkpoints(keep=1), 5)
     manager = open_checkpoints(keep=1)
-    manager._delete_old = lambda: None  # killed before this
+    manager.delete_old = lambda **_: None  # killed before this
     save(manager, 10)
     (tmp_path / "checkpoints" / "10" / "manifest.json").unlink()
     assert_falls_back(open_checkpoints, caplog)
 
 
 def test_the_best_stays_beside_the_newest(open_checkpoints, tmp_path):
-    """Of six checkpoints the newest two and the one with the best score stay; best.json names the latter."""
+    """Of six checkpoints the newest two and the first with the best score stay; best.json names the latter."""
     checkpoints = open_checkpoints(keep=2)
     for step, measured in enumerate((0.1, 0.7, 0.3, 0.7, 0.2, None)):
         checkpoints.save(step, make_state(step), info={}, measured=measured)
         checkpoints = open_checkpoints(keep=2)
-    assert checkpoints.steps() == [3, 4, 5]
-    assert json.loads((tmp_path / "checkpoints" / "best.json").read_text()) == {"step": 3, "measured": 0.7}
+    assert checkpoints.steps() == [1, 4, 5]
+    assert json.loads((tmp_path / "checkpoints" / "best.json").read_text()) == {"step": 1, "measured": 0.7}
     assert int(checkpoints.restore(make_state(1))[0].step) == 5
 
 
