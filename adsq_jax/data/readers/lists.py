@@ -191,9 +191,10 @@ def _below(names: list[bytes], directory: Path, *, path: Path, strip_prefix: str
 
 
 def _prefix_hint(names: list[list[bytes]]) -> str:
-    """Return advice for lists whose paths are all absolute: to leave out the folder that they share; "" for others."""
+    """Return advice for lists whose paths are absolute and of one root: to leave out the folder that they share; else ""."""
     short = [name.replace(b"\\", b"/") for each in names for name in each]
-    if not all(map(_ABSOLUTE.match, short)):
+    roots = {match and match[0] for match in map(_ABSOLUTE.match, short)}
+    if None in roots or len(roots) > 1:  # `/` and `C:/` share no folder
         return ""
     shared = os.path.commonpath([os.path.dirname(name) for name in (min(short), max(short))]).rstrip(b"/") + b"/"
     return f"; fix: if the images' folder holds what follows {quote(shared)}, --config.data.strip_prefix={os.fsdecode(shared)}"

@@ -410,6 +410,15 @@ def test_a_prefix_of_another_folder(tmp_path, prefix):
         error_of(lists.read, tmp_path, lists=tmp_path, strip_prefix=stripped)
 
 
+@pytest.mark.parametrize("others", [("/home/x/a.png", "C:/d/b.png"), ("C:/d/a.png", "D:/d/b.png"), ("/d/a.png", "d/b.png")])
+def test_absolute_paths_of_several_roots(tmp_path, others):
+    """Paths that share no folder are refused without advice on a prefix, as there is none to leave out."""
+    write(tmp_path, **dict.fromkeys(SMALL, "".join(f"{path} 0 1\n" for path in others)))
+    text = error_of(lists.read, tmp_path, lists=tmp_path)
+    assert f"database.txt, line 1: {others[0]!r} leads out of the images' folder; fix: give paths below it" in text
+    assert "strip_prefix" not in text
+
+
 def test_backslashes(tmp_path):
     """Windows paths are the same images, also where another list has the other kind."""
     write(tmp_path, database="b\\c.jpg 0 1 1\nb\\d e\\f.jpg 0 0 1\n", train="b/c.jpg 0 1 1\n", query="b\\q.jpg 1 0 0\n")
