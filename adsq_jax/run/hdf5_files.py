@@ -1,5 +1,6 @@
 """Read arrays of numbers from HDF5 files: .h5, and MATLAB's .mat of version 7.3. This needs h5py, of the extra `hdf5`."""
 
+import collections
 import functools
 import io
 import math
@@ -42,25 +43,33 @@ def arrays(content: bytes) -> list[NamedArray]:
     except ModuleNotFoundError as error:
         raise InputError("it is HDF5, which needs h5py; fix: pip install -e '.[hdf5]', or save it as .npy") from error
     found = list[NamedArray]()
-    for name, dataset in _datasets(h5py.File(io.BytesIO(content), "r"), "", depth=0):
+    for name, dataset in _datasets(h5py.File(io.BytesIO(content), "r")):
         found.append(NamedArray(name, _shape(dataset), _problem(dataset), functools.partial(_load, dataset, len(content))))
         if len(found) > _MOST_ARRAYS:
             raise InputError(f"it has more than {_MOST_ARRAYS:,} arrays; fix: save the ones that matter")
     return found
 
 
-def _datasets(group: Any, prefix: str, *, depth: int) -> Iterator[tuple[str, Any]]:
-    """Yield name and dataset of all below a group; links that could lead elsewhere are not followed."""
+def _datasets(file: Any) -> Iterator[tuple[str, Any]]:
+    """Yield name and dataset of all in a file, near ones first; links that could lead elsewhere are not followed.
+
+    A group that several links lead to counts once: links in a circle would be followed for ever.
+    """
     import h5py
 
-    for name in group:
-        if not isinstance(group.get(name, getlink=True), h5py.HardLink) or name.startswith("#"):  # MATLAB's #refs#
-            continue
-        member = group[name]
-        if isinstance(member, h5py.Dataset):
-            yield prefix + name, member
-        elif isinstance(member, h5py.Group) and depth < _DEEPEST:
-            yield from _datasets(member, f"{prefix}{name}/", depth=depth + 1)
+    root = file["/"]
+    groups, known = collections.deque([("", root)]), {root}  # two of h5py's groups are equal if they are the same in the file
+    while groups:
+        prefix, group = groups.popleft()
+        for name in group:
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink) or name.startswith("#"):  # MATLAB's #refs#
+                continue
+            member = group[name]
+            if isinstance(member, h5py.Dataset):
+                yield prefix + name, member
+            elif isinstance(member, h5py.Group) and prefix.count("/") < _DEEPEST and member not in known:
+                known.add(member)
+                groups.append((f"{prefix}{name}/", member))
 
 
 def _matlab_class(dataset: Any) -> str | None:

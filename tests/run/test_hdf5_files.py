@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from adsq_jax.errors import InputError
-from adsq_jax.run import array_files
+from adsq_jax.run import array_files, hdf5_files
 
 SIGNS = np.random.default_rng(0).choice(np.array([-1, 1], np.int8), (6, 5))
 
@@ -86,6 +86,38 @@ def test_what_lies_outside_is_not_opened(h5py):
     }.items():
         with pytest.raises(InputError, match=message):
             array_files.read(f"links.h5:{name}")
+
+
+def test_groups_with_many_names(h5py):
+    """A group that 20 links lead to, from itself and from below, is read once: otherwise there would be 20^8 names."""
+    with h5py.File("circle.h5", "w") as file:
+        for name in [f"{k:02d}" for k in range(20)]:
+            file[f"a/{name}"] = file.require_group("a")
+            file[f"a/b/{name}"] = file.require_group("a/b")
+        file["a/b/B"] = SIGNS
+        file["a/b/root"] = file["/"]
+    visited = []
+    visit = h5py.Group.__iter__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(h5py.Group, "__iter__", lambda group: visited.append(group.name) or visit(group))
+        patch.setattr(hdf5_files, "_DEEPEST", 3)  # deep enough to count, not to wait
+        np.testing.assert_array_equal(array_files.read("circle.h5:a/b/B"), SIGNS)
+    assert visited == ["/", "/a", "/a/b"]
+    np.testing.assert_array_equal(array_files.read("circle.h5"), SIGNS)
+
+
+def test_groups_of_groups(h5py):
+    """An array below as many groups as are read is found, also where a link from deeper leads to its group first."""
+    below = "/".join("abcdefgh")
+    with h5py.File("deep.h5", "w") as file:
+        file[f"{below}/B"] = SIGNS
+        file[f"{below}/i/C"] = SIGNS
+        file["z/y/B"] = SIGNS
+        file[f"{below[:-2]}/z"] = file["z"]  # whose own group would be too deep
+    np.testing.assert_array_equal(array_files.read(f"deep.h5:{below}/B"), SIGNS)
+    np.testing.assert_array_equal(array_files.read("deep.h5:z/y/B"), SIGNS)
+    with pytest.raises(InputError, match="no array"):
+        array_files.read(f"deep.h5:{below}/i/C")
 
 
 def test_what_was_never_written_is_not_zeros(h5py):
