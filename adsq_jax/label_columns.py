@@ -40,7 +40,8 @@ def check(labels: Any, *, name: str) -> None:
     if is_column(labels):
         raise InputError(
             f"{name} have shape [n, 1] and values 0 and 1, which may be class ids or one class of multi-hot labels; fix: give "
-            "ids as [n], labels[:, 0], and multi-hot labels as [n, c] with a column per class, or as bool if c is 1"
+            "ids as [n], labels[:, 0], and multi-hot labels as [n, c] with a column per class, or, if c is 1, as bool of NumPy"
+            "; in MATLAB, ids + 1, or [labels, 0 * labels]"
         )
 
 

@@ -39,7 +39,8 @@ def export_codes(
     Args:
       place: the folder of a finished run; or an index, as `adsq_jax.index.open_index` takes it.
       out: FILE.npz or FILE.mat for all arrays; or FILE.npy, FILE.csv or FILE.txt for a file FILE_NAME.npy and so on for each
-        array. In MATLAB ids [n] are a column, ids of two classes two logical columns, and names are cells.
+        array. In MATLAB ids [n] are a column; ids of one or two classes, and labels of one class, are two logical columns, as a
+        single one may be either; and names are cells.
       query_net: as for `read_codes`.
 
     Returns:

@@ -38,7 +38,8 @@ def read(place: str | Path, *, description: str = "an array", dimensions: Collec
     Returns:
       The array, read-only: of a .npy on a disk mapped, of others at most 2 GiB in memory. Text with one number on each line is
       [n], or [n, 1] where that has too few dimensions; text of whole numbers is int64, other text float64. MATLAB's arrays have
-      the class and shape that they have there.
+      the class and shape that they have there, logical as bool; but a logical column [n, 1], and one of HDF5, is uint8, as
+      ids of two classes and labels of one class are written so.
 
     Raises:
       InputError: the file is missing, damaged, of another format or too large, or it is unclear which array is meant.
@@ -122,7 +123,8 @@ def _read_named(content: bytes, path: Path, name: str | None, dimensions: Collec
     array = choose(arrays, name, file=str(path), dimensions=dimensions).load()
     if not array.size:
         raise InputError("the array is empty; fix: give another one")
-    return array
+    # In Python bool [n, 1] is labels of one class; in MATLAB a comparison makes such a column, whatever it means.
+    return array.astype(np.uint8) if suffix != ".npz" and array.dtype == bool and array.shape[1:] == (1,) else array
 
 
 def _npz_arrays(content: bytes) -> list[NamedArray]:

@@ -70,18 +70,22 @@ def _content(arrays: Mapping[str, np.ndarray], suffix: str) -> bytes:
         if suffix == ".npy":
             np.save(buffer, array, allow_pickle=False)
         else:
-            if name.endswith("labels") and array.shape[1:] == (1,):  # a single number on a line is read as an id
-                array = np.concatenate([array, np.zeros_like(array)], axis=1)
-            return _text(array, suffix)
+            return _text(_with_second_class(array) if name.endswith("labels") else array, suffix)
     return buffer.getvalue()
+
+
+def _with_second_class(labels: np.ndarray) -> np.ndarray:
+    """Return labels of one class, [n, 1], with a class that no item has: read again, a single column may be ids."""
+    return np.concatenate([labels, np.zeros_like(labels)], axis=1) if labels.shape[1:] == (1,) else labels
 
 
 def _for_matlab(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return arrays as MATLAB has them: strings in cells; ids 0 and 1, which a column can't tell from one class, as columns."""
-    ids = {name: array for name, array in arrays.items() if name.endswith("labels") and array.ndim == 1}
-    highest = max((int(array.max(initial=0)) for array in ids.values()), default=2)
-    if highest < 2:
-        arrays = {**arrays, **{name: np.eye(highest + 1, dtype=bool)[array] for name, array in ids.items()}}
+    labels = {name: array for name, array in arrays.items() if name.endswith("labels")}
+    ids = {name: array for name, array in labels.items() if array.ndim == 1}
+    if max((int(array.max(initial=0)) for array in ids.values()), default=2) < 2:
+        labels |= {name: np.eye(2, dtype=bool)[array] for name, array in ids.items()}
+    arrays = {**arrays, **{name: _with_second_class(array) for name, array in labels.items()}}
     return {name: array.astype(object) if array.dtype.kind == "U" else array for name, array in arrays.items()}
 
 

@@ -28,6 +28,8 @@ APART = (".npy", ".csv", ".txt")
 
 def make_labels(kind):
     """Labels of 20 queries and 60 items."""
+    if kind == "ids of one class":
+        return np.zeros(80, np.int64)
     ids = np.random.default_rng(1).integers(0, 2 if kind == "two classes" else 4, 80)
     if kind == "several labels":
         return np.eye(4, dtype=np.uint8)[ids] | np.eye(4, dtype=np.uint8)[ids[::-1]]
@@ -64,7 +66,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("kind", ["ids", "two classes", "several labels", "one class"])
+@pytest.mark.parametrize("kind", ["ids", "two classes", "several labels", "one class", "ids of one class"])
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_what_was_written_evaluates_as_the_run(suffix, kind, tmp_path, capsys):
     """Each format, each kind of labels, from the files alone: the same mAP, counts and bits."""

@@ -54,6 +54,20 @@ def test_labels():
     np.testing.assert_array_equal(array_files.read("float.txt"), SIGNS + 0.25)
 
 
+def test_a_logical_column_is_no_bool():
+    """From MATLAB a logical column may be ids or one class, as zeros and ones may; bool of NumPy says that it is one class."""
+    column = (IDS > 1)[:, None]
+    scipy.io.savemat("l.mat", {"L": column, "B": np.hstack([column, ~column]), "row": column.T})
+    np.save("l.npy", column)
+    np.savez("l.npz", L=column)
+    for place, dtype in {"l.mat:L": "u1", "l.mat:B": "?", "l.mat:row": "?", "l.npz": "?", "l.npy": "?"}.items():
+        assert array_files.read(place).dtype == dtype, place
+    np.testing.assert_array_equal(array_files.read("l.mat:L"), column)
+    assert data.from_arrays(np.zeros((6, 4, 4), np.uint8), data.read_array("l.npy")).source.labels.classes == 1
+    with pytest.raises(InputError, match=r"shape \[n, 1\] and values 0 and 1, which may be .*; in MATLAB, ids \+ 1, "):
+        data.from_arrays(np.zeros((6, 4, 4), np.uint8), data.read_array("l.mat:L"))
+
+
 def test_codes_without_a_name_beside_labels():
     """Only arrays of two dimensions can be codes."""
     np.savez("q.npz", codes=SIGNS, labels=IDS)

@@ -58,6 +58,9 @@ def test_arrays_of_matlab(h5py):
         cells=(np.ones((2, 2)), "cell"),
     )
     np.testing.assert_array_equal(array_files.read("v73.mat:B"), SIGNS)
+    write_matlab(h5py, "column.mat", L=((SIGNS[:, :1] > 0).astype(np.uint8), "logical"))
+    assert array_files.read("column.mat").dtype == np.uint8  # which may be ids, or one class
+    np.testing.assert_array_equal(array_files.read("column.mat"), SIGNS[:, :1] > 0)
     logical = array_files.read("v73.mat:L")
     assert logical.dtype == bool
     np.testing.assert_array_equal(logical, SIGNS > 0)
