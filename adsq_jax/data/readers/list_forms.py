@@ -17,8 +17,7 @@ _COMMAS = "write path,name,name, or a 0 or 1 for each class, path,0,1,0, or one 
 _HOT_BY_COMMAS = re.compile(rb"(?:[ \t]*,[ \t]*[01]){2,}[ \t]*$")
 _ID = re.compile(rb"[0-9]{1,18}")
 _NUMBER = re.compile(rb"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
-
-
+_MISSING = {"nan", "none", "null"}
 _PARTS = {"train", "training", "test", "query", "val", "valid", "validation", "database", "gallery"}
 
 
@@ -59,8 +58,27 @@ def _fields(line: bytes) -> list[bytes]:
 
 
 def _is_odd(line: bytes) -> bool:
-    """Return whether a line is a comment, or brackets are around its labels or itself."""
-    return line.lstrip().startswith((b"#", b"//", b"%", b"{", b"[")) or line.rstrip().endswith((b"]", b"}", b")"))
+    """Return whether a line is a comment, or brackets are around its labels or itself; `path,crane (bird)` is none of these."""
+    _, comma, last = line.strip().rpartition(b",")
+    opened = re.search(rb"[\[({]", last.strip())
+    is_name = comma and opened and opened.start()
+    return line.lstrip().startswith((b"#", b"//", b"%", b"{", b"[")) or (last.endswith((b"]", b"}", b")")) and not is_name)
+
+
+def why_unclear(name: str) -> str:
+    """Return why a class name may mean something else, and how to write that, to follow the name; "": it is clear."""
+    if name.lower() in _MISSING:
+        return "may mean that a label is missing; fix: remove the line, or write its class"
+    for marks, problem, fix in (
+        ("|;\t", "may be several names", "write commas between them, path,name,name"),
+        ("[](){}<>", "has brackets", "write names without them"),
+        ("#", "may have a comment", "remove it"),
+    ):
+        if any(mark in name for mark in marks):
+            return f"{problem}; fix: {fix}"
+    if '"' in name or name[0] in "'`" or name[-1] in "'`":  # jack-o'-lantern is a name
+        return "has quotes; fix: write names without them"
+    return ""
 
 
 def _why_none(line: bytes) -> str:

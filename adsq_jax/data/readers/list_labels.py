@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from adsq_jax.data.labels import Labels
-from adsq_jax.data.readers.list_forms import HOT, IDS, Parsed
+from adsq_jax.data.readers.list_forms import HOT, IDS, Parsed, why_unclear
 from adsq_jax.errors import InputError
 
 _MOST_BYTES = 2**32  # of a bit for each image and class
@@ -27,7 +27,7 @@ def join(
       and the names of the classes.
 
     Raises:
-      InputError: the lists have several forms or numbers of classes, don't fit the names, or their form is ambiguous.
+      InputError: the lists have several forms or numbers of classes, don't fit the names, or their form or a name is ambiguous.
     """
     (first, origin), *others = lists.items()
     for part, parsed in others:
@@ -93,14 +93,20 @@ def _join_names(
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     labels: dict[str, Sequence[tuple[str, ...]]] = {part: parsed.labels for part, parsed in lists.items()}
     found = {name for each in labels.values() for line in each for name in line}
+    unclear = set() if names else {name for name in found if why_unclear(name)}
     classes = sorted(found) if names is None else names[1]
     ids = {name: k for k, name in enumerate(classes)}
     for part, each in labels.items():
         for row, line in enumerate(each):
-            odd = [name for name in line if name not in ids]
+            odd = [name for name in line if name in unclear or name not in ids]
             if odd and names is not None:
                 where = f"{files[part]}, line {row + 1}"
                 raise InputError(f"{where}: {odd[0]!r:.80} isn't a class of {names[0]}; fix: add it there, or correct it")
+            if odd:
+                raise InputError(
+                    f"{files[part]}, line {row + 1}: {odd[0]!r:.80} {why_unclear(odd[0])}; or, if it is a class, put a "
+                    "classes.txt with all their names beside the list"
+                )
     if all(len(line) == 1 for each in labels.values() for line in each):
         return {part: np.array([[ids[line[0]]] for line in each], np.uint32) for part, each in labels.items()}, classes
     width = -(-len(classes) // 8)

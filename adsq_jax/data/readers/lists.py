@@ -31,7 +31,8 @@ def read(directory: Path, *, lists: Path, strip_prefix: str = "") -> FileSource:
     A line is a path, then a 0 or 1 for each class, or one class id; or `path,name,name`, `path,ID`, `path,0,1`. All three lists
     have one form. An image that is in several lists is one row. Backslashes in paths are read as /, and paths may contain
     spaces; a BOM and Windows line ends are accepted. `classes.txt`, if there is one, names the classes, one per line, in the
-    order of the labels; else the classes of ids and names are those that occur, sorted.
+    order of the labels; else the classes of ids and names are those that occur, sorted, and names that may mean something else
+    are refused, as `dog|cat`, `['dog']` or `nan`.
 
     Args:
       directory: the folder at which the paths of the lists begin, which they may name.

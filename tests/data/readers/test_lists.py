@@ -363,6 +363,46 @@ def test_names_that_classes_txt_lacks(tmp_path):
     assert "database.txt, line 2: 'cat' isn't a class of" in error_of(lists.read, tmp_path, lists=tmp_path)
 
 
+UNCLEAR = {  # what stands for class names, the name that it is read as, and what the error says of it
+    "dog|cat": ("dog|cat", "may be several names; fix: write commas between them, path,name,name; or, "),
+    "dog;cat": ("dog;cat", "may be several names"),
+    "dog\tcat": ("dog\tcat", "may be several names"),
+    "dog [2]": ("dog [2]", "has brackets; fix: write names without them"),
+    "crane (bird)": ("crane (bird)", "has brackets"),
+    "<dog>": ("<dog>", "has brackets"),
+    "\"['dog', 'cat']\"": ("['dog', 'cat']", "has brackets"),
+    "'dog'": ("'dog'", "has quotes; fix: "),
+    '"""dog"""': ('"dog"', "has quotes; fix: "),
+    "dog # sure": ("dog # sure", "may have a comment; fix: remove it"),
+    **{name: (name, "may mean that a label is missing; fix: ") for name in ("nan", "NaN", "None", "NULL")},
+}
+
+
+@pytest.mark.parametrize("written", UNCLEAR)
+@pytest.mark.parametrize("row", [0, 1])
+def test_names_that_may_mean_something_else(tmp_path, written, row):
+    """They are refused with their line, in the first line too, unless classes.txt names them."""
+    name, says = UNCLEAR[written]
+    rows = [f"a.jpg,{written}", "b.jpg,owl"]
+    write(tmp_path, **dict.fromkeys(SMALL, "\n".join(rows[:: -1 if row else 1])))
+    found = error_of(lists.read, tmp_path, lists=tmp_path)
+    assert f"database.txt, line {row + 1}: {name!r} {says}" in found
+    assert found.endswith("if it is a class, put a classes.txt with all their names beside the list")
+    assert f"{name!r} {says}" in error_of(lists.read_one, tmp_path / "train.txt", directory=tmp_path)
+    (tmp_path / "classes.txt").write_text(f"owl\n{name}\n")
+    source = lists.read(tmp_path, lists=tmp_path)
+    assert (source.classes, names_of(source)[row]) == (("owl", name.replace("\t", "?")), "a.jpg")
+    assert source.labels[[row]].tolist() == [[0, 1]]
+
+
+def test_names_with_marks_that_are_clear(tmp_path):
+    """Apostrophes inside a name, dots, dashes, slashes, ampersands and all scripts are names as any others."""
+    names = ["jack-o'-lantern", "St. Bernard", "cats & dogs", "TV/monitor", "Müller", "犬", "none of these", "90%"]
+    text = "".join(f"{k}.jpg,{name}\n" for k, name in enumerate(names))
+    write(tmp_path, **dict.fromkeys(SMALL, text))
+    assert set(lists.read(tmp_path, lists=tmp_path).classes) == set(names)
+
+
 def test_lists_of_several_forms(tmp_path):
     """Lists that belong together have one form."""
     write(tmp_path, train="b/d.jpg 2\na.jpg 1\n")
