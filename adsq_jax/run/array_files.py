@@ -141,9 +141,12 @@ def _npz_arrays(content: bytes) -> list[NamedArray]:
         if name == member.filename:
             found.append(NamedArray(name, (), "no array of NumPy", lambda: np.zeros(0)))
             continue
-        with archive.open(member) as file:
-            shape, dtype = workdir.read_header(file, size=member.file_size)
-        problem = "" if dtype.kind in "biufU" else f"of dtype {str(dtype)[:50]}"
+        try:
+            with archive.open(member) as file:
+                shape, dtype = workdir.read_header(file, size=member.file_size)
+            problem = "" if dtype.kind in "biufU" else f"of dtype {str(dtype)[:50]}"
+        except workdir.ObjectArray as error:
+            shape, problem = error.shape, "an array of Python objects, which aren't loaded"
         found.append(NamedArray(name, shape, problem, functools.partial(_load_npy, archive, member)))
     return found
 

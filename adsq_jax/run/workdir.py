@@ -241,6 +241,15 @@ def read_array(path: Path, *, description: str) -> np.ndarray:
     return array
 
 
+class ObjectArray(ValueError):
+    """A .npy file holds Python objects, which are never unpickled."""
+
+    def __init__(self, shape: tuple[int, ...]):
+        """Keep the array's shape."""
+        super().__init__("Object arrays cannot be loaded")
+        self.shape = shape
+
+
 def read_header(file: IO[bytes], *, size: int) -> tuple[tuple[int, ...], np.dtype]:
     """Read the header of a .npy file, checked, as NumPy allocates what it says, and divides by the size of its numbers.
 
@@ -252,6 +261,7 @@ def read_header(file: IO[bytes], *, size: int) -> tuple[tuple[int, ...], np.dtyp
       Shape and dtype of the array, which isn't larger than the file.
 
     Raises:
+      ObjectArray: it holds Python objects.
       ValueError: the header is damaged or lies; for some damage NumPy raises whatever Python's tokenizer does.
     """
     version = np.lib.format.read_magic(file)
@@ -262,7 +272,7 @@ def read_header(file: IO[bytes], *, size: int) -> tuple[tuple[int, ...], np.dtyp
     except MemoryError as error:  # Python's parser says so of parentheses that are too deep
         raise ValueError("its header is nested too deep") from error
     if dtype.hasobject:
-        raise ValueError("Object arrays cannot be loaded")
+        raise ObjectArray(shape)
     if not dtype.itemsize or min(shape, default=0) < 0:
         raise ValueError(f"its header says {dtype}{list(shape)}"[:200])
     if math.prod(shape) * dtype.itemsize > size - file.tell():

@@ -68,6 +68,18 @@ def test_a_logical_column_is_no_bool():
         data.from_arrays(np.zeros((6, 4, 4), np.uint8), data.read_array("l.mat:L"))
 
 
+def test_python_objects_beside_an_array(monkeypatch):
+    """Only the array of objects can't be read; the others are read by name, and alone without one. Nothing is unpickled."""
+    np.savez("mixed.npz", notes=np.array([{"a": 1}, None], dtype=object), codes=SIGNS)
+    monkeypatch.setattr("pickle.load", lambda *args, **kwargs: pytest.fail("was unpickled"))
+    for place in ("mixed.npz", "mixed.npz:codes"):
+        np.testing.assert_array_equal(array_files.read(place), SIGNS)
+    np.savez("objects.npz", notes=np.array([{"a": 1}, None], dtype=object))
+    for place in ("mixed.npz:notes", "objects.npz"):
+        with pytest.raises(InputError, match=r"notes('| \[2\]) is an array of Python objects, which aren't loaded"):
+            array_files.read(place)
+
+
 def test_codes_without_a_name_beside_labels():
     """Only arrays of two dimensions can be codes."""
     np.savez("q.npz", codes=SIGNS, labels=IDS)
@@ -165,7 +177,7 @@ FILES = {
     "a truncated archive": ("cut.npz", "it is damaged"),
     "text as an archive": ("text.npz", "it is damaged"),
     "changed bytes": ("changed.npz:B", "it is damaged"),
-    "Python objects": ("objects.npz:a", "can't be read as codes"),
+    "Python objects": ("objects.npz:a", "'a' is an array of Python objects, which aren't loaded; fix: save it as an array of"),
     "another compression": ("other.npz", "a way that numpy.savez doesn't use"),
     "more than it can unpack to": ("bomb.npz", "unpacks to more than"),
     "a truncated file of MATLAB": ("cut.mat:B", "damaged or cut short"),
