@@ -8,8 +8,10 @@ import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import jax
@@ -23,6 +25,7 @@ from support import mock_data
 
 import adsq_jax
 from adsq_jax import codes, export, storage
+from adsq_jax.data import images
 from adsq_jax.data.preprocessing import Preprocessing
 from adsq_jax.devices import DataParallel
 from adsq_jax.errors import InputError
@@ -131,6 +134,55 @@ def test_the_example_of_a_bit_depth(encoder, colours, tmp_path):
     done = ran(sys.executable, "-c", ALONE, folder / "example.py", tmp_path / "a.png", cwd=tmp_path)
     (wanted,) = adsq_jax.load(colours[1]).encode([Image.fromarray(values << 4)], packed=True)
     assert done.stdout.split()[0] == wanted.tobytes().hex(), done.stderr
+
+
+def tiff_of_12_bits(values):
+    """A grey TIFF of one strip by its specification that stores 12 bits a value, uint16[h, w] of an even w."""
+    data = b"".join(bytes([a >> 4, (a & 15) << 4 | b >> 8, b & 255]) for a, b in values.reshape(-1, 2).tolist())
+    height, width = values.shape
+    tags = {256: width, 257: height, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: height, 279: len(data)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+def png_of_16_bits(values):
+    """A PNG by its specification of 16 bits in each colour, uint16[h, w, 3]."""
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", *values.shape[1::-1], 16, 2, 0, 0, 0)
+    chunks = {b"IHDR": header, b"IDAT": zlib.compress(rows), b"IEND": b""}
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks.items()
+    )
+
+
+@pytest.mark.parametrize("bit_depth", [0, 10, 12, 16])
+def test_the_example_reads_16_bits_as_the_package(tmp_path, bit_depth):
+    """The same pixels of each kind of deep picture, and where the package has an error, one line and exit status 2."""
+    values = np.random.default_rng(0).integers(0, 2 ** (bit_depth or 16), (8, 8), dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "grey.png")
+    Image.fromarray(values).save(tmp_path / "grey.tiff")
+    Image.fromarray(values.astype(np.uint8)).save(tmp_path / "8 bits.png")
+    Image.fromarray(values | 5_000).save(tmp_path / "more.png")
+    contents = {"12 bits.tiff": tiff_of_12_bits(values & 4_095), "colour.png": png_of_16_bits(np.dstack([values] * 3))}
+    for most in (4_095, 65_535):
+        contents[f"{most}.pgm"] = f"P5 8 8 {most}\n".encode() + (values & most).astype(">u2").tobytes()
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    paths = sorted(tmp_path.iterdir())
+    (tmp_path / "manifest.json").write_text(json.dumps({"image_size": 8, "resize": 0, "bit_depth": bit_depth}))
+    example = {"__file__": str(tmp_path / "example.py")}
+    exec(artifact._EXAMPLE.partition("\n\ncodes = ")[0], example)  # without the encoder
+    refused = []
+    for path in paths:
+        try:
+            wanted = images.decode(path.read_bytes(), shorter_side=0, bit_depth=bit_depth)
+        except images.BadImage:
+            refused.append(path.name)
+            with pytest.raises(SystemExit, match=r"^2$"):
+                example["pixels"](path)
+        else:
+            np.testing.assert_array_equal(example["pixels"](path), wanted, err_msg=path.name)
+    assert refused == (["colour.png", "more.png"] if bit_depth in (10, 12) else [])
 
 
 def test_the_example_on_larger_pictures(tmp_path):

@@ -23,7 +23,8 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 _FILES = (".bin", ".h5", ".keras", ".mlmodel", ".mlpackage", ".onnx", ".ort", ".pb", ".pt", ".pth", ".safetensors", ".tflite")
 PREPROCESSING = (
     "EXIF orientation applied; RGB, transparent on white, grey in three equal channels, the upper 8 of 16 bits (of bit_depth "
-    "bits, if that isn't 0 and the picture is a grey PNG or TIFF), an animation's first frame; if resize is not 0: the "
+    "bits, if that isn't 0 and the picture is a grey PNG or TIFF, where a larger value, and 16 bits in each colour, are an "
+    "error; of 12 in a TIFF that stores 12), an animation's first frame; if resize is not 0: the "
     "shorter side resized to it in proportion, the longer one rounded, bilinear with antialiasing (Pillow's BILINEAR, "
     "reducing_gap=3.0; JPEG read at a half, a quarter or an eighth of its size while that is large enough); the centre cut "
     "out, image_size pixels a side, offsets (length - image_size) // 2; uint8, [batch, image_size, image_size, 3]"
@@ -46,24 +47,36 @@ folder = Path(__file__).parent
 manifest = json.loads((folder / "manifest.json").read_text())
 
 
+def stop(problem):
+    print(f"error: {problem}", file=sys.stderr)
+    sys.exit(2)
+
+
 def load(part):
     """Return the encoder of "query" or "database". Of a damaged file JAX might run anything: it must be the one exported."""
     about = manifest["files"][part]
     content = (folder / about["name"]).read_bytes()
     if hashlib.sha256(content).hexdigest() != about["sha256"]:
-        print(f"error: {about['name']} isn't the file that was exported; fix: export it again", file=sys.stderr)
-        sys.exit(2)
+        stop(f"{about['name']} isn't the file that was exported; fix: export it again")
     return jax.export.deserialize(content)
 
 
 def pixels(path):
     """Return the network's input for a picture, uint8[side, side, 3]."""
     picture, side, shorter = Image.open(path), manifest["image_size"], manifest["resize"]
+    stored, bit_depth = str([tile[3] for tile in picture.tile]), manifest["bit_depth"]  # known until it is decoded
+    deep = picture.mode.startswith("I;16") or (picture.format, picture.mode) == ("PPM", "I")
+    depth = 12 if "I;12" in stored else 16 if picture.mode == "I" else bit_depth or 16
     if shorter and picture.getexif().get(0x0112, 1) == 1:
         picture.draft("RGB", (shorter, shorter))
     picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith("I;16"):
-        picture = Image.fromarray((np.asarray(picture) >> (manifest["bit_depth"] or 16) - 8).astype(np.uint8))
+    if not deep and ";16" in stored and bit_depth not in (0, 16):
+        stop(f"{path} has 16 bits in each colour, and bit_depth={bit_depth} is for grey; fix: convert it to 8 bits")
+    if deep:
+        values = np.asarray(picture)
+        if values.max() >= 1 << depth:
+            stop(f"{path} has the value {values.max():,}, more than {depth} bits; fix: give pictures like the training set's")
+        picture = Image.fromarray((values >> depth - 8).astype(np.uint8))
     if "A" in picture.getbands() or "transparency" in picture.info:
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
     picture = picture.convert("RGB")
