@@ -157,6 +157,12 @@ def _check_data(config: ConfigDict) -> None:
         raise _wrong(
             config, "data.strip_prefix", "expected the reader of lists", fix="--config.data.reader=lists, or remove it"
         )
+    if data.small_classes != "error" and not datasets.has_small_classes(reader=data.reader, protocol=data.protocol):
+        expected = "expected 'error', since no share of each class is drawn here"
+        raise _wrong(config, "data.small_classes", expected, fix="remove it")
+    if data.bit_depth and not datasets.has_bit_depth(name=data.name, reader=data.reader):
+        expected = f"expected 0, since the files of {data.name} have 8 bits a pixel"
+        raise _wrong(config, "data.bit_depth", expected, fix="remove it")
     for key in ("feature_views", "feature_cache"):
         if data[key] and config.optim.trunk_lr_scale:
             raise _wrong(config, f"data.{key}", "expected a frozen backbone", fix="--config.optim.trunk_lr_scale=0")

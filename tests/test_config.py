@@ -218,6 +218,8 @@ def test_every_tuple_has_a_rule(key, value):
         ("data.on_bad_image", "ignore", "one of error, skip"),
         ("data.most_bad", 1.1, "0 to 1"),
         ("data.strip_prefix", "/home/someone/", "the reader of lists; fix: --config.data.reader=lists, or remove it"),
+        ("data.small_classes", "database", "'error', since no share of each class is drawn here; fix: "),
+        ("data.bit_depth", 12, "0, since the files of digits have 8 bits a pixel; fix: remove it"),
         ("data.query_share", 0.0, "above 0 and below 1"),
         ("data.query_share", 1.0, "above 0 and below 1"),
         ("data.train_share", 0.0, "above 0, up to 1"),
@@ -267,6 +269,24 @@ def test_wrong_value(key, value, expectation):
 def test_edge_of_a_range(key, value):
     """The first and the last value of a range are accepted."""
     config_check.check(set_to(key, value))
+
+
+READERS = [(name, reader) for name, readers in datasets.READERS_OF.items() for reader in readers]
+
+
+@pytest.mark.parametrize(("name", "reader"), READERS)
+def test_keys_of_some_data_sets(name, reader):
+    """small_classes and bit_depth are refused where they change nothing: a given split, files of 8 bits a pixel."""
+    kept = {"data.small_classes": {("folder", "files"), ("tfds", "tfds")}}
+    kept["data.bit_depth"] = {*READERS} - {(given, "files") for given in ("digits", "cifar10", "fashion_mnist")}
+    for key, value in (("data.small_classes", "database"), ("data.bit_depth", 12)):
+        config = config_module.default()
+        changes = {"data.name": name, "data.reader": reader, "data.protocol": datasets.PROTOCOLS_OF[name][0], key: value}
+        config.update_from_flattened_dict(changes)
+        if (name, reader) in kept[key]:
+            config_check.check(config)
+        else:
+            error_of(config, f"config.{key}={value!r}: expected ", "; fix: remove it")
 
 
 @pytest.mark.parametrize(("key", "value"), [("bits", 24.5), ("bits", "24"), ("optim.learning_rate", "fast"), ("data.flip", 1)])

@@ -56,8 +56,16 @@ def load(
     form = reader or READERS_OF[name][0]
     if (lists or strip_prefix) and form != "lists":
         raise InputError(f"lists and strip_prefix go with list files; fix: reader='lists', or leave them out of {form!r}")
+    split = protocol or PROTOCOLS_OF[name][0]
+    if small_classes != "error" and not datasets.has_small_classes(reader=form, protocol=split):
+        raise InputError(f"small_classes={small_classes!r} goes with 'folder' of one folder a class; fix: leave it out")
     if preprocessing is not None:
         preprocessing.check()
+        if preprocessing.bit_depth and not datasets.has_bit_depth(name=name, reader=form):
+            raise InputError(
+                f"preprocessing.bit_depth={preprocessing.bit_depth}: expected 0, since the files of {name} have 8 bits a pixel"
+                "; fix: leave it out"
+            )
     settings = Settings(
         name=name,
         reader=form,
@@ -65,7 +73,7 @@ def load(
         lists=str(lists),
         strip_prefix=strip_prefix,
         tfds_name="",
-        protocol=protocol or PROTOCOLS_OF[name][0],
+        protocol=split,
         split_seed=seed,
         validation=0,
         query_share=0.1,

@@ -31,6 +31,7 @@ READERS_OF = {  # each data set, and the forms that can be read: its files, list
     "lists": ("lists",),
     "tfds": ("tfds",),
 }
+_OF_PIXELS = ("digits", "fashion_mnist", "cifar10")  # data sets whose own files hold 8 bits a pixel, not pictures
 BAD_IMAGE = ("error", "skip")
 PROTOCOLS_OF = {  # each data set, and the protocols that divide it
     "digits": ("digits",),
@@ -99,6 +100,16 @@ class Dataset(NamedTuple):
             f"Dataset({len(self.source):,} images in {self.source.labels.classes} classes; protocol {self.protocol!r}: "
             f"{query} queries, {train} to train on, {database} in the database; image_size {self.preprocessing.image_size})"
         )
+
+
+def has_small_classes(*, reader: str, protocol: str) -> bool:
+    """Return whether `small_classes` has an effect: whether a share of each class is drawn."""
+    return protocol == OWN and reader not in ("lists", folder.SPLIT_FOLDERS)  # which are split already
+
+
+def has_bit_depth(*, name: str, reader: str) -> bool:
+    """Return whether `bit_depth` can have an effect: whether a data set's images are pictures to decode."""
+    return reader != "files" or name not in _OF_PIXELS
 
 
 def batches(

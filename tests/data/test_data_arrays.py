@@ -382,6 +382,10 @@ def test_load():
         ("folder", {"small_classes": "query"}, "small_classes='query': expected, for folder, error or database"),
         ("cifar10", {}, "config.data.directory is empty"),
         ("cifar10", {"protocol": "digits"}, "protocol='digits': expected, for cifar10, cifar10 or cifar10-1 or cifar10-2"),
+        ("digits", {"small_classes": "database"}, "small_classes='database' goes with 'folder' of one folder a class; fix: "),
+        ("lists", {"small_classes": "database"}, "small_classes='database' goes with 'folder'"),
+        ("folder", {"small_classes": "database", "reader": "split_folders"}, "small_classes='database' goes with 'folder'"),
+        ("digits", {"preprocessing": Preprocessing(8, 8, bit_depth=12)}, "preprocessing.bit_depth=12: expected 0, since"),
         ("digits", {"reader": "tfds"}, "reader='tfds': expected, for digits, files"),
     ],
 )
