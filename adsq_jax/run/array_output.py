@@ -5,6 +5,7 @@ import csv
 import io
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +42,8 @@ def write(files: Mapping[str, Path], arrays: Mapping[str, np.ndarray]) -> None:
       arrays: by name: numbers of one or two dimensions, or strings [n].
 
     Raises:
-      InputError: an array is too large for the format, a string can't be written as a line, or a file can't be written.
+      InputError: an array holds Python objects or is too large for the format, a string can't be written as a line, or a file
+        can't be written.
     """
     with contextlib.ExitStack() as undo:
         for file in dict.fromkeys(files.values()):
@@ -54,13 +56,16 @@ def write(files: Mapping[str, Path], arrays: Mapping[str, np.ndarray]) -> None:
 
 def _content(arrays: Mapping[str, np.ndarray], suffix: str) -> bytes:
     buffer = io.BytesIO()
+    for name, array in arrays.items():
+        if array.dtype.hasobject:  # which NumPy would pickle; older ones have no argument of savez against it
+            raise InputError(f"{name} holds Python objects: expected numbers or strings; fix: convert it")
     large = {name: array.nbytes for name, array in arrays.items() if array.nbytes > MAX_BYTES}
     if large and suffix != ".npy":
         raise InputError(
             f"{next(iter(large))} has {max(large.values()):,} bytes, too many for a {suffix}; fix: give --out=FILE.npy"
         )
     if suffix == ".npz":
-        np.savez_compressed(buffer, allow_pickle=False, **dict(arrays))
+        np.savez_compressed(buffer, **dict[str, Any](arrays))
     elif suffix == ".mat":
         import scipy.io  # a tenth of a second
 

@@ -231,7 +231,7 @@ def _labels(builder: Any, records: list[Any], splits: list[str]) -> dict[str, np
             return arrays
     arrays = _read_labels(builder, records)
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, key=np.frombuffer(key, np.uint8), **arrays)
+    np.savez(buffer, key=np.frombuffer(key, np.uint8), **dict[str, Any](arrays))
     with contextlib.suppress(OSError):  # in another user's folder they are read each time
         handle, name = tempfile.mkstemp(dir=os.path.realpath(path.parent), prefix=f".{path.name}.")
         try:
