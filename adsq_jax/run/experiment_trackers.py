@@ -33,7 +33,7 @@ _MOST_CHARACTERS = 500  # of a parameter; older servers of MLflow take no more
 class _Tracker(Protocol):
     """One run of one tracker."""
 
-    identity: dict[str, str]  # names the run to the tracker, for the next sitting
+    identity: dict[str, str]  # names the run to the tracker, for a later call
     where: str  # tells the user
 
     def send(self, phase: str, step: int, values: dict[str, Any]) -> None:
@@ -83,7 +83,7 @@ def check(names: Collection[str]) -> None:
 
 
 def start(names: Collection[str], directory: Path, config: dict[str, Any]) -> Trackers:
-    """Start a run of each tracker, or go on with the one that an earlier sitting began.
+    """Start a run of each tracker, or go on with the one that an earlier call began.
 
     Their own environment variables say where: WANDB_PROJECT, WANDB_ENTITY, WANDB_MODE, MLFLOW_TRACKING_URI,
     MLFLOW_EXPERIMENT_NAME and so on.
@@ -126,7 +126,7 @@ def start(names: Collection[str], directory: Path, config: dict[str, Any]) -> Tr
 
 
 def _read(path: Path) -> dict[str, dict[str, str]]:
-    """Return the identities of earlier sittings, by tracker."""
+    """Return the identities that an earlier call wrote, by tracker."""
     content: Any = workdir.read_json(path) if storage.is_file(path) else {}
     if not isinstance(content, dict) or not all(isinstance(tree, dict) and _is_identity(tree) for tree in content.values()):
         raise InputError(f"{path} is not what --log wrote; fix: restore it, or remove it to begin new runs of the trackers")
@@ -216,6 +216,7 @@ class _Wandb:
             name=directory.name,
             config=config,
             resume="allow",
+            reinit="create_new",  # a run that the user has open stays open, and gets nothing of ours
             allow_val_change=True,
             settings=wandb.Settings(**options),
         )

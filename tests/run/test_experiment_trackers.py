@@ -84,7 +84,7 @@ def test_wandb_gets_each_record(wandb, tmp_path, capsys):
     assert capsys.readouterr().err == "wandb: https://x/r1\n"
 
 
-def test_the_next_sitting_goes_on_in_the_same_run(wandb, tmp_path, monkeypatch):
+def test_a_later_call_goes_on_in_the_same_run(wandb, tmp_path, monkeypatch):
     """Its name is in the folder, with project and owner, whatever the environment says by then."""
     with experiment_trackers.start(["wandb"], tmp_path, CONFIG):
         pass
@@ -188,7 +188,7 @@ def test_no_trackers(tmp_path):
 
 @pytest.mark.filterwarnings("ignore")  # of the package
 def test_wandb_itself(tmp_path, monkeypatch):
-    """The package offline: both sittings write what `wandb sync` sends, into the run's folder, of the same run."""
+    """The package offline: both calls write what `wandb sync` sends, into the run's folder, of the same run."""
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.delenv("WANDB_DIR", raising=False)
@@ -206,8 +206,29 @@ def test_wandb_itself(tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore")  # of the package
+def test_a_wandb_run_of_the_user_stays_open(tmp_path, monkeypatch):
+    """With one open, ours is another one, new and resumed; finishing ours leaves the user's as it was."""
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.delenv("WANDB_DIR", raising=False)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    settings = wandb.Settings(silent=True, console="off")
+    with wandb.init(project="mine", dir=str(tmp_path), mode="offline", settings=settings) as users:
+        ids = []
+        for _ in range(2):
+            with experiment_trackers.start(["wandb"], folder, CONFIG) as trackers:
+                record_some(trackers)
+            ids.append(json.loads((folder / "trackers.json").read_text())["wandb"]["id"])
+            users.log({"of the user": 1.0})  # raises once the run is finished
+            assert wandb.run is users
+        assert ids[0] == ids[1] != users.id
+        assert "bits" not in users.config
+
+
+@pytest.mark.filterwarnings("ignore")  # of the package
 def test_mlflow_itself(tmp_path, monkeypatch):
-    """The package on a folder: both sittings are one run, with metrics by step, parameters, the result and its state."""
+    """The package on a folder: both calls are one run, with metrics by step, parameters, the result and its state."""
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "store").as_uri())
