@@ -57,7 +57,7 @@ def test_a_run_with_pretrained_weights(short_file, tmp_path, capsys):
     assert json.loads((tmp_path / "run" / "result.json").read_text())["pretrained"] == setup.pretrained.report
 
 
-def test_a_file_that_changed_between_two_sittings(short_file, tmp_path):
+def test_a_file_that_changed_between_two_calls(short_file, tmp_path):
     """A run isn't continued once its file of weights has changed, since its result would name the wrong one."""
     train(make_setup(small_config(short_file)), directory=tmp_path)
     np.savez(short_file, **{name: x + 1 for name, x in torch_arrays((1, 1)).items()})
