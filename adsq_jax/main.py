@@ -375,13 +375,14 @@ def train_and_evaluate(
     )
     trained = time.monotonic()
     processes.run_on_leader(folder.check)
-    _save_model(config, directory, setup, state)  # before it is measured, which may need more memory or time than there is
+    model_sha256 = _save_model(config, directory, setup, state)  # measuring it may need more memory or time than there is
     with command_line.stoppable(first=partial(_exit_if_one_of_several, directory)):  # nothing is left to save
         measures = _measure(config, setup, state, directory)
     result = {
         **measures,
         **environment.environment(),
         "method": config.method,
+        "model_sha256": model_sha256,
         "pretrained": None if setup.pretrained is None else setup.pretrained.report,
         "from": setup.start_report,
         "best": _best(setup, validation),
@@ -430,10 +431,12 @@ def _validation(config: ConfigDict, directory: Path, folder: workdir.Identity) -
     )
 
 
-def _save_model(config: ConfigDict, directory: Path, setup: TrainSetup, state: TrainState) -> None:
+def _save_model(config: ConfigDict, directory: Path, setup: TrainSetup, state: TrainState) -> str:
+    """Write a state's model into a folder; return the model's hash."""
     model = setup.model(state, query_net=config.eval.query_net)  # by all processes
     if processes.leads():
         model.save(directory)
+    return model.sha256
 
 
 def _best(setup: TrainSetup, validation: Validation | None) -> dict[str, Any] | None:

@@ -171,11 +171,11 @@ def _reason(error: BaseException) -> str:
     return printable(last_line(error)[:200], keep="")
 
 
-def read_result(run: str | Path | None, *, bits: int, must_exist: bool) -> dict[str, Any] | None:
+def read_result(run: str | Path | None, *, bits: int, model_sha256: str, must_exist: bool) -> dict[str, Any] | None:
     """Return the content of a run's `result.json`; None where there is none and none must be.
 
     Raises:
-      InputError: it must be there and isn't, can't be read, or is of codes of another length.
+      InputError: it must be there and isn't, can't be read, or is of another model, as far as it says of which.
     """
     path = None if run is None else storage.path(str(run)) / "result.json"
     try:
@@ -186,6 +186,11 @@ def read_result(run: str | Path | None, *, bits: int, must_exist: bool) -> dict[
     result = workdir.read_json(path)
     if not isinstance(result, dict) or result.get("bits") != bits:
         raise InputError(f"{path} is not a result of this model, which has {bits} bits; fix: give the run that made it")
+    if result.get("model_sha256", model_sha256) != model_sha256:  # results of before don't say
+        raise InputError(
+            f"{path} is the result of another model; fix: if training was interrupted, run the training command again and load "
+            "the model again; else leave out run=, or give the run whose last model this is"
+        )
     return result
 
 

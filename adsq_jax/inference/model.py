@@ -198,9 +198,11 @@ class Model:
           The address of the commit.
 
         Raises:
-          InputError: the name or the run's folder is not as expected, huggingface_hub isn't installed, or the Hub refuses.
+          InputError: the name or the run's folder is not as expected, its result is of another model, huggingface_hub isn't
+            installed, or the Hub refuses.
         """
-        result = hub.read_result(self._run if run is None else run, bits=self.bits, must_exist=run is not None)
+        folder = self._run if run is None else run
+        result = hub.read_result(folder, bits=self.bits, model_sha256=self.sha256, must_exist=run is not None)
         card = hub.model_card(self.description, name=name.removeprefix("hf://"), result=result)
         files = {f"{FOLDER}/{file}": content for file, content in self.files.items()}
         return hub.push(name, files, card=card, private=private, revision=revision, replace_card=replace_card, token=token)

@@ -19,7 +19,8 @@ from adsq_jax.data.datasets import Settings
 from adsq_jax.data.images import BadImage
 from adsq_jax.data.sources import Source, WrappedSource
 from adsq_jax.errors import InputError, first_line
-from adsq_jax.inference import pictures
+from adsq_jax.inference import model_files, pictures
+from adsq_jax.inference.model import DESCRIPTION, FOLDER
 from adsq_jax.inference.pictures import Places
 from adsq_jax.run import codes_folder, tables
 from adsq_jax.run.workdir import read_array, read_json
@@ -69,6 +70,20 @@ def read_result(directory: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         with contextlib.suppress(ValueError, RecursionError):
             metrics.append(json.loads(line))
     return result, [line for line in metrics if _is_valid(line)]
+
+
+def other_model(directory: Path, result: dict[str, Any]) -> str:
+    """Return a line that says so if the folder's model is another one than the result's; "" if not, or if that isn't known."""
+    try:
+        path = directory / FOLDER / DESCRIPTION
+        if "model_sha256" not in result or not storage.is_file(path) or storage.size(path) > model_files.MAX_DESCRIPTION:
+            return ""
+        description = read_json(path)
+    except (OSError, InputError):  # a report needs no model
+        return ""
+    if not isinstance(description, dict) or description.get("sha256") == result["model_sha256"]:
+        return ""
+    return f"{directory / FOLDER} holds another model than the one of this result; fix: run the same training command again"
 
 
 def _is_valid(line: Any) -> bool:

@@ -102,8 +102,12 @@ def write(
             (folder / name).unlink(missing_ok=True)
         for name, png in plots.items():
             write_bytes(folder / name, png)
-        about = [*_about(result, measured, directory=directory, folder=folder), html_page.paragraph(note)]
+        mismatch = inputs.other_model(directory, result)
+        about = _about(result, measured, directory=directory, folder=folder)
+        about += [html_page.paragraph(mismatch), html_page.paragraph(note)]
         write_bytes(folder / _PAGE, _page(_title(result), about, plots, measured, codes, source=source))
+    if mismatch:
+        print(mismatch, file=sys.stderr)
     if source is not None and source.hidden:
         print(f"{len(source.hidden):,} pictures aren't shown: {source.places.hint}", file=sys.stderr)
     return folder / _PAGE

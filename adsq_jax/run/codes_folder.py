@@ -98,7 +98,8 @@ def read(directory: Path) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, n
             array = workdir.read_array(directory / name, description="a file of the run's codes")
             if _describe(array) != description:
                 raise InputError(
-                    f"{directory / name} is not as manifest.json describes it; fix: restore it, or train in another folder"
+                    f"{directory / name} is not as manifest.json describes it; fix: if training was interrupted, run the "
+                    "training command again; else restore it, or train in another folder"
                 )
             arrays[name.removesuffix(".npy")] = array
         labels = {part: arrays[f"{part}_labels"] for part in _PARTS}

@@ -274,6 +274,21 @@ def test_results_of_another_run(server, colours, tmp_path):
     assert server.requests == []
 
 
+def test_a_result_of_another_model(server, colours, tmp_path):
+    """A run's result names its model; that of another one is refused, and one of before, which names none, is taken."""
+    run = Path(shutil.copytree(colours[1], tmp_path / "run"))
+    model, result = adsq_jax.load(run), json.loads((run / "result.json").read_text())
+    assert result.pop("model_sha256") == model.sha256
+    for other in ("0" * 64, None):
+        (run / "result.json").write_text(json.dumps({**result, "model_sha256": other}))
+        for given in (None, run):
+            refusal(lambda given=given: model.push_to_hub(NAME, run=given, token="good"), "of another model", "command again")
+    assert server.requests == []
+    (run / "result.json").write_text(json.dumps(result))
+    model.push_to_hub(NAME, token="good")
+    assert b"| mAP@all |" in server.repositories[NAME]["main"]["README.md"]
+
+
 def test_without_the_package(monkeypatch):
     """The message names the extra."""
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)

@@ -116,6 +116,18 @@ def test_the_classes_of_a_report(run, monkeypatch):
 
 
 @pytest.mark.usefixtures("without_plots")
+def test_a_result_of_another_model_is_told(run, capsys):
+    """After a kill between writing model and result one line says so, in the page and on the terminal; else there is none."""
+    line = f"{run / 'model'} holds another model than the one of this result; fix: run the same training command again"
+    assert "another model" not in report.write(run).read_text() + capsys.readouterr().err
+    changed(run, model_sha256="0" * 64)
+    assert f"<p>{line}</p>" in report.write(run).read_text()
+    assert capsys.readouterr().err == f"{line}\n"
+    (run / "model" / "model.json").write_text("{")  # a report needs no model
+    assert "another model" not in report.write(run).read_text() + capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("without_plots")
 def test_the_contents_lead_to_the_sections(run):
     """Each link leads to one heading of the page."""
     page = report.write(run).read_text()

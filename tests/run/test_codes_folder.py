@@ -78,7 +78,10 @@ DAMAGE = {
     "a name that no text can have": (change_the_manifest(files={"\ud800": {}}), "not a manifest of codes"),
     "nothing but brackets": (write_the_manifest("[" * 200_000), "can't be read as JSON"),
     "a number too long": (write_the_manifest("1" * 5_000), "can't be read as JSON"),
-    "a bit flipped": (change_a_bit, r"is not as manifest\.json describes it"),
+    "a bit flipped": (
+        change_a_bit,
+        r"is not as manifest\.json describes it; fix: .*run the training command again; else restore",
+    ),
     "a file gone": (lambda folder: (folder / "database_sum.npy").unlink(), "can't be read"),
     "no manifest": (lambda folder: (folder / "manifest.json").unlink(), "can't be read as JSON"),
     "an empty manifest": (write_the_manifest("{}"), "not a manifest of codes"),
