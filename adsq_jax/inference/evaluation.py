@@ -17,7 +17,9 @@ from adsq_jax.run import codes_folder
 PackedCodes = dict[str, dict[str, np.ndarray]]  # {"query" or "database": {"f", "g" or "sum": uint8[n, ceil(bits / 8)]}}
 
 
-def encode_parts(encoder: Encoder | HeadEncoder, variables: Mapping[str, Any], dataset: Dataset) -> PackedCodes:
+def encode_parts(
+    encoder: Encoder | HeadEncoder, variables: Mapping[str, Any], dataset: Dataset, *, announce: bool = True
+) -> PackedCodes:
     """Encode queries and database by each network and, with a twin, by the sum of both.
 
     Each process encodes its part. Every process gets all query codes, but only its own rows of the database; other rows are
@@ -27,6 +29,7 @@ def encode_parts(encoder: Encoder | HeadEncoder, variables: Mapping[str, Any], d
       encoder: encodes rows of the data set.
       variables: each network's, "f" and with a twin "g".
       dataset: its split names the images.
+      announce: whether to say on the standard error how many images are encoded.
 
     Returns:
       Packed codes by part and network.
@@ -35,7 +38,7 @@ def encode_parts(encoder: Encoder | HeadEncoder, variables: Mapping[str, Any], d
     for part in ("query", "database"):
         rows = getattr(dataset.split, part)
         start, stop = processes.local_range(len(rows), processes.index())
-        if processes.leads():
+        if announce and processes.leads():
             print(f"encoding {len(rows):,} {part} images", file=sys.stderr, flush=True)
         relaxed = {name: encoder(variables[name], rows[start:stop]) for name in ("f", "g") if name in variables}
         if "g" in relaxed:
@@ -123,6 +126,7 @@ def evaluate(
     query_net: str,
     directory: Path | None,
     devices: SingleDevice,
+    announce: bool | None = None,
 ) -> dict[str, Any]:
     """Encode, write `codes/`, and measure every query net at the protocol's cutoff and over the whole database.
 
@@ -134,12 +138,14 @@ def evaluate(
       query_net: which of `map_by_query_net` is the result.
       directory: the run's folder; None: the codes are not written.
       devices: the devices that measure.
+      announce: whether to say on the standard error how many images are encoded. None: if codes are written, but not
+        for a score while training, which has a progress bar.
 
     Returns:
       What `measure_query_nets` returns, with `class_names`, to which the keys of `map_by_class` are indices, and with the sizes
       and the hash of the split.
     """
-    packed = encode_parts(encoder, variables, dataset)
+    packed = encode_parts(encoder, variables, dataset, announce=directory is not None if announce is None else announce)
     labels = retrieval_labels(dataset)
     if directory is not None:
         rows = {part: getattr(dataset.split, part) for part in labels}

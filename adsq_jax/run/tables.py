@@ -84,7 +84,10 @@ def _chance_row(result: dict[str, Any]) -> list[tuple[str, str]]:
 def _best_row(result: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the best score on held-out images; nothing without one."""
     best = result.get("best")
-    return [("best, kept in best/", f"{best['map']:.4f} after round {best['round']:.3g}")] if best else []
+    if not best:
+        return []
+    number = f"{best['round']:,.2f}".rstrip("0").rstrip(".")  # 3, 2.5 or 1,234
+    return [("best, kept in best/", f"{best['map']:.4f} after round {number}")]
 
 
 def _class_rows(result: dict[str, Any]) -> list[tuple[str, str]]:

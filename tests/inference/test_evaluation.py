@@ -74,6 +74,24 @@ def test_each_query_net_sets_its_own_codes_against_the_database(tmp_path):
     assert result["n_query_in_database"] == 0
 
 
+@pytest.mark.parametrize(("announce", "lines"), [(None, [0, 2]), (True, [2, 2]), (False, [0, 0])])
+def test_a_score_while_training_is_silent(announce, lines, tmp_path, capsys):
+    """Where no codes are written, nothing is said that would cut through a progress bar, unless the caller wants it."""
+    for directory, expected in zip((None, tmp_path), lines, strict=True):
+        evaluation.evaluate(
+            StandInEncoder(),
+            {"f": 1, "g": 2},
+            mock_data.dataset(),
+            bits=BITS,
+            query_net="sum",
+            directory=directory,
+            devices=ShardedDatabase(),
+            announce=announce,
+        )
+        captured = capsys.readouterr()
+        assert (captured.out, captured.err.count("encoding ")) == ("", expected)
+
+
 def written(tmp_path, **options):
     """A folder of codes, and what was measured of them."""
     data = mock_data.dataset(**options)

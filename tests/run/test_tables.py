@@ -49,6 +49,15 @@ def test_the_table_of_a_result():
     assert "200 training images" in tables.result_table(RESULT | {"validation": 200}).splitlines()[1]
 
 
+@pytest.mark.parametrize(
+    ("number", "shown"), [(3.0, "3"), (2.5, "2.5"), (7 / 3, "2.33"), (100, "100"), (1234.0, "1,234"), (1000.5, "1,000.5")]
+)
+def test_the_round_of_the_best_state(number, shown):
+    """A whole round has no fraction, and no round is written as a power of ten."""
+    last = tables.result_table(RESULT | {"best": {"round": number, "map": 0.5}}).splitlines()[-2]
+    assert last.endswith(f"  0.5000 after round {shown}")
+
+
 def test_the_classes_in_the_table_of_a_result():
     """Their mean, and the lowest by its name; a result of before there were classes has no such row."""
     assert "classes" not in tables.result_table(RESULT)
