@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from adsq_jax.run import terminal
 
 _LINE_SECONDS = 10.0  # between two plain lines, at least
-_PACE_SECONDS = 60.0  # of steps that the time left is reckoned from
+_PACE_SECONDS = 60.0  # of steps that the time left is estimated from
 _LABEL_WIDTH = 14  # of the longest usual label, "round 10/10 f", so that columns stand below one another
 
 
