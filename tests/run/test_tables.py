@@ -50,7 +50,8 @@ def test_the_table_of_a_result():
 
 
 @pytest.mark.parametrize(
-    ("number", "shown"), [(0.0, "0"), (3.0, "3"), (2.5, "2.5"), (7 / 3, "2.33"), (100, "100"), (1234.0, "1,234"), (1000.5, "1,000.5")]
+    ("number", "shown"),
+    [(0.0, "0"), (3.0, "3"), (2.5, "2.5"), (7 / 3, "2.33"), (100, "100"), (1234.0, "1,234"), (1000.5, "1,000.5")],
 )
 def test_the_round_of_the_best_state(number, shown):
     """A whole round has no fraction, and no round is written as a power of ten."""
