@@ -100,9 +100,9 @@ def read_codes(place: str | Path, *, query_net: str | None = None) -> dict[str, 
             if storage.is_file(directory / "codes" / "manifest.json"):
                 return _of_run(directory, query_net)
         except OSError as error:
-            raise InputError(f"{str(directory):.200} can't be read ({error.strerror}); fix: give another folder") from error
+            raise InputError(f"{directory!s:.200} can't be read ({error.strerror}); fix: give another folder") from error
         if storage.is_remote(directory) or not index.exists(text):
-            raise InputError(f"{str(directory):.200} holds neither a finished run nor an index; fix: give the folder of one")
+            raise InputError(f"{directory!s:.200} holds neither a finished run nor an index; fix: give the folder of one")
     if query_net is not None:
         raise InputError(f"--query_net goes with a run, and {text:.200} is an index; fix: leave it out")
     return _of_index(text)
