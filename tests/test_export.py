@@ -267,7 +267,7 @@ def test_refusals_overwrite_nothing(encoder, colours, tmp_path):
     cases += [({"--out": tmp_path / "file/below"}, "can't be written"), ({"--out": "s3://a/b"}, "is in an object store")]
     cases += [
         ({"--workdir": ""}, "expected --workdir=DIR and --out=FOLDER"),
-        ({"--part": "query"}, "--part=query needs --out=FILE.onnx"),
+        ({"--part": "query"}, "--part=query goes with a .onnx file, .*; fix: leave it out, or give --out=FILE.onnx"),
         ({"--out": tmp_path / "encoder.tflite"}, r"got \.tflite; fix: export into \.onnx"),
         ({"--out": tmp_path / "encoder.ONNX"}, r"expected a folder, or a file \.onnx .* got \.ONNX"),
         ({"--workdir": "/nowhere"}, "holds no trained model"),

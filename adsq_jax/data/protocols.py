@@ -188,7 +188,9 @@ def by_share(source: Source, *, seed: int, query_share: float, train_share: floa
         query.append(q)
         train.append(t)
     if not query:
-        raise InputError("no class has two images to draw from; fix: give images with labels")
+        labelled = source.labels.per_class().any()
+        fix = "add images of these classes, each of a name of its own" if labelled else "give images with labels"
+        raise InputError(f"no class has two images to draw from, a query and a training image; fix: {fix}")
     return _split(np.concatenate(query), np.concatenate(train), size=len(source), with_train=True)
 
 

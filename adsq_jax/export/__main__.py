@@ -24,7 +24,10 @@ def main(arguments: Sequence[str]) -> None:
         print(f"{path}: {storage.size(path) / 2**20:.1f} MiB; takes images, gives relaxed_codes and codes")
         return
     if given.part is not None:
-        raise InputError(f"--part={given.part} needs --out=FILE.onnx: a folder has the encoders of both parts")
+        raise InputError(
+            f"--part={given.part} goes with a .onnx file, as a folder has the encoders of both parts; fix: leave it out, or "
+            "give --out=FILE.onnx"
+        )
     out = export.export(given.workdir, given.out)
     size = sum(path.stat().st_size for path in out.iterdir())
     print(f"{out}: {size / 2**20:.1f} MiB; python {out}/example.py PICTURE... shows how to use it")

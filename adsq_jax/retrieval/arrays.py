@@ -237,7 +237,7 @@ def check_orientation(
             raise InputError(
                 f"{side} codes have shape {list(of_codes)} and {side} labels {list(of_labels)}: "
                 f"{' or '.join(name for name, fit in fits.items() if fit)} must be transposed; fix: give codes as [n, K] "
-                "(codes.T, in MATLAB codes') and labels as [n] or [n, c]; nothing is transposed without your word"
+                "(codes.T, in MATLAB codes') and labels as [n] or [n, c]; nothing is transposed automatically"
             )
 
 

@@ -51,7 +51,7 @@ def arrays(content: bytes) -> list[NamedArray]:
     Source: MathWorks, MAT-File Format, level 5.
     """
     if content[126:128] == b"MI":
-        raise InputError("it has big-endian numbers; fix: save it again with -v7 on a machine of today")
+        raise InputError("it has big-endian numbers; fix: save it again with -v7 on a little-endian machine")
     if len(content) < _BEGIN or content[124:128] != b"\x00\x01IM":
         raise InputError("it isn't a MATLAB file of version 5 to 7.3; fix: save it with -v7")
     view, at, found = memoryview(content), _BEGIN, list[NamedArray]()

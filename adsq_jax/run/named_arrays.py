@@ -52,9 +52,12 @@ def choose(arrays: Sequence[NamedArray], name: str | None, *, file: str, dimensi
         example = printable(suitable[0].name, keep="")[:100]
         raise InputError(f"it has {len(suitable)} arrays, {_listed(suitable)}; fix: name one, {file}:{example}")
     if not suitable:
-        others = ", ".join(f"{array} is {array.problem or 'of another shape'}" for array in arrays[:_SHOWN])
         wanted = " or ".join(str(number) for number in sorted(dimensions))
-        raise InputError(f"it has no array of {wanted} dimensions that may be meant ({others or 'it is empty'})")
+        held = ", ".join(f"{array} ({array.problem})" if array.problem else str(array) for array in arrays[:_SHOWN])
+        raise InputError(
+            f"it has no array of {wanted} dimensions with more than one number; it holds {held or 'nothing'}"
+            f"{', ...' if len(arrays) > _SHOWN else ''}; fix: save such an array in it, or give another file"
+        )
     return suitable[0]
 
 

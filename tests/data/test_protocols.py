@@ -501,7 +501,9 @@ def test_own_small_classes_of_several_labels():
 
 def test_small_classes_alone():
     """Without a class that gives a query there is no split."""
-    assert "no class has two images" in error_of(draw, of_counts(1, 1), "own", small_classes="database")
+    text = error_of(draw, of_counts(1, 1), "own", small_classes="database")
+    assert "no class has two images to draw from, a query and a training image; fix: add images of these classes" in text
+    assert error_of(draw, Blind(np.zeros((3, 2), np.uint8)), "own").endswith("fix: give images with labels")
 
 
 def test_small_classes_of_lists_and_of_a_protocol():

@@ -376,6 +376,7 @@ def test_what_is_transposed_is_said(of_codes, of_labels, transposed):
         with pytest.raises(InputError, match=f": {transposed} must be transposed") as raised:
             arrays.check_orientation(**given_arrays)
         assert f"{side} codes have shape {list(of_codes)}" in str(raised.value)
+        assert str(raised.value).endswith("; nothing is transposed automatically")
         assert "\n" not in str(raised.value)
 
 

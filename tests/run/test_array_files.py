@@ -76,7 +76,7 @@ def test_python_objects_beside_an_array(monkeypatch):
         np.testing.assert_array_equal(array_files.read(place), SIGNS)
     np.savez("objects.npz", notes=np.array([{"a": 1}, None], dtype=object))
     for place in ("mixed.npz:notes", "objects.npz"):
-        with pytest.raises(InputError, match=r"notes('| \[2\]) is an array of Python objects, which aren't loaded"):
+        with pytest.raises(InputError, match=r"notes(' is | \[2\] \()an array of Python objects, which aren't loaded"):
             array_files.read(place)
 
 
@@ -184,7 +184,7 @@ FILES = {
     "a script": ("text.mat", "isn't a MATLAB file of version 5"),
     "version 4": ("v4.mat", "save it with -v7"),
     "an empty array": ("empty.mat:B", "the array is empty"),
-    "no suitable array": ("empty.mat", "no array of 1 or 2 dimensions that may be meant (B [0, 0]"),
+    "no suitable array": ("empty.mat", "no array of 1 or 2 dimensions with more than one number; it holds B [0, 0]; fix: "),
     "text as HDF5": ("text.h5", "it isn't HDF5"),
     "another format": ("codes.parquet", "expected a name that ends with .npy, .npz"),
     "no file": ("absent.mat", "expected a regular file"),

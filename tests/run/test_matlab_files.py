@@ -128,6 +128,12 @@ def test_an_array_of_more_than_two_gib_is_not_unpacked():
         array.load()
 
 
+def test_big_endian_numbers():
+    """The error says how to save them again."""
+    with pytest.raises(InputError, match="it has big-endian numbers; fix: save it again with -v7 on a little-endian machine"):
+        matlab_files.arrays(DAMAGED["big-endian"])
+
+
 @pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED.keys())
 def test_damage_is_an_error(content):
     """Nothing is allocated that the file doesn't hold, and no number is guessed."""
