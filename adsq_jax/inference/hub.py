@@ -247,14 +247,14 @@ def _measures(result: Mapping[str, Any]) -> dict[str, Any]:
     """Return the rows of a card that say how a model was trained and measured; none where a result lacks what they need."""
     try:
         config = result["config"]
-        cutoff, by_chance = result["map_at"], result["precision_recall"]["precision"][-1]
+        cutoff = result["map_at"]
         rows = {
             "data set, protocol": f"{config['data']['name']}, {result['protocol']}",
             "queries / training images / database": f"{result['n_query']:,} / {result['n_train']:,} / {result['n_database']:,}",
             "split": f"sha256 {result['split_sha256'][:12]}",
             f"mAP@{cutoff}": f"{result['map']:.4f}",
             "mAP@all": f"{result['metrics']['all']['map']:.4f}",
-            "mAP@all by chance": f"about {by_chance:.4f}, the share of the database that is relevant to a query",
+            **_by_chance(result),
             "pretrained weights": _start(result),
             "seed, date": f"{result['seed']}, {result['date']}",
             "adsq_jax": result["versions"]["adsq_jax"],
@@ -264,6 +264,14 @@ def _measures(result: Mapping[str, Any]) -> dict[str, Any]:
     if result.get("validation"):
         rows["measured on"] = "held-out training images, not on the queries of the protocol"
     return rows
+
+
+def _by_chance(result: Mapping[str, Any]) -> dict[str, str]:
+    """Return the row of mAP in random order; of a result that has none, the share of relevant items, which is near it."""
+    if "map_by_chance" in result:
+        return {f"mAP@{result['map_at']} by chance": f"{result['map_by_chance']:.4f}"}
+    share = result["precision_recall"]["precision"][-1]
+    return {"mAP@all by chance": f"about {share:.4f}, the share of the database that is relevant to a query"}
 
 
 def _start(result: Mapping[str, Any]) -> str:

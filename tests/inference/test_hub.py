@@ -155,13 +155,15 @@ def test_the_card(pushed, colours):
     card = server.repositories[NAME]["main"]["README.md"].decode()
     result = json.loads((colours[1] / "result.json").read_text())
     assert f"| mAP@all | {result['map']:.4f} |" in card
-    assert f"| mAP@all by chance | about {result['precision_recall']['precision'][-1]:.4f}, " in card
+    assert f"| mAP@all by chance | {result['map_by_chance']:.4f} |" in card
     for text in (f'adsq_jax.load("hf://{NAME}")', f"| method | {result['method']} |", "| data set, protocol | folder, own |"):
         assert text in card
     assert str(colours[0]) not in card
     assert str(colours[1]) not in card
     assert "\nlicense" not in card
     assert "mAP@" not in hub.model_card(model.description, name=NAME, result=None)
+    older = hub.model_card(model.description, name=NAME, result={k: v for k, v in result.items() if k != "map_by_chance"})
+    assert f"| mAP@all by chance | about {result['precision_recall']['precision'][-1]:.4f}, " in older
     hostile = {**result, "protocol": "own | <script>\n# x"}
     assert "own &#124; &#60;script&#62;&#92;n# x |" in hub.model_card(model.description, name=NAME, result=hostile)
 
