@@ -152,8 +152,9 @@ def long_list(folder: Path) -> dict:
     lines = (b"images/%04d_%010d.jpg" % (k % 700, k) + b"".join(row) for k, row in enumerate(values))
     (folder / "database.txt").write_bytes(b"\n".join(lines))
     began = time.perf_counter()
-    names, packed, classes = parse(folder / "database.txt")
-    in_memory = Names(names), Labels.from_packed(packed, classes=classes)
+    parsed = parse(folder / "database.txt")
+    names = parsed.paths
+    in_memory = Names(names), Labels.from_packed(parsed.labels, classes=parsed.classes)
     return {
         "lines": len(names),
         "seconds": time.perf_counter() - began,

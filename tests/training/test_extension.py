@@ -13,7 +13,7 @@ from adsq_jax import main
 from adsq_jax.devices.data_parallel import TrainDevices
 from adsq_jax.errors import InputError, Stopped
 from adsq_jax.run import history, workdir
-from adsq_jax.training import LabelNetSettings, loop
+from adsq_jax.training import loop
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +161,7 @@ def test_in_python(tmp_path):
     """`fit` goes on with more rounds in the same folder, and starts another length from a run; without either it refuses."""
     data = mock_data.dataset()
     images, labels = data.source.pixels, data.source.labels[np.arange(140)].argmax(axis=1)
-    short = {"epochs_per_round": 1, "batch_size": 16, "label_net": LabelNetSettings(hidden=16, steps=20)}
+    short = {"epochs_per_round": 1, "batch_size": 16, "method": "dpsh"}
     run_ = aj.fit(images, labels, bits=12, rounds=1, workdir=tmp_path / "a", **short)
     more = aj.fit(images, labels, bits=12, rounds=2, workdir=tmp_path / "a", **short)
     assert int(more.state.step) == 2 * int(run_.state.step)
