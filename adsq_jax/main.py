@@ -11,7 +11,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +27,7 @@ from adsq_jax.devices.sharded_database import ShardedDatabase
 from adsq_jax.errors import InputError, Stopped, first_line, is_out_of_memory, is_system_error, remedy
 from adsq_jax.inference import evaluation
 from adsq_jax.inference.loading import BEST
+from adsq_jax.inference.model import Model
 from adsq_jax.report import figures
 from adsq_jax.run import environment, experiment_trackers, history, library_log, startup, tables, terminal, workdir
 from adsq_jax.run.experiment_trackers import Trackers
@@ -70,18 +71,14 @@ def main(arguments: Sequence[str]) -> None:
     host.split_into_devices(batch_size=config.train.batch_size, host_devices=config.host_devices)
     processes.connect(coordinator=given.coordinator, processes=given.processes, process=given.process)
     try:
-        result = train(config, directory, from_run=from_run, log_to=given.log, began=began)
+        with _machine_errors(directory):
+            result = train(config, directory, from_run=from_run, log_to=given.log, began=began)
     except (Stopped, KeyboardInterrupt) as error:
         _report_stopped(directory)
         if isinstance(error, KeyboardInterrupt):
             processes.hard_exit_if_several(130)
         processes.disconnect()  # all stop at the same step
         sys.exit(0 if error.args and error.args[0] == signal.SIGTERM else 130)
-    except (OSError, MemoryError, RuntimeError) as error:
-        problem = _machine_problem(error, directory)
-        if problem is None:
-            raise
-        raise problem from error
     if processes.leads():
         print(_text(result, directory))
     processes.disconnect()
@@ -140,6 +137,18 @@ def _is_finished(config: ConfigDict, directory: Path) -> bool:
         return bool(result["config"]["train"]["rounds"] >= config.train.rounds)
     except (LookupError, TypeError):
         return True  # whatever it is, it isn't overwritten
+
+
+@contextlib.contextmanager
+def _machine_errors(directory: Path) -> Iterator[None]:
+    """Raise what the machine refuses or lacks during a training in a folder as an InputError."""
+    try:
+        yield
+    except (OSError, MemoryError, RuntimeError) as error:
+        problem = _machine_problem(error, directory)
+        if problem is None:
+            raise
+        raise problem from error
 
 
 def _machine_problem(error: Exception, directory: Path) -> InputError | None:
@@ -230,8 +239,7 @@ def train(
             from_run=from_run,
         )
     )
-    weights = loop.origin(setup, content)["pretrained_sha256"] or ""
-    processes.check_same(split=setup.data.split_sha256, weights_at_the_start=weights)
+    processes.check_same(split=setup.data.split_sha256, weights_at_the_start=loop.weights_sha256(setup) or "")
     with contextlib.ExitStack() as claim:
         processes.run_on_leader(lambda: claim.enter_context(_claim(config, directory, content, finished=finished)))
         _check_shared(directory)
@@ -293,12 +301,8 @@ def sweep(
             _check_start(config, folder, from_run)
             return workdir.read_json(folder / "result.json")
         try:
-            return train(config, folder, from_run=from_run, log_to=log_to)
-        except (OSError, MemoryError, RuntimeError) as error:
-            problem = _machine_problem(error, folder)
-            if problem is None:
-                raise
-            raise problem from error
+            with _machine_errors(folder):
+                return train(config, folder, from_run=from_run, log_to=log_to)
         finally:
             compiled_programs.forget()  # the next run compiles its own
 
@@ -375,14 +379,14 @@ def train_and_evaluate(
     )
     trained = time.monotonic()
     processes.run_on_leader(folder.check)
-    model_sha256 = _save_model(config, directory, setup, state)  # measuring it may need more memory or time than there is
+    model = _save_model(config, directory, setup, state)  # measuring it may need more memory or time than there is
     with command_line.stoppable(first=partial(_exit_if_one_of_several, directory)):  # nothing is left to save
         measures = _measure(config, setup, state, directory)
     result = {
         **measures,
         **environment.environment(),
         "method": config.method,
-        "model_sha256": model_sha256,
+        "model_sha256": model.sha256,
         "pretrained": None if setup.pretrained is None else setup.pretrained.report,
         "from": setup.start_report,
         "best": _best(setup, validation),
@@ -431,12 +435,12 @@ def _validation(config: ConfigDict, directory: Path, folder: workdir.Identity) -
     )
 
 
-def _save_model(config: ConfigDict, directory: Path, setup: TrainSetup, state: TrainState) -> str:
-    """Write a state's model into a folder; return the model's hash."""
+def _save_model(config: ConfigDict, directory: Path, setup: TrainSetup, state: TrainState) -> Model:
+    """Write a state's model into a folder, and return it."""
     model = setup.model(state, query_net=config.eval.query_net)  # by all processes
     if processes.leads():
         model.save(directory)
-    return model.sha256
+    return model
 
 
 def _best(setup: TrainSetup, validation: Validation | None) -> dict[str, Any] | None:

@@ -180,12 +180,13 @@ def sweep(means: Sequence[dict[str, Any]]) -> bytes:
         lines.setdefault(label if x is not None else "", []).append(one)
     figure, axes = _figure(height=3.1 + 0.22 * ((len(lines) + 1) // 2))
     for number, (label, points) in enumerate(lines.items()):
+        if x is not None:
+            points = sorted(points, key=lambda one: float(one["values"][x]))
         places = [float(one["values"][x]) for one in points] if x is not None else list(range(len(points)))
-        points = [point for _, point in sorted(zip(places, points, strict=True), key=lambda pair: pair[0])]
         style = {"color": _COLOURS[number % len(_COLOURS)], "linestyle": _DASHES[number % 4] if x is not None else ""}
         errors = [one["deviation"] for one in points] if any(one["deviation"] for one in points) else None
         axes.errorbar(
-            sorted(places),
+            places,
             [one["map"] for one in points],
             yerr=errors,
             marker="o",

@@ -131,7 +131,7 @@ class Checkpoints:
             return state, manifest["info"]
         return None
 
-    def best(self) -> tuple[int, float] | None:
+    def _best(self) -> tuple[int, float] | None:
         """Return step and score of the best checkpoint on held-out images; None where none was scored."""
         measured = {step: value for step in self.steps() if (value := self._measured(step)) is not None}
         return max(measured.items(), key=lambda item: (item[1], -item[0]), default=None)
@@ -145,7 +145,7 @@ class Checkpoints:
     def delete_old(self, *, keep: int) -> None:
         """Delete all checkpoints but the newest ones, and the best one."""
         if processes.leads():
-            steps, best = self.steps(), self.best()
+            steps, best = self.steps(), self._best()
             if best is not None:
                 workdir.write_json(self._directory / _BEST, {"step": best[0], "measured": best[1]})
             for step in steps[:-keep]:

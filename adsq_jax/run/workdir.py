@@ -62,9 +62,8 @@ def claim(
             if changed or not storage.is_file(directory / "config.json"):
                 write_json(directory / "config.json", config)
             if storage.is_remote(directory):
-                check(
-                    directory, config, added=added
-                )  # without a lock, another run may have written its config at the same time
+                # without a lock, another run may have written its config at the same time
+                check(directory, config, added=added)
         except BlockingIOError as error:
             raise InputError(f"--workdir={directory} is in use by another run; fix: wait, or give another folder") from error
         except OSError as error:

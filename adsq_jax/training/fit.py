@@ -208,16 +208,14 @@ def fit(
     folder = None if workdir is None else storage.path(str(workdir))
     finished = () if folder is None else history.finished(folder, planned=rounds, key=_ROUNDS).rounds
     start = None if from_run is None else read_start(from_run, backbone=backbone)
-    numbers: dict[str, Any] = {"seed": seed, "rounds": rounds, "epochs_per_round": epochs_per_round, "batch_size": batch}
+    counts: dict[str, Any] = {"rounds": rounds, "epochs_per_round": epochs_per_round, "batch_size": batch}
     run_setup = setup(
         dataset,
         method,
         _network(backbone, start, bits=bits, pretrained=pretrained, image_size=dataset.preprocessing.image_size),
-        **numbers,
-        optimizer=optimizer.build(
-            **optimizer.steps(epochs_per_round * (size // batch), rounds=rounds, finished_rounds=finished),
-            learning_rate=learning_rate,
-        ),
+        seed=seed,
+        **counts,
+        optimizer=optimizer.build(**optimizer.steps(size, **counts, finished_rounds=finished), learning_rate=learning_rate),
         finished_rounds=finished,
         start=start,
         label_net=label_net,
@@ -227,9 +225,10 @@ def fit(
     if folder is None:
         progress = _BarLog() if on_progress is None else CallbackLog(on_progress)
         return _fit_in_memory(run_setup, began=began, log=progress)
-    numbers |= {"bits": bits, "learning_rate": learning_rate, "preprocessing": training_rounds.view(dataset.preprocessing)}
+    numbers = {"seed": seed, "bits": bits, "learning_rate": learning_rate}
     names = {"method": repr(method), "backbone": backbone, "pretrained": pretrained, "label_net": repr(label_net)}
-    settings = {**numbers, **names, "frozen_trunk": frozen_trunk}
+    view = training_rounds.view(dataset.preprocessing)
+    settings = {**counts, **numbers, **names, "frozen_trunk": frozen_trunk, "preprocessing": view}
     log = None if on_progress is None else CallbackLog(on_progress)
     return _fit_in_folder(run_setup, folder, settings, began=began, log=log)
 

@@ -69,19 +69,17 @@ def setup_from_config(
     finished = finished or Finished()
     newest = [(optim.extension, optim.extension_scale)] if finished.rounds else []
     extensions = [*finished.extensions, *newest]
-    updates = config.train.epochs_per_round * (len(data.split.train) // config.train.batch_size)  # of a network, in a round
+    counts = {key: config.train[key] for key in ("rounds", "epochs_per_round", "batch_size")}
     return setup(
         data,
         method_from_config(config),
         network,
         method_name=config.method,
         seed=config.seed,
-        rounds=config.train.rounds,
-        epochs_per_round=config.train.epochs_per_round,
-        batch_size=config.train.batch_size,
+        **counts,
         optimizer=optimizers.build(
             optim.name,
-            **optimizers.steps(updates, rounds=config.train.rounds, finished_rounds=finished.rounds, extensions=extensions),
+            **optimizers.steps(len(data.split.train), **counts, finished_rounds=finished.rounds, extensions=extensions),
             arguments=optim.arguments.to_dict(),
             learning_rate=optim.learning_rate,
             schedule=optim.schedule,
@@ -332,10 +330,14 @@ def _train_rounds(
 
 def origin(setup: TrainSetup, config: dict[str, Any]) -> dict[str, Any]:
     """Return what a checkpoint's numbers come from: the config as JSON can hold it, data and weights."""
-    weights = None if setup.pretrained is None else setup.pretrained.report["sha256"]
+    return {"config": config, "data": datasets.facts(setup.data), "pretrained_sha256": weights_sha256(setup)}
+
+
+def weights_sha256(setup: TrainSetup) -> str | None:
+    """Return the hash of the weights that a run begins with; None where they are random."""
     if setup.start is not None:
-        weights = setup.start.sha256
-    return {"config": config, "data": datasets.facts(setup.data), "pretrained_sha256": weights}
+        return setup.start.sha256
+    return None if setup.pretrained is None else str(setup.pretrained.report["sha256"])
 
 
 def _check_origin(info: dict[str, Any], now: dict[str, Any], directory: Path, *, weights: str) -> float:

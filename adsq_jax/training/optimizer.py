@@ -83,9 +83,16 @@ def build(
 
 
 def steps(
-    updates: int, *, rounds: int, finished_rounds: Sequence[int], extensions: Sequence[tuple[str, float]] = ()
+    images: int,
+    *,
+    batch_size: int,
+    epochs_per_round: int,
+    rounds: int,
+    finished_rounds: Sequence[int],
+    extensions: Sequence[tuple[str, float]] = (),
 ) -> dict[str, Any]:
-    """Return `total_steps`, `finished_steps` and `extensions` of `build`, for so many updates of a network in a round."""
+    """Return `total_steps`, `finished_steps` and `extensions` of `build`, for a training set of so many images."""
+    updates = epochs_per_round * (images // batch_size)  # of a network, in a round
     ends = [n * updates for n in finished_rounds]
     return {"total_steps": rounds * updates, "finished_steps": ends, "extensions": extensions}
 

@@ -346,8 +346,8 @@ def setup(
     sets = objective.label_sets(train_labels)
     img_net = with_axis(network.img_net, head=method.head, axis_name=devices.axis_name)
     settings = label_net or LabelNetSettings(weights={**LABEL_NET_WEIGHTS, **(method.label_net_weights or {})})
-    updates = epochs_per_round * (len(train_labels) // batch_size)  # of a network, in a round
-    steps = optimizers.steps(updates, rounds=rounds, finished_rounds=finished_rounds, extensions=extensions)
+    counts = {"batch_size": batch_size, "epochs_per_round": epochs_per_round, "rounds": rounds}
+    steps = optimizers.steps(len(train_labels), **counts, finished_rounds=finished_rounds, extensions=extensions)
     return TrainSetup(
         data=data,
         method=method,

@@ -112,7 +112,7 @@ def two_networks(config: ConfigDict, pair: conditions.Pair, folder: Path, *, beg
             setup,
             directory=folder / net,
             features=loop.feature_directory(seeded, folder / net),
-            saving=loop.Saving(**seeded.checkpoint.to_dict(), log_every=seeded.train.log_every),
+            saving=loop.saving_from_config(seeded),
             origin=loop.origin(setup, json.loads(seeded.to_json())),
             began=began,
         )
