@@ -267,10 +267,10 @@ def sha256(config: ConfigDict) -> str:
 
     Keys that came later are left out where they have their defaults, so that the hashes of older runs stay true.
     """
-    values, defaults = json.loads(config.to_json()), json.loads(default().to_json())
-    for key in ADDED:
+    values = json.loads(config.to_json())
+    for key, value in added_defaults().items():
         section, name = key.split(".")
-        if values.get(section, {}).get(name) == defaults[section][name]:
+        if values.get(section, {}).get(name) == value:
             del values[section][name]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
