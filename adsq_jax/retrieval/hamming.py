@@ -12,8 +12,9 @@ from adsq_jax.retrieval import blocks
 from adsq_jax.retrieval.arrays import Codes, Labels, check_orientation, prepare_codes, prepare_labels
 from adsq_jax.retrieval.blocks import LIMITS, SINGLE_DEVICE, Limits, SingleDevice
 
-KERNELS = ("popcount", "matmul")  # XOR and population count; matrix products of +1 and -1
-_MATMUL_QUERIES = 16  # queries that a matrix product takes at a time
+KERNELS = ("popcount", "matmul", "comparison")  # how items are counted, by the functions _count_by_...
+_QUERIES = {"popcount": None, "matmul": 16, "comparison": 512}  # that a device takes at a time; None: one after the other
+_MOST_PACKED = (1 << 16) - 1  # items that half of a word counts
 
 
 def distance_histograms(
@@ -82,9 +83,10 @@ def histograms_by_block(
 
     Source: this project.
     """
-    kernel = kernel or ("popcount" if devices.platform == "cpu" else "matmul")
+    kernel = kernel or ("popcount" if devices.platform == "cpu" else "comparison")
     if kernel not in KERNELS:
         raise ValueError(f"kernel={kernel!r}: expected one of {', '.join(KERNELS)}")
+    limits = limits._replace(block=min(limits.block, _MOST_PACKED))
     grades = 1 + labels[0].max_per_row()
     for part, padded_rows in blocks.query_blocks(len(query), most=limits.bins // ((query.bits + 1) * grades), limits=limits):
         words = tuple(blocks.pad(side.words(part.start, part.stop), padded_rows) for side in (query, labels[0]))
@@ -153,14 +155,13 @@ def _histograms(
             return side
         return _unpack_signs(side[0]), side[1] if ids else _unpack_bits(side[1])
 
-    count_query = _count_by_popcount if kernel == "popcount" else _count_by_matmul
-    batch_size = None if kernel == "popcount" else _MATMUL_QUERIES
+    ways = {"popcount": _count_by_popcount, "matmul": _count_by_matmul, "comparison": _count_by_comparison}
 
     def add_block(total: jax.Array, items: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         # The queries are converted in here too: XLA on CPUs has no product of bfloat16 from outside the loop.
         rows = jax.tree.map(jnp.transpose, convert(query))
-        count = partial(count_query, items=convert(items), bits=bits, grades=grades, ids=ids)
-        return total + jax.lax.map(count, rows, batch_size=batch_size), None
+        count = partial(ways[kernel], items=convert(items), bits=bits, grades=grades, ids=ids)
+        return total + jax.lax.map(count, rows, batch_size=_QUERIES[kernel]), None
 
     by_block = jax.tree.map(lambda x: x.reshape(len(x), -1, block).swapaxes(0, 1), database)  # [blocks, words, block]
     zero = jnp.zeros((query[0].shape[1], (bits + 1) * grades), jnp.int32)
@@ -179,20 +180,43 @@ def _count_by_popcount(
 def _count_by_matmul(
     query: tuple[jax.Array, jax.Array], *, items: tuple[jax.Array, jax.Array], bits: int, grades: int, ids: bool
 ) -> jax.Array:
-    """Return the same from one query's signs [32 words] and labels, by matrix products: scatters are only fast on CPUs.
+    """Return the same from one query's signs [32 words] and labels, by matrix products: scatters are only fast on CPUs."""
+    distance, grade = _distance_and_grade(query, items, ids=ids)
+    at_distance = jax.nn.one_hot(distance, bits + 1, dtype=jnp.bfloat16, axis=0)  # [bits + 1, block]
+    at_grade = jax.nn.one_hot(grade, grades, dtype=jnp.bfloat16)  # [block, grades]
+    counts = jnp.matmul(at_distance, at_grade, preferred_element_type=jnp.float32)
+    return counts.astype(jnp.int32).reshape(-1)
+
+
+def _count_by_comparison(
+    query: tuple[jax.Array, jax.Array], *, items: tuple[jax.Array, jax.Array], bits: int, grades: int, ids: bool
+) -> jax.Array:
+    """Return the same by a comparison with each bin: one reduction, from which XLA writes nothing but the counts to memory.
+
+    An even grade and the next odd one are counted in the halves of one word, which takes half the comparisons.
+    """
+    distance, grade = _distance_and_grade(query, items, ids=ids)
+    words = -(-grades // 2)  # of each distance
+    index = distance * words + grade // 2  # [block]
+    one = jnp.where(grade % 2 == 1, jnp.uint32(1 << 16), jnp.uint32(1))
+    is_at = index[None] == jnp.arange((bits + 1) * words, dtype=jnp.int32)[:, None]  # [(bits + 1) * words, block]
+    packed = jnp.sum(jnp.where(is_at, one[None], jnp.uint32(0)), axis=1, dtype=jnp.uint32)
+    counts = jnp.stack([packed & _MOST_PACKED, packed >> 16], axis=1).astype(jnp.int32)
+    return counts.reshape(bits + 1, 2 * words)[:, :grades].reshape(-1)
+
+
+def _distance_and_grade(
+    query: tuple[jax.Array, jax.Array], items: tuple[jax.Array, jax.Array], *, ids: bool
+) -> tuple[jax.Array, jax.Array]:
+    """Return distances and numbers of shared labels by matrix products, int32[block] each.
 
     bfloat16 holds -1, 0 and 1 exactly, and float32 their sums up to 2^24.
     """
     product = jnp.matmul(query[0], items[0], preferred_element_type=jnp.float32)  # [block]
     distance = (len(items[0]) - product.astype(jnp.int32)) // 2
     if ids:
-        grade = (items[1][0] == query[1][0]).astype(jnp.int32)
-    else:
-        grade = jnp.matmul(query[1], items[1], preferred_element_type=jnp.float32).astype(jnp.int32)
-    at_distance = jax.nn.one_hot(distance, bits + 1, dtype=jnp.bfloat16, axis=0)  # [bits + 1, block]
-    at_grade = jax.nn.one_hot(grade, grades, dtype=jnp.bfloat16)  # [block, grades]
-    counts = jnp.matmul(at_distance, at_grade, preferred_element_type=jnp.float32)
-    return counts.astype(jnp.int32).reshape(-1)
+        return distance, (items[1][0] == query[1][0]).astype(jnp.int32)
+    return distance, jnp.matmul(query[1], items[1], preferred_element_type=jnp.float32).astype(jnp.int32)
 
 
 def count_set_bits(words: jax.Array) -> jax.Array:

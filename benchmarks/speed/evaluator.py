@@ -63,8 +63,11 @@ def sort_based(data: dict[str, np.ndarray], *, n_query: int) -> float:
     return total / n_query
 
 
-def bare_pass(data: dict[str, np.ndarray], devices: sharded_database.ShardedDatabase):
-    """Return a function that adds up XOR and population count of every pair: no exact evaluator can be faster."""
+def bare_pass(data: dict[str, np.ndarray], devices: sharded_database.ShardedDatabase, *, batch_size: int | None = None):
+    """Return a function that adds up XOR and population count of every pair: no exact evaluator can be faster.
+
+    A CPU takes one query after the other, an accelerator `batch_size` at a time.
+    """
     import jax
     import jax.numpy as jnp
 
@@ -72,7 +75,7 @@ def bare_pass(data: dict[str, np.ndarray], devices: sharded_database.ShardedData
         def one(code):
             return jnp.sum(jax.lax.population_count(code[:, None] ^ shards[0]).astype(jnp.int32))
 
-        return jax.lax.map(one, query.T)
+        return jax.lax.map(one, query.T, batch_size=batch_size)
 
     words = {part: np.ascontiguousarray(data[f"{part}_codes"].view(np.uint32).T) for part in ("query", "database")}
     same, shards = devices.replicate(words["query"]), (devices.shard(words["database"]),)

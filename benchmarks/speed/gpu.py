@@ -1,9 +1,14 @@
 """Measure what only a GPU can show: `python -m benchmarks.speed.gpu [--pictures=FOLDER] [--out=FILE] [--folder=FOLDER]`.
 
+With --evaluator, which takes a few minutes, only the evaluator's kernels and the search, by `kernels.py`: each against the
+CPU's counts first, then its time. Writes benchmarks/results/gpu/kernels.json. Without it:
+
 - The same config and seed twice with `XLA_FLAGS=--xla_gpu_deterministic_ops=true`: bits that differ. A third run is killed by
   SIGKILL after its first checkpoint, and continued: bits that differ. A fourth is without the flag.
 - With --pictures, `configs/stamps.py` on them: mAP and seconds; its model exported, and run as CUDA by the exported example.py.
 - Images a second of one update of both ResNet-50s and of encoding, at 224x224, in float32 and bfloat16.
+- One update of both ResNet-50s in bfloat16, batch 256: operations a second, as XLA counts them, over those of a product of two
+  large bfloat16 matrices in the same run.
 
 Writes benchmarks/results/gpu/gpu.json.
 """
@@ -22,13 +27,18 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from adsq_jax import storage
 from adsq_jax.data import gallery as galleries
 from adsq_jax.devices import sharded_database
 from adsq_jax.run import environment
+from adsq_jax.training import rounds
+from benchmarks.speed import kernels
 from benchmarks.speed.backbones import Case, Ours
+from benchmarks.speed.evaluator import seconds
 
 ROOT = Path(__file__).parents[2]
 TURNS = 5
@@ -128,27 +138,55 @@ def speed(case: Case) -> float:
     return case.batch * case.calls * (2 if case.train else 1) / median(seconds)
 
 
+def share_of_peak(case: Case, *, side: int = 8_192) -> dict[str, float]:
+    """Measure updates, and their share of the device's fastest work: products of `side` x `side` matrices."""
+    images = speed(case)
+    ours = Ours(case)
+    arguments = ours.nets["f"], ours.placed_targets, rounds.split_batch(ours.setup, ours.batch(0))
+    update = ours.setup.donating_img_net_step.lower(*arguments).compile().cost_analysis()["flops"]
+    matrix = jnp.ones((side, side), jnp.bfloat16)
+    product = jax.jit(jnp.matmul)
+    product(matrix, matrix).block_until_ready()  # compiles
+    peak = 2 * side**3 / min(seconds(lambda: product(matrix, matrix).block_until_ready()) for _ in range(4 * TURNS))
+    achieved = update * images / case.batch
+    return {"images_a_second": images, "operations_a_second": achieved, "peak": peak, "share_of_peak": achieved / peak}
+
+
 def main() -> None:
     """Measure, print and write, part by part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", help="folder of folders of pictures")
-    parser.add_argument("--out", type=storage.path, default=ROOT / "benchmarks" / "results" / "gpu" / "gpu.json")
+    parser.add_argument("--evaluator", action="store_true", help="only the evaluator's kernels and the search")
+    parser.add_argument("--out", type=storage.path, help="the file of the results; default: one in benchmarks/results/gpu")
     parser.add_argument("--folder", type=storage.path, default=ROOT / "runs" / "gpu", help="folder for the runs")
     given = parser.parse_args()
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # several processes share the GPU
-    given.out.parent.mkdir(parents=True, exist_ok=True)
+    out = given.out or ROOT / "benchmarks" / "results" / "gpu" / ("kernels.json" if given.evaluator else "gpu.json")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if given.evaluator:
+        measured = kernels.measure()
+        print(kernels.table(measured))
+        write(out, measured)
+        return
     parts: dict[str, Callable[[], Any]] = {"digits": partial(digits, given.folder / "digits")}
     if given.pictures:
         parts["pictures"] = partial(pictures, given.pictures, given.folder / "pictures")
     for name, case in SPEEDS.items():
         for dtype in ("float32", "bfloat16"):
             parts[f"{name}, {dtype}: images a second"] = partial(speed, replace(case, dtype=dtype))
-    measured: dict[str, Any] = {}
+    largest = replace(SPEEDS["updates of both ResNet-50s"], batch=256, dtype="bfloat16")
+    parts["updates of both ResNet-50s, bfloat16, batch 256"] = partial(share_of_peak, largest)
+    measured = {}
     for name, part in parts.items():
         measured[name] = part()
         print(json.dumps({name: measured[name]}), flush=True)
-        about = {**environment.environment(), "machine": sharded_database.ShardedDatabase().describe(), "seed": 0}
-        given.out.write_text(json.dumps({**about, **measured}, indent=1) + "\n")
+        write(out, measured)
+
+
+def write(out: Path, measured: dict[str, Any]) -> None:
+    """Write what was measured, and by what."""
+    about = {**environment.environment(), "machine": sharded_database.ShardedDatabase().describe(), "seed": 0}
+    out.write_text(json.dumps({**about, **measured}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -13,10 +13,11 @@ from PIL import Image
 from adsq_jax import retrieval
 from adsq_jax.devices import data_parallel
 from adsq_jax.devices.sharded_database import ShardedDatabase
+from adsq_jax.retrieval import hamming
 from adsq_jax.training import init
 from benchmarks import rows
 from benchmarks.methods import emoji_lists, tiny_imagenet_lists
-from benchmarks.speed import backbones, evaluator
+from benchmarks.speed import backbones, evaluator, kernels
 from benchmarks.speed import input as input_benchmark
 
 pytestmark = pytest.mark.benchmark
@@ -48,6 +49,23 @@ def test_a_case_and_the_scale_run(monkeypatch, tmp_path):
         # an extrapolation from so little is noise
         assert all(value > 0 for name, value in case.items() if name != "case" and "extrapolated" not in name), case
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_kernels_are_checked_and_timed(monkeypatch):
+    """Each way has a line for each case; a kernel that counts wrongly is named, and nothing is timed."""
+    for name, value in {"TURNS": 2, "SHAPES": ((8, 64), (16, 128)), "NEIGHBOURS": 5, "CHECKED": ((20, 0), (40, 5))}.items():
+        monkeypatch.setattr(kernels, name, value)
+    case = kernels.Case(20, 300, 64, 5)
+    measured = kernels.measure((case,), checked=(30, 200))
+    assert measured["checked"] == ["30 x 200, 20 bits, 10 classes", "30 x 200, 40 bits, 5 labels"]
+    lines = kernels.table(measured).splitlines()
+    assert [line.split("  ")[1] for line in lines if "pairs/s" in line] == list(measured["cases"][str(case)])
+    count = hamming._count_by_matmul
+    monkeypatch.setattr(hamming, "_count_by_matmul", lambda *query, **more: 2 * count(*query, **more))
+    with pytest.raises(
+        SystemExit, match="not exact: 30 x 200, 20 bits, 10 classes: matmul; 30 x 200, 40 bits, 5 labels: matmul"
+    ):
+        kernels.measure((case,), checked=(30, 200))
 
 
 def emoji_archive(path, vendor):

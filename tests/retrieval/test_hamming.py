@@ -158,6 +158,19 @@ def test_more_items_of_a_distance_than_bfloat16_counts(kernel):
     assert counts[0].tolist() == relevant[0].tolist() == [601, *[0] * 8]
 
 
+@pytest.mark.parametrize("shared", [0, 1, 2, 3])
+def test_more_items_in_a_block_than_half_a_word_counts(shared):
+    """Of 70,000 equal items each is counted, whether the number of labels that they share is even or odd."""
+    codes, labels = np.ones((1, 8), np.int8), np.ones((1, 3), np.uint8)
+    sides = hamming.prepare_codes(codes, codes.repeat(70_000, axis=0), bits=None)
+    of_items = np.tile(np.arange(3) < shared, (70_000, 1)).astype(np.uint8)
+    both = hamming.prepare_labels(labels, of_items, n_query=1, n_database=70_000)
+    limits = blocks.Limits(block=1 << 20)
+    for kernel in hamming.KERNELS:
+        ((_, counts),) = hamming.histograms_by_block(*sides, both, devices=blocks.SINGLE_DEVICE, limits=limits, kernel=kernel)
+        assert counts.sum() == counts[0, 0, shared] == 70_000
+
+
 def test_many_bins_make_blocks_of_fewer_queries():
     """The counts stay the same if the bins of two queries fill the bound, or those of one exceed it."""
     codes, labels, expected = problem(n_query=7, n_database=20)
@@ -208,7 +221,7 @@ def test_can_be_lowered_for_accelerators(platform, kernel, ids):
 def test_an_unknown_kernel_is_refused():
     """The message names those there are."""
     codes, labels, _ = problem(n_query=1, n_database=1)
-    with pytest.raises(ValueError, match="kernel='magic': expected one of popcount, matmul"):
+    with pytest.raises(ValueError, match="kernel='magic': expected one of popcount, matmul, comparison"):
         histograms(*codes, **labels, kernel="magic")
 
 

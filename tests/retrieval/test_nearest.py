@@ -54,6 +54,13 @@ def test_equals_a_stable_sort_of_all_distances(size):
         assert (found[0].dtype, found[1].dtype) == (np.int32, np.int64)
 
 
+@pytest.mark.parametrize(("n_database", "k"), [(3000, 1), (3000, 7), (2999, 40), (3000, 1400), (3000, 3000)])
+def test_the_nearest_are_found_in_groups_of_any_size(n_database, k):
+    """Groups of 64, 16, 8, 2 and 1 items, the last one filled up, with hundreds of items at each distance."""
+    query, database = signs(6, 10, seed=0), signs(n_database, 10, seed=1)
+    check(nearest.search(query, database, k), sorted_by_distance(query, database, k))
+
+
 @pytest.mark.parametrize("devices", [1, 2, 4])
 def test_devices_and_chunks_do_not_change_the_neighbours(devices):
     """Queries 3 at a time, databases that devices don't divide, in one chunk or in several, and k beyond what a chunk holds."""
