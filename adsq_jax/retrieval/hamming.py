@@ -15,6 +15,7 @@ from adsq_jax.retrieval.blocks import LIMITS, SINGLE_DEVICE, Limits, SingleDevic
 KERNELS = ("popcount", "matmul", "comparison")  # how items are counted, by the functions _count_by_...
 _QUERIES = {"popcount": None, "matmul": 16, "comparison": 512}  # that a device takes at a time; None: one after the other
 _MOST_PACKED = (1 << 16) - 1  # items that half of a word counts
+_OVERLAPPED_QUERIES = 1024  # in a block, where blocks cost nothing
 
 
 def distance_histograms(
@@ -88,54 +89,81 @@ def histograms_by_block(
         raise ValueError(f"kernel={kernel!r}: expected one of {', '.join(KERNELS)}")
     limits = limits._replace(block=min(limits.block, _MOST_PACKED))
     grades = 1 + labels[0].max_per_row()
-    for part, padded_rows in blocks.query_blocks(len(query), most=limits.bins // ((query.bits + 1) * grades), limits=limits):
-        words = tuple(blocks.pad(side.words(part.start, part.stop), padded_rows) for side in (query, labels[0]))
-        total = _count_database(
-            words,
-            database,
-            labels[1],
-            n_query=part.stop - part.start,
-            grades=grades,
-            kernel=kernel,
-            devices=devices,
-            limits=limits,
-            on_progress=on_progress,
-        )
-        yield part, total.reshape(-1, query.bits + 1, grades)
+    chunks = list(blocks.database_chunks(len(database), devices=devices, limits=limits))
+    most = limits.bins // ((query.bits + 1) * grades)
+    if len(chunks) == 1:  # it stays on the devices, so that small blocks cost nothing
+        most = min(most, _OVERLAPPED_QUERIES)
+    count = partial(
+        _Counts,
+        place=_Placing(database, labels[1], devices=devices),
+        chunks=chunks,
+        kernel=kernel,
+        grades=grades,
+        on_progress=on_progress,
+    )
+    begun: list[_Counts] = []
+    for part, padded_rows in blocks.query_blocks(len(query), most=most, limits=limits):
+        begun.append(count(part, [blocks.pad(side.words(part.start, part.stop), padded_rows) for side in (query, labels[0])]))
+        if len(begun) == 2:  # the caller works on one block while the devices count the next
+            yield begun.pop(0).finish()
+    for counts in begun:
+        yield counts.finish()
 
 
-def _count_database(
-    query: tuple[np.ndarray, ...],
-    database: Codes,
-    labels: Labels,
-    *,
-    n_query: int,
-    grades: int,
-    kernel: str,
-    devices: SingleDevice,
-    limits: Limits,
-    on_progress: Callable[[int], None],
-) -> np.ndarray:
-    """Return int64[n_query, (bits + 1) * grades] over all processes; the words of the queries may be padded."""
-    padded_queries, bits = query[0].shape[1], database.bits
-    total = np.zeros((padded_queries, (bits + 1) * grades), np.int64)
-    padding_bin = np.bitwise_count(query[0]).sum(axis=0) * grades  # the bin of a padding item: code 0, no label shared
-    replicated = tuple(devices.replicate(words) for words in query)
-    pending: list[jax.Array] = []  # results that the devices compute while the next chunk is read
-    for chunk in blocks.database_chunks(len(database), devices=devices, limits=limits):
-        sharded = (
-            devices.shard(blocks.pad(database.words(chunk.start, chunk.stop), chunk.padded_rows)),
-            devices.shard(blocks.pad(labels.words(chunk.start, chunk.stop), chunk.padded_rows, value=labels.padding)),
-        )
-        static = {"bits": bits, "grades": grades, "block": chunk.block, "kernel": kernel, "ids": labels.ids}
-        pending.append(devices.compiled(_histograms, add=True, **static)(replicated, sharded))
-        total[np.arange(padded_queries), padding_bin] -= chunk.padded_rows - (chunk.stop - chunk.start)
-        if len(pending) == 2:
-            total += np.asarray(pending.pop(0))
-        on_progress((chunk.stop - chunk.start) * n_query)
-    for counts in pending:
-        total += np.asarray(counts)
-    return devices.gather(total[:n_query]).sum(axis=0)
+class _Placing:
+    """Puts chunks of the database on the devices; the last one stays there."""
+
+    def __init__(self, database: Codes, labels: Labels, *, devices: SingleDevice):
+        self.database, self.labels, self.devices = database, labels, devices
+        self._last: tuple[blocks.Chunk, tuple[jax.Array, jax.Array]] | None = None
+
+    def __call__(self, chunk: blocks.Chunk) -> tuple[jax.Array, jax.Array]:
+        """Return words of codes and labels, each [words, padded rows]."""
+        if self._last is None or self._last[0] != chunk:
+            codes = blocks.pad(self.database.words(chunk.start, chunk.stop), chunk.padded_rows)
+            labels = self.labels.words(chunk.start, chunk.stop)
+            padded = blocks.pad(labels, chunk.padded_rows, value=self.labels.padding)
+            self._last = chunk, (self.devices.shard(codes), self.devices.shard(padded))
+        return self._last[1]
+
+
+class _Counts:
+    """The counts of a block of queries, of which the devices may still compute the last two chunks."""
+
+    def __init__(
+        self,
+        part: slice,
+        words: list[np.ndarray],
+        *,
+        place: _Placing,
+        chunks: list[blocks.Chunk],
+        kernel: str,
+        grades: int,
+        on_progress: Callable[[int], None],
+    ):
+        """Begin; the words of the queries may be padded."""
+        devices, bits, padded_queries = place.devices, place.database.bits, words[0].shape[1]
+        self._part, self._devices = part, devices
+        self._total = np.zeros((padded_queries, bits + 1, grades), np.int64)
+        padding_distance = np.bitwise_count(words[0]).sum(axis=0)  # of a padding item, which has code 0 and shares no label
+        replicated = tuple(devices.replicate(side) for side in words)
+        self._pending: list[jax.Array] = []
+        for chunk in chunks:
+            static = {"bits": bits, "grades": grades, "block": chunk.block, "kernel": kernel, "ids": place.labels.ids}
+            self._pending.append(devices.compiled(_histograms, add=True, **static)(replicated, place(chunk)))
+            self._total[np.arange(padded_queries), padding_distance, 0] -= chunk.padded_rows - (chunk.stop - chunk.start)
+            if len(self._pending) == 2:
+                self._add()
+            on_progress((chunk.stop - chunk.start) * (part.stop - part.start))
+
+    def _add(self) -> None:
+        self._total += np.asarray(self._pending.pop(0)).reshape(self._total.shape)
+
+    def finish(self) -> tuple[slice, np.ndarray]:
+        """Return the slice of the queries, and int64[queries, bits + 1, grades] over all processes."""
+        while self._pending:
+            self._add()
+        return self._part, self._devices.gather(self._total[: self._part.stop - self._part.start]).sum(axis=0)
 
 
 def _histograms(
