@@ -165,7 +165,8 @@ def _published(
 
 def _figures_by_query(histograms: np.ndarray, *, ranks: dict[str, int | None], n_database: int, graded: bool) -> _Figures:
     """Return every figure of some queries; precision and recall of balls are [n_query, bits + 1]."""
-    counts, relevant = histograms.sum(axis=2), histograms[:, :, 1:].sum(axis=2)
+    counts = metrics.items_by_distance(histograms)
+    relevant = counts - histograms[:, :, 0]
     total = relevant.sum(axis=1)
     precision, recall = metrics.precision_recall_by_radius(counts, relevant)
     figures: _Figures = {
