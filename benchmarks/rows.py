@@ -178,6 +178,33 @@ def scaling_rows(path: Path = RESULTS / "scaling" / "scaling.json") -> str:
     )
 
 
+def label_sets_rows(path: Path = RESULTS / "label_sets" / "label_sets.json") -> str:
+    """Make the table of what many label sets cost."""
+    content = json.loads(path.read_text())
+    lines = [
+        f"| {row['sets']:,} | {row['seconds']['LabelNet']:.1f} | {row['core_seconds']['LabelNet']:.0f} "
+        f"| {row['core_seconds']['LabelNet'] * 1e8 / row['sets'] ** 2:.1f} | {row['core_seconds']['B-step']:.1f} "
+        f"| {row['core_seconds']['ImgNet']:.2f} | {max(row['peak_gib'].values()):.2f} |\n"
+        for row in content["rows"]
+    ]
+    columns = (
+        "label sets",
+        "update of LabelNet, seconds",
+        "in core-seconds",
+        "a 1e8 pairs",
+        "B-step, core-seconds",
+        "update of an ImgNet, core-seconds",
+        "peak of the process, GiB",
+    )
+    return (
+        f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|\n"
+        + "".join(lines)
+        + f"\n{content['hidden']:,} and {content['features']} units of LabelNet, {content['bits']} bits, batch "
+        + f"{content['batch']}, "
+        + f"{content['labels_an_image']} of {content['labels']} labels an image ({content['machine']}, {content['date']}).\n"
+    )
+
+
 def unlabelled_rows(folder: Path = RESULTS / "unlabelled") -> str:
     """Make the table of search without labels, by benchmarks/methods/unlabelled.py: a row for each model and data set."""
     names = {"stamps": "Tux Paint's stamps", "cifar10_test": "CIFAR-10's test part, JPEG copy"}
@@ -329,6 +356,7 @@ TABLES = {
     "evaluator": evaluator_rows,
     "input": input_rows,
     "scaling": scaling_rows,
+    "label_sets": label_sets_rows,
 }
 
 

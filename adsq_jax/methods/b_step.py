@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from adsq_jax import codes as hash_codes
+from adsq_jax.methods.blocks import similar_rows
 
 MAX_SWEEPS = 20
 
@@ -167,10 +168,8 @@ def signed_similarity_product(
     by_set = np.zeros((len(label_sets), matrix.shape[1]))  # [m, k]
     np.add.at(by_set, set_index, matrix)
     by_set = sum_over_processes(by_set)
-    sets = label_sets.astype(np.float32)
-    similar = np.concatenate(
-        [(sets[i : i + block] @ sets.T > 0).astype(np.float64) @ by_set for i in range(0, len(sets), block)]
-    )  # [m, k]
+    rows = similar_rows(label_sets, rows=block)
+    similar = np.concatenate([similar_sets.astype(np.float64) @ by_set for _, similar_sets in rows])  # [m, k]
     return ((1 + ratio) * similar - ratio * by_set.sum(axis=0))[set_index]
 
 

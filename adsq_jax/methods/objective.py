@@ -8,6 +8,7 @@ Many sums over the training set run over its m distinct label sets with their co
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ import numpy as np
 
 from adsq_jax import codes
 from adsq_jax.errors import InputError
+from adsq_jax.methods.blocks import similar_rows, sum_pairs
 
 Terms = dict[str, jax.Array]
 
@@ -65,9 +67,9 @@ def pair_statistics(sets: LabelSets) -> PairStatistics:
 
     Source: this project; HashNet, Cao et al., ICCV 2017, weights pairs by their counts too.
     """
-    table = sets.sets.astype(np.float32)
-    similar_sets = table @ table.T > 0  # [m, m]
-    similar = int(sets.counts @ (similar_sets @ sets.counts))
+    similar = 0
+    for rows, similar_sets in similar_rows(sets.sets):
+        similar += int(sets.counts[rows] @ (similar_sets @ sets.counts))
     pairs = int(sets.counts.sum()) ** 2
     if similar in (0, pairs):
         kind = "similar" if similar == 0 else "dissimilar"
@@ -229,6 +231,15 @@ def _unit(features: jax.Array) -> jax.Array:
     return features * jax.lax.rsqrt(jnp.where(square > 1e-12, square, 1.0))
 
 
+class _LabelNetRows(NamedTuple):
+    """LabelNet's outputs for some label sets, with what its terms compare them by."""
+
+    semantic: jax.Array  # features a, float32[rows, d]
+    relaxed_codes: jax.Array  # h, float32[rows, bits]
+    sets: jax.Array  # uint8[rows, c]
+    frequencies: jax.Array  # float32[rows]
+
+
 def label_net_terms(
     semantic: jax.Array,
     relaxed_codes: jax.Array,
@@ -240,6 +251,8 @@ def label_net_terms(
     cosine_scale: float,
 ) -> Terms:
     """Return LabelNet's loss terms, over all pairs of label sets.
+
+    Many label sets are compared by blocks (`blocks.MOST_AT_ONCE`): memory is in proportion to m, time to m^2.
 
     Args:
       semantic: features a, float32[m, d].
@@ -256,20 +269,32 @@ def label_net_terms(
     Source: DSEH's LabNet (Li et al., IJCAI 2018) with the difference term added by this project.
     """
     bits = relaxed_codes.shape[1]
-    similar = similarity(sets, sets)  # [m, m]
-    pair_shares = frequencies[:, None] * frequencies[None, :]  # [m, m]
-    weights = pair_shares * pair_weights(similar, statistics=statistics)
-    products = relaxed_codes @ relaxed_codes.T  # [m, m]
-    cosines = scaled_cosines(semantic, semantic, scale=cosine_scale)  # [m, m]
-    target = signed_similarity(similar, ratio=statistics.ratio)
+    terms = partial(_label_net_pair_terms, statistics=statistics, cosine_scale=cosine_scale)
+    of_pairs = sum_pairs(terms, _LabelNetRows(semantic, relaxed_codes, sets, frequencies))
     per_set = frequencies[:, None]
+    return {
+        **of_pairs,
+        "quantization": jnp.sum(per_set * jnp.abs(jnp.abs(relaxed_codes) - 1)) / bits,
+        "regression": jnp.sum(per_set * (label_logits - sets.astype(jnp.float32)) ** 2) / sets.shape[1],
+        "balance": balance_loss(jnp.sum(per_set * relaxed_codes, axis=0)),
+    }
+
+
+def _label_net_pair_terms(
+    rows: _LabelNetRows, columns: _LabelNetRows, *, statistics: PairStatistics, cosine_scale: float
+) -> Terms:
+    """Return the parts of LabelNet's terms that are sums over pairs of rows and columns."""
+    bits = rows.relaxed_codes.shape[1]
+    similar = similarity(rows.sets, columns.sets)  # [rows, m]
+    pair_shares = rows.frequencies[:, None] * columns.frequencies[None, :]  # [rows, m]
+    weights = pair_shares * pair_weights(similar, statistics=statistics)
+    products = rows.relaxed_codes @ columns.relaxed_codes.T  # [rows, m]
+    cosines = scaled_cosines(rows.semantic, columns.semantic, scale=cosine_scale)  # [rows, m]
+    target = signed_similarity(similar, ratio=statistics.ratio)
     return {
         "semantic_likelihood": likelihood_loss(cosines, similar, weights=weights),
         "likelihood": likelihood_loss(products / 2, similar, weights=weights),
         "difference": difference_loss(products / bits, target, weights=pair_shares),
-        "quantization": jnp.sum(per_set * jnp.abs(jnp.abs(relaxed_codes) - 1)) / bits,
-        "regression": jnp.sum(per_set * (label_logits - sets.astype(jnp.float32)) ** 2) / sets.shape[1],
-        "balance": balance_loss(jnp.sum(per_set * relaxed_codes, axis=0)),
     }
 
 

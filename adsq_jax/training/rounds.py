@@ -106,10 +106,10 @@ def _train_label_net(
 def _separate(setup: TrainSetup, label_net: LabelNetState, *, log: MetricsLog) -> LabelNetState:
     if not setup.method.separate:
         return label_net
-    similar, relaxed = setup.similar_sets, np.asarray(label_net_outputs(setup, label_net.params)[1])
-    hash_codes = separation.separated(relaxed, similar=similar)
-    before = separation.smallest_distance(codes.binarize(relaxed), similar=similar)
-    after = separation.smallest_distance(hash_codes, similar=similar)
+    sets, relaxed = setup.sets.sets, np.asarray(label_net_outputs(setup, label_net.params)[1])
+    hash_codes = separation.separated(relaxed, sets=sets)
+    before = separation.smallest_distance(codes.binarize(relaxed), sets=sets)
+    after = separation.smallest_distance(hash_codes, sets=sets)
     log.say(
         f"LabelNet's codes: at least {after} of {setup.bits} bits between label sets without a common label ({before} before)"
     )
@@ -137,7 +137,6 @@ def _targets(setup: TrainSetup, state: TrainState, *, net: str) -> Targets:
         "set_index": setup.sets.set_index,
         "row_weights": np.full(setup.size, 1 / setup.size, np.float32),
         "sets": setup.sets.sets,
-        "similar_sets": setup.similar_sets,
         "progress": np.float32(setup.progress(int(state.step))),
     }
     unplaced = Targets(bank=others[0] if others else None, codes=state.codes, guidance=guidance(setup, state), **arrays)

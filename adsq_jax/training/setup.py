@@ -28,7 +28,7 @@ from adsq_jax.training import optimizer as optimizers
 from adsq_jax.training.frozen_features import Features
 from adsq_jax.training.starting_weights import StartingWeights
 from adsq_jax.training.state import ImgNetState, Targets, TrainState
-from adsq_jax.training.step import img_net_gradients, img_net_update, label_net_step
+from adsq_jax.training.step import apply_label_net, img_net_gradients, img_net_update, label_net_step
 
 _WHOLE: Any = WHOLE  # trees of specs have the shape of trees of arrays
 _ROWS: Any = ROWS
@@ -38,7 +38,6 @@ TARGET_SPECS = Targets(
     set_index=_ROWS,
     row_weights=_ROWS,
     sets=_WHOLE,
-    similar_sets=_WHOLE,
     progress=_WHOLE,
     guidance=_WHOLE,
 )
@@ -87,7 +86,6 @@ class TrainSetup:
     read_options: ReadOptions
     optimizer: optax.GradientTransformation  # of each ImgNet
     sets: objective.LabelSets
-    similar_sets: np.ndarray  # bool[m, m]
     statistics: objective.PairStatistics
     finished_rounds: tuple[int, ...] = ()  # after which the run had finished before rounds were added to it, ascending
     extensions: tuple[tuple[str, float], ...] = ()  # for each of these the optimiser's schedule and its scale afterwards
@@ -177,7 +175,7 @@ class TrainSetup:
     def label_net_apply(self) -> Callable[..., Any]:
         """LabelNet's forward pass, compiled."""
         assert self.label_net is not None
-        return jax.jit(self.label_net.apply)
+        return jax.jit(partial(apply_label_net, self.label_net))
 
     @cached_property
     def label_net_step(self) -> Callable[..., Any]:
@@ -372,7 +370,6 @@ def setup(
         read_options=_read_options(devices, threads=threads, workers=workers),
         optimizer=optimizer or optimizers.build(**steps),
         sets=sets,
-        similar_sets=np.asarray(objective.similarity(jnp.asarray(sets.sets), jnp.asarray(sets.sets))),
         statistics=objective.pair_statistics(sets),
     )
 

@@ -70,6 +70,5 @@ class Targets:
     set_index: jax.Array  # each row's label set, int32[n]
     row_weights: jax.Array  # weight of each row in a mean over all: 1 / n, or 0 for padding; float32[n]
     sets: jax.Array  # the distinct label vectors; from here on the same on every device; uint8[m, c]
-    similar_sets: jax.Array  # S between them, bool[m, m]
     progress: jax.Array  # share of the rounds that are done, float32[] in [0, 1)
     guidance: Guidance | None

@@ -14,10 +14,17 @@ import jax.numpy as jnp
 import optax
 
 from adsq_jax.methods import objective
+from adsq_jax.methods.blocks import map_rows
 from adsq_jax.methods.method import LossInputs
 from adsq_jax.training.state import ImgNetState, LabelNetState, Targets
 
 Metrics = dict[str, jax.Array]
+
+
+def apply_label_net(model: nn.Module, variables: Any, sets: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return LabelNet's outputs for all label sets, uint8[m, c]; of many, without holding the hidden layer for all at once."""
+    outputs: tuple[jax.Array, jax.Array, jax.Array] = map_rows(partial(model.apply, variables), sets, width=model.hidden)
+    return outputs
 
 
 def label_net_step(
@@ -48,7 +55,7 @@ def label_net_step(
     """
 
     def loss_function(params: Any) -> tuple[jax.Array, Metrics]:
-        semantic, relaxed_codes, label_logits = model.apply({"params": params}, sets)
+        semantic, relaxed_codes, label_logits = apply_label_net(model, {"params": params}, sets)
         terms = objective.label_net_terms(
             semantic,
             relaxed_codes,
@@ -199,13 +206,14 @@ def _loss_inputs(
     """Gather the inputs of the loss: from this device's part of the batch, the whole batch, and this device's rows."""
     n_devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
     sets = _all_gather(label_set, axis_name)  # [batch]
+    batch_similar_sets = objective.similarity(targets.sets[sets], targets.sets)  # [batch, m]
     codes = targets.codes.astype(jnp.float32)  # [rows, bits]
     is_local = (local_index >= 0) & (local_index < len(codes))  # [batch]
     errors = relaxed_codes - codes[jnp.clip(local_index, 0, len(codes) - 1)]  # [batch, bits]
     return LossInputs(
         relaxed_codes=relaxed_codes,
         labels=targets.sets[sets].astype(jnp.float32),
-        similar=targets.similar_sets[sets].T[targets.set_index].T,  # rows, since TPUs are slow to gather columns
+        similar=batch_similar_sets.T[targets.set_index].T,  # rows, since TPUs are slow to gather columns
         bank=bank,
         bank_codes=codes,
         row_weights=targets.row_weights[None, :] * (n_devices / len(relaxed_codes)),  # sum over devices = n_devices x mean
@@ -213,8 +221,8 @@ def _loss_inputs(
         n_devices=n_devices,
         sum_over_devices=(lambda x: x) if axis_name is None else partial(jax.lax.psum, axis_name=axis_name),
         semantic=semantic,
-        similar_sets=targets.similar_sets[label_set],
-        batch_similar_sets=targets.similar_sets[sets],
+        similar_sets=objective.similarity(targets.sets[label_set], targets.sets),
+        batch_similar_sets=batch_similar_sets,
         label_set=sets,
         guidance=targets.guidance,
         parameters=parameters,

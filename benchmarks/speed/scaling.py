@@ -147,7 +147,6 @@ def arguments(setup: TrainSetup, *, images: int) -> tuple[Any, Targets, dict[str
         set_index=shape(jnp.int32, rows),
         row_weights=shape(jnp.float32, rows),
         sets=shape(jnp.uint8, *sets.shape),
-        similar_sets=shape(jnp.bool, len(sets), len(sets)),
         progress=shape(jnp.float32),
         guidance=guidance if setup.method.label_net else None,
     )

@@ -17,7 +17,7 @@ from adsq_jax.retrieval import hamming
 from adsq_jax.training import init
 from benchmarks import rows
 from benchmarks.methods import emoji_lists, tiny_imagenet_lists
-from benchmarks.speed import backbones, evaluator, kernels
+from benchmarks.speed import backbones, evaluator, kernels, label_sets
 from benchmarks.speed import input as input_benchmark
 
 pytestmark = pytest.mark.benchmark
@@ -181,6 +181,26 @@ def test_the_reader_that_is_timed_does_the_work(tmp_path, monkeypatch):
     memory = input_benchmark.long_list(tmp_path)
     assert memory["lines"] == 1_000
     assert memory["bytes_per_image"] < 100
+
+
+# Compiles LabelNet's step and an ImgNet's.
+def test_label_sets_are_measured(tmp_path):
+    """All sets differ, each of three labels; every figure is a positive number, and has its place in the table."""
+    labels = label_sets.make_data(300).source.labels[np.arange(300)]
+    assert len(np.unique(labels, axis=0)) == 300
+    assert (labels.sum(axis=1) == 3).all()
+    row = label_sets.measure(300, hidden=16, steps=1)
+    parts = {"start", "LabelNet, compiled", "LabelNet", "ImgNet, compiled", "ImgNet", "B-step"}
+    assert row["seconds"].keys() == row["core_seconds"].keys() == row["peak_gib"].keys() == parts
+    assert all(value > 0 for name in ("seconds", "core_seconds", "peak_gib") for value in row[name].values())
+    row["core_seconds"] |= {"LabelNet": 3.0, "B-step": 0.25, "ImgNet": 0.5}
+    row["seconds"]["LabelNet"], row["peak_gib"]["B-step"] = 2.0, 999.0
+    about = {"machine": "a machine", "date": "today", "hidden": 16, "features": 512, "bits": 48, "batch": 128}
+    content = {**about, "labels": 80, "labels_an_image": 3, "rows": [row]}
+    (tmp_path / "label_sets.json").write_text(json.dumps(content))
+    lines = rows.label_sets_rows(tmp_path / "label_sets.json").splitlines()
+    assert lines[2] == "| 300 | 2.0 | 3 | 3333.3 | 0.2 | 0.50 | 999.00 |"
+    assert lines[-1] == "16 and 512 units of LabelNet, 48 bits, batch 128, 3 of 80 labels an image (a machine, today)."
 
 
 def test_layers_are_those_of_the_networks():

@@ -47,7 +47,6 @@ def targets_of(setup, state):
         set_index=jax.ShapeDtypeStruct((n,), jnp.int32),
         row_weights=jax.ShapeDtypeStruct((n,), jnp.float32),
         sets=shapes(setup.sets.sets),
-        similar_sets=jax.ShapeDtypeStruct((len(setup.sets.sets),) * 2, jnp.bool),
         progress=jax.ShapeDtypeStruct((), jnp.float32),
         guidance=Guidance(features=features, codes=relaxed_codes, frequencies=shapes(setup.frequencies)),
     )

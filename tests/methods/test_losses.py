@@ -543,7 +543,6 @@ def over_devices(name, devices):
         set_index=by_device(np.arange(12, dtype=np.int32) % 3),
         row_weights=by_device(np.full(12, 1 / 12, np.float32)),
         sets=sets,
-        similar_sets=sets @ sets.T > 0,
         progress=np.float32(0.5),
         guidance=objective.Guidance(
             drawn((3, 8)).astype(np.float32), drawn((3, 6)).astype(np.float32), np.full(3, 1 / 3, np.float32)
@@ -559,7 +558,7 @@ def over_devices(name, devices):
     )
     axes = (
         ImgNetState(params=None, batch_stats=None, opt_state=None, key=None, bank=0),
-        Targets(bank=0, codes=0, set_index=0, row_weights=0, sets=None, similar_sets=None, progress=None, guidance=None),
+        Targets(bank=0, codes=0, set_index=0, row_weights=0, sets=None, progress=None, guidance=None),
         0,
     )
     gradients, _, metrics = jax.jit(jax.vmap(step, in_axes=axes, axis_name=AXIS))(state, targets, by_device(batch))

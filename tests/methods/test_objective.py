@@ -1,6 +1,7 @@
 """LabelNet's loss terms against a float64 double loop over all images, what losses share, and the statistics of pairs."""
 
 import math
+from functools import partial
 
 import hypothesis.extra.numpy as hnp
 import jax
@@ -11,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from adsq_jax.errors import InputError
-from adsq_jax.methods import objective
+from adsq_jax.methods import blocks, objective
 
 # Several labels an image, repeated label sets, one image without a label.
 LABELS = np.array(
@@ -123,16 +124,63 @@ def check_term(terms, plain, outputs, name):
     np.testing.assert_allclose(value, plain(*(x.astype(np.float64) for x in outputs))[name], rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", LABEL_NET_TERMS)
-def test_label_net_term_equals_double_loop_over_images(name, label_net):
-    """Sums over label sets with their frequencies give the mean over all n x n images."""
+def by_blocks(monkeypatch, *, rows, m):
+    """Compares label sets a number of rows at a time; 0: all at once."""
+    if rows:
+        monkeypatch.setattr(blocks, "MOST_AT_ONCE", m - 1)
+        monkeypatch.setattr(blocks, "MOST_NUMBERS", rows * m)
+
+
+# All terms at once, and those of pairs by 4 rows of 6 label sets.
+TERMS_AND_ROWS = [*((name, 0) for name in LABEL_NET_TERMS), *((name, 4) for name in LABEL_NET_TERMS[:3])]
+
+
+@pytest.mark.parametrize(("name", "rows"), TERMS_AND_ROWS)
+def test_label_net_term_equals_double_loop_over_images(name, rows, label_net, monkeypatch):
+    """Sums over label sets with their frequencies give the mean over all n x n images, at once or by blocks."""
+    by_blocks(monkeypatch, rows=rows, m=6)
     check_term(*label_net, name)
 
 
-@pytest.mark.parametrize("name", LABEL_NET_TERMS)
-def test_label_net_gradient_equals_finite_differences(name, label_net):
-    """The gradient of each of LabelNet's terms is that of the double loop."""
+@pytest.mark.parametrize(("name", "rows"), TERMS_AND_ROWS)
+def test_label_net_gradient_equals_finite_differences(name, rows, label_net, monkeypatch):
+    """The gradient of each of LabelNet's terms is that of the double loop, at once or by blocks."""
+    by_blocks(monkeypatch, rows=rows, m=6)
     check_gradient(*label_net, name)
+
+
+@pytest.mark.parametrize("rows", [1, 16, 100])
+def test_blocks_of_label_sets_give_the_same_terms(rows, monkeypatch):
+    """Of 60 label sets, terms and gradients by blocks are those at once, to float32's rounding; so are pair statistics."""
+    random = np.random.default_rng(0)
+    sets = objective.label_sets((random.random((90, 9)) < 0.2).astype(np.uint8))
+    m = len(sets.sets)
+    assert m > 50
+    outputs = [random.normal(size=(m, k)).astype(np.float32) for k in (FEATURES, BITS, 9)]
+    weights = dict(zip(LABEL_NET_TERMS, (1.0, 2.0, 3.0, 4.0, 5.0, 6.0), strict=True))
+
+    def loss(outputs, statistics):
+        terms = objective.label_net_terms(
+            outputs[0],
+            jnp.tanh(outputs[1]),
+            outputs[2],
+            sets=sets.sets,
+            frequencies=jnp.asarray(sets.counts / sets.counts.sum(), jnp.float32),
+            statistics=statistics,
+            cosine_scale=COSINE_SCALE,
+        )
+        return objective.total(objective.weighted(terms, weights)), terms
+
+    def run():
+        statistics = objective.pair_statistics(sets)
+        return statistics, *jax.jit(jax.value_and_grad(partial(loss, statistics=statistics), has_aux=True))(outputs)
+
+    at_once = run()
+    by_blocks(monkeypatch, rows=rows, m=m)
+    found = run()
+    assert found[0] == at_once[0]
+    for a, b in zip(jax.tree.leaves(found[1:]), jax.tree.leaves(at_once[1:]), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
 
 
 def test_label_net_has_no_other_terms(label_net):

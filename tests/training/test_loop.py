@@ -233,9 +233,9 @@ def test_label_nets_codes_are_separated():
     setup = make_setup(config)
     state = rounds.train_label_net(setup, init(setup))
     _, relaxed, _ = setup.label_net_apply({"params": state.label_net.params}, setup.sets.sets)
-    signs, similar = np.where(np.asarray(relaxed) < 0, -1, 1), setup.similar_sets
+    signs, sets = np.where(np.asarray(relaxed) < 0, -1, 1), setup.sets.sets
     found = np.asarray(state.label_net.separated)
-    assert separation.smallest_distance(found, similar=similar) > separation.smallest_distance(signs, similar=similar)
+    assert separation.smallest_distance(found, sets=sets) > separation.smallest_distance(signs, sets=sets)
     np.testing.assert_array_equal(guidance(setup, state).codes, found)
     np.testing.assert_array_equal(state.codes, found[setup.sets.set_index])
     np.testing.assert_array_equal(state.img_nets["f"].bank, found[setup.sets.set_index])

@@ -89,9 +89,7 @@ def one_step(state, targets, batch, *, optimizer, **settings):
 def over_devices(step, state, targets, batch, *, devices):
     """Runs a step by vmap over shares of batch and rows; the new state with all rows of its bank."""
     state_axes = ImgNetState(params=None, batch_stats=None, opt_state=None, key=None, bank=0)
-    target_axes = Targets(
-        bank=0, codes=0, set_index=0, row_weights=0, sets=None, similar_sets=None, progress=None, guidance=None
-    )
+    target_axes = Targets(bank=0, codes=0, set_index=0, row_weights=0, sets=None, progress=None, guidance=None)
     shares = partial(jax.tree.map, lambda x: x.reshape(devices, -1, *x.shape[1:]))
     state = replace(state, bank=shares(state.bank))
     rows = {key: shares(getattr(targets, key)) for key in ("bank", "codes", "set_index", "row_weights")}
@@ -127,7 +125,6 @@ def problem(*, twin=True):
         set_index=np.arange(12, dtype=np.int32) % 3,
         row_weights=np.full(12, 1 / 12, np.float32),
         sets=np.eye(3, dtype=np.uint8),
-        similar_sets=np.eye(3, dtype=bool),
         progress=np.float32(0.5),
         guidance=None,
     )
