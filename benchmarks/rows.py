@@ -152,7 +152,8 @@ def scaling_rows(path: Path = RESULTS / "scaling" / "scaling.json") -> str:
     for devices, group in sorted(by_devices.items()):
         row, sent = group[-1], group[-1]["bytes"]  # the larger training set allows every batch; the bytes sent are the same
         network = sum(row["operations"][part] for part in ("backbone", "heads"))
-        pairs = " / ".join(f"{(x['operations']['pair terms'] + x['operations']['guidance']) / 1e9:.1f}" for x in group)
+        parts = ("pair terms", "guidance", "similarity")
+        pairs = " / ".join(f"{sum(x['operations'].get(part, 0) for part in parts) / 1e9:.1f}" for x in group)
         norms, codes, small = (
             sum(sent.get(name, 0) for name in names) / 1e6
             for names in (

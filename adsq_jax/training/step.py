@@ -189,6 +189,13 @@ def _all_gather(x: jax.Array, axis_name: str | None) -> jax.Array:
     return x if axis_name is None else jax.lax.all_gather(x, axis_name, tiled=True)
 
 
+def _similar_sets(sets: jax.Array, rows: jax.Array) -> jax.Array:
+    """Return rows of S between label sets, bool[rows, m], by a product of the rows, or of all sets if these are fewer."""
+    if len(sets) <= len(rows):
+        return objective.similarity(sets, sets)[rows]
+    return objective.similarity(sets[rows], sets)
+
+
 def _loss_inputs(
     semantic: jax.Array,
     relaxed_codes: jax.Array,
@@ -206,7 +213,7 @@ def _loss_inputs(
     """Gather the inputs of the loss: from this device's part of the batch, the whole batch, and this device's rows."""
     n_devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
     sets = _all_gather(label_set, axis_name)  # [batch]
-    batch_similar_sets = objective.similarity(targets.sets[sets], targets.sets)  # [batch, m]
+    batch_similar_sets = _similar_sets(targets.sets, sets)  # [batch, m]
     codes = targets.codes.astype(jnp.float32)  # [rows, bits]
     is_local = (local_index >= 0) & (local_index < len(codes))  # [batch]
     errors = relaxed_codes - codes[jnp.clip(local_index, 0, len(codes) - 1)]  # [batch, bits]
@@ -221,7 +228,7 @@ def _loss_inputs(
         n_devices=n_devices,
         sum_over_devices=(lambda x: x) if axis_name is None else partial(jax.lax.psum, axis_name=axis_name),
         semantic=semantic,
-        similar_sets=objective.similarity(targets.sets[label_set], targets.sets),
+        similar_sets=_similar_sets(targets.sets, label_set),
         batch_similar_sets=batch_similar_sets,
         label_set=sets,
         guidance=targets.guidance,

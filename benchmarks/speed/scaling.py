@@ -338,7 +338,8 @@ def operations(case: Case, devices: int) -> dict[str, float]:
     """Return a device's operations in an update: backbone and heads forward and for two gradients, pair terms for one gradient.
 
     The pair terms take the whole batch against the device's rows, likelihood and difference, each forward and backward.
-    Guidance takes the device's part of the batch against the label sets. Similarity is a table look-up.
+    Guidance takes the device's part of the batch against the label sets. Similarity compares the labels of the batch, and
+    of the part, with the label sets; or all of these with each other, if they are fewer.
     """
     stem = case.layers[0]
     images = stem.size**2 * stem.channels * stem.features * (case.side // stem.shrunk) ** 2  # images get no gradient
@@ -348,6 +349,7 @@ def operations(case: Case, devices: int) -> dict[str, float]:
         "heads": 2.0 * case.batch * 3 * heads,
         "pair terms": 2.0 * case.batch * devices * rows(case, devices) * 4 * case.bits,
         "guidance": 2.0 * case.batch * case.classes * 2 * case.features,
+        "similarity": 2.0 * case.classes**2 * sum(min(case.classes, size) for size in (case.batch * devices, case.batch)),
     }
 
 
