@@ -310,9 +310,7 @@ def against_peer(minutes: Mapping[str, Mapping[str, float]]) -> list[str]:
     for name, found in minutes.items():
         if name not in peers:
             wall, cpu = (peers[best]["seconds"] / found["seconds"], least_cpu / found["cpu_seconds"])
-            lines.append(
-                f"{name}: {wall:.2f} times as fast as {best}; by CPU minutes, {cpu:.2f} times as fast as the least"
-            )
+            lines.append(f"{name}: {wall:.2f} times as fast as {best}; by CPU minutes, {cpu:.2f} times as fast as the least")
     return lines
 
 
