@@ -16,9 +16,10 @@ a product for each place of the kernel, without the padding, for images of a few
 patches, although each layer alone gained a fifth; the same up to 8x8 pixels, 211; lax.optimization_barrier around the pooling,
 no change. BatchNorm with running averages in place of the batch's: no change, so its statistics cost nothing to save.
 
-`profile_step.py` says where the step's .8 to .9 of torch comes from. On one core (2026-11-30) the step took 14 % of torch's longer,
-and no single kernel makes that: the convolutions' own products 4 % (forward 3, both gradients 1: XLA's kernels), the patches that
-late layers' products need 5 less the copies that torch makes 1, norms 3, max pooling 3, clipping and optimiser 2, ReLU 1.
+`profile_step.py` says why torch's step takes .8 to .9 of the time. On one core (2026-11-30) ours took 14 % longer, and no one
+kernel makes that: in parts of torch's step, the convolutions' own products 4 % (forward 3, gradients 1: XLA's kernels), the
+patches that late layers' products need 5, norms 3, max pooling 3, clipping and optimiser 2, ReLU 1; less 4 that torch spends on
+copies and around its kernels.
 """
 
 import argparse
