@@ -173,14 +173,21 @@ def signed_similarity_product(
     return ((1 + ratio) * similar - ratio * by_set.sum(axis=0))[set_index]
 
 
-def _sweep(codes: np.ndarray, linear: np.ndarray, quadratic: np.ndarray) -> bool:
-    """Set each column in turn to its optimum, in place, and return whether a bit changed; an argument of 0 keeps the bit."""
+def _sweep(codes: np.ndarray, linear: np.ndarray, quadratic: np.ndarray, *, block: int = 2048) -> bool:
+    """Set each column in turn to its optimum, in place, and return whether a bit changed; an argument of 0 keeps the bit.
+
+    Only the bits of one row depend on each other: `block` rows are done at a time, column by column in the processor's cache.
+    """
     changed = False
-    for k in range(codes.shape[1]):
-        argument = linear[:, k] - (codes @ quadratic[:, k] - codes[:, k] * quadratic[k, k])  # [n]
-        column = np.where(argument == 0, codes[:, k], hash_codes.signs(argument))
-        changed |= bool((column != codes[:, k]).any())
-        codes[:, k] = column
+    for start in range(0, len(codes), block):
+        before, part = (np.ascontiguousarray(x[start : start + block].T) for x in (codes, linear))  # [bits, block]
+        new = before.copy()
+        for k in range(len(new)):
+            argument = part[k] - (quadratic[k] @ new - new[k] * quadratic[k, k])  # [block]
+            new[k] = np.where(argument == 0, new[k], hash_codes.signs(argument))
+        if (new != before).any():
+            codes[start : start + block] = new.T
+            changed = True
     return changed
 
 

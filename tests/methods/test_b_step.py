@@ -156,6 +156,22 @@ def test_no_flip_of_a_bit_improves_a_fixed_point(problem):
     np.testing.assert_array_equal(again.codes, update.codes)
 
 
+@pytest.mark.parametrize("block", [1, 3, 10, 2048])
+def test_rows_are_swept_in_blocks_as_one_by_one(block):
+    """Ten rows, in blocks that divide ten or don't: the bits, and whether one changed; each sweep goes on from the last."""
+    random = np.random.default_rng(0)
+    quadratic = random.normal(size=(6, 6))
+    quadratic += quadratic.T
+    linear, codes = 2 * random.normal(size=(10, 6)), random.choice([-1.0, 1.0], size=(10, 6))
+    for _ in range(3):
+        before, expected = codes.copy(), codes.copy()
+        for row, k in np.ndindex(codes.shape):
+            others = sum(expected[row, j] * quadratic[j, k] for j in range(6) if j != k)
+            expected[row, k] = 1 if linear[row, k] > others else -1
+        assert b_step._sweep(codes, linear, quadratic, block=block) == (before != expected).any()
+        np.testing.assert_array_equal(codes, expected)
+
+
 def test_the_descent_ends_after_the_allowed_sweeps(monkeypatch):
     """A problem that needs more sweeps than allowed ends with the codes of the last one."""
     problem = Problem(0, n=40, bits=16)
