@@ -18,7 +18,7 @@ The peer's side (`peer_training.py`): a clone of DeepHash-pytorch, which the use
 run as they are; network (rebuilt in torch, with torch's own initial weights), images, batches and augmentation are this
 project's. Its clock starts when this package is imported, so that JAX, which it needs only to be scored, costs it nothing. Its
 learning rates are meant for networks pretrained on ImageNet: --peer-rates gives factors on them, each a run of its own, and the
-fastest counts. A method that can't run so (CSQ's centres need a power of two bits) is shown with its error, and tried again by
+fastest counts. This project's schedule ends at a learning rate of 0: --rounds gives it other lengths, each a run, too. A method that can't run so (CSQ's centres need a power of two bits) is shown with its error, and tried again by
 the next call.
 
 Results are added to OUT/SET_BITSbits.json after each run, with a plot beside it. Finished runs are skipped: repeat the command
@@ -80,7 +80,8 @@ class Job:
     def name(self) -> str:
         """The name of its row."""
         if not self.peer:
-            return scores.display_name(self.method)
+            settings = [f"{key.removeprefix('train.')} {value}" for key, value in self.settings.items()]
+            return ", ".join([scores.display_name(self.method), *settings])
         return f"{self.method}, {PEER_NAME}" + ("" if self.rate == 1 else f", learning rate x {self.rate:g}")
 
 
@@ -347,6 +348,7 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--most-minutes", type=float, default=10.0, help="the longest training of a method, scoring left out")
     parser.add_argument("--score-every", type=int, default=1, help="passes of one network between two scores")
     parser.add_argument("--whole", action="store_true", help="go on after the target, for the plot")
+    parser.add_argument("--rounds", type=numbers, help="of this project's runs, by commas, each a run; default: the config's")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a config key of this project's runs")
     parser.add_argument("--peer", type=storage.path, help=f"the folder of your clone of {PEER_NAME}")
     parser.add_argument("--peer-methods", type=names, default=("GreedyHash", "DTSH", "DPSH", "HashNet", "CSQ"))
@@ -377,7 +379,9 @@ def jobs_of(asked: argparse.Namespace) -> list[Job]:
     shared: dict[str, Any] = {"config": asked.config, "bits": asked.bits, "target": asked.target, "whole": asked.whole}
     shared |= {"most_minutes": asked.most_minutes, "score_every": asked.score_every}
     settings = dict(map(tasks.read_setting, asked.set))
-    wanted = [Job(method=name, seed=seed, settings=settings, **shared) for name in asked.methods for seed in asked.seeds]
+    lengths = [settings | {"train.rounds": rounds} for rounds in asked.rounds or ()] or [settings]
+    ours = [(name, some, seed) for name in asked.methods for some in lengths for seed in asked.seeds]
+    wanted = [Job(method=name, seed=seed, settings=some, **shared) for name, some, seed in ours]
     if asked.peer:
         for name in asked.peer_methods:
             some = [(rate, seed) for rate in rates for seed in asked.seeds]

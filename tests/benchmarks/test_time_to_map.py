@@ -140,16 +140,18 @@ def test_jobs_are_those_asked_for(tmp_path):
     """Each method, seed and rate; settings are this project's."""
     (tmp_path / "DSH.py").touch()
     flags = ["--methods=csq", "--seeds=0,1", f"--peer={tmp_path}", "--peer-methods=DSH", "--peer-rates=1,100"]
-    jobs = time_to_map.jobs_of(time_to_map.arguments([*flags, "--set=train.rounds=2"]))
+    jobs = time_to_map.jobs_of(time_to_map.arguments([*flags, "--rounds=2,4", "--set=train.batch_size=50"]))
     assert [(job.name, job.seed) for job in jobs] == [
-        ("CSQ", 0),
-        ("CSQ", 1),
+        ("CSQ, batch_size 50, rounds 2", 0),
+        ("CSQ, batch_size 50, rounds 2", 1),
+        ("CSQ, batch_size 50, rounds 4", 0),
+        ("CSQ, batch_size 50, rounds 4", 1),
         ("DSH, DeepHash-pytorch", 0),
         ("DSH, DeepHash-pytorch", 1),
         ("DSH, DeepHash-pytorch, learning rate x 100", 0),
         ("DSH, DeepHash-pytorch, learning rate x 100", 1),
     ]
-    assert [job.settings for job in jobs] == [{"train.rounds": 2}] * 2 + [{}] * 4
+    assert [job.settings.get("train.rounds") for job in jobs] == [2, 2, 4, 4, None, None, None, None]
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"runs": [{}]}'])
