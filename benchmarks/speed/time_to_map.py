@@ -18,8 +18,8 @@ The peer's side (`peer_training.py`): a clone of DeepHash-pytorch, which the use
 run as they are; network (rebuilt in torch, with torch's own initial weights), images, batches and augmentation are this
 project's. Its clock starts when this package is imported, so that JAX, which it needs only to be scored, costs it nothing. Its
 learning rates are meant for networks pretrained on ImageNet: --peer-rates gives factors on them, each a run of its own, and the
-fastest counts. This project's schedule ends at a learning rate of 0: --rounds gives it other lengths, each a run, too. A method that can't run so (CSQ's centres need a power of two bits) is shown with its error, and tried again by
-the next call.
+fastest counts. This project's schedule ends at a learning rate of 0: --rounds gives it other lengths, each a run, too. A method
+that can't run so (CSQ's centres need a power of two bits) is shown with its error, and tried again by the next call.
 
 Results are added to OUT/SET_BITSbits.json after each run, with a plot beside it. Finished runs are skipped: repeat the command
 after a stop, or with more methods.
