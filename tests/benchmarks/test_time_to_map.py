@@ -65,8 +65,8 @@ def test_the_clock_stands_still_in_a_pause():
     assert cpu >= 0.08  # the system counts hundredths
     with watch.paused():
         work()
-    assert watch.read()[0] < wall + 0.05
-    assert watch.read()[1] < cpu + 0.05
+    assert wall <= watch.read()[0] < wall + 0.05
+    assert cpu <= watch.read()[1] + 1e-6 < cpu + 0.05
 
 
 def test_a_finished_run_is_one_that_answers():
