@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import sys
-import time
 from dataclasses import asdict, replace
 
 import jax
@@ -50,23 +49,25 @@ def test_the_first_score_at_the_target_counts():
     assert time_to_map.crossing([], 0.1) is None
 
 
-def test_the_clock_stands_still_in_a_pause():
-    """A tenth of a second of sleep and work counts outside of the pause, and not in it."""
+def test_the_clock_stands_still_in_a_pause(monkeypatch):
+    """By a clock that the test sets: a pause's seconds don't count, those before and after it do, nor what was before."""
+    now = {"wall": 100.0, "cpu": 7.0}
 
-    def work():
-        end = time.process_time() + 0.1
-        while time.process_time() < end:
-            pass
+    def pass_by(seconds):
+        now["wall"] += seconds
+        now["cpu"] += 2 * seconds
 
-    watch = time_to_map.Stopwatch(wall=time.monotonic(), cpu=time.process_time())
-    work()
-    wall, cpu = watch.read()
-    assert wall >= 0.1
-    assert cpu >= 0.08  # the system counts hundredths
+    monkeypatch.setattr(time_to_map.time, "monotonic", lambda: now["wall"])
+    monkeypatch.setattr(time_to_map.os, "times", lambda: (now["cpu"] - 3, 1.0, 1.5, 0.5, -1.0))  # with its children's
+    watch = time_to_map.Stopwatch(wall=90.0, cpu=2.0)
+    pass_by(4)
     with watch.paused():
-        work()
-    assert wall <= watch.read()[0] < wall + 0.05
-    assert cpu <= watch.read()[1] + 1e-6 < cpu + 0.05
+        pass_by(16)
+    assert watch.read() == (14.0, 13.0)
+    pass_by(8)
+    with watch.paused():
+        pass_by(32)
+    assert watch.read() == (22.0, 29.0)
 
 
 def test_a_finished_run_is_one_that_answers():
