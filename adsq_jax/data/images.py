@@ -34,6 +34,7 @@ _TURNS = {
 }
 _STRIP = 2**22  # pixels converted at a time
 _DARK = 4_096 >> 8  # of 16 bits the upper 8 are read
+_MAY_HAVE_16_BITS = (b"\x89PNG", b"II", b"MM")  # begin PNG and TIFF
 BIT_DEPTHS = (0, *range(9, 17))  # bits that pictures of 16 bits may use; 0: all
 _EIGHT_BITS = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
 
@@ -266,19 +267,18 @@ def has_16_bits(content: bytes) -> bool:
 
 def is_dark(content: bytes, pixels: np.ndarray) -> bool:
     """Return whether a PNG or TIFF of 16 bits uses at most 12 of them, and so was decoded to nearly black, uint8[h, w, 3]."""
-    return int(pixels.max()) < _DARK and has_16_bits(content)
+    return content.startswith(_MAY_HAVE_16_BITS) and int(pixels.max()) < _DARK and has_16_bits(content)
 
 
-def warn_if_dark(content: bytes, pixels: np.ndarray, *, name: str) -> None:
+def warn_dark(*, name: str) -> None:
     """Name the first picture for which `is_dark` is true on standard error; further ones are as quiet as others."""
-    if is_dark(content, pixels):
-        logging.log_first_n(
-            logging.WARNING,
-            "%s has 16 bits and values below 4,096 alone, and is read as nearly black; fix: if that is so of all pictures, "
-            "train with the bits that they use, --config.data.bit_depth=12",
-            1,
-            name,
-        )
+    logging.log_first_n(
+        logging.WARNING,
+        "%s has 16 bits and values below 4,096 alone, and is read as nearly black; fix: if that is so of all pictures, "
+        "train with the bits that they use, --config.data.bit_depth=12",
+        1,
+        name,
+    )
 
 
 def _is_stored_as(kind: str, picture: Image.Image) -> bool:

@@ -2,15 +2,18 @@
 
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import grain
 import numpy as np
+from grain.multiprocessing import SharedMemoryArray
 
 from adsq_jax.data import images
+from adsq_jax.data.order import InOrder, Order
 from adsq_jax.data.preprocessing import Preprocessing, augment, resized
 from adsq_jax.data.sources import Source
 
@@ -24,47 +27,63 @@ class ReadOptions(NamedTuple):
     processes: int = 1
 
 
-class _Rows:
-    """Some rows of a source; an image's `index` is its position among them, and so its row of the bank."""
+class _ReadBatch(grain.transforms.Map):
+    """Reads a step's images, each straight into its place; `index` is a position among the rows, and so the bank's row."""
 
-    def __init__(self, source: Source, rows: np.ndarray, preprocessing: Preprocessing):
-        self._source, self._rows, self._preprocessing = source, rows, preprocessing
+    def __init__(
+        self,
+        source: Source,
+        rows: np.ndarray,
+        preprocessing: Preprocessing,
+        order: Order | InOrder,
+        *,
+        names: Sequence[str],
+        augmented: bool,
+        shared: bool,
+    ):
+        self._source, self._rows, self._preprocessing, self._order, self._names = source, rows, preprocessing, order, names
+        self._generators = order.generators() if augmented else None
+        self._empty: Callable[..., np.ndarray] = SharedMemoryArray if shared else np.empty  # a worker's batch isn't copied
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: Any) -> dict[str, Any]:
-        return {"inputs": resized(self._source, int(self._rows[index]), self._preprocessing), "index": np.int32(index)}
-
-
-class _Augment(grain.transforms.RandomMap):
-    def __init__(self, preprocessing: Preprocessing, *, second_view: bool):
-        self._preprocessing, self._names = preprocessing, view_names(second_view=second_view)
-
-    def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        views = {name: augment(element["inputs"], rng, self._preprocessing) for name in self._names}
-        return {**views, "index": element["index"]}
-
-
-class _CentreCrop(grain.transforms.Map):
-    def __init__(self, preprocessing: Preprocessing):
-        self._side = preprocessing.image_size
-
-    def map(self, element: dict[str, Any]) -> dict[str, Any]:
-        return {"inputs": images.centre(element["inputs"], side=self._side), "index": element["index"]}
+    def map(self, step: int) -> dict[str, np.ndarray]:
+        side = self._preprocessing.image_size
+        index, numbers = self._order.batch(step)
+        views = {name: self._empty((len(index), side, side, 3), np.uint8) for name in self._names}
+        for place, (position, number) in enumerate(zip(index.tolist(), numbers.tolist(), strict=True)):
+            image = resized(self._source, int(self._rows[position]), self._preprocessing)
+            if self._generators is None:
+                views["inputs"][place] = images.centre(image, side=side)
+            else:
+                random = self._generators.acquire_rng(number)
+                for view in views.values():
+                    augment(image, random, self._preprocessing, out=view[place])
+                self._generators.release_rng(random)
+        return {**views, "index": index.astype(np.int32)}
 
 
-class _ChooseViews(grain.transforms.RandomMap):
-    def __init__(self, views: Sequence[np.ndarray], *, second_view: bool):
-        self._views, self._names = views, view_names(second_view=second_view)
+class _ChooseViews(grain.transforms.Map):
+    """Gathers a step's features, of each image one view at random, or two."""
 
-    def random_map(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        count = len(self._views)
-        chosen = [int(rng.integers(count))]
+    def __init__(self, views: Sequence[np.ndarray], order: Order, *, second_view: bool):
+        self._views, self._order, self._names = views, order, view_names(second_view=second_view)
+        self._generators = order.generators()
+
+    def map(self, step: int) -> dict[str, np.ndarray]:
+        index, numbers = self._order.batch(step)
+        chosen = np.array([self._choose(number) for number in numbers.tolist()])
+        batch = {name: np.empty((len(index), *self._views[0].shape[1:]), self._views[0].dtype) for name in self._names}
+        for place, (position, views) in enumerate(zip(index, chosen, strict=True)):
+            for view, name in zip(views, self._names, strict=True):
+                batch[name][place] = self._views[view][position]
+        return {**batch, "index": index.astype(np.int32)}
+
+    def _choose(self, number: int) -> list[int]:
+        random, count = self._generators.acquire_rng(number), len(self._views)
+        chosen = [int(random.integers(count))]
         if len(self._names) == 2:  # another one, if there is another
-            chosen.append((chosen[0] + int(rng.integers(1, max(2, count)))) % count)
-        views = {name: np.array(self._views[view][index]) for name, view in zip(self._names, chosen, strict=True)}
-        return {**views, "index": np.int32(index)}
+            chosen.append((chosen[0] + int(random.integers(1, max(2, count)))) % count)
+        self._generators.release_rng(random)
+        return chosen
 
 
 def view_names(*, second_view: bool) -> tuple[str, ...]:
@@ -104,9 +123,17 @@ def train_batches(
     Raises:
       InputError: an image can't be read, or has another size than the network expects.
     """
-    rows_dataset = grain.MapDataset.source(_Rows(source, rows, preprocessing))
-    dataset = rows_dataset.seed(seed).shuffle().random_map(_Augment(preprocessing, second_view=second_view))
-    return _repeat(dataset, batch_size=batch_size, start=start, stop=stop, read_options=read_options)
+    order = _order(len(rows), batch_size=batch_size, seed=seed, read_options=read_options)
+    read = _ReadBatch(
+        source,
+        rows,
+        preprocessing,
+        order,
+        names=view_names(second_view=second_view),
+        augmented=True,
+        shared=read_options.workers > 0,
+    )
+    return _closing(_read_ahead(grain.MapDataset.range(start, _end(stop)).map(read), read_options))
 
 
 def train_feature_batches(
@@ -129,19 +156,17 @@ def train_feature_batches(
     Returns:
       Batches {inputs: float32[batch, width], index: int32[batch]} of this process; with a second view, also second_inputs.
     """
-    dataset = grain.MapDataset.range(len(views[0])).seed(seed).shuffle()
-    dataset = dataset.random_map(_ChooseViews(views, second_view=second_view))
-    return _repeat(dataset, batch_size=batch_size, start=start, stop=None, read_options=read_options._replace(workers=0))
+    order = _order(len(views[0]), batch_size=batch_size, seed=seed, read_options=read_options)
+    dataset = grain.MapDataset.range(start, _end(None)).map(_ChooseViews(views, order, second_view=second_view))
+    return _closing(_read_ahead(dataset, read_options._replace(workers=0)))
 
 
-def _repeat(
-    dataset: Any, *, batch_size: int, start: int, stop: int | None, read_options: ReadOptions
-) -> Generator[dict[str, np.ndarray]]:
-    """Yield this process's part of complete batches, pass after pass."""
-    process, processes = read_options.process, read_options.processes
-    whole = len(dataset) // batch_size * batch_size
-    dataset = dataset[process:whole:processes].batch(batch_size // processes).repeat()
-    return _closing(_read_ahead(dataset[start:stop], read_options))
+def _order(n: int, *, batch_size: int, seed: int, read_options: ReadOptions) -> Order:
+    return Order(n, seed=seed, batch_size=batch_size, process=read_options.process, processes=read_options.processes)
+
+
+def _end(stop: int | None) -> int:
+    return sys.maxsize if stop is None else stop
 
 
 def in_order(
@@ -165,12 +190,12 @@ def in_order(
       ceil((n - start) / batch_size) batches {inputs: uint8[batch, image_size, image_size, 3], index: int32[batch]}; the
       caller drops the padding.
     """
-    dataset = grain.MapDataset.source(_Rows(source, rows, preprocessing))
-    if seed is None:
-        dataset = dataset.map(_CentreCrop(preprocessing))
-    else:
-        dataset = dataset.seed(seed).random_map(_Augment(preprocessing, second_view=False))
-    for batch in _closing(_read_ahead(dataset[start:].batch(batch_size, drop_remainder=False), read_options)):
+    order = InOrder(len(rows), seed=seed or 0, batch_size=batch_size, start=start)
+    read = _ReadBatch(
+        source, rows, preprocessing, order, names=["inputs"], augmented=seed is not None, shared=read_options.workers > 0
+    )
+    steps = -(-(len(rows) - start) // batch_size)
+    for batch in _closing(_read_ahead(grain.MapDataset.range(steps).map(read), read_options)):
         yield {name: padded(x, batch_size) for name, x in batch.items()}
 
 

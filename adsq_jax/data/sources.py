@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -208,8 +209,8 @@ class EncodedSource(Source):
             pixels = images.decode(content, shorter_side=shorter_side, bit_depth=bit_depth)
         except BadImage as error:
             raise BadImage(f"{self.location(index)} {error}") from error
-        if not bit_depth:
-            images.warn_if_dark(content, pixels, name=self.location(index))
+        if not bit_depth and images.is_dark(content, pixels):
+            images.warn_dark(name=self.location(index))
         return pixels
 
 
@@ -229,6 +230,7 @@ class FileSource(EncodedSource):
         """Wrap the files `names`: paths below `root`, with / between folders, that are known to stay inside it."""
         super().__init__(labels, classes=classes, names=names, parts=parts, notes=notes)
         self._names, self._root, self._is_remote = names, root, storage.is_remote(root)
+        self._folder = os.fsencode(root)
 
     def location(self, index: int) -> str:
         """Return the path."""
@@ -251,12 +253,12 @@ class FileSource(EncodedSource):
                 raise BadImage(f"can't be read ({error.strerror}); fix: try again, or restore it") from error
         path = self._path(index)
         try:
-            if not os.path.isfile(path):  # opening a pipe would block
-                raise BadImage("is not a file; fix: restore it" if os.path.lexists(path) else "is missing; fix: restore it")
-            with open(path, "rb") as file:
-                images.check_bytes(os.fstat(file.fileno()).st_size)
-                return file.read()
+            return _read_file(path)
         except OSError as error:
+            if not os.path.isfile(path):
+                raise BadImage(
+                    "is not a file; fix: restore it" if os.path.lexists(path) else "is missing; fix: restore it"
+                ) from error
             raise BadImage(f"can't be read ({error.strerror}); fix: change its permissions, or restore it") from error
 
     def stamp(self, rows: np.ndarray) -> str:
@@ -286,7 +288,7 @@ class FileSource(EncodedSource):
         return np.array(missing, np.int64)
 
     def _path(self, index: int) -> bytes:
-        return os.path.join(os.fsencode(self._root), self._names.raw(index))
+        return os.path.join(self._folder, self._names.raw(index))
 
     def _objects(self) -> dict[bytes, bytes]:
         """List all objects of a store by name; that takes one request per thousand."""
@@ -302,6 +304,24 @@ class FileSource(EncodedSource):
         except OSError:
             return name  # reading the image will report that it is missing
         return b"%b %d %d %d %d" % (name, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+
+
+def _read_file(path: bytes) -> bytes:
+    """Read a file by few calls of the system, each of which costs a thread its turn; refuse what is no file."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # opening a pipe would block
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise BadImage("is not a file; fix: restore it")
+        images.check_bytes(status.st_size)
+        parts = [os.read(descriptor, status.st_size)]
+        left = status.st_size - len(parts[0])
+        while left > 0 and parts[-1]:
+            parts.append(os.read(descriptor, left))
+            left -= len(parts[-1])
+        return b"".join(parts)
+    finally:
+        os.close(descriptor)
 
 
 class WrappedSource(Source):
