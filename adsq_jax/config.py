@@ -172,7 +172,7 @@ def _data() -> ConfigDict:
     config.small_classes = "error"  # protocol "own", for classes too small to split: "database": no queries of them
     config.strip_prefix = ""  # with "lists": what image paths begin with that is left out, as /home/someone/
     config.keep_mib = 1024  # memory for decoded training images, MiB per process; others are decoded each time
-    config.threads = 0  # threads that read and decode, in each process; 0: one more than cores
+    config.threads = 0  # threads that read and decode, in each process; 0: one a core
     config.workers = 0  # processes that read and decode; 0: the training process itself, best on few cores and short rounds
     return config
 

@@ -14,7 +14,7 @@ import resource
 import struct
 import threading
 import traceback
-from collections.abc import Iterator
+from types import TracebackType
 from typing import NamedTuple
 
 import numpy as np
@@ -66,34 +66,51 @@ class Memory:
 
     def __init__(self, size: int):
         """Set how many they are together."""
-        self._size = self._free = size
+        self.size = self._free = size
         self._changed = threading.Condition()
 
-    @contextlib.contextmanager
-    def take(self, size: int, *, alone: bool) -> Iterator[None]:
-        """Wait until a number of bytes is free, or all are, and hold them in a `with` block.
+    def take(self, size: int, *, alone: bool) -> "_Taken":
+        """Return a `with` block that waits until a number of bytes is free, or all are, and holds them.
 
         Raises:
           TooCostly: they are more than there are.
           MemoryError: the block raised another error, alone, and the process can't have that many bytes.
         """
-        if size > self._size:
-            raise TooCostly(f"takes more than {self._size >> 20:,} MiB to decode; fix: make it smaller, or convert it to JPEG")
-        held = self._size if alone else size
+        if size > self.size:
+            raise TooCostly(f"takes more than {self.size >> 20:,} MiB to decode; fix: make it smaller, or convert it to JPEG")
+        return _Taken(self, size, alone=alone)
+
+    def hold(self, size: int) -> None:
+        """Wait until a number of bytes is free, and take them."""
         with self._changed:
-            self._changed.wait_for(lambda: self._free >= held)
-            self._free -= held
+            while self._free < size:
+                self._changed.wait()
+            self._free -= size
+
+    def give_back(self, size: int) -> None:
+        """Give a number of bytes back."""
+        with self._changed:
+            self._free += size
+            self._changed.notify_all()
+
+
+class _Taken:
+    """A `with` block that holds memory: a class, since a generator takes longer, and every picture needs one."""
+
+    def __init__(self, memory: Memory, size: int, *, alone: bool):
+        self._memory, self._size, self._alone = memory, size, alone
+        self._held = memory.size if alone else size
+
+    def __enter__(self) -> None:
+        self._memory.hold(self._held)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
-            yield
-        except Exception as error:
-            if alone:
-                traceback.clear_frames(error.__traceback__)  # the half-decoded picture
-                _check_free(size, error)
-            raise
+            if self._alone and isinstance(error, Exception):
+                traceback.clear_frames(trace)  # the half-decoded picture
+                _check_free(self._size, error)
         finally:
-            with self._changed:
-                self._free += held
-                self._changed.notify_all()
+            self._memory.give_back(self._held)
 
 
 SHARED = Memory(MEMORY)
@@ -144,6 +161,7 @@ class Jpeg(NamedTuple):
     """The header of a JPEG."""
 
     size: tuple[int, int]  # width, height
+    channels: int
     scanned_once: bool  # else a library holds all coefficients
     coefficients: int
     header: int  # its length in bytes, up to the pixels
@@ -207,7 +225,7 @@ def _check_jpeg(content: bytes, frame: bytes, *, scan: bytes, at: int) -> Jpeg |
         each = 64 * columns * across * rows * down
         if _scans(content, at, most=MOST_SCANNED // max(1, each)) * each > MOST_SCANNED:
             raise TooCostly("has too many scans for its size; fix: save it again, with at most ten scans")
-    return Jpeg((width, height), once, coefficients, at)
+    return Jpeg((width, height), frame[6], once, coefficients, at)
 
 
 def _scans(content: bytes, at: int, *, most: int) -> int:

@@ -22,7 +22,7 @@ from adsq_jax.errors import InputError, first_line
 
 _MOST_BYTES = 2**30  # of a file: enough for MOST_PIXELS in four channels of 16 bits
 _ORIENTATION = 0x0112  # EXIF's tag
-_ORIENTATION_MARKS = (b"Exif\0\0", b"tiff:Orientation")  # the beginning of EXIF, and XMP's name of the same tag
+_EXIF_MARK, _XMP_ORIENTATION = b"Exif\0\0", b"tiff:Orientation"  # the beginning of EXIF, and XMP's name of the same tag
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -182,18 +182,18 @@ def _decode(content: bytes, *, shorter_side: int, bit_depth: int, alone: bool) -
 
 def _decode_plain_jpeg(content: bytes, jpeg: limits.Jpeg, *, shorter_side: int, alone: bool) -> np.ndarray | None:
     """Decode a JPEG to Pillow's pixels in half its time, and resize it; return None if Pillow must do it."""
-    if any(mark in content[: jpeg.header] for mark in _ORIENTATION_MARKS):
+    header = content[: jpeg.header]
+    if _EXIF_MARK in header or _XMP_ORIENTATION in header or jpeg.channels not in (1, 3):  # of four are CMYK
         return None
     try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
-        if colours not in ("YCbCr", "Gray", "RGB") or (width, height) != jpeg.size:
-            return None
-        height, width = _reduced_size((width, height), shorter_side=shorter_side)
-        pixels = 3 * (width or jpeg.size[0]) * (height or jpeg.size[1])
+        least = _reduced_size(jpeg.size, shorter_side=shorter_side)
+        height, width = least if any(least) else (jpeg.size[1], jpeg.size[0])
+        pixels = 3 * height * width
         coefficients = 0 if jpeg.scanned_once else 2 * jpeg.coefficients
         with limits.SHARED.take(pixels + max(coefficients, 4 * pixels // 3), alone=alone):  # Pillow resizes a copy
-            image = simplejpeg.decode_jpeg(content, min_height=height, min_width=width, min_factor=1)
-            return resize(image, shorter_side=shorter_side)
+            room = np.empty(pixels, np.uint8)  # too little if libjpeg-turbo reads another size in the header
+            image = simplejpeg.decode_jpeg(content, min_height=least[0], min_width=least[1], min_factor=1, buffer=room)
+            return resize(image, shorter_side=shorter_side) if image.shape == (height, width, 3) else None
     except ValueError:  # raised for warnings too: Pillow distinguishes damaged from merely unusual files
         return None
 

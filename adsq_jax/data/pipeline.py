@@ -1,5 +1,6 @@
 """From a source to batches: decode, crop, augment, batch. The batch at step t depends only on the seed and on t."""
 
+import itertools
 import os
 import signal
 import sys
@@ -41,23 +42,22 @@ class _ReadBatch(grain.transforms.Map):
         augmented: bool,
         shared: bool,
     ):
-        self._source, self._rows, self._preprocessing, self._order, self._names = source, rows, preprocessing, order, names
-        self._generators = order.generators() if augmented else None
+        self._source, self._rows, self._preprocessing, self._order = source, np.asarray(rows), preprocessing, order
+        self._names, self._augmented = names, augmented
         self._empty: Callable[..., np.ndarray] = SharedMemoryArray if shared else np.empty  # a worker's batch isn't copied
 
     def map(self, step: int) -> dict[str, np.ndarray]:
         side = self._preprocessing.image_size
         index, numbers = self._order.batch(step)
         views = {name: self._empty((len(index), side, side, 3), np.uint8) for name in self._names}
-        for place, (position, number) in enumerate(zip(index.tolist(), numbers.tolist(), strict=True)):
-            image = resized(self._source, int(self._rows[position]), self._preprocessing)
-            if self._generators is None:
-                views["inputs"][place] = images.centre(image, side=side)
-            else:
-                random = self._generators.acquire_rng(number)
-                for view in views.values():
+        generators = self._order.generators(numbers) if self._augmented else itertools.repeat(None)
+        for place, (row, random) in enumerate(zip(self._rows[index].tolist(), generators, strict=False)):
+            image = resized(self._source, row, self._preprocessing)
+            for view in views.values():
+                if random is None:
+                    view[place] = images.centre(image, side=side)
+                else:
                     augment(image, random, self._preprocessing, out=view[place])
-                self._generators.release_rng(random)
         return {**views, "index": index.astype(np.int32)}
 
 
@@ -66,23 +66,21 @@ class _ChooseViews(grain.transforms.Map):
 
     def __init__(self, views: Sequence[np.ndarray], order: Order, *, second_view: bool):
         self._views, self._order, self._names = views, order, view_names(second_view=second_view)
-        self._generators = order.generators()
 
     def map(self, step: int) -> dict[str, np.ndarray]:
         index, numbers = self._order.batch(step)
-        chosen = np.array([self._choose(number) for number in numbers.tolist()])
+        chosen = [self._choose(random) for random in self._order.generators(numbers)]
         batch = {name: np.empty((len(index), *self._views[0].shape[1:]), self._views[0].dtype) for name in self._names}
         for place, (position, views) in enumerate(zip(index, chosen, strict=True)):
             for view, name in zip(views, self._names, strict=True):
                 batch[name][place] = self._views[view][position]
         return {**batch, "index": index.astype(np.int32)}
 
-    def _choose(self, number: int) -> list[int]:
-        random, count = self._generators.acquire_rng(number), len(self._views)
+    def _choose(self, random: np.random.Generator) -> list[int]:
+        count = len(self._views)
         chosen = [int(random.integers(count))]
         if len(self._names) == 2:  # another one, if there is another
             chosen.append((chosen[0] + int(random.integers(1, max(2, count)))) % count)
-        self._generators.release_rng(random)
         return chosen
 
 

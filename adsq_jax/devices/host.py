@@ -14,8 +14,8 @@ def cores() -> int:
 
 
 def reading_threads(wanted: int) -> int:
-    """Return how many threads read and decode images: `wanted`, or for 0 one more than cores, since one waits for the disk."""
-    return wanted or cores() + 1
+    """Return how many threads read and decode images: `wanted`, or for 0 one a core; further ones wait for Python's lock."""
+    return wanted or cores()
 
 
 def split_into_devices(*, batch_size: int, host_devices: int) -> None:
