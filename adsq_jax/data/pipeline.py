@@ -6,12 +6,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import grain
 import numpy as np
-from grain.multiprocessing import SharedMemoryArray
 
 from adsq_jax.data import images
 from adsq_jax.data.order import InOrder, Order
@@ -40,16 +39,14 @@ class _ReadBatch(grain.transforms.Map):
         *,
         names: Sequence[str],
         augmented: bool,
-        shared: bool,
     ):
         self._source, self._rows, self._preprocessing, self._order = source, np.asarray(rows), preprocessing, order
         self._names, self._augmented = names, augmented
-        self._empty: Callable[..., np.ndarray] = SharedMemoryArray if shared else np.empty  # a worker's batch isn't copied
 
     def map(self, step: int) -> dict[str, np.ndarray]:
         side = self._preprocessing.image_size
         index, numbers = self._order.batch(step)
-        views = {name: self._empty((len(index), side, side, 3), np.uint8) for name in self._names}
+        views = {name: np.empty((len(index), side, side, 3), np.uint8) for name in self._names}
         generators = self._order.generators(numbers) if self._augmented else itertools.repeat(None)
         for place, (row, random) in enumerate(zip(self._rows[index].tolist(), generators, strict=False)):
             image = resized(self._source, row, self._preprocessing)
@@ -129,7 +126,6 @@ def train_batches(
         order,
         names=view_names(second_view=second_view),
         augmented=True,
-        shared=read_options.workers > 0,
     )
     return _closing(_read_ahead(grain.MapDataset.range(start, _end(stop)).map(read), read_options))
 
@@ -189,9 +185,7 @@ def in_order(
       caller drops the padding.
     """
     order = InOrder(len(rows), seed=seed or 0, batch_size=batch_size, start=start)
-    read = _ReadBatch(
-        source, rows, preprocessing, order, names=["inputs"], augmented=seed is not None, shared=read_options.workers > 0
-    )
+    read = _ReadBatch(source, rows, preprocessing, order, names=["inputs"], augmented=seed is not None)
     steps = -(-(len(rows) - start) // batch_size)
     for batch in _closing(_read_ahead(grain.MapDataset.range(steps).map(read), read_options)):
         yield {name: padded(x, batch_size) for name, x in batch.items()}

@@ -5,7 +5,8 @@
 
 Every reader does the same work on the same cores: reads files in a shuffled order, decodes them whole, cuts out 224x224 at
 random, mirrors half of them, makes batches of 64 in uint8. They take turns; ratios are taken within a turn.
-tf.data is timed twice, the second time with its fused operation that decodes only what the crop needs.
+tf.data is timed twice, the second time with its fused operation that decodes only what the crop needs. This package is also
+timed with one thread, and with worker processes of one thread each.
 """
 
 import argparse
@@ -18,11 +19,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from statistics import median
 
 import numpy as np
+from absl import flags
 from PIL import Image
 
 from adsq_jax import storage
@@ -35,6 +37,7 @@ from adsq_jax.run import environment
 
 ROOT = Path(__file__).parents[2]
 IMAGES, SIDE, CROP, BATCH, TURNS, WARM, BATCHES = 1_024, 256, 224, 64, 7, 8, 64
+WORKERS = 0, 1, 2  # processes
 LINES = 1_000_000
 
 
@@ -48,8 +51,8 @@ def pictures(folder: Path) -> list[str]:
     return names
 
 
-def ours(folder: Path, names: list[str]) -> Iterator[np.ndarray]:
-    """Read with this package."""
+def ours(folder: Path, names: list[str], *, threads: int = 0, workers: int = 0) -> Iterator[np.ndarray]:
+    """Read with this package: by `threads` in each process, 0: one a core; and by worker processes, if there are any."""
     source = FileSource(
         folder, Labels.from_ids(np.zeros(len(names), int), classes=1), classes=["none"], names=Names(map(str.encode, names))
     )
@@ -60,7 +63,7 @@ def ours(folder: Path, names: list[str]) -> Iterator[np.ndarray]:
         batch_size=BATCH,
         seed=0,
         start=0,
-        read_options=pipeline.ReadOptions(threads=reading_threads(0)),
+        read_options=pipeline.ReadOptions(threads=reading_threads(threads), workers=workers),
     )
     return (batch["inputs"] for batch in batches)
 
@@ -115,6 +118,8 @@ READERS: dict[str, Callable[[Path, list[str]], Iterator[np.ndarray]]] = {
     "torch DataLoader": torch_loader,
 }
 
+BY_WORKERS = {f"workers: {count}": functools.partial(ours, threads=1, workers=count) for count in WORKERS}
+
 
 def speed_of(batches: Iterator[np.ndarray]) -> float:
     """Measure images a second, after a few batches."""
@@ -127,21 +132,39 @@ def speed_of(batches: Iterator[np.ndarray]) -> float:
     return BATCHES * BATCH / (time.perf_counter() - began)
 
 
-def compare(folder: Path) -> dict:
-    """Measure all readers in turns, each in its own process: TensorFlow and PyTorch don't work in one."""
-    speeds: dict[str, list[float]] = {name: [] for name in READERS}
+def measure(folder: Path, readers: Iterable[str]) -> dict[str, list[float]]:
+    """Measure readers in turns, each in its own process: TensorFlow and PyTorch don't work in one."""
+    speeds: dict[str, list[float]] = {name: [] for name in readers}
     for _ in range(TURNS):
         for name, turns in speeds.items():
             command = [sys.executable, __file__, f"--reader={name}", f"--folder={folder}"]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
             turns.append(float(done.stdout.split()[-1]))
-    return {
+    return speeds
+
+
+def compare(folder: Path) -> dict:
+    """Measure all readers, and the speed by worker processes."""
+    speeds = measure(folder, [*READERS, *BY_WORKERS])
+    rows = {
         name: {
             "images_per_second": median(turns),
             "adsq_jax_times_as_fast": median(a / b for a, b in zip(speeds["adsq_jax"], turns, strict=True)),
             "turns": turns,
         }
         for name, turns in speeds.items()
+    }
+    alone = speeds["workers: 0"]
+    return {
+        "readers": {name: rows[name] for name in READERS},
+        "workers": {
+            name: {
+                "images_per_second": rows[name]["images_per_second"],
+                "times_one_thread": median(a / b for a, b in zip(speeds[name], alone, strict=True)),
+                "turns": speeds[name],
+            }
+            for name in BY_WORKERS
+        },
     }
 
 
@@ -167,30 +190,33 @@ def main() -> None:
     """Measure, print and write; or run a reader's process, which prints its speed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=storage.path, default=ROOT / "benchmarks" / "results" / "input" / "input.json")
-    parser.add_argument("--reader", choices=READERS, help=argparse.SUPPRESS)
+    parser.add_argument("--reader", choices=[*READERS, *BY_WORKERS], help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=storage.path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.reader:
         names = sorted(path.name for path in arguments.folder.glob("*.jpg"))
-        print(speed_of(READERS[arguments.reader](arguments.folder, names)), flush=True)
-        os._exit(0)  # without waiting for the reader's threads
+        flags.FLAGS.mark_as_parsed()  # grain asks for them before it starts processes
+        print(speed_of({**READERS, **BY_WORKERS}[arguments.reader](arguments.folder, names)), flush=True)
+        os._exit(0)  # without waiting for the reader's threads and processes
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         lists = long_list(folder)
         pictures(folder)
-        by_reader = compare(folder)
+        compared = compare(folder)
     content = {
-        "readers": by_reader,
+        **compared,
         "list": lists,
         "machine": f"{os.uname().machine}, {cores()} cores",
         **environment.environment(),
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(content, indent=2) + "\n")
-    for name, row in by_reader.items():
+    for name, row in compared["readers"].items():
         print(
             f"{name:32} {row['images_per_second']:7.0f} images/s; adsq_jax is {row['adsq_jax_times_as_fast']:.2f} times as fast"
         )
+    for name, row in compared["workers"].items():
+        print(f"{name:32} {row['images_per_second']:7.0f} images/s, {row['times_one_thread']:.2f} times one thread")
     print(f"{lists['lines']:,} list lines: {lists['seconds']:.1f} s, {lists['bytes_per_image']:.0f} bytes an image")
 
 

@@ -193,6 +193,17 @@ def test_a_decoding_holds_its_memory(kind, monkeypatch):
         assert waiting.result(timeout=10).shape == (100, 100, 3)
 
 
+@pytest.mark.parametrize("size", [(8, 8), (100, 99), (99, 100), (101, 100), (300, 300)])
+def test_another_size_in_the_header(size, monkeypatch):
+    """If libjpeg-turbo reads another size than was allowed for, its pixels are not used: Pillow decodes the picture."""
+    content = hostile.saved(hostile.noise(100, 100), "JPEG")
+    expected = decode(content, shorter_side=0)
+    header = decoding_limits.read_jpeg(content)._replace(size=size)
+    monkeypatch.setattr(decoding_limits, "read_jpeg", lambda content: header)
+    np.testing.assert_array_equal(decode(content, shorter_side=0), expected)
+    assert images._decode_plain_jpeg(content, header, shorter_side=0, alone=False) is None
+
+
 LIMITED = """
 import os, resource, sys
 from adsq_jax.data import images

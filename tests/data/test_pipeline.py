@@ -4,6 +4,7 @@ import itertools
 import subprocess
 import sys
 
+import grain
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -67,6 +68,45 @@ def test_seed_changes_order_and_augmentation():
     one, other = by_index(one), by_index(other)
     shared = one.keys() & other.keys()
     assert sum(not np.array_equal(one[i], other[i]) for i in shared) > len(shared) / 2
+
+
+def augmented_alone(image, rng, preprocessing):
+    """What augments one image: the numbers are drawn for top, left, mirroring, erasing, the square's side and its centre."""
+    side, padding = preprocessing.image_size, preprocessing.crop_padding
+    image = np.pad(image, ((padding, padding), (padding, padding), (0, 0)))
+    if image.shape[:2] != (side, side):
+        top, left = (int(rng.integers(0, length - side + 1)) for length in image.shape[:2])
+        image = image[top : top + side, left : left + side]
+    if preprocessing.flip and rng.random() < 0.5:
+        image = image[:, ::-1]
+    image = image.copy()
+    if preprocessing.erase and rng.random() < 0.5:
+        square = int(rng.integers(1, max(2, round(preprocessing.erase * side) + 1)))
+        y, x = rng.integers(0, (side, side))
+        image[max(0, y - square // 2) : y + (square + 1) // 2, max(0, x - square // 2) : x + (square + 1) // 2] = 0
+    return image
+
+
+@pytest.mark.parametrize("second_view", [False, True])
+@pytest.mark.parametrize("start", [0, 5])
+@pytest.mark.parametrize("preprocessing", [ALL, ALL._replace(resize=9), OFF._replace(flip=True), ALL._replace(crop_padding=0)])
+def test_batches_are_those_of_grain_image_by_image(preprocessing, start, second_view):
+    """What grain makes of single images, shuffled, augmented and stacked, a run that was begun with it goes on with."""
+    source, rows = source_of(20), np.arange(19)[::-1]
+
+    def views(index, rng):
+        image = source.image(int(rows[index % 19]), shorter_side=preprocessing.resize)
+        names = ("inputs", "second_inputs")[: 1 + second_view]
+        return {name: augmented_alone(image, rng, preprocessing) for name in names} | {"index": np.int32(index % 19)}
+
+    options = {"n": 20, "rows": rows, "batch_size": 6, "start": start, "preprocessing": preprocessing}
+    made = batches(7, second_view=second_view, **options)
+    expected = grain.MapDataset.range(19).seed(3).shuffle().random_map(views)[0:18].batch(6).repeat()
+    for step, batch in enumerate(made, start):
+        assert batch.keys() == expected[step].keys()
+        for name, values in batch.items():
+            assert values.dtype == expected[step][name].dtype
+            np.testing.assert_array_equal(values, expected[step][name])
 
 
 def by_index(made):

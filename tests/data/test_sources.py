@@ -243,13 +243,37 @@ def test_link_to_a_picture(folder):
 def test_file_that_cannot_be_read(folder, monkeypatch, error, says):
     """A file without permission, or on a failing disk, is named, with what the system says."""
 
-    def fails(path, mode="r", *args, **kwargs):
+    def fails(path, flags, *args, **kwargs):
         raise error
 
-    monkeypatch.setattr("builtins.open", fails)
+    monkeypatch.setattr("os.open", fails)
     text = refusal(files(folder))
     assert f"{folder}/a.png can't be read (" in text
     assert says in text
+
+
+def test_file_that_comes_in_parts(folder, monkeypatch):
+    """Of a file whose parts come one by one, as from a network, all are read; of one that is cut meanwhile, what is left."""
+    read, whole = os.read, (folder / "a.png").read_bytes()
+    monkeypatch.setattr("os.read", lambda descriptor, size: read(descriptor, min(size, 7)))
+    assert files(folder).content(0) == whole
+    parts = [whole[:5], b""]
+    monkeypatch.setattr("os.read", lambda descriptor, size: parts.pop(0))
+    assert files(folder).content(0) == whole[:5]
+
+
+def test_pipe_with_a_writer(folder):
+    """A pipe that somebody writes to is no file either, and what is in it stays there; no file is left open."""
+    os.mkfifo(folder / "pipe.jpg")
+    reader = os.open(folder / "pipe.jpg", os.O_RDONLY | os.O_NONBLOCK)
+    writer = os.open(folder / "pipe.jpg", os.O_WRONLY | os.O_NONBLOCK)
+    os.write(writer, b"precious")
+    before = len(os.listdir("/dev/fd"))
+    assert "is not a file" in refusal(files(folder, ["pipe.jpg"]))
+    assert len(os.listdir("/dev/fd")) == before
+    assert os.read(reader, 100) == b"precious"
+    os.close(reader)
+    os.close(writer)
 
 
 def test_damaged_file(folder):
