@@ -226,6 +226,6 @@ def train(
         "get_data": lambda config: (loader, None, None, len(split.train), len(split.query), len(split.database)),
         "validate": validate,
     }
-    vars(module).update(replaced)
+    vars(module).update(replaced, config=config, bit=network.img_net.bits)  # some methods read what their script sets
     with contextlib.suppress(Enough), contextlib.redirect_stdout(io.StringIO()):
         module.train_val(config, network.img_net.bits)

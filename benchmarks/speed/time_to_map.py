@@ -126,6 +126,7 @@ class Scores:
 
         Raises:
           Enough: the target or the longest time is reached.
+          FloatingPointError: training has diverged.
         """
         seconds, cpu_seconds = self.watch.read()
         late = seconds >= 60 * self.job.most_minutes
@@ -133,8 +134,10 @@ class Scores:
             return
         with self.watch.paused():
             split = self.data.split
-            packed = codes.binarize(encode(np.concatenate([split.query, split.database])))
-            query, database = np.split(packed, [len(split.query)])
+            outputs = encode(np.concatenate([split.query, split.database]))
+            if not np.isfinite(outputs).all():
+                raise FloatingPointError(f"the network's outputs are not finite after {passes} passes")
+            query, database = np.split(codes.binarize(outputs), [len(split.query)])
             labels = {f"{part}_labels": array for part, array in self._labels.items()}
             measured = retrieval.measure(query, database, cutoffs=(self.data.map_at,), **labels).map
             point = {"passes": passes, "seconds": seconds, "cpu_seconds": cpu_seconds, "map": float(measured)}

@@ -240,7 +240,8 @@ class Data(CIFAR10):
 def get_config():
     optimizer = {"type": torch.optim.SGD, "optim_params": {"lr": 0.5}}
     return {"optimizer": optimizer, "batch_size": 8, "net": models.resnet18, "device": torch.device("cuda:1")}
-def train_val(config, bit):
+def train_val(given, bit):
+    assert given is config  # as some methods read it
     train, queries, database, num_train, num_test, num_database = get_data(config)
     assert (num_train, num_test, num_database, config["n_class"]) == (20, 4, 30, 3)
     net = config["net"](bit).to(config["device"])
