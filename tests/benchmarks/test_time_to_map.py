@@ -28,12 +28,14 @@ CURVE = [
 
 
 @pytest.fixture
-def imports_undone():
-    """Forget what was imported of a clone."""
-    modules, path = dict(sys.modules), list(sys.path)
+def imports_undone(tmp_path):
+    """Forget what was imported of a clone in `tmp_path`, and what stood in for torchvision; torch itself stays."""
+    path, known = list(sys.path), set(sys.modules)
     yield
-    for name in {*sys.modules} - {*modules}:
-        del sys.modules[name]
+    for name in set(sys.modules) - known:
+        of_clone = str(getattr(sys.modules[name], "__file__", None) or "").startswith(str(tmp_path))
+        if of_clone or name in peer_training.STAND_INS:
+            del sys.modules[name]
     sys.path[:] = path
 
 
