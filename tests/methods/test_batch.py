@@ -84,7 +84,6 @@ class Batch:
             set_index=self.sets.set_index,
             row_weights=np.full(N, 1 / N, np.float32),
             sets=sets,
-            similar_sets=objective.similarity(sets, sets),
             progress=np.float32(0.5),
             guidance=objective.Guidance(self.label_features, self.label_codes, (self.sets.counts / N).astype(np.float32)),
         )
