@@ -183,16 +183,15 @@ def label_sets_rows(path: Path = RESULTS / "label_sets" / "label_sets.json") -> 
     """Make the table of what many label sets cost."""
     content = json.loads(path.read_text())
     lines = [
-        f"| {row['sets']:,} | {row['seconds']['LabelNet']:.1f} | {row['core_seconds']['LabelNet']:.0f} "
+        f"| {row['sets']:,} | {row['core_seconds']['LabelNet']:.1f} "
         f"| {row['core_seconds']['LabelNet'] * 1e8 / row['sets'] ** 2:.1f} | {row['core_seconds']['B-step']:.1f} "
         f"| {row['core_seconds']['ImgNet']:.2f} | {max(row['peak_gib'].values()):.2f} |\n"
         for row in content["rows"]
     ]
     columns = (
         "label sets",
-        "update of LabelNet, seconds",
-        "in core-seconds",
-        "a 1e8 pairs",
+        "update of LabelNet, core-seconds",
+        "for each 1e8 pairs",
         "B-step, core-seconds",
         "update of an ImgNet, core-seconds",
         "peak of the process, GiB",
