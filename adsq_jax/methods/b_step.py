@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from adsq_jax import codes as hash_codes
-from adsq_jax.methods.blocks import similar_rows
+from adsq_jax.methods.label_set_pairs import similar_rows
 
 MAX_SWEEPS = 20
 

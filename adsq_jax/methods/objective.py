@@ -17,7 +17,7 @@ import numpy as np
 
 from adsq_jax import codes
 from adsq_jax.errors import InputError
-from adsq_jax.methods.blocks import similar_rows, sum_pairs
+from adsq_jax.methods.label_set_pairs import similar_rows, sum_pairs
 
 Terms = dict[str, jax.Array]
 
@@ -252,7 +252,7 @@ def label_net_terms(
 ) -> Terms:
     """Return LabelNet's loss terms, over all pairs of label sets.
 
-    Many label sets are compared by blocks (`blocks.MOST_AT_ONCE`): memory is in proportion to m, time to m^2.
+    Many label sets are compared by blocks (`label_set_pairs.MOST_AT_ONCE`): memory is in proportion to m, time to m^2.
 
     Args:
       semantic: features a, float32[m, d].

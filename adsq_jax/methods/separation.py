@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from adsq_jax import codes
-from adsq_jax.methods.blocks import similar_rows
+from adsq_jax.methods.label_set_pairs import similar_rows
 
 MAX_SWEEPS = 100  # over all codes: a bound; 100 random codes of 48 bits take 17
 
@@ -16,8 +16,7 @@ def separated(relaxed_codes: np.ndarray, *, sets: np.ndarray) -> np.ndarray:
     The signs of the relaxed codes are the start. Code by code, the flip of a bit is made that lowers the sum over dissimilar
     pairs of 4^-distance most, until no single flip lowers it, or for MAX_SWEEPS sweeps. The sum is nearly that of the closest
     pairs, so these move apart first. Ten random codes of 12, 24 and 48 bits get a smallest distance of 6, 12 and 26, a hundred
-    get 3, 8 and 20; four of five bits stay as they were. A sweep
-    takes time in proportion to m^2: this is for few label sets.
+    get 3, 8 and 20; four of five bits stay as they were. A sweep takes time in proportion to m^2: this is for few label sets.
 
     Args:
       relaxed_codes: float[m, bits].

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from adsq_jax.methods import objective
-from adsq_jax.methods.blocks import map_rows
+from adsq_jax.methods.label_set_pairs import map_rows
 from adsq_jax.methods.method import LossInputs
 from adsq_jax.training.state import ImgNetState, LabelNetState, Targets
 

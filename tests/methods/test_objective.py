@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from adsq_jax.errors import InputError
-from adsq_jax.methods import blocks, objective
+from adsq_jax.methods import label_set_pairs, objective
 
 # Several labels an image, repeated label sets, one image without a label.
 LABELS = np.array(
@@ -127,8 +127,8 @@ def check_term(terms, plain, outputs, name):
 def by_blocks(monkeypatch, *, rows, m):
     """Compares label sets a number of rows at a time; 0: all at once."""
     if rows:
-        monkeypatch.setattr(blocks, "MOST_AT_ONCE", m - 1)
-        monkeypatch.setattr(blocks, "MOST_NUMBERS", rows * m)
+        monkeypatch.setattr(label_set_pairs, "MOST_AT_ONCE", m - 1)
+        monkeypatch.setattr(label_set_pairs, "MOST_NUMBERS", rows * m)
 
 
 # All terms at once, and those of pairs by 4 rows of 6 label sets.

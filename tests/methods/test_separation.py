@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adsq_jax.methods import blocks, separation
+from adsq_jax.methods import label_set_pairs, separation
 
 
 def distance(a, b):
@@ -76,6 +76,6 @@ def test_blocks_of_label_sets_give_the_same_codes(rows, monkeypatch):
     relaxed_codes, sets, _ = problem(3, 20, 12)
     at_once = separation.separated(relaxed_codes, sets=sets)
     distance_at_once = separation.smallest_distance(at_once, sets=sets)
-    monkeypatch.setattr(blocks, "MOST_NUMBERS", rows * len(sets))
+    monkeypatch.setattr(label_set_pairs, "MOST_NUMBERS", rows * len(sets))
     np.testing.assert_array_equal(separation.separated(relaxed_codes, sets=sets), at_once)
     assert separation.smallest_distance(at_once, sets=sets) == distance_at_once

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adsq_jax.methods import blocks
+from adsq_jax.methods import label_set_pairs
 
 BLOCKS = [1, 3, 11, 100]  # of 11 rows: one at a time, a shorter last block, all, more than there are
 
@@ -16,7 +16,7 @@ BLOCKS = [1, 3, 11, 100]  # of 11 rows: one at a time, a shorter last block, all
 def test_similar_rows_are_those_of_a_loop(seed, m, rows):
     """Every row comes once, in order, with S to all label sets; some have no label."""
     sets = (np.random.default_rng(seed).random((m, 3)) < 0.4).astype(np.uint8)
-    found = list(blocks.similar_rows(sets, rows=rows))
+    found = list(label_set_pairs.similar_rows(sets, rows=rows))
     assert [row for block, _ in found for row in range(m)[block]] == list(range(m))
     assert all(len(similar) <= rows and similar.dtype == bool for _, similar in found)
     expected = [[any(x and y for x, y in zip(a, b, strict=True)) for b in sets] for a in sets]
@@ -25,14 +25,14 @@ def test_similar_rows_are_those_of_a_loop(seed, m, rows):
 
 def test_blocks_of_similar_rows_are_bounded(monkeypatch):
     """A block has at most MOST_NUMBERS pairs, whatever number of rows is asked for, and at least one row."""
-    monkeypatch.setattr(blocks, "MOST_NUMBERS", 35)
-    sizes = {m: [len(rows) for _, rows in blocks.similar_rows(np.ones((m, 1), np.uint8))] for m in (11, 40)}
+    monkeypatch.setattr(label_set_pairs, "MOST_NUMBERS", 35)
+    sizes = {m: [len(rows) for _, rows in label_set_pairs.similar_rows(np.ones((m, 1), np.uint8))] for m in (11, 40)}
     assert sizes == {11: [3, 3, 3, 2], 40: [1] * 40}
 
 
 def by_blocks(monkeypatch, rows, *, width):
-    monkeypatch.setattr(blocks, "MOST_AT_ONCE", 10)
-    monkeypatch.setattr(blocks, "MOST_NUMBERS", rows * width)
+    monkeypatch.setattr(label_set_pairs, "MOST_AT_ONCE", 10)
+    monkeypatch.setattr(label_set_pairs, "MOST_NUMBERS", rows * width)
 
 
 @pytest.mark.parametrize("rows", BLOCKS)
@@ -45,7 +45,7 @@ def test_sums_over_pairs(rows, monkeypatch):
     def pairs(some, others):
         return {"sum": jnp.sum(some[1][:, None] * others[1][None, :] * (some[0] @ others[0].T) ** 2)}
 
-    value, (of_x, of_w) = jax.jit(jax.value_and_grad(lambda arrays: blocks.sum_pairs(pairs, arrays)["sum"]))((x, w))
+    value, (of_x, of_w) = jax.jit(jax.value_and_grad(lambda arrays: label_set_pairs.sum_pairs(pairs, arrays)["sum"]))((x, w))
     x, w = x.astype(np.float64), w.astype(np.float64)
     products = x @ x.T
     np.testing.assert_allclose(value, w @ products**2 @ w, rtol=1e-5)
@@ -61,7 +61,7 @@ def test_functions_of_rows(rows, monkeypatch):
     x, kernel, outer = (random.normal(size=shape).astype(np.float32) for shape in ((11, 4), (4, 6), (11, 6)))
 
     def outputs(kernel):
-        return blocks.map_rows(lambda x: {"tanh": jnp.tanh(x @ kernel), "sum": x.sum(axis=1)}, x, width=6)
+        return label_set_pairs.map_rows(lambda x: {"tanh": jnp.tanh(x @ kernel), "sum": x.sum(axis=1)}, x, width=6)
 
     found, gradient = (
         jax.jit(outputs)(kernel),
@@ -76,6 +76,6 @@ def test_functions_of_rows(rows, monkeypatch):
 def test_few_rows_are_computed_at_once():
     """Up to MOST_AT_ONCE rows the function is called once, with all of them."""
     calls = []
-    blocks.sum_pairs(lambda some, others: calls.append((len(some), len(others))), jnp.zeros((11, 2)))
-    blocks.map_rows(lambda some: calls.append(len(some)), jnp.zeros((11, 2)), width=10**9)
+    label_set_pairs.sum_pairs(lambda some, others: calls.append((len(some), len(others))), jnp.zeros((11, 2)))
+    label_set_pairs.map_rows(lambda some: calls.append(len(some)), jnp.zeros((11, 2)), width=10**9)
     assert calls == [(11, 11), 11]
