@@ -114,10 +114,13 @@ def input_rows(path: Path = RESULTS / "input" / "input.json") -> str:
         for name, row in content["readers"].items()
     ]
     lists = content["list"]
+    alone, *workers = (f"{row['images_per_second']:,.0f}" for row in content["workers"].values())
+    counts = " and ".join([f"{count} {speed}" for count, speed in zip(("one", "two"), workers, strict=True)])
     return (
         "| reader | images a second | adsq_jax, times as fast |\n|---|---|---|\n"
         + "".join(lines)
-        + f"\n{content['machine']}, {content['date']}. A list of {lists['lines']:,} lines of 21 labels is read in "
+        + f"\n{content['machine']}, {content['date']}. One thread alone reads {alone} images a second; of worker processes of "
+        + f"one thread each (`data.workers`), {counts}. A list of {lists['lines']:,} lines of 21 labels is read in "
         + f"{lists['seconds']:.1f} s and then takes {lists['bytes_per_image']:.0f} bytes an image.\n"
     )
 
