@@ -14,7 +14,7 @@ class Limits(NamedTuple):
 
     queries: int = 4096
     items: int = 1 << 20  # on each device
-    block: int = 8192  # items whose distances a core holds: they fit its cache
+    block: int = 1 << 15  # items whose distances a core holds: they fit its cache
     bins: int = 1 << 22  # of histograms: fewer queries if each has more
     neighbors: int = 1 << 22  # found: fewer queries if each wants more
     pairs: int = 1 << 26  # of query and item, in the figures of published code; at least one query

@@ -13,9 +13,9 @@ from adsq_jax.retrieval.arrays import Codes, Labels, check_orientation, prepare_
 from adsq_jax.retrieval.blocks import LIMITS, SINGLE_DEVICE, Limits, SingleDevice
 
 KERNELS = ("popcount", "matmul", "comparison")  # how items are counted, by the functions _count_by_...
-_QUERIES = {"popcount": None, "matmul": 16, "comparison": 512}  # that a device takes at a time; None: one after the other
+_QUERIES = {"popcount": None, "matmul": 16, "comparison": 128}  # that a device takes at a time; None: one after the other
 _MOST_PACKED = (1 << 16) - 1  # items that half of a word counts
-_OVERLAPPED_QUERIES = 1024  # in a block, where blocks cost nothing
+_FEWEST_QUERIES, _MOST_QUERIES = 256, 1024  # of a block, where a database stays on the devices
 
 
 def distance_histograms(
@@ -92,7 +92,7 @@ def histograms_by_block(
     chunks = list(blocks.database_chunks(len(database), devices=devices, limits=limits))
     most = limits.bins // ((query.bits + 1) * grades)
     if len(chunks) == 1:  # it stays on the devices, so that small blocks cost nothing
-        most = min(most, _OVERLAPPED_QUERIES)
+        most = min(most, max(_FEWEST_QUERIES, min(_MOST_QUERIES, -(-len(query) // 2))))
     count = partial(
         _Counts,
         place=_Placing(database, labels[1], devices=devices),
