@@ -39,7 +39,8 @@ class Case:
 
 
 CASES = (Case(1_000, 54_000, 64, 0), Case(5_000, 200_000, 64, 0), Case(5_000, 200_000, 64, 21))
-SHAPES = ((32, 32_768), (128, 8_192), (128, 32_768), (512, 8_192), (512, 32_768), (2_048, 8_192))  # queries at a time, and items in a block
+# queries at a time, and items in a block
+SHAPES = ((32, 32_768), (128, 8_192), (128, 32_768), (512, 8_192), (512, 32_768), (2_048, 8_192))
 
 
 class Problem:
