@@ -119,8 +119,8 @@ def input_rows(path: Path = RESULTS / "input" / "input.json") -> str:
     return (
         "| reader | images a second | adsq_jax, times as fast |\n|---|---|---|\n"
         + "".join(lines)
-        + f"\n{content['machine']}, {content['date']}. One thread alone reads {alone} images a second; of worker processes of "
-        + f"one thread each (`data.workers`), {counts}. A list of {lists['lines']:,} lines of 21 labels is read in "
+        + f"\n{content['machine']}, {content['date']}. One thread alone reads {alone} images a second; worker processes "
+        + f"of one thread (`data.workers`): {counts}. A list of {lists['lines']:,} lines of 21 labels is read in "
         + f"{lists['seconds']:.1f} s and then takes {lists['bytes_per_image']:.0f} bytes an image.\n"
     )
 
@@ -194,8 +194,8 @@ def label_sets_rows(path: Path = RESULTS / "label_sets" / "label_sets.json") -> 
     columns = (
         "label sets",
         "update of LabelNet, core-seconds",
-        "for each 1e8 pairs",
-        "B-step, core-seconds",
+        "core-seconds for 1e8 pairs",
+        "one B-step, core-seconds",
         "update of an ImgNet, core-seconds",
         "peak of the process, GiB",
     )
@@ -340,7 +340,7 @@ def gpu_rows(folder: Path = RESULTS / "gpu") -> str:
         single, half = (speed[f"{name}, {dtype}: images a second"] for dtype in ("float32", "bfloat16"))
         rows_[f"{name}, 224x224"] = f"{single:,.0f} images a second; bfloat16 {half:,.0f}"
     for case in evaluator["cases"]:
-        rows_[f"evaluator, counting by one-hot products, {case['case']}"] = f"{case['seconds']:.3f} s"
+        rows_[f"evaluator, {case['case']}"] = f"{case['seconds']:.3f} s"
     head = f"| on a GPU | {speed['machine']}, jax {speed['versions']['jax']}, {speed['date']} |\n|---|---|\n"
     return head + "".join(f"| {name} | {text} |\n" for name, text in rows_.items())
 

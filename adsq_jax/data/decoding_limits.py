@@ -14,7 +14,7 @@ import resource
 import struct
 import threading
 import traceback
-from types import TracebackType
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -66,51 +66,34 @@ class Memory:
 
     def __init__(self, size: int):
         """Set how many they are together."""
-        self.size = self._free = size
+        self._size = self._free = size
         self._changed = threading.Condition()
 
-    def take(self, size: int, *, alone: bool) -> "_Taken":
-        """Return a `with` block that waits until a number of bytes is free, or all are, and holds them.
+    @contextlib.contextmanager
+    def take(self, size: int, *, alone: bool) -> Iterator[None]:
+        """Wait until a number of bytes is free, or all are, and hold them in a `with` block.
 
         Raises:
           TooCostly: they are more than there are.
           MemoryError: the block raised another error, alone, and the process can't have that many bytes.
         """
-        if size > self.size:
-            raise TooCostly(f"takes more than {self.size >> 20:,} MiB to decode; fix: make it smaller, or convert it to JPEG")
-        return _Taken(self, size, alone=alone)
-
-    def hold(self, size: int) -> None:
-        """Wait until a number of bytes is free, and take them."""
+        if size > self._size:
+            raise TooCostly(f"takes more than {self._size >> 20:,} MiB to decode; fix: make it smaller, or convert it to JPEG")
+        held = self._size if alone else size
         with self._changed:
-            while self._free < size:
-                self._changed.wait()
-            self._free -= size
-
-    def give_back(self, size: int) -> None:
-        """Give a number of bytes back."""
-        with self._changed:
-            self._free += size
-            self._changed.notify_all()
-
-
-class _Taken:
-    """A `with` block that holds memory: a class, since a generator takes longer, and every picture needs one."""
-
-    def __init__(self, memory: Memory, size: int, *, alone: bool):
-        self._memory, self._size, self._alone = memory, size, alone
-        self._held = memory.size if alone else size
-
-    def __enter__(self) -> None:
-        self._memory.hold(self._held)
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+            self._changed.wait_for(lambda: self._free >= held)
+            self._free -= held
         try:
-            if self._alone and isinstance(error, Exception):
-                traceback.clear_frames(trace)  # the half-decoded picture
-                _check_free(self._size, error)
+            yield
+        except Exception as error:
+            if alone:
+                traceback.clear_frames(error.__traceback__)  # the half-decoded picture
+                _check_free(size, error)
+            raise
         finally:
-            self._memory.give_back(self._held)
+            with self._changed:
+                self._free += held
+                self._changed.notify_all()
 
 
 SHARED = Memory(MEMORY)

@@ -270,15 +270,16 @@ def is_dark(content: bytes, pixels: np.ndarray) -> bool:
     return content.startswith(_MAY_HAVE_16_BITS) and int(pixels.max()) < _DARK and has_16_bits(content)
 
 
-def warn_dark(*, name: str) -> None:
+def warn_if_dark(content: bytes, pixels: np.ndarray, *, name: Callable[[], str]) -> None:
     """Name the first picture for which `is_dark` is true on standard error; further ones are as quiet as others."""
-    logging.log_first_n(
-        logging.WARNING,
-        "%s has 16 bits and values below 4,096 alone, and is read as nearly black; fix: if that is so of all pictures, "
-        "train with the bits that they use, --config.data.bit_depth=12",
-        1,
-        name,
-    )
+    if is_dark(content, pixels):
+        logging.log_first_n(
+            logging.WARNING,
+            "%s has 16 bits and values below 4,096 alone, and is read as nearly black; fix: if that is so of all pictures, "
+            "train with the bits that they use, --config.data.bit_depth=12",
+            1,
+            name(),
+        )
 
 
 def _is_stored_as(kind: str, picture: Image.Image) -> bool:

@@ -7,6 +7,7 @@ thread can begin to decode. Here a pass of up to 65,536 images takes 3 ms. Runs 
 """
 
 import functools
+import threading
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ import numpy as np
 
 _WORD = 8  # bits, at least, of half a number
 _FEW = 1 << 2 * _WORD
+_LOCK = threading.Lock()  # else all threads would compute the order of a new pass
 _PART = 1 << 18
 
 
@@ -30,7 +32,8 @@ class Order(NamedTuple):
         """Return the images of this process in a step's batch, and for each the number of its random generator, int64[b]."""
         passed, batch = divmod(step, self.n // self.batch_size)
         places = np.arange(batch * self.batch_size + self.process, (batch + 1) * self.batch_size, self.processes)
-        order = shuffled(self.n, seed=(_grain_seed(self.seed, 1) + passed) % 2**32)
+        with _LOCK:
+            order = shuffled(self.n, seed=(_grain_seed(self.seed, 1) + passed) % 2**32)
         return order[places], passed * self.n + places
 
     def generators(self, numbers: np.ndarray) -> Iterator[np.random.Generator]:
@@ -82,14 +85,15 @@ def shuffled(n: int, *, seed: int) -> np.ndarray:
       seed: 0 to 2**32 - 1.
 
     Returns:
-      int64[n], which the caller must not change: 0 to n - 1, each once; for n = 2**k + 1, k = 16, 18, ..., one comes twice.
+      int64[n], read-only: 0 to n - 1, each once. For n = 2**k + 1, k = 16, 18, ..., grain counts a bit too few: an image comes
+      twice, and the last one never. There the order isn't grain's.
 
     Source: a cipher permutes a power of two, and is repeated until a number is below n (Black and Rogaway, CT-RSA 2002); its
     rounds are Simon's (Beaulieu et al., ePrint 2013/404), their keys those of C++'s `std::seed_seq`.
     """
-    word = max(_WORD, (_bits(n - 1) + 1) // 2)
+    word = max(_WORD, ((n - 1).bit_length() + 1) // 2)
     keys = [key & (1 << word) - 1 for key in _seed_seq(seed, 4)]
-    numbers = np.arange(n, dtype=np.int64) & (1 << 2 * word) - 1
+    numbers = np.arange(n, dtype=np.int64)
     if n > _FEW:
         for begin in range(0, n, _PART):  # since a cipher takes ten times the memory of its numbers
             part = numbers[begin : begin + _PART]
@@ -97,6 +101,7 @@ def shuffled(n: int, *, seed: int) -> np.ndarray:
             while len(outside):
                 part[outside] = _encrypted(part[outside], keys, word=word)
                 outside = outside[part[outside] >= n]
+        numbers.flags.writeable = False
         return numbers
     found = _encrypted(np.arange(_FEW), keys, word=word)
     further = found.copy()  # of each number, what some repetitions lead to, or the first number below n
@@ -104,12 +109,8 @@ def shuffled(n: int, *, seed: int) -> np.ndarray:
     found = found[numbers]
     while (found >= n).any():
         found, further = further[found], further[further]
+    found.flags.writeable = False
     return found
-
-
-def _bits(most: int) -> int:
-    """Return the bits that grain counts for numbers up to one: of 2**k one too few."""
-    return max(0, most - 1).bit_length()
 
 
 def _encrypted(numbers: np.ndarray, keys: list[int], *, word: int) -> np.ndarray:

@@ -209,8 +209,8 @@ class EncodedSource(Source):
             pixels = images.decode(content, shorter_side=shorter_side, bit_depth=bit_depth)
         except BadImage as error:
             raise BadImage(f"{self.location(index)} {error}") from error
-        if not bit_depth and images.is_dark(content, pixels):
-            images.warn_dark(name=self.location(index))
+        if not bit_depth:
+            images.warn_if_dark(content, pixels, name=lambda: self.location(index))
         return pixels
 
 
@@ -314,6 +314,9 @@ def _read_file(path: bytes) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             raise BadImage("is not a file; fix: restore it")
         images.check_bytes(status.st_size)
+        if not status.st_size:  # the system may make it up while it is read
+            with open(descriptor, "rb", closefd=False) as file:
+                return file.read()
         parts = [os.read(descriptor, status.st_size)]
         left = status.st_size - len(parts[0])
         while left > 0 and parts[-1]:

@@ -109,8 +109,8 @@ def _read(model: Model, gallery: Gallery, row: int, *, stored: Item | None, cont
             return item
         # what was hashed: the file may change meanwhile
         pixels = pictures.decode(content, shorter_side=model.resize, bit_depth=model.bit_depth)
-        if not model.bit_depth and pictures.is_dark(content, pixels):
-            pictures.warn_dark(name=source.location(row))
+        if not model.bit_depth:
+            pictures.warn_if_dark(content, pixels, name=lambda: source.location(row))
         return Image(item, model.crop(pixels, name=source.location(row)))
     except BadImage as error:
         return left_out(f"{source.location(row)} {error}")

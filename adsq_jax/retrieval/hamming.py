@@ -12,10 +12,11 @@ from adsq_jax.retrieval import blocks
 from adsq_jax.retrieval.arrays import Codes, Labels, check_orientation, prepare_codes, prepare_labels
 from adsq_jax.retrieval.blocks import LIMITS, SINGLE_DEVICE, Limits, SingleDevice
 
-KERNELS = ("popcount", "matmul", "comparison")  # how items are counted, by the functions _count_by_...
-_QUERIES = {"popcount": None, "matmul": 16, "comparison": 128}  # that a device takes at a time; None: one after the other
+KERNELS = ("popcount", "matmul", "comparison")  # how items are counted, each by `_count_by_NAME`
+_MATMUL_QUERIES = 16  # that a device takes at a time
+_MOST_COMPARISONS = 1 << 28  # of items with bins that a device makes at a time
 _MOST_PACKED = (1 << 16) - 1  # items that half of a word counts
-_FEWEST_QUERIES, _MOST_QUERIES = 256, 1024  # of a block, where a database stays on the devices
+_FEWEST_QUERIES, _MOST_QUERIES = 256, 1024  # in a block, if the database stays on the devices
 
 
 def distance_histograms(
@@ -73,7 +74,7 @@ def histograms_by_block(
       labels: the labels of queries and database.
       devices: the devices.
       limits: the most that is held at a time.
-      kernel: one of KERNELS, both exact; None for the faster one of the platform.
+      kernel: one of KERNELS, all exact; None for the platform's fastest.
       on_progress: called with the number of pairs done since the last call.
 
     Yields:
@@ -91,7 +92,8 @@ def histograms_by_block(
     grades = 1 + labels[0].max_per_row()
     chunks = list(blocks.database_chunks(len(database), devices=devices, limits=limits))
     most = limits.bins // ((query.bits + 1) * grades)
-    if len(chunks) == 1:  # it stays on the devices, so that small blocks cost nothing
+    # A database that fits stays on the devices, so that small blocks cost nothing. All processes must have the same blocks.
+    if len(database) <= limits.items * devices.count:
         most = min(most, max(_FEWEST_QUERIES, min(_MOST_QUERIES, -(-len(query) // 2))))
     count = partial(
         _Counts,
@@ -175,8 +177,12 @@ def _histograms(
     block: int,
     kernel: str,
     ids: bool,
+    at_a_time: int | None = None,
 ) -> jax.Array:
-    """Return int32[n_query, (bits + 1) * grades] from codes [words, n] and labels [label words, n], block by block."""
+    """Return int32[n_query, (bits + 1) * grades] from codes [words, n] and labels [label words, n], block by block.
+
+    `at_a_time` queries are taken together; None: as many as the kernel likes.
+    """
 
     def convert(side: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         if kernel == "popcount":
@@ -184,12 +190,15 @@ def _histograms(
         return _unpack_signs(side[0]), side[1] if ids else _unpack_bits(side[1])
 
     ways = {"popcount": _count_by_popcount, "matmul": _count_by_matmul, "comparison": _count_by_comparison}
+    if at_a_time is None and kernel != "popcount":  # which takes one after the other
+        compared = (bits + 1) * -(-grades // 2) * block
+        at_a_time = _MATMUL_QUERIES if kernel == "matmul" else max(1, _MOST_COMPARISONS // compared)
 
     def add_block(total: jax.Array, items: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         # The queries are converted in here too: XLA on CPUs has no product of bfloat16 from outside the loop.
         rows = jax.tree.map(jnp.transpose, convert(query))
         count = partial(ways[kernel], items=convert(items), bits=bits, grades=grades, ids=ids)
-        return total + jax.lax.map(count, rows, batch_size=_QUERIES[kernel]), None
+        return total + jax.lax.map(count, rows, batch_size=at_a_time), None
 
     by_block = jax.tree.map(lambda x: x.reshape(len(x), -1, block).swapaxes(0, 1), database)  # [blocks, words, block]
     zero = jnp.zeros((query[0].shape[1], (bits + 1) * grades), jnp.int32)

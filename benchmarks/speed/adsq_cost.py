@@ -14,7 +14,6 @@ their spread where it is a hundredth; so it is measured beside a tiny network as
 """
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -247,7 +246,7 @@ def main(given: Sequence[str] | None = None) -> None:
     result = {**about, "load_before": os.getloadavg()[0], **measure(case, turns=turns)}
     print(table(result))
     out.mkdir(parents=True, exist_ok=True)
-    workdir.write_json(out / "adsq_cost.json", json.loads(json.dumps(result)))
+    workdir.write_json(out / "adsq_cost.json", result)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ no change. BatchNorm with running averages in place of the batch's: no change, s
 
 `profile_step.py` says why torch's step takes .8 to .9 of the time. On one core (2026-11-30) ours took 14 % longer, and no one
 kernel makes that: in parts of torch's step, the convolutions' own products 4 % (forward 3, gradients 1: XLA's kernels), the
-patches that late layers' products need 5, norms 3, max pooling 3, clipping and optimiser 2, ReLU 1; less 4 that torch spends on
+patches that late layers' products need 5, norms 3, max pooling 3, clipping and optimiser 2, ReLU 1; less 5 that torch spends on
 copies and around its kernels.
 """
 

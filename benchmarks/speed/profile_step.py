@@ -10,7 +10,6 @@ an operation and those that it fused into it as one: a norm's part that a convol
 """
 
 import argparse
-import json
 import os
 import re
 import tempfile
@@ -183,7 +182,7 @@ def main(given: Sequence[str] | None = None) -> None:
     about = {**environment.environment(), "machine": f"{os.uname().machine}, {host.cores()} cores"}
     about |= {"load_after": os.getloadavg()[0], "case": vars(case), "milliseconds": spent}
     asked.out.mkdir(parents=True, exist_ok=True)
-    workdir.write_json(asked.out / "profile.json", json.loads(json.dumps(about)))
+    workdir.write_json(asked.out / "profile.json", about)
 
 
 if __name__ == "__main__":

@@ -235,9 +235,9 @@ def run(job: Job) -> dict[str, Any]:
                     print(f"{job.name}: {point_text(curve[-1])}", file=sys.stderr, flush=True)
                 else:
                     ending = content
-        finally:
-            if process.poll() is None and not ending:
-                process.terminate()
+        except BaseException:  # also a signal's
+            process.terminate()
+            raise
     if "refused" in ending:
         raise InputError(ending["refused"])
     if not ending:
@@ -259,9 +259,8 @@ def crossing(curve: Sequence[Mapping[str, float]], target: float) -> Mapping[str
 
 def identity(job: Mapping[str, Any]) -> dict[str, Any]:
     """Return what says that two runs are the same training, however long they were asked to last."""
-    return {key: value for key, value in job.items() if key not in ("target", "most_minutes", "whole", "peer")} | {
-        "peer": bool(job["peer"])
-    }
+    training = {key: value for key, value in job.items() if key not in ("target", "most_minutes", "whole", "peer")}
+    return dict(json.loads(json.dumps({**training, "peer": bool(job["peer"])})))  # with lists for tuples, as in a file
 
 
 def is_finished(run: Mapping[str, Any], job: Job) -> bool:

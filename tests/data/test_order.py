@@ -13,7 +13,7 @@ from adsq_jax.data.order import InOrder, Order, shuffled
 
 
 @settings(max_examples=30)
-@given(st.integers(1, 300_000), st.integers(0, 2**32 - 1))
+@given(st.integers(1, 300_000).filter(lambda n: n not in (65_537, 262_145)), st.integers(0, 2**32 - 1))
 def test_order_is_grains(n, seed):
     """A shuffled pass is what grain's `index_shuffle` gives for each place."""
     places = np.unique(np.linspace(0, n - 1, 20, dtype=int)).tolist()
@@ -23,12 +23,12 @@ def test_order_is_grains(n, seed):
 
 @pytest.mark.parametrize("n", [1, 2, 3, 255, 256, 257, 65_535, 65_536, 65_537, 65_538, 262_144, 262_145, 262_146])
 def test_order_at_powers_of_two(n):
-    """That is so where the cipher's size changes, at the first and last places too; but for 2**k + 1 all images come."""
+    """That is so where the cipher's size changes, and all images come; for 2**k + 1 grain leaves one out."""
     order = shuffled(n, seed=7)
-    for place in {0, n // 2, n - 1}:
-        assert order[place] == index_shuffle(place, max_index=n - 1, seed=7, rounds=4)
+    np.testing.assert_array_equal(np.sort(order), np.arange(n))
     if n not in (65_537, 262_145):
-        np.testing.assert_array_equal(np.sort(order), np.arange(n))
+        for place in {0, n // 2, n - 1}:
+            assert order[place] == index_shuffle(place, max_index=n - 1, seed=7, rounds=4)
 
 
 def draws(order, steps):

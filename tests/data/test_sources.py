@@ -3,9 +3,11 @@
 import gc
 import os
 import pickle
+import sys
 import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import absl.logging
 import numpy as np
@@ -260,6 +262,12 @@ def test_file_that_comes_in_parts(folder, monkeypatch):
     parts = [whole[:5], b""]
     monkeypatch.setattr("os.read", lambda descriptor, size: parts.pop(0))
     assert files(folder).content(0) == whole[:5]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_file_that_the_system_makes_up():
+    """A file of size 0 that has content all the same, as some mounted folders have, is read to its end."""
+    assert files(Path("/proc"), ["version"]).content(0) == Path("/proc/version").read_bytes() != b""
 
 
 def test_pipe_with_a_writer(folder):

@@ -139,7 +139,7 @@ def test_each_method_is_one_short_file():
         "__init__",
         "b_step",
         "batch",
-        "blocks",
+        "label_set_pairs",
         "classification",
         "hash_centers",
         "method",

@@ -1,5 +1,7 @@
 """Blocks of queries and of the database cover every row once, equal in size and within their bounds."""
 
+import itertools
+
 import jax
 import numpy as np
 import pytest
@@ -43,11 +45,16 @@ def test_chunks_of_a_database_cover_each_item_once(size, block, blocks_held, dev
 
 
 class OneOfSeveral(blocks.SingleDevice):
-    """One process of several, with a given range of rows."""
+    """One process of several, with a given range of rows; it keeps account of what it would exchange with the others."""
 
     def __init__(self, start, stop):
         super().__init__()
-        self._rows = start, stop
+        self._rows, self.gathered = (start, stop), []
+
+    def gather(self, array):
+        """Alone."""
+        self.gathered.append(array.shape)
+        return super().gather(array)
 
     def local_range(self, size):
         """The rows given, whatever the size."""
@@ -59,6 +66,19 @@ def test_chunks_cover_the_rows_of_one_process():
     chunks = list(blocks.database_chunks(100, devices=OneOfSeveral(10, 35), limits=blocks.Limits(items=8, block=4)))
     assert [i for chunk in chunks for i in range(chunk.start, chunk.stop)] == list(range(10, 35))
     assert list(blocks.database_chunks(100, devices=OneOfSeveral(100, 100))) == []
+
+
+@pytest.mark.parametrize("parts", [(0, 3, 3), (0, 8, 12, 12), (0, 20, 30), (0, 7)])
+def test_processes_exchange_arrays_of_one_shape(parts):
+    """Whether a process has no row, one chunk or several, it cuts the queries as the others do, and the counts add up."""
+    random = np.random.default_rng(0)
+    query, database = random.choice([-1, 1], (600, 4)), random.choice([-1, 1], (parts[-1], 4))
+    labels = {"query_labels": np.arange(600) % 2, "database_labels": np.arange(parts[-1]) % 2}
+    processes = [OneOfSeveral(*rows) for rows in itertools.pairwise(parts)]
+    limits = blocks.Limits(items=8, block=4)
+    found = [distance_histograms(query, database, **labels, devices=process, limits=limits) for process in processes]
+    assert len({tuple(process.gathered) for process in processes}) == 1
+    np.testing.assert_array_equal(np.sum(found, axis=0), distance_histograms(query, database, **labels))
 
 
 class Watched(blocks.SingleDevice):

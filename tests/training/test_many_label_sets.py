@@ -44,7 +44,6 @@ def test_20_000_label_sets_fit_in_little_memory():
     """A matrix of all pairs would be 1.5 GiB in float32, and 0.37 GiB in bool."""
     done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True, timeout=300, check=True)
     figures = json.loads(done.stdout.splitlines()[-1])
-    print(figures)
     assert figures["sets"] == 20_000
     assert figures["changed"]
     assert np.isfinite(figures["loss"])
