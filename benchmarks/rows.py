@@ -156,7 +156,7 @@ def scaling_rows(path: Path = RESULTS / "scaling" / "scaling.json") -> str:
         row, sent = group[-1], group[-1]["bytes"]  # the larger training set allows every batch; the bytes sent are the same
         network = sum(row["operations"][part] for part in ("backbone", "heads"))
         parts = ("pair terms", "guidance", "similarity")
-        pairs = " / ".join(f"{sum(x['operations'].get(part, 0) for part in parts) / 1e9:.1f}" for x in group)
+        pairs = " / ".join(f"{sum(x['operations'][part] for part in parts) / 1e9:.1f}" for x in group)
         norms, codes, small = (
             sum(sent.get(name, 0) for name in names) / 1e6
             for names in (
