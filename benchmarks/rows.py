@@ -345,7 +345,24 @@ def gpu_rows(folder: Path = RESULTS / "gpu") -> str:
     return head + "".join(f"| {name} | {text} |\n" for name, text in rows_.items())
 
 
+def time_to_map_rows(path: Path = RESULTS / "time_to_map" / "fashion_mnist_24bits.json", *, target: float = 0.8) -> str:
+    """Make the table of the minutes of training until a mAP, by CPU minutes."""
+    lines = []
+    for run in json.loads(path.read_text())["runs"]:
+        best = max(point["map"] for point in run["curve"])
+        point = next((point for point in run["curve"] if point["map"] >= target), None)
+        taken = [f"{point[kind] / 60:.1f}" for kind in ("cpu_seconds", "seconds")] if point else ["not reached", "-"]
+        passes = (point or run["curve"][-1])["passes"]
+        order = point["cpu_seconds"] if point else float("inf")
+        lines.append((order, f"| {run['name']} | {' | '.join(taken)} | {passes} | {best:.4f} | {run['date']} |\n"))
+    head = (
+        f"| method, schedule | CPU minutes to mAP {target} | minutes | passes | best mAP | date |\n|---|---|---|---|---|---|\n"
+    )
+    return head + "".join(line for _, line in sorted(lines))
+
+
 TABLES = {
+    "time_to_map": time_to_map_rows,
     "index": index_rows,
     "unlabelled": unlabelled_rows,
     "milvus": milvus_rows,

@@ -243,7 +243,7 @@ def run(job: Job) -> dict[str, Any]:
     if not ending:
         raise InputError(f"{job.name}: its process ended with status {process.returncode}; its output is above")
     about = {**environment.environment(), "machine": f"{os.uname().machine}, {host.cores()} cores", "load_before": load}
-    return {**about, "job": asdict(job), "name": job.name, "failed": ending.get("failed"), "curve": curve}
+    return {**about, "job": recorded(job), "name": job.name, "failed": ending.get("failed"), "curve": curve}
 
 
 def point_text(point: Mapping[str, float]) -> str:
@@ -257,6 +257,13 @@ def crossing(curve: Sequence[Mapping[str, float]], target: float) -> Mapping[str
     return next((point for point in curve if point["map"] >= target), None)
 
 
+def recorded(job: Job) -> dict[str, Any]:
+    """Return a training's settings for a file, without this machine's paths."""
+    path = Path(job.config)
+    config = str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else job.config
+    return {**asdict(job), "config": config, "peer": PEER_NAME if job.peer else ""}
+
+
 def identity(job: Mapping[str, Any]) -> dict[str, Any]:
     """Return what says that two runs are the same training, however long they were asked to last."""
     training = {key: value for key, value in job.items() if key not in ("target", "most_minutes", "whole", "peer")}
@@ -266,7 +273,7 @@ def identity(job: Mapping[str, Any]) -> dict[str, Any]:
 def is_finished(run: Mapping[str, Any], job: Job) -> bool:
     """Return whether a run says what a job asks: it is the same training, and reached its target, or went on for as long."""
     before = run["job"]
-    if run["failed"] or identity(before) != identity(asdict(job)):
+    if run["failed"] or identity(before) != identity(recorded(job)):
         return False
     reached, asked = crossing(run["curve"], job.target) is not None, job.most_minutes
     to_the_end = (before["whole"] or crossing(run["curve"], before["target"]) is None) and before["most_minutes"] >= asked
@@ -431,7 +438,7 @@ def measure(wanted: Sequence[Job], out: Path) -> str:
             made = run(job)
             kept = [one for one in kept if identity(one["job"]) != identity(made["job"])] + [made]
             workdir.write_json(path, {"runs": kept})
-    asked = [one for job in wanted for one in kept if identity(one["job"]) == identity(asdict(job))]
+    asked = [one for job in wanted for one in kept if identity(one["job"]) == identity(recorded(job))]
     plot(asked, path.with_suffix(".png"), target=wanted[0].target)
     return f"{path}\n{summary(asked, target=wanted[0].target)}"
 
