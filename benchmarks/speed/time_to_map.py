@@ -326,7 +326,7 @@ def against_peer(minutes: Mapping[str, Mapping[str, float]]) -> list[str]:
 
 
 def plot(runs: Sequence[Mapping[str, Any]], path: Path, *, target: float) -> None:
-    """Draw mAP over minutes, a line a run; the peer's are dashed."""
+    """Draw mAP over CPU minutes, a line a run; the peer's are dashed."""
     from matplotlib.figure import Figure
 
     from benchmarks.methods.plots import finish
@@ -336,13 +336,13 @@ def plot(runs: Sequence[Mapping[str, Any]], path: Path, *, target: float) -> Non
     colours: dict[str, str] = {}
     for one in runs:
         if one["curve"]:
-            minutes, maps = ([point[kind] for point in one["curve"]] for kind in ("seconds", "map"))
+            minutes, maps = ([point[kind] for point in one["curve"]] for kind in ("cpu_seconds", "map"))
             known = colours.setdefault(one["name"], f"C{len(colours) % 10}")
             label = None if any(one["name"] == line.get_label() for line in panel.lines) else one["name"]
             style = "--" if one["job"]["peer"] else "-"
             panel.plot(np.array(minutes) / 60, maps, style, color=known, label=label, marker=".", markersize=4)
     panel.axhline(target, color="0.6", linewidth=1)
-    panel.set(xlabel="minutes of training, scoring left out", ylabel="mAP", xlim=(0, None))
+    panel.set(xlabel="CPU minutes of training, scoring left out", ylabel="mAP", xlim=(0, None))
     panel.legend(fontsize=8, loc="lower right")
     finish(figure, path, title=f"mAP by time of training, {runs[0]['job']['bits']} bits; grey: the target, {target:g}")
 
