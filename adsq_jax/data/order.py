@@ -101,16 +101,15 @@ def shuffled(n: int, *, seed: int) -> np.ndarray:
             while len(outside):
                 part[outside] = _encrypted(part[outside], keys, word=word)
                 outside = outside[part[outside] >= n]
-        numbers.flags.writeable = False
-        return numbers
-    found = _encrypted(np.arange(_FEW), keys, word=word)
-    further = found.copy()  # of each number, what some repetitions lead to, or the first number below n
-    further[:n] = numbers
-    found = found[numbers]
-    while (found >= n).any():
-        found, further = further[found], further[further]
-    found.flags.writeable = False
-    return found
+    else:
+        found = _encrypted(np.arange(_FEW), keys, word=word)
+        further = found.copy()  # of each number, what some repetitions lead to, or the first number below n
+        further[:n] = numbers
+        numbers = found[:n]
+        while (numbers >= n).any():
+            numbers, further = further[numbers], further[further]
+    numbers.flags.writeable = False
+    return numbers
 
 
 def _encrypted(numbers: np.ndarray, keys: list[int], *, word: int) -> np.ndarray:

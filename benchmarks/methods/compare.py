@@ -18,7 +18,7 @@ import multiprocessing
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -401,13 +401,18 @@ def end_workers(folder: Path) -> None:
             shutil.rmtree(run_folder, ignore_errors=True)
 
 
-if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # the workers end too
+def run_script(main: Callable[[], None]) -> None:
+    """Run a script that can be repeated after a stop; what it started ends with it."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # what it started ends too
     try:
-        print(compare(**arguments(None)))
+        main()
     except InputError as problem:
         sys.stderr.write(f"error: {' '.join(str(problem).split())}\n")
         sys.exit(2)
     except KeyboardInterrupt:
         sys.stderr.write("stopped: repeat the command to go on\n")
         sys.exit(130)
+
+
+if __name__ == "__main__":
+    run_script(lambda: print(compare(**arguments(None))))

@@ -66,16 +66,8 @@ class Problem:
         """Put words of codes and labels on the devices: those of the queries, of the database, and how that is cut."""
         limits = blocks.Limits(block=block)
         chunk = next(blocks.database_chunks(self.case.n_database, devices=devices, limits=limits))
-        values = (0, self.labels[1].padding)
-        database = [side.words(0, self.case.n_database) for side in (self.codes[1], self.labels[1])]
-        return (
-            tuple(devices.replicate(side.words(0, self.case.n_query)) for side in (self.codes[0], self.labels[0])),
-            tuple(
-                devices.shard(blocks.pad(words, chunk.padded_rows, value=value))
-                for words, value in zip(database, values, strict=True)
-            ),
-            chunk,
-        )
+        query = tuple(devices.replicate(side.words(0, self.case.n_query)) for side in (self.codes[0], self.labels[0]))
+        return query, hamming._Placing(self.codes[1], self.labels[1], devices=devices)(chunk), chunk
 
 
 def way(problem: Problem, *, kernel: str, queries: int | None, block: int) -> Callable[[], Any]:

@@ -29,7 +29,6 @@ import argparse
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -52,7 +51,7 @@ from adsq_jax.run import environment, workdir
 from adsq_jax.run.tables import align
 from adsq_jax.training import init, loop, rounds
 from benchmarks.methods import scores, tasks
-from benchmarks.methods.compare import names, numbers
+from benchmarks.methods.compare import names, numbers, run_script
 from benchmarks.methods.tasks import Task
 from benchmarks.speed import peer_training
 from benchmarks.speed.peer_training import Enough, Peer
@@ -455,12 +454,4 @@ def main(given: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # the process of a training ends too
-    try:
-        main()
-    except InputError as problem:
-        sys.stderr.write(f"error: {' '.join(str(problem).split())}\n")
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped: repeat the command to go on\n")
-        sys.exit(130)
+    run_script(main)
