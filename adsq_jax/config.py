@@ -25,8 +25,8 @@ def from_argument(
     """Make the config that a file in configs/ starts from.
 
     Args:
-      argument: what follows the colon of `--config=FILE.py:bits=48,method=dpsh`. A method of your own is the dotted name of its
-        module, which is imported: `method=mypackage.mymodule`.
+      argument: what follows the colon of `--config=FILE.py:bits=48,method=dpsh`. A method of your own is the name of its
+        module, which is imported: `method=mymodule` or `method=mypackage.mymodule`.
       several_labels: as in `default`.
       protocol: the default of `data.protocol`, which the argument may set by `protocol=...`; None: it may not.
       tfds_name: the default of `data.tfds_name`, which the argument may set by `name=...`; None: it may not.
@@ -111,7 +111,7 @@ def default(*, method: str = "adsq", several_labels: bool = False, allow_import:
     Args:
       method: a name as in `methods.find`.
       several_labels: whether an image may have several labels; ADSQ then has other weights.
-      allow_import: import `method` if it is a dotted name, which runs that module.
+      allow_import: import `method` if it is a module of your own, which runs it.
 
     Raises:
       InputError: there is no such method.

@@ -2,11 +2,13 @@
 
 `methods.dpsh(eta=0.2)` is a method to train, `methods.dpsh.loss(methods.loss_inputs(relaxed_codes, labels))` its loss on one
 batch. Each method is one file with SETTINGS, its settings and their defaults; TUNING_GRID, the two choices of settings that the
-comparison tries on held-out images; `loss`; and `method`. Your own method can be any module of this form,
-named `package.module`.
+comparison tries on held-out images; `loss`; and `method`. Your own method can be any module that has a `loss`, and the others
+where it needs them.
 """
 
+import sys
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 
 from adsq_jax.errors import InputError, first_line
@@ -58,8 +60,8 @@ def find(name: str, *, allow_import: bool = False) -> Recipe:
     """Return the recipe of a name.
 
     Args:
-      name: one of METHODS, or the dotted name of a module with a method of your own, such as `mypackage.mymodule`.
-      allow_import: import a dotted name, which runs that module; False where the name was read from a file.
+      name: one of METHODS, or the name of a module with a method of your own, such as `mymethod` or `mypackage.mymodule`.
+      allow_import: import that module, which runs it; False where the name was read from a file.
 
     Returns:
       The recipe.
@@ -69,8 +71,8 @@ def find(name: str, *, allow_import: bool = False) -> Recipe:
     """
     if name in METHODS:
         return METHODS[name]
-    if "." not in name:
-        raise InputError(f"there is no method {name!r}: {nearest(name, METHODS)}, or a module as package.module")
+    if "." not in name and not (allow_import and _is_module(name)):
+        raise InputError(f"there is no method {name!r}: {nearest(name, METHODS)}, or a module of your own that Python finds")
     if not allow_import:
         raise InputError(
             f"expected one of {', '.join(METHODS)}, got the module {name!r}; fix: name it where imports are allowed"
@@ -83,11 +85,18 @@ def find(name: str, *, allow_import: bool = False) -> Recipe:
         ) from error
 
 
+def _is_module(name: str) -> bool:
+    try:
+        return bool(name) and find_spec(name) is not None
+    except ValueError:  # a module that was made by hand, such as __main__
+        return name in sys.modules
+
+
 def as_method(method: "str | Recipe | ModuleType | Method") -> Method:
     """Return a method, with its default settings where it isn't one yet.
 
     Args:
-      method: a method, a recipe, a module with a method, or a name as in `find`; a dotted name is imported.
+      method: a method, a recipe, a module with a method, or a name as in `find`; a module is imported.
 
     Returns:
       The method.

@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from numbers import Real
 from types import ModuleType
 from typing import Any
@@ -12,28 +13,31 @@ from adsq_jax.errors import InputError, nearest_name
 from adsq_jax.methods.method import Method
 from adsq_jax.methods.objective import Terms
 
-_NEEDED: dict[str, Any] = {"SETTINGS": Mapping, "loss": Callable, "method": Callable}
-
 
 @dataclass(frozen=True)
 class Recipe:
     """A method whose settings are still open: call it with some of them to get a `Method`; the others keep their defaults.
 
     Attributes:
-      module: the method's file, with SETTINGS, `loss` and `method`, and maybe TUNING_GRID.
+      module: the method's file. It needs `loss`; it may have SETTINGS, the settings with their defaults, and TUNING_GRID; and
+        `method`, where the method wants more than a loss, such as two networks or a discrete step.
 
     Raises:
-      InputError: the module lacks one of them.
+      InputError: the module has no `loss`, or one of the others is of the wrong type.
     """
 
     module: ModuleType
 
     def __post_init__(self) -> None:
-        missing = [name for name, kind in _NEEDED.items() if not isinstance(getattr(self.module, name, None), kind)]
-        if missing:
+        module = self.module
+        if not callable(getattr(module, "loss", None)):
             raise InputError(
-                f"expected a method, got the module {self.module.__name__!r} without {', '.join(missing)}; fix: define "
-                "SETTINGS = {...}, loss(inputs, *, ...) and method(*, ...) in it"
+                f"expected a method, got the module {module.__name__!r} without loss; fix: define loss(inputs) in it"
+            )
+        if not isinstance(getattr(module, "SETTINGS", {}), Mapping) or not callable(getattr(module, "method", module.loss)):
+            raise InputError(
+                f"expected SETTINGS = {{...}} and method(*, ...) in the module {module.__name__!r}, got other types; fix: "
+                "define them so, or leave them out"
             )
 
     def __repr__(self) -> str:
@@ -47,7 +51,7 @@ class Recipe:
     @property
     def settings(self) -> dict[str, Any]:
         """The settings and their defaults, a copy."""
-        return copy.deepcopy(dict(self.module.SETTINGS))
+        return copy.deepcopy(dict(getattr(self.module, "SETTINGS", {})))
 
     @property
     def tuning_grid(self) -> tuple[dict[str, Any], ...]:
@@ -71,7 +75,10 @@ class Recipe:
         Raises:
           InputError: there is no such setting, or its value has the wrong type.
         """
-        return self.module.method(**_filled(self.settings, settings, name=self.name))
+        filled = _filled(self.settings, settings, name=self.name)
+        if not hasattr(self.module, "method"):
+            return Method(loss=partial(self.loss, **filled))
+        return self.module.method(**filled)
 
 
 def _filled(defaults: Mapping[str, Any], given: Mapping[str, Any], *, name: str) -> dict[str, Any]:

@@ -39,6 +39,14 @@ def message(call, *arguments):
     return str(error.value)
 
 
+def module(**names):
+    """Return a module with other names and a loss: its setting `pull`, 1 by default, times the number of rows."""
+    own = types.ModuleType("own")
+    own.loss = lambda inputs, *, pull=1: {"pull": pull * len(inputs.relaxed_codes)}
+    vars(own).update(names)
+    return own
+
+
 @pytest.fixture
 def mine(tmp_path, monkeypatch):
     """Return the dotted name of a module with a method of one's own, not imported yet."""
@@ -94,15 +102,41 @@ def test_a_loss_has_default_settings(name):
         (lambda: methods.find("no.such_module", allow_import=True), "got 'no.such_module': No module named 'no'"),
         (
             lambda: methods.as_method("adsq_jax.methods.b_step"),
-            "methods.b_step' without SETTINGS, loss, method;",
+            "methods.b_step' without loss; fix: define loss",
         ),
-        (lambda: methods.as_method(types.ModuleType("empty")), "got the module 'empty' without SETTINGS, loss, method"),
+        (lambda: methods.as_method(types.ModuleType("empty")), "got the module 'empty' without loss; fix: "),
+        (
+            lambda: methods.as_method(module(SETTINGS=["pull"])),
+            r"expected SETTINGS = \{...\} and method\(\*, ...\) in the module",
+        ),
+        (lambda: methods.as_method(module(method=3)), "got other types; fix: "),
         (lambda: methods.as_method(3), r"expected a method, got int; fix: give methods.adsq\(\), or one of adsq, dsh"),
     ],
 )
 def test_wrong_names_and_settings(call, text):
     """Each is one line that says what was expected, and the nearest name."""
     assert re.search(text, message(call))
+
+
+@pytest.mark.parametrize("settings", [None, {"pull": 0.1}])
+def test_a_module_that_has_only_a_loss_is_a_method(settings):
+    """Its settings, if it has any, are passed to the loss; everything else is as a `Method` has it by default."""
+    own = module() if settings is None else module(SETTINGS=settings)
+    method = methods.as_method(own)
+    assert method == Method(loss=method.loss)
+    inputs = methods.loss_inputs(np.ones((4, 2), np.float32), [0, 1, 0, 1])
+    assert method.loss(inputs) == {"pull": 4 if settings is None else 0.4}
+
+
+def test_a_module_in_the_current_folder_needs_no_package(tmp_path, monkeypatch):
+    """`find("mymodule")` imports mymodule.py where imports are allowed, and never a name that was read from a file."""
+    (tmp_path / "mymodule_of_a_test.py").write_text(MINE)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "there is no method 'mymodule_of_a_test'" in message(lambda: methods.find("mymodule_of_a_test"))
+    assert "mymodule_of_a_test" not in sys.modules
+    recipe = methods.find("mymodule_of_a_test", allow_import=True)
+    assert recipe.settings == {"pull": 0.1}
+    assert methods.find("dsh", allow_import=True) is METHODS["dsh"]
 
 
 def test_a_method_of_ones_own_is_found_by_its_dotted_name(mine):
@@ -125,10 +159,10 @@ def test_as_method_takes_names_recipes_modules_and_methods(mine):
     assert methods.as_method(mine).loss.keywords == {"pull": 0.1}
 
 
-def test_a_name_without_a_dot_is_never_imported():
-    """A module of that name would otherwise run."""
+def test_a_module_that_was_named_in_a_file_is_not_imported():
+    """It would run."""
     assert "this" not in sys.modules
-    message(lambda: methods.find("this", allow_import=True))
+    message(lambda: methods.find("this"))
     assert "this" not in sys.modules
 
 
