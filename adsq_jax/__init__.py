@@ -4,9 +4,9 @@
 `training`, `inference`, `retrieval` and `index` hold the pieces. Everything else is private.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from adsq_jax.run import lazy_names as _lazy_names
 from adsq_jax.run import startup as _startup
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ __all__ = [
     "retrieval",
     "training",
 ]
-_NAMES = {  # JAX takes seconds to import: each name is loaded when it is first used
+_MODULES = {  # JAX takes seconds to import: each name is loaded when it is first used
     "Measures": "retrieval.measures",
     "Model": "inference.model",
     "Run": "training.fit",
@@ -44,17 +44,10 @@ _NAMES = {  # JAX takes seconds to import: each name is loaded when it is first 
     "load": "inference.loading",
     "pretrained_model": "inference.untrained",
 }
+__getattr__ = _lazy_names.loader(__name__, {**{name: name for name in __all__}, **_MODULES})
 
 if _startup.is_command():  # this is the first of its imports, which take seconds
     _startup.prepare()
-
-
-def __getattr__(name: str) -> Any:
-    if name in _NAMES:
-        return getattr(importlib.import_module(f"{__name__}.{_NAMES[name]}"), name)
-    if name in __all__:
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from adsq_jax import command_line
-from adsq_jax.errors import InputError, did_you_mean
+from adsq_jax.errors import InputError, did_you_mean, needing
 
 COMMANDS = {
     "train": ("adsq_jax.main", "Train a config to the end and measure the codes."),
@@ -41,7 +41,8 @@ def main(arguments: Sequence[str]) -> None:
         return
     if name not in COMMANDS:
         raise InputError(f"adsq {name:.100}: expected one of the commands {', '.join(COMMANDS)}{did_you_mean(name, COMMANDS)}")
-    importlib.import_module(COMMANDS[name][0]).main(rest)
+    with needing(f"adsq {name}"):
+        importlib.import_module(COMMANDS[name][0]).main(rest)
 
 
 def run() -> None:

@@ -2,10 +2,7 @@
 
 import contextlib
 import errno
-import functools
-import itertools
 import os
-import re
 import signal
 import sys
 import textwrap
@@ -13,13 +10,11 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, SimpleNamespace
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from absl import flags, logging
-from ml_collections import ConfigDict, config_flags
 
 from adsq_jax import storage
-from adsq_jax.devices import processes
 from adsq_jax.errors import (
     InputError,
     Stopped,
@@ -29,10 +24,12 @@ from adsq_jax.errors import (
     is_system_error,
     is_without_device,
     last_line,
-    nearest_key,
     remedy,
 )
 from adsq_jax.run import terminal
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict  # measuring codes takes no config: only commands that do import this package
 
 _UNINTERRUPTIBLE = {"_xla_gc_callback", "__del__"}  # functions whose exceptions Python swallows
 _AFTER_COLON = ("bits", "method", "protocol", "name")  # arguments of the files in configs/
@@ -71,7 +68,7 @@ class Flags:
         """Define `--name` and `--noname`."""
         flags.DEFINE_bool(name, default, explanation, flag_values=self._values)
 
-    def config(self, name: str, explanation: str, *, describe_keys: Callable[[ConfigDict | None], str] | None = None) -> None:
+    def config(self, name: str, explanation: str, *, describe_keys: "Callable[[ConfigDict | None], str] | None" = None) -> None:
         """Define `--name=FILE.py:ARGUMENT` and `--name.KEY=VALUE`; `configs/NAME.py` finds the project's from anywhere.
 
         Args:
@@ -79,6 +76,8 @@ class Flags:
           explanation: for the help.
           describe_keys: returns what the help says of the keys of the given config, None where none is given.
         """
+        from ml_collections import config_flags
+
         self._config, self._describe_keys = name, describe_keys
         self._arguments = [_find_config(argument, f"--{name}=") for argument in self._arguments]
         sys.modules.pop(f"{name}_config", None)  # else ml_collections loads this file over that of an earlier call
@@ -138,49 +137,11 @@ class Flags:
         return f"--{error.flagname} is not a flag{did_you_mean(error.flagname, names)}; fix: --help lists all flags"
 
     def _unknown_key(self) -> str | None:
-        """Return one line on the first key among the arguments that the config lacks; None if there is none, or no config."""
-        config, name = ConfigDict(), self._config
-        with contextlib.suppress(Exception):  # a file that fails is reported elsewhere
-            for argument, following in itertools.pairwise([*self._arguments, ""]):
-                flag, equals, value = argument.partition("=")
-                if flag in (f"-{name}", f"--{name}"):
-                    config = self._values[name].parser.parse(value if equals else following)
-        keys = _keys(config) if isinstance(config, ConfigDict) else []
-        for argument in self._arguments if keys else ():
-            key = re.match(rf"--?(?:no)?{name}\.([\w.]+)(?:=|$)", argument)
-            if key is not None and not _is_key(key[1], config):
-                hint = _key_hint(key[1], keys, config, flag=f"--{name}")
-                return f"{name} has no key {key[1]!r}{hint}; fix: --help lists all keys"
-        return None
+        if not self._config:
+            return None
+        from adsq_jax.run import config_keys
 
-
-def _keys(config: ConfigDict, prefix: str = "") -> list[str]:
-    """Return the dotted key of each value, and of each section that is empty."""
-    keys = []
-    for key, value in config.items():
-        keys += _keys(value, f"{prefix}{key}.") if isinstance(value, ConfigDict) and value else [f"{prefix}{key}"]
-    return keys
-
-
-def _is_key(key: str, config: ConfigDict) -> bool:
-    """Return whether a config has a value or a section of a dotted key."""
-    section: Any = config
-    for name in key.split("."):
-        if not isinstance(section, ConfigDict) or name not in section:
-            return False
-        section = section[name]
-    return True
-
-
-def _key_hint(key: str, keys: list[str], config: ConfigDict, *, flag: str) -> str:
-    """Return what to give instead of an unknown key, in brackets; "" if nothing is near."""
-    parent, _, name = key.rpartition(".")
-    if parent in keys and isinstance(
-        functools.reduce(lambda section, part: section[part], parent.split("."), config), ConfigDict
-    ):
-        return f" (give {flag}.{parent}=\"{{'{name}': VALUE}}\")"
-    near = nearest_key(key, keys)
-    return "" if near is None else f" (did you mean {near!r}?)"
+        return config_keys.unknown(self._arguments, flag=self._config, load=self._values[self._config].parser.parse)
 
 
 def _find_config(argument: str, flag: str) -> str:
@@ -249,26 +210,37 @@ def _end(error: BaseException) -> None:
     if isinstance(error, KeyboardInterrupt | Stopped):  # first: the number of processes is known once all are there
         print("stopped", file=sys.stderr)
         hard_exit(130 if isinstance(error, KeyboardInterrupt) else 143)
-    alone = processes.count() == 1
     if isinstance(error, terminal.OutputError):
         if error.errno == errno.EPIPE:  # the reader of our output has ended: nobody reads a message
             hard_exit(1)
         terminal.print_last(_error_line(f"the standard output can't be written ({error.strerror}); fix: {remedy(error)}"))
         hard_exit(2)
     problem = str(error) if isinstance(error, InputError) else _machine_problem(error)
+    if "adsq_jax.devices.processes" in sys.modules:  # else this process never had a chance to connect with others
+        _end_among_several(error, problem)
     if problem is not None:
         terminal.print_last(_error_line(problem))  # threads of libraries may still complain of the same
-        if not isinstance(error, processes.AgreedError):
-            processes.hard_exit_if_several(2)
         sys.exit(2)
+    raise error
+
+
+def _end_among_several(error: BaseException, problem: str | None) -> None:
+    """Report what ended one process of several, and end it at once: a normal exit would wait for the others."""
+    from adsq_jax.devices import processes  # takes JAX, which --help doesn't wait for
+
+    if processes.count() == 1:
+        return
+    if problem is not None:
+        terminal.print_last(_error_line(problem))
+        if isinstance(error, processes.AgreedError):
+            sys.exit(2)
+        processes.hard_exit_if_several(2)
     if processes.is_lost_connection(error):
         problem = f"{processes.name()}: another process ended ({last_line(error)[:200]}); resume with the same command on all"
         terminal.print_last(_error_line(problem))
-        processes.hard_exit_if_several(1)
-    if not alone:  # a defect: without a hard exit this process and the others would wait for each other
+    else:
         traceback.print_exception(error)
-        processes.hard_exit_if_several(1)
-    raise error
+    processes.hard_exit_if_several(1)
 
 
 def _machine_problem(error: BaseException) -> str | None:

@@ -1,7 +1,9 @@
 """The exceptions that commands report in one line, and helpers for their text."""
 
+import contextlib
 import difflib
 import errno
+import importlib.util
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -31,6 +33,13 @@ _NO_MEMORY = re.compile(
 )
 
 
+# Modules that an extra installs, and that are imported without a message of their own. The first that is missing is named.
+_EXTRAS = {
+    "train": ("flax", "optax", "orbax", "grain", "ml_collections", "PIL", "simplejpeg", "safetensors", "tensorboardX", "etils"),
+    "tfds": ("tensorflow_datasets",),
+}
+
+
 class InputError(ValueError):
     """Bad input. The text is one line: what was expected, what was given, and how to fix it.
 
@@ -43,6 +52,39 @@ class Stopped(BaseException):
 
     Like KeyboardInterrupt it is not an error, so that `except Exception` lets it pass.
     """
+
+
+class MissingPackage(ModuleNotFoundError, InputError):
+    """A package that one of the extras installs isn't there."""
+
+
+@contextlib.contextmanager
+def needing(subject: str) -> Iterator[None]:
+    """Say which extra installs what an import inside misses.
+
+    Args:
+      subject: what needs it, as `adsq train` or `adsq_jax.fit`.
+
+    Raises:
+      MissingPackage: a package of an extra is missing.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        text = missing_package(error, subject)
+        if text is None:
+            raise
+        raise MissingPackage(text, name=error.name) from error
+
+
+def missing_package(error: BaseException, subject: str) -> str | None:
+    """Return one line on the package of an extra that an import misses; None if the error is about anything else."""
+    missing = (getattr(error, "name", None) or "").split(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    for extra, packages in _EXTRAS.items():
+        if missing in packages:
+            name = next((name for name in packages if importlib.util.find_spec(name) is None), missing)
+            return f"{subject} needs {name}, which isn't installed; fix: pip install 'adsq_jax[{extra}]'"
+    return None
 
 
 def first_line(error: BaseException) -> str:

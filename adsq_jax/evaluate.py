@@ -15,7 +15,7 @@ from adsq_jax import command_line, retrieval, storage
 from adsq_jax.codes import MAX_MEASURED_BITS
 from adsq_jax.devices import ShardedDatabase, host
 from adsq_jax.errors import InputError
-from adsq_jax.inference import evaluation
+from adsq_jax.retrieval import query_nets
 from adsq_jax.run import array_files, codes_folder, environment, output, tables, workdir
 from adsq_jax.run.progress import reporting
 
@@ -171,12 +171,12 @@ def evaluate_run(
     retrieval.check_cutoffs(map_at)
     result = _read_result(directory)
     packed, labels, bits = codes_folder.read(directory / "codes")
-    nets = evaluation.available_query_nets(packed)
+    nets = query_nets.available_query_nets(packed)
     if result["query_net"] not in nets:
         raise _damaged(directory)
     pairs = len(labels["query"]) * len(labels["database"])
     with reporting(on_progress, pairs * (len(nets) + legacy), unit="pairs", description="measuring") as progress:
-        figures = evaluation.measure_query_nets(
+        figures = query_nets.measure_query_nets(
             packed,
             labels,
             bits=bits,

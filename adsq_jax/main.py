@@ -329,7 +329,7 @@ def _sweep_command(arguments: Sequence[str], given: SimpleNamespace, directory: 
         _report_stopped(directory)
         sys.exit(0 if error.args and error.args[0] == signal.SIGTERM else 130)
     has_plot = trainings.means(rows) and importlib.util.find_spec("matplotlib")
-    shown = str(directory / "sweep.png") if has_plot else "none; for one, finish a run, and pip install -e '.[report]'"
+    shown = str(directory / "sweep.png") if has_plot else "none; for one, finish a run, and pip install 'adsq_jax[report]'"
     print(f"{trainings.table(rows)}\nplot: {shown}")
     if any("error" in row for row in rows):
         raise InputError(f"{sum('error' in row for row in rows)} of {len(rows)} runs failed: see above")

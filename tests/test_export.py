@@ -285,7 +285,7 @@ def test_refusals_overwrite_nothing(encoder, colours, tmp_path):
 def test_without_flatbuffers(colours, tmp_path, monkeypatch):
     """One line says what to install."""
     monkeypatch.setitem(sys.modules, "flatbuffers", None)
-    with pytest.raises(InputError, match=r"pip install -e '\.\[export\]'"):
+    with pytest.raises(InputError, match=r"pip install 'adsq_jax\[export\]'"):
         export.export(colours[1], tmp_path / "encoder")
     assert not list(tmp_path.iterdir())
 
@@ -393,6 +393,6 @@ def test_refusals_of_an_onnx_file(onnx_file, colours, tmp_path):
 def test_without_onnx(colours, tmp_path, monkeypatch):
     """One line says what to install."""
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(InputError, match=r"pip install -e '\.\[onnx\]'"):
+    with pytest.raises(InputError, match=r"pip install 'adsq_jax\[onnx\]'"):
         export.export_onnx(colours[1], tmp_path / "encoder.onnx")
     assert not list(tmp_path.iterdir())

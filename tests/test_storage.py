@@ -67,7 +67,7 @@ def test_no_path(text, said):
 def test_without_the_package(monkeypatch, text, extra):
     """Where a store's package isn't installed, the error says which extra brings it."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=rf"pip install -e '\.\[{extra}\]'"):
+    with pytest.raises(InputError, match=rf"pip install 'adsq_jax\[{extra}\]'"):
         storage.path(text)
 
 

@@ -32,7 +32,7 @@ def names(content: bytes) -> tuple[str, ...]:
 def why_unread(content: bytes) -> str | None:
     """Return why a file that is none of `names` isn't read, to follow its name; None: its format isn't known."""
     if _is_heic(content) and not _can_read_heic():
-        return "is HEIC, which needs pillow-heif; fix: pip install -e '.[heic]', or convert it to JPEG"
+        return "is HEIC, which needs pillow-heif; fix: pip install 'adsq_jax[heic]', or convert it to JPEG"
     for start, mark, name in _UNREAD:
         if content.startswith(mark, start):
             return f"is {name}, which isn't read; fix: convert it to PNG, for instance by ImageMagick's `magick OLD NEW.png`"

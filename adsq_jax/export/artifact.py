@@ -115,7 +115,7 @@ def export(workdir: str | Path, out: str | Path) -> Path:
             "convert that, and compare the relaxed codes"
         )
     if importlib.util.find_spec("flatbuffers") is None:
-        raise InputError("an export needs flatbuffers; fix: pip install -e '.[export]'")
+        raise InputError("an export needs flatbuffers; fix: pip install 'adsq_jax[export]'")
     folder = output.check_folder(storage.path(str(out))).resolve()
     model = loading.load(workdir)
     with output.writing(folder):

@@ -12,7 +12,7 @@ import numpy as np
 
 from adsq_jax import codes, command_line, index, storage
 from adsq_jax.errors import InputError
-from adsq_jax.inference import evaluation
+from adsq_jax.retrieval import query_nets
 from adsq_jax.run import array_output, codes_folder, workdir
 
 
@@ -114,7 +114,7 @@ def _of_run(directory: Path, query_net: str | None) -> dict[str, np.ndarray]:
     if not isinstance(result, dict):
         raise InputError(f"{directory / 'result.json'} is not the result of a run; fix: restore it, or train again")
     query_net = query_net or result.get("query_net")
-    nets = evaluation.available_query_nets(packed)
+    nets = query_nets.available_query_nets(packed)
     if query_net not in nets:
         raise InputError(
             f"{directory} has no codes of query_net={query_net!r:.50}; fix: give one of {', '.join(nets) or 'another run'}"

@@ -46,7 +46,7 @@ def export_onnx(workdir: str | Path, out: str | Path, *, part: Part | None = Non
     Source: this project.
     """
     if importlib.util.find_spec("onnx") is None:
-        raise InputError("an export to .onnx needs onnx; fix: pip install -e '.[onnx]'")
+        raise InputError("an export to .onnx needs onnx; fix: pip install 'adsq_jax[onnx]'")
     if part not in (None, "query", "database"):
         raise InputError(f"--part={part!s:.100}: expected query or database")
     path = output.check_new_file(storage.path(str(out)), suffixes=(SUFFIX,))

@@ -4,8 +4,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from adsq_jax.inference.loading import load
-from adsq_jax.inference.model import Model
+from adsq_jax import errors as _errors
+
+with _errors.needing(__name__):
+    from adsq_jax.inference.loading import load
+    from adsq_jax.inference.model import Model
 
 __all__ = ["Model", "encode", "load"]
 

@@ -126,7 +126,7 @@ def _import() -> Any:
     try:
         import huggingface_hub.errors  # the package itself loads it only when it needs it
     except ImportError as error:
-        raise InputError(f"hf:// needs huggingface_hub ({error.name} is missing); fix: pip install -e '.[hub]'") from error
+        raise InputError(f"hf:// needs huggingface_hub ({error.name} is missing); fix: pip install 'adsq_jax[hub]'") from error
     return huggingface_hub
 
 

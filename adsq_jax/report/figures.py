@@ -21,7 +21,7 @@ def _figure(*, height: float = 3.1) -> tuple[Any, Any]:
     try:
         from matplotlib.figure import Figure  # an extra
     except ModuleNotFoundError as error:
-        raise InputError("a report needs matplotlib; fix: pip install -e '.[report]'") from error
+        raise InputError("a report needs matplotlib; fix: pip install 'adsq_jax[report]'") from error
     figure = Figure(figsize=(4.8, height), dpi=230, layout="constrained")
     return figure, figure.subplots()
 

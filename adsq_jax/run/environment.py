@@ -1,5 +1,6 @@
 """Describe what made a result: the date, this package's source code, and the versions of Python and packages."""
 
+import contextlib
 import datetime
 import functools
 import hashlib
@@ -26,9 +27,17 @@ def code_sha256() -> str:
 
 def environment() -> dict[str, Any]:
     """Return the hash of the source code, the date in UTC, and the versions of Python and packages."""
-    versions = {package: importlib.metadata.version(package) for package in _PACKAGES}
     return {
         "code_sha256": code_sha256(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "versions": {"adsq_jax": __version__, "python": platform.python_version(), **versions},
+        "versions": {"adsq_jax": __version__, "python": platform.python_version(), **_versions()},
     }
+
+
+def _versions() -> dict[str, str]:
+    """Return the version of each package that is installed: measuring codes needs no Flax."""
+    versions = {}
+    for package in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions

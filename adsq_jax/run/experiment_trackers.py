@@ -79,7 +79,9 @@ def check(names: Collection[str]) -> None:
             raise InputError(f"--log={name}: expected {' or '.join(_PACKAGES)}{did_you_mean(name, _PACKAGES)}")
         spec = None if name in sys.modules else importlib.util.find_spec(name)
         if name not in sys.modules and (spec is None or spec.origin is None):  # a folder wandb/ is a package without origin
-            raise InputError(f"--log={name} needs {_PACKAGES[name]}, which isn't installed; fix: pip install -e '.[{name}]'")
+            raise InputError(
+                f"--log={name} needs {_PACKAGES[name]}, which isn't installed; fix: pip install 'adsq_jax[{name}]'"
+            )
 
 
 def start(names: Collection[str], directory: Path, config: dict[str, Any]) -> Trackers:

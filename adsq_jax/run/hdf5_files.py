@@ -41,7 +41,7 @@ def arrays(content: bytes) -> list[NamedArray]:
     try:
         import h5py  # an extra, and slow to import
     except ModuleNotFoundError as error:
-        raise InputError("it is HDF5, which needs h5py; fix: pip install -e '.[hdf5]', or save it as .npy") from error
+        raise InputError("it is HDF5, which needs h5py; fix: pip install 'adsq_jax[hdf5]', or save it as .npy") from error
     found = list[NamedArray]()
     for name, dataset in _datasets(h5py.File(io.BytesIO(content), "r")):
         found.append(NamedArray(name, _shape(dataset), _problem(dataset), functools.partial(_load, dataset, len(content))))

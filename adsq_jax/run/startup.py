@@ -5,8 +5,10 @@ import os
 import resource
 import signal
 import sys
+from types import TracebackType
 from typing import Any
 
+from adsq_jax import errors
 from adsq_jax.run import terminal
 
 _LEAST_FILES = 64  # open at once: libraries, data, the files of a run and of an event loop
@@ -29,6 +31,7 @@ def prepare() -> None:
     """
     _use_utf8()
     terminal.open_closed_streams()
+    sys.excepthook = _explain_missing_package
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored, as nohup and shells want it
         signal.signal(signal.SIGINT, _stop)
     problem = limits_problem(_LEAST_ADDRESS_SPACE)
@@ -37,6 +40,16 @@ def prepare() -> None:
         sys.exit(2)
     if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
         _explain_aborts()
+
+
+def _explain_missing_package(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Say in one line which extra installs what the imports of `python -m adsq_jax.NAME` miss; show other errors as ever."""
+    problem = errors.missing_package(error, "this command")
+    if problem is None:
+        sys.__excepthook__(kind, error, trace)
+        return
+    print(f"error: {problem}", file=sys.stderr)
+    sys.exit(2)
 
 
 def _use_utf8() -> None:

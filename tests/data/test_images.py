@@ -455,7 +455,7 @@ def test_heic(monkeypatch):
     for end in (-200, 100):
         assert "is not a complete picture" in refused(content[:end])
     monkeypatch.setattr(picture_formats, "_can_read_heic", lambda: False)
-    assert refused(content) == "is HEIC, which needs pillow-heif; fix: pip install -e '.[heic]', or convert it to JPEG"
+    assert refused(content) == "is HEIC, which needs pillow-heif; fix: pip install 'adsq_jax[heic]', or convert it to JPEG"
 
 
 def test_orientation_of_avif():

@@ -119,6 +119,6 @@ def test_without_the_extra(tmp_path, monkeypatch, missing):
     """The message says what to install."""
     monkeypatch.delitem(sys.modules, "adsq_jax.index.embedded", raising=False)
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(InputError, match=r"pip install -e '.\[index\]'") as raised:
+    with pytest.raises(InputError, match=r"pip install 'adsq_jax\[index\]'") as raised:
         index.create(str(tmp_path / "index"), MANIFEST)
     assert missing in str(raised.value)

@@ -11,6 +11,7 @@ from adsq_jax import codes, retrieval
 from adsq_jax.data.datasets import part_labels
 from adsq_jax.devices.sharded_database import ShardedDatabase
 from adsq_jax.inference import evaluation
+from adsq_jax.retrieval import query_nets
 from adsq_jax.run import codes_folder
 
 BITS = 12
@@ -105,7 +106,7 @@ def test_codes_read_back_measure_the_same(multi_label, tmp_path):
     """The codes read back measure as `evaluate` measured them; other cutoffs and the legacy figures come if asked for."""
     result = written(tmp_path, multi_label=multi_label)
     packed, labels, bits = codes_folder.read(tmp_path / "codes")
-    again = evaluation.measure_query_nets(
+    again = query_nets.measure_query_nets(
         packed, labels, bits=bits, query_net="sum", map_at="all", cutoffs=["7"], with_legacy=True, devices=ShardedDatabase()
     )
     assert again["map_by_query_net"] == result["map_by_query_net"]

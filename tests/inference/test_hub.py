@@ -312,7 +312,7 @@ def test_a_result_of_another_model(server, colours, tmp_path):
 def test_without_the_package(monkeypatch):
     """The message names the extra."""
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    refusal(lambda: adsq_jax.load(f"hf://{NAME}"), "needs huggingface_hub", "pip install -e '.[hub]'")
+    refusal(lambda: adsq_jax.load(f"hf://{NAME}"), "needs huggingface_hub", "pip install 'adsq_jax[hub]'")
 
 
 def test_encode_takes_an_address(pushed, colours, tmp_path):

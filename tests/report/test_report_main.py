@@ -351,6 +351,6 @@ def test_no_data_set_is_downloaded_for_a_page(run, tmp_path, capsys):
 def test_without_matplotlib(run, monkeypatch):
     """The message names the missing extra, and nothing is written."""
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(InputError, match=r"pip install -e '\.\[report\]'"):
+    with pytest.raises(InputError, match=r"pip install 'adsq_jax\[report\]'"):
         report.write(run)
     assert not (run / "report").exists()

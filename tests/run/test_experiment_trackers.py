@@ -174,7 +174,7 @@ def test_unknown_and_missing(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     for name in [name for name in sys.modules if name.split(".")[0] == "wandb"]:
         monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(InputError, match=r"--log=wandb needs wandb, which isn't installed; fix: pip install -e '.\[wandb\]'"):
+    with pytest.raises(InputError, match=r"--log=wandb needs wandb, which isn't .* pip install 'adsq_jax\[wandb\]'"):
         experiment_trackers.check(["wandb"])
 
 

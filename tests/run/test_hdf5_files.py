@@ -154,5 +154,5 @@ def test_without_h5py(tmp_path, monkeypatch):
     """One line that says how to install it."""
     monkeypatch.setitem(sys.modules, "h5py", None)
     (tmp_path / "a.mat").write_bytes(bytes(512) + b"\x89HDF\r\n\x1a\n")
-    with pytest.raises(InputError, match=re.escape("needs h5py; fix: pip install -e '.[hdf5]'")):
+    with pytest.raises(InputError, match=re.escape("needs h5py; fix: pip install 'adsq_jax[hdf5]'")):
         array_files.read(tmp_path / "a.mat")

@@ -17,13 +17,13 @@ def start(folder, *, numpy="raise SystemExit(3)\n", module="adsq_jax.main", limi
     """Start a command that finds another NumPy, so that it ends where its imports begin; return status, output and errors."""
     (folder / "numpy.py").write_text(numpy)
     search = os.pathsep.join((str(folder), str(ROOT)))
-    command = ["bash", "-c", f'{limit} exec "$@"', "bash", sys.executable, "-m", module]
+    command = ["bash", "-c", f'{limit} exec "$@"', "bash", sys.executable, "-m", *module.split()]
     everything = {**os.environ, "PYTHONPATH": search, **dict(environment)}
     done = subprocess.run(command, cwd=folder, env=everything, capture_output=True, text=True, timeout=60)
     return done.returncode, done.stdout, done.stderr
 
 
-@pytest.mark.parametrize("module", ["adsq_jax.main", "adsq_jax.encode", "adsq_jax"])
+@pytest.mark.parametrize("module", ["adsq_jax.main", "adsq_jax.encode", "adsq_jax train"])
 def test_ctrl_c_during_the_imports(tmp_path, module):
     """One word and status 130, and no traceback."""
     assert start(tmp_path, numpy=INTERRUPTED, module=module) == (130, "", "stopped\n")

@@ -17,7 +17,7 @@ def read() -> ArraySource:
     try:
         datasets = importlib.import_module("sklearn.datasets")
     except ModuleNotFoundError as error:
-        raise InputError("digits come with scikit-learn, which isn't installed; fix: pip install scikit-learn") from error
+        raise InputError("digits come with scikit-learn, which isn't installed; fix: pip install 'adsq_jax[digits]'") from error
     data = datasets.load_digits()
     pixels = np.round(data.images * (255 / 16)).astype(np.uint8)[..., None]  # 0..16 -> 0..255
     return ArraySource(pixels, Labels.from_ids(data.target, classes=10), classes=[str(k) for k in range(10)])
