@@ -629,13 +629,17 @@ def test_a_method_of_ones_own(tmp_path, monkeypatch):
 
 
 def test_the_wheel_has_everything():
-    """setup.cfg lists every folder of the package, and configs/ as adsq_jax.configs."""
+    """setup.cfg lists every folder of the package; adsq_jax/configs is a link to configs/, and a package as the others.
+
+    With a package elsewhere an editable install is a hook of imports, which hides the types from mypy and pyright.
+    """
     root = Path(__file__).parents[1]
     settings = configparser.ConfigParser()
     settings.read(root / "setup.cfg")
     packages = {path.parent.relative_to(root).as_posix().replace("/", ".") for path in (root / "adsq_jax").rglob("*.py")}
     assert set(settings["options"]["packages"].split()) == packages | {"adsq_jax.configs"}
-    assert settings["options"]["package_dir"].split() == ["adsq_jax.configs", "=", "configs"]
+    assert settings["options"]["package_dir"].split() == ["=", "."]
+    assert (root / "adsq_jax" / "configs").readlink() == Path("../configs")
 
 
 def test_the_defaults_of_python_and_of_configs_are_the_same():
