@@ -8,13 +8,11 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from types import FrameType, SimpleNamespace
 from typing import TYPE_CHECKING, NoReturn
 
 from absl import flags, logging
 
-from adsq_jax import storage
 from adsq_jax.errors import (
     InputError,
     Stopped,
@@ -26,7 +24,7 @@ from adsq_jax.errors import (
     last_line,
     remedy,
 )
-from adsq_jax.run import terminal
+from adsq_jax.run import config_files, terminal
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict  # measuring codes takes no config: only commands that do import this package
@@ -69,17 +67,20 @@ class Flags:
         flags.DEFINE_bool(name, default, explanation, flag_values=self._values)
 
     def config(self, name: str, explanation: str, *, describe_keys: "Callable[[ConfigDict | None], str] | None" = None) -> None:
-        """Define `--name=FILE.py:ARGUMENT` and `--name.KEY=VALUE`; `configs/NAME.py` finds the project's from anywhere.
+        """Define `--name=CONFIG:ARGUMENT`, where CONFIG is as in `config_files.find`, and `--name.KEY=VALUE`.
 
         Args:
           name: of the flag.
           explanation: for the help.
           describe_keys: returns what the help says of the keys of the given config, None where none is given.
+
+        Raises:
+          InputError: no config has the name that is given.
         """
         from ml_collections import config_flags
 
         self._config, self._describe_keys = name, describe_keys
-        self._arguments = [_find_config(argument, f"--{name}=") for argument in self._arguments]
+        self._arguments = _with_files(self._arguments, name)
         sys.modules.pop(f"{name}_config", None)  # else ml_collections loads this file over that of an earlier call
         config_flags.DEFINE_config_file(name, help_string=explanation, flag_values=self._values, sys_argv=self._arguments)
 
@@ -144,17 +145,17 @@ class Flags:
         return config_keys.unknown(self._arguments, flag=self._config, load=self._values[self._config].parser.parse)
 
 
-def _find_config(argument: str, flag: str) -> str:
-    """Return a config's flag with its home expanded, or with the file that came with this package if this folder has none."""
-    path, colon, rest = argument.removeprefix(flag).partition(":")
-    if argument.startswith(f"{flag}~"):
-        return f"{flag}{storage.expand_home(path)}{colon}{rest}"
-    if argument.startswith(f"{flag}configs/") and not os.path.exists(path):
-        package = Path(__file__).parent
-        for folder in (package, package.parent):  # as installed; as in a clone
-            if (folder / path).is_file():
-                return f"{flag}{folder / path}{colon}{rest}"
-    return argument
+def _with_files(arguments: Sequence[str], flag: str) -> list[str]:
+    """Return a command's arguments with the file of its config where they name one: `--config=digits`, `--config digits`."""
+    found: list[str] = []
+    for argument in arguments:
+        given, equals, value = argument.partition("=")
+        if equals and given in (f"-{flag}", f"--{flag}"):
+            argument = f"{given}={config_files.find(value)}"
+        elif found and found[-1] in (f"-{flag}", f"--{flag}"):
+            argument = config_files.find(argument)
+        found.append(argument)
+    return found
 
 
 def with_values(arguments: Sequence[str], values: Mapping[str, str]) -> list[str]:
@@ -163,12 +164,12 @@ def with_values(arguments: Sequence[str], values: Mapping[str, str]) -> list[str
     What a file of configs/ takes after the colon, as bits and method, goes there; other keys follow as `--config.KEY=VALUE`.
 
     Raises:
-      InputError: the config is not given as `--config=FILE.py`.
+      InputError: the config is not given with the = sign.
     """
     flag = "--config="
     found = [argument for argument in arguments if argument.startswith(flag)]
     if len(found) != 1:
-        raise InputError("expected one --config=FILE.py, with the = sign")
+        raise InputError("expected one --config=NAME or --config=FILE.py, with the = sign")
     path, _, rest = found[0].partition(":")
     pairs = dict(pair.split("=", 1) for pair in rest.split(",") if "=" in pair)
     pairs |= {key: value for key, value in values.items() if key in _AFTER_COLON}

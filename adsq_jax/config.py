@@ -160,7 +160,7 @@ def _data() -> ConfigDict:
     config.allow_overlap = False  # True: accept list files with queries in the database; the result says so
     config.on_bad_image = "error"  # "skip": leave out images that data.manifest lists as missing or unreadable
     config.most_bad = 0.01  # with "skip": the largest fraction of images to leave out
-    config.manifest = ""  # a file that `python -m adsq_jax.data` wrote; the split must be the same
+    config.manifest = ""  # a file that `adsq data` wrote; the split must be the same
     config.resize = 0  # pixels of the shorter side before cropping; 0: images already have data.image_size
     config.image_size = 8  # pixels per side that the network sees; crops are random in training, central in evaluation
     config.crop_padding = 0  # augmentation: black pixels added around an image before the random crop

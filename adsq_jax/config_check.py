@@ -132,7 +132,7 @@ def _unknown_key(key: str, defaults: Iterable[str]) -> InputError:
     near = nearest_key(key, defaults)
     return InputError(
         f"config.{key} is not a config key{'' if near is None else f' (did you mean {near!r}?)'}; fix: remove it; "
-        "adsq_jax.main --help lists all keys, and with --config=FILE.py:method=NAME those of a method"
+        "adsq train --help lists all keys, and with --config=FILE.py:method=NAME those of a method"
     )
 
 

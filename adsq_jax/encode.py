@@ -1,6 +1,6 @@
 """Encode pictures into an index that `adsq_jax.search` searches: with a trained model, or without training and labels.
 
-`python -m adsq_jax.encode --images=FOLDER --index=INDEX [--workdir=DIR]`
+`adsq encode --images=FOLDER --index=INDEX [--workdir=DIR]`
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """Measure how well codes retrieve: the codes of a run, or any others.
 
-`python -m adsq_jax.evaluate --workdir=DIR`, or
-`python -m adsq_jax.evaluate --query_codes=Q.npy --database_codes=D.npy --query_labels=QL.npy --database_labels=DL.npy`.
+`adsq evaluate --workdir=DIR`, or
+`adsq evaluate --query_codes=Q.npy --database_codes=D.npy --query_labels=QL.npy --database_labels=DL.npy`.
 """
 
 import json
@@ -197,9 +197,7 @@ def _read_result(directory: Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"--workdir={directory} can't be read ({error.strerror}); fix: give another folder") from error
     if not finished:
-        raise InputError(
-            f"--workdir={directory} holds no finished run; fix: finish it with adsq_jax.main, or give another folder"
-        )
+        raise InputError(f"--workdir={directory} holds no finished run; fix: finish it with adsq train, or give another folder")
     result = workdir.read_json(directory / "result.json")
     names = ("query_net", "map_at", "protocol", "split_sha256", "seed", "method", "config_sha256", "n_train")
     try:

@@ -1,6 +1,6 @@
 """Train a config to the end and measure its codes.
 
-python -m adsq_jax.main --config=configs/digits.py --workdir=DIR
+adsq train --config=digits --workdir=DIR
 """
 
 import contextlib
@@ -29,7 +29,17 @@ from adsq_jax.inference import evaluation
 from adsq_jax.inference.loading import BEST
 from adsq_jax.inference.model import Model
 from adsq_jax.report import figures
-from adsq_jax.run import environment, experiment_trackers, history, library_log, startup, tables, terminal, workdir
+from adsq_jax.run import (
+    config_files,
+    environment,
+    experiment_trackers,
+    history,
+    library_log,
+    startup,
+    tables,
+    terminal,
+    workdir,
+)
 from adsq_jax.run.experiment_trackers import Trackers
 from adsq_jax.run.history import Finished
 from adsq_jax.training import loop
@@ -50,7 +60,7 @@ def main(arguments: Sequence[str]) -> None:
     given = flags.parse()
     terminal.outlive_reader()
     if not isinstance(given.config, ConfigDict) or not given.workdir:
-        raise InputError("--config=FILE.py and --workdir=DIR are both needed, and the file must be there")
+        raise InputError("expected --workdir=DIR and a config: --config=NAME, or --config=FILE.py")
     config, directory, from_run = given.config, storage.path(given.workdir), getattr(given, "from")
     config_check.check(config)
     _check_processes(given)
@@ -87,7 +97,7 @@ def main(arguments: Sequence[str]) -> None:
 def _define(flags: command_line.Flags) -> None:
     flags.config(
         "config",
-        "A file of configs/, with its argument after a colon: configs/digits.py:bits=48.",
+        f"A config by name ({', '.join(config_files.names())}) or FILE.py; its argument follows a colon: digits:bits=48.",
         describe_keys=config_module.help_text,
     )
     flags.text("workdir", "The run's folder; the same command continues what is there.")

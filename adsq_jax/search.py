@@ -1,7 +1,7 @@
 """Search an index for the pictures that are nearest to given ones, once, or as a server for other programs.
 
-`python -m adsq_jax.search --index=INDEX --query=cat.jpg --k=20 --out=hits.html`
-`python -m adsq_jax.search --index=INDEX --serve`
+`adsq search --index=INDEX --query=cat.jpg --k=20 --out=hits.html`
+`adsq search --index=INDEX --serve`
 """
 
 import contextlib
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def _serve(given: SimpleNamespace) -> None:
     if not given.index:
-        raise InputError("expected --index=INDEX, made by adsq_jax.encode")
+        raise InputError("expected --index=INDEX, made by adsq encode")
     usual = {"k": _HITS, "rerank": hits.RERANK}
     others = {name: value for name, value in vars(given).items() if name not in ("index", "workdir", "serve", "host", "port")}
     odd = sorted(

@@ -1,7 +1,7 @@
 """CIFAR-10 by its published protocols: cifar10 (1,000 / 5,000 / 54,000), cifar10-1 (59,000, with train), cifar10-2.
 
-    python -m adsq_jax.data --config=configs/cifar10.py:protocol=cifar10-1 --out=runs/cifar10-1_data
-    python -m adsq_jax.main --config=configs/cifar10.py:bits=48,protocol=cifar10-1 --workdir=runs/cifar10-1
+    adsq data --config=cifar10:protocol=cifar10-1 --out=runs/cifar10-1_data
+    adsq train --config=cifar10:bits=48,protocol=cifar10-1 --workdir=runs/cifar10-1
 
 cifar10-2 is 10,000 / 50,000 / the same 50,000. All draw from all 60,000 images. Download the binary version
 from https://www.cs.toronto.edu/~kriz/cifar.html to data/cifar10, unpacked; or use TFDS's copy, in another order and so split

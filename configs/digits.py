@@ -1,6 +1,6 @@
 """Scikit-learn's handwritten digits, 1,797 images of 8x8: a first run that needs no download.
 
-python -m adsq_jax.main --config=configs/digits.py --workdir=runs/digits
+adsq train --config=digits --workdir=runs/digits
 
 On a shared 2-core x86-64 machine, in about a minute: mAP@all .972 at 24 bits, seed 0 (2026-11-24).
 """

@@ -1,8 +1,8 @@
 """Emoji, real pictures with several labels, as list files: an example of configs/lists.py that runs on a laptop.
 
     python -m benchmarks.methods.emoji_lists --out=data/emoji
-    python -m adsq_jax.data --config=configs/emoji.py --out=runs/emoji_data
-    python -m adsq_jax.main --config=configs/emoji.py --workdir=runs/emoji
+    adsq data --config=emoji --out=runs/emoji_data
+    adsq train --config=emoji --workdir=runs/emoji
 
 On a shared 2-core x86-64 machine, in about 5 minutes: mAP@all .42 at 24 bits, where chance is .125 and the same heads on a
 random, frozen backbone reach .29; seeds 0, 1 and 2 (2026-11-24; benchmarks/results/emoji/, README has them by seed).

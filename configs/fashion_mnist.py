@@ -1,7 +1,7 @@
 """Fashion-MNIST, 1,000 queries, 5,000 training images, the other 69,000 (with the training set) as database.
 
 apt-get install dataset-fashion-mnist
-python -m adsq_jax.main --config=configs/fashion_mnist.py:bits=24 --workdir=runs/fashion_mnist
+adsq train --config=fashion_mnist:bits=24 --workdir=runs/fashion_mnist
 
 On a shared 2-core x86-64 machine, in 6 to 10 minutes: mAP@all .834 at 24 bits, .847 at 48, means of seeds 0, 1 and 2
 (2026-11-24; benchmarks/results/). Network and length were chosen with --config.data.validation=1000.

@@ -1,7 +1,7 @@
 """Your own pictures, one folder a class: DIRECTORY/CLASS/*.jpg (or PNG, GIF, WebP, BMP, TIFF; folders in a class count).
 
-    python -m adsq_jax.data --config=configs/folder.py --config.data.directory=DIRECTORY --out=runs/my_data
-    python -m adsq_jax.main --config=configs/folder.py:bits=48 --config.data.directory=DIRECTORY --workdir=runs/my_run
+    adsq data --config=folder --config.data.directory=DIRECTORY --out=runs/my_data
+    adsq train --config=folder:bits=48 --config.data.directory=DIRECTORY --workdir=runs/my_run
 
 A tenth of each class become queries, the rest is database and training set (data.query_share, data.train_share). A class of one
 picture is an error, or has no query with --config.data.small_classes=database. Pictures in DIRECTORY/train/CLASS/ and

@@ -1,7 +1,7 @@
 """ImageNet, the 100 classes of HashNet: 5,000 queries from validation, 13,000 to train, 128,503 as database (with train).
 
-    python -m adsq_jax.data --config=configs/imagenet100.py --out=runs/imagenet100_data
-    python -m adsq_jax.main --config=configs/imagenet100.py:bits=48 --workdir=runs/imagenet100
+    adsq data --config=imagenet100 --out=runs/imagenet100_data
+    adsq train --config=imagenet100:bits=48 --workdir=runs/imagenet100
 
 Download ILSVRC2012's training and validation images from https://image-net.org/download (with an account), unpacked to
 data/imagenet/train/SYNSET/ and data/imagenet/val/SYNSET/; or use TFDS's imagenet2012, with the same split:

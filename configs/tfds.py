@@ -1,7 +1,7 @@
 """Any classification set of TFDS by name, as array_record; only its preparation needs TensorFlow.
 
-    python -m adsq_jax.data --config=configs/tfds.py:name=oxford_flowers102 --out=runs/flowers_data
-    python -m adsq_jax.main --config=configs/tfds.py:name=oxford_flowers102,bits=48 --workdir=runs/flowers
+    adsq data --config=tfds:name=oxford_flowers102 --out=runs/flowers_data
+    adsq train --config=tfds:name=oxford_flowers102,bits=48 --workdir=runs/flowers
 
 All its splits are merged and split again: a tenth of each class become queries, the rest is database and training set
 (data.query_share, data.train_share). data.directory is TFDS's data_dir.

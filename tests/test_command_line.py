@@ -10,11 +10,12 @@ import pytest
 from adsq_jax import __main__ as adsq
 from adsq_jax import command_line
 from adsq_jax.errors import InputError
-from adsq_jax.run import terminal
+from adsq_jax.run import config_files, terminal
 
 # pytest's settings make errors of warnings, and ml_collections loads config files by an old function
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "adsq_jax"
 SCRIPT = """
 from adsq_jax import command_line
 from adsq_jax.errors import InputError
@@ -129,7 +130,7 @@ def test_good_input(run, call, capsys):
         (["--config=DIR/config.py", "bits=12"], ["'bits=12' is not a flag"]),
         (["--config=DIR/none.py"], ["DIR/none.py"]),
         (["--config=DIR/none.py", "--config.bits=12"], ["DIR/none.py"]),
-        (["--config=DIR"], ["DIR"]),
+        (["--config=DIR"], ["no config ", "DIR'; fix: "]),
         (["--config=DIR/config.py:13"], ["config argument '13' is unknown: give 12"]),
         (["--config=DIR/config.py", "--config.bit=12"], ["config has no key 'bit' (did you mean 'bits'?);"]),
         (["--config=DIR/config.py", "--config.data.nam=x"], ["config has no key 'data.nam' (did you mean 'data.name'?);"]),
@@ -149,6 +150,10 @@ def test_good_input(run, call, capsys):
         (["--config=DIR/config.py", "--config.bits"], ["bits"]),
         (["--config=DIR/config.py", "--config.data=x"], ["data"]),
         (["--config"], ["config"]),
+        (["--config="], ["no config ''"]),
+        (["--config=digits.py"], ["no config 'digits.py' (did you mean 'digits'?); fix: give one of cifar10, "]),
+        (["--config=configs/digts.py"], ["no config 'configs/digts.py' (did you mean 'digits'?)"]),
+        (["--config", "DIR/digits"], ["DIR/digits'; fix: "]),
     ],
 )
 def test_bad_input(refusal, tmp_path, arguments, words):
@@ -157,6 +162,35 @@ def test_bad_input(refusal, tmp_path, arguments, words):
     assert "\n" not in text
     for word in words:
         assert word.replace("DIR", str(tmp_path)) in text
+
+
+@pytest.mark.parametrize("given", ["--config=digits", "--config digits", "--config=configs/digits.py", "-config=digits"])
+def test_a_config_of_this_package_is_found_by_its_name(tmp_path, monkeypatch, given):
+    """In any folder, with its argument and overrides; a file of one's own that has its path comes first."""
+    monkeypatch.chdir(tmp_path)
+
+    def bits(argument="", *more):
+        flags = command_line.Flags([*f"{given}{argument}".split(), *more], description=None)
+        flags.config("config", "")
+        return flags.parse().config.bits
+
+    assert (bits(), bits(":bits=48"), bits(":bits=48", "--config.bits=12")) == (24, 48, 12)
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "digits.py").write_text(CONFIG.replace("24", "77"))
+    assert bits() == (77 if "configs/" in given else 24)
+
+
+def test_other_values_of_a_config_that_is_named():
+    """What follows the colon is kept or replaced, and other keys are flags, as for a file."""
+    arguments = ["--config=digits:method=dpsh,bits=24", "--workdir=runs"]
+    changed = command_line.with_values(arguments, {"bits": "8", "seed": "1"})
+    assert changed == ["--config=digits:method=dpsh,bits=8", "--workdir=runs", "--config.seed=1"]
+
+
+def test_the_names_are_those_of_configs():
+    """Every file of configs/ has its name, of the package as it is installed."""
+    assert config_files.names() == sorted(path.stem for path in (ROOT / "configs").glob("[!_]*.py"))
+    assert all(config_files.find(name) == f"{PACKAGE}/configs/{name}.py" for name in config_files.names())
 
 
 def test_an_error_is_one_line(run):
@@ -222,7 +256,13 @@ def test_help_of_keys(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--workdir=DIR/run"], ["--config=FILE.py", "--workdir=DIR"]),
+        (["--workdir=DIR/run"], ["--config=NAME", "--config=FILE.py", "--workdir=DIR"]),
+        (
+            ["--config=digts", "--workdir=DIR/run"],
+            ["no config 'digts' (did you mean 'digits'?)", "cifar10, ", "FILE.py"],
+        ),
+        (["--config=digits:bits=many", "--workdir=DIR/run"], ["'bits=many': expected int"]),
+        (["--config=digits", "--sweep=bits=8;zzz=1", "--workdir=DIR/run"], ["zzz"]),
         (["--config=configs/digits.py:bits=many", "--workdir=DIR/run"], ["'bits=many': expected int"]),
         (["--config=configs/digits.py", "--config.bits=300", "--workdir=DIR/run"], ["config.bits=300: expected 1 to 256"]),
         (
@@ -368,7 +408,7 @@ def test_commands_in_one_process(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     small = ["--config.model.width=4", "--config.train.rounds=1", "--config.train.epochs_per_round=1"]
     for run in ("one", "two"):
-        adsq.main(["train", "--config=configs/digits.py:bits=12,method=dpsh", *small, f"--workdir={run}"])
+        adsq.main(["train", "--config=digits:bits=12,method=dpsh", *small, f"--workdir={run}"])
         adsq.main(["evaluate", f"--workdir={run}"])
     assert "mAP@all ff (the result)" in capsys.readouterr().out
     one, two = ((tmp_path / run / "codes" / "query_f.npy").read_bytes() for run in ("one", "two"))

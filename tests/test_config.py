@@ -118,7 +118,7 @@ def test_every_data_set_has_a_file():
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_headers_give_the_command(path):
     """The header of a file has the command that runs it."""
-    assert f"python -m adsq_jax.main --config=configs/{path.name}" in path.read_text().split('"""')[1]
+    assert f"adsq train --config={path.stem}" in path.read_text().split('"""')[1]
 
 
 @pytest.mark.parametrize("protocol", protocols.PROTOCOLS)

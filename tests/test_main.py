@@ -88,7 +88,7 @@ def test_a_finished_run_is_shown_again_and_left_alone(colours, flags, capsys):
     shown = capsys.readouterr().out
     assert "is finished" in shown
     assert "sum both by the sum of f's and g's outputs" in shown
-    assert f"encode pictures  python -m adsq_jax.encode --workdir={folder} --images=PICTURES --index=INDEX\n" in shown
+    assert f"encode pictures  adsq encode --workdir={folder} --images=PICTURES --index=INDEX\n" in shown
     result = json.loads((folder / "result.json").read_text())
     assert re.search(rf"mAP@all sum \(the result\) +{result['map']:.4f}\n", shown)
     assert "seed is 0 there and 1 here" in refusal(*flags(folder, "--config.seed=1"))

@@ -1,4 +1,4 @@
-"""Check a data set, and write the manifest of its split: `python -m adsq_jax.data --config=configs/digits.py --out=DIR`."""
+"""Check a data set, and write the manifest of its split: `adsq data --config=digits --out=DIR`."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -16,7 +16,7 @@ def main(arguments: Sequence[str]) -> None:
     """Read the flags, check the data set, and write or compare its manifest."""
     flags = command_line.Flags(arguments, description=__doc__)
     describe = partial(config_module.help_text, sections=["data"])
-    flags.config("config", "A file of configs/, as for adsq_jax.main.", describe_keys=describe)
+    flags.config("config", "A config by its name, or FILE.py, as for adsq train.", describe_keys=describe)
     flags.text("out", "A folder for manifest.json and contact_sheet.png; a manifest of another split is not overwritten.")
     flags.text("verify", "A manifest.json to compare the split with; nothing is written.")
     flags.boolean("read_images", "Read and decode every image; --noread_images only looks for missing files.", default=True)
@@ -26,7 +26,9 @@ def main(arguments: Sequence[str]) -> None:
         or (given.out is None) == (given.verify is None)
         or "" in (given.out, given.verify)
     ):
-        raise InputError("give --config=FILE.py, and --out=DIR to write a manifest or --verify=FILE to compare with one")
+        raise InputError(
+            "give --config=NAME or --config=FILE.py, and --out=DIR to write a manifest or --verify=FILE to compare with one"
+        )
     config_check.check(given.config)
     preparation.prepare(
         config_module.data_settings(given.config),

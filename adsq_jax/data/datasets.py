@@ -261,7 +261,7 @@ def make_dataset(source: Source, split: Split, *, protocol: str, map_at: str, pr
 def load(settings: Settings) -> Dataset:
     """Open a data set, split it, and check that its images exist.
 
-    With a manifest of `python -m adsq_jax.data` the split must be the same; `on_bad_image="skip"` leaves out the images that
+    With a manifest of `adsq data` the split must be the same; `on_bad_image="skip"` leaves out the images that
     the manifest lists as bad. Decoded training images are cached in memory, up to `keep_mib`.
 
     Raises:
@@ -270,7 +270,7 @@ def load(settings: Settings) -> Dataset:
     dataset = draw(settings)
     if settings.on_bad_image == "skip" and not settings.manifest:
         raise InputError(
-            "config.data.on_bad_image='skip' needs a list of the bad images; fix: run python -m adsq_jax.data --config=... , "
+            "config.data.on_bad_image='skip' needs a list of the bad images; fix: run adsq data --config=... , "
             "which finds them and writes a manifest, and give that as --config.data.manifest"
         )
     if settings.manifest:
@@ -305,7 +305,7 @@ def check_present(dataset: Dataset) -> None:
     if len(missing):
         raise InputError(
             f"{len(missing):,} images are missing, the first is {dataset.source.location(int(missing[0]))}; fix: add them, or "
-            "leave them out by --config.data.on_bad_image=skip and a manifest of python -m adsq_jax.data"
+            "leave them out by --config.data.on_bad_image=skip and a manifest of adsq data"
         )
 
 

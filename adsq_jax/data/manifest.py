@@ -12,8 +12,8 @@ _COMPARED = ("data", "protocol", "split_seed", "validation", "n_skipped", "n_que
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read a manifest of `python -m adsq_jax.data`."""
-    fix = "fix: give the manifest.json that python -m adsq_jax.data wrote"
+    """Read a manifest of `adsq data`."""
+    fix = "fix: give the manifest.json that adsq data wrote"
     try:
         if not storage.is_file(path) or storage.size(path) > _MOST_BYTES:  # opening a pipe would block
             raise InputError(f"{path} is not a file, or has more than {_MOST_BYTES >> 20} MiB; {fix}")
@@ -45,7 +45,7 @@ def check(content: dict[str, Any], split_sha256: str, *, path: Path) -> None:
     if content["split_sha256"] != split_sha256:
         raise InputError(
             f"the data give split {split_sha256[:12]}, and {path} is of split {content['split_sha256'][:12]}; fix: see what "
-            f"differs with python -m adsq_jax.data --verify={path}"
+            f"differs with adsq data --verify={path}"
         )
 
 

@@ -42,7 +42,7 @@ PROTOCOLS = {
 OWN = "own"  # the protocol for the user's own pictures: its sizes are shares of the images
 SMALL_CLASSES = ("error", "database")  # with OWN, what to do with classes that can't give a query and a training image
 _CLASSES_NAMED = 20  # in an error
-_NOT_PUBLISHED = "the data set isn't the published one; fix: for your own images use configs/folder.py or configs/lists.py"
+_NOT_PUBLISHED = "the data set isn't the published one; fix: for your own images give --config=folder or --config=lists"
 
 
 def by_class(source: Source, protocol: Protocol, *, seed: int) -> Split:

@@ -1,6 +1,6 @@
 """Serve a page on which to search an index: drop a picture, or pick one, and see the nearest. Needs the extra `demo`.
 
-`python -m adsq_jax.demo --index=INDEX`
+`adsq demo --index=INDEX`
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ def main(arguments: Sequence[str]) -> None:
     flags.boolean("remote_pictures", "Show pictures of object stores that the index names, with your credentials.")
     given = flags.parse()
     if not given.index:
-        raise InputError("expected --index=INDEX, made by adsq_jax.encode")
+        raise InputError("expected --index=INDEX, made by adsq encode")
     demo.serve_until_stopped(
         given.index,
         workdir=given.workdir,

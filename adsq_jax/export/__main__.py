@@ -1,6 +1,6 @@
 """Export the encoder of a trained model: files that take images and return packed codes, without this package.
 
-`python -m adsq_jax.export --workdir=DIR --out=encoder` for JAX, `--out=encoder.onnx` for ONNX's runtimes
+`adsq export --workdir=DIR --out=encoder` for JAX, `--out=encoder.onnx` for ONNX's runtimes
 """
 
 from collections.abc import Sequence

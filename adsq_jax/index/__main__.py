@@ -1,6 +1,6 @@
 """Look after an index, in a folder or on a Milvus server.
 
-`python -m adsq_jax.index info INDEX` says what it holds. `copy FROM TO` copies it to another place, and compares every item.
+`adsq index info INDEX` says what it holds. `copy FROM TO` copies it to another place, and compares every item.
 `remove INDEX WHAT` removes the items of a folder or a picture, or those of a filter. `move INDEX OLD NEW` follows pictures that
 were moved to another folder. `duplicates INDEX` lists groups of near-identical pictures.
 """

@@ -22,7 +22,7 @@ def load(directory: str | Path, *, best: bool = False) -> Model:
     """Load the trained model of a run.
 
     Args:
-      directory: the run's folder, which `adsq_jax.main` was given as `--workdir`, or the `model/` in it; on a disk, or in an
+      directory: the run's folder, which `adsq train` was given as `--workdir`, or the `model/` in it; on a disk, or in an
         object store. Or `hf://user/name`, or `hf://user/name@revision`, of the Hugging Face Hub, which `Model.push_to_hub`
         made.
       best: take the model that was best on held-out images, which a run with `data.validation` keeps, and not the last one.
@@ -46,7 +46,7 @@ def load(directory: str | Path, *, best: bool = False) -> Model:
     except OSError as error:
         raise InputError(f"{folder.parent} can't be read ({error.strerror}); fix: give the folder of a run") from error
     if not is_there:
-        fix = "fix: finish the run with adsq_jax.main, or give another folder"
+        fix = "fix: finish the run with adsq train, or give another folder"
         raise InputError(f"{folder.parent} holds no trained model; {fix}")
     if too_large:
         raise _incomplete(folder, f"{DESCRIPTION} has more than {model_files.MAX_DESCRIPTION:,} bytes")

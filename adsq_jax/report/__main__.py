@@ -1,6 +1,6 @@
 """Make a page with plots of a finished run: how it learned, how its codes retrieve, what it finds and where it fails.
 
-`python -m adsq_jax.report --workdir=DIR`
+`adsq report --workdir=DIR`
 """
 
 from collections.abc import Sequence

@@ -50,9 +50,7 @@ def read_result(directory: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     except OSError as error:
         raise InputError(f"--workdir={directory} can't be read ({error.strerror}); fix: give another folder") from error
     if not finished:
-        raise InputError(
-            f"--workdir={directory} holds no finished run; fix: finish it with adsq_jax.main, or give another folder"
-        )
+        raise InputError(f"--workdir={directory} holds no finished run; fix: finish it with adsq train, or give another folder")
     result = read_json(directory / "result.json")
     try:
         tables.result_rows(result)

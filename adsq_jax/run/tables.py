@@ -46,9 +46,9 @@ def next_steps(workdir: str) -> str:
     folder = shlex.quote(workdir)
     return align(
         [
-            ("look at it", f"python -m adsq_jax.report --workdir={folder}"),
-            ("encode pictures", f"python -m adsq_jax.encode --workdir={folder} --images=PICTURES --index=INDEX"),
-            ("search them", "python -m adsq_jax.search --index=INDEX --query=PICTURE"),
+            ("look at it", f"adsq report --workdir={folder}"),
+            ("encode pictures", f"adsq encode --workdir={folder} --images=PICTURES --index=INDEX"),
+            ("search them", "adsq search --index=INDEX --query=PICTURE"),
         ]
     )
 

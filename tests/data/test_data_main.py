@@ -1,4 +1,4 @@
-"""`python -m adsq_jax.data` as people use it: what it writes, what it compares, and what it refuses."""
+"""`adsq data` as people use it: what it writes, what it compares, and what it refuses."""
 
 import contextlib
 import gzip

@@ -362,7 +362,7 @@ def test_missing_images_of_no_part(tmp_path, monkeypatch):
 def test_skip_without_a_manifest(listed):
     """To skip what is bad, one has to say what is: the error names the command that finds it."""
     text = error_of(load, **listed, on_bad_image="skip")
-    assert "python -m adsq_jax.data" in text
+    assert "adsq data" in text
     assert "--config.data.manifest" in text
 
 
@@ -435,7 +435,7 @@ def test_another_manifest(listed, tmp_path, on_bad_image):
     text = error_of(load, **listed, manifest=path, on_bad_image=on_bad_image)
     assert load(**listed).split_sha256[:12] in text
     assert load(validation=200).split_sha256[:12] in text
-    assert f"python -m adsq_jax.data --verify={path}" in text
+    assert f"adsq data --verify={path}" in text
 
 
 @pytest.mark.parametrize(("key", "value"), [("data", "folder"), ("protocol", "coco"), ("split_seed", 1)])
@@ -467,7 +467,7 @@ def test_no_manifest(content, tmp_path):
     path.write_text(content)
     text = error_of(load, manifest=path)
     assert f"{path} is" in text
-    assert "python -m adsq_jax.data" in text
+    assert "adsq data" in text
 
 
 def test_manifest_that_can_not_be_read(tmp_path):

@@ -73,7 +73,7 @@ def test_missing_manifest(tmp_path):
     for path in (tmp_path / "none.json", tmp_path):
         text = error_of(manifest.read, path)
         assert f"{path} is not a file, or has more than 1024 MiB" in text
-        assert "python -m adsq_jax.data" in text
+        assert "adsq data" in text
 
 
 def test_manifest_without_permission(tmp_path, monkeypatch):
@@ -128,7 +128,7 @@ def test_no_manifest(tmp_path, kind):
     path = write(tmp_path, NO_MANIFESTS[kind])
     text = error_of(manifest.read, path)
     assert f"{path} is not a manifest of a split" in text
-    assert "python -m adsq_jax.data" in text
+    assert "adsq data" in text
 
 
 def test_check(tmp_path):

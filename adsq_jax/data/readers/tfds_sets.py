@@ -152,7 +152,7 @@ def prepare(builder: Any, *, config: Any, fix: str) -> None:
     if (root / "dataset_info.json").exists():
         return
     if not _may_prepare.get():
-        raise InputError(f"{builder.name} isn't prepared in {builder.data_dir}; fix: prepare it with python -m adsq_jax.data")
+        raise InputError(f"{builder.name} isn't prepared in {builder.data_dir}; fix: prepare it with adsq data")
     if root.exists():
         raise InputError(
             f"{root} has no dataset_info.json, so it isn't prepared; fix: remove it, and run the same command again"

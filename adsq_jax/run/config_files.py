@@ -1,0 +1,39 @@
+"""Config files: those that come with this package, by their names in any folder, and anyone's by their paths."""
+
+import os
+from pathlib import Path
+
+from adsq_jax import storage
+from adsq_jax.errors import InputError, did_you_mean
+
+FOLDER = Path(__file__).parents[1] / "configs"
+
+
+def names() -> list[str]:
+    """Return the names of the configs that come with this package."""
+    return sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
+
+
+def find(text: str) -> str:
+    """Return the file that a config's flag names.
+
+    Args:
+      text: NAME, one of `names`; or FILE.py, where `~` is the home, and `configs/NAME.py` is this package's where the current
+        folder has no such file. Either may have an argument, after a colon.
+
+    Returns:
+      The file's path, with the argument.
+
+    Raises:
+      InputError: there is no config of that name, or no such file.
+    """
+    given, colon, argument = text.partition(":")
+    path = storage.expand_home(given)
+    folder, file = os.path.split(path)
+    name, known = file.removesuffix(".py"), names()
+    if os.path.exists(path) and not os.path.isdir(path) and given not in known:
+        return f"{path}{colon}{argument}"
+    if name in known and path in (name, f"configs/{file}"):
+        return f"{FOLDER / name}.py{colon}{argument}"
+    hint = did_you_mean(name, known) if folder in ("", "configs") else ""
+    raise InputError(f"there is no config {given!r:.200}{hint}; fix: give one of {', '.join(known)}, or an existing FILE.py")
