@@ -1,72 +1,93 @@
-"""Make README's tables from benchmarks/results/: `python -m benchmarks.rows [--write]`.
+"""Make every page of results from benchmarks/results/: `python -m benchmarks.rows [--write]`.
 
-With --write it puts them into README.md and launch/milvus/README.md, each between the two comments with its name.
+Without --write it prints the tables. With it, each table goes between the two comments with its name wherever a page of PAGES
+has them, `<!-- index -->` and `<!-- /index -->` for instance, and `benchmarks/methods/report.py` writes the pages of the
+comparison.
 """
 
 import argparse
 import json
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import linear_regression, mean
+from typing import Any
+
+from benchmarks.methods import report, scores, standings
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-HEAD = (
-    "| protocol | bits | mAP@all, mean | by seed | f alone, mean | split | seconds a run | machine | date |\n"
-    "|---|---|---|---|---|---|---|---|---|\n"
-)
+TARGET = 0.8  # the mAP of the table of minutes
+
+
+def table(head: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
+    """Write a table in Markdown; cells may be of any type."""
+    return "".join(f"| {' | '.join(map(str, cells))} |\n" for cells in (head, ["---"] * len(head), *lines))
+
+
+def made(results: Iterable[dict[str, Any]]) -> str:
+    """Write the splits, machines and days of results on a line."""
+    results = list(results)
+    splits, days = (sorted({result[key] for result in results}) for key in ("split_sha256", "date"))
+    machines = standings.listed(sorted({standings.machine_text(result["machine"]) for result in results}))
+    name = "Split" if len(splits) == 1 else "Splits"
+    return f"\n{name} {', '.join(f'`{split[:12]}`' for split in splits)}; {machines}; {standings.listed(days)}.\n"
+
+
+def by_seed(group: list[dict[str, Any]]) -> list[str]:
+    """Return the mean mAP of runs in bold, and their mAP and seconds by seed."""
+    group = sorted(group, key=lambda result: result["seed"])
+    return [
+        f"**{mean(result['map'] for result in group):.4f}**",
+        ", ".join(f"{result['map']:.4f}" for result in group),
+        ", ".join(f"{result['seconds']:.0f}" for result in group),
+    ]
 
 
 def rows(folder: Path = RESULTS) -> str:
-    """Make the table of Fashion-MNIST: a row for each protocol and code length, over the seeds."""
+    """Make the table of Fashion-MNIST: a row for each code length, over the seeds."""
     results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    groups: dict[tuple, list] = {}
+    groups: dict[int, list[dict[str, Any]]] = {}
     for result in results:
-        groups.setdefault((result["protocol"], result["bits"], result["split_sha256"]), []).append(result)
+        groups.setdefault(result["bits"], []).append(result)
     lines = []
-    for (protocol, bits, split), group in sorted(groups.items()):
-        group = sorted(group, key=lambda result: result["seed"])
-        by_seed = ", ".join(f"{result['seed']}: {result['map']:.4f}" for result in group)
+    for bits, group in sorted(groups.items()):
+        average, maps, seconds = by_seed(group)
         alone = mean(result["map_by_query_net"]["ff"] for result in group)
-        seconds = " ".join(f"{result['seconds']:.0f}" for result in group)
-        machines = ", ".join(sorted({result["machine"] for result in group}))
-        dates = ", ".join(sorted({result["date"] for result in group}))
-        lines.append(
-            f"| {protocol} | {bits} | **{mean(result['map'] for result in group):.4f}** | {by_seed} | {alone:.4f} "
-            f"| `{split[:12]}` | {seconds} | {machines} | {dates} |\n"
-        )
-    return HEAD + "".join(lines)
-
-
-EVALUATOR_HEAD = (
-    "| queries x database | seconds | over faiss, top 100 | times as fast as NumPy's sort (float32 labels) "
-    "| distances a second | of a bare XOR-popcount pass | machine | date |\n|---|---|---|---|---|---|---|---|\n"
-)
+        lines.append([bits, average, maps, f"{alone:.4f}", seconds])
+    head = ("bits", "mAP@all, mean", "seeds 0, 1, 2", "network f alone", "seconds per run")
+    return table(head, lines) + made(results)
 
 
 def evaluator_rows(folder: Path = RESULTS / "evaluator") -> str:
     """Make the table of the evaluator's speed, and a line on a large database."""
     speed, scale = (json.loads((folder / f"{name}.json").read_text()) for name in ("speed", "scale"))
     lines = [
-        f"| {case['case']} | {case['seconds']:.3f} | {case['over_faiss']:.2f} | {case['times_faster_than_sort']:.0f} "
-        f"({case['times_faster_than_sort_float32']:.0f}) "
-        f"| {case['distances_a_second']:.1e} | {case['share_of_bare_pass']:.0%} | {speed['machine']} | {speed['date']} |\n"
+        [
+            case["case"],
+            f"{case['seconds']:.3f}",
+            f"{case['over_faiss']:.2f}",
+            f"{case['times_faster_than_sort']:.0f} ({case['times_faster_than_sort_float32']:.0f})",
+            f"{case['distances_a_second']:.1e}",
+            f"{case['share_of_bare_pass']:.0%}",
+        ]
         for case in speed["cases"]
     ]
-    large = scale["scale"]
-    return (
-        EVALUATOR_HEAD
-        + "".join(lines)
-        + f"\nFrom a mapped file, {large['case']}: {large['seconds']:.0f} s, {large['most_memory_gib']:.2f} GiB of memory at "
-        + f"most ({scale['machine']}, {scale['date']}). Extrapolated from this and a quarter of it, 1e9 items would take "
-        + f"{large['seconds_for_1e9_items_extrapolated'] / 3600:.1f} hours.\n"
+    head = (
+        "queries x database",
+        "seconds",
+        "times the seconds of faiss, top 100",
+        "times as fast as NumPy's sort (float32 labels)",
+        "distances per second",
+        "share of the speed of a bare XOR and popcount",
     )
-
-
-PAIR_HEAD = (
-    "| network | mAP@all, mean | by seed | chance level | split | seconds a run | machine | date |\n"
-    "|---|---|---|---|---|---|---|---|\n"
-)
+    large, (machine, scale_machine) = scale["scale"], (standings.machine_text(x["machine"]) for x in (speed, scale))
+    return (
+        table(head, lines)
+        + f"\n{machine}, {speed['date']}. From a mapped file, {large['case']}: {large['seconds']:.0f} s and at most "
+        + f"{large['most_memory_gib']:.2f} GiB of memory ({scale_machine}, {scale['date']}). Extrapolated from this and a "
+        + f"quarter of it, 1e9 items would take {large['seconds_for_1e9_items_extrapolated'] / 3600:.1f} hours.\n"
+    )
 
 
 def pair_rows(folder: Path, *, names: dict[str, str]) -> str:
@@ -74,24 +95,17 @@ def pair_rows(folder: Path, *, names: dict[str, str]) -> str:
 
     Args:
       folder: the folder of the files NAME_seedN.json.
-      names: NAME -> what README calls it.
+      names: NAME -> what the table calls it.
     """
-    lines = []
+    lines, results = [], []
     for net, name in names.items():
         group = [json.loads(path.read_text()) for path in folder.glob(f"{net}_seed*.json")]
-        group.sort(key=lambda result: result["seed"])
-        by_seed = ", ".join(f"{result['seed']}: {result['map']:.4f}" for result in group)
-        seconds = " ".join(f"{result['seconds']:.0f}" for result in group)
         chance = {f"{result['precision_recall']['precision'][-1]:.4f}" for result in group}
-        machines, splits, dates = (
-            ", ".join(sorted({result[key][:length] for result in group}))
-            for key, length in (("machine", None), ("split_sha256", 12), ("date", None))
-        )
-        lines.append(
-            f"| {name} | **{mean(result['map'] for result in group):.4f}** | {by_seed} | {', '.join(sorted(chance))} "
-            f"| `{splits}` | {seconds} | {machines} | {dates} |\n"
-        )
-    return PAIR_HEAD + "".join(lines)
+        average, maps, seconds = by_seed(group)
+        lines.append([name, average, maps, ", ".join(sorted(chance)), seconds])
+        results += group
+    head = ("network", "mAP@all, mean", "seeds 0, 1, 2", "chance", "seconds per run")
+    return table(head, lines) + made(results)
 
 
 def emoji_rows() -> str:
@@ -113,50 +127,51 @@ def input_rows(path: Path = RESULTS / "input" / "input.json") -> str:
         f"| {name} | {row['images_per_second']:,.0f} | {row['adsq_jax_times_as_fast']:.2f} |\n"
         for name, row in content["readers"].items()
     ]
-    lists = content["list"]
+    lists, machine = content["list"], standings.machine_text(content["machine"])
     alone, *workers = (f"{row['images_per_second']:,.0f}" for row in content["workers"].values())
     counts = " and ".join([f"{count} {speed}" for count, speed in zip(("one", "two"), workers, strict=True)])
     return (
-        "| reader | images a second | adsq_jax, times as fast |\n|---|---|---|\n"
+        "| reader | images per second | adsq_jax, times as fast |\n|---|---|---|\n"
         + "".join(lines)
-        + f"\n{content['machine']}, {content['date']}. One thread alone reads {alone} images a second; worker processes "
+        + f"\n{machine}, {content['date']}. One thread alone reads {alone} images per second; worker processes "
         + f"of one thread (`data.workers`): {counts}. A list of {lists['lines']:,} lines of 21 labels is read in "
-        + f"{lists['seconds']:.1f} s and then takes {lists['bytes_per_image']:.0f} bytes an image.\n"
+        + f"{lists['seconds']:.1f} s and then takes {lists['bytes_per_image']:.0f} bytes per image.\n"
     )
 
 
 def backbone_rows(path: Path = RESULTS / "backbones" / "speed.json") -> str:
     """Make the table of the backbones' speed beside torch."""
     content = json.loads(path.read_text())
-    head = "| on a CPU | images a second | torch, the better layout | adsq_jax, times as fast | by seconds of the CPU |\n"
+    head = "| on a CPU | images per second | torch, the better layout | adsq_jax, times as fast | by CPU seconds |\n"
     lines = [
         f"| {case['case']}, batch {case['batch']} | {case['images_per_second']['adsq_jax']:.0f} "
         f"| {case['images_per_second'][case['best_of_torch']]:.0f} | {case['adsq_jax_times_as_fast']:.2f} "
         f"| {case['adsq_jax_times_as_fast_by_cpu_seconds']:.2f} |\n"
         for case in content["cases"]
     ]
-    return head + "|---|---|---|---|---|\n" + "".join(lines) + f"\n{content['machine']}, {content['date']}.\n"
-
-
-SCALING_HEAD = (
-    "| devices | batch | GFLOP: network | GFLOP: pair terms | gradients, MB | ring's factor | BatchNorm, MB "
-    "| batch's codes and their gradient, MB | indices and label sets, MB | codes, of all that is sent "
-    "| banks and codes kept, MB | compiled |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n"
-)
+    return (
+        head
+        + "|---|---|---|---|---|\n"
+        + "".join(lines)
+        + f"\n{standings.machine_text(content['machine'])}, {content['date']}.\n"
+    )
 
 
 def scaling_rows(path: Path = RESULTS / "scaling" / "scaling.json") -> str:
-    """Make the table of what an update costs each device and sends; figures that depend on n have a value for each n."""
+    """Make the tables of what an update costs each device and of what it sends; what depends on n has a figure for each n."""
     content = json.loads(path.read_text())
     by_devices: dict[int, list] = {}
     for row in content["rows"]:
         by_devices.setdefault(row["devices"], []).append(row)
-    lines = []
+    costs, traffic = [], []
     for devices, group in sorted(by_devices.items()):
         row, sent = group[-1], group[-1]["bytes"]  # the larger training set allows every batch; the bytes sent are the same
         network = sum(row["operations"][part] for part in ("backbone", "heads"))
         parts = ("pair terms", "guidance", "similarity")
         pairs = " / ".join(f"{sum(x['operations'][part] for part in parts) / 1e9:.1f}" for x in group)
+        kept = " / ".join(f"{x['bank_bytes'] / 1e6:.3g}" for x in group)
+        compiled = "yes" if "bytes" in group[0].get("program", {}) else "no"
+        costs.append([f"{devices:,}", f"{row['batch']:,}", f"{network / 1e9:.0f}", pairs, kept, compiled])
         norms, codes, small = (
             sum(sent.get(name, 0) for name in names) / 1e6
             for names in (
@@ -165,20 +180,23 @@ def scaling_rows(path: Path = RESULTS / "scaling" / "scaling.json") -> str:
                 ("indices", "label sets"),
             )
         )
-        compiled = "yes" if "bytes" in group[0].get("program", {}) else "no"
-        kept = " / ".join(f"{x['bank_bytes'] / 1e6:.3g}" for x in group)
-        lines.append(
-            f"| {devices:,} | {row['batch']:,} | {network / 1e9:.0f} | {pairs} "
-            f"| {sent.get('gradients and loss terms', 0) / 1e6:.1f} | {row['ring_all_reduce']:.3g} | {norms:.2f} | {codes:.2f} "
-            f"| {small:.3f} | {row['share_of_codes']:.2%} | {kept} | {compiled} |\n"
-        )
+        gradients = f"{sent.get('gradients and loss terms', 0) / 1e6:.1f}"
+        traffic.append([f"{devices:,}", gradients, f"{row['ring_all_reduce']:.3g}", f"{norms:.2f}", f"{codes:.2f}"])
+        traffic[-1] += [f"{small:.3f}", f"{row['share_of_codes']:.2%}"]
     net, names = content["network"], " / ".join(dict.fromkeys(row["case"] for row in content["rows"]))
     return (
-        SCALING_HEAD
-        + "".join(lines)
+        table(("devices", "batch", "GFLOP: network", "GFLOP: pair terms", "banks and codes kept, MB", "compiled"), costs)
+        + "\nSent by each device, in MB:\n\n"
+        + table(
+            (
+                *("devices", "gradients", "times, in a ring", "BatchNorm", "codes and their gradient"),
+                *("indices and label sets", "share of the codes"),
+            ),
+            traffic,
+        )
         + f"\nTraining set: {names} (the first has too few images for the largest batches). {net['backbone']} at {net['side']}x"
-        + f"{net['side']}, {net['bits']} bits, {net['batch_a_device']} images a device; "
-        + f"{content['machine']}, {content['date']}.\n"
+        + f"{net['side']}, {net['bits']} bits, {net['batch_a_device']} images per device; "
+        + f"{standings.machine_text(content['machine'])}, {content['date']}.\n"
     )
 
 
@@ -204,7 +222,8 @@ def label_sets_rows(path: Path = RESULTS / "label_sets" / "label_sets.json") -> 
         + "".join(lines)
         + f"\n{content['hidden']:,} and {content['features']} units of LabelNet, {content['bits']} bits, batch "
         + f"{content['batch']}, "
-        + f"{content['labels_an_image']} of {content['labels']} labels an image ({content['machine']}, {content['date']}).\n"
+        + f"{content['labels_an_image']} of {content['labels']} labels per image "
+        + f"({standings.machine_text(content['machine'])}, {content['date']}).\n"
     )
 
 
@@ -222,9 +241,8 @@ def unlabelled_rows(folder: Path = RESULTS / "unlabelled") -> str:
             text += f"| {title}, {last['pictures']:,} | {model} | {codes} | {again} | {features} | "
             text += f"{figures['codes']['label_map']:.3f} |\n"
     return (
-        f"{text}\nHow often a picture comes first / among ten, searched for by {last['queries']:,} random crops of "
-        f"{100 * last['least']:.0f} to 100 % of each side.\nBy `benchmarks/methods/unlabelled.py`, seed "
-        f"{last['seed']}, {last['date']}.\n"
+        f"{text}\nHow often a picture comes first / among the first ten, when it is searched for by a random crop of "
+        f"{100 * last['least']:.0f} to 100 % of each side ({last['queries']:,} crops, seed {last['seed']}, {last['date']}).\n"
     )
 
 
@@ -235,25 +253,23 @@ def index_rows(folder: Path = RESULTS / "index") -> str:
     large, per_second = search["large"], search["queries_a_second"]
     network, encoding = (encode["images_a_second"][name] for name in ("network", "encode"))
     rows_ = {
-        "codes added, each batch saved": f"{search['codes_added_a_second']:,.0f} a second",
+        "codes added, each batch saved": f"{search['codes_added_a_second']:,.0f} per second",
         "opened, until the first answer": f"{search['seconds_to_open']:.2f} s",
-        f"nearest {search['k']}": f"{per_second['index']:,.0f} queries a second, {search['ratio']:.2f} of bare faiss",
-        f"{rerank['codes']:,} codes with features ({rerank['date']})": f"{rerank['bytes_an_item']:.0f} bytes an item; opened, "
+        f"nearest {search['k']}": f"{per_second['index']:,.0f} queries per second, {search['ratio']:.2f} of bare faiss",
+        f"{rerank['codes']:,} codes with features ({rerank['date']})": f"{rerank['bytes_an_item']:.0f} bytes per item; opened, "
         f"until the first hits, in {rerank['seconds_to_open']:.1f} s, after a write in {rerank['seconds_to_open_first']:.1f} s",
         f"one query, {rerank['k']} hits": f"{rerank['ms_by_codes']:.0f} ms; with {rerank['reranked']} ranked again "
         f"{rerank['ms_ranked_again']:.0f} ms",
-        f"{large['codes']:,} codes": f"{large['codes_added_a_second']:,.0f} added a second, opened in "
+        f"{large['codes']:,} codes": f"{large['codes_added_a_second']:,.0f} added per second, opened in "
         f"{large['seconds_to_open']:.1f} s, memory {large['times_the_codes']:.1f} times the codes at most",
         f"{encode['images']} pictures encoded, {encode['backbone']}, {encode['image_size']}x{encode['image_size']}": (
-            f"{encoding:.0f} a second, {encode['ratio']:.2f} of the bare network ({network:.0f})"
+            f"{encoding:.0f} per second, {encode['ratio']:.2f} of the bare network ({network:.0f})"
         ),
         f"{len(kills['kills'])} times `kill -9` while adding": "nothing lost, nothing twice",
     }
     return (
         f"| {search['codes']:,} codes of {search['bits']} bits | {search['machine']}, {search['date']} |\n|---|---|\n"
         + "".join(f"| {name} | {text} |\n" for name, text in rows_.items())
-        + "\nMade by `benchmarks/speed/search.py`, `benchmarks/speed/rerank.py`, `benchmarks/speed/encode.py` and\n"
-        "`benchmarks/robustness/index_kills.py`.\n"
     )
 
 
@@ -263,13 +279,13 @@ def milvus_rows(folder: Path = RESULTS / "milvus") -> str:
     (size,) = (size for size in speed["sizes"] if "alternating" in size)
     both, one, lists = size["alternating"], size["one_query_seconds"], size["lists"]
     rows_ = {
-        "codes added, each batch saved": f"{size['codes_added_a_second']:,.0f} a second",
-        f"nearest {speed['k']} and their items, many queries at a time": f"{both['server']:,.0f} queries a second "
+        "codes added, each batch saved": f"{size['codes_added_a_second']:,.0f} per second",
+        f"nearest {speed['k']} and their items, many queries at a time": f"{both['server']:,.0f} queries per second "
         f"(in a folder, without their items, {both['folder']:,.0f}: {both['folder'] / both['server']:.1f} times as many); the "
         "distances are the same",
         "one query by itself": f"{1000 * one['bounded']:.0f} ms; {1000 * one['strong']:.0f} ms if it must see everything that "
         "was saved, with a server tick of 50 ms (default: 200)",
-        f"with lists, nlist {lists['nlist']}, nprobe {lists['nprobe']}": f"{lists['queries_a_second']:,.0f} queries a second",
+        f"with lists, nlist {lists['nlist']}, nprobe {lists['nprobe']}": f"{lists['queries_a_second']:,.0f} queries per second",
         "copied into a folder, and back, every item compared": f"{size['seconds_to_copy_out']:.0f} s and "
         f"{size['copied_back']['seconds']:.0f} s",
         f"{len(kills['kills'])} times `kill -9` of the server while codes were added": "nothing lost, nothing twice; the "
@@ -280,8 +296,6 @@ def milvus_rows(folder: Path = RESULTS / "milvus") -> str:
         f"| {size['codes']:,} codes of {speed['bits']} bits, {speed['server']} | {speed['machine']}, {speed['date']} |\n"
         + "|---|---|\n"
         + "".join(f"| {name} | {text} |\n" for name, text in rows_.items())
-        + "\nMade by `python -m benchmarks.speed.milvus` and `python -m benchmarks.robustness.milvus_kills`, client and server "
-        "on one machine.\n"
     )
 
 
@@ -291,10 +305,11 @@ def recall_rows(path: Path = RESULTS / "milvus" / "milvus.json") -> str:
     recall = content["recall"]
     lines = [f"| {row['nprobe']} | {row['recall']:.4f} | {row['queries_a_second']:,.0f} |\n" for row in recall["by_nprobe"]]
     return (
-        f"| nprobe, of {recall['nlist']} lists | recall of the nearest {content['k']} | queries a second |\n|---|---|---|\n"
+        f"| nprobe, of {recall['nlist']} lists | recall of the nearest {content['k']} | queries per second |\n|---|---|---|\n"
         + "".join(lines)
         + f"\n{recall['items']:,} items, {recall['distinct_codes']:,} different codes of {recall['bits']} bits "
-        f"({content['machine']}, {content['date']}); recall counts items no farther than the true {content['k']}th.\n"
+        f"({standings.machine_text(content['machine'])}, {content['date']}); "
+        f"recall counts items no farther than the true {content['k']}th.\n"
     )
 
 
@@ -313,12 +328,12 @@ def sizing_rows(path: Path = RESULTS / "milvus" / "milvus.json") -> str:
         for count in (1e8, 1e9, 1e10)
     ]
     return (
-        "| codes | memory, all in it | of that codes | core-seconds a query, BIN_FLAT | BIN_IVF_FLAT, nprobe / nlist = "
+        "| codes | memory, all in it | of that codes | core-seconds per query, BIN_FLAT | BIN_IVF_FLAT, nprobe / nlist = "
         f"{lists['nprobe']} / {lists['nlist']} |\n|---|---|---|---|---|\n"
         + "".join(lines)
         + f"\nExtrapolated from {counts[0]:,} to {counts[-1]:,} codes of {speed['bits']} bits, with ids of 29 characters, a "
         f"label and a hash ({speed['server']}, {speed['machine']}, {speed['date']}): {memory:.0f} bytes of memory a code, "
-        f"{1e9 * work:.2f} core-seconds a query for 1e9 codes; for BIN_IVF_FLAT that times the share of the lists that is "
+        f"{1e9 * work:.2f} core-seconds per query for 1e9 codes; for BIN_IVF_FLAT that times the share of the lists that is "
         "searched, without the time to choose them. Each process needs some memory of its own besides.\n"
     )
 
@@ -338,14 +353,14 @@ def gpu_rows(folder: Path = RESULTS / "gpu") -> str:
     ends = ", float32: images a second"
     for name in (name.removesuffix(ends) for name in speed if name.endswith(ends)):
         single, half = (speed[f"{name}, {dtype}: images a second"] for dtype in ("float32", "bfloat16"))
-        rows_[f"{name}, 224x224"] = f"{single:,.0f} images a second; bfloat16 {half:,.0f}"
+        rows_[f"{name}, 224x224"] = f"{single:,.0f} images per second; bfloat16 {half:,.0f}"
     for case in evaluator["cases"]:
         rows_[f"evaluator, {case['case']}"] = f"{case['seconds']:.3f} s"
     head = f"| on a GPU | {speed['machine']}, jax {speed['versions']['jax']}, {speed['date']} |\n|---|---|\n"
     return head + "".join(f"| {name} | {text} |\n" for name, text in rows_.items())
 
 
-def time_to_map_rows(path: Path = RESULTS / "time_to_map" / "fashion_mnist_24bits.json", *, target: float = 0.8) -> str:
+def time_to_map_rows(path: Path = RESULTS / "time_to_map" / "fashion_mnist_24bits.json", *, target: float = TARGET) -> str:
     """Make the table of the minutes of training until a mAP, by CPU minutes."""
     lines = []
     for run in json.loads(path.read_text())["runs"]:
@@ -361,7 +376,13 @@ def time_to_map_rows(path: Path = RESULTS / "time_to_map" / "fashion_mnist_24bit
     return head + "".join(line for _, line in sorted(lines))
 
 
+def means_rows(folder: Path = report.FOLDER) -> str:
+    """Make the table of the comparison's means."""
+    return standings.means_table(scores.read(folder))
+
+
 TABLES = {
+    "means": means_rows,
     "time_to_map": time_to_map_rows,
     "index": index_rows,
     "unlabelled": unlabelled_rows,
@@ -378,24 +399,45 @@ TABLES = {
     "scaling": scaling_rows,
     "label_sets": label_sets_rows,
 }
+PAGES = (
+    ROOT / "README.md",
+    ROOT / "launch" / "milvus" / "README.md",
+    *(report.PAGES / f"{name}.md" for name in ("speed", "training", "search")),
+)
 
 
-PAGES = (ROOT / "README.md", ROOT / "launch" / "milvus" / "README.md")
-
-
-def with_rows(readme: str) -> str:
+def with_rows(page: str) -> str:
     """Return a page's text with its tables replaced."""
-    for name, table in TABLES.items():
-        text = table()
+    for name, make in TABLES.items():
         pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
-        readme = re.sub(pattern, lambda match, text=text: match[1] + text + match[2], readme, flags=re.DOTALL)
-    return readme
+        if re.search(pattern, page, re.DOTALL):
+            text = make()
+            page = re.sub(pattern, lambda match, text=text: match[1] + text + match[2], page, flags=re.DOTALL)
+    return page
+
+
+def draw() -> None:
+    """Draw the plots of speed.md and training.md from their results' files."""
+    from benchmarks.speed import evaluator, time_to_map
+
+    evaluator.plot(json.loads((RESULTS / "evaluator" / "speed.json").read_text())["linear"], report.PAGES / "evaluator.png")
+    runs = json.loads((RESULTS / "time_to_map" / "fashion_mnist_24bits.json").read_text())["runs"]
+    time_to_map.plot(runs, report.PAGES / "time_to_map.png", target=TARGET)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the tables; with --write, write all pages of results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="write the pages")
+    if not parser.parse_args(arguments).write:
+        print(*(make() for make in TABLES.values()), sep="\n", end="")
+        return
+    for path in PAGES:
+        path.write_text(with_rows(path.read_text(encoding="utf-8")), encoding="utf-8")
+    draw()
+    sets = scores.read(report.FOLDER)
+    report.write(sets, report.pages(sets, folder=report.FOLDER.relative_to(ROOT)), report.PAGES)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="put the tables into the pages")
-    if parser.parse_args().write:
-        for path in PAGES:
-            path.write_text(with_rows(path.read_text()))
-    print(*(table() for table in TABLES.values()), sep="\n", end="")
+    main()

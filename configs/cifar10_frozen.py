@@ -8,7 +8,7 @@ Protocols and data are those of configs/cifar10.py: download the binary version 
 mkdir -p data/cifar10 && tar -xzf cifar-10-binary.tar.gz -C data/cifar10
 EfficientNet-Lite0 sees all 60,000 images at 112 pixels, and four augmented views of each of the 5,000 training images, once for
 both protocols if the runs get the same --config.data.feature_cache=FOLDER; then a run takes less than a minute. mAP@all by
-protocol cifar10: .594, .621 and .634 at 12, 24 and 48 bits, means of seeds 0, 1 and 2 (2026-11-29; RESULTS.md).
+protocol cifar10: .594, .621 and .634 at 12, 24 and 48 bits, means of seeds 0, 1 and 2 (2026-11-29; docs/results/).
 """
 
 from adsq_jax.config import freeze_trunk, from_argument, set_objective

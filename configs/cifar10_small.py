@@ -8,7 +8,7 @@ mkdir -p data/cifar10 && tar -xzf cifar-10-binary.tar.gz -C data/cifar10
 Network, augmentation and length are Fashion-MNIST's (configs/fashion_mnist.py), but for the wider border of the random crops.
 5,000 training images without pretrained weights give far less than configs/cifar10_frozen.py. On a shared 2-core x86-64
 machine, in 7 to 13 minutes on one core: mAP@all .464 / .481 / .497 at 12 / 24 / 48 bits, of a JPEG copy of CIFAR-10; means of
-seeds 0, 1 and 2 (2026-11-30; RESULTS.md).
+seeds 0, 1 and 2 (2026-11-30; docs/results/).
 """
 
 from adsq_jax.config import from_argument

@@ -5,7 +5,7 @@
     adsq train --config=emoji --workdir=runs/emoji
 
 On a shared 2-core x86-64 machine, in about 5 minutes: mAP@all .42 at 24 bits, where chance is .125 and the same heads on a
-random, frozen backbone reach .29; seeds 0, 1 and 2 (2026-11-24; benchmarks/results/emoji/, README has them by seed).
+random, frozen backbone reach .29; seeds 0, 1 and 2 (2026-11-24; docs/results/training.md has them by seed).
 """
 
 from adsq_jax.config import from_argument

@@ -3,7 +3,7 @@
 python -m benchmarks.methods.emoji_lists --out=data/emoji && pip install 'adsq_jax[pretrained]'
 adsq train --config=emoji_frozen --workdir=runs/emoji_frozen
 
-mAP@all: .456, .495 and .514 at 12, 24 and 48 bits, means of seeds 0, 1 and 2 (2026-11-29; RESULTS.md).
+mAP@all: .456, .495 and .514 at 12, 24 and 48 bits, means of seeds 0, 1 and 2 (2026-11-29; docs/results/).
 """
 
 from adsq_jax.config import freeze_trunk, from_argument, set_objective

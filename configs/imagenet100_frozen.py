@@ -10,7 +10,7 @@ The trunk's weights were trained on ImageNet's 1,000 classes: they have seen the
 these lists at full size among their training images, as in the field's papers. A figure compares heads on the same features,
 and says little about classes that a network hasn't seen. Nor can it be set beside figures of configs/imagenet100.py: those are
 of HashNet's 100 classes, at full size. ImageNet's terms of use allow research, no commerce.
-mAP@1000: .322, .388 and .410 at 12, 24 and 48 bits, means of seeds 0, 1 and 2 (2026-11-29; RESULTS.md).
+mAP@1000: .322, .388 and .410 at 12, 24 and 48 bits, means of seeds 0, 1 and 2 (2026-11-29; docs/results/).
 """
 
 from adsq_jax.config import freeze_trunk, from_argument, set_objective

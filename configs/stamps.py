@@ -6,7 +6,7 @@
 EfficientNet-Lite0's features of all pictures are computed once and kept in the run's folder; only the hash heads are trained.
 Your own pictures instead: --config.data.directory=PICTURES.
 On a shared 2-core x86-64 machine, in two minutes: mAP@all .84 at 24 bits, where the same heads on random weights reach .24 and
-chance is .16; seeds 0, 1 and 2 (2026-11-24; benchmarks/results/stamps/, README has them by seed).
+chance is .16; seeds 0, 1 and 2 (2026-11-24; benchmarks/results/stamps/, docs/results/training.md has them by seed).
 """
 
 from adsq_jax.config import freeze_trunk, from_argument

@@ -8,8 +8,8 @@ It tunes each method by up to four trials, two learning rates by the two choices
 held out, at 24 bits and seed 0; with --trials=0 the methods keep their default settings. Then it trains each method with the
 best trial's settings at each code length and seed, on the whole training set, measures it on the protocol's queries, and prints
 a table of what was asked for. Each trial and each run adds a line to OUT/SET/runs.jsonl, from which
-`python -m benchmarks.methods.report` makes RESULTS.md. Finished runs are skipped: the command can be stopped and repeated at
-any time, and repeated with more methods, bits or seeds. `benchmarks/methods/compare.sh` has the commands of RESULTS.md.
+`python -m benchmarks.methods.report` makes pages of them. Finished runs are skipped: the command can be stopped and repeated at
+any time, and repeated with more methods, bits or seeds. `benchmarks/methods/compare.sh` has the commands of docs/results/.
 """
 
 import argparse

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Makes RESULTS.md and docs/results/: every method on four sets with a frozen trunk and on digits; ADSQ and its nearest baselines
-# on harder data; variants of ADSQ; last from scratch: Fashion-MNIST and CIFAR-10 for ADSQ and six baselines each. Can be stopped
-# and repeated at any time; one core takes a day. On stamps, digits and from scratch ADSQ has its config's own settings and isn't
-# tuned. Lines of an earlier config are refused: ADSQ's of stamps and digits, and those of variants and conditions, are of an
-# earlier form, and must be removed before a repetition; so must a data/emoji without validation_3.
-# Needs dataset-fashion-mnist, tuxpaint-stamps-default, npm, pip install -e '.[pretrained,test]', and the pictures that the headers
-# of configs/cifar10_frozen.py and configs/imagenet100_frozen.py name.
+# Makes the comparison in docs/results/: every method on four sets with a frozen trunk and on digits; ADSQ and its nearest
+# baselines on harder data; variants of ADSQ; last from scratch: Fashion-MNIST and CIFAR-10 for ADSQ and six baselines each.
+# Can be stopped and repeated at any time; one core takes a day. On stamps, digits and from scratch ADSQ has its config's own
+# settings and isn't tuned. Lines of an earlier config are refused: ADSQ's of stamps and digits, and those of variants and
+# conditions, are of an earlier form, and must be removed before a repetition; so must a data/emoji without validation_3.
+# Needs dataset-fashion-mnist, tuxpaint-stamps-default, npm, pip install -e '.[pretrained,test]', and the pictures that the
+# headers of configs/cifar10_frozen.py and configs/imagenet100_frozen.py name.
 #
 #   benchmarks/methods/compare.sh [JOBS]     runs at a time, default: 2
 set -euo pipefail
@@ -46,4 +46,4 @@ cifar10 --validation=1000 --methods=greedyhash,csq,dadh,dpn,orthohash,classify -
 cifar10 --validation=1000 --methods=greedyhash,csq --bits=12,48
 cifar10 --validation=1000 --methods=dadh --bits=48
 cifar10 --trials=0 --methods=adsq
-python -m benchmarks.methods.report --write
+python -m benchmarks.rows --write

@@ -10,12 +10,12 @@ from adsq_jax.data.labels import Labels
 from adsq_jax.errors import InputError
 
 NAMES = {
-    "noise20": "a fifth of the training images have exchanged their labels, which may be the same",
-    "noise40": "two fifths of the training images have exchanged their labels, which may be the same",
-    "few100": "training images in random order, each left out if all of its classes have 100 already",
-    "few50": "training images in random order, each left out if all of its classes have 50 already",
-    "few20": "training images in random order, each left out if all of its classes have 20 already",
-    "unseen": "no training image of a quarter of the classes; queries, database and relevance are of these classes only",
+    "noise20": "a fifth of the training images exchange their labels with one another; some get the same label back",
+    "noise40": "two fifths of the training images exchange their labels with one another; some get the same label back",
+    "few100": "about 100 training images of each class: in random order, an image is left out once all of its classes have 100",
+    "few50": "about 50 training images of each class: in random order, an image is left out once all of its classes have 50",
+    "few20": "about 20 training images of each class: in random order, an image is left out once all of its classes have 20",
+    "unseen": "training leaves out a quarter of the classes, and only these are searched for and searched in",
 }
 SEED = 0  # of the draws of a condition, the same for all methods and seeds
 

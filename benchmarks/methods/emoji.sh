@@ -3,7 +3,7 @@
 # seeds 0, 1 and 2. Copies each result.json to benchmarks/results/emoji/. Needs npm.
 #
 #   benchmarks/methods/emoji.sh [FOLDER]      FOLDER for data and runs, default: runs/emoji_benchmark
-#   python -m benchmarks.rows                 README's table of them
+#   python -m benchmarks.rows --write         their table in docs/results/training.md
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 folder=${1:-runs/emoji_benchmark}

@@ -3,7 +3,7 @@
 # One run at a time: each takes some minutes on two cores. After a stop, repeat the same command.
 #
 #   benchmarks/methods/fashion_mnist.sh [FOLDER]      FOLDER for the runs, default: runs/benchmark
-#   python -m benchmarks.rows                         README's table of them
+#   python -m benchmarks.rows --write                 their table in docs/results/training.md
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 folder=${1:-runs/benchmark}

@@ -17,6 +17,7 @@ OVERVIEW = "mAP by code length; bars: spread over the seeds; grey: the other met
 CURVES = "Precision over recall by Hamming radius, and precision of the first N, means over the seeds; grey: the other methods"
 ADSQ_COLOUR, GREY = "#d4000f", "0.8"
 COLOURS = ("#0072b2", "#009e73", "#e69f00", "#8844aa", "#444444")  # of the best baselines, as many
+BUDGET_SEPARATOR = ", "  # in the names of rows that are a baseline with more training
 HEADROOM = 2.2  # an axis reaches down to this many times the distance from the best to the lowest coloured line
 
 
@@ -30,17 +31,17 @@ def plot(sets: list[Set], shown: list[Set], folder: Path) -> None:
             curves(one, look, folder / f"{one.name}.png")
 
 
-def best_baselines(sets: list[Set]) -> list[str]:
-    """Return the baselines that are the best at most places, then those nearest to it; each is at half of all places."""
+def best_baselines(sets: list[Set], *, most: int = len(COLOURS)) -> list[str]:
+    """Return the baselines that are most often the best, then those nearest to it; each has at least half of all cases."""
     below: dict[str, list[float]] = {}
-    places = [(one, bits) for one in sets for bits in one.bits]
-    for one, bits in places:
-        plain = {name: row for name, row in one.table.items() if name not in (BOTH, ALONE) and ", " not in name}  # no budgets
+    cases = [(one, bits) for one in sets for bits in one.bits]
+    for one, bits in cases:
+        plain = {name: row for name, row in one.table.items() if name not in (BOTH, ALONE) and BUDGET_SEPARATOR not in name}
         maps = {name: map_of(row[bits]) for name, row in plain.items() if bits in row}
         for name, value in maps.items():
             below.setdefault(name, []).append(max(maps.values()) - value)
-    names = [name for name, values in below.items() if 2 * len(values) >= len(places)]
-    return sorted(names, key=lambda name: (-below[name].count(0), mean(below[name]), name))[: len(COLOURS)]
+    names = [name for name, values in below.items() if 2 * len(values) >= len(cases)]
+    return sorted(names, key=lambda name: (-below[name].count(0), mean(below[name]), name))[:most]
 
 
 def looks(sets: list[Set]) -> dict[str, dict[str, Any]]:
@@ -66,7 +67,7 @@ def overview(sets: list[Set], look: dict[str, dict[str, Any]], path: Path) -> No
         lines = {
             name: [(b, row[b]) for b in one.bits if b in row]
             for name, row in one.table.items()
-            if name in look or ", " not in name
+            if name in look or BUDGET_SEPARATOR not in name
         }
         for name, points in lines.items():
             x, cells = [one.bits.index(b) for b, _ in points], [cell for _, cell in points]
@@ -142,7 +143,7 @@ def curves(one: Set, look: dict[str, dict[str, Any]], path: Path) -> None:
 
     figure = Figure(figsize=(max(6.0, 3.6 * len(one.bits)), 7.4), layout="constrained")
     panels = figure.subplots(2, len(one.bits), squeeze=False, sharey="row")
-    names = [name for name in one.table if name != ALONE and ", " not in name]
+    names = [name for name in one.table if name != ALONE and BUDGET_SEPARATOR not in name]
     for column, bits in enumerate(one.bits):
         for panel, points in zip(panels[:, column], (by_radius, by_number), strict=True):
             for name in sorted(names, key=lambda name: list(look).index(name) if name in look else len(look)):

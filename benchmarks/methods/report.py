@@ -1,12 +1,12 @@
-"""Make RESULTS.md, docs/results/ and their plots: `python -m benchmarks.methods.report [--write] [--folder=DIR] [--out=DIR]`.
+"""Make the pages of the comparison and their plots: `python -m benchmarks.methods.report [--write] [--folder=DIR] [--out=DIR]`.
 
-Reads the runs of `python -m benchmarks.methods.compare`, DIR/SET/runs.jsonl, and prints RESULTS.md. With --write it also writes
-RESULTS.md, docs/results/SET.md for each data set, docs/results/tuning.md and the plots. Needs the extra `test` (matplotlib).
+Reads the runs of `python -m benchmarks.methods.compare`, DIR/SET/runs.jsonl, and prints the first page. With --write it writes
+all pages into OUT (default: docs/results): index.md, SET.md for each data set, tuning.md and the plots. Needs the extra `test`
+(matplotlib). `python -m benchmarks.rows --write` writes these and every other page of results.
 """
 
 import argparse
 import os
-import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,13 +18,26 @@ from adsq_jax.errors import InputError
 from adsq_jax.methods import METHODS
 from benchmarks.methods import plots
 from benchmarks.methods.conditions import NAMES
-from benchmarks.methods.report_text import HEAD, HOW_TO_READ, NOTES, SENTENCES, SET_HEAD, TITLES, TUNING, UNCOUNTED, VARIANTS
+from benchmarks.methods.report_text import (
+    ABOUT,
+    ALL_METHODS,
+    BEST,
+    HEAD,
+    HOW_TO_READ,
+    NOTES,
+    SENTENCES,
+    SET_HEAD,
+    TITLES,
+    TUNING,
+    UNCOUNTED,
+    UNDECIDED,
+    VARIANTS,
+)
 from benchmarks.methods.scores import (
     ALONE,
     BOTH,
     QUERY_NETS,
     Cell,
-    Difference,
     Set,
     Table,
     best_of,
@@ -37,155 +50,112 @@ from benchmarks.methods.scores import (
     to_baselines,
     to_best_baseline,
 )
+from benchmarks.methods.standings import (
+    BASELINES,
+    aim,
+    counted,
+    lengths,
+    made_text,
+    means_table,
+    short,
+    title,
+    verdict_of,
+    what_to_see,
+)
 from benchmarks.methods.tables import MISSING, cell_text, count, difference_text, markdown
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "benchmarks" / "results" / "compare"
-PAGES = Path("docs") / "results"
-LENGTHS = (12, 24, 48)  # the code lengths that RESULTS.md shows and counts, where a data set has one of them
-AIM = {BOTH: 3, ALONE: 2}  # data sets on which ADSQ should be above every baseline at all of them
+PAGES = ROOT / "docs" / "results"
 
 
-def title(one: Set) -> str:
-    """Return what readers call a data set."""
-    return TITLES.get(one.name, one.name)
+# --------------------------------------------------------------------------------------------------------------- the first page
 
 
-def counted(sets: Iterable[Set]) -> list[Set]:
-    """Return the data sets with runs that can tell the best methods apart, the field's own first."""
-    order = [*TITLES]
-    return sorted(
-        (one for one in sets if one.runs and one.name not in UNCOUNTED),
-        key=lambda one: (order.index(one.name) if one.name in order else len(order), one.name),
-    )
-
-
-def lengths(one: Set) -> list[int]:
-    """Return the code lengths of a data set that RESULTS.md shows and counts."""
-    return [bits for bits in one.bits if bits in LENGTHS] or one.bits
-
-
-def short(text: str) -> str:
-    """Write numbers below 1 without their leading 0."""
-    return re.sub(r"(?<![\d.])0\.", ".", text)
-
-
-# ----------------------------------------------------------------------------------------------------------------- RESULTS.md
-
-
-def results(sets: list[Set], *, folder: Path) -> str:
-    """Write RESULTS.md; `folder` is the results folder relative to it."""
+def index(sets: list[Set], *, folder: Path) -> str:
+    """Write the first page; `folder` is the results folder relative to the repository."""
     shown = counted(sets)
-    verdicts = {ours: standings(shown, ours) for ours in (BOTH, ALONE)}
-    plot = f"\n![{plots.OVERVIEW}]({(PAGES / 'overview.png').as_posix()})\n" if shown else ""
     missing = [text for name, text in TITLES.items() if name not in UNCOUNTED and name not in {one.name for one in shown}]
     run = {line["method"] for one in sets for line in one.runs}
     missing += [display_name(name) for name in METHODS if name not in run]
-    told = SENTENCES.format(
-        above="; ".join(f"{ours} {places(verdicts[ours], 'above')}" for ours in verdicts),
-        below="; ".join(f"{ours} {places(verdicts[ours], 'below')}" for ours in verdicts),
-        missing=f"; {', '.join(missing)}, not run yet" if missing else "",
-        folder=folder.as_posix(),
-    )
-    return f"{HEAD}\n{aim(verdicts)}\n\n{data_list(sets)}\n{overview_table(shown)}{HOW_TO_READ}{plot}\n{told}"
+    text = f"{HEAD}\n{aim({ours: verdict_of(shown, ours) for ours in (BOTH, ALONE)})}\n"
+    means = means_table(shown)
+    text += f"\n{means}" if means else ""
+    text += f"\n![{plots.OVERVIEW}](overview.png)\n" if shown else ""
+    text += f"\n## The data\n\n{data_list(sets)}"
+    if shown:
+        text += f"\n{BEST}\n{best_table(shown, BOTH)}\n{best_table(shown, ALONE)}\n{ALL_METHODS}{all_methods(shown)}"
+    sentences = SENTENCES.format(missing=f" Not run yet: {', '.join(missing)}." if missing else "", folder=folder.as_posix())
+    return f"{text}\n{HOW_TO_READ}\n{sentences}"
 
 
 def data_list(sets: list[Set]) -> str:
-    """Write a line a data set: what it is, and where the rest is."""
+    """Write a line for each data set: what it is, and where the rest is."""
     lines, shown = [], counted(sets)
     for one in shown:
         settings = one.runs[0]["settings_of_all"]
+        what = "".join(f"{sentence} " for sentence in ABOUT.get(one.name, ())[:1])
         lines.append(
-            f"- [{title(one)}]({page(one)}): {about_runs(one.runs)}{f' Set for all: {settings}.' if settings else ''}\n"
+            f"- [{title(one)}]({one.name}.md): {what}{about_runs(one.runs)}"
+            f"{f' Set for all methods: {settings}.' if settings else ''}\n"
         )
-    others = ", ".join(f"[{title(one)}]({page(one)})" for one in sets if one not in shown)
+    others = ", ".join(f"[{title(one)}]({one.name}.md)" for one in sets if one not in shown)
     if others:
-        lines.append(f"- Not counted, since they can't tell the best methods apart: {others}.\n")
+        lines.append(f"- {others}: not counted above, since many methods lie within each other's intervals there.\n")
     return "".join(lines)
 
 
-def page(one: Set) -> str:
-    """Return where a data set's page is, relative to RESULTS.md."""
-    return (PAGES / f"{one.name}.md").as_posix()
+def best_table(sets: list[Set], ours: str) -> str:
+    """Write a row for each data set: one of ADSQ's rows minus the best baseline, and how many baselines it is above."""
+    all_bits = sorted({bits for one in sets for bits in lengths(one)})
 
+    def at(one: Set, bits: int) -> str:
+        best, minus = to_best_baseline(one.table, ours, bits) if bits in lengths(one) else ("", None)
+        if minus is None:
+            return MISSING
+        side = to_baselines(one.table, ours, bits).values()
+        above, below = sum(to.above for to in side), sum(to.below for to in side)
+        numbers = f"{above} / {len(side) - above - below} / {below}"
+        return f"{short(difference_text(minus, digits=3))}<br>{best}; {numbers}"
 
-def standings(sets: list[Set], ours: str) -> dict[tuple[str, int], dict[str, Difference]]:
-    """Subtract the baselines from one of ADSQ's rows at every data set and code length that has both."""
-    places = {(title(one), bits): to_baselines(one.table, ours, bits) for one in sets for bits in lengths(one)}
-    return {place: differences for place, differences in places.items() if differences}
-
-
-def is_above(differences: dict[str, Difference]) -> bool:
-    """Return whether ADSQ is above every baseline."""
-    return all(one.above for one in differences.values())
-
-
-def is_below(differences: dict[str, Difference]) -> bool:
-    """Return whether ADSQ is below at least one baseline."""
-    return any(one.below for one in differences.values())
-
-
-def aim(verdicts: dict[str, dict[tuple[str, int], dict[str, Difference]]]) -> str:
-    """Write whether the aim is reached: on how many data sets ADSQ is above every baseline at all code lengths."""
-    if not all(verdicts.values()):
-        return "**ADSQ can't be compared here: no seed of it is common to a baseline.**"
-    won = {}
-    for ours, places_of in verdicts.items():
-        names = dict.fromkeys(name for name, _ in places_of)
-        won[ours] = [n for n in names if all((n, bits) in places_of and is_above(places_of[n, bits]) for bits in LENGTHS)]
-    below = sum(map(is_below, verdicts[BOTH].values()))
-    reached = not below and all(len(won[ours]) >= wanted for ours, wanted in AIM.items())
-    both, alone = (f"{len(won[ours])} (aim: {wanted})" for ours, wanted in AIM.items())
-    return (
-        f"**The aim is {'reached' if reached else 'missed'}: {BOTH} is above every baseline at 12, 24 and 48 bits on this many "
-        f"data sets: {both}; {ALONE} above every one-network baseline: {alone}; {BOTH} is below a baseline at {below} of "
-        f"{count(len(verdicts[BOTH]), 'place')} (aim: 0).**"
+    table = markdown(
+        [ours, *(f"{bits} bits" for bits in all_bits)], [[title(one), *(at(one, bits) for bits in all_bits)] for one in sets]
     )
+    return f"{ours} minus the best {BASELINES[ours]}:\n\n{table}"
 
 
-def places(verdict: dict[tuple[str, int], dict[str, Difference]], side: str) -> str:
-    """Write at how many places ADSQ is above every baseline, or below one, and which."""
-    test = {"above": is_above, "below": is_below}[side]
-    by_set: dict[str, tuple[list[str], set[str]]] = {}
-    for (name, bits), differences in verdict.items():
-        if test(differences):
-            at, highest = by_set.setdefault(name, ([], set()))
-            at.append(str(bits))
-            highest.add(min(differences, key=lambda other: differences[other].mean))
-    texts = [
-        f"{name} at {', '.join(at)} bits" + (f" [{', '.join(sorted(highest))}]" if side == "below" else "")
-        for name, (at, highest) in by_set.items()
-    ]
-    return f"at {sum(len(at) for at, _ in by_set.values())} of {len(verdict)} places" + "".join(f", {text}" for text in texts)
+def all_methods(sets: list[Set]) -> str:
+    """Write the means of all methods at each code length: a table for the frozen networks, one for the others."""
+    frozen = [one for one in sets if one.name.endswith("_frozen")]
+    groups = {"On a frozen network": frozen, "Trained from scratch": [one for one in sets if one not in frozen]}
+    text = ""
+    for name, group in groups.items():
+        for start in range(0, len(group), 3):  # more columns don't fit on a page
+            text += f"\n{all_methods_table(group[start : start + 3], head=name)}"
+    return text
 
 
-def overview_table(sets: list[Set]) -> str:
-    """Write the means and spreads of all methods on the counted data sets, and ADSQ's differences to the best baselines."""
-    columns = [(one, bits) for one in sets for bits in lengths(one)]
+def all_methods_table(sets: list[Set], *, head: str) -> str:
+    """Write a row for each method, a column for each data set, and in a cell a mean for each code length."""
     means: dict[str, list[float]] = {}
-    for one, bits in columns:
+    for one in sets:
         for name, row in one.table.items():
-            means.setdefault(name, []).extend([map_of(row[bits])] if bits in row else [])
-    names = sorted(means, key=lambda name: (name not in (BOTH, ALONE), -len(means[name]), -mean(means[name] or [0]), name))
-    best = [best_of(one.table, bits) for one, bits in columns]
-    seeds = most_seeds(cell for one, _ in columns for row in one.table.values() for cell in row.values())
+            means.setdefault(name, []).extend(map_of(row[bits]) for bits in lengths(one) if bits in row)
+    names = [name for name in means if means[name]]
+    names.sort(key=lambda name: (name not in (BOTH, ALONE), -len(means[name]), -mean(means[name]), name))
+    best = {(one.name, bits): best_of(one.table, bits) for one in sets for bits in lengths(one)}
+    seeds = most_seeds(cell for one in sets for row in one.table.values() for cell in row.values())
 
-    def cells(name: str) -> list[str]:
-        return [
-            short(cell_text(one.table.get(name, {}).get(bits), seeds=seeds, bold=name in bold, digits=3))
-            for (one, bits), bold in zip(columns, best, strict=True)
+    def at(one: Set, name: str) -> str:
+        row = one.table.get(name, {})
+        texts = [
+            short(cell_text(row.get(bits), seeds=seeds, bold=name in best[one.name, bits], digits=3, spread=False))
+            for bits in lengths(one)
         ]
+        return " / ".join(texts) if any(bits in row for bits in lengths(one)) else MISSING
 
-    rows = [[name, *cells(name)] for name in names]
-    for ours, what in ((BOTH, "baseline"), (ALONE, "one-network baseline")):
-        minus = [to_best_baseline(one.table, ours, bits)[1] for one, bits in columns]
-        rows.append([f"{ours} minus the best {what}", *(short(difference_text(to, digits=3)) for to in minus)])
-        sides = [to_baselines(one.table, ours, bits).values() for one, bits in columns]
-        counts = [[sum(to.above for to in side), len(side), sum(to.below for to in side)] for side in sides]
-        texts = [f"{above} / {every - above - below} / {below}" for above, every, below in counts]
-        rows.append([f"{what}s that {ours} is above / neither / below", *texts])
-    head = ["mAP", *(f"{title(one)}<br>{bits} bits" for one, bits in columns)]
-    return markdown(head, rows) if columns else ""
+    columns = [f"{title(one)}<br>{' / '.join(map(str, lengths(one)))} bits" for one in sets]
+    return markdown([head, *columns], [[name, *(at(one, name) for one in sets)] for name in names])
 
 
 def most_seeds(cells: Iterable[Cell]) -> int:
@@ -198,37 +168,50 @@ def most_seeds(cells: Iterable[Cell]) -> int:
 
 def set_page(one: Set) -> str:
     """Write a data set's page."""
-    text = SET_HEAD.format(title=title(one), note="".join(f"\n{NOTES[one.name]}\n" if one.name in NOTES else ""))
+    see = UNDECIDED if one.name in UNCOUNTED else what_to_see(one)
+    opening = " ".join(filter(None, (*ABOUT.get(one.name, ()), see)))
+    text = SET_HEAD.format(title=title(one), opening=f"\n{opening}\n" if opening else "")
+    if one.name in NOTES:
+        text += f"\n{NOTES[one.name]}\n"
     if one.runs:
-        text += f"\n{about_runs(one.runs)}\n{how_made([*one.runs, *one.variants])}\n\n{main_table(one)}"
+        text += f"\n{about_runs(one.runs)}\n\n{main_table(one)}"
         text += "".join(differences_table(one, ours) for ours in (BOTH, ALONE)) + query_nets_table(one)
-        text += f"\n## Precision within radius 2 / share of queries with nothing there\n\n{radius_table(one)}"
+        text += f"\n## Precision within Hamming radius 2 / share of queries that find nothing there\n\n{radius_table(one)}"
+        text += f"\n## Time and memory\n\n{cost_table(one)}"
         text += f"\n## Curves\n\n![{plots.CURVES}]({one.name}.png)\n"
     if one.conditions:
         text += f"\n## Harder data\n\n{conditions_text(one)}"
     if one.variants:
         text += f"\n## Variants of the objective\n\n{variants_table(one)}"
+    if one.runs:
+        text += f"\n## How these runs were made\n\n{how_made([*one.runs, *one.variants])}\n"
     return text
 
 
 def by_length(one: Set, head: str, rows: Iterable[Sequence[str]], *more: str) -> str:
-    """Write a table with a column a code length."""
+    """Write a table with a column for each code length."""
     return markdown([head, *(f"{bits} bits" for bits in one.bits), *more], rows)
 
 
 def main_table(one: Set) -> str:
-    """Write the mAP of each method by code length, the mean over code lengths, and the time and memory of a run."""
+    """Write the mAP of each method by code length, and the mean over the code lengths where all were run."""
     seeds = most_seeds(cell for row in one.table.values() for cell in row.values())
     best, rows = {bits: best_of(one.table, bits) for bits in one.bits}, []
     for name, row in one.table.items():
-        runs = [score.run for cell in row.values() for score in cell.values()]
-        passes = "1" if name == ALONE or runs[0]["query_net"] != "sum" else "2"
         cells = [cell_text(row.get(bits), seeds=seeds, bold=name in best[bits]) for bits in one.bits]
         whole = f"{mean(map_of(cell) for cell in row.values()):.4f}" if len(row) == len(one.bits) else MISSING
-        rows.append(
-            [name, *cells, whole, passes, *(f"{median(run[key] for run in runs):,.0f}" for key in ("seconds", "memory_mib"))]
-        )
-    return by_length(one, "mAP", rows, "mean", "passes an image", "seconds a run", "memory, MiB")
+        rows.append([name, *cells, whole])
+    return by_length(one, "mAP", rows, "mean")
+
+
+def cost_table(one: Set) -> str:
+    """Write how many networks encode an image, and the median time and memory of a run, which trains all its networks."""
+    rows = []
+    for name, row in one.table.items():
+        runs = [score.run for cell in row.values() for score in cell.values()]
+        networks = "1" if name == ALONE or runs[0]["query_net"] != "sum" else "2"
+        rows.append([name, networks, *(f"{median(run[key] for run in runs):,.0f}" for key in ("seconds", "memory_mib"))])
+    return markdown(["method", "networks that encode an image", "seconds per run", "peak memory, MiB"], rows)
 
 
 def differences_table(one: Set, ours: str) -> str:
@@ -248,7 +231,7 @@ def query_nets_table(one: Set) -> str:
             for bits, cell in cells.items()
         }
         rows.append([what, *(cell_text(of_net.get(bits), seeds=most_seeds(cells.values())) for bits in one.bits)])
-    return f"\n## ADSQ by query net\n\n{by_length(one, 'encoded by', rows)}" if cells else ""
+    return f"\n## ADSQ by the networks that encode\n\n{by_length(one, 'encoded by', rows)}" if cells else ""
 
 
 def radius_table(one: Set) -> str:
@@ -265,14 +248,14 @@ def radius_table(one: Set) -> str:
 
 
 def conditions_text(one: Set) -> str:
-    """Write a table a code length of runs on harder data, with ADSQ's differences to the best baseline that was run."""
+    """Write a table for each code length of runs on harder data, with ADSQ's differences to the best baseline that was run."""
     tables = {condition: table_of(runs) for condition, runs in one.conditions.items()}
-    text = "".join(f"- {name}: {NAMES.get(name, MISSING)}. {about_runs(runs)}\n" for name, runs in one.conditions.items())
+    text = "".join(f"- **{name}**: {NAMES.get(name, MISSING)} ({sizes(runs)}).\n" for name, runs in one.conditions.items())
     for bits in sorted({bits for table in tables.values() for row in table.values() for bits in row}):
         at = {name: table for name, table in tables.items() if any(bits in row for row in table.values())}
         names = dict.fromkeys(name for table in at.values() for name, row in table.items() if bits in row)
         columns = [{name: one.table.get(name, {}) for name in names}, *at.values()]
-        text += f"\n{markdown([f'{bits} bits', 'unchanged', *at], condition_rows(columns, list(names), bits))}"
+        text += f"\n{short(markdown([f'{bits} bits', 'unchanged', *at], condition_rows(columns, list(names), bits)))}"
     return text
 
 
@@ -284,7 +267,7 @@ def condition_rows(columns: list[Table], names: list[str], bits: int) -> list[li
         [
             name,
             *(
-                cell_text(t.get(name, {}).get(bits), seeds=n, bold=name in b)
+                cell_text(t.get(name, {}).get(bits), seeds=n, bold=name in b, digits=3)
                 for t, n, b in zip(columns, seeds, best, strict=True)
             ),
         ]
@@ -292,7 +275,7 @@ def condition_rows(columns: list[Table], names: list[str], bits: int) -> list[li
     ]
     for ours in (BOTH, ALONE):
         best_baselines = [to_best_baseline(table, ours, bits) for table in columns]
-        texts = [f"{name}: {difference_text(to)}" if to else MISSING for name, to in best_baselines]
+        texts = [f"{difference_text(to, digits=3)}<br>{name}" if to else MISSING for name, to in best_baselines]
         rows.append([f"{ours} minus the best baseline", *texts])
     return rows
 
@@ -308,29 +291,29 @@ def variants_table(one: Set) -> str:
     return VARIANTS + markdown(["variant", *(f"{b} bits" for b in bits), *(f"minus ADSQ, {b} bits" for b in bits)], rows)
 
 
+def sizes(runs: list[dict[str, Any]]) -> str:
+    """Write how many images the parts have."""
+    parts = (("n_query", "queries"), ("n_train", "training images"), ("n_database", "images in the database"))
+    return ", ".join(f"{' or '.join(f'{n:,}' for n in sorted({run[key] for run in runs}))} {what}" for key, what in parts)
+
+
 def about_runs(runs: list[dict[str, Any]]) -> str:
     """Write protocol, sizes and split of runs on a line."""
-    protocols = ", ".join(sorted({run["protocol"] for run in runs}))
-    sizes = [
-        f"{' or '.join(f'{n:,}' for n in sorted({run[key] for run in runs}))} {what}"
-        for key, what in (("n_query", "queries"), ("n_train", "training images"), ("n_database", "images in the database"))
-    ]
-    return f"protocol {protocols}, mAP@{runs[0]['map_at']}; {', '.join(sizes)}; split `{runs[0]['split_sha256'][:12]}`."
+    protocols = ", ".join(f"`{name}`" for name in sorted({run["protocol"] for run in runs}))
+    return f"Protocol {protocols}, mAP@{runs[0]['map_at']}: {sizes(runs)}; split `{runs[0]['split_sha256'][:12]}`."
 
 
 def how_made(runs: list[dict[str, Any]]) -> str:
     """Write the settings of all runs, if there are any, and their days, machines and versions."""
     codes = sorted({run["code_sha256"][:12] for run in runs})
     packages = sorted({f"{name} {version}" for run in runs for name, version in run["versions"].items()})
-    machines = "; ".join(sorted({run["machine"] for run in runs}))
-    days = sorted({run["date"] for run in runs})
     untuned = sorted({display_name(run["method"]) for run in runs if run["trial"] is None})
     settings = runs[0]["settings_of_all"]
-    of_all = f"Set for all of them, trials included: {settings}.\n" if settings else ""
-    of_all += f"Not tuned, at their default settings: {', '.join(untuned)}.\n" if untuned else ""
+    of_all = f"Set for all methods, also while tuning: {settings}.\n" if settings else ""
+    of_all += f"Not tuned, at the settings of its config or file: {', '.join(untuned)}.\n" if untuned else ""
     return of_all + (
-        f"{count(len(runs), 'run')}, {' to '.join(dict.fromkeys((days[0], days[-1])))}, on {machines}. "
-        f"{count(len(codes), 'version')} of the code ({', '.join(f'`{code}`' for code in codes)}); {', '.join(packages)}."
+        f"{count(len(runs), 'run')}, {made_text(runs)}, with "
+        f"{count(len(codes), 'version')} of the code ({', '.join(f'`{code}`' for code in codes)}) and {', '.join(packages)}."
     )
 
 
@@ -338,7 +321,7 @@ def how_made(runs: list[dict[str, Any]]) -> str:
 
 
 def tuning_page(sets: list[Set]) -> str:
-    """Write the appendix: a row a trial, the mean over its folds; the trial whose settings a method's runs take is marked."""
+    """Write the appendix: a row for each trial, the mean over its folds; the trial that a method's runs take is marked."""
     return TUNING + "".join(f"\n## {title(one)}\n\n{trials_table(one)}" for one in sets if one.trials)
 
 
@@ -363,45 +346,50 @@ def trials_table(one: Set) -> str:
             held = ", ".join(f"{line['validation']:,}" for line in lines)
             rest = [held, f"{lines[0]['bits']}, {lines[0]['seed']}", f"{mean(line['seconds'] for line in lines):,.0f}"]
             rows.append([name, str(trial), settings_text(lines[0]["settings"]), value, mark, *rest, lines[-1]["date"]])
-    head = ["method", "trial", "settings", "validation mAP", "runs take", "images held out", "bits, seed", "seconds", "date"]
+    head = ["method", "trial", "settings", "validation mAP", "used", "images held out", "bits, seed", "seconds", "date"]
     return markdown(head, rows)
 
 
-def pages(sets: list[Set], *, folder: Path) -> dict[Path, str]:
+def pages(sets: list[Set], *, folder: Path) -> dict[str, str]:
     """Write every page.
 
     Args:
       sets: the results.
-      folder: the results folder relative to RESULTS.md.
+      folder: the results folder, as the first page names it.
 
     Returns:
-      The text of each file, by its path relative to that of RESULTS.md.
+      The text of each page by the name of its file.
     """
     return {
-        Path("RESULTS.md"): results(sets, folder=folder),
-        **{PAGES / f"{one.name}.md": set_page(one) for one in sets},
-        PAGES / "tuning.md": tuning_page(sets),
+        "index.md": index(sets, folder=folder),
+        **{f"{one.name}.md": set_page(one) for one in sets},
+        "tuning.md": tuning_page(sets),
     }
 
 
+def write(sets: list[Set], texts: dict[str, str], out: Path) -> None:
+    """Write the pages and the plots into a folder, which is made if it is missing."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        (out / name).write_text(text, encoding="utf-8")
+    plots.plot(sets, counted(sets), out)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print RESULTS.md, and write all pages with --write."""
+    """Print the first page, and write all pages with --write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="write the pages and the plots")
     parser.add_argument("--folder", type=storage.path, default=FOLDER, help="the folder of the results")
-    parser.add_argument("--out", type=storage.path, default=ROOT, help="the folder of RESULTS.md and docs/results/")
+    parser.add_argument("--out", type=storage.path, default=PAGES, help="the folder of the pages")
     given = parser.parse_args(arguments)
     try:
         sets = read(given.folder)
-        texts = pages(sets, folder=Path(os.path.relpath(given.folder, given.out)))
+        texts = pages(sets, folder=Path(os.path.relpath(given.folder, ROOT)))
         if given.write:
-            (given.out / PAGES).mkdir(parents=True, exist_ok=True)
-            for path, text in texts.items():
-                (given.out / path).write_text(text, encoding="utf-8")
-            plots.plot(sets, counted(sets), given.out / PAGES)
+            write(sets, texts, given.out)
     except (ImportError, InputError, OSError) as error:
         parser.exit(2, f"error: {' '.join(str(error).split())}\n")
-    sys.stdout.write(texts[Path("RESULTS.md")])
+    sys.stdout.write(texts["index.md"])
 
 
 if __name__ == "__main__":

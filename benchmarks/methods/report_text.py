@@ -5,66 +5,109 @@ from benchmarks.methods.scores import ALONE, BOTH, LEVEL, RESAMPLES
 TITLES = {  # by the name of a config
     "cifar10_frozen": "CIFAR-10 frozen",
     "cifar10_small": "CIFAR-10 from scratch",
-    "imagenet100_frozen": "ImageNet-100 frozen",
-    "emoji_frozen": "emoji frozen",
+    "imagenet100_frozen": "Tiny-ImageNet-100 frozen",
+    "emoji_frozen": "Emoji frozen",
     "fashion_mnist": "Fashion-MNIST from scratch",
-    "digits": "digits",
-    "stamps": "stamps",
+    "digits": "Digits",
+    "stamps": "Stamps",
 }
 UNCOUNTED = ("digits", "stamps")  # many methods lie within each other's intervals
-NOTES = {
-    "cifar10_frozen": "CIFAR-10 is a copy in JPEG files, in the official parts.",
-    "cifar10_small": "CIFAR-10 is a copy in JPEG files, in the official parts. Baselines that are among the best on "
-    "other data were run, most at 24 bits alone.",
-    "imagenet100_frozen": "100 classes of Tiny-ImageNet, pictures of 64 pixels. The trunk's ImageNet weights have seen these "
-    "classes, as in the field's papers.",
-    "emoji_frozen": "Pictures of one emoji are alike, and count as independent queries: the intervals are too narrow here. On "
-    "harder data ADSQ ran in an earlier form.",
+CIFAR = "60,000 colour photographs (CIFAR-10) of 32x32 pixels in 10 classes, as JPEG copies in the official parts."
+FROZEN = (
+    "Every method trains hash heads on the same features, those of a frozen EfficientNet-Lite0 that was trained on ImageNet "
+    "and sees the images at {pixels} pixels."
+)
+SCRATCH = "Every method trains the same small CNN from scratch."
+ABOUT = {  # what the data are, and how the methods were run
+    "cifar10_frozen": (CIFAR, FROZEN.format(pixels=112)),
+    "cifar10_small": (CIFAR, SCRATCH),
+    "imagenet100_frozen": (
+        "Photographs of 64x64 pixels from 100 classes of Tiny-ImageNet, 550 of each class.",
+        FROZEN.format(pixels=112),
+    ),
+    "emoji_frozen": (
+        "Emoji of two vendors (Noto Emoji and Twemoji), pictures of 64x64 pixels with 127 labels, several to a picture.",
+        FROZEN.format(pixels=112),
+    ),
+    "fashion_mnist": ("70,000 grey pictures of clothes, 28x28 pixels, in 10 classes.", SCRATCH),
+    "digits": ("scikit-learn's handwritten digits, 1,797 grey pictures of 8x8 pixels in 10 classes.", SCRATCH),
+    "stamps": (
+        "Photographs and drawings of animals, food, vehicles and the like (Tux Paint's stamps), one folder for each class.",
+        FROZEN.format(pixels=224),
+    ),
 }
-HEAD = "# Comparison of hashing methods\n"
-HOW_TO_READ = f"""
-mAP at the protocol's cutoff, ties averaged: mean ± sample standard deviation over the seeds. Frozen: heads on a frozen
-EfficientNet-Lite0; from scratch: a small CNN, trained end to end. **{ALONE}** encodes an image with one network, **{BOTH}**
-with the sum of two; both rows are of the same runs. A method's rows "twice the epochs" and "two networks" (of two seeds, their
-relaxed codes summed) give it as much training as ADSQ has. **Above** and **below** mean one thing on all pages: the
-{LEVEL:.0%} interval of the difference lies on one side of 0, by a bootstrap ({RESAMPLES:,} resamples, percentiles) that draws
-seeds, then queries; with three seeds it is somewhat too narrow. Bold: the best of a column and what it isn't above, and
-differences that are above or below. Settings come from up to four trials a method on held-out training images
-([tuning](docs/results/tuning.md)).
+NOTES = {
+    "cifar10_small": "Only baselines that are among the best on other data were run, and most of them at 24 bits alone.",
+    "imagenet100_frozen": "The frozen network was trained on all 1,000 classes of ImageNet, these 100 among them. "
+    "That is usual in the field, and it makes the task easier.",
+    "emoji_frozen": "All pictures of one emoji look alike and yet count as independent queries, so the intervals are too "
+    "narrow here. On harder data, ADSQ ran in an earlier form.",
+    "fashion_mnist": "Training is short: 4 rounds of 3 epochs, where the config has 10. Most baselines were run at 24 bits "
+    "alone.",
+}
+UNDECIDED = "Many methods lie within each other's intervals here, so these data can't say which of them is best."
+HEAD = "# ADSQ beside other hashing methods\n"
+BEST = """## ADSQ and the best baseline
+
+Each cell has the difference in mAP with its interval, the name of the best baseline, and then how many of the baselines
+ADSQ is above / neither above nor below / below.
 """
-SENTENCES = """1. **Where ADSQ is above** every baseline that was run (every one-network baseline for ADSQ (f)): {above}.
-2. **Where it isn't**: below at least one baseline (in brackets the highest): {below}; neither at the other places. Two
-   parts of DHD, its second view and its LayerNorm, gave ADSQ its last gain on emoji, and cost it on CIFAR-10; why others stay
-   ahead isn't measured yet.
-3. **What is reconstructed**: the ADSQ paper's equations were not available, so its objective is this project's, built from the
-   abstract, a survey and related methods; the other methods follow their papers, with deviations named in
-   `adsq_jax/methods/`, on the same networks and data.
-4. **What was not measured**: NUS-WIDE and COCO, whose protocols are here but whose pictures were not at hand{missing}. On
-   Fashion-MNIST, digits and stamps CSQ and OrthoHash ran before their hash centers were separated, and on digits and stamps
-   ADSQ before its form by codes. From scratch ADSQ has its configs' settings, without trials, and not every baseline was run.
-5. **How to make it again**: `benchmarks/methods/compare.sh` trains, one line a run in `{folder}/SET/runs.jsonl`, and
-   `python -m benchmarks.methods.report --write` makes these pages from the lines, no number typed by hand.
+ALL_METHODS = """## All methods
+
+Means over the seeds at each code length; in bold, the best and what it isn't above. The page of each data set has the standard
+deviations, each difference, the time and the memory.
+"""
+HOW_TO_READ = f"""## How to read these tables
+
+- **mAP** is taken at the cutoff of the data set's protocol, and averages over all orders of tied distances. Numbers after ± are
+  sample standard deviations over the seeds.
+- **Frozen**: only hash heads are trained, on the features of a frozen EfficientNet-Lite0. **From scratch**: a small CNN is
+  trained end to end.
+- **{ALONE}** encodes an image with one network, **{BOTH}** with the sum of its two networks. Both rows are of the same runs.
+- **Twice the epochs** and **two networks** (of two seeds, with their relaxed codes added up) give a baseline as much training
+  as ADSQ has.
+- **Above** and **below** mean the same on all pages: the {LEVEL:.0%} interval of the difference lies on one side of 0. The
+  interval is a bootstrap ({RESAMPLES:,} resamples, percentiles) that draws seeds, then queries. With three seeds it is
+  somewhat too narrow.
+- **Bold** are the best of a column and every row that the best isn't above; of differences, those that are above or below.
+"""
+SENTENCES = """## What to keep in mind
+
+- **Settings** come from up to four trials of each method on held-out training images. [Tuning](tuning.md) lists them all, and
+  says where the choice had seen more than those images.
+- **ADSQ is a reconstruction**: the equations of its paper were not available, so its objective is this project's, built from
+  the abstract, a survey and related methods. The other methods follow their papers, on the same networks and data; where they
+  deviate, their files in `adsq_jax/methods/` say so.
+- **Why other methods stay ahead** in some cases isn't measured. Two parts of DHD, its second view and its LayerNorm, gave
+  ADSQ its last gain on emoji; on CIFAR-10 they made it worse.
+- **Not measured**: NUS-WIDE and COCO. Their protocols are here, but their pictures were not at hand.{missing} On Fashion-MNIST,
+  digits and stamps, CSQ and OrthoHash ran before their hash centers were separated; on digits and stamps, ADSQ ran before
+  its form by codes. From scratch, ADSQ has the settings of its configs without trials, and not every baseline was run.
+- **To make it again**: `benchmarks/methods/compare.sh` trains everything, and writes each run as a line of
+  `{folder}/SET/runs.jsonl`. `python -m benchmarks.rows --write` makes these pages from the lines.
 """
 SET_HEAD = """# {title}
-
-How to read the tables: [RESULTS.md](../../RESULTS.md). Every trial: [tuning](tuning.md).
-{note}"""
-VARIANTS = f"""A variant (both) is compared with {BOTH}, a variant (f) with {ALONE}. Rows without a difference are baselines'
-variants. Variants of ADSQ before 2026-11-29 are changes of an earlier form by neighbours, or of earlier code.
+{opening}
+[How to read the tables](index.md#how-to-read-these-tables). [All trials](tuning.md).
+"""
+VARIANTS = f"""A variant (both) is compared with {BOTH}, a variant (f) with {ALONE}. Rows without a difference are variants of
+baselines. Variants of ADSQ from before 2026-11-29 change an earlier form by neighbours, or earlier code.
 
 """
 TUNING = """# Tuning
 
-Up to four trials a method, two learning rates by the two choices in its `TUNING_GRID`, on training images that were held out,
-not on the queries; on emoji a trial is the mean over three such splits ("images held out" has the number of each). The choices
-were written down before a method's runs, with these exceptions. ADSQ got two terms, `neighbours` and `bit_likelihood`, and its
-choices were changed, after runs on stamps and on emoji had been seen (there "before neighbours", among the variants). ADSQ's
-lines of digits and stamps are of these choices; a repetition takes its configs' settings there, without trials, as on
-Fashion-MNIST and CIFAR-10 from scratch.
-For CIFAR-10, Tiny-ImageNet and emoji the second choice was changed once more, to guidance by codes, after some hundred trials
-on held-out images of these sets, and before any run of ADSQ with the queries of CIFAR-10 and Tiny-ImageNet. The first choice
-then got a second view and a LayerNorm, by trials on held-out images of emoji; by then runs with the queries of CIFAR-10 and of
-emoji had been seen, and DHD, which has both, was ahead on emoji. DPSH, DHN and DSDH first had unweighted pairs, as in their
-papers, and merged classes ("unweighted pairs"); they were given the weights of HashNet's and ADSQ's pairs, and settings nearer
-to their papers', and were run again.
+Each method had up to four trials: two learning rates, each with the two choices in its `TUNING_GRID`. Trials were scored on
+training images that were held out, never on the queries. On emoji, a trial's score is the mean over three such splits ("images
+held out" has the size of each). The choices were written down before a method's runs, with these exceptions:
+
+- **ADSQ, terms added late**: ADSQ got two terms, `neighbours` and `bit_likelihood`, and other choices, after runs on stamps and
+  emoji had been seen. Runs from before are called "before neighbours" among the variants. ADSQ's trials on digits and stamps
+  are of these choices. If you repeat them, ADSQ takes the settings of its configs there, without trials, as on Fashion-MNIST
+  and on CIFAR-10 from scratch.
+- **ADSQ, choices changed again**: for CIFAR-10, Tiny-ImageNet and emoji the second choice became guidance by codes. This
+  followed some hundred trials on held-out images of these sets, and came before any run of ADSQ with the queries of CIFAR-10
+  and Tiny-ImageNet. The first choice then got a second view and a LayerNorm, by trials on held-out images of emoji. By then,
+  runs with the queries of CIFAR-10 and emoji had been seen, and DHD, which has both, was ahead on emoji.
+- **DPSH, DHN and DSDH** first had unweighted pairs, as in their papers, and merged classes ("unweighted pairs"). They were
+  given the weights of HashNet's and ADSQ's pairs and settings nearer to those of their papers, and were run again.
 """

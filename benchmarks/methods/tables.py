@@ -20,7 +20,7 @@ def count(n: int, word: str) -> str:
     return f"{n:,} {word}{'' if n == 1 else 's'}"
 
 
-def cell_text(cell: Cell | None, *, seeds: int, bold: bool = False, digits: int = 4) -> str:
+def cell_text(cell: Cell | None, *, seeds: int, bold: bool = False, digits: int = 4, spread: bool = True) -> str:
     """Write a cell's mean and spread.
 
     Args:
@@ -28,11 +28,12 @@ def cell_text(cell: Cell | None, *, seeds: int, bold: bool = False, digits: int 
       seeds: the number of seeds of the table; a cell with fewer says so.
       bold: whether the numbers are bold.
       digits: after the point.
+      spread: whether the standard deviation follows the mean.
     """
     if not cell:
         return MISSING
     text = f"{map_of(cell):.{digits}f}"
-    if len(cell) > 1:
+    if spread and len(cell) > 1:
         text += f" ± {stdev(score.map for score in cell.values()):.{digits}f}"
     return (f"**{text}**" if bold else text) + (f" ({count(len(cell), 'seed')})" if len(cell) < seeds else "")
 

@@ -200,7 +200,7 @@ def test_label_sets_are_measured(tmp_path):
     (tmp_path / "label_sets.json").write_text(json.dumps(content))
     lines = rows.label_sets_rows(tmp_path / "label_sets.json").splitlines()
     assert lines[2] == "| 300 | 3.0 | 3333.3 | 0.2 | 0.50 | 999.00 |"
-    assert lines[-1] == "16 and 512 units of LabelNet, 48 bits, batch 128, 3 of 80 labels an image (a machine, today)."
+    assert lines[-1] == "16 and 512 units of LabelNet, 48 bits, batch 128, 3 of 80 labels per image (a machine, today)."
 
 
 def test_layers_are_those_of_the_networks():
@@ -216,7 +216,7 @@ def test_layers_are_those_of_the_networks():
 
 
 def test_the_backbones_beside_torch_as_a_table(tmp_path):
-    """README has the better layout of torch."""
+    """The table has the better layout of torch."""
     case = {
         "case": "encoding",
         "batch": 32,

@@ -59,6 +59,7 @@ def test_the_script_compares_and_makes_the_table(tmp_path):
     lines = rows.scaling_rows(tmp_path / "scaling.json").splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:4]] == ["4", "32"]
     assert [line.split("|")[-2].strip() for line in lines[2:4]] == ["yes", "no"]
+    assert [line.split("|")[1].strip() for line in lines[9:11]] == ["4", "32"]  # what is sent
     assert "100 images / 1,000 images" in lines[-1]
 
 
