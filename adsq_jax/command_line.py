@@ -127,7 +127,10 @@ class Flags:
             default = "" if flag.default in (None, False, []) else f" Default: {flag.default}."
             lines.append(f"  --{name}")
             text = flag.help.partition(";\n")[0]  # absl adds to a flag that may be given several times
-            lines += textwrap.wrap(f"{text}{default}", 100, initial_indent=" " * 6, subsequent_indent=" " * 6)
+            indent = " " * 6
+            lines += textwrap.wrap(
+                f"{text}{default}", 100, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+            )
         return "\n".join(lines)
 
     def _unknown_flag(self, error: flags.UnrecognizedFlagError) -> str:

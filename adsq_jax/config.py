@@ -293,15 +293,7 @@ def help_text(config: ConfigDict | None = None, *, sections: Collection[str] | N
     """
     of = "their defaults (--config=FILE.py --help: those of a file)" if config is None else "their values by --config"
     lines = [f"Config keys, set by --config.KEY=VALUE, with {of}:"]
-    config = default() if config is None else config
-    comments = _comments(config)
-    order = {key: place for place, key in enumerate(comments)}
-    names = sorted(
-        (name for name, tree in config.items() if isinstance(tree, ConfigDict)), key=lambda x: order.get(x, len(order))
-    )
-    for section in ("", *names):
-        rows = list(_rows(config[section] if section else config, comments, f"{section}." if section else ""))
-        rows.sort(key=lambda row: order.get(row[0].removesuffix(".*"), len(order)))
+    for section, rows in described(default() if config is None else config).items():
         if not rows or (sections is not None and section not in sections):
             continue
         left = max(len(key) for key, _, _ in rows) + 2
@@ -317,6 +309,28 @@ def help_text(config: ConfigDict | None = None, *, sections: Collection[str] | N
                 break_on_hyphens=False,
             )
     return "\n".join(lines)
+
+
+def described(config: ConfigDict) -> dict[str, list[tuple[str, str, str]]]:
+    """Return each key with its value and its comment, by section, in the order of this file.
+
+    Args:
+      config: whose keys and values to return.
+
+    Returns:
+      Dotted keys, values as text, and comments, by the section's name; of "" the keys without a section. A comment on a whole
+      section has the key `SECTION.*` and no value.
+    """
+    comments = _comments(config)
+    order = {key: place for place, key in enumerate(comments)}
+    names = sorted(
+        (name for name, tree in config.items() if isinstance(tree, ConfigDict)), key=lambda x: order.get(x, len(order))
+    )
+    found = {}
+    for section in ("", *names):
+        rows = list(_rows(config[section] if section else config, comments, f"{section}." if section else ""))
+        found[section] = sorted(rows, key=lambda row: order.get(row[0].removesuffix(".*"), len(order)))
+    return found
 
 
 def _rows(tree: ConfigDict, comments: Mapping[str, str], prefix: str) -> Iterator[tuple[str, str, str]]:

@@ -5,6 +5,7 @@ import functools
 import importlib
 import importlib.util
 import io
+import json
 import os
 import re
 import signal
@@ -18,6 +19,8 @@ from support import pages
 from adsq_jax import config as config_module
 from adsq_jax import methods
 from adsq_jax.__main__ import COMMANDS
+from adsq_jax.data.__main__ import main as data_main
+from adsq_jax.export.__main__ import main as export_main
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -146,6 +149,20 @@ def test_what_page_names_exists(page):
         if path and not path[0].startswith("configs/NAME") and not (ROOT / path[0]).exists():
             missing.append(path[0])
     assert not missing
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
+def test_the_page_of_files_names_every_field(colours, filled, tmp_path):
+    """docs/reference/files.md names each file of a run, an index and an encoder, and each field of their JSON."""
+    page = (ROOT / "docs" / "reference" / "files.md").read_text()
+    (pictures, run), data, encoder = colours, tmp_path / "data", tmp_path / "encoder"
+    data_main(["--config=configs/folder.py", f"--config.data.directory={pictures}", f"--out={data}"])
+    export_main([f"--workdir={run}", f"--out={encoder}"])
+    files = (run / "result.json", run / "model" / "model.json", data / "manifest.json", encoder / "manifest.json")
+    names = {field for path in files for field in json.loads(path.read_text())}
+    names |= {path.name for folder in (run, run / "codes", data, encoder, Path(filled[2])) for path in folder.iterdir()}
+    names = {re.sub(r"^\.features-.*", ".features-*.int8", name) for name in names}
+    assert {name for name in names if f"`{name}`" not in page and f"`{name}/`" not in page} == set()
 
 
 BAD = {

@@ -83,14 +83,14 @@ class Settings(NamedTuple):
 class Dataset(NamedTuple):
     """Labelled images, split into queries, training set and database, with their preprocessing."""
 
-    source: Source
-    split: Split
+    source: Source  # the images with their labels and names
+    split: Split  # rows of the source: queries, training set, database
     protocol: str  # its name
-    split_sha256: str
+    split_sha256: str  # a hash of protocol, rows, labels and names: 64 hexadecimal digits
     map_at: str  # the protocol's cutoff of mAP: "all" or a number
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing  # how images are resized, cropped and augmented
     validation: int = 0  # training images held out for tuning; 0: the protocol's own queries and database
-    allow_overlap: bool = False
+    allow_overlap: bool = False  # whether queries may be in the database, too
     n_skipped: int = 0  # unreadable images left out of the split
     classes_without_queries: tuple[str, ...] = ()  # those too small to split, with the numbers of their images
 

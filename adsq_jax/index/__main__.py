@@ -23,10 +23,10 @@ def main(arguments: Sequence[str]) -> None:
     name, *rest = arguments or [""]
     if name in ("--help", "-h"):
         command_line.Flags(["--help"], description=__doc__).parse()
-    if name not in _COMMANDS:
-        expected = f"expected one of the commands {', '.join(_COMMANDS)}, got {name!r:.100}"
-        raise InputError(f"{expected}{did_you_mean(name, _COMMANDS)}")
-    _COMMANDS[name](rest)
+    if name not in COMMANDS:
+        expected = f"expected one of the commands {', '.join(COMMANDS)}, got {name!r:.100}"
+        raise InputError(f"{expected}{did_you_mean(name, COMMANDS)}")
+    COMMANDS[name](rest)
 
 
 def _info(arguments: Sequence[str]) -> None:
@@ -90,7 +90,7 @@ def _duplicates(arguments: Sequence[str]) -> None:
     print(f"{len(groups):,} groups of near-identical pictures, {sum(map(len, groups)):,} pictures in them")
 
 
-_COMMANDS = {"info": _info, "copy": _copy, "remove": _remove, "move": _move, "duplicates": _duplicates}
+COMMANDS = {"info": _info, "copy": _copy, "remove": _remove, "move": _move, "duplicates": _duplicates}
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ class Copied(NamedTuple):
     """Numbers of items after a copy."""
 
     added: int  # new in the target, or changed there
-    unchanged: int
+    unchanged: int  # in the target already
     others: int  # that only the target has
 
 

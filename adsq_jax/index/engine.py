@@ -88,7 +88,7 @@ class Hits(NamedTuple):
 class CodeIndex(Protocol):
     """An open index. `index.create` and `index.open_index` return one; close it, or use it in a `with` statement."""
 
-    manifest: Manifest
+    manifest: Manifest  # which codes it holds
     location: str  # its folder, or its address on a server
 
     @classmethod

@@ -71,7 +71,7 @@ class Or(NamedTuple):
     parts: "tuple[Filter, ...]"
 
 
-Filter = Label | IdPattern | Not | And | Or
+Filter = Label | IdPattern | Not | And | Or  # which items of an index to take; `parse` makes one of a text
 
 
 def parse(text: str) -> Filter:

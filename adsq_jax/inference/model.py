@@ -46,12 +46,12 @@ class Model:
           variables: by network, "f" and "g", and "trunk" of a frozen trunk: {"params": ..., "batch_stats": ...}.
         """
         self._description = description
-        self.bits: int = description["bits"]
+        self.bits: int = description["bits"]  # the code length
         self.image_size: int = description["view"]["image_size"]  # pixels per side of the network's input
         self.resize: int = description["view"]["resize"]  # pixels of the shorter side before the centre crop; 0: no resizing
         self.bit_depth: int = description["view"].get("bit_depth", 0)  # bits that pictures of 16 bits use; 0: all
         self.variables, self._local = variables, LocalDevices()  # of all networks, for `relaxed_codes`
-        self.batch_size: int = round_up(description["batch_size"], self._local)
+        self.batch_size: int = round_up(description["batch_size"], self._local)  # images encoded at a time
         self.networks = dict(zip(("query", "database"), QUERY_NETS[description["query_net"]], strict=True))  # f, g or sum
         self._img_net = model_files.build(description)
         self._run: str | Path | None = None  # the folder that it was loaded from
@@ -282,7 +282,8 @@ class Model:
         """Encode batch after batch, and compress the trunk's features, by which an index ranks hits again.
 
         Args:
-          batches, part: as in `stream`.
+          batches: as in `stream`.
+          part: as in `stream`.
 
         Yields:
           Packed codes uint8[n, ceil(bits / 8)], and features int8[n, compressed.DIMS], of each batch, in order.

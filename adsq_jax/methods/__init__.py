@@ -46,6 +46,7 @@ hyp2 = _recipe("hyp2")
 dhd = _recipe("dhd")
 classify = _recipe("classify")
 
+# every method by its name, as in configs
 METHODS: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (

@@ -50,7 +50,7 @@ UpdateCodes = Callable[..., CodesUpdate]
 class Method:
     """A hashing method with its settings filled in; networks, data, training loop and metric are the same for all methods."""
 
-    loss: Loss
+    loss: Loss  # given `LossInputs`, returns the terms of the sum to minimise; pure
     head: str = "tanh"  # how the hash layer's outputs become relaxed codes: one of `HEADS` in models/img_net.py
     twin: bool = False  # two ImgNets
     second_view: bool = False  # batches have two augmented views of each image; all but `second_view` is of the first

@@ -19,7 +19,7 @@ from adsq_jax import codes
 from adsq_jax.errors import InputError
 from adsq_jax.methods.label_set_pairs import similar_rows, sum_pairs
 
-Terms = dict[str, jax.Array]
+Terms = dict[str, jax.Array]  # the terms of a loss by name, float32[] each; training minimises their sum
 
 
 class LabelSets(NamedTuple):

@@ -24,7 +24,7 @@ class ImgNet(nn.Module):
     bits: int  # the code length
     features: int  # size of the semantic features, the same as LabelNet's; 0: no semantic layer, the trunk's features instead
     mean: Sequence[float]  # of the three channels, in [0, 1]
-    deviation: Sequence[float]
+    deviation: Sequence[float]  # standard deviation, as `mean`
     head: str  # one of HEADS
     axis_name: str | None = None  # the mapped axis of devices, over which the head's BatchNorm averages; None: one device
 

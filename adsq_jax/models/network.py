@@ -34,8 +34,8 @@ class Pretrained(NamedTuple):
 class Network(NamedTuple):
     """An ImgNet, and the pretrained weights of its backbone; without them, training starts from random weights."""
 
-    img_net: ImgNet
-    pretrained: Pretrained | None = None
+    img_net: ImgNet  # the Flax module
+    pretrained: Pretrained | None = None  # its backbone's weights from a file; None: random ones
     arguments: dict[str, Any] | None = (
         None  # backbone, width and options, from which it is built again; None: for a network of your own
     )

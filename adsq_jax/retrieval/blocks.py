@@ -12,7 +12,7 @@ import numpy as np
 class Limits(NamedTuple):
     """The most that is held at a time, for tests and small memory: other limits change no result."""
 
-    queries: int = 4096
+    queries: int = 4096  # whose distances are computed at a time
     items: int = 1 << 20  # on each device
     block: int = 1 << 15  # items whose distances a core holds: they fit its cache
     bins: int = 1 << 22  # of histograms: fewer queries if each has more

@@ -68,8 +68,8 @@ class PrecisionRecall(NamedTuple):
     """Precision and recall of the Hamming ball of each radius, means over the queries; an empty ball has precision 0."""
 
     radius: list[int]  # 0 to bits
-    precision: list[float]
-    recall: list[float]
+    precision: list[float]  # of each radius
+    recall: list[float]  # of each radius
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)

@@ -17,7 +17,7 @@ def of_assignments(source: str, *, name: str) -> dict[str, str]:
       The comment on the lines of each assignment, after those on the lines above it; "" where there is none. In the order of
       the source.
     """
-    comments = _Comments(source)
+    comments = Comments(source)
     found: dict[str, str] = {}
     nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Assign)]
     for node in sorted(nodes, key=lambda node: node.lineno):
@@ -39,7 +39,7 @@ def of_dict(source: str, *, name: str) -> dict[str, str]:
       The comment of each entry by its key; of a dict inside, by keys with dots. Where a dict is on one line, its comment is
       that of the whole dict: of "", or of the dict's own key.
     """
-    comments = _Comments(source)
+    comments = Comments(source)
     for node in ast.parse(source).body:
         targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
         if [target.id for target in targets if isinstance(target, ast.Name)] != [name]:
@@ -49,7 +49,7 @@ def of_dict(source: str, *, name: str) -> dict[str, str]:
     return {}
 
 
-def _entries(node: ast.Dict, comments: "_Comments", prefix: str) -> Iterator[tuple[str, str]]:
+def _entries(node: ast.Dict, comments: "Comments", prefix: str) -> Iterator[tuple[str, str]]:
     if node.lineno == node.end_lineno:
         yield prefix.removesuffix("."), comments.of(node.lineno, node.lineno)
         return
@@ -62,7 +62,7 @@ def _entries(node: ast.Dict, comments: "_Comments", prefix: str) -> Iterator[tup
             yield f"{prefix}{key.value!s}", comments.of(key.lineno, value.end_lineno or key.lineno)
 
 
-class _Comments:
+class Comments:
     """The comments of a source, by line."""
 
     def __init__(self, source: str):

@@ -36,8 +36,8 @@ _ROUNDS = "fit.rounds"  # where a folder's config.json has the number of rounds
 class Run:
     """A finished training: its setup and its last state."""
 
-    setup: TrainSetup
-    state: TrainState
+    setup: TrainSetup  # what the training fixed
+    state: TrainState  # the last one
     seconds: float  # of training
 
     def __repr__(self) -> str:

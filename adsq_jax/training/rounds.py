@@ -263,6 +263,14 @@ def view(preprocessing: Preprocessing) -> list[Any]:
 def refresh_bank(setup: TrainSetup, state: TrainState, *, net: str) -> TrainState:
     """Encode the training set with one ImgNet in evaluation mode, and store the codes in its bank.
 
+    Args:
+      setup: the run's constants.
+      state: the state after the network's updates.
+      net: the network, "f" or "g".
+
+    Returns:
+      The state with the new bank.
+
     Raises:
       NotFinite: the network's outputs are not finite after the last update.
     """

@@ -57,36 +57,36 @@ class LabelNetSettings:
 
     hidden: int = 4096  # units of the first layer
     steps: int = 300  # Adam updates, each on all pairs of label sets
-    learning_rate: float = 1e-3
+    learning_rate: float = 1e-3  # Adam's
     cosine_scale: float = 10.0  # s: the logits between semantic features are s cos(a, a')
-    weights: Mapping[str, float] = field(default_factory=lambda: dict(LABEL_NET_WEIGHTS))
+    weights: Mapping[str, float] = field(default_factory=lambda: dict(LABEL_NET_WEIGHTS))  # of the loss terms
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class TrainSetup:
     """What stays constant during a run; made by `setup`. The other functions need only this and a state."""
 
-    data: Dataset
-    method: Method
+    data: Dataset  # images, labels and their split
+    method: Method  # the loss and the discrete step
     img_net: ImgNet  # the complete network
     trained_net: ImgNet  # the part that is trained: without the backbone where the trunk is frozen
-    pretrained: Pretrained | None
+    pretrained: Pretrained | None  # the backbone's weights from a file; None: random ones
     backbone: dict[str, Any] | None  # name, width and options; None: a backbone that `models.build` doesn't know
-    method_name: str
-    label_net: LabelNet | None
-    label_net_settings: LabelNetSettings
-    seed: int
-    rounds: int
-    epochs_per_round: int
-    batch_size: int
-    feature_views: int
-    eval_batch_size: int
-    shard_parameters: bool
-    devices: TrainDevices
-    read_options: ReadOptions
+    method_name: str  # for results and messages
+    label_net: LabelNet | None  # None where the method has none
+    label_net_settings: LabelNetSettings  # how LabelNet is trained
+    seed: int  # for weights, order of images and augmentation
+    rounds: int  # a round trains each ImgNet and runs the discrete step
+    epochs_per_round: int  # passes over the training set, for each ImgNet
+    batch_size: int  # on all devices together
+    feature_views: int  # frozen trunk: augmented views of each training image; 0: the central crop alone
+    eval_batch_size: int  # images encoded at a time
+    shard_parameters: bool  # whether each device keeps only a part of a network
+    devices: TrainDevices  # that share each batch
+    read_options: ReadOptions  # threads and processes that read images
     optimizer: optax.GradientTransformation  # of each ImgNet
-    sets: objective.LabelSets
-    statistics: objective.PairStatistics
+    sets: objective.LabelSets  # the distinct label vectors of the training set
+    statistics: objective.PairStatistics  # of the training set's pairs
     finished_rounds: tuple[int, ...] = ()  # after which the run had finished before rounds were added to it, ascending
     extensions: tuple[tuple[str, float], ...] = ()  # for each of these the optimiser's schedule and its scale afterwards
     start: StartingWeights | None = None  # another run's; None: those of `pretrained`, or random ones

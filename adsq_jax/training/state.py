@@ -17,8 +17,8 @@ Tree = Any  # a pytree of arrays
 class LabelNetState:
     """LabelNet's parameters and optimiser state, and the separated hash codes that it ends with."""
 
-    params: Tree
-    opt_state: Tree
+    params: Tree  # Flax parameters
+    opt_state: Tree  # Adam's
     separated: jax.Array | None = None  # int8[m, bits] in {-1, +1}, 0 until LabelNet is trained; None without `Method.separate`
 
 
@@ -27,9 +27,9 @@ class LabelNetState:
 class ImgNetState:
     """One ImgNet with its bank."""
 
-    params: Tree
-    batch_stats: Tree
-    opt_state: Tree
+    params: Tree  # Flax parameters
+    batch_stats: Tree  # running averages of BatchNorm
+    opt_state: Tree  # of `TrainSetup.optimizer`
     key: jax.Array  # for the next update's dropout, uint32[2]
     bank: jax.Array  # relaxed codes of the training set, float32[n, bits], zero-padded
 
@@ -45,7 +45,7 @@ class TrainState:
     """Everything that a run needs to continue; `step` determines the round and the network to train next."""
 
     step: np.ndarray  # int64[], updates of all ImgNets so far
-    label_net: LabelNetState | None
+    label_net: LabelNetState | None  # None without LabelNet
     trunk: Tree | None  # variables of a frozen trunk, which both ImgNets share; None: each trains its own
     img_nets: dict[str, ImgNetState]  # "f", and "g" with a twin
     codes: jax.Array  # B, int8[n, bits] in {-1, +1}; zero-padded
@@ -71,4 +71,4 @@ class Targets:
     row_weights: jax.Array  # weight of each row in a mean over all: 1 / n, or 0 for padding; float32[n]
     sets: jax.Array  # the distinct label vectors; from here on the same on every device; uint8[m, c]
     progress: jax.Array  # share of the rounds that are done, float32[] in [0, 1)
-    guidance: Guidance | None
+    guidance: Guidance | None  # LabelNet's outputs by label set; None without LabelNet

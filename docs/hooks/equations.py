@@ -1,0 +1,48 @@
+"""Mend a page's HTML while the site is built: equations as MathML, which browsers show without JavaScript; no comments."""
+
+import html
+import re
+from typing import Any
+
+from latex2mathml import converter
+from mkdocs.exceptions import PluginError
+
+_EQUATION = re.compile(
+    r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL
+)  # as pymdownx.arithmatex leaves it
+_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+_CODE = re.compile(r"(?<!<pre>)(?<!</span>)<code>([^<]+)</code>")
+_WHOLE = r'<span class="whole">\g<0></span>'
+_FLAG = re.compile(r"(?<!\S)--?\w\S{0,38}(?!\S)")
+# Where latex2mathml spaces otherwise than TeX: a sign after an opening bracket, a comma or a relation belongs to what follows;
+# bars and the names of functions are no operators, and a function's name stands apart from other letters.
+_CLOSING = {"&#x00029;", ")", "]", "&#x0005D;", "&#x0007D;", "}", "&#x0007C;", "&#x02016;"}
+_SIGN = re.compile(r"(<mo[^>]*>([^<]+)</mo>)<mo>(&#x0002B;|&#x02212;)</mo>")
+_BAR = re.compile(r'<mo stretchy="false">(&#x0007C;|&#x02016;)</mo>')
+_FUNCTION = re.compile(r"<mo>([a-zA-Z]{2,})</mo>")
+_BEFORE = re.compile(r"(</m(?:i|n|row|sub|sup|subsup|frac)>)(?=<mi>[a-zA-Z]{2,}</mi>)")
+_AFTER = re.compile(r"(<mi>[a-zA-Z]{2,}</mi>)(?=<m(?:i|n|sub|sup)>)")
+_THIN = r'\1<mspace width="0.167em"/>'
+
+
+def on_page_content(content: str, *, page: Any, **_: Any) -> str:
+    """Return a page's HTML with MathML, with flags that stay on one line, and without comments, such as hidden blocks."""
+
+    def equation(found: re.Match[str]) -> str:
+        try:
+            return _mathml(html.unescape(found[2]).strip(), display="block" if found[1] == "div" else "inline")
+        except Exception as error:
+            raise PluginError(f"{page.file.src_uri}: the equation {found[2]!r} can't be read ({error!r})") from error
+
+    def code(found: re.Match[str]) -> str:
+        return f"<code>{_FLAG.sub(_WHOLE, found[1])}</code>"
+
+    return _CODE.sub(code, _EQUATION.sub(equation, _COMMENT.sub("", content)))
+
+
+def _mathml(equation: str, *, display: str) -> str:
+    found = converter.convert(equation, display=display)
+    found = _SIGN.sub(lambda sign: sign[0] if sign[2] in _CLOSING else f'{sign[1]}<mo form="prefix">{sign[3]}</mo>', found)
+    found = _BAR.sub(r'<mo stretchy="false" lspace="0" rspace="0">\1</mo>', found)
+    found = _FUNCTION.sub(r"<mi>\1</mi>", found)
+    return _AFTER.sub(_THIN, _BEFORE.sub(_THIN, found))

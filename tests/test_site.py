@@ -1,0 +1,145 @@
+"""The documentation's site: it builds without a warning, loads nothing from other hosts, and documents every public name."""
+
+import html.parser
+import importlib
+import inspect
+import os
+import re
+import subprocess
+import sys
+import types
+import zlib
+from pathlib import Path
+
+import pytest
+
+from adsq_jax import config as config_module
+from adsq_jax import methods
+from adsq_jax.__main__ import COMMANDS
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("data", "devices", "index", "inference", "methods", "models", "retrieval", "training", "export", "report", "demo")
+PUBLIC = ["adsq_jax", *(f"adsq_jax.{name}" for name in PACKAGES)]
+LOADED = {"script": "src", "link": "href", "img": "src", "iframe": "src", "source": "src", "video": "src", "audio": "src"}
+OUTPUT_ONLY = {"canonical", "alternate", "next", "prev"}  # links that a browser doesn't load
+
+
+class Page(html.parser.HTMLParser):
+    """What a page holds: files that it loads, equations, comments, and its text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.source = text
+        self.loads, self.comments, self.tags, self.text, self.ids = [], [], [], [], set()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.tags.append(tag)
+        self.ids.add(attrs.get("id"))
+        if tag in LOADED and attrs.get(LOADED[tag]) and attrs.get("rel") not in OUTPUT_ONLY:
+            self.loads.append(attrs[LOADED[tag]])
+
+    def handle_comment(self, data):
+        self.comments.append(data)
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The folder of the built site."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-6_000:]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pages(site):
+    """Each page of the site by its path."""
+    return {str(path.relative_to(site)): Page(path.read_text()) for path in site.rglob("*.html")}
+
+
+@pytest.mark.slow  # building the site takes about 20 seconds
+def test_nothing_comes_from_other_hosts(site, pages):
+    """Scripts, styles, pictures and fonts are files of the site, in pages and in style sheets."""
+    assert len(pages) > 40
+    for name, page in pages.items():
+        assert page.loads, name
+        assert not [place for place in page.loads if re.match(r"(https?:)?//", place)], name
+    for path in site.rglob("*.css"):
+        assert not re.findall(r"(?:@import\s|url\()\s*[\"']?(?:https?:)?//", path.read_text()), path
+
+
+@pytest.mark.slow  # building the site takes about 20 seconds
+def test_no_comment_and_no_equation_is_left(pages):
+    """Hidden blocks are no part of the site; equations are MathML, and none is left as TeX."""
+    for name, page in pages.items():
+        assert not page.comments, name
+        assert "arithmatex" not in page.source, name
+    objective = pages["explanation/objective/index.html"]
+    assert objective.tags.count("math") > 20
+    assert "$" not in "".join(objective.text)
+
+
+@pytest.fixture(scope="module")
+def inventory(site):
+    """The names that the site documents, each with its kind and its place."""
+    content = (site / "objects.inv").read_bytes()
+    for _ in range(4):  # lines of the head
+        content = content.partition(b"\n")[2]
+    lines = [line.split() for line in zlib.decompress(content).decode().splitlines()]
+    return {line[0]: (line[1], line[3].replace("$", line[0])) for line in lines}
+
+
+def public_names():
+    """Yield each public name, and the name of the file's own object, which has another where a file is named as it."""
+    for package in PUBLIC:
+        for name in importlib.import_module(package).__all__:
+            found = getattr(importlib.import_module(package), name)
+            own = f"{found.__module__}.{found.__qualname__}" if isinstance(found, types.FunctionType | type) else ""
+            yield package, name, found, own
+
+
+@pytest.mark.slow  # building the site takes about 20 seconds
+def test_every_public_name_is_on_the_site(site, pages, inventory):
+    """Each name of an `__all__` has its place on a page, with an explanation."""
+    names = list(public_names())
+    assert len(names) > 100
+    for package, name, _, own in names:
+        kind, place = inventory.get(f"{package}.{name}") or inventory[own]
+        if own and kind == "py:module":  # a file that is named as the function that it holds
+            kind, place = inventory[own]
+        page, _, anchor = place.partition("#")
+        assert anchor in pages[f"{page}index.html"].ids, (package, name)
+
+
+def test_every_public_name_explains_itself():
+    """Each public function and class has a docstring, and so have a class's public methods."""
+    for package, name, found, _ in public_names():
+        assert inspect.getdoc(found), (package, name)
+        if isinstance(found, type) and found.__module__.startswith("adsq_jax"):
+            for member, value in vars(found).items():
+                if callable(value) and not member.startswith("_"):
+                    assert inspect.getdoc(value), (package, name, member)
+
+
+@pytest.mark.slow  # building the site takes about 20 seconds
+def test_config_and_commands_are_complete(pages):
+    """Every config key has its place, every method its settings, every command its flags."""
+    config, commands = pages["reference/config/index.html"], pages["reference/commands/index.html"]
+
+    def keys(tree, prefix=""):
+        for name, value in tree.items():
+            yield from keys(value, f"{prefix}{name}.") if hasattr(value, "items") and value else [f"{prefix}{name}"]
+
+    assert set(keys(config_module.default())) <= config.ids
+    assert {f"baseline-{name}" for name in methods.METHODS if name != "adsq"} <= config.ids
+    assert COMMANDS.keys() <= commands.ids
+    text = " ".join("".join(commands.text).split())
+    for flag in ("--leave_self_out", "--rerank", "--read_images", "--cosine", "--remote_pictures", "--part"):
+        assert flag in text, flag
