@@ -11,7 +11,10 @@ import types
 import zlib
 from pathlib import Path
 
+import markdown
+import markdown_it
 import pytest
+from mdit_py_plugins.admon import admon_plugin
 
 from adsq_jax import config as config_module
 from adsq_jax import methods
@@ -84,6 +87,36 @@ def test_no_comment_and_no_equation_is_left(pages):
     objective = pages["explanation/objective/index.html"]
     assert objective.tags.count("math") > 20
     assert "$" not in "".join(objective.text)
+
+
+class Nesting(html.parser.HTMLParser):
+    """The blocks of a page, each with those around it."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.around, self.blocks = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        if tag in ("ul", "ol", "li", "pre", "blockquote", "h1", "h2", "h3"):
+            self.around.append(tag)
+            self.blocks.append("/".join(self.around))
+
+    def handle_endtag(self, tag):
+        if tag in self.around:
+            del self.around[-1 - self.around[::-1].index(tag) :]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").rglob("*.md")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_lists_and_blocks_are_nested_as_written(path):
+    """MkDocs nests lists and blocks as CommonMark does, which holds where what lies in a list is indented by four spaces."""
+    text = re.sub(r"<!--.*?-->|\A---\n.*?\n---\n", "", path.read_text(), flags=re.DOTALL)
+    extensions = ["admonition", "attr_list", "md_in_html", "tables", "pymdownx.highlight", "pymdownx.superfences"]
+    settings = {"pymdownx.highlight": {"use_pygments": False}}
+    built = markdown.markdown(text, extensions=extensions, extension_configs=settings)
+    common = markdown_it.MarkdownIt("commonmark").enable("table").use(admon_plugin).render(text)
+    if ":::" not in text:  # mkdocstrings's own
+        assert Nesting(built).blocks == Nesting(common).blocks
 
 
 @pytest.fixture(scope="module")

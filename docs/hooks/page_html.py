@@ -1,4 +1,4 @@
-"""Mend a page's HTML while the site is built: equations as MathML, which browsers show without JavaScript; no comments."""
+"""Mend a page's HTML while the site is built: MathML for equations, no comments, figures and flags that stay on one line."""
 
 import html
 import re
@@ -26,7 +26,7 @@ _THIN = r'\1<mspace width="0.167em"/>'
 
 
 def on_page_content(content: str, *, page: Any, **_: Any) -> str:
-    """Return a page's HTML with MathML, with flags that stay on one line, and without comments, such as hidden blocks."""
+    """Return a page's HTML with MathML, without comments, such as hidden blocks, and with figures and flags kept whole."""
 
     def equation(found: re.Match[str]) -> str:
         try:
@@ -37,7 +37,8 @@ def on_page_content(content: str, *, page: Any, **_: Any) -> str:
     def code(found: re.Match[str]) -> str:
         return f"<code>{_FLAG.sub(_WHOLE, found[1])}</code>"
 
-    return _CODE.sub(code, _EQUATION.sub(equation, _COMMENT.sub("", content)))
+    content = _COMMENT.sub("", content).replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
+    return _CODE.sub(code, _EQUATION.sub(equation, content))
 
 
 def _mathml(equation: str, *, display: str) -> str:
