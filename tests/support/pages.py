@@ -2,7 +2,8 @@
 
 A `bash` or `python` block is run, unless the comment above it is `<!-- not run: REASON -->`. `<!-- run with: FLAGS -->` appends
 flags to each `adsq train` of the block below; `<!-- hidden python` and `<!-- hidden bash`, closed by `-->`, hold code that the
-reader doesn't see. The blocks of a page run in order in one folder, those of Python in one interpreter.
+reader doesn't see. The blocks of a page run in order in one folder, those of Python in one interpreter; a block of Python that
+begins with the name of a file, as `# mymethod.py`, becomes that file.
 """
 
 import os
@@ -30,6 +31,7 @@ _COMMENT = re.compile(
     r"\s*-->",
     re.DOTALL,
 )
+_FILE = re.compile(r"# (\w+\.py)\n")
 _FENCE = re.compile(r"\s*(```|~~~)")
 
 
@@ -165,8 +167,11 @@ def main(page: Path) -> None:
                 continue
             print(f"--- {page}:{block.line}: {block.language}", flush=True)
             try:
+                file = _FILE.match(block.code)
                 if block.language == "bash":
                     _run_bash(block, Path(folder))
+                elif file is not None:
+                    Path(file[1]).write_text(block.code)
                 else:  # with the page's own name and lines, which tracebacks show
                     exec(compile("\n" * (block.line - 1) + block.code, str(page), "exec"), module.__dict__)
                 sys.stdout.flush()
