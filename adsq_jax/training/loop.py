@@ -126,10 +126,16 @@ def load_setup(
     finished: Finished | None = None,
     from_run: str | Path | None = None,
 ) -> TrainSetup:
-    """Load the data of a checked config, and the run to start from, and build the config's setup for some devices."""
+    """Load the data of a checked config, and the run to start from, and build the config's setup for some devices.
+
+    Raises:
+      InputError: the config doesn't fit the data, the devices or the run to start from.
+    """
     start = None
     if from_run is not None:
         start = read_start(from_run, backbone=config.model.backbone, width=config.model.width)
+        if config.optim.trunk_lr_scale == 0:
+            start.shared_trunk()  # raises here, before the run's folder is made
     parallel = DataParallel(config.parallel, devices=devices)
     return setup_from_config(config, datasets.load(settings), devices=parallel, finished=finished, start=start)
 

@@ -9,7 +9,7 @@ import pytest
 from support import mock_data
 from support.runs import make_setup, run, same
 
-from adsq_jax import models
+from adsq_jax import main, models
 from adsq_jax.devices.data_parallel import TrainDevices
 from adsq_jax.errors import InputError
 from adsq_jax.inference.loading import load
@@ -110,6 +110,15 @@ def test_a_frozen_backbone_is_one(twin, tmp_path):
     _, state = started(mock_data.small_config(), tmp_path)
     for name in ("f", "g"):
         assert same(state.img_nets[name].params["backbone"], theirs)
+
+
+def test_two_backbones_are_refused_before_the_folder_is_made(twin, tmp_path):
+    """A refused start leaves no folder behind, which would then belong to a run of this config."""
+    frozen = mock_data.small_config()
+    frozen.optim.trunk_lr_scale = 0.0
+    with pytest.raises(InputError, match="two backbones"):
+        main.train(frozen, tmp_path / "run", from_run=twin)
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_does_not_fit_is_one_line(twin, tmp_path):
