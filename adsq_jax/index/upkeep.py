@@ -76,10 +76,16 @@ def remove(index: str | Path | CodeIndex, what: str, *, allow_all: bool = False)
       The number of items that were removed.
 
     Raises:
-      InputError: nothing matches; everything does and `allow_all` isn't given; or the index can't be written.
+      InputError: `what` is neither a place nor a filter; nothing matches it; everything does and `allow_all` isn't given; or
+        the index can't be written.
 
     Source: this project.
     """
+    if not _is_place(what) and "=" not in what:
+        raise InputError(
+            f"expected the absolute path of a folder or picture, or a filter, got {what!r:.200}; fix: give the path from / on, "
+            "or label=NAME"
+        )
     with opened_index(index) as opened:
         opened.refresh()
         ids = list(_below(opened, _place(what)) if _is_place(what) else opened.ids(where=filters.parse(what)))
@@ -109,7 +115,7 @@ def move(index: str | Path | CodeIndex, old: str, new: str) -> int:
     """
     for place in (old, new):
         if not _is_place(place) or place.startswith("tfds:"):
-            raise InputError(f"{place!r:.200} isn't a place; fix: give a folder from / on")
+            raise InputError(f"expected the absolute path of a folder or picture, got {place!r:.200}; fix: give it from / on")
     before, after = _place(old), _place(new)
     if after == before or _is_below(after, before) or _is_below(before, after):
         raise InputError(f"{old!r:.200} and {new!r:.200} are one in the other; fix: move to another folder")

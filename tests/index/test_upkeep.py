@@ -70,6 +70,14 @@ def test_remove(place, what, gone):
         index.remove(place, what)
 
 
+@pytest.mark.parametrize("what", ["cat", "pictures/cat", "cat 1.png"])
+def test_a_relative_path_is_no_filter(place, what):
+    """The message says what is expected, and not where a filter is wrong; nothing is removed."""
+    with pytest.raises(InputError, match=f"absolute path .*, or a filter, got '{what}'; fix: give the path from / on"):
+        index.remove(place, what)
+    assert len(content(place)) == 7
+
+
 def test_removing_all_is_asked_for(place, capsys):
     """Not by mistake."""
     with pytest.raises(InputError, match=r"matches all 7 items of .*; fix: --all, if you mean it"):
@@ -142,9 +150,9 @@ def test_an_interrupted_move_goes_on(place, monkeypatch):
         ("/a", "/a/b", "are one in the other"),
         ("/a/b", "/a", "are one in the other"),
         ("/a", "/a/", "are one in the other"),
-        ("cat", "/b", "'cat' isn't a place; fix: give a folder from / on"),
-        ("label=cat", "/b", "'label=cat' isn't a place"),
-        ("/a", "tfds:a", "'tfds:a' isn't a place"),
+        ("cat", "/b", "expected the absolute path of a folder or picture, got 'cat'; fix: give it from / on"),
+        ("label=cat", "/b", "expected the absolute path .*, got 'label=cat'"),
+        ("/a", "tfds:a", "expected the absolute path .*, got 'tfds:a'"),
     ],
 )
 def test_moves_that_are_refused(place, old, new, said):
