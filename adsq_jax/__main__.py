@@ -1,14 +1,17 @@
 """The command `adsq`: one name for all commands.
 
-`adsq COMMAND --help` shows the flags of a command; `python -m adsq_jax` is the same as `adsq`.
+`adsq COMMAND --help` shows the flags of a command, `adsq --version` the versions that a report of a defect needs.
+`python -m adsq_jax` is the same as `adsq`.
 """
 
 import importlib
+import importlib.metadata
 import os
+import platform
 import sys
 from collections.abc import Sequence
 
-from adsq_jax import command_line
+from adsq_jax import __version__, command_line
 from adsq_jax.errors import InputError, did_you_mean, needing
 
 COMMANDS = {
@@ -37,12 +40,22 @@ def main(arguments: Sequence[str]) -> None:
     name, *rest = arguments or ["--help"]
     if name in ("--help", "-h", "help"):
         lines = (f"  {command:<10}{explanation}" for command, (_, explanation) in COMMANDS.items())
-        print("adsq COMMAND [--help] [--flag=value ...]\n", *lines, sep="\n")
+        print("adsq COMMAND [--help] [--flag=value ...]\nadsq --version\n", *lines, sep="\n")
+        return
+    if name == "--version":
+        print(version())
         return
     if name not in COMMANDS:
         raise InputError(f"adsq {name:.100}: expected one of the commands {', '.join(COMMANDS)}{did_you_mean(name, COMMANDS)}")
     with needing(f"adsq {name}"):
         importlib.import_module(COMMANDS[name][0]).main(rest)
+
+
+def version() -> str:
+    """Return the versions of this package, Python, JAX and the system in one line."""
+    system = f"{platform.system()}-{platform.release()} {platform.machine()}"
+    jax = importlib.metadata.version("jax")  # importing JAX takes long
+    return f"adsq_jax {__version__}, Python {platform.python_version()}, jax {jax}, {system}"
 
 
 def run() -> None:

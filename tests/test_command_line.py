@@ -1,12 +1,15 @@
 """The command line: bad input is one line and exit status 2, a defect keeps its traceback; and the command `adsq`."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
+import adsq_jax
 from adsq_jax import __main__ as adsq
 from adsq_jax import command_line
 from adsq_jax.errors import InputError
@@ -398,8 +401,34 @@ def test_adsq(tmp_path, capsys):
     """Without a command `adsq` lists all commands; an unknown one is refused in one line, with the nearest name."""
     adsq.main([])
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[2:]] == list(adsq.COMMANDS)
+    assert [line.split()[0] for line in lines[3:]] == list(adsq.COMMANDS)
     assert_one_line(start(["-m", "adsq_jax", "trian", "--help"], tmp_path), "adsq trian: ", "(did you mean 'train'?)")
+
+
+def test_version(capsys):
+    """One line names the versions of the package, Python and JAX, and the system."""
+    adsq.main(["--version"])
+    found = re.fullmatch(r"adsq_jax (\S+), Python (\S+), jax (\S+), (\S+) (\S+)\n", capsys.readouterr().out)
+    assert found.groups()[:3] == (adsq_jax.__version__, sys.version.split()[0], jax.__version__)
+    assert found[5] == os.uname().machine
+
+
+@pytest.mark.parametrize(
+    ("arguments", "allowed"),
+    [
+        (["-m", "adsq_jax", "--help"], {"absl"}),
+        (["-m", "adsq_jax", "--version"], {"absl"}),
+        (["-c", "import adsq_jax"], set()),
+        (["-c", "import adsq_jax.data, adsq_jax.export"], {"numpy"}),
+    ],
+)
+def test_what_is_quick_imports_little(tmp_path, arguments, allowed):
+    """Help, version and `import adsq_jax` import neither JAX nor any other package that takes long."""
+    status, _, err = start(["-X", "importtime", *arguments], tmp_path)
+    imported = {line.rpartition("|")[2].strip().split(".")[0] for line in err.splitlines() if line.startswith("import time:")}
+    heavy = {"absl", "etils", "flax", "jax", "jaxlib", "ml_collections", "numpy", "orbax", "PIL", "scipy", "tqdm"}
+    assert (status, imported & heavy) == (0, allowed)
+    assert "adsq_jax" in imported
 
 
 # Trains twice, which traces everything twice.
