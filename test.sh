@@ -51,11 +51,13 @@ fi
 pip=("$python" -m pip --disable-pip-version-check)
 settings=$("${pip[@]}" config list) # NAME='VALUE' lines, the environment's first
 setting() { sed -nE "s/^(:env:|global)\.$1='(.*)'\$/\2/p" <<<"$settings" | head -n 1 | sed 's/\\n/ /g'; }
-install() { # what $1 names, by uv, which takes seconds where pip takes minutes, with pip's own settings
+# uv takes seconds where pip takes minutes. It gets pip's own settings, also in the tests that install the package.
+UV_DEFAULT_INDEX=$(setting index-url) UV_INDEX=$(setting extra-index-url) UV_FIND_LINKS=$(setting find-links)
+UV_CONSTRAINT=$(setting constraint)
+export UV_DEFAULT_INDEX UV_INDEX UV_FIND_LINKS UV_CONSTRAINT UV_INDEX_STRATEGY=unsafe-best-match UV_SYSTEM_CERTS=true
+install() { # what $1 names
   "${pip[@]}" install --quiet uv || return 1
-  UV_DEFAULT_INDEX=$(setting index-url) UV_INDEX=$(setting extra-index-url) UV_FIND_LINKS=$(setting find-links) \
-    UV_CONSTRAINT=$(setting constraint) UV_INDEX_STRATEGY=unsafe-best-match UV_SYSTEM_CERTS=true \
-    "$python" -m uv pip install --quiet --python "$python" -e "$1"
+  "$python" -m uv pip install --quiet --python "$python" -e "$1"
 }
 packages=".[${all:+dev,reference,}test]"
 install "$packages" || "${pip[@]}" install --quiet -e "$packages"
