@@ -49,7 +49,7 @@ def serve(
       port: the port to listen on; 0: any free one. A line on the standard output says which.
       pictures: folders below which pictures may be shown; none: those that the index was filled from.
       remote_pictures: whether those may be in object stores, which this user's credentials open.
-      has_page: whether there is the page, and not the API alone (`POST /api/search` and `GET /api/info`: see docs/guides/serve.md).
+      has_page: whether there is the page, and not the API alone (docs/guides/serve.md: `POST /api/search`, `GET /api/info`).
 
     Raises:
       InputError: there is no such index, its model isn't there, host or port can't be listened on, or uvicorn isn't installed.

@@ -14,7 +14,8 @@ def create(location: str | Path, manifest: Manifest, *, model: Mapping[str, byte
     """Open an index for adding; make it first if there is none.
 
     Args:
-      location: a folder, or `http[s]://HOST[:PORT][/COLLECTION][?nlist=N][&nprobe=N]` of a Milvus server: see README.
+      location: a folder, or `http[s]://HOST[:PORT][/COLLECTION][?nlist=N][&nprobe=N]` of a Milvus server
+        (docs/guides/milvus.md).
       manifest: the manifest of the codes that will be added.
       model: the files of the model, as `Model.files` has them, for a new index in a folder to keep; None: it keeps none.
 
