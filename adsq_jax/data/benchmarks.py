@@ -27,10 +27,12 @@ def load(
     Args:
       name: "digits", "fashion_mnist", "cifar10", "nuswide", "imagenet100", "coco" or "mirflickr25k"; or "folder", for
         DIRECTORY/CLASS/, of which a tenth of each class becomes queries, or, with `reader="split_folders"`, for
-        DIRECTORY/train/CLASS/ and DIRECTORY/test/CLASS/, as `folder.read_split` takes them; or "lists", for list files.
+        DIRECTORY/train/CLASS/ and DIRECTORY/test/CLASS/ (or `query`, or `val`); or "lists", for list files.
       directory: the folder of its files; digits come with scikit-learn and need none.
-      protocol: how to split it; None for the first of `datasets.PROTOCOLS_OF[name]`, which has the benchmark's name.
-      reader: the form of its files, one of `datasets.READERS_OF[name]`, "files" (as published), "lists", "tfds"; None: first.
+      protocol: how to split it: for "cifar10" also "cifar10-1" and "cifar10-2", for "nuswide" also "nuswide-81", for "coco"
+        also "coco-lists", for "lists" also "tiny_imagenet100"; None: the benchmark's own.
+      reader: the form of its files: "files" (as published), "lists" or "tfds", as far as a benchmark has it; None: "files", or
+        "lists" where `name` is that.
       seed: the seed for drawing queries and training images, from 0.
       preprocessing: how to resize, crop and augment; None: as in `from_arrays`.
       small_classes: for "folder", what becomes of classes of fewer than two pictures: "error" refuses them, "database" puts

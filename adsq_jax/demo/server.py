@@ -49,7 +49,7 @@ def serve(
       port: the port to listen on; 0: any free one. A line on the standard output says which.
       pictures: folders below which pictures may be shown; none: those that the index was filled from.
       remote_pictures: whether those may be in object stores, which this user's credentials open.
-      has_page: whether there is the page, and not the API alone (docs/guides/serve.md: `POST /api/search`, `GET /api/info`).
+      has_page: whether there is the page, and not the API alone (`POST /api/search` and `GET /api/info`).
 
     Raises:
       InputError: there is no such index, its model isn't there, host or port can't be listened on, or uvicorn isn't installed.
@@ -112,7 +112,7 @@ def _serve(finder: Finder, listener: socket.socket, *, location: str, heading: s
 
         from adsq_jax.demo.connections import BoundedProtocol
     except ModuleNotFoundError as error:
-        raise InputError(f"this needs uvicorn ({error.name} is missing); fix: pip install 'adsq_jax[demo]'") from error
+        raise InputError(f"this needs uvicorn ({error.name} is missing); fix: pip install -e '.[demo]'") from error
     address, port = listener.getsockname()[:2]
     hosts = None
     if ipaddress.ip_address(address).is_loopback:

@@ -14,8 +14,7 @@ def create(location: str | Path, manifest: Manifest, *, model: Mapping[str, byte
     """Open an index for adding; make it first if there is none.
 
     Args:
-      location: a folder, or `http[s]://HOST[:PORT][/COLLECTION][?nlist=N][&nprobe=N]` of a Milvus server
-        (docs/guides/milvus.md).
+      location: a folder, or `http[s]://HOST[:PORT][/COLLECTION][?nlist=N][&nprobe=N]` of a Milvus server.
       manifest: the manifest of the codes that will be added.
       model: the files of the model, as `Model.files` has them, for a new index in a folder to keep; None: it keeps none.
 
@@ -102,13 +101,13 @@ def _engine(place: str) -> type[CodeIndex]:
             from adsq_jax.index.milvus import MilvusIndex
         except ModuleNotFoundError as error:
             raise InputError(
-                f"a Milvus server needs pymilvus ({error.name} is missing); fix: pip install 'adsq_jax[milvus]'"
+                f"a Milvus server needs pymilvus ({error.name} is missing); fix: pip install -e '.[milvus]'"
             ) from error
         return MilvusIndex
     try:
         from adsq_jax.index.embedded import EmbeddedIndex
     except ModuleNotFoundError as error:
         raise InputError(
-            f"an index needs LanceDB and faiss ({error.name} is missing); fix: pip install 'adsq_jax[index]'"
+            f"an index needs LanceDB and faiss ({error.name} is missing); fix: pip install -e '.[index]'"
         ) from error
     return EmbeddedIndex

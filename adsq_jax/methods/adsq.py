@@ -1,7 +1,6 @@
 """ADSQ as a method: the terms that its ImgNets minimise, and its B-step.
 
-The abstract of ADSQ (arXiv 1903.12493) fixes the networks; the objective is this project's reconstruction
-(docs/explanation/reconstruction.md).
+The abstract of ADSQ (arXiv 1903.12493) fixes the networks; the objective is this project's reconstruction.
 """
 
 from collections.abc import Mapping

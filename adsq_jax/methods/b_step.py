@@ -67,7 +67,7 @@ def update_codes(
       The new codes of these rows, and the descent's figures over all rows.
 
     Source: discrete cyclic coordinate descent as in Shen et al., Supervised Discrete Hashing, CVPR 2015; the objective is
-    this project's reconstruction (docs/explanation/reconstruction.md).
+    this project's reconstruction.
     """
     bits = codes.shape[1]
     banks = [np.asarray(x, np.float64) for x in relaxed_codes]

@@ -7,6 +7,7 @@ import griffe
 from adsq_jax.run.source_comments import Comments
 
 _SECTIONS = ("Args:", "Attributes:")
+_LONGEST = 120  # characters of a constant's value
 
 
 class FieldComments(griffe.Extension):
@@ -28,7 +29,9 @@ class FieldComments(griffe.Extension):
         cls.docstring.value = "\n".join([cls.docstring.value, "", "Attributes:", *lines])
 
     def on_attribute_instance(self, *, attr: griffe.Attribute, **_: Any) -> None:
-        """Take the comment of a constant as its docstring."""
+        """Take the comment of a constant as its docstring; leave out a value that would fill a page."""
+        if attr.value is not None and len(str(attr.value)) > _LONGEST:
+            attr.value = None
         if attr.docstring is None and attr.parent is not None and attr.parent.is_module and not attr.name.startswith("_"):
             text = _comment(attr, Comments(attr.module.source))
             if text:

@@ -13,7 +13,7 @@ _EQUATION = re.compile(
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _CODE = re.compile(r"(?<!<pre>)(?<!</span>)<code>([^<]+)</code>")
 _WHOLE = r'<span class="whole">\g<0></span>'
-_FLAG = re.compile(r"(?<!\S)--?\w\S{0,38}(?!\S)")
+_FLAG = re.compile(r"(?<!\S)--?\w[\w.]{0,38}=?")
 # Where latex2mathml spaces otherwise than TeX: a sign after an opening bracket, a comma or a relation belongs to what follows;
 # bars and the names of functions are no operators, and a function's name stands apart from other letters.
 _CLOSING = {"&#x00029;", ")", "]", "&#x0005D;", "&#x0007D;", "}", "&#x0007C;", "&#x02016;"}
