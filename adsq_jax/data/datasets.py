@@ -125,8 +125,8 @@ def batches(
       second_view: whether to augment each image a second time, for a method with `Method.second_view`.
 
     Returns:
-      An iterator over n_train // batch_size batches `{"inputs": uint8[batch_size, image_size, image_size, 3], "index":
-      int32[batch_size]}`; `index` is the position in the training set, and no index occurs twice. With a second view there is
+      An iterator over n_train // batch_size batches. Each has "inputs", uint8[batch_size, image_size, image_size, 3], and
+      "index", int32[batch_size], the positions in the training set, none of which occurs twice. With a second view there is
       also "second_inputs", like "inputs". Threads read ahead until the iterator ends or is closed.
 
     Raises:

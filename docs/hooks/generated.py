@@ -70,8 +70,8 @@ def _code(text: str, *, anchor: str = "") -> str:
 
 
 def _text(comment: str) -> str:
-    """Return a comment or a help text as HTML, code between backticks."""
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(comment, quote=False))
+    """Return a comment or a help text as HTML, with flags and what stands between backticks as code."""
+    return re.sub(r"`([^`]+)`|(?<!\S)(--\w[\w.]*(?:=\w+)?)", r"<code>\1\2</code>", html.escape(comment, quote=False))
 
 
 def _keys(rows: Iterable[tuple[str, str, str]], *, anchors: bool = True) -> str:
@@ -145,6 +145,7 @@ def _commands_page() -> str:
     ]
     for name in COMMANDS:
         above, flags = help_of(name)
+        above = re.sub(r"^(adsq .+)$", r"`\1`", above, flags=re.MULTILINE)
         parts += [f"## adsq {name} {{ #{name} }}", above]
         if any(flag == "--config" for flag, _ in flags):
             parts.append("The keys of `--config` are explained in [Config keys](config.md).")
@@ -165,7 +166,7 @@ def _notebook(path: Path) -> dict[str, Any]:
     """Return the page of a notebook with the outputs that it holds, and the files of its pictures."""
     exporter = nbconvert.MarkdownExporter()
     content, resources = exporter.from_filename(str(path), resources={"output_files_dir": f"{path.stem}_files"})
-    title, _, rest = content.lstrip().partition("\n")
+    title, _, rest = content.lstrip().replace("![png](", "![What the cell above shows](").partition("\n")
     source = f"This page is the notebook `examples/{path.name}`; `examples/{path.stem}.py` is the same as a script."
     files: dict[str, Any] = {f"examples/{path.stem}.md": f"{title}\n\n{source}\n{rest}"}
     files.update({f"examples/{name}": data for name, data in resources["outputs"].items()})
