@@ -19,14 +19,14 @@ _BATCH = 5_000  # items that are moved at a time
 
 
 class Info(NamedTuple):
-    """What an index holds."""
+    """What an index holds. `model_sha256` is the hash of the model that made the codes; "" if unknown."""
 
     location: str  # its folder, or its address on a server
     items: int  # how many it holds
     bits: int  # the code length
     features: int  # numbers of an item; 0: it is searched by codes alone
     model: str  # where its model was when the index was made; "" if unknown
-    model_sha256: str  # of the model that made the codes; "" if unknown
+    model_sha256: str
     size: int | None  # bytes on the disk; None for an index on a server
     labels: dict[str, int]  # the number of items with each label, the most frequent first
     folders: tuple[str, ...]  # that it was filled from; none for an index on a server
