@@ -11,7 +11,7 @@ import numpy as np
 
 from adsq_jax import storage
 from adsq_jax.errors import InputError
-from adsq_jax.index import filters, roots
+from adsq_jax.index import filters, own_model, roots
 from adsq_jax.index.engine import CodeIndex, Item
 from adsq_jax.index.opening import opened as opened_index
 
@@ -25,7 +25,7 @@ class Info(NamedTuple):
     items: int  # how many it holds
     bits: int  # the code length
     features: int  # numbers of an item; 0: it is searched by codes alone
-    model: str  # where its model was when the index was made; "" if unknown
+    model: str  # where its model is, if the index keeps it, else where it was when the index was made; "" if unknown
     model_sha256: str
     size: int | None  # bytes on the disk; None for an index on a server
     labels: dict[str, int]  # the number of items with each label, the most frequent first
@@ -51,12 +51,13 @@ def info(index: str | Path | CodeIndex) -> Info:
         labels = dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
         size = None if "://" in opened.location else _size(opened.location)
         manifest = opened.manifest
+        model = os.path.join(opened.location, own_model.FOLDER) if own_model.is_in(opened) else manifest.model
         return Info(
             opened.location,
             opened.count(),
             manifest.bits,
             manifest.features,
-            manifest.model,
+            model,
             manifest.model_sha256,
             size,
             labels,

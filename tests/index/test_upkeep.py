@@ -70,6 +70,16 @@ def test_remove(place, what, gone):
         index.remove(place, what)
 
 
+def test_info_of_a_moved_index_names_the_model_in_it(tmp_path):
+    """The model that an index keeps moves with it; another one is named as it was when the index was made."""
+    manifest = Manifest(8, "m" * 64, model="/runs/a")
+    for name, files in (("keeps", {"weights.safetensors": b"w", "model.json": b"{}"}), ("other", None)):
+        index.create(tmp_path / name, manifest, model=files).close()
+        (tmp_path / name).rename(tmp_path / f"{name}_moved")
+    assert index.info(tmp_path / "keeps_moved").model == str(tmp_path / "keeps_moved" / "model")
+    assert index.info(tmp_path / "other_moved").model == "/runs/a"
+
+
 @pytest.mark.parametrize("what", ["cat", "pictures/cat", "cat 1.png"])
 def test_a_relative_path_is_no_filter(place, what):
     """The message says what is expected, and not where a filter is wrong; nothing is removed."""
