@@ -351,9 +351,9 @@ def test_metadata_of_an_onnx_file(onnx_file, colours):
     assert onnx_model.to_onnx(model, part=None) == onnx_file.read_bytes()
 
 
-def test_readme_loads_an_onnx_file(onnx_file, colours, monkeypatch):
-    """README's lines give the codes of the model for pictures that it has prepared."""
-    [block] = re.findall(r"```python\n([^`]*onnxruntime[^`]*)```", (ROOT / "README.md").read_text())
+def test_the_guide_loads_an_onnx_file(onnx_file, colours, monkeypatch):
+    """The lines of docs/guides/export.md give the codes of the model for pictures that it has prepared."""
+    [block] = re.findall(r"```python\n([^`]*onnxruntime[^`]*)```", (ROOT / "docs" / "guides" / "export.md").read_text())
     model = adsq_jax.load(colours[1])
     paths = sorted(colours[0].rglob("*.png"))
     names = {"images": np.stack([model.preprocess(path, number) for number, path in enumerate(paths)])}
