@@ -12,6 +12,7 @@ _EQUATION = re.compile(
 )  # as pymdownx.arithmatex leaves it
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _CODE = re.compile(r"(?<!<pre>)(?<!</span>)<code>([^<]+)</code>")
+_DATE = re.compile(r"(?<=<td>)\d{4}-\d\d-\d\d(?=</td>)")
 _WHOLE = r'<span class="whole">\g<0></span>'
 _FLAG = re.compile(r"(?<!\S)--?\w[\w.]{0,38}=?")
 # Where latex2mathml spaces otherwise than TeX: a sign after an opening bracket, a comma or a relation belongs to what follows;
@@ -20,7 +21,7 @@ _CLOSING = {"&#x00029;", ")", "]", "&#x0005D;", "&#x0007D;", "}", "&#x0007C;", "
 _SIGN = re.compile(r"(<mo[^>]*>([^<]+)</mo>)<mo>(&#x0002B;|&#x02212;)</mo>")
 _BAR = re.compile(r'<mo stretchy="false">(&#x0007C;|&#x02016;)</mo>')
 _FUNCTION = re.compile(r"<mo>([a-zA-Z]{2,})</mo>")
-_BEFORE = re.compile(r"(</m(?:i|n|row|sub|sup|subsup|frac)>)(?=<mi>[a-zA-Z]{2,}</mi>)")
+_BEFORE = re.compile(r"(</m(?:i|n|row|sub|sup|subsup|frac)>|&#x00029;</mo>)(?=<mi>[a-zA-Z]{2,}</mi>)")
 _AFTER = re.compile(r"(<mi>[a-zA-Z]{2,}</mi>)(?=<m(?:i|n|sub|sup)>)")
 _THIN = r'\1<mspace width="0.167em"/>'
 
@@ -37,8 +38,9 @@ def on_page_content(content: str, *, page: Any, **_: Any) -> str:
     def code(found: re.Match[str]) -> str:
         return f"<code>{_FLAG.sub(_WHOLE, found[1])}</code>"
 
-    content = _COMMENT.sub("", content).replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
-    return _CODE.sub(code, _EQUATION.sub(equation, content))
+    content = _EQUATION.sub(equation, _COMMENT.sub("", content))
+    content = _DATE.sub(_WHOLE, content.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"))
+    return _CODE.sub(code, content)
 
 
 def _mathml(equation: str, *, display: str) -> str:
