@@ -1,12 +1,14 @@
 """The documentation's site: it builds without a warning, loads nothing from other hosts, and documents every public name."""
 
 import html.parser
+import importlib.util
 import os
 import re
 import subprocess
 import sys
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import markdown_it
 import pytest
@@ -84,6 +86,33 @@ def test_no_comment_and_no_equation_is_left(pages):
     objective = pages["explanation/objective/index.html"]
     assert objective.tags.count("math") > 20
     assert "$" not in "".join(objective.text)
+
+
+def mended(content):
+    """The HTML of a page as docs/hooks/page_html.py mends it."""
+    pytest.importorskip("latex2mathml", reason="the extra docs isn't installed")
+    spec = importlib.util.spec_from_file_location("page_html", ROOT / "docs" / "hooks" / "page_html.py")
+    hook = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hook)
+    return hook.on_page_content(content, page=SimpleNamespace(file=SimpleNamespace(src_uri="page.md")))
+
+
+def test_how_a_page_is_mended():
+    """Signs are spaced as in TeX, code isn't taken for an equation, flags and figures stay whole, comments go."""
+    prefix, infix = '<mo form="prefix">&#x02212;</mo>', "<mo>&#x02212;</mo>"
+    assert prefix in mended(r'<span class="arithmatex">\([-1, 1]\)</span>')
+    assert infix in mended(r'<span class="arithmatex">\(a - b\)</span>')
+    assert infix in mended(r'<div class="arithmatex">\[|a| - b\]</div>')
+    assert 'display="block"' in mended(r'<div class="arithmatex">\[a &lt; b\]</div>')
+    assert mended("<p>a<!-- hidden bash\nls\n-->b</p>") == "<p>ab</p>"
+    assert mended("<td>0.5 ± 0.1</td>") == "<td>0.5\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}0.1</td>"
+    assert mended("<td>2026-11-30</td>") == '<td><span class="whole">2026-11-30</span></td>'
+    assert mended("<code>adsq demo --port=1</code>") == '<code>adsq demo <span class="whole">--port=</span>1</code>'
+    block = "<pre><span></span><code>adsq demo --port=1</code></pre>"
+    assert mended(block) == block
+    for wrong in (r"\left( x", r"\unknown x"):
+        with pytest.raises(Exception, match=r"page\.md: the equation .* can't be read"):
+            mended(rf'<span class="arithmatex">\({wrong}\)</span>')
 
 
 class Nesting(html.parser.HTMLParser):

@@ -7,9 +7,8 @@ from typing import Any
 from latex2mathml import converter
 from mkdocs.exceptions import PluginError
 
-_EQUATION = re.compile(
-    r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL
-)  # as pymdownx.arithmatex leaves it
+# What pymdownx.arithmatex leaves of an equation.
+_EQUATION = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _CODE = re.compile(r"(?<!<pre>)(?<!</span>)<code>([^<]+)</code>")
 _DATE = re.compile(r"(?<=<td>)\d{4}-\d\d-\d\d(?=</td>)")
@@ -45,6 +44,9 @@ def on_page_content(content: str, *, page: Any, **_: Any) -> str:
 
 def _mathml(equation: str, *, display: str) -> str:
     found = converter.convert(equation, display=display)
+    unknown = re.search(r">(\\[a-zA-Z]+)<", found)
+    if unknown:
+        raise ValueError(f"{unknown[1]} is unknown")
     found = _SIGN.sub(lambda sign: sign[0] if sign[2] in _CLOSING else f'{sign[1]}<mo form="prefix">{sign[3]}</mo>', found)
     found = _BAR.sub(r'<mo stretchy="false" lspace="0" rspace="0">\1</mo>', found)
     found = _FUNCTION.sub(r"<mi>\1</mi>", found)
