@@ -35,7 +35,10 @@ _NO_MEMORY = re.compile(
 
 # Modules that an extra installs, and that are imported without a message of their own. The first that is missing is named.
 _EXTRAS = {
-    "train": ("flax", "optax", "orbax", "grain", "ml_collections", "PIL", "simplejpeg", "safetensors", "tensorboardX", "etils"),
+    "train": (
+        *("flax", "optax", "orbax", "grain", "ml_collections", "PIL", "simplejpeg", "safetensors", "tensorboardX", "etils"),
+        "filelock",
+    ),
     "tfds": ("tensorflow_datasets",),
 }
 

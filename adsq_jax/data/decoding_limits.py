@@ -10,7 +10,6 @@ import contextlib
 import io
 import mmap
 import re
-import resource
 import struct
 import threading
 import traceback
@@ -109,6 +108,10 @@ def _check_free(size: int, error: Exception) -> None:
 
 def memory_is_limited() -> bool:
     """Return whether this process's memory is limited (`ulimit`), so that libraries may report its lack as anything."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # on Windows, which has no such limits
+        return False
     kinds = (resource.RLIMIT_AS, resource.RLIMIT_DATA)
     return any(resource.getrlimit(kind)[0] != resource.RLIM_INFINITY for kind in kinds)
 

@@ -10,7 +10,6 @@ import json
 import math
 import os
 import queue
-import resource
 import signal
 import struct
 import subprocess
@@ -241,12 +240,14 @@ def _exactly(stream: IO[bytes], length: int) -> bytes:
 
 def serve() -> None:
     """Decode the pictures that arrive at the standard input, until it ends. Only a `DecodingWorker` calls this."""
+    import resource  # only here: Windows has none, and importing this module works there
+
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1):  # whatever a library prints isn't an answer
         os.dup2(nothing, number)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash leaves no file
-    begin = _address_space()
+    begin = _address_space(resource.getpagesize())
     with contextlib.suppress(EOFError, BrokenPipeError):  # the other process has ended
         replies.write(_READY)
         replies.flush()
@@ -280,16 +281,18 @@ def _answer(replies: IO[bytes], content: bytes, sides: Sequence[int], bit_depth:
     replies.flush()
 
 
-def _address_space() -> int | None:
-    """Return the bytes of address space that this process has; None where Linux's files don't say."""
+def _address_space(page: int) -> int | None:
+    """Return the bytes of address space that this process has, from the size of a page; None where Linux's files don't say."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
     except OSError:
         return None
-    return pages * resource.getpagesize()
+    return pages * page
 
 
 def _limit_memory(size: int) -> None:
     """Limit the address space, unless it is limited to less already."""
+    import resource  # as above
+
     _, most = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (size if most == resource.RLIM_INFINITY else min(size, most), most))

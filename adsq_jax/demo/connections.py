@@ -2,10 +2,11 @@
 
 import asyncio
 import collections
-import resource
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from adsq_jax.run import startup
 
 _MOST = 512  # connections, or half of the files that this process may open
 _SECONDS = 10.0  # until the head of a request must be there
@@ -27,7 +28,8 @@ class BoundedProtocol(H11Protocol):
         """Make room for a new connection."""
         super().connection_made(transport)
         self._expect_request()
-        if len(self.connections) > min(_MOST, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2):
+        files, _ = startup.limits()
+        if len(self.connections) > (_MOST if files is None else min(_MOST, files // 2)):
             addresses = collections.Counter(other._address for other in self._all())
             (address, _), *_ = addresses.most_common(1)
             min((other for other in self._all() if other._address == address), key=lambda other: other._since)._abort()

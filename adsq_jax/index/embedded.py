@@ -2,7 +2,7 @@
 
 import contextlib
 import datetime
-import fcntl
+import errno
 import json
 import os
 import re
@@ -21,11 +21,12 @@ from adsq_jax.errors import InputError, remedy
 from adsq_jax.index import checksums, engine, features_file, filters, own_model, table_manifests
 from adsq_jax.index.engine import Batch, CodeIndex, Hits, Item, Manifest
 from adsq_jax.index.filters import Filter
+from adsq_jax.run.file_locks import FileLock
 
 _TABLE = "codes"
 _FOLDER = f"{_TABLE}.lance"  # of the table, as LanceDB names it
 _LOCK = ".lock"  # a file in the index's folder
-_LOCK_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW  # a link would make a file elsewhere
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # what disks without locks say
 _METADATA = b"adsq_jax"  # key of the manifest in the table's schema, so that neither exists without the other
 _ITEM = ["id", "labels", "sha256"]  # columns
 _NO_LIMIT = 2**31 - 1  # rows: LanceDB requires a limit
@@ -52,7 +53,7 @@ class EmbeddedIndex(CodeIndex):
         self.location = str(folder)
         self._folder, self._verified = folder, dict[str, checksums.Stamp]()
         self._use(_open_newest(folder, self._verified))
-        self._lock: int | None = None
+        self._lock: FileLock | None = None
 
     def _use(self, opened: _Opened) -> None:
         self._table, self.manifest, self._identity, self._files = opened
@@ -82,7 +83,7 @@ class EmbeddedIndex(CodeIndex):
                     _connect(folder).create_table(_TABLE, schema=_schema(manifest))  # fails if there is one
             opened = cls.open(location)
         except BaseException:
-            os.close(lock)
+            lock.close()
             raise
         opened._lock = lock
         return opened
@@ -213,7 +214,7 @@ class EmbeddedIndex(CodeIndex):
     def close(self) -> None:
         """Release the lock and the codes in memory."""
         if self._lock is not None:
-            os.close(self._lock)
+            self._lock.close()
             self._lock = None
         self._scanner = self._features = None
 
@@ -223,7 +224,7 @@ class EmbeddedIndex(CodeIndex):
         if self._lock is None:
             self._lock = _lock(self._folder)
         else:
-            _check_lock(self._lock, self._folder)
+            _check_lock(self._lock)
         self.refresh()  # another process may have written before, or replaced the index
         with self._reading():  # a damaged file must not be merged into a new one
             self._scanner = self._features = None
@@ -423,37 +424,25 @@ def _check_no_other_files(folder: Path, *, may_have_model: bool) -> None:
         raise InputError(f"{folder} holds other files ({others[0]!r:.100}); fix: give an empty or a new folder for the index")
 
 
-def _lock(folder: Path) -> int:
-    """Lock a folder for the one process that writes; the lock ends when the file is closed."""
+def _lock(folder: Path) -> FileLock:
+    """Lock a folder for the one process that writes."""
     try:
-        lock = os.open(folder / _LOCK, _LOCK_FLAGS, 0o644)
+        return FileLock(folder / _LOCK)
+    except BlockingIOError as error:
+        raise InputError(f"{folder} is being written by another process; fix: wait until it ends") from error
     except OSError as error:
-        raise InputError(f"{folder} can't be written ({error.strerror}); fix: change its permissions") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(lock)
-        if isinstance(error, BlockingIOError):
-            raise InputError(f"{folder} is being written by another process; fix: wait until it ends") from error
-        raise InputError(f"{folder} can't be locked ({error.strerror}); fix: put the index on a local disk") from error
-    try:
-        _check_lock(lock, folder)
-    except InputError:
-        os.close(lock)
-        raise
-    return lock
+        problem, fix = ("written", "change its permissions")
+        if error.errno in _NO_LOCKS:
+            problem, fix = ("locked", "put the index on a local disk")
+        raise InputError(f"{folder} can't be {problem} ({error.strerror}); fix: {fix}") from error
 
 
-def _check_lock(lock: int, folder: Path) -> None:
+def _check_lock(lock: FileLock) -> None:
     """Check that a lock is still that of its folder: whoever removes the file, or replaces the index, lets others write."""
-    try:
-        same = os.path.samestat(os.fstat(lock), os.stat(folder / _LOCK))
-    except OSError:
-        same = False
-    if not same:
+    if not lock.is_in_place():
         raise InputError(
-            f"{folder / _LOCK} was removed or replaced while the index was open, and another process may write; fix: leave "
-            "it there, and give the same command again"
+            f"{lock.path} was removed or replaced while the index was open, and another process may write; fix: leave it "
+            "there, and give the same command again"
         )
 
 

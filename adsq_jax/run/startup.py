@@ -2,7 +2,6 @@
 
 import faulthandler
 import os
-import resource
 import signal
 import sys
 from types import TracebackType
@@ -38,7 +37,7 @@ def prepare() -> None:
     if problem is not None:
         print(f"error: {problem}", file=sys.stderr)
         sys.exit(2)
-    if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+    if limits()[1] is not None:
         _explain_aborts()
 
 
@@ -67,15 +66,26 @@ def limits_problem(least_space: int) -> str | None:
     Args:
       least_space: the address space that is needed, in bytes.
     """
-    files, space = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_AS))
-    if files != resource.RLIM_INFINITY and files < _LEAST_FILES:
+    files, space = limits()
+    if files is not None and files < _LEAST_FILES:
         return f"expected a limit of at least {_LEAST_FILES} open files, got {files}; fix: ulimit -n {_LEAST_FILES}"
-    if space != resource.RLIM_INFINITY and space < least_space:
+    if space is not None and space < least_space:
         return (
             f"expected an address space of at least {least_space >> 20:,} MiB, got {space >> 20:,} MiB; fix: "
             "ulimit -v unlimited, or limit the memory of a container instead"
         )
     return None
+
+
+def limits() -> tuple[int | None, int | None]:
+    """Return how many files this process may open, and its address space in bytes; None for no limit."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # on Windows, which has no such limits
+        return None, None
+    found = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_AS))
+    files, space = (None if limit == resource.RLIM_INFINITY else limit for limit in found)
+    return files, space
 
 
 def _explain_aborts() -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import io
 import json
 import math
@@ -18,6 +17,7 @@ import numpy as np
 
 from adsq_jax import storage
 from adsq_jax.errors import InputError, first_line, printable
+from adsq_jax.run.file_locks import FileLock
 
 # A temporary file of `write_bytes`, and the folders of a run that may have some.
 _TEMPORARY = re.compile(r"\..+\.(json|jsonl|npy|safetensors)\.[a-z0-9_]{8}")
@@ -53,9 +53,9 @@ def claim(
         try:
             if not storage.is_remote(directory):
                 directory.mkdir(parents=True, exist_ok=True)
-                # The folder's own lock stays if somebody removes `.lock`, which network disks need.
-                _lock(directory / ".lock", os.O_WRONLY | os.O_CREAT, locks)
-                _lock(directory, os.O_RDONLY | os.O_DIRECTORY, locks)
+                # The folder's own lock stays if somebody removes `.lock`, which network disks and Windows need.
+                locks.enter_context(contextlib.closing(FileLock(directory / ".lock")))
+                _lock_folder(directory, locks)
                 # another run may have claimed it since then
                 changed = check(directory, config, may_change=may_change, added=added)
                 _remove_leftovers(directory)
@@ -71,14 +71,18 @@ def claim(
         return locks.pop_all()
 
 
-def _lock(path: Path, flags: int, locks: contextlib.ExitStack) -> None:
-    """Open a file or folder and lock it until `locks` is closed; raise BlockingIOError if another process has locked it."""
-    descriptor = os.open(path, flags | os.O_NONBLOCK, 0o644)  # O_NONBLOCK: a pipe of that name is an error, not a long wait
+def _lock_folder(directory: Path, locks: contextlib.ExitStack) -> None:
+    """Lock a folder until `locks` is closed, where folders can be locked; raise BlockingIOError if another process has it."""
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # on Windows, where nobody can remove a `.lock` that is open
+        return
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     locks.callback(os.close, descriptor)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        if not (flags & os.O_DIRECTORY and error.errno in _NO_FOLDER_LOCKS):
+        if error.errno not in _NO_FOLDER_LOCKS:
             raise
 
 

@@ -1,7 +1,6 @@
 """A frozen trunk's features: computed once, kept on disk, and shared by all runs of the same trunk and images."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -20,6 +19,7 @@ from adsq_jax.data.datasets import Dataset
 from adsq_jax.errors import InputError, Stopped
 from adsq_jax.inference.encoder import Encoder
 from adsq_jax.run import workdir
+from adsq_jax.run.file_locks import FileLock
 from adsq_jax.run.progress import progress_bar
 
 
@@ -163,24 +163,23 @@ def _locked(folder: Path, stop: Callable[[], bool]) -> Iterator[None]:
     advice = "fix: give another --config.data.feature_cache, on a local disk, and a new --workdir"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
     except OSError as error:
         raise InputError(f"{folder} can't be used for features ({error.strerror}); {advice}") from error
-    with lock:
-        waiting = False
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:  # another run computes the same features
-                if not waiting:
-                    print(f"waiting for another run that computes the same features in {folder}", file=sys.stderr, flush=True)
-                waiting = True
-                if stop():
-                    raise Stopped from None
-                time.sleep(0.2)
-            except OSError as error:  # some network disks have no locks
-                raise InputError(f"{folder} can't be locked ({error.strerror}); {advice}") from error
+    waiting = False
+    while True:
+        try:
+            lock = FileLock(folder / ".lock")
+            break
+        except BlockingIOError:  # another run computes the same features
+            if not waiting:
+                print(f"waiting for another run that computes the same features in {folder}", file=sys.stderr, flush=True)
+            waiting = True
+            if stop():
+                raise Stopped from None
+            time.sleep(0.2)
+        except OSError as error:  # some network disks have no locks
+            raise InputError(f"{folder} can't be locked ({error.strerror}); {advice}") from error
+    with contextlib.closing(lock):
         yield
 
 
