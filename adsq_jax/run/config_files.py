@@ -36,4 +36,4 @@ def find(text: str) -> str:
     if name in known and path in (name, f"configs/{file}"):
         return f"{FOLDER / name}.py{colon}{argument}"
     hint = did_you_mean(name, known) if folder in ("", "configs") else ""
-    raise InputError(f"there is no config {given!r:.200}{hint}; fix: give one of {', '.join(known)}, or an existing FILE.py")
+    raise InputError(f"there is no config {path!r:.200}{hint}; fix: give one of {', '.join(known)}, or an existing FILE.py")
