@@ -341,12 +341,13 @@ def trials_table(one: Set) -> str:
         best = max(scores[trial] for trial, lines in trials.items() if len(lines) == most)
         for trial, lines in sorted(trials.items()):
             lines.sort(key=lambda line: line["fold"])
-            value = f"{scores[trial]:.4f}" + (" (best)" if scores[trial] == best and len(lines) == most else "")
-            mark = "**chosen**" if trial in chosen.get(key, ()) else ""
+            value = f"{scores[trial]:.4f}" + (", best" if scores[trial] == best and len(lines) == most else "")
+            value += ", **chosen**" if trial in chosen.get(key, ()) else ""
             held = ", ".join(f"{line['validation']:,}" for line in lines)
-            rest = [held, f"{lines[0]['bits']}, {lines[0]['seed']}", f"{mean(line['seconds'] for line in lines):,.0f}"]
-            rows.append([name, str(trial), settings_text(lines[0]["settings"]), value, mark, *rest, lines[-1]["date"]])
-    head = ["method", "trial", "settings", "validation mAP", "used", "images held out", "bits, seed", "seconds", "date"]
+            took = f"{mean(line['seconds'] for line in lines):,.0f}; {lines[-1]['date']}"
+            settings = settings_text(lines[0]["settings"]).replace("objective.weights.", "weights.")
+            rows.append([f"{name}, {trial}", settings, value, held, f"{lines[0]['bits']}, {lines[0]['seed']}", took])
+    head = ["method, trial", "settings", "validation mAP", "images held out", "bits, seed", "seconds; date"]
     return markdown(head, rows)
 
 

@@ -97,8 +97,10 @@ baselines. Variants of ADSQ from before 2026-11-29 change an earlier form by nei
 TUNING = """# Tuning
 
 Each method had up to four trials: two learning rates, each with the two choices in its `TUNING_GRID`. Trials were scored on
-training images that were held out, never on the queries. On emoji, a trial's score is the mean over three such splits ("images
-held out" has the size of each). The choices were written down before a method's runs, with these exceptions:
+training images that were held out, never on the queries. On emoji, a trial's score is the mean over three such splits
+("images held out" has the size of each). A method's runs have the settings of the trial that is marked as chosen.
+
+The choices were written down before a method's runs, with these exceptions:
 
 - **ADSQ, terms added late**: ADSQ got two terms, `neighbours` and `bit_likelihood`, and other choices, after runs on stamps and
   emoji had been seen. Runs from before are called "before neighbours" among the variants. ADSQ's trials on digits and stamps

@@ -359,9 +359,9 @@ def test_tuning_conditions_and_variants(tmp_path):
         put(tmp_path, made_run("adsq", 0.85 + seed / 50, seed=seed, variant="smooth"))
     pages = pages_of(tmp_path)
     tuning, text = pages["tuning.md"], pages["toys.md"]
-    assert [row[:8] for row in table_rows(tuning[tuning.index("## toys") :], "method")[1:]] == [
-        ["DPSH", "0", "learning_rate 0.01, alpha 0", "0.6000 (best)", "", "100, 200", "16, 0", "4"],
-        ["DPSH", "1", "learning_rate 0.01, alpha 1", "0.5000", "**chosen**", "100, 200", "16, 0", "4"],
+    assert table_rows(tuning[tuning.index("## toys") :], "method, trial")[1:] == [
+        ["DPSH, 0", "learning_rate 0.01, alpha 0", "0.6000, best", "100, 200", "16, 0", "4; 2026-11-19"],
+        ["DPSH, 1", "learning_rate 0.01, alpha 1", "0.5000, **chosen**", "100, 200", "16, 0", "4; 2026-11-19"],
     ]
     harder = text[text.index("Harder data") :]
     assert "- **noise20**: a fifth of the training images exchange their labels" in harder
