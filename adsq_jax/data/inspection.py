@@ -115,7 +115,7 @@ def _notes(dataset: Dataset, images: Images | None) -> dict[str, int]:
 
 
 def _label_statistics(dataset: Dataset) -> dict[str, Any]:
-    """Count labels per image, and compute the share of the database that is relevant to a query: mAP's chance level."""
+    """Count labels per image, and compute the share of the database that is relevant to a query, near mAP by chance."""
     labels, split = dataset.source.labels, dataset.split
     per_image = labels.per_image(used_rows(split))
     sets, sizes = np.unique(labels[split.query], axis=0, return_counts=True)  # [sets, c], queries of each
@@ -159,7 +159,7 @@ def table(content: dict[str, Any]) -> str:
         ("database holds the training set", "yes" if content["database_holds_train"] else "no"),
         ("labels per image", f"{labels['mean_per_image']:.2f}, at most {labels['most_per_image']}"),
         ("images without a label", f"{labels['images_without']:,}"),
-        ("relevant to a query, of the database", f"{labels['relevant_share']:.4f}, the chance level of mAP@all"),
+        ("relevant to a query, of the database", f"{labels['relevant_share']:.4f}, about mAP@all by chance"),
         *[(f"overlap: {where}", f"{count:,}") for where, count in content["overlaps"].items()],
     ]
     if content["same_bytes"] is None:
