@@ -32,7 +32,7 @@ _HITS = 20  # of a query
 def main(arguments: Sequence[str]) -> None:
     """Read the flags, search, and print the hits."""
     flags = command_line.Flags(arguments, description=__doc__)
-    flags.text("index", "The index that adsq_jax.encode made: its folder, or its address on a Milvus server.")
+    flags.text("index", "The index that `adsq encode` made: its folder, or its address on a Milvus server.")
     flags.texts("query", "A picture or a folder of pictures; may be given several times.")
     flags.integer("k", "The largest number of hits per query.", default=_HITS, low=1)
     flags.integer("radius", "The largest distance, in bits; any by default.", low=0)

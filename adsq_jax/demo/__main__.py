@@ -12,7 +12,7 @@ from adsq_jax.errors import InputError
 def main(arguments: Sequence[str]) -> None:
     """Read the flags, and serve the page until a signal ends it."""
     flags = command_line.Flags(arguments, description=__doc__)
-    flags.text("index", "The index of adsq_jax.encode: its folder, or its address on a Milvus server.")
+    flags.text("index", "The index that `adsq encode` made: its folder, or its address on a Milvus server.")
     flags.text("workdir", "The run whose model made the codes, if its folder has moved.")
     flags.text("host", "The address to listen on; 0.0.0.0 lets other machines in.", default="127.0.0.1")
     flags.integer("port", "The port to listen on; 0: any free one.", default=7860, low=0, high=65_535)

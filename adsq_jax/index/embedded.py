@@ -304,7 +304,7 @@ def _open_newest(folder: Path, verified: dict[str, checksums.Stamp]) -> _Opened:
     """
     with _translate_errors(folder):
         if not _has_table(folder):
-            raise InputError(f"{folder} holds no index; fix: make one with adsq_jax.encode, or give another folder")
+            raise InputError(f"{folder} holds no index; fix: make one with adsq encode, or give another folder")
         _check_regular_files(folder)
         table_manifests.check_local(folder / _FOLDER, checked=verified)
         try:

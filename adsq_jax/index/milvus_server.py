@@ -75,7 +75,7 @@ class TooLargeError(InputError):
 
 def no_index(location: str) -> InputError:
     """Return what to say where there is no collection of that name."""
-    return InputError(f"{location} holds no index; fix: make one with adsq_jax.encode, or give another collection")
+    return InputError(f"{location} holds no index; fix: make one with adsq encode, or give another collection")
 
 
 @contextlib.contextmanager

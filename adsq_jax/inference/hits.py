@@ -218,7 +218,7 @@ def nothing_found(*, radius: int | None, where: str | None) -> str:
     """Return a line on a search without hits, within a radius in bits and among what a filter's text selects, if given."""
     limits = [text for text, given in ((f"within radius {radius}", radius), (f"where {where}", where)) if given is not None]
     if not limits:
-        return "nothing found: the index is empty; fix: put pictures into it with adsq_jax.encode"
+        return "nothing found: the index is empty; fix: put pictures into it with adsq encode"
     ways = [text for text, given in (("a larger --radius", radius), ("another --where", where)) if given is not None]
     return f"nothing found {' '.join(limits)}; fix: give {' or '.join(ways)}, or leave {'it' if len(ways) == 1 else 'both'} out"
 
