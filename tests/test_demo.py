@@ -624,7 +624,7 @@ def test_bad_flags_give_one_line(example, tmp_path, monkeypatch):
         port = taken.getsockname()[1]
         for arguments, message in {
             (): "expected --index=INDEX",
-            (f"--index={tmp_path}", "--port=0"): "holds no index; fix: make one with adsq_jax.encode",
+            (f"--index={tmp_path}", "--port=0"): "holds no index; fix: make one with adsq encode",
             (f"--index={example.index}", f"--port={port}"): rf"--port={port} can't be listened on \(Address already in use",
             (f"--index={example.index}", "--port=0"): r"\(uvicorn is missing\); fix: pip install 'adsq_jax\[demo\]'",
         }.items():
