@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Runs the tests. Needs a Python of 3.11 or 3.12 and pip, nothing else.
+# Runs the tests. Needs a Python of 3.11, 3.12 or 3.13 and pip, nothing else.
 #
 #   ./test.sh                  what every change must pass
 #   ./test.sh tests/retrieval  the tests of the part that you changed, slow ones too: tests/ mirrors the package
 #   ./test.sh --all            also lint, types, slow tests, those of benchmarks/, those that compare with PyTorch or need system
 #                              packages or a Milvus server (which they install and start by launch/milvus/local.py); no skips
 #   ./test.sh --lint           lint and types alone, after installing what --all needs
-#   ./test.sh --python=3.12    with that Python, in an environment of its own (.venv-test-3.12)
+#   ./test.sh --python=3.13    with that Python, in an environment of its own (.venv-test-3.13)
+#   ./test.sh --quick          what shows soonest whether another Python works: losses, measures, codes, commands, a small training
 #   ./test.sh [...] ARGUMENTS  what follows goes to pytest: ./test.sh tests/test_codes.py -k pack; with --pdb it wants -n0 too;
 #                              --random-order --random-order-bucket=global shuffles the tests
 #
@@ -16,11 +17,12 @@ set -euo pipefail
 cd "$(dirname "$0")"
 unset PYTHONDONTWRITEBYTECODE # with it, each process that tests start would compile all packages anew
 
-all='' lint='' version=''
-while [[ ${1:-} == --all || ${1:-} == --lint || ${1:-} == --python=* ]]; do
+all='' lint='' quick=() version=''
+while [[ ${1:-} == --all || ${1:-} == --lint || ${1:-} == --quick || ${1:-} == --python=* ]]; do
   case $1 in
     --all) all=yes ;;
     --lint) all=yes lint=yes ;;
+    --quick) quick=(tests/methods tests/retrieval tests/test_codes.py tests/test_command_line.py tests/test_light_core.py) ;;
     *) version=${1#--python=} ;;
   esac
   shift
@@ -78,4 +80,4 @@ if [[ -n $all ]]; then
 fi
 [[ -z $lint ]] || exit 0
 # One process alone leaves half of two cores idle.
-exec "$python" -m pytest --numprocesses=2 --dist=worksteal "${tests[@]}" "$@"
+exec "$python" -m pytest --numprocesses=2 --dist=worksteal "${tests[@]}" "${quick[@]}" "$@"
