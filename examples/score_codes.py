@@ -73,6 +73,9 @@ measures["ITQ"]
 # Codes of 16 bits have 17 possible distances, so most of the 1,597 items are tied with others. `map` averages over all
 # orders of tied items. `map_best` and `map_worst` are the largest and the smallest that an order can give.
 # `map_legacy_deephash` is what a stable sort gives, as much published code uses: one order among many.
+#
+# The table above has another difference: at a cutoff of 100, published code divides by the relevant items that it found,
+# not by those that it could have found, and "mAP as DeepHash-pytorch" is far larger than mAP.
 
 # %%
 print(f"{'16 bits, mAP@all':20} {'worst':>7} {'mean':>7} {'best':>7} {'stable sort':>12}")
