@@ -76,10 +76,10 @@ def evaluator_rows(folder: Path = RESULTS / "evaluator") -> str:
     head = (
         "queries x database",
         "seconds",
-        "times the seconds of faiss, top 100",
+        "seconds, relative to faiss for the nearest 100",
         "times as fast as NumPy's sort (float32 labels)",
         "distances per second",
-        "share of the speed of a bare XOR and popcount",
+        "speed, relative to a bare XOR and popcount",
     )
     large, (machine, scale_machine) = scale["scale"], (standings.machine_text(x["machine"]) for x in (speed, scale))
     return (
@@ -110,13 +110,13 @@ def pair_rows(folder: Path, *, names: dict[str, str]) -> str:
 
 def emoji_rows() -> str:
     """Make the table of the emoji example: the trained network, and one with a random backbone."""
-    names = {"trained": "trained", "frozen": "heads on a random backbone"}
+    names = {"trained": "trained", "frozen": "hash layers on a random backbone"}
     return pair_rows(RESULTS / "emoji", names=names)
 
 
 def stamps_rows() -> str:
-    """Make the table of the stamps: heads on a frozen trunk with pretrained weights, and with random ones."""
-    names = {"pretrained": "heads on a frozen EfficientNet-Lite0", "random": "the same with random weights"}
+    """Make the table of the stamps: hash layers on a frozen backbone with pretrained weights, and with random ones."""
+    names = {"pretrained": "hash layers on a frozen EfficientNet-Lite0", "random": "the same with random weights"}
     return pair_rows(RESULTS / "stamps", names=names)
 
 
@@ -230,7 +230,7 @@ def label_sets_rows(path: Path = RESULTS / "label_sets" / "label_sets.json") -> 
 def unlabelled_rows(folder: Path = RESULTS / "unlabelled") -> str:
     """Make the table of search without labels, by benchmarks/methods/unlabelled.py: a row for each model and data set."""
     names = {"stamps": "Tux Paint's stamps", "cifar10_test": "CIFAR-10's test part, JPEG copy"}
-    columns = ("pictures", "model", "by codes", "ranked again", "features themselves", "label mAP of codes")
+    columns = ("pictures", "model", "codes", "ranked again", "all features", "label mAP of codes")
     text = f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|\n"
     last: dict = {}
     for name, title in names.items():
@@ -241,7 +241,7 @@ def unlabelled_rows(folder: Path = RESULTS / "unlabelled") -> str:
             text += f"| {title}, {last['pictures']:,} | {model} | {codes} | {again} | {features} | "
             text += f"{figures['codes']['label_map']:.3f} |\n"
     return (
-        f"{text}\nHow often a picture comes first / among the first ten, when it is searched for by a random crop of "
+        f"{text}\nHow often a picture is first / among the first ten if the query is a random crop of "
         f"{100 * last['least']:.0f} to 100 % of each side ({last['queries']:,} crops, seed {last['seed']}, {last['date']}).\n"
     )
 
@@ -254,14 +254,14 @@ def index_rows(folder: Path = RESULTS / "index") -> str:
     network, encoding = (encode["images_a_second"][name] for name in ("network", "encode"))
     rows_ = {
         "codes added, each batch saved": f"{search['codes_added_a_second']:,.0f} per second",
-        "opened, until the first answer": f"{search['seconds_to_open']:.2f} s",
+        "opening, until the first answer": f"{search['seconds_to_open']:.2f} s",
         f"nearest {search['k']}": f"{per_second['index']:,.0f} queries per second, {search['ratio']:.2f} of bare faiss",
-        f"{rerank['codes']:,} codes with features ({rerank['date']})": f"{rerank['bytes_an_item']:.0f} bytes per item; opened, "
-        f"until the first hits, in {rerank['seconds_to_open']:.1f} s, after a write in {rerank['seconds_to_open_first']:.1f} s",
+        f"{rerank['codes']:,} codes with features ({rerank['date']})": f"{rerank['bytes_an_item']:.0f} bytes per item; opening, "
+        f"until the first hits: {rerank['seconds_to_open']:.1f} s, after a write {rerank['seconds_to_open_first']:.1f} s",
         f"one query, {rerank['k']} hits": f"{rerank['ms_by_codes']:.0f} ms; with {rerank['reranked']} ranked again "
         f"{rerank['ms_ranked_again']:.0f} ms",
         f"{large['codes']:,} codes": f"{large['codes_added_a_second']:,.0f} added per second, opened in "
-        f"{large['seconds_to_open']:.1f} s, memory {large['times_the_codes']:.1f} times the codes at most",
+        f"{large['seconds_to_open']:.1f} s, at most {large['times_the_codes']:.1f} times the codes in memory",
         f"{encode['images']} pictures encoded, {encode['backbone']}, {encode['image_size']}x{encode['image_size']}": (
             f"{encoding:.0f} per second, {encode['ratio']:.2f} of the bare network ({network:.0f})"
         ),
@@ -290,7 +290,7 @@ def milvus_rows(folder: Path = RESULTS / "milvus") -> str:
         f"{size['copied_back']['seconds']:.0f} s",
         f"{len(kills['kills'])} times `kill -9` of the server while codes were added": "nothing lost, nothing twice; the "
         f"client continued by itself after at most {max(kill['waited'] or 0 for kill in kills['kills']):.0f} s",
-        "the same, without starting it again": f"an error in one line after {kills['left_alone']['seconds']:.0f} s",
+        "the same, if the server isn't started again": f"an error in one line after {kills['left_alone']['seconds']:.0f} s",
     }
     return (
         f"| {size['codes']:,} codes of {speed['bits']} bits, {speed['server']} | {speed['machine']}, {speed['date']} |\n"
@@ -328,7 +328,7 @@ def sizing_rows(path: Path = RESULTS / "milvus" / "milvus.json") -> str:
         for count in (1e8, 1e9, 1e10)
     ]
     return (
-        "| codes | memory, all in it | of that codes | core-seconds per query, BIN_FLAT | BIN_IVF_FLAT, nprobe / nlist = "
+        "| codes | memory | memory for codes alone | core-seconds per query, BIN_FLAT | BIN_IVF_FLAT, nprobe / nlist = "
         f"{lists['nprobe']} / {lists['nlist']} |\n|---|---|---|---|---|\n"
         + "".join(lines)
         + f"\nExtrapolated from {counts[0]:,} to {counts[-1]:,} codes of {speed['bits']} bits, with ids of 29 characters, a "
@@ -347,7 +347,7 @@ def gpu_rows(folder: Path = RESULTS / "gpu") -> str:
         f"{digits['bits_that_differ_after_a_kill']} of {digits['bits']:,} bits differ; without the flag "
         f"{digits['bits_that_differ_without_the_flag']}",
         "`configs/stamps.py`": f"mAP@all {pictures['map']:.4f} in {pictures['seconds']:.0f} s",
-        "its exported encoder, as CUDA": f"{pictures['bits_of_the_exported_encoder_that_differ']} of {pictures['bits']:,} bits "
+        "its exported encoder, on CUDA": f"{pictures['bits_of_the_exported_encoder_that_differ']} of {pictures['bits']:,} bits "
         "differ from the model's",
     }
     ends = ", float32: images a second"

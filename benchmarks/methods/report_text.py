@@ -14,7 +14,7 @@ TITLES = {  # by the name of a config
 UNCOUNTED = ("digits", "stamps")  # many methods lie within each other's intervals
 CIFAR = "60,000 colour photographs (CIFAR-10) of 32x32 pixels in 10 classes, as JPEG copies in the official parts."
 FROZEN = (
-    "Every method trains hash heads on the same features, those of a frozen EfficientNet-Lite0 that was trained on ImageNet "
+    "Every method trains hash layers on the same features, those of a frozen EfficientNet-Lite0 that was trained on ImageNet "
     "and sees the images at {pixels} pixels."
 )
 SCRATCH = "Every method trains the same small CNN from scratch."
@@ -46,66 +46,66 @@ NOTES = {
     "alone.",
 }
 UNDECIDED = "Many methods lie within each other's intervals here, so these data can't say which of them is best."
-HEAD = "# ADSQ beside other hashing methods\n"
+HEAD = "# How ADSQ compares with other hashing methods\n"
 BEST = """## ADSQ and the best baseline
 
-Each cell has the difference in mAP with its interval, the name of the best baseline, and then how many of the baselines
-ADSQ is above / neither above nor below / below.
+Each cell has the difference in mAP with its interval, the name of the best baseline, and the number of baselines that ADSQ
+is above / neither above nor below / below.
 """
 ALL_METHODS = """## All methods
 
-Means over the seeds at each code length; in bold, the best and what it isn't above. The page of each data set has the standard
-deviations, each difference, the time and the memory.
+Means over the seeds at each code length. In bold: the best method, and those that it isn't above. The page of each data set has
+the standard deviations, each difference, the time and the memory.
 """
 HOW_TO_READ = f"""## How to read these tables
 
-- **mAP** is taken at the cutoff of the data set's protocol, and averages over all orders of tied distances. Numbers after ± are
+- **mAP** is measured at the cutoff of the data set's protocol, and averaged over all orders of tied items. Numbers after ± are
   sample standard deviations over the seeds.
-- **Frozen**: only hash heads are trained, on the features of a frozen EfficientNet-Lite0. **From scratch**: a small CNN is
+- **Frozen**: only hash layers are trained, on the features of a frozen EfficientNet-Lite0. **From scratch**: a small CNN is
   trained end to end.
-- **{ALONE}** encodes an image with one network, **{BOTH}** with the sum of its two networks. Both rows are of the same runs.
+- **{ALONE}** encodes an image with one network, **{BOTH}** with the sum of its two networks. The two rows come from the same runs.
 - **Twice the epochs** and **two networks** (of two seeds, with their relaxed codes added up) give a baseline as much training
   as ADSQ has.
 - **Above** and **below** mean the same on all pages: the {LEVEL:.0%} interval of the difference lies on one side of 0. The
   interval is a bootstrap ({RESAMPLES:,} resamples, percentiles) that draws seeds, then queries. With three seeds it is
   somewhat too narrow.
-- **Bold** are the best of a column and every row that the best isn't above; of differences, those that are above or below.
+- **Bold** marks the best of a column and all that the best isn't above. Among differences, it marks those above or below.
 """
 SENTENCES = """## What to keep in mind
 
 - **Settings** come from up to four trials of each method on held-out training images. [Tuning](tuning.md) lists them all, and
   says where the choice had seen more than those images.
-- **ADSQ is a reconstruction**: the equations of its paper were not available, so its objective is this project's, built from
-  the abstract, a survey and related methods. The other methods follow their papers, on the same networks and data; where they
-  deviate, their files in `adsq_jax/methods/` say so.
-- **Why other methods stay ahead** in some cases isn't measured. Two parts of DHD, its second view and its LayerNorm, gave
+- **ADSQ is a reconstruction**: the equations of its paper were not available, so this project
+  built its objective from the abstract, a survey and related methods. The other methods follow their papers, on the same
+  networks and data; their files in `adsq_jax/methods/` say where they deviate.
+- **Why other methods are ahead** in some cases wasn't investigated. Two parts of DHD, its second view and its LayerNorm, gave
   ADSQ its last gain on emoji; on CIFAR-10 they made it worse.
-- **Not measured**: NUS-WIDE and COCO. Their protocols are here, but their pictures were not at hand.{missing} On Fashion-MNIST,
-  digits and stamps, CSQ and OrthoHash ran before their hash centers were separated; on digits and stamps, ADSQ ran before
-  its form by codes. From scratch, ADSQ has the settings of its configs without trials, and not every baseline was run.
-- **To make it again**: `benchmarks/methods/compare.sh` trains everything, and writes each run as a line of
+- **Not measured**: NUS-WIDE, COCO, MIRFlickr-25k and ImageNet-100 at full size. Their protocols are implemented, but their
+  pictures were not at hand.{missing}
+- **Measured with older code**: on Fashion-MNIST, digits and stamps, CSQ and OrthoHash ran before their hash centers were
+  separated. On digits and stamps, ADSQ ran before its form by codes.
+- **From scratch**, ADSQ has the settings of its configs without trials, and not every baseline was run.
+- **To reproduce this**: `benchmarks/methods/compare.sh` trains everything, and writes each run as a line of
   `{folder}/SET/runs.jsonl`. `python -m benchmarks.rows --write` makes these pages from the lines.
 """
 SET_HEAD = """# {title}
 {opening}
-[How to read the tables](index.md#how-to-read-these-tables). [All trials](tuning.md).
+[How to read these tables](index.md#how-to-read-these-tables). [All trials](tuning.md).
 """
 VARIANTS = f"""A variant (both) is compared with {BOTH}, a variant (f) with {ALONE}. Rows without a difference are variants of
-baselines. Variants of ADSQ from before 2026-11-29 change an earlier form by neighbours, or earlier code.
+baselines. Variants of ADSQ from before 2026-11-29 are changes of an earlier form by neighbours, or of earlier code.
 
 """
 TUNING = """# Tuning
 
 Each method had up to four trials: two learning rates, each with the two choices in its `TUNING_GRID`. Trials were scored on
-training images that were held out, never on the queries. On emoji, a trial's score is the mean over three such splits
-("images held out" has the size of each). A method's runs have the settings of the trial that is marked as chosen.
+held-out training images, never on the queries. On emoji, a trial's score is the mean over three such splits; the column "images
+held out" has the size of each. A method's runs have the settings of the trial that is marked as chosen. The choices were written down before a method's runs, with these exceptions:
 
-The choices were written down before a method's runs, with these exceptions:
-
-- **ADSQ, terms added late**: ADSQ got two terms, `neighbours` and `bit_likelihood`, and other choices, after runs on stamps and
-  emoji had been seen. Runs from before are called "before neighbours" among the variants. ADSQ's trials on digits and stamps
-  are of these choices. If you repeat them, ADSQ takes the settings of its configs there, without trials, as on Fashion-MNIST
-  and on CIFAR-10 from scratch.
+- **ADSQ, terms added late**: after runs on stamps and emoji had been seen, ADSQ got two more terms, `neighbours` and
+  `bit_likelihood`, and other choices. Among the variants, earlier runs are called "before neighbours". ADSQ's trials on digits
+  and stamps are of these choices. If you repeat the comparison there, ADSQ takes the settings of its configs, without trials, as
+  on Fashion-MNIST and on CIFAR-10 from scratch.
 - **ADSQ, choices changed again**: for CIFAR-10, Tiny-ImageNet and emoji the second choice became guidance by codes. This
   followed some hundred trials on held-out images of these sets, and came before any run of ADSQ with the queries of CIFAR-10
   and Tiny-ImageNet. The first choice then got a second view and a LayerNorm, by trials on held-out images of emoji. By then,
