@@ -256,8 +256,9 @@ def index_rows(folder: Path = RESULTS / "index") -> str:
         "codes added, each batch saved": f"{search['codes_added_a_second']:,.0f} per second",
         "opening, until the first answer": f"{search['seconds_to_open']:.2f} s",
         f"nearest {search['k']}": f"{per_second['index']:,.0f} queries per second, {search['ratio']:.2f} of bare faiss",
-        f"{rerank['codes']:,} codes with features ({rerank['date']})": f"{rerank['bytes_an_item']:.0f} bytes per item; opening, "
-        f"until the first hits: {rerank['seconds_to_open']:.1f} s, after a write {rerank['seconds_to_open_first']:.1f} s",
+        f"{rerank['codes']:,} codes with features ({rerank['date']})": f"{rerank['bytes_an_item']:.0f} bytes per item; "
+        f"opening, until the first hits: {rerank['seconds_to_open']:.1f} s, after a write "
+        f"{rerank['seconds_to_open_first']:.1f} s",
         f"one query, {rerank['k']} hits": f"{rerank['ms_by_codes']:.0f} ms; with {rerank['reranked']} ranked again "
         f"{rerank['ms_ranked_again']:.0f} ms",
         f"{large['codes']:,} codes": f"{large['codes_added_a_second']:,.0f} added per second, opened in "

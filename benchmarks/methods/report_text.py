@@ -63,7 +63,8 @@ HOW_TO_READ = f"""## How to read these tables
   sample standard deviations over the seeds.
 - **Frozen**: only hash layers are trained, on the features of a frozen EfficientNet-Lite0. **From scratch**: a small CNN is
   trained end to end.
-- **{ALONE}** encodes an image with one network, **{BOTH}** with the sum of its two networks. The two rows come from the same runs.
+- **{ALONE}** encodes an image with one network, **{BOTH}** with the sum of its two networks. Both rows come from the same
+  runs.
 - **Twice the epochs** and **two networks** (of two seeds, with their relaxed codes added up) give a baseline as much training
   as ADSQ has.
 - **Above** and **below** mean the same on all pages: the {LEVEL:.0%} interval of the difference lies on one side of 0. The
@@ -75,9 +76,9 @@ SENTENCES = """## What to keep in mind
 
 - **Settings** come from up to four trials of each method on held-out training images. [Tuning](tuning.md) lists them all, and
   says where the choice had seen more than those images.
-- **ADSQ is a reconstruction**: the equations of its paper were not available, so this project
-  built its objective from the abstract, a survey and related methods. The other methods follow their papers, on the same
-  networks and data; their files in `adsq_jax/methods/` say where they deviate.
+- **ADSQ is a reconstruction**: the equations of its paper were not available, so this project built its objective from the
+  abstract, a survey and related methods. The other methods follow their papers, on the same networks and data; their files
+  in `adsq_jax/methods/` say where they deviate.
 - **Why other methods are ahead** in some cases wasn't investigated. Two parts of DHD, its second view and its LayerNorm, gave
   ADSQ its last gain on emoji; on CIFAR-10 they made it worse.
 - **Not measured**: NUS-WIDE, COCO, MIRFlickr-25k and ImageNet-100 at full size. Their protocols are implemented, but their
@@ -104,8 +105,8 @@ held out" has the size of each. A method's runs have the settings of the trial t
 
 - **ADSQ, terms added late**: after runs on stamps and emoji had been seen, ADSQ got two more terms, `neighbours` and
   `bit_likelihood`, and other choices. Among the variants, earlier runs are called "before neighbours". ADSQ's trials on digits
-  and stamps are of these choices. If you repeat the comparison there, ADSQ takes the settings of its configs, without trials, as
-  on Fashion-MNIST and on CIFAR-10 from scratch.
+  and stamps are of these choices. If you repeat the comparison there, ADSQ takes the settings of its configs without trials,
+  as on Fashion-MNIST and on CIFAR-10 from scratch.
 - **ADSQ, choices changed again**: for CIFAR-10, Tiny-ImageNet and emoji the second choice became guidance by codes. This
   followed some hundred trials on held-out images of these sets, and came before any run of ADSQ with the queries of CIFAR-10
   and Tiny-ImageNet. The first choice then got a second view and a LayerNorm, by trials on held-out images of emoji. By then,
