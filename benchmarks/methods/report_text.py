@@ -101,8 +101,8 @@ TUNING = """# Tuning
 
 Each method had up to four trials: two learning rates, each with the two choices in its `TUNING_GRID`. Trials were scored on
 held-out training images, never on the queries. On emoji, a trial's score is the mean over three such splits; the column "images
-held out" has the size of each. A method's runs have the settings of the trial that is marked as chosen. The choices were written
-down before a method's runs, with these exceptions:
+held out" has the size of each. A method's runs have the settings of the trial that is marked as chosen. The choices were
+written down before a method's runs, with these exceptions:
 
 - **ADSQ, terms added late**: after runs on stamps and emoji had been seen, ADSQ got two more terms, `neighbours` and
   `bit_likelihood`, and other choices. Among the variants, earlier runs are called "before neighbours". ADSQ's trials on digits
