@@ -1,4 +1,4 @@
-"""Tux Paint's stamps, 796 photographs and drawings in 16 folders: a frozen pretrained network, on a CPU.
+"""Tux Paint's stamps, some 800 photographs and drawings: a frozen pretrained network, on a CPU.
 
     apt-get install tuxpaint-stamps-default && pip install 'adsq_jax[pretrained]'
     adsq train --config=stamps --workdir=runs/stamps
