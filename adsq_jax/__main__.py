@@ -6,7 +6,6 @@
 
 import importlib
 import importlib.metadata
-import os
 import platform
 import sys
 from collections.abc import Sequence
@@ -60,7 +59,6 @@ def version() -> str:
 
 def run() -> None:
     """Run the command `adsq` with the arguments of this process."""
-    sys.path.append(os.getcwd())  # as `python -m` does, so that your own methods are found
     command_line.run(main)
 
 

@@ -108,7 +108,7 @@ class Flags:
         except flags.Error as error:
             # The text ends with the traceback of a config file that raised: its last line says what is wrong.
             raise InputError(f"{last_line(error).removeprefix('adsq_jax.errors.InputError: ')} (see --help)") from error
-        except Exception as error:  # a config file, or an override of what it lacks, may raise anything
+        except (Exception, SystemExit) as error:  # a config file, or an override of what it lacks, may raise anything
             raise InputError(self._unknown_key() or _config_error(error)) from error
         if given.pop("help"):
             print(self._help(names))
@@ -154,11 +154,19 @@ def _with_files(arguments: Sequence[str], flag: str) -> list[str]:
     for argument in arguments:
         given, equals, value = argument.partition("=")
         if equals and given in (f"-{flag}", f"--{flag}"):
-            argument = f"{given}={config_files.find(value)}"
+            argument = f"{given}={_file(value)}"
         elif found and found[-1] in (f"-{flag}", f"--{flag}"):
-            argument = config_files.find(argument)
+            argument = _file(argument)
         found.append(argument)
     return found
+
+
+def _file(text: str) -> str:
+    """Return a config's file; it can import from the current folder if that may hold the config, or its method."""
+    file, folder = config_files.find(text), os.getcwd()
+    if config_files.may_need_current_folder(text) and folder not in sys.path:
+        sys.path.append(folder)  # last, and else not at all: JAX runs any jax_plugins that it finds
+    return file
 
 
 def with_values(arguments: Sequence[str], values: Mapping[str, str]) -> list[str]:
@@ -181,7 +189,7 @@ def with_values(arguments: Sequence[str], values: Mapping[str, str]) -> list[str
     return [path + colon, *others, *(f"--config.{key}={value}" for key, value in values.items() if key not in _AFTER_COLON)]
 
 
-def _config_error(error: Exception) -> str:
+def _config_error(error: BaseException) -> str:
     """Return one line that says what is wrong with a config file or a key."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name in ("<module>", "get_config")]
     if frames and frames[-1].filename != sys.argv[0]:

@@ -210,6 +210,7 @@ def test_an_error_is_one_line(run):
         ("def get_config(argument=''):\n    raise ValueError('first\\nsecond')\n", ["second"]),
         ("def configuration():\n    return None\n", ["get_config"]),
         ("def get_config():\n    return None\n", ["config"]),
+        ("import sys\nsys.exit(0)\n", ["config.py, line 2", "SystemExit"]),
     ],
 )
 def test_bad_config_file(refusal, tmp_path, content, words):
@@ -429,6 +430,43 @@ def test_what_is_quick_imports_little(tmp_path, arguments, allowed):
     heavy = {"absl", "etils", "flax", "jax", "jaxlib", "ml_collections", "numpy", "orbax", "PIL", "scipy", "tqdm"}
     assert (status, imported & heavy) == (0, allowed)
     assert "adsq_jax" in imported
+
+
+# Runs `adsq` as the console script does: the folder of the script comes first in Python's path, not the current one.
+ADSQ = """
+import sys
+from adsq_jax import __main__ as adsq
+sys.argv[0] = "adsq"
+adsq.run()
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "is_run"),
+    [
+        (["evaluate", f"--workdir={ROOT}/tests/formats/run_1", "--out=figures.json"], 0, set()),
+        (["train", "--config=digits:bits=12", "--workdir=digits.py/no"], 2, set()),
+        (["data", "--config=digits:bits=0,method=mine", "--out=out"], 2, {"mine"}),
+        (["data", "--config=own.py", "--out=out"], 2, {"own", "mine"}),
+    ],
+)
+def test_only_what_is_named_runs_from_the_current_folder(tmp_path, arguments, status, is_run):
+    """Neither a package's namesake nor what libraries look for, as jax_plugins, is run there; a named method or config is."""
+    script, folder = tmp_path / "bin" / "adsq", tmp_path / "here"
+    script.parent.mkdir()
+    script.write_text(ADSQ)
+    places = {"jax": "jax", "numpy": "numpy", "digits": "digits", "configs/digits": "digits", "adsq_jax/__init__": "adsq_jax"}
+    places |= {"jax_plugins/any/__init__": "jax_plugins", "own": "own", "mine": "mine"}
+    for place, name in places.items():
+        path = folder / f"{place}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        more = {"own": "import mine\nget_config = None\n", "mine": "loss = dict\n"}.get(name, "")
+        path.write_text(f"open({str(tmp_path / name)!r} + '.ran', 'w').close()\n{more}")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, script, *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, {path.stem for path in tmp_path.glob("*.ran")}) == (status, is_run), done.stderr
+    assert status == 0 or (done.stderr.startswith("error: ") and done.stderr.count("\n") == 1)
 
 
 # Trains twice, which traces everything twice.

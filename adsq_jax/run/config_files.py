@@ -37,3 +37,15 @@ def find(text: str) -> str:
         return f"{FOLDER / name}.py{colon}{argument}"
     hint = did_you_mean(name, known) if folder in ("", "configs") else ""
     raise InputError(f"there is no config {path!r:.200}{hint}; fix: give one of {', '.join(known)}, or an existing FILE.py")
+
+
+def may_need_current_folder(text: str) -> bool:
+    """Return whether a config's flag names code that may lie in the current folder: a file, or a method's module there.
+
+    Args:
+      text: as in `find`.
+    """
+    given, _, argument = text.partition(":")
+    pairs = (pair.partition("=") for pair in argument.split(","))
+    methods = [value.split(".")[0] for key, _, value in pairs if key == "method"]
+    return given not in names() or any(os.path.isdir(name) or os.path.isfile(f"{name}.py") for name in methods)

@@ -21,7 +21,7 @@ def unknown(arguments: Sequence[str], *, flag: str, load: Callable[[str], Any]) 
       load: returns the config that `FILE.py:ARGUMENT` stands for; may raise anything.
     """
     config = ConfigDict()
-    with contextlib.suppress(Exception):  # a file that fails is reported elsewhere
+    with contextlib.suppress(Exception, SystemExit):  # a file that fails is reported elsewhere
         for argument, following in itertools.pairwise([*arguments, ""]):
             given, equals, value = argument.partition("=")
             if given in (f"-{flag}", f"--{flag}"):
