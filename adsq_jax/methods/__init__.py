@@ -79,11 +79,17 @@ def find(name: str, *, allow_import: bool = False) -> Recipe:
             f"expected one of {', '.join(METHODS)}, got the module {name!r}; fix: name it where imports are allowed"
         )
     try:
-        return Recipe(import_module(name))
+        module = import_module(name)
     except (ImportError, TypeError) as error:  # TypeError: a relative name
         raise InputError(
             f"expected a module with a method, got {name!r}: {first_line(error)}; fix: check its name, and that Python finds it"
         ) from error
+    except Exception as error:  # a ValueError would pass for one of the config's argument, and lose its place
+        raise InputError(
+            f"expected a module with a method, got {name!r}, which raises {type(error).__name__}: {first_line(error)}; fix: "
+            "import it by itself"
+        ) from error
+    return Recipe(module)
 
 
 def _is_module(name: str) -> bool:

@@ -32,12 +32,14 @@ class Recipe:
         module = self.module
         if not callable(getattr(module, "loss", None)):
             raise InputError(
-                f"expected a method, got the module {module.__name__!r} without loss; fix: define loss(inputs) in it"
+                f"expected a method, got the module {module.__name__!r} without loss; fix: define loss(inputs) in "
+                f"{getattr(module, '__file__', None) or 'it'}, or name another module"
             )
-        if not isinstance(getattr(module, "SETTINGS", {}), Mapping) or not callable(getattr(module, "method", module.loss)):
+        settings, make = getattr(module, "SETTINGS", {}), getattr(module, "method", module.loss)
+        if not isinstance(settings, Mapping) or not all(isinstance(key, str) for key in settings) or not callable(make):
             raise InputError(
-                f"expected SETTINGS = {{...}} and method(*, ...) in the module {module.__name__!r}, got other types; fix: "
-                "define them so, or leave them out"
+                f"expected SETTINGS = {{'NAME': DEFAULT}} and method(*, ...) in the module {module.__name__!r}, got other "
+                "types; fix: define them so, or leave them out"
             )
 
     def __repr__(self) -> str:
@@ -73,12 +75,18 @@ class Recipe:
           The method, for `adsq_jax.fit`.
 
         Raises:
-          InputError: there is no such setting, or its value has the wrong type.
+          InputError: there is no such setting, its value has the wrong type, or the module makes no `Method`.
         """
         filled = _filled(self.settings, settings, name=self.name)
         if not hasattr(self.module, "method"):
             return Method(loss=partial(self.loss, **filled))
-        return self.module.method(**filled)
+        made = self.module.method(**filled)
+        if not isinstance(made, Method):
+            raise InputError(
+                f"expected a Method from {self.name}'s method(...), got {type(made).__name__}; fix: return Method(loss=...) "
+                "there"
+            )
+        return made
 
 
 def _filled(defaults: Mapping[str, Any], given: Mapping[str, Any], *, name: str) -> dict[str, Any]:

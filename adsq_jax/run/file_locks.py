@@ -21,6 +21,8 @@ class FileLock:
         import filelock  # takes a tenth of a second
 
         self.path = path
+        if not path.parent.is_dir():  # filelock would make it again, for instance that of an index that was moved away
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
         if os.path.islink(path) or (os.path.exists(path) and not os.path.isfile(path)):  # a link would make a file elsewhere
             raise OSError(errno.EINVAL, "it is not a regular file", str(path))
         # The lock belongs to the object, not to the thread that made it: any thread may close it.

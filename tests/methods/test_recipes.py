@@ -107,9 +107,12 @@ def test_a_loss_has_default_settings(name):
         (lambda: methods.as_method(types.ModuleType("empty")), "got the module 'empty' without loss; fix: "),
         (
             lambda: methods.as_method(module(SETTINGS=["pull"])),
-            r"expected SETTINGS = \{...\} and method\(\*, ...\) in the module",
+            r"expected SETTINGS = \{'NAME': DEFAULT\} and method\(\*, ...\) in the module",
         ),
+        (lambda: methods.as_method(module(SETTINGS={1: 0.5})), "got other types; fix: "),
         (lambda: methods.as_method(module(method=3)), "got other types; fix: "),
+        (lambda: methods.as_method(module(method=lambda: 3)), r"expected a Method from .*'s method\(...\), got int; fix: "),
+        (lambda: methods.find("random", allow_import=True), r"without loss; fix: define loss\(inputs\) in /.*/random.py, or "),
         (lambda: methods.as_method(3), r"expected a method, got int; fix: give methods.adsq\(\), or one of adsq, dsh"),
     ],
 )
@@ -137,6 +140,20 @@ def test_a_module_in_the_current_folder_needs_no_package(tmp_path, monkeypatch):
     recipe = methods.find("mymodule_of_a_test", allow_import=True)
     assert recipe.settings == {"pull": 0.1}
     assert methods.find("dsh", allow_import=True) is METHODS["dsh"]
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("raise ValueError('first\\nsecond')", "'raises_in_a_test', which raises ValueError: first; fix: "),
+        ("def loss(inputs: return 1", "which raises SyntaxError: "),
+    ],
+)
+def test_a_module_that_fails_is_named(tmp_path, monkeypatch, source, text):
+    """A command then names the module, the kind of error and its first line, also for one that a config's argument raises."""
+    (tmp_path / "raises_in_a_test.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert text in message(lambda: methods.find("raises_in_a_test", allow_import=True))
 
 
 def test_a_method_of_ones_own_is_found_by_its_dotted_name(mine):

@@ -89,6 +89,13 @@ def test_only_a_regular_file_is_locked(tmp_path, make):
     assert os.listdir(tmp_path) == [".lock"]
 
 
+def test_a_folder_that_is_gone_is_not_made_again(tmp_path):
+    """Whoever removed it, or moved it away, doesn't find a new one in its place."""
+    with pytest.raises(FileNotFoundError):
+        FileLock(tmp_path / "gone" / ".lock")
+    assert not os.listdir(tmp_path)
+
+
 WITHOUT = """
 import builtins, sys
 original = builtins.__import__
