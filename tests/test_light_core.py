@@ -124,6 +124,8 @@ STATEMENTS = {
     "import adsq_jax.training": "adsq_jax.training",
     "import adsq_jax.models": "adsq_jax.models",
     "import adsq_jax.inference": "adsq_jax.inference",
+    "import adsq_jax.report": "adsq_jax.report",
+    "from adsq_jax.demo import serve": "adsq_jax.demo.serve",
 }
 
 

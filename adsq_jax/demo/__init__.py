@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 from adsq_jax import command_line
 from adsq_jax.devices import compiled_programs
 from adsq_jax.errors import Stopped
+from adsq_jax.run import lazy_names as _lazy_names
 
 if TYPE_CHECKING:
     from adsq_jax.demo.server import serve
 
 __all__ = ["serve"]
+__getattr__ = _lazy_names.loader(__name__, {"serve": "server"})  # takes seconds to import
 
 
 def serve_until_stopped(index: str, **options: Any) -> None:
@@ -24,11 +26,3 @@ def serve_until_stopped(index: str, **options: Any) -> None:
     except Stopped:
         print("stopped", file=sys.stderr)
         command_line.hard_exit(0)
-
-
-def __getattr__(name: str) -> Any:
-    if name != "serve":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from adsq_jax.demo import server  # takes seconds to import
-
-    return server.serve

@@ -112,7 +112,7 @@ def _serve(finder: Finder, listener: socket.socket, *, location: str, heading: s
 
         from adsq_jax.demo.connections import BoundedProtocol
     except ModuleNotFoundError as error:
-        raise InputError(f"this needs uvicorn ({error.name} is missing); fix: pip install -e '.[demo]'") from error
+        raise InputError(f"this needs uvicorn ({error.name} is missing); fix: pip install 'adsq_jax[demo]'") from error
     address, port = listener.getsockname()[:2]
     hosts = None
     if ipaddress.ip_address(address).is_loopback:

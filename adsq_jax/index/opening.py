@@ -101,13 +101,13 @@ def _engine(place: str) -> type[CodeIndex]:
             from adsq_jax.index.milvus import MilvusIndex
         except ModuleNotFoundError as error:
             raise InputError(
-                f"a Milvus server needs pymilvus ({error.name} is missing); fix: pip install -e '.[milvus]'"
+                f"a Milvus server needs pymilvus ({error.name} is missing); fix: pip install 'adsq_jax[milvus]'"
             ) from error
         return MilvusIndex
     try:
         from adsq_jax.index.embedded import EmbeddedIndex
     except ModuleNotFoundError as error:
         raise InputError(
-            f"an index needs LanceDB and faiss ({error.name} is missing); fix: pip install -e '.[index]'"
+            f"an index needs LanceDB and faiss ({error.name} is missing); fix: pip install 'adsq_jax[index]'"
         ) from error
     return EmbeddedIndex
