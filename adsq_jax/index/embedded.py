@@ -431,10 +431,9 @@ def _lock(folder: Path) -> FileLock:
     except BlockingIOError as error:
         raise InputError(f"{folder} is being written by another process; fix: wait until it ends") from error
     except OSError as error:
-        problem, fix = ("written", "change its permissions")
-        if error.errno in _NO_LOCKS:
-            problem, fix = ("locked", "put the index on a local disk")
-        raise InputError(f"{folder} can't be {problem} ({error.strerror}); fix: {fix}") from error
+        fixes = {**dict.fromkeys(_NO_LOCKS, "put the index on a local disk"), errno.EINVAL: "remove it"}
+        fix = fixes.get(error.errno or 0) or remedy(error)
+        raise InputError(f"{folder / _LOCK} can't be locked ({error.strerror}); fix: {fix}") from error
 
 
 def _check_lock(lock: FileLock) -> None:

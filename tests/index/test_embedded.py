@@ -202,15 +202,27 @@ except InputError as error:
         assert opened.count() == 100
 
 
-def test_a_folder_that_cannot_be_written(tmp_path):
-    """It can be read; adding is refused."""
-    engine = filled(tmp_path)
-    (tmp_path / "index" / ".lock").unlink()
-    (tmp_path / "index" / ".lock").mkdir()  # can't be opened for writing, even by root
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to(path.parents[1] / "elsewhere")])
+def test_a_lock_that_is_no_file(tmp_path, make):
+    """The index can be read; adding is refused, even to root, with what to remove, and a link's target isn't made."""
+    engine, lock = filled(tmp_path), tmp_path / "index" / ".lock"
+    lock.unlink()
+    make(lock)
     with engine.open() as opened:
         assert opened.count() == 100
-        with pytest.raises(InputError, match="can't be written"):
+        with pytest.raises(InputError, match=r"\.lock can't be locked \(it is not a regular file\); fix: remove it"):
             opened.add([Item("/more")], np.zeros((1, 2), np.uint8))
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_an_index_that_was_moved_away(tmp_path):
+    """Adding is refused, and makes no folder in its place."""
+    engine = filled(tmp_path)
+    with engine.open() as opened:
+        (tmp_path / "index").rename(tmp_path / "moved")
+        with pytest.raises(InputError, match=r"can't be locked \(No such file or directory\); fix: put it back"):
+            opened.add([Item("/more")], np.zeros((1, 2), np.uint8))
+    assert not (tmp_path / "index").exists()
 
 
 def test_two_writers(tmp_path):
