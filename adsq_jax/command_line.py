@@ -136,7 +136,7 @@ class Flags:
     def _unknown_flag(self, error: flags.UnrecognizedFlagError) -> str:
         flag, _, key = error.flagname.partition(".")
         if self._config and key and flag.removeprefix("no") == self._config:  # absl knows no keys before there is a config
-            return f"--{error.flagname} changes a key of --{self._config}=FILE.py; fix: give the file, too"
+            return f"--{error.flagname} changes a key of --{self._config}=NAME; fix: give the config, too"
         names = [name for name in self._values if name not in ("flagfile", "undefok")]
         return f"--{error.flagname} is not a flag{did_you_mean(error.flagname, names)}; fix: --help lists all flags"
 

@@ -128,7 +128,7 @@ def test_good_input(run, call, capsys):
     [
         (["--confg=x"], ["--confg is not a flag (did you mean 'config'?)", "--help"]),
         (["--wrkdir"], ["--wrkdir is not a flag; fix: --help"]),
-        (["--config.bits=12"], ["--config.bits changes a key of --config=FILE.py; fix: give the file, too"]),
+        (["--config.bits=12"], ["--config.bits changes a key of --config=NAME; fix: give the config, too"]),
         (["stray"], ["'stray' is not a flag", "--name=value"]),
         (["--config=DIR/config.py", "bits=12"], ["'bits=12' is not a flag"]),
         (["--config=DIR/none.py"], ["DIR/none.py"]),
@@ -155,6 +155,7 @@ def test_good_input(run, call, capsys):
         (["--config"], ["config"]),
         (["--config="], ["no config ''"]),
         (["--config=digits.py"], ["no config 'digits.py' (did you mean 'digits'?); fix: give one of cifar10, "]),
+        (["--config=configs/digits"], ["no config 'configs/digits' (did you mean 'digits'?)"]),
         (["--config=configs/digts.py"], ["no config 'configs/digts.py' (did you mean 'digits'?)"]),
         (["--config", "DIR/digits"], ["DIR/digits'; fix: "]),
     ],

@@ -33,7 +33,7 @@ def find(text: str) -> str:
     name, known = file.removesuffix(".py"), names()
     if os.path.exists(path) and not os.path.isdir(path) and given not in known:
         return f"{path}{colon}{argument}"
-    if name in known and path in (name, f"configs/{file}"):
+    if name in known and path in (name, f"configs/{name}.py"):
         return f"{FOLDER / name}.py{colon}{argument}"
     hint = did_you_mean(name, known) if folder in ("", "configs") else ""
     raise InputError(f"there is no config {path!r:.200}{hint}; fix: give one of {', '.join(known)}, or an existing FILE.py")

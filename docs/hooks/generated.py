@@ -84,8 +84,8 @@ def _config_page() -> str:
     parts = [
         "# Config keys",
         "Each key is set by `--config.KEY=VALUE`, for instance `--config.optim.learning_rate=1e-3`. The defaults below are the "
-        "package's; a file of `configs/` sets its own, which `adsq train --config=FILE.py --help` shows. The code length, the "
-        "protocol and the method follow the file's name: `--config=configs/digits.py:bits=48,method=dpsh`. A method is part of "
+        "package's; a config sets its own, which `adsq train --config=digits --help` shows. The code length, the "
+        "protocol and the method follow the config's name: `--config=digits:bits=48,method=dpsh`. A method is part of "
         "the name because it decides which keys there are.",
     ]
     described = config_module.described(config_module.default())

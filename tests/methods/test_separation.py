@@ -45,7 +45,7 @@ def test_no_single_flip_lowers_the_sum(seed, m, bits):
     ("m", "bits", "least"), [(10, 12, 6), (10, 24, 12), (10, 48, 26), (100, 12, 3), (100, 24, 8), (100, 48, 20)]
 )
 def test_distances_of_classes(m, bits, least):
-    """Those of README and docstring; four of five bits stay."""
+    """Those of the docstring; four of five bits stay."""
     relaxed_codes = np.random.default_rng(1).uniform(-1, 1, (m, bits))
     sets = np.eye(m, dtype=np.uint8)
     found = separation.separated(relaxed_codes, sets=sets)
