@@ -124,6 +124,9 @@ def targets(setup: TrainSetup, state: TrainState, *, net: str) -> Targets:
       state: at the beginning of the half-round.
       net: "f" or "g".
 
+    Returns:
+      The targets, on the setup's devices.
+
     Raises:
       InputError: there is no such network, or the state is another setup's.
     """

@@ -1,5 +1,6 @@
-"""Document fields and constants by their comments in the source, and give named tuples their signature."""
+"""Document fields and constants by their comments in the source, and write what a signature or a docstring only refers to."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import griffe
@@ -7,6 +8,7 @@ import griffe
 from adsq_jax.run.source_comments import Comments
 
 _SECTIONS = ("Args:", "Attributes:")
+_SEE_BASE = "See the base class."
 _LONGEST = 120  # characters of a constant's value
 
 
@@ -36,6 +38,34 @@ class FieldComments(griffe.Extension):
             text = _comment(attr, Comments(attr.module.source))
             if text:
                 attr.docstring = griffe.Docstring(f"{text[0].upper()}{text[1:]}.", parent=attr)
+
+    def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
+        """Write constants that are defaults as their values, and copy docstrings that refer to the base class's."""
+        for function in _functions(pkg):
+            for parameter in function.parameters:
+                parameter.default = _value(parameter.default, pkg)
+            cls = function.parent
+            if isinstance(cls, griffe.Class) and function.docstring and function.docstring.value == _SEE_BASE:
+                bases = [base.members.get(function.name) for base in cls.resolved_bases]
+                function.docstring = next((base.docstring for base in bases if base and base.docstring), function.docstring)
+
+
+def _functions(of: griffe.Module | griffe.Class) -> Iterator[griffe.Function]:
+    for member in of.members.values():
+        if isinstance(member, griffe.Function):
+            yield member
+        elif isinstance(member, griffe.Module | griffe.Class):
+            yield from _functions(member)
+
+
+def _value(default: str | griffe.Expr | None, package: griffe.Module) -> str | griffe.Expr | None:
+    """Return a constant's value where a default is a constant of the package that is a number or a string."""
+    path = getattr(default, "canonical_path", "")
+    try:
+        constant = package.modules_collection[path] if path.startswith(f"{package.path}.") else None
+    except KeyError:
+        return default
+    return constant.value if isinstance(constant, griffe.Attribute) and isinstance(constant.value, str) else default
 
 
 def _is_field(member: griffe.Object | griffe.Alias) -> bool:

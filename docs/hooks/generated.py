@@ -12,6 +12,7 @@ from typing import Any
 import nbconvert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
 from adsq_jax import config as config_module
 from adsq_jax import methods
@@ -37,9 +38,14 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     config.nav = [{**entry} for entry in config.nav or []]
     for entry in config.nav:
         if "Examples" in entry:
-            entry["Examples"] = [f"examples/{path.stem}.md" for path in NOTEBOOKS]
+            entry["Examples"] = [{_short(path): f"examples/{path.stem}.md"} for path in NOTEBOOKS]
     config.nav = [entry for entry in config.nav if entry.get("Examples", True)]
     return config
+
+
+def _short(notebook: Path) -> str:
+    """Return a notebook's name in the navigation."""
+    return notebook.stem.replace("_", " ").capitalize().replace("python", "Python")
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
@@ -65,13 +71,13 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _code(text: str, *, anchor: str = "") -> str:
     place = f' id="{html.escape(anchor)}"' if anchor else ""
-    breaking = re.sub(r"(?<=\w)([._])(?=\w)", r"\1<wbr>", html.escape(text))  # where a narrow screen may break it
+    breaking = re.sub(r"(?<=\w)\.(?=[a-z])", ".<wbr>", html.escape(text))  # where a narrow screen may break it
     return f"<code{place}>{breaking}</code>" if text else ""
 
 
 def _text(comment: str) -> str:
     """Return a comment or a help text as HTML, with flags and what stands between backticks as code."""
-    return re.sub(r"`([^`]+)`|(?<!\S)(--\w[\w.]*(?:=\w+)?)", r"<code>\1\2</code>", html.escape(comment, quote=False))
+    return re.sub(r"`([^`]+)`|(?<!\S)(--\w+(?:\.\w+)*\*?(?:=\w+)?)", r"<code>\1\2</code>", html.escape(comment, quote=False))
 
 
 def _keys(rows: Iterable[tuple[str, str, str]], *, anchors: bool = True) -> str:
@@ -145,7 +151,7 @@ def _commands_page() -> str:
     ]
     for name in COMMANDS:
         above, flags = help_of(name)
-        above = re.sub(r"^(adsq .+)$", r"`\1`", above, flags=re.MULTILINE)
+        above = re.sub(r"^(adsq .+)$", r"`\1`", above, flags=re.MULTILINE).replace("`\n`", "`  \n`")  # two spaces: a new line
         parts += [f"## adsq {name} {{ #{name} }}", above]
         if any(flag == "--config" for flag, _ in flags):
             parts.append("The keys of `--config` are explained in [Config keys](config.md).")
@@ -165,6 +171,7 @@ def _flags(flags: Iterable[tuple[str, str]]) -> str:
 def _notebook(path: Path) -> dict[str, Any]:
     """Return the page of a notebook with the outputs that it holds, and the files of its pictures."""
     exporter = nbconvert.MarkdownExporter()
+    exporter.register_preprocessor(CoalesceStreamsPreprocessor, enabled=True)  # what a loop prints is one block
     content, resources = exporter.from_filename(str(path), resources={"output_files_dir": f"{path.stem}_files"})
     title, _, rest = content.lstrip().replace("![png](", "![What the cell above shows](").partition("\n")
     source = f"This page is the notebook `examples/{path.name}`; `examples/{path.stem}.py` is the same as a script."

@@ -11,9 +11,10 @@ from mkdocs.exceptions import PluginError
 _EQUATION = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _CODE = re.compile(r"(?<!<pre>)(?<!</span>)<code>([^<]+)</code>")
-_DATE = re.compile(r"(?<=<td>)\d{4}-\d\d-\d\d(?=</td>)")
+_TEXT = re.compile(r"(?<=>)[^<>]+(?=<)")
+_HYPHENATED = re.compile(r"\b(?:\d{4}-\d\d-\d\d|[A-Z][\w-]*-\d\w*)\b")  # a date, or a name such as CIFAR-10
 _WHOLE = r'<span class="whole">\g<0></span>'
-_FLAG = re.compile(r"(?<!\S)--?\w[\w.]{0,38}=?")
+_FLAG = re.compile(r"(?<![^\s\[=])--?\w[\w.]{0,38}=?")
 # Where latex2mathml spaces otherwise than TeX: a sign after an opening bracket, a comma or a relation belongs to what follows;
 # bars and the names of functions are no operators, and a function's name stands apart from other letters.
 _CLOSING = {"&#x00029;", ")", "]", "&#x0005D;", "&#x0007D;", "}", "&#x0007C;", "&#x02016;"}
@@ -38,8 +39,8 @@ def on_page_content(content: str, *, page: Any, **_: Any) -> str:
         return f"<code>{_FLAG.sub(_WHOLE, found[1])}</code>"
 
     content = _EQUATION.sub(equation, _COMMENT.sub("", content))
-    content = _DATE.sub(_WHOLE, content.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"))
-    return _CODE.sub(code, content)
+    content = _CODE.sub(code, content.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"))
+    return _TEXT.sub(lambda text: _HYPHENATED.sub(_WHOLE, text[0]), content)
 
 
 def _mathml(equation: str, *, display: str) -> str:
