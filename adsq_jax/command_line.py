@@ -124,7 +124,7 @@ class Flags:
         lines = [self._description.strip(), ""]
         for name in names:
             flag = self._values[name]
-            default = "" if flag.default in (None, False, []) else f" Default: {flag.default}."
+            default = "" if flag.default in (None, False, [], "") else f" Default: {flag.default}."
             lines.append(f"  --{name}")
             text = flag.help.partition(";\n")[0]  # absl adds to a flag that may be given several times
             indent = " " * 6

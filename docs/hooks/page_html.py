@@ -13,6 +13,7 @@ _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _CODE = re.compile(r"(?<!<pre>)(?<!</span>)<code>([^<]+)</code>")
 _TEXT = re.compile(r"(?<=>)[^<>]+(?=<)")
 _HYPHENATED = re.compile(r"\b(?:\d{4}-\d\d-\d\d|[A-Z][\w-]*-\d\w*)\b")  # a date, or a name such as CIFAR-10
+_COMMA = re.compile(r",(?=\w)")  # a long list breaks here
 _WHOLE = r'<span class="whole">\g<0></span>'
 _FLAG = re.compile(r"(?<![^\s\[=])--?\w[\w.]{0,38}=?")
 # Where latex2mathml spaces otherwise than TeX: a sign after an opening bracket, a comma or a relation belongs to what follows;
@@ -36,7 +37,7 @@ def on_page_content(content: str, *, page: Any, **_: Any) -> str:
             raise PluginError(f"{page.file.src_uri}: the equation {found[2]!r} can't be read ({error!r})") from error
 
     def code(found: re.Match[str]) -> str:
-        return f"<code>{_FLAG.sub(_WHOLE, found[1])}</code>"
+        return f"<code>{_FLAG.sub(_WHOLE, _COMMA.sub(',<wbr>', found[1]))}</code>"
 
     content = _EQUATION.sub(equation, _COMMENT.sub("", content))
     content = _CODE.sub(code, content.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"))
