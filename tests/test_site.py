@@ -98,7 +98,7 @@ def mended(content):
 
 
 def test_how_a_page_is_mended():
-    """Signs are spaced as in TeX, code isn't taken for an equation, flags and figures stay whole, comments go."""
+    """Signs are spaced as in TeX, code isn't taken for an equation, flags, names and figures stay whole, comments go."""
     prefix, infix = '<mo form="prefix">&#x02212;</mo>', "<mo>&#x02212;</mo>"
     assert prefix in mended(r'<span class="arithmatex">\([-1, 1]\)</span>')
     assert infix in mended(r'<span class="arithmatex">\(a - b\)</span>')
@@ -108,6 +108,9 @@ def test_how_a_page_is_mended():
     assert mended("<td>0.5 ± 0.1</td>") == "<td>0.5\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}0.1</td>"
     assert mended("<td>2026-11-30</td>") == '<td><span class="whole">2026-11-30</span></td>'
     assert mended("<code>adsq demo --port=1</code>") == '<code>adsq demo <span class="whole">--port=</span>1</code>'
+    assert '[<span class="whole">--port=</span>1]' in mended("<code>adsq demo [--port=1]</code>")
+    assert mended("<code>bits=1,2</code>") == "<code>bits=1,<wbr>2</code>"
+    assert mended('<p title="CIFAR-10">CIFAR-10</p>') == '<p title="CIFAR-10"><span class="whole">CIFAR-10</span></p>'
     block = "<pre><span></span><code>adsq demo --port=1</code></pre>"
     assert mended(block) == block
     for wrong in (r"\left( x", r"\unknown x"):
@@ -166,6 +169,26 @@ def test_every_public_name_is_on_the_site(site, pages, inventory):
             kind, place = inventory[own]
         page, _, anchor = place.partition("#")
         assert anchor in pages[f"{page}index.html"].ids, (package, name)
+
+
+@pytest.mark.slow  # building the site takes about 20 seconds
+def test_a_page_says_what_its_source_refers_to(pages):
+    """A default is the constant's value, a method that refers to its base class has that docstring, a loop prints one block."""
+    assert "k: int = 20" in "".join(pages["reference/api/commands/index.html"].text)
+    devices = "".join(pages["reference/api/devices/index.html"].text)
+    assert "See the base class" not in devices
+    assert "Put a tree on the devices in the layout that a compiled step expects." in devices
+    printed = "".join(pages["examples/search_pictures/index.html"].text)
+    assert re.search(r"rerank=0: right .*\nrerank=100: right", printed)
+
+
+@pytest.mark.slow  # building the site takes about 20 seconds
+def test_names_in_the_navigation_are_short(pages):
+    """A name in the navigation has at most four words."""
+    links = re.findall(r'md-nav__link.*?md-ellipsis">(.*?)</span>', pages["404.html"].source, re.DOTALL)
+    names = [" ".join(re.sub("<.*?>", "", link).split()) for link in links]
+    assert len(names) > 40
+    assert not [name for name in names if len(name.split()) > 4]
 
 
 @pytest.mark.slow  # building the site takes about 20 seconds
