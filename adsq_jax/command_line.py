@@ -163,9 +163,9 @@ def _with_files(arguments: Sequence[str], flag: str) -> list[str]:
 
 def _file(text: str) -> str:
     """Return a config's file; it can import from the current folder if that may hold the config, or its method."""
-    file, folder = config_files.find(text), os.getcwd()
-    if config_files.may_need_current_folder(text) and folder not in sys.path:
-        sys.path.append(folder)  # last, and else not at all: JAX runs any jax_plugins that it finds
+    file = config_files.find(text)
+    if config_files.may_need_current_folder(text) and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # last, and else not at all: JAX runs any jax_plugins that it finds
     return file
 
 
