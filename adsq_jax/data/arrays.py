@@ -39,12 +39,14 @@ def from_arrays(
 
     Args:
       images: one of
+
         - an array of NumPy or JAX, uint8[n, h, w, 3], or grey, uint8[n, h, w, 1] or uint8[n, h, w];
         - a list of paths on this machine; files are read when they are needed, and decoded training images stay in memory, up
           to 1 GiB;
         - a list of PIL images;
         - a list of arrays, each uint8[h, w, 3], uint8[h, w, 1] or uint8[h, w].
       labels: one of
+
         - class ids, int[n] from 0, or int[n, 1] if a value is above 1;
         - multi-hot labels, [n, c] in {0, 1}, as bool if c is 1;
         - a list of n class names;

@@ -1,5 +1,6 @@
 """Document fields and constants by their comments in the source, and write what a signature or a docstring only refers to."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ from adsq_jax.run.source_comments import Comments
 
 _SECTIONS = ("Args:", "Attributes:")
 _SEE_BASE = "See the base class."
+_COLON = re.compile(r"(^ *Returns:\n +)(?=[^\n]*: )", re.MULTILINE)
 _LONGEST = 120  # characters of a constant's value
 
 
@@ -44,6 +46,8 @@ class FieldComments(griffe.Extension):
         for function in _functions(pkg):
             for parameter in function.parameters:
                 parameter.default = _value(parameter.default, pkg)
+            if function.docstring and function.returns:  # griffe takes what stands before a colon as the type
+                function.docstring.value = _COLON.sub(rf"\g<1>{function.returns}: ", function.docstring.value)
             cls = function.parent
             if isinstance(cls, griffe.Class) and function.docstring and function.docstring.value == _SEE_BASE:
                 bases = [base.members.get(function.name) for base in cls.resolved_bases]

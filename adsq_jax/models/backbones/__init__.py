@@ -46,7 +46,7 @@ _PUBLISHED = {
         options=("approximate_gelu",),
     ),
 }
-NAMES = tuple(_PUBLISHED)  # of the backbones that `models.build` knows
+NAMES = tuple(_PUBLISHED)  # names of the backbones that `models.build` knows
 WITH_DROPOUT = tuple(name for name, published in _PUBLISHED.items() if published.has_dropout)
 
 
