@@ -173,12 +173,12 @@ def test_every_public_name_is_on_the_site(site, pages, inventory):
 
 @pytest.mark.slow  # building the site takes about 20 seconds
 def test_a_page_says_what_its_source_refers_to(pages):
-    """Defaults are values, the base class's docstring is copied, what is returned has its type, lists nest, a loop prints once."""
+    """Defaults are values, a base class's docstring is copied, what is returned has its type, lists nest, output is one block."""
     assert "k: int = 20" in "".join(pages["reference/api/commands/index.html"].text)
     devices = "".join(pages["reference/api/devices/index.html"].text)
     assert "See the base class" not in devices
     assert "Put a tree on the devices in the layout that a compiled step expects." in devices
-    assert re.search(r"Measures\s+–\s+The figures: measures.map", "".join(pages["reference/api/retrieval/index.html"].text))
+    assert re.search(r"Measures\s+\S\s+The figures: measures.map", "".join(pages["reference/api/retrieval/index.html"].text))
     assert re.search(r"<p>an array of NumPy|<li>\s*an array of NumPy", pages["reference/api/data/index.html"].source)
     printed = "".join(pages["examples/search_pictures/index.html"].text)
     assert re.search(r"rerank=0: right .*\nrerank=100: right", printed)
