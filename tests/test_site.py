@@ -173,7 +173,7 @@ def test_every_public_name_is_on_the_site(site, pages, inventory):
 
 @pytest.mark.slow  # building the site takes about 20 seconds
 def test_a_page_says_what_its_source_refers_to(pages):
-    """Defaults are values, a base class's docstring is copied, what is returned has its type, lists nest, output is one block."""
+    """Defaults are values, a base class's docstring is copied, returned values have types, lists nest, output is one block."""
     assert "k: int = 20" in "".join(pages["reference/api/commands/index.html"].text)
     devices = "".join(pages["reference/api/devices/index.html"].text)
     assert "See the base class" not in devices
