@@ -25,6 +25,7 @@ COMMANDS = {
     "export": ("adsq_jax.export.__main__", "Export a trained encoder as files that need neither this package nor Flax."),
     "data": ("adsq_jax.data.__main__", "Check a data set, and write the manifest of its split."),
 }
+_EXTRAS = {"encode": "index,pretrained", "search": "index", "demo": "demo", "report": "report"}  # of more than `train`
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str]) -> None:
         return
     if name not in COMMANDS:
         raise InputError(f"adsq {name:.100}: expected one of the commands {', '.join(COMMANDS)}{did_you_mean(name, COMMANDS)}")
-    with needing(f"adsq {name}"):
+    with needing(f"adsq {name}", extras=_EXTRAS.get(name)):
         importlib.import_module(COMMANDS[name][0]).main(rest)
 
 

@@ -137,8 +137,8 @@ class Flags:
         flag, _, key = error.flagname.partition(".")
         if self._config and key and flag.removeprefix("no") == self._config:  # absl knows no keys before there is a config
             return f"--{error.flagname} changes a key of --{self._config}=NAME; fix: give the config, too"
-        names = [name for name in self._values if name not in ("flagfile", "undefok")]
-        return f"--{error.flagname} is not a flag{did_you_mean(error.flagname, names)}; fix: --help lists all flags"
+        names = [f"--{name}" for name in self._values if name not in ("flagfile", "undefok")]
+        return f"--{error.flagname} is not a flag{did_you_mean(f'--{error.flagname}', names)}; fix: --help lists all flags"
 
     def _unknown_key(self) -> str | None:
         if not self._config:

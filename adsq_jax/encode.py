@@ -227,7 +227,7 @@ def _sample_features(blank: Model, gallery: Gallery, *, threads: int, has_bar: b
     count = min(len(gallery), untrained.SAMPLE)
     rows = np.linspace(0, len(gallery) - 1, count).round().astype(int).tolist()
     found = list[np.ndarray]()
-    with reporting(None if has_bar else lambda done: None, count, unit="images", description="untrained model") as report:
+    with reporting(None if has_bar else lambda done: None, count, unit="images", description="learning codes") as report:
 
         def batches() -> Iterator[np.ndarray]:
             read = new_images.read_ahead(blank, gallery, ((row, None) for row in rows), contents=None, threads=threads)

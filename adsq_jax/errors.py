@@ -62,11 +62,13 @@ class MissingPackage(ModuleNotFoundError, InputError):
 
 
 @contextlib.contextmanager
-def needing(subject: str) -> Iterator[None]:
+def needing(subject: str, *, extras: str | None = None) -> Iterator[None]:
     """Say which extra installs what an import inside misses.
 
     Args:
       subject: what needs it, as `adsq train` or `adsq_jax.fit`.
+      extras: those of all that `subject` needs, as `index,pretrained`, so that one installation will do; None: only the extra of
+        what is missing.
 
     Raises:
       MissingPackage: a package of an extra is missing.
@@ -74,19 +76,25 @@ def needing(subject: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        text = missing_package(error, subject)
+        text = missing_package(error, subject, extras=extras)
         if text is None:
             raise
         raise MissingPackage(text, name=error.name) from error
 
 
-def missing_package(error: BaseException, subject: str) -> str | None:
-    """Return one line on the package of an extra that an import misses; None if the error is about anything else."""
+def missing_package(error: BaseException, subject: str, *, extras: str | None = None) -> str | None:
+    """Return one line on the package of an extra that an import misses; None if the error is about anything else.
+
+    Args:
+      error: what the import raised.
+      subject: what needs the package.
+      extras: as in `needing`.
+    """
     missing = (getattr(error, "name", None) or "").split(".")[0] if isinstance(error, ModuleNotFoundError) else ""
     for extra, packages in _EXTRAS.items():
         if missing in packages:
             name = next((name for name in packages if importlib.util.find_spec(name) is None), missing)
-            return f"{subject} needs {name}, which isn't installed; fix: pip install 'adsq_jax[{extra}]'"
+            return f"{subject} needs {name}, which isn't installed; fix: pip install 'adsq_jax[{extras or extra}]'"
     return None
 
 

@@ -49,7 +49,10 @@ def main(arguments: Sequence[str]) -> None:
     if given.leave_self_out:
         files = _with_queries_as_database(files)
     if (given.workdir is None) == (not files) or (files and len(files) < len(_FILES)):
-        raise InputError(f"expected --workdir=DIR, or all of {', '.join(f'--{name}=FILE' for name in _FILES)}")
+        raise InputError(
+            f"expected --workdir=DIR, or all of {', '.join(f'--{name}=FILE' for name in _FILES)}, or those of the queries with "
+            "--leave_self_out"
+        )
     if given.workdir is not None and given.bits is not None:
         raise InputError("--bits goes with --query_codes; fix: leave it out, a run has its own")
     cutoffs = () if given.map_at is None else [cutoff.strip() for cutoff in given.map_at.split(",")]

@@ -126,7 +126,7 @@ def test_good_input(run, call, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--confg=x"], ["--confg is not a flag (did you mean 'config'?)", "--help"]),
+        (["--confg=x"], ["--confg is not a flag (did you mean '--config'?)", "--help"]),
         (["--wrkdir"], ["--wrkdir is not a flag; fix: --help"]),
         (["--config.bits=12"], ["--config.bits changes a key of --config=NAME; fix: give the config, too"]),
         (["stray"], ["'stray' is not a flag", "--name=value"]),

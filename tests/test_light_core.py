@@ -147,8 +147,9 @@ COMMANDS = [name for name in adsq.COMMANDS if name not in ("evaluate", "codes", 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_other_commands_name_the_extra(core, tmp_path, name):
-    """A command that needs more ends with one line and status 2."""
-    line = "needs flax, which isn't installed; fix: pip install 'adsq_jax[train]'\n"
+    """A command that needs more ends with one line and status 2; the line has all extras of the command."""
+    extras = {"encode": "index,pretrained", "search": "index", "report": "report"}.get(name, "train")
+    line = f"needs flax, which isn't installed; fix: pip install 'adsq_jax[{extras}]'\n"
     assert run(core, "-m", "adsq_jax", name, "--help", folder=tmp_path) == (2, "", f"error: adsq {name} {line}")
     if name == "train":
         assert run(core, "-m", "adsq_jax.main", folder=tmp_path) == (2, "", f"error: this command {line}")

@@ -71,7 +71,7 @@ def _find_installed(name: str) -> tuple[Path, str]:
     try:
         distribution = importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError as error:
-        raise InputError(f"pypi:{name} isn't installed: pip install {name}") from error
+        raise InputError(f"pypi:{name} isn't installed; fix: pip install {name}") from error
     files = [file for file in distribution.files or [] if file.suffix.lower() in _READERS]
     if len(files) != 1:
         names = ", ".join(printable(str(file)) for file in files[:3]) + (", ..." if len(files) > 3 else "")

