@@ -67,8 +67,8 @@ def needing(subject: str, *, extras: str | None = None) -> Iterator[None]:
 
     Args:
       subject: what needs it, as `adsq train` or `adsq_jax.fit`.
-      extras: those of all that `subject` needs, as `index,pretrained`, so that one installation will do; None: only the extra of
-        what is missing.
+      extras: those of all that `subject` needs, as `index,pretrained`, so that one installation will do; None: only the extra
+        of what is missing.
 
     Raises:
       MissingPackage: a package of an extra is missing.
