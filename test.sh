@@ -22,7 +22,9 @@ while [[ ${1:-} == --all || ${1:-} == --lint || ${1:-} == --quick || ${1:-} == -
   case $1 in
     --all) all=yes ;;
     --lint) all=yes lint=yes ;;
-    --quick) quick=(tests/methods tests/retrieval tests/test_codes.py tests/test_command_line.py tests/test_light_core.py) ;;
+    --quick) quick=(tests/test_codes.py tests/test_command_line.py tests/test_light_core.py tests/methods/test_objective.py
+      tests/methods/test_recipes.py tests/retrieval/test_hamming.py tests/retrieval/test_metrics.py
+      tests/training/test_fit.py::test_a_database_of_several_labels) ;;
     *) version=${1#--python=} ;;
   esac
   shift
