@@ -52,7 +52,7 @@ def install(what, folder):
 
 
 def test_the_archives_hold_what_they_should(archives):
-    """The wheel holds the package with its configs and pages; the source archive all files but those of git, its host, pre-commit."""
+    """The wheel holds the package with its configs and pages; the source archive all but git's, its host's and pre-commit's."""
     copy, source, wheel = archives
     with zipfile.ZipFile(wheel) as opened:
         names = {name for name in opened.namelist() if ".dist-info/" not in name}
