@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from adsq_jax.run import startup
+
 MEMORY = 2**30  # bytes in which all threads of a process decode, beside the files: room for the largest picture
 MOST_PIXELS = 89_478_485  # a quarter of a GiB in three channels: Pillow's own limit
 MOST_SIDE = 200_000  # pixels: libraries hold a few bytes for each row, however short it is
@@ -108,12 +110,7 @@ def _check_free(size: int, error: Exception) -> None:
 
 def memory_is_limited() -> bool:
     """Return whether this process's memory is limited (`ulimit`), so that libraries may report its lack as anything."""
-    try:
-        import resource
-    except ModuleNotFoundError:  # on Windows, which has no such limits
-        return False
-    kinds = (resource.RLIMIT_AS, resource.RLIMIT_DATA)
-    return any(resource.getrlimit(kind)[0] != resource.RLIM_INFINITY for kind in kinds)
+    return any(startup.limit(kind) is not None for kind in ("RLIMIT_AS", "RLIMIT_DATA"))
 
 
 class BoundedFile(io.BytesIO):

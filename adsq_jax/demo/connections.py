@@ -28,7 +28,7 @@ class BoundedProtocol(H11Protocol):
         """Make room for a new connection."""
         super().connection_made(transport)
         self._expect_request()
-        files, _ = startup.limits()
+        files = startup.limit("RLIMIT_NOFILE")
         if len(self.connections) > (_MOST if files is None else min(_MOST, files // 2)):
             addresses = collections.Counter(other._address for other in self._all())
             (address, _), *_ = addresses.most_common(1)

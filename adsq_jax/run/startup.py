@@ -37,7 +37,7 @@ def prepare() -> None:
     if problem is not None:
         print(f"error: {problem}", file=sys.stderr)
         sys.exit(2)
-    if limits()[1] is not None:
+    if limit("RLIMIT_AS") is not None:
         _explain_aborts()
 
 
@@ -66,7 +66,7 @@ def limits_problem(least_space: int) -> str | None:
     Args:
       least_space: the address space that is needed, in bytes.
     """
-    files, space = limits()
+    files, space = limit("RLIMIT_NOFILE"), limit("RLIMIT_AS")
     if files is not None and files < _LEAST_FILES:
         return f"expected a limit of at least {_LEAST_FILES} open files, got {files}; fix: ulimit -n {_LEAST_FILES}"
     if space is not None and space < least_space:
@@ -77,15 +77,18 @@ def limits_problem(least_space: int) -> str | None:
     return None
 
 
-def limits() -> tuple[int | None, int | None]:
-    """Return how many files this process may open, and its address space in bytes; None for no limit."""
+def limit(kind: str) -> int | None:
+    """Return a limit of this process, None where there is none.
+
+    Args:
+      kind: its name in `resource`: "RLIMIT_NOFILE" (open files), "RLIMIT_AS" (address space, in bytes) or "RLIMIT_DATA".
+    """
     try:
         import resource
     except ModuleNotFoundError:  # on Windows, which has no such limits
-        return None, None
-    found = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_AS))
-    files, space = (None if limit == resource.RLIM_INFINITY else limit for limit in found)
-    return files, space
+        return None
+    found, _ = resource.getrlimit(getattr(resource, kind))
+    return None if found == resource.RLIM_INFINITY else found
 
 
 def _explain_aborts() -> None:

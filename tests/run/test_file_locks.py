@@ -116,7 +116,8 @@ from adsq_jax.demo import connections, server
 from adsq_jax.index import embedded
 from adsq_jax.run import startup, workdir
 startup.prepare()
-assert startup.limits() == (None, None) and not decoding_limits.memory_is_limited()
+assert startup.limit("RLIMIT_NOFILE") is None and startup.limit("RLIMIT_AS") is None
+assert not decoding_limits.memory_is_limited()
 place = pathlib.Path(sys.argv[1])
 with workdir.claim(place, {"a": 1}):
     try:
